@@ -1,0 +1,107 @@
+//! Every name, label, annotation and field manager that Redoubt writes: one place, so that nothing is spelled twice.
+
+use crate::model::{NodeId, NodeKind};
+
+/// API group of all kinds.
+pub const GROUP: &str = "redoubt.dev";
+/// API version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// Field manager of the objects built from a specification.
+pub const MANAGER_OBJECTS: &str = "redoubt";
+/// Field manager of what follows live roles: the primary Service's selector, the reads label.
+pub const MANAGER_ROLES: &str = "redoubt-roles";
+/// Field manager of status.
+pub const MANAGER_STATUS: &str = "redoubt-status";
+
+/// Label: name of the layer that an object belongs to.
+pub const LABEL_LAYER: &str = "redoubt.dev/layer";
+/// Label: `redis` or `sentinel`.
+pub const LABEL_COMPONENT: &str = "redoubt.dev/component";
+/// Label of pods and StatefulSets: the node, `redis-0`.
+pub const LABEL_NODE: &str = "redoubt.dev/node";
+/// Label of data pods: `yes` while the replicas' Service selects the pod.
+pub const LABEL_READS: &str = "redoubt.dev/reads";
+/// Standard labels (`app.kubernetes.io`).
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`] and `app.kubernetes.io/part-of`.
+pub const MANAGED_BY: &str = "redoubt";
+/// Label that the StatefulSet controller puts on each pod.
+pub const LABEL_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+
+/// Annotation of pods: the node-config document (`model::node_config`), which the agent sees as a file.
+pub const ANNOTATION_NODE_CONFIG: &str = "redoubt.dev/node-config";
+/// Annotation of pods and StatefulSets: digest of what only a new pod can take.
+pub const ANNOTATION_RESTART_REVISION: &str = "redoubt.dev/restart-revision";
+/// Annotation of StatefulSets: digest of the whole object as built.
+pub const ANNOTATION_DIGEST: &str = "redoubt.dev/digest";
+/// Annotation of StatefulSets: defaults that were resolved once for the layer (images, percentages), as JSON.
+pub const ANNOTATION_RESOLVED_DEFAULTS: &str = "redoubt.dev/resolved-defaults";
+/// Annotation of StatefulSets: `true` once the layer was Ready.
+pub const ANNOTATION_INITIALISED: &str = "redoubt.dev/initialised";
+/// Annotation that a person sets on a `DataLayer`: ordinal of the data node whose data to go on with.
+pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
+/// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
+pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
+
+/// Longest name of a layer: `NAME-sentinel-NN` must stay a StatefulSet name whose pods' revision label fits 63 characters.
+pub const LONGEST_LAYER_NAME: usize = 40;
+
+/// User of the operator on every server.
+pub const USER_OPERATOR: &str = "redoubt-operator";
+/// User of the agents on every server.
+pub const USER_AGENT: &str = "redoubt-agent";
+/// User with which replicas follow their primary.
+pub const USER_REPLICATION: &str = "redoubt-replication";
+/// User of the Sentinels on data nodes and on each other.
+pub const USER_SENTINEL: &str = "redoubt-sentinel";
+/// The layer's application user (all keys, nothing administrative); on the Sentinels it may only ask where the primary is.
+pub const USER_APPLICATION: &str = "app";
+
+/// Service of the primary.
+pub fn primary_service(layer: &str) -> String {
+    format!("{layer}-redis")
+}
+
+/// Service of the replicas.
+pub fn replicas_service(layer: &str) -> String {
+    format!("{layer}-redis-replicas")
+}
+
+/// Service of all Sentinels.
+pub fn sentinels_service(layer: &str) -> String {
+    format!("{layer}-sentinel")
+}
+
+/// StatefulSet and Service of one node: `web-redis-0`, `web-sentinel-2`.
+pub fn node(layer: &str, node: NodeId) -> String {
+    format!("{layer}-{node}")
+}
+
+/// The one pod of a node's StatefulSet.
+pub fn pod(layer: &str, node_id: NodeId) -> String {
+    format!("{}-0", node(layer, node_id))
+}
+
+/// The claim of a node's volume.
+pub fn claim(layer: &str, node_id: NodeId) -> String {
+    format!("data-{}", pod(layer, node_id))
+}
+
+/// Secret with the passwords of the system users.
+pub fn system_secret(layer: &str) -> String {
+    format!("{layer}-redis-system")
+}
+
+/// Binding Secret of the application user.
+pub fn application_secret(layer: &str) -> String {
+    format!("{layer}-redis-app")
+}
+
+/// Disruption budget of the data nodes or of the Sentinels.
+pub fn disruption_budget(layer: &str, kind: NodeKind) -> String {
+    match kind {
+        NodeKind::Data => format!("{layer}-redis"),
+        NodeKind::Sentinel => format!("{layer}-sentinel"),
+    }
+}

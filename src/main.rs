@@ -1,0 +1,2 @@
+//! The `redoubt` binary: parses arguments and hands over.
+fn main() {}

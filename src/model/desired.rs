@@ -1,0 +1,74 @@
+//! What a layer should be, in the planner's words. The controller fills it from the validated specification and from what
+//! `build` rendered; nothing in it needs Kubernetes types.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{LayerIdentity, Mode, NodeId};
+
+/// The desired state of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The layer.
+    pub layer: LayerIdentity,
+    /// `metadata.generation` that this was made from.
+    pub generation: i64,
+    /// Mode.
+    pub mode: Mode,
+    /// `spec.paused`: observe and report, change nothing.
+    pub paused: bool,
+    /// Whether disruptive steps wait for a person (`update.approval: Manual` and this revision not yet approved).
+    pub disruption_needs_approval: bool,
+    /// Data nodes (1 + replicas) and Sentinels that should exist, each with its wanted revisions.
+    pub nodes: BTreeMap<NodeId, DesiredNode>,
+    /// Live-checked directives of every data node: name → canonical value (see [`super::settings`]). Those that Redis
+    /// only takes at start are included: they are compared, and differ only until the node is rolled.
+    pub settings: BTreeMap<String, String>,
+    /// Users of every data node: name → digest of the rules as `ACL LIST` reports them (see `redis::users`).
+    pub users: BTreeMap<String, DesiredUser>,
+    /// Users of every Sentinel.
+    pub sentinel_users: BTreeMap<String, DesiredUser>,
+    /// Function libraries of every primary: name → library.
+    pub libraries: BTreeMap<String, DesiredLibrary>,
+    /// What every Sentinel should be set to.
+    pub sentinel_settings: SentinelSettings,
+    /// Name of the primary in the Sentinels.
+    pub master_name: String,
+    /// Static objects (Services, budget, Secrets, …) whose observed form differs from the built one. They carry no order.
+    pub stale_objects: BTreeSet<String>,
+}
+
+/// The wanted revisions of one node. All three are opaque digests made by `build`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredNode {
+    /// Digest of the whole StatefulSet as built: differs → it is applied (this alone restarts nothing: `OnDelete`).
+    pub workload_digest: String,
+    /// Digest of what only a new pod can take (image, resources, start-only settings…): differs → the pod is rolled.
+    pub restart_revision: String,
+    /// Digest of the node-config document: differs on a pod of the right restart revision → the annotation is patched.
+    pub config_digest: String,
+}
+
+/// A user as it should be on each server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredUser {
+    /// `ACL SETUSER` rules in order, beginning with `reset`; passwords only as `#` SHA-256 digests.
+    pub rules: Vec<String>,
+}
+
+/// A function library as it should be on each primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredLibrary {
+    /// Digest that the library's own no-key function answers (`<library>_digest`).
+    pub digest: String,
+}
+
+/// What a Sentinel is told about its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// `quorum`.
+    pub quorum: u16,
+    /// `down-after-milliseconds`.
+    pub detection_milliseconds: u64,
+    /// `failover-timeout`.
+    pub failover_timeout_milliseconds: u64,
+}

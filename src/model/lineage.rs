@@ -1,0 +1,67 @@
+//! The lineage record: what a data node knew of its own data when it last could write it down.
+//!
+//! An append-only file that is loaded again restores neither the replication id nor the offset, so after a restart the
+//! servers themselves cannot say whose data is newer. The agent therefore writes this record, with `fsync`, once a second
+//! and at each change of role; peers read it over HTTP (`GET /lineage`, [`LineageAnswer`]).
+
+use serde::{Deserialize, Serialize};
+
+use super::{Offset, ReplicationId, Role};
+
+/// Version of the record's format. A reader refuses a newer one instead of guessing.
+pub const LINEAGE_FORMAT: u32 = 1;
+
+/// One node's record, stored as JSON at `/data/redoubt/lineage.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lineage {
+    /// [`LINEAGE_FORMAT`] of the writer.
+    pub format: u32,
+    /// UID of the layer that wrote the data. Another UID: a volume that a re-created layer adopts.
+    pub layer_uid: String,
+    /// The Sentinels' `config-epoch` of the primary whose data this is (0: none seen yet). Each failover raises it.
+    pub epoch: u64,
+    /// Role at the time of writing.
+    pub role: Role,
+    /// Replication history of the data.
+    pub replication_id: ReplicationId,
+    /// The history before the last promotion (`master_replid2`), if any.
+    pub previous_replication_id: Option<ReplicationId>,
+    /// How far: own offset as primary, processed offset as replica.
+    pub offset: Offset,
+    /// Whether the data is whole: always for a primary; for a replica, its first sync with that primary was done.
+    pub synced: bool,
+    /// Whether the link to the primary was up (true for a primary).
+    pub link_up: bool,
+    /// Number of keys: tells an empty dataset from a full one.
+    pub keys: u64,
+    /// Whether the server ended by our order, with everything written (and, from a primary, sent).
+    pub clean_stop: bool,
+}
+
+/// What an agent answers to `GET /lineage`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LineageAnswer {
+    /// UID of the layer that the answering pod belongs to now: an answer of another layer is no answer.
+    pub layer_uid: String,
+    /// Ordinal of the data node.
+    pub ordinal: u16,
+    /// What its engine is doing.
+    pub activity: Activity,
+    /// Its record; `None`: the volume holds none and no data (an empty node).
+    pub lineage: Option<Lineage>,
+}
+
+/// What the engine beside an agent is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Activity {
+    /// The engine is not running: the boot rule is being asked.
+    Deciding,
+    /// The engine is reading its files, or its first sync is not done.
+    Loading,
+    /// The engine serves in the lineage's role.
+    Serving,
+    /// The pod is about to stop.
+    Stopping,
+}

@@ -1,0 +1,16 @@
+//! Redis and the layer in plain Rust: what every other module speaks about.
+//!
+//! Knows: identities, roles, offsets, what was observed of a node, what is desired of it, and the rules over these that
+//! need no input but their arguments. Must never see Kubernetes types, a Redis client, a clock or randomness.
+
+pub mod boot;
+pub mod desired;
+pub mod identity;
+pub mod lineage;
+pub mod memory;
+pub mod node_config;
+pub mod observed;
+pub mod purpose;
+pub mod settings;
+
+pub use identity::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, Purpose, ReplicationId, Role};

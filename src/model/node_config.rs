@@ -1,0 +1,67 @@
+//! What the operator tells an agent: the one document between the two.
+//!
+//! It travels as the annotation `redoubt.dev/node-config` of the pod, which the pod sees as a file; it holds no secret.
+//! The agent reads it anew at each start of its engine.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Address, LayerIdentity, Mode, NodeId};
+
+/// Version of the document. An agent refuses a newer one.
+pub const NODE_CONFIG_FORMAT: u32 = 1;
+
+/// Port of Redis on every data node.
+pub const REDIS_PORT: u16 = 6379;
+/// Port of every Sentinel.
+pub const SENTINEL_PORT: u16 = 26379;
+/// Port of the agent: `/health/{started,ready,live}`, `/lineage`, `/metrics` (redis_exporter's port).
+pub const AGENT_PORT: u16 = 9121;
+
+/// The configuration of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeConfig {
+    /// [`NODE_CONFIG_FORMAT`] of the writer.
+    pub format: u32,
+    /// The layer.
+    pub layer: LayerIdentity,
+    /// This node.
+    pub node: NodeId,
+    /// Mode of the layer.
+    pub mode: Mode,
+    /// Whether the layer was Ready once: from then on an empty node is never primary by itself.
+    pub initialised: bool,
+    /// Whether the layer's data is meant to survive a restart (any persistence).
+    pub keeps_data: bool,
+    /// Value of `redoubt.dev/accept-loss` on the `DataLayer`: the ordinal of the data node whose data a person chose.
+    pub accept_loss: Option<u16>,
+    /// All data nodes with their announced addresses, this one included.
+    pub data_nodes: BTreeMap<u16, Address>,
+    /// All Sentinels with their announced addresses, this one included.
+    pub sentinels: BTreeMap<u16, Address>,
+    /// Name of the primary in the Sentinels.
+    pub master_name: String,
+    /// Sentinels that must agree that the primary is down.
+    pub quorum: u16,
+    /// Silence after which a primary counts as down (`down-after-milliseconds`).
+    pub detection_milliseconds: u64,
+    /// `failover-timeout` of the Sentinels.
+    pub failover_timeout_milliseconds: u64,
+    /// Seconds that the pod has between SIGTERM and SIGKILL.
+    pub grace_period_seconds: u64,
+    /// Directives of `redis.conf` that come from the specification (empty for a Sentinel). The agent adds what is its own:
+    /// port, dir, announced address, credentials, `replicaof`.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl NodeConfig {
+    /// The address that this node announces; `None` if the document does not list the node.
+    pub fn own_address(&self) -> Option<&Address> {
+        match self.node.kind {
+            super::NodeKind::Data => self.data_nodes.get(&self.node.ordinal),
+            super::NodeKind::Sentinel => self.sentinels.get(&self.node.ordinal),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What one observation pass found. A thing that could not be asked is a value of its own, never an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Address, NodeId, Offset, ReplicationId};
+
+/// Everything that one pass saw of a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Milliseconds since the Unix epoch at the pass's start: the planner's only clock.
+    pub at: u64,
+    /// Nodes for which any object exists, by identity.
+    pub nodes: BTreeMap<NodeId, ObservedNode>,
+    /// The data node whose pod the primary's Service selects now.
+    pub primary_service: Option<NodeId>,
+    /// Whether the layer was recorded as initialised (it was Ready once).
+    pub initialised: bool,
+}
+
+/// One node as seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedNode {
+    /// Announced address: `clusterIP` of the node's Service, if that exists.
+    pub address: Option<Address>,
+    /// Its StatefulSet.
+    pub workload: Option<ObservedWorkload>,
+    /// Its pod.
+    pub pod: Option<ObservedPod>,
+    /// What its server answered.
+    pub server: ObservedServer,
+}
+
+/// A node's StatefulSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedWorkload {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Digest recorded when it was applied; empty when the live object was edited since (then it is applied again).
+    pub workload_digest: String,
+    /// Restart revision of its template.
+    pub restart_revision: String,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+}
+
+/// A node's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedPod {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Restart revision that it was created from.
+    pub restart_revision: String,
+    /// Digest of the node-config document that it carries.
+    pub config_digest: String,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// Condition `Ready`.
+    pub ready: bool,
+    /// Why it does not run, in Kubernetes' words (`ImagePullBackOff: …`, `Unschedulable: …`), if it does not.
+    pub trouble: Option<String>,
+    /// `spec.nodeName`.
+    pub kubernetes_node: Option<String>,
+    /// Zone label of that node, where known.
+    pub zone: Option<String>,
+    /// Label `redoubt.dev/reads`: whether the replicas' Service selects it.
+    pub reads: bool,
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ObservedServer {
+    /// Nobody asked yet, or no answer in time.
+    #[default]
+    Unknown,
+    /// It answers, but is loading its dataset.
+    Loading,
+    /// A data node.
+    Data(Box<DataServer>),
+    /// A Sentinel.
+    Sentinel(Box<SentinelServer>),
+}
+
+/// A live data server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataServer {
+    /// `run_id`: changes with each start; the precondition of every command to it.
+    pub run_id: String,
+    /// Role and what belongs to it.
+    pub replication: Replication,
+    /// `master_replid`.
+    pub replication_id: ReplicationId,
+    /// `master_repl_offset` (primary) or `slave_repl_offset` (replica).
+    pub offset: Offset,
+    /// `CONFIG GET` of the desired directives, canonical; a directive that the server does not know is absent.
+    pub settings: BTreeMap<String, String>,
+    /// Users whose rules match what is desired.
+    pub users_in_place: BTreeSet<String>,
+    /// Users that exist and nobody declared (the default user, switched off, is not listed).
+    pub users_foreign: BTreeSet<String>,
+    /// Function libraries: name → the digest that they answer (empty: the library is there but does not answer one).
+    pub libraries: BTreeMap<String, String>,
+    /// `used_memory`, bytes.
+    pub used_memory: u64,
+    /// `maxmemory`, bytes; 0 is unbounded.
+    pub maxmemory: u64,
+    /// Number of keys, and how many of them have a TTL.
+    pub keys: u64,
+    /// Keys with a TTL.
+    pub expiring_keys: u64,
+    /// Last persistence error (`MISCONF` cause), if any: `rdb`, `aof`.
+    pub persistence_trouble: Option<String>,
+    /// `INFO server`: `redis_version`, or `valkey_version` with its name, for status.
+    pub version: String,
+}
+
+/// Role of a live data server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// Takes writes; replicas that are online, by announced address, with their acknowledged offsets.
+    Primary {
+        /// Announced address → acknowledged offset, replicas in state `online` only.
+        replicas: BTreeMap<Address, Offset>,
+    },
+    /// Follows.
+    Replica {
+        /// Whom it was told to follow.
+        primary: Address,
+        /// `master_link_status:up`.
+        link_up: bool,
+        /// `master_sync_in_progress`.
+        syncing: bool,
+        /// `slave_priority`: 0 is never promoted.
+        priority: u32,
+    },
+}
+
+/// A live Sentinel and what it believes of the layer's primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelServer {
+    /// `run_id` of the process.
+    pub run_id: String,
+    /// Its `myid`.
+    pub my_id: String,
+    /// What it monitors under the layer's master name; `None`: nothing yet.
+    pub master: Option<SentinelMaster>,
+    /// Other names that it monitors (none is ours).
+    pub foreign_masters: BTreeSet<String>,
+    /// Users whose rules match what is desired.
+    pub users_in_place: BTreeSet<String>,
+    /// In TILT mode (its clock jumped): trust nothing it says.
+    pub tilt: bool,
+}
+
+/// `SENTINEL MASTER` of one Sentinel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelMaster {
+    /// Address of the primary.
+    pub address: Address,
+    /// `config-epoch`.
+    pub config_epoch: u64,
+    /// `flags` as words.
+    pub flags: BTreeSet<String>,
+    /// `quorum`.
+    pub quorum: u16,
+    /// `down-after-milliseconds`.
+    pub detection_milliseconds: u64,
+    /// `failover-timeout`.
+    pub failover_timeout_milliseconds: u64,
+    /// Other Sentinels that it knows: `runid` → address.
+    pub other_sentinels: BTreeMap<String, Address>,
+    /// Replicas that it knows: address → its flags.
+    pub replicas: BTreeMap<Address, BTreeSet<String>>,
+}

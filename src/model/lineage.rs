@@ -21,6 +21,9 @@ pub struct Lineage {
     pub layer_uid: String,
     /// The Sentinels' `config-epoch` of the primary whose data this is (0: none seen yet). Each failover raises it.
     pub epoch: u64,
+    /// Count of starts and promotions as primary in this line of data; a replica copies its primary's once it is synced.
+    /// It orders what the epoch cannot: a primary that restarted from its file has a new replication id in the same epoch.
+    pub term: u64,
     /// Role at the time of writing.
     pub role: Role,
     /// Replication history of the data.

@@ -47,17 +47,6 @@ pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generatio
 /// Longest name of a layer: `NAME-sentinel-NN` must stay a StatefulSet name whose pods' revision label fits 63 characters.
 pub const LONGEST_LAYER_NAME: usize = 40;
 
-/// User of the operator on every server.
-pub const USER_OPERATOR: &str = "redoubt-operator";
-/// User of the agents on every server.
-pub const USER_AGENT: &str = "redoubt-agent";
-/// User with which replicas follow their primary.
-pub const USER_REPLICATION: &str = "redoubt-replication";
-/// User of the Sentinels on data nodes and on each other.
-pub const USER_SENTINEL: &str = "redoubt-sentinel";
-/// The layer's application user (all keys, nothing administrative); on the Sentinels it may only ask where the primary is.
-pub const USER_APPLICATION: &str = "app";
-
 /// Service of the primary.
 pub fn primary_service(layer: &str) -> String {
     format!("{layer}-redis")

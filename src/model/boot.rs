@@ -358,10 +358,9 @@ fn standing(facts: &BootFacts) -> Result<&Lineage, WaitReason> {
     let mut verdict = Ok(own);
     for (ordinal, _, theirs) in facts.records() {
         match compare(own, theirs, &facts.layer_uid) {
-            Comparison::Newer => {}
             Comparison::Older => return Err(WaitReason::PeerIsNewer),
             Comparison::Equal if ordinal < facts.own_ordinal => verdict = Err(WaitReason::PeerGoesFirst),
-            Comparison::Equal => {}
+            Comparison::Newer | Comparison::Equal => {}
             Comparison::Unrelated => verdict = Err(WaitReason::Unrelated),
         }
     }

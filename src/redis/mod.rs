@@ -1,1 +1,13 @@
-//! (to be written)
+//! Speaking to Redis, Valkey and Sentinel: connections, typed commands, reply parsers.
+//!
+//! Knows the protocol and the servers' words; answers in `model` types. Must never see Kubernetes, `api` or `plan`.
+
+pub mod connection;
+pub mod error;
+pub mod info;
+pub mod sentinel;
+pub mod server;
+pub mod users;
+
+pub use connection::{Connection, Endpoint, Secret};
+pub use error::{Class, Error, Result};

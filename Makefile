@@ -1,0 +1,35 @@
+# Commands of the project. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+# Build outputs stay outside the checkout, so that a fresh clone starts warm.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/target
+cluster := tests/cluster/cluster
+
+.PHONY: help test lint it cluster-test cluster-up cluster-down tools
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
+
+test: tools lint it cluster-test ## everything that a change must pass
+
+lint: ## formatting, and clippy with warnings as errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+it: tools ## tests that need no Kubernetes; real engines on loopback
+	cargo test --locked --lib --bins --test it
+
+cluster-test: ## what the development cluster promises, on a cluster of its own
+	tests/cluster/test
+
+cluster-up: ## start the development cluster, with the engines' images
+	$(cluster) images
+	$(cluster) up
+
+cluster-down: ## end it, and remove all that it made
+	$(cluster) down
+
+tools: # what the tests start beside the toolchains
+	@command -v redis-server > /dev/null || { \
+	  command -v apt-get > /dev/null || { echo "make: redis-server is missing, and there is no apt-get to install it" >&2; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server > /dev/null; }

@@ -1,0 +1,172 @@
+//! `INFO` as text to facts. Total: whatever the bytes, it answers what it understood.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Address, Offset, ReplicationId, Role};
+
+/// The fields of one `INFO` answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    fields: BTreeMap<String, String>,
+}
+
+/// One `slaveN:` line of a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnlineReplica {
+    /// Address that it announces.
+    pub address: Address,
+    /// `state` is `online`: its first sync with this primary is done.
+    pub online: bool,
+    /// Offset that it acknowledged last (at most a second ago).
+    pub offset: Offset,
+}
+
+/// A replica's view of its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryLink {
+    /// Whom it follows.
+    pub primary: Address,
+    /// `master_link_status:up`.
+    pub up: bool,
+    /// `master_sync_in_progress:1`.
+    pub syncing: bool,
+    /// `slave_priority`.
+    pub priority: u32,
+}
+
+impl Info {
+    /// Reads the text of `INFO`.
+    pub fn parse(text: &str) -> Self {
+        let fields = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()))
+            .collect();
+        Self { fields }
+    }
+
+    /// A field as text.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// A field as a whole number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.field(name)?.parse().ok()
+    }
+
+    /// All fields, by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether the dataset is still being read.
+    pub fn is_loading(&self) -> bool {
+        self.field("loading") == Some("1")
+    }
+
+    /// `role`.
+    pub fn role(&self) -> Option<Role> {
+        match self.field("role")? {
+            "master" => Some(Role::Primary),
+            "slave" => Some(Role::Replica),
+            _ => None,
+        }
+    }
+
+    /// `master_replid`.
+    pub fn replication_id(&self) -> ReplicationId {
+        ReplicationId(self.field("master_replid").unwrap_or_default().to_owned())
+    }
+
+    /// `master_replid2`, unless it is unset (all zeros).
+    pub fn previous_replication_id(&self) -> Option<ReplicationId> {
+        let id = self.field("master_replid2")?;
+        id.bytes().any(|byte| byte != b'0').then(|| ReplicationId(id.to_owned()))
+    }
+
+    /// How far the own data is: `master_repl_offset` of a primary, `slave_repl_offset` of a replica.
+    pub fn offset(&self) -> Offset {
+        let name = if self.role() == Some(Role::Replica) { "slave_repl_offset" } else { "master_repl_offset" };
+        Offset(self.number(name).unwrap_or_default())
+    }
+
+    /// The replicas that a primary lists.
+    pub fn replicas(&self) -> Vec<OnlineReplica> {
+        let lines = self.fields.iter().filter(|(name, _)| is_numbered(name, "slave"));
+        lines.filter_map(|(_, line)| parse_replica(line)).collect()
+    }
+
+    /// A replica's link to its primary; `None` on a primary.
+    pub fn primary_link(&self) -> Option<PrimaryLink> {
+        Some(PrimaryLink {
+            primary: Address(self.field("master_host")?.to_owned()),
+            up: self.field("master_link_status") == Some("up"),
+            syncing: self.field("master_sync_in_progress") == Some("1"),
+            priority: self.number("slave_priority").and_then(|value| value.try_into().ok()).unwrap_or(0),
+        })
+    }
+
+    /// Keys of all databases, and how many of them expire.
+    pub fn keys(&self) -> (u64, u64) {
+        let databases = self.fields.iter().filter(|(name, _)| is_numbered(name, "db"));
+        databases.fold((0, 0), |(keys, expiring), (_, line)| {
+            let value = |name| part(line, name).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
+            (keys.saturating_add(value("keys")), expiring.saturating_add(value("expires")))
+        })
+    }
+}
+
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn part<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(',').filter_map(|part| part.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn parse_replica(line: &str) -> Option<OnlineReplica> {
+    Some(OnlineReplica {
+        address: Address(part(line, "ip")?.to_owned()),
+        online: part(line, "state") == Some("online"),
+        offset: Offset(part(line, "offset")?.parse().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_primary_lists_its_replicas() {
+        let info = Info::parse(
+            "# Replication\r\nrole:master\r\nconnected_slaves:1\r\n\
+             slave0:ip=10.0.0.2,port=6379,state=online,offset=42,lag=0\r\nmaster_replid:ab\r\n\
+             master_replid2:0000\r\nmaster_repl_offset:43\r\n# Keyspace\r\ndb0:keys=5,expires=3,avg_ttl=0\r\n",
+        );
+        assert_eq!(info.role(), Some(Role::Primary));
+        assert_eq!(info.offset(), Offset(43));
+        assert_eq!(info.previous_replication_id(), None);
+        assert_eq!(info.keys(), (5, 3));
+        let replica = OnlineReplica { address: Address("10.0.0.2".into()), online: true, offset: Offset(42) };
+        assert_eq!(info.replicas(), vec![replica]);
+        assert_eq!(info.primary_link(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_fail(text in "(?s).{0,400}") {
+            let info = Info::parse(&text);
+            let _ = (info.role(), info.offset(), info.replicas(), info.keys(), info.primary_link());
+        }
+
+        #[test]
+        fn no_field_value_makes_the_parser_fail(value in ".{0,80}") {
+            let info = Info::parse(&format!("role:slave\r\nmaster_host:{value}\r\nslave0:{value}\r\ndb0:{value}\r\n"));
+            let _ = (info.replicas(), info.keys(), info.primary_link());
+        }
+    }
+}

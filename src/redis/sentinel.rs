@@ -1,0 +1,140 @@
+//! Commands to a Sentinel, and its events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::redis::cmd;
+use futures::{Stream, StreamExt as _};
+
+use super::connection::{Connection, Endpoint, open_subscriber};
+use super::error::{Error, Result};
+use super::info::Info;
+use crate::model::Address;
+use crate::model::observed::SentinelMaster;
+
+type Fields = BTreeMap<String, String>;
+
+/// What this Sentinel believes of `master_name`; `None`: it monitors nothing of that name.
+pub async fn master(connection: &Connection, master_name: &str) -> Result<Option<SentinelMaster>> {
+    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
+    let Some(fields) = masters.into_iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name))
+    else {
+        return Ok(None);
+    };
+    let other_sentinels: Vec<Fields> = connection.query(cmd("SENTINEL").arg("SENTINELS").arg(master_name)).await?;
+    let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
+    parse_master(&fields, &other_sentinels, &replicas)
+        .map(Some)
+        .ok_or_else(|| connection.bad_reply("SENTINEL MASTERS", "an entry without an address"))
+}
+
+fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]) -> Option<SentinelMaster> {
+    let number = |name: &str| fields.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or_default();
+    Some(SentinelMaster {
+        address: address(fields)?,
+        config_epoch: number("config-epoch"),
+        flags: flags(fields),
+        quorum: number("quorum").try_into().unwrap_or(u16::MAX),
+        detection_milliseconds: number("down-after-milliseconds"),
+        failover_timeout_milliseconds: number("failover-timeout"),
+        other_sentinels: other_sentinels
+            .iter()
+            .filter_map(|fields| Some((fields.get("runid")?.clone(), address(fields)?)))
+            .collect(),
+        replicas: replicas.iter().filter_map(|fields| Some((address(fields)?, flags(fields)))).collect(),
+    })
+}
+
+fn address(fields: &Fields) -> Option<Address> {
+    fields.get("ip").map(|ip| Address(ip.clone()))
+}
+
+fn flags(fields: &Fields) -> BTreeSet<String> {
+    fields.get("flags").map(|flags| flags.split(',').map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// Where `master_name` is, and the configuration epoch of that knowledge: one short round trip.
+pub async fn primary_address(connection: &Connection, master_name: &str) -> Result<Option<(Address, u64)>> {
+    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
+    Ok(masters.iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name)).and_then(|fields| {
+        let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
+        Some((address(fields)?, epoch))
+    }))
+}
+
+/// `SENTINEL FAILOVER`: without asking the other Sentinels.
+pub async fn failover(connection: &Connection, master_name: &str) -> Result<()> {
+    connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name)).await
+}
+
+/// `SENTINEL MONITOR`.
+pub async fn monitor(
+    connection: &Connection,
+    master_name: &str,
+    address: &Address,
+    port: u16,
+    quorum: u16,
+) -> Result<()> {
+    connection.query(cmd("SENTINEL").arg("MONITOR").arg(master_name).arg(&address.0).arg(port).arg(quorum)).await
+}
+
+/// `SENTINEL SET` of one option.
+pub async fn set(connection: &Connection, master_name: &str, option: &str, value: &str) -> Result<()> {
+    connection.query(cmd("SENTINEL").arg("SET").arg(master_name).arg(option).arg(value)).await
+}
+
+/// Whether the Sentinel is in TILT: its clock jumped, and it acts on nothing it sees.
+pub async fn is_in_tilt(connection: &Connection) -> Result<bool> {
+    let text: String = connection.query(cmd("INFO").arg("sentinel")).await?;
+    Ok(Info::parse(&text).field("sentinel_tilt") == Some("1"))
+}
+
+/// One `+switch-master` event: the name and the new primary's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryMoved {
+    /// Name of the primary in the Sentinels.
+    pub master_name: String,
+    /// Its new address.
+    pub address: Address,
+}
+
+/// `+switch-master` events of one Sentinel, until its connection ends.
+pub async fn primary_moves(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
+    let mut subscriber = open_subscriber(endpoint).await?;
+    subscriber.subscribe("+switch-master").await.map_err(|source| Error::Command {
+        command: "SUBSCRIBE".to_owned(),
+        address: endpoint.name(),
+        source,
+    })?;
+    Ok(subscriber.into_on_message().filter_map(async |message| {
+        let payload: String = message.get_payload().ok()?;
+        parse_switch(&payload)
+    }))
+}
+
+/// `<name> <old ip> <old port> <new ip> <new port>` (Sentinel's documentation, "Pub/Sub messages").
+fn parse_switch(payload: &str) -> Option<PrimaryMoved> {
+    let mut words = payload.split(' ');
+    let master_name = words.next()?.to_owned();
+    let address = Address(words.nth(2)?.to_owned());
+    Some(PrimaryMoved { master_name, address })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_switch_names_the_new_address() {
+        let moved = PrimaryMoved { master_name: "web-1".into(), address: Address("10.0.0.2".into()) };
+        assert_eq!(parse_switch("web-1 10.0.0.1 6379 10.0.0.2 6379"), Some(moved));
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_makes_the_parser_fail(payload in ".{0,80}") {
+            let _ = parse_switch(&payload);
+        }
+    }
+}

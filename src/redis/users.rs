@@ -1,0 +1,92 @@
+//! The system users and their least rights, as `ACL SETUSER` rules.
+//!
+//! Sources of the rules: Redis "ACL" page (subcommand and channel rules) and Sentinel page, "ACL authentication".
+
+use std::collections::BTreeMap;
+
+use crate::model::desired::DesiredUser;
+
+/// SHA-256 digests (64 hexadecimal characters) of the passwords of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordDigests {
+    /// Of the operator.
+    pub operator: String,
+    /// Of the agents.
+    pub agent: String,
+    /// Of replicas towards their primary.
+    pub replication: String,
+    /// Of the Sentinels.
+    pub sentinel: String,
+    /// Of the layer's application user; `None`: the layer has none.
+    pub application: Option<String>,
+}
+
+/// User of the operator on every server.
+pub const OPERATOR: &str = "redoubt-operator";
+/// User of the agents on every server.
+pub const AGENT: &str = "redoubt-agent";
+/// User with which replicas follow their primary.
+pub const REPLICATION: &str = "redoubt-replication";
+/// User of the Sentinels on data nodes and on each other.
+pub const SENTINEL: &str = "redoubt-sentinel";
+/// The layer's application user.
+pub const APPLICATION: &str = "app";
+
+const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|getuser +acl|setuser +acl|deluser \
+     +acl|dryrun +client|kill +client|pause +client|unpause +client|list +client|no-evict +function|list +function|load \
+     +function|delete +fcall_ro +replicaof +command|info +module|list";
+const AGENT_ON_DATA: &str =
+    "+ping +info +role +config|get +config|set +client|kill +client|pause +client|unpause +replicaof +shutdown";
+const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
+     +client|setname +client|kill +script|kill";
+const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous +info +client|no-evict";
+const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +acl|list +acl|getuser +acl|setuser \
+     +acl|deluser +client|kill +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|sentinels \
+     +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid";
+const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
+     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover";
+const SENTINEL_ON_SENTINEL: &str =
+    "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
+const APPLICATION_ON_SENTINEL: &str = "+ping +hello +role +info +subscribe +psubscribe +unsubscribe +client|setname \
+     +client|setinfo +client|id +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
+     +sentinel|slaves +sentinel|sentinels";
+
+fn user(digest: &str, scope: &str, commands: &str) -> DesiredUser {
+    let password = format!("#{digest}");
+    let words =
+        ["reset", "on", &password].into_iter().chain(scope.split_whitespace()).chain(commands.split_whitespace());
+    DesiredUser { rules: words.map(str::to_owned).collect() }
+}
+
+/// Users of every data node.
+pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
+    let mut users = BTreeMap::from([
+        (OPERATOR.to_owned(), user(&digests.operator, "", OPERATOR_ON_DATA)),
+        (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
+        (REPLICATION.to_owned(), user(&digests.replication, "", "+psync +replconf +ping")),
+        (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_DATA)),
+    ]);
+    if let Some(application) = &digests.application {
+        users.insert(APPLICATION.to_owned(), user(application, "allkeys allchannels", APPLICATION_ON_DATA));
+    }
+    users
+}
+
+/// Users of every Sentinel.
+pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
+    let mut users = BTreeMap::from([
+        (OPERATOR.to_owned(), user(&digests.operator, "allchannels", OPERATOR_ON_SENTINEL)),
+        (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_SENTINEL)),
+        (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_SENTINEL)),
+    ]);
+    if let Some(application) = &digests.application {
+        users.insert(APPLICATION.to_owned(), user(application, "allchannels", APPLICATION_ON_SENTINEL));
+    }
+    users
+}
+
+/// An ACL file (also the `user` lines of a Sentinel's configuration): the given users, and the default user off.
+pub fn acl_file(users: &BTreeMap<String, DesiredUser>) -> String {
+    let lines = users.iter().map(|(name, user)| format!("user {name} {}\n", user.rules.join(" ")));
+    std::iter::once("user default reset off\n".to_owned()).chain(lines).collect()
+}

@@ -1,2 +1,7 @@
 //! The `redoubt` binary: parses arguments and hands over.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    redoubt::cli::main()
+}

@@ -5,6 +5,7 @@
 
 pub mod fingerprint;
 pub mod kube;
+pub mod secrets;
 
 use crate::failure::{Class, Request};
 

@@ -1,38 +1,51 @@
-//! The command line: what a person or a pod may ask this binary to do.
-//!
-//! Parses and starts; the work is elsewhere. The only module beside tests that may print.
+//! The command line: what a person or a pod may ask this binary to do. Parses and starts; the work is elsewhere.
+#![expect(clippy::print_stderr, reason = "this is where the program speaks to a person")]
 
-use std::net::SocketAddr;
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::telemetry::{self, Chain};
+use crate::telemetry::Chain;
+use crate::{agent, controller};
 
-/// The Kubernetes operator for the Redis data layer.
+/// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
-#[command(name = "redoubt", version, about, max_term_width = 100)]
-struct CommandLine {
+#[command(name = "redoubt", version)]
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the operator: keeps every DataLayer as it is declared.
+    /// Run the operator: keep every DataLayer as it is declared.
     Operator(OperatorArguments),
-    /// Runs process 1 of a data or Sentinel pod.
-    Agent,
-    /// Copies this binary into a folder (the init container of every pod).
+    /// Run beside an engine, as process 1 of its pod.
+    Agent {
+        /// The node's volume.
+        #[arg(long, default_value = "/data")]
+        data: PathBuf,
+        /// The node-config document.
+        #[arg(long, default_value = "/etc/redoubt/node/config.json")]
+        config: PathBuf,
+        /// Folder of the secrets.
+        #[arg(long, default_value = "/etc/redoubt/secrets")]
+        secrets: PathBuf,
+        /// Folder for rendered files.
+        #[arg(long, default_value = "/run/redoubt")]
+        run: PathBuf,
+        /// Address to listen on; all, if not given.
+        #[arg(long)]
+        bind: Option<IpAddr>,
+    },
+    /// Copy this program into a folder.
     Install {
         /// The folder.
         directory: PathBuf,
     },
-    /// Prints the custom resource definitions as YAML.
-    Crds,
-    /// Prints the version.
-    Version,
 }
 
 /// Arguments of `redoubt operator`.
@@ -64,39 +77,23 @@ pub struct OperatorArguments {
     pub listen: SocketAddr,
 }
 
-/// Does what the command line asks for.
-pub fn main() -> ExitCode {
-    match CommandLine::parse().command {
-        Command::Operator(arguments) => run(crate::controller::operate(arguments)),
-        Command::Agent => agent(),
-        Command::Install { directory } => install(&directory),
-        Command::Crds => crds(),
-        Command::Version => {
-            print(env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+/// Runs the command. Errors are printed with their whole chain of causes.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let result: Result<(), Box<dyn StdError>> = match arguments.command {
+        Command::Operator(arguments) => controller::operate(arguments).await.map_err(Into::into),
+        Command::Agent { data, config, secrets, run, bind } => {
+            agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
+        }
+        Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = Chain(error.as_ref()).to_string();
+            eprintln!("redoubt: {text}");
+            // Kubernetes shows this in the pod's status; outside of a pod there is no such file.
+            let _ = std::fs::write("/dev/termination-log", text);
+            ExitCode::FAILURE
         }
     }
-}
-
-/// Runs the operator to its end and says how it ended.
-fn run<E: std::error::Error + 'static>(work: impl Future<Output = Result<(), E>>) -> ExitCode {
-    telemetry::start();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
-    match runtime.block_on(work) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    tracing::error!(error = %Chain(error), "ended");
-    ExitCode::FAILURE
-}
-
-#[expect(clippy::print_stdout, reason = "the command line's answer")]
-fn print(text: &str) {
-    println!("{text}");
 }

@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    redoubt::cli::main()
+use clap::Parser as _;
+use redoubt::cli::{Arguments, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    redoubt::telemetry::start();
+    run(arguments).await
 }

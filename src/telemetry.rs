@@ -1,4 +1,4 @@
-//! Logs: structured lines of JSON on standard output, filtered by `RUST_LOG`.
+//! Logs: structured lines of JSON on standard error, filtered by `RUST_LOG`. (The engine's own log is on standard output.)
 //!
 //! Knows nothing of layers. Fields carry the facts; messages stay constant, so that they can be searched for.
 
@@ -10,7 +10,12 @@ const DEFAULT_FILTER: &str = "warn,redoubt=info";
 /// Starts logging; a second call has no effect.
 pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let _ = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).try_init();
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// An error with all its causes on one line, for logs, conditions and events.

@@ -67,7 +67,9 @@ impl RootKey {
     pub async fn load(client: Client, namespace: &str, name: &str) -> Result<Self, Error> {
         let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
         let object = format!("Secret {namespace}/{name}");
-        if let Some(key) = request("read", &object, api.get_opt(name)).await?.and_then(|secret| field(&secret, ROOT_KEY_FIELD)) {
+        if let Some(key) =
+            request("read", &object, api.get_opt(name)).await?.and_then(|secret| field(&secret, ROOT_KEY_FIELD))
+        {
             return Ok(Self(key));
         }
         let key = hexadecimal(&rand::random::<[u8; 32]>());
@@ -170,9 +172,7 @@ fn judged(
         agent: agent.clone(),
         replication: replication.clone(),
         sentinel: sentinel.clone(),
-        application: application
-            .and_then(|secret| field(secret, "password"))
-            .map_or(derived.application, Secret::new),
+        application: application.and_then(|secret| field(secret, "password")).map_or(derived.application, Secret::new),
     }
 }
 
@@ -196,7 +196,9 @@ mod tests {
                 annotations: root_key.map(|id| BTreeMap::from([(ANNOTATION_ROOT_KEY.to_owned(), id.to_owned())])),
                 ..ObjectMeta::default()
             },
-            data: Some(fields.iter().map(|(name, text)| ((*name).to_owned(), ByteString(text.as_bytes().to_vec()))).collect()),
+            data: Some(
+                fields.iter().map(|(name, text)| ((*name).to_owned(), ByteString(text.as_bytes().to_vec()))).collect(),
+            ),
             ..KubernetesSecret::default()
         }
     }

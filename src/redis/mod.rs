@@ -7,6 +7,7 @@ pub mod error;
 pub mod info;
 pub mod sentinel;
 pub mod server;
+pub mod switchover;
 pub mod users;
 
 pub use connection::{Connection, Endpoint, Secret};

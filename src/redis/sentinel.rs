@@ -61,6 +61,20 @@ pub async fn primary_address(connection: &Connection, master_name: &str) -> Resu
     }))
 }
 
+/// Replicas that this Sentinel might elect: none of its flags says that it is gone, and its priority, as this Sentinel last
+/// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
+pub async fn electable_replicas(connection: &Connection, master_name: &str) -> Result<Vec<Address>> {
+    let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
+    Ok(replicas.iter().filter(|fields| is_electable(fields)).filter_map(address).collect())
+}
+
+fn is_electable(fields: &Fields) -> bool {
+    const GONE: [&str; 3] = ["s_down", "o_down", "disconnected"];
+    let flags = flags(fields);
+    fields.get("slave-priority").is_some_and(|priority| priority != "0")
+        && !GONE.iter().any(|gone| flags.contains(*gone))
+}
+
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.
 pub async fn failover(connection: &Connection, master_name: &str) -> Result<()> {
     connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name)).await

@@ -2,4 +2,6 @@
 //!
 //! Reads only. A server that does not answer is a value, never an error. Must never see `act`, `validate` or `build`.
 
+pub mod events;
 pub mod kubernetes;
+pub mod servers;

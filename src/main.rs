@@ -1,2 +1,13 @@
 //! The `redoubt` binary: parses arguments and hands over.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use redoubt::cli::{Arguments, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    redoubt::telemetry::start();
+    run(arguments).await
+}

@@ -1,1 +1,100 @@
-//! (to be written)
+//! Process 1 of every pod: decides how to boot, starts and watches the server, answers probes, peers and Prometheus, and
+//! hands over before it stops.
+//!
+//! Knows one node. Takes no commands from the network, has no Kubernetes credentials, and must never see the operator.
+
+pub mod boot;
+pub mod config;
+pub mod data_node;
+pub mod engine;
+pub mod exporter;
+pub mod handover;
+pub mod health;
+pub mod http;
+pub mod install;
+pub mod lineage_file;
+pub mod peers;
+pub mod redis_conf;
+pub mod sentinel_conf;
+pub mod sentinel_node;
+pub mod state;
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use config::{Environment, Error as ConfigError};
+
+use crate::model::NodeKind;
+
+/// Why an agent ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine cannot be started, or ends at once whenever it is.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// A file of the node cannot be read or written.
+    #[error("{doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTP port cannot be opened.
+    #[error("listening on {address}")]
+    Listen {
+        /// `host:port`.
+        address: String,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("receiving signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Result of an agent's work.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Runs the node until SIGTERM.
+pub async fn run(environment: Environment) -> Result<()> {
+    let mut stop = StopSignal::listen()?;
+    let config = config::read_node_config(&environment)?;
+    let state = Arc::new(state::State::new(config.clone(), &environment)?);
+    http::serve(&environment, Arc::clone(&state)).await?;
+    match config.node.kind {
+        NodeKind::Data => data_node::run(&environment, &state, &mut stop).await,
+        NodeKind::Sentinel => sentinel_node::run(&environment, &state, &mut stop).await,
+    }
+}
+
+/// SIGTERM (Kubernetes) or SIGINT (a person).
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(Error::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(Error::Signals)?,
+        })
+    }
+
+    /// Waits until the node is told to stop.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

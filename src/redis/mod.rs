@@ -9,6 +9,7 @@ pub mod probe;
 mod reply;
 pub mod sentinel;
 pub mod server;
+pub mod switchover;
 pub mod user_forms;
 pub mod users;
 

@@ -111,13 +111,31 @@ fn flags(fields: &Fields) -> BTreeSet<String> {
     fields.get("flags").map(|flags| flags.split(',').map(str::to_owned).collect()).unwrap_or_default()
 }
 
-/// Where `master_name` is, and the configuration epoch of that knowledge: one short round trip.
+/// Where `master_name` is, and the configuration epoch of that knowledge. During a failover the address is already the
+/// promoted replica's, while `SENTINEL MASTERS` lists the old one until the last replica follows.
 pub async fn primary_address(connection: &Connection, master_name: &str) -> Result<Option<(Address, u64)>> {
-    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
-    Ok(masters.iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name)).and_then(|fields| {
-        let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
-        Some((address(fields)?, epoch))
-    }))
+    let (mut get_address, mut masters) = (cmd("SENTINEL"), cmd("SENTINEL"));
+    get_address.arg("GET-MASTER-ADDR-BY-NAME").arg(master_name);
+    masters.arg("MASTERS");
+    let (address, masters): (Option<(String, u16)>, Vec<Fields>) =
+        tokio::try_join!(connection.query(&get_address), connection.query(&masters))?;
+    let fields = masters.iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name));
+    let epoch = fields.and_then(|fields| fields.get("config-epoch")?.parse().ok()).unwrap_or_default();
+    Ok(address.map(|(address, _)| (Address(address), epoch)))
+}
+
+/// Replicas that this Sentinel might elect: none of its flags says that it is gone, and its priority, as this Sentinel last
+/// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
+pub async fn electable_replicas(connection: &Connection, master_name: &str) -> Result<Vec<Address>> {
+    let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
+    Ok(replicas.iter().filter(|fields| is_electable(fields)).filter_map(address).collect())
+}
+
+fn is_electable(fields: &Fields) -> bool {
+    const GONE: [&str; 3] = ["s_down", "o_down", "disconnected"];
+    let flags = flags(fields);
+    fields.get("slave-priority").is_some_and(|priority| priority != "0")
+        && !GONE.iter().any(|gone| flags.contains(*gone))
 }
 
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.

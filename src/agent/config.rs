@@ -1,0 +1,91 @@
+//! Where an agent finds things, and what the operator told it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
+use crate::redis::Secret;
+
+/// The places of one node. The defaults are those of a pod; tests run several nodes on one machine.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The volume.
+    pub data: PathBuf,
+    /// The node-config document.
+    pub config: PathBuf,
+    /// Folder of the secrets, one file each.
+    pub secrets: PathBuf,
+    /// Folder for rendered files, in memory.
+    pub run: PathBuf,
+    /// Address to listen on, for server and agent; `None`: all.
+    pub bind: Option<IpAddr>,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("reading {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The document is not what it should be.
+    #[error("parsing {path}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The document is of a later version of Redoubt.
+    #[error("{path} has format {found}; this agent reads up to {NODE_CONFIG_FORMAT}")]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
+    /// The document does not list its own node.
+    #[error("{path} does not list its own node {node}")]
+    Unlisted {
+        /// The file.
+        path: String,
+        /// The node.
+        node: String,
+    },
+}
+
+/// Reads the node-config document.
+pub fn read_node_config(environment: &Environment) -> Result<NodeConfig, Error> {
+    let path = environment.config.display().to_string();
+    let text = read(&environment.config)?;
+    let config: NodeConfig =
+        serde_json::from_str(&text).map_err(|source| Error::Parse { path: path.clone(), source })?;
+    if config.format > NODE_CONFIG_FORMAT {
+        return Err(Error::Newer { path, found: config.format });
+    }
+    if config.own_address().is_none() {
+        return Err(Error::Unlisted { path, node: config.node.to_string() });
+    }
+    Ok(config)
+}
+
+/// Reads one secret, without the newline that people leave at the end.
+pub fn read_secret(environment: &Environment, name: &str) -> Result<Secret, Error> {
+    Ok(Secret::new(read(&environment.secrets.join(name))?.trim_end_matches('\n')))
+}
+
+/// Reads the ACL file of this kind of node.
+pub fn read_users(environment: &Environment) -> Result<String, Error> {
+    read(&environment.secrets.join("users.acl"))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
+}

@@ -1,0 +1,90 @@
+//! The three verdicts that Kubernetes asks for, from what is known of the engine. Pure.
+
+use crate::model::Role;
+use crate::redis::Class;
+use crate::redis::info::Info;
+
+/// What is known of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is not started: the boot rule is being asked.
+    Deciding,
+    /// It is started and has not answered yet.
+    Starting,
+    /// It reads its dataset.
+    Loading,
+    /// It answers with an error that only a live server gives (`BUSY`, `MISCONF`).
+    Answering,
+    /// It answers, as a primary, a Sentinel, or a replica whose link is up and whose first sync is done.
+    Serving,
+    /// A replica that is not in sync.
+    Syncing,
+    /// It answered once and is silent now.
+    Silent,
+    /// The pod is stopping.
+    Stopping,
+}
+
+impl Health {
+    /// From an answer.
+    pub fn of_answer(info: &Info) -> Self {
+        match info.role() {
+            _ if info.is_loading() => Self::Loading,
+            Some(Role::Replica) if !info.primary_link().is_some_and(|link| link.up && !link.syncing) => Self::Syncing,
+            _ => Self::Serving,
+        }
+    }
+
+    /// From an error.
+    pub fn of_error(class: Class, before: &Self) -> Self {
+        match class {
+            Class::Loading => Self::Loading,
+            class if class.is_alive() => Self::Answering,
+            _ if matches!(before, Self::Starting | Self::Deciding) => Self::Starting,
+            _ => Self::Silent,
+        }
+    }
+
+    /// Start-up probe: the agent itself runs; how long the engine loads is nobody's business to limit.
+    pub fn is_started(&self) -> bool {
+        true
+    }
+
+    /// Liveness probe. Silence of the engine is the agent's to handle (it sees its death), and killing a server that is
+    /// slow loses data: only an agent that does not answer at all is dead.
+    pub fn is_live(&self) -> bool {
+        true
+    }
+
+    /// Readiness probe: may clients be sent here, may the next node be disturbed.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Serving | Self::Answering)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_and_misconf_are_ready_and_loading_is_only_live() {
+        let before = Health::Serving;
+        assert!(Health::of_error(Class::Busy, &before).is_ready());
+        assert!(Health::of_error(Class::CannotPersist, &before).is_ready());
+        let loading = Health::of_error(Class::Loading, &before);
+        assert!(loading.is_live() && !loading.is_ready());
+        assert_eq!(Health::of_error(Class::Unreachable, &before), Health::Silent);
+    }
+
+    #[test]
+    fn a_replica_is_ready_only_with_its_link_up_and_its_sync_done() {
+        let replica = |link: &str, syncing: &str| {
+            let text =
+                format!("role:slave\nmaster_host:a\nmaster_link_status:{link}\nmaster_sync_in_progress:{syncing}\n");
+            Health::of_answer(&Info::parse(&text)).is_ready()
+        };
+        assert!(replica("up", "0"));
+        assert!(!replica("up", "1"));
+        assert!(!replica("down", "0"));
+    }
+}

@@ -1,0 +1,74 @@
+//! The agent's port: probes for the kubelet, the record for peers, metrics for Prometheus. Nothing here changes anything.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use super::config::Environment;
+use super::health::Health;
+use super::state::State;
+use super::{Error, Result, exporter};
+use crate::model::node_config::AGENT_PORT;
+use crate::redis::{Connection, server};
+
+#[derive(Clone)]
+struct Context {
+    state: Arc<State>,
+    environment: Environment,
+}
+
+/// Opens the port and serves until the process ends.
+pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
+    let address = SocketAddr::new(environment.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), AGENT_PORT);
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        // A machine without IPv6.
+        Err(_) if environment.bind.is_none() => TcpListener::bind(("0.0.0.0", AGENT_PORT))
+            .await
+            .map_err(|source| Error::Listen { address: address.to_string(), source })?,
+        Err(source) => return Err(Error::Listen { address: address.to_string(), source }),
+    };
+    let router = Router::new()
+        .route("/health/started", get(async |context| verdict(context, Health::is_started)))
+        .route("/health/ready", get(async |context| verdict(context, Health::is_ready)))
+        .route("/health/live", get(async |context| verdict(context, Health::is_live)))
+        .route("/lineage", get(lineage))
+        .route("/metrics", get(metrics))
+        .with_state(Context { state, environment: environment.clone() });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the agent's port closed");
+        }
+    });
+    Ok(())
+}
+
+fn verdict(Shared(context): Shared<Context>, judge: fn(&Health) -> bool) -> (StatusCode, String) {
+    let health = context.state.health();
+    let status = if judge(&health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{health:?}\n"))
+}
+
+async fn lineage(Shared(context): Shared<Context>) -> Response {
+    match serde_json::to_string(&context.state.lineage_answer()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn metrics(Shared(context): Shared<Context>) -> Response {
+    let info = async {
+        let connection = Connection::open(&context.state.own_endpoint(&context.environment)).await?;
+        server::info(&connection).await
+    };
+    match exporter::render(info.await.ok().as_ref()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

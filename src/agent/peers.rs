@@ -1,0 +1,87 @@
+//! Asking the rest of the layer: the other agents' records, and whom the Sentinels name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+use super::state::State;
+use crate::model::Address;
+use crate::model::lineage::LineageAnswer;
+use crate::model::node_config::{AGENT_PORT, NodeConfig};
+use crate::redis::{Connection, sentinel};
+
+/// Time for a peer's whole answer. It serves it from memory; a node that takes longer is as good as silent this time.
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+/// A record is some 400 bytes.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// What one Sentinel says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The primary's address, and the epoch of that knowledge.
+    Names(Address, u64),
+    /// It monitors nothing under our name.
+    NamesNobody,
+    /// No answer.
+    Silent,
+}
+
+/// Asks one agent for its record. `None`: no answer, or one of another layer.
+pub async fn ask_agent(config: &NodeConfig, ordinal: u16, address: &Address) -> Option<LineageAnswer> {
+    let answer = timeout(ANSWER_WITHIN, fetch(address)).await.ok()??;
+    (answer.layer_uid == config.layer.uid && answer.ordinal == ordinal).then_some(answer)
+}
+
+async fn fetch(address: &Address) -> Option<LineageAnswer> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let uri = format!("http://{address}:{AGENT_PORT}/lineage").parse().ok()?;
+    let response = client.get(uri).await.ok()?;
+    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.ok()?;
+    serde_json::from_slice(&body.to_bytes()).ok()
+}
+
+/// Asks all other data nodes, side by side.
+pub async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnswer>> {
+    let others = config.data_nodes.iter().filter(|(_, address)| Some(*address) != config.own_address());
+    let answers = others.map(async |(ordinal, address)| (*ordinal, ask_agent(config, *ordinal, address).await));
+    join_all(answers).await.into_iter().collect()
+}
+
+/// Asks one Sentinel.
+async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> View {
+    let ask = async {
+        let endpoint = state.sentinel_endpoint(address);
+        let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
+        sentinel::primary_address(&connection, &config.master_name).await
+    };
+    match timeout(ANSWER_WITHIN, ask).await {
+        Ok(Ok(Some((address, epoch)))) => View::Names(address, epoch),
+        Ok(Ok(None)) => View::NamesNobody,
+        Ok(Err(_)) | Err(_) => View::Silent,
+    }
+}
+
+/// Asks all Sentinels, side by side.
+pub async fn ask_sentinels(state: &State, config: &NodeConfig) -> Vec<View> {
+    join_all(config.sentinels.values().map(|address| ask_sentinel(state, config, address))).await
+}
+
+/// Whom a majority of the declared Sentinels names, with the highest epoch of those votes.
+pub fn majority(views: &[View]) -> Option<(Address, u64)> {
+    let mut votes: BTreeMap<&Address, (usize, u64)> = BTreeMap::new();
+    for view in views {
+        if let View::Names(address, epoch) = view {
+            let (count, highest) = votes.entry(address).or_default();
+            *count += 1;
+            *highest = (*highest).max(*epoch);
+        }
+    }
+    let winner = votes.into_iter().find(|(_, (count, _))| *count > views.len() / 2);
+    winner.map(|(address, (_, epoch))| (address.clone(), epoch))
+}

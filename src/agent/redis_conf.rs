@@ -1,0 +1,107 @@
+//! The data node's `redis.conf`: the specification's directives, and those that are the agent's own.
+
+use super::config::Environment;
+use crate::model::Address;
+use crate::model::node_config::{NodeConfig, REDIS_PORT};
+use crate::redis::{Secret, users};
+
+/// Replica priority of a node whose data is whole (Redis' default).
+pub const PRIORITY_WHOLE: u32 = 100;
+
+/// Renders the file. `primary` is whom to follow, `electable` whether the Sentinels may promote the node before its first
+/// sync.
+pub fn render(
+    environment: &Environment,
+    config: &NodeConfig,
+    own_address: &Address,
+    replication: &Secret,
+    primary: Option<&Address>,
+    electable: bool,
+) -> String {
+    let bind = environment.bind.map_or_else(|| "* -::*".to_owned(), |address| address.to_string());
+    let port = REDIS_PORT.to_string();
+    let priority = if primary.is_some() && !electable { 0 } else { PRIORITY_WHOLE }.to_string();
+    let data = environment.data.display().to_string();
+    let users_file = environment.run.join("users.acl").display().to_string();
+    let mut text: String = config.settings.iter().map(|(name, value)| line(name, &split(name, value))).collect();
+    let mut own = |name: &str, values: &[&str]| text.push_str(&line(name, values));
+    own("port", &[&port]);
+    own("bind", &bind.split(' ').collect::<Vec<_>>());
+    own("protected-mode", &["no"]);
+    own("daemonize", &["no"]);
+    own("dir", &[&data]);
+    own("aclfile", &[&users_file]);
+    own("masteruser", &[users::REPLICATION]);
+    own("masterauth", &[replication.reveal()]);
+    own("replica-announce-ip", &[&own_address.0]);
+    own("replica-announce-port", &[&port]);
+    own("replica-priority", &[&priority]);
+    own("enable-debug-command", &["no"]);
+    own("enable-module-command", &["no"]);
+    if let Some(primary) = primary {
+        own("replicaof", &[&primary.0, &port]);
+    }
+    text
+}
+
+/// Directives that take several words get them as several; all others are one word, whatever it holds.
+fn split<'a>(name: &str, value: &'a str) -> Vec<&'a str> {
+    match name {
+        "save" if value.is_empty() => vec![""],
+        "save" | "client-output-buffer-limit" | "oom-score-adj-values" => value.split(' ').collect(),
+        _ => vec![value],
+    }
+}
+
+fn line(name: &str, values: &[&str]) -> String {
+    let mut line = name.to_owned();
+    for value in values {
+        line.push(' ');
+        line.push_str(&quote(value));
+    }
+    line.push('\n');
+    line
+}
+
+/// A word in the double quotes of `redis.conf` (`sdssplitargs`): no value can end its line or add a word.
+fn quote(value: &str) -> String {
+    use std::fmt::Write as _;
+    let mut quoted = String::from("\"");
+    for byte in value.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            _ => drop(write!(quoted, "\\x{byte:02x}")),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_value_ends_its_line_or_its_quotes(value in "(?s).{0,60}") {
+            let quoted = quote(&value);
+            prop_assert!(quoted.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            let inner = &quoted[1..quoted.len() - 1];
+            prop_assert!(!inner.replace("\\\\", "").replace("\\\"", "").contains('"'));
+        }
+    }
+
+    #[test]
+    fn a_directive_of_several_words_keeps_them_apart() {
+        assert_eq!(line("save", &split("save", "3600 1")), "save \"3600\" \"1\"\n");
+        assert_eq!(line("save", &split("save", "")), "save \"\"\n");
+        assert_eq!(
+            line("maxmemory-policy", &split("maxmemory-policy", "no eviction")),
+            "maxmemory-policy \"no eviction\"\n"
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! What the parts of one agent share: the configuration, the lineage, what the engine is doing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::config::{Environment, Error as ConfigError, read_secret};
+use super::health::Health;
+use crate::model::lineage::{Activity, Lineage, LineageAnswer};
+use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use crate::model::{Address, NodeKind};
+use crate::redis::{Endpoint, Secret, users};
+
+/// The shared state. Locks are held for a copy, never across an await.
+pub struct State {
+    password: Secret,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    config: NodeConfig,
+    activity: Activity,
+    lineage: Option<Lineage>,
+    health: Health,
+}
+
+impl State {
+    /// The state of a node whose engine is not started yet.
+    pub fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
+        Ok(Self {
+            password: read_secret(environment, "agent-password")?,
+            inner: Mutex::new(Inner { config, activity: Activity::Deciding, lineage: None, health: Health::Deciding }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every write is one assignment: what a panicking holder left is whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's configuration.
+    pub fn config(&self) -> NodeConfig {
+        self.lock().config.clone()
+    }
+
+    /// Replaces the configuration; the operator may have changed it while the engine ran.
+    pub fn set_config(&self, config: NodeConfig) {
+        self.lock().config = config;
+    }
+
+    /// What the engine is doing.
+    pub fn set_activity(&self, activity: Activity) {
+        self.lock().activity = activity;
+    }
+
+    /// The own record.
+    pub fn lineage(&self) -> Option<Lineage> {
+        self.lock().lineage.clone()
+    }
+
+    /// Replaces the own record.
+    pub fn set_lineage(&self, lineage: Option<Lineage>) {
+        self.lock().lineage = lineage;
+    }
+
+    /// The verdict on the engine.
+    pub fn health(&self) -> Health {
+        self.lock().health.clone()
+    }
+
+    /// Replaces the verdict.
+    pub fn set_health(&self, health: Health) {
+        self.lock().health = health;
+    }
+
+    /// What peers are told.
+    pub fn lineage_answer(&self) -> LineageAnswer {
+        let inner = self.lock();
+        LineageAnswer {
+            layer_uid: inner.config.layer.uid.clone(),
+            ordinal: inner.config.node.ordinal,
+            activity: inner.activity,
+            lineage: inner.lineage.clone(),
+        }
+    }
+
+    /// A data node's server, as the agents' user.
+    pub fn data_endpoint(&self, address: &Address) -> Endpoint {
+        self.endpoint(address.0.clone(), REDIS_PORT)
+    }
+
+    /// A Sentinel, as the agents' user.
+    pub fn sentinel_endpoint(&self, address: &Address) -> Endpoint {
+        self.endpoint(address.0.clone(), SENTINEL_PORT)
+    }
+
+    /// The server beside us.
+    pub fn own_endpoint(&self, environment: &Environment) -> Endpoint {
+        let address = environment.bind.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string());
+        let port = match self.lock().config.node.kind {
+            NodeKind::Data => REDIS_PORT,
+            NodeKind::Sentinel => SENTINEL_PORT,
+        };
+        self.endpoint(address, port)
+    }
+
+    fn endpoint(&self, address: String, port: u16) -> Endpoint {
+        Endpoint { address, port, username: users::AGENT.to_owned(), password: self.password.clone() }
+    }
+}

@@ -1,0 +1,211 @@
+//! Moving a healthy primary without losing a write (DESIGN §2 "Changing things without loss").
+//!
+//! A plain `SENTINEL FAILOVER` leaves the old primary taking writes for some ten seconds and loses them all
+//! (`dataplane.md` §4.2). Here writers are paused first, every replica that could be elected has everything before the
+//! election, and the old primary follows the new one before anybody is let go on. Killed after any command the layer heals:
+//! a pause ends by itself, and an election that has begun is the Sentinels' to finish.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::{Connection, Endpoint};
+use super::error::Error as CommandError;
+use super::{sentinel, server};
+use crate::model::{Address, Offset, Role};
+
+/// How long replicas may take to catch up with the paused primary. They are online and writers stand still: it is one
+/// acknowledgement, sent at once.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked anew.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A planned move of the primary.
+#[derive(Clone, Debug)]
+pub struct Switchover {
+    /// Name of the primary in the Sentinels.
+    pub master_name: String,
+    /// The primary now, and the address that it announces.
+    pub from: (Address, Endpoint),
+    /// The other data nodes, by announced address.
+    pub others: Vec<(Address, Endpoint)>,
+    /// The Sentinels; the first fit one acts.
+    pub sentinels: Vec<Endpoint>,
+    /// `failover-timeout`: the pause outlasts it, so that no writer slips in while the Sentinels still try.
+    pub failover_timeout: Duration,
+    /// How long the election may take before it is given up.
+    pub patience: Duration,
+}
+
+/// A move that was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The primary now.
+    pub to: Address,
+    /// How long writers stood still.
+    pub paused: Duration,
+}
+
+/// Why the primary was not moved. It goes on serving, unpaused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server to move from is no primary (any more).
+    #[error("{0} is not the primary")]
+    NotPrimary(Address),
+    /// No Sentinel answers that sees this primary healthy and no failover under way.
+    #[error("no Sentinel can act: {0}")]
+    NoFitSentinel(String),
+    /// No replica is online with its link up and a priority above 0.
+    #[error("no replica of {0} is fit to take over")]
+    NoFitReplica(Address),
+    /// A replica that could be elected did not catch up.
+    #[error("replica {0} did not catch up with the paused primary")]
+    Lagging(Address),
+    /// The Sentinels did not promote anybody in time.
+    #[error("the Sentinels promoted nobody")]
+    NobodyPromoted,
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// A connected replica that may take over.
+struct Candidate {
+    address: Address,
+    connection: Connection,
+}
+
+/// Moves the primary. On an error writers are let go on where they were.
+pub async fn switchover(request: &Switchover) -> Result<Moved, Error> {
+    let (from_address, from_endpoint) = &request.from;
+    let from = Connection::open(from_endpoint).await?;
+    let candidates = fit_candidates(request, &from).await?;
+    let actor = fit_sentinel(request, &candidates).await?;
+    let paused_at = Instant::now();
+    let pause = request.failover_timeout + request.patience;
+    server::pause_writes(&from, pause.as_millis().try_into().unwrap_or(u64::MAX)).await?;
+    let result = elect(request, &from, &actor, &candidates).await;
+    // Whatever came of it, nobody stays paused; a demoted server answers writers with READONLY.
+    let unpaused = server::unpause(&from).await;
+    let to = result?;
+    unpaused?;
+    server::cut_clients(&from).await?;
+    tracing::info!(from = %from_address, %to, milliseconds = paused_at.elapsed().as_millis(), "primary moved");
+    Ok(Moved { to, paused: paused_at.elapsed() })
+}
+
+/// Everything that happens while writers stand still: catch up, elect, demote.
+async fn elect(
+    request: &Switchover,
+    from: &Connection,
+    actor: &Connection,
+    candidates: &[Candidate],
+) -> Result<Address, Error> {
+    // Read after the pause: what is acknowledged is in it.
+    let offset = server::replication(from).await?.offset();
+    for candidate in candidates {
+        let caught_up = timeout(CATCH_UP, reaches(&candidate.connection, offset)).await;
+        caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
+    }
+    sentinel::failover(actor, &request.master_name).await?;
+    let promoted = timeout(request.patience, first_primary(candidates)).await.map_err(|_| Error::NobodyPromoted)?;
+    let (to, port) = (&promoted.address.0, request.from.1.port);
+    server::replica_of(from, to, port).await?;
+    // The Sentinels would do so too, one after the other; until then min-replicas-to-write may refuse writers.
+    for other in candidates.iter().filter(|other| other.address != promoted.address) {
+        if let Err(error) = server::replica_of(&other.connection, to, port).await {
+            tracing::warn!(replica = %other.address, %error, "left to the Sentinels");
+        }
+    }
+    Ok(promoted.address.clone())
+}
+
+async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandError> {
+    while server::replication(connection).await?.offset() < offset {
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+async fn first_primary(candidates: &[Candidate]) -> &Candidate {
+    loop {
+        for candidate in candidates {
+            let role = server::replication(&candidate.connection).await.ok().and_then(|info| info.role());
+            if role == Some(Role::Primary) {
+                return candidate;
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The replicas that are online, linked and electable. One that answers but is not fit gets priority 0, so that the
+/// Sentinels pass it over.
+async fn fit_candidates(request: &Switchover, from: &Connection) -> Result<Vec<Candidate>, Error> {
+    let info = server::replication(from).await?;
+    if info.role() != Some(Role::Primary) {
+        return Err(Error::NotPrimary(request.from.0.clone()));
+    }
+    let online: Vec<Address> =
+        info.replicas().into_iter().filter(|replica| replica.online).map(|replica| replica.address).collect();
+    let mut fit = Vec::new();
+    for (address, endpoint) in &request.others {
+        let Ok(connection) = Connection::open(endpoint).await else { continue };
+        let Ok(info) = server::replication(&connection).await else { continue };
+        let is_fit = online.contains(address)
+            && info.primary_link().is_some_and(|link| link.up && !link.syncing && link.priority > 0);
+        if is_fit {
+            fit.push(Candidate { address: address.clone(), connection });
+        } else {
+            server::config_set(&connection, "replica-priority", "0").await?;
+        }
+    }
+    if fit.is_empty() {
+        return Err(Error::NoFitReplica(request.from.0.clone()));
+    }
+    Ok(fit)
+}
+
+/// A Sentinel that sees the primary where it is, healthy, with no failover under way, and that would elect no replica but
+/// the fit ones.
+async fn fit_sentinel(request: &Switchover, candidates: &[Candidate]) -> Result<Connection, Error> {
+    let mut reasons = Vec::new();
+    for endpoint in &request.sentinels {
+        let Ok(connection) = Connection::open(endpoint).await else {
+            reasons.push(format!("{} is silent", endpoint.name()));
+            continue;
+        };
+        match objection(request, candidates, &connection).await? {
+            None => return Ok(connection),
+            Some(reason) => reasons.push(format!("{} {reason}", endpoint.name())),
+        }
+    }
+    Err(Error::NoFitSentinel(reasons.join(", ")))
+}
+
+/// Why this Sentinel should not act; `None`: it may.
+async fn objection(
+    request: &Switchover,
+    candidates: &[Candidate],
+    connection: &Connection,
+) -> Result<Option<String>, CommandError> {
+    const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
+    if sentinel::is_in_tilt(connection).await? {
+        return Ok(Some("is in TILT".to_owned()));
+    }
+    let Some(master) = sentinel::master(connection, &request.master_name).await? else {
+        return Ok(Some("monitors nothing".to_owned()));
+    };
+    if master.address != request.from.0 {
+        return Ok(Some(format!("names {}", master.address)));
+    }
+    if let Some(flag) = TROUBLE.iter().find(|flag| master.flags.contains(**flag)) {
+        return Ok(Some(format!("says {flag}")));
+    }
+    let electable = sentinel::electable_replicas(connection, &request.master_name).await?;
+    if electable.iter().all(|address| candidates.iter().all(|candidate| candidate.address != *address)) {
+        return Ok(Some("knows no fit replica yet".to_owned()));
+    }
+    let unfit = electable.iter().find(|address| candidates.iter().all(|candidate| candidate.address != **address));
+    Ok(unfit.map(|address| format!("might elect {address}, which is not fit")))
+}

@@ -1,4 +1,7 @@
 //! Tests that need no Kubernetes: pure ones, and those against real engine processes on loopback.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod agent_process;
 mod boot_rule;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,168 @@
+//! Agents with real engines on loopback: they form a layer, and it comes back by itself from what is done to it.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use redoubt::model::NodeId;
+use redoubt::redis::{Connection, sentinel};
+
+use crate::support::eventually;
+use crate::support::history::{Verdict, Writers, check, keys_of};
+use crate::support::layer::{Layer, Options, SOON};
+
+const WRITERS: usize = 3;
+
+async fn write_some(layer: &Layer, enough: usize) -> BTreeSet<String> {
+    let primary = layer.primary().await.unwrap();
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("enough is written", SOON, async || layer.keys(primary).await.unwrap_or(0) >= enough as u64).await;
+    let history = writers.finish().await;
+    history.into_iter().map(|write| write.key).collect()
+}
+
+/// Keeps writing while `disturb` happens and the layer heals; judges by what the primary holds then.
+async fn under_load(layer: &mut Layer, disturb: impl AsyncFnOnce(&mut Layer, NodeId)) -> Verdict {
+    let primary = layer.primary().await.unwrap();
+    let before = layer.keys(primary).await.unwrap();
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("writes arrive", SOON, async || layer.keys(primary).await.unwrap_or(0) > before + 200).await;
+    disturb(layer, primary).await;
+    layer.wait_until_whole().await;
+    let healed = layer.primary().await.unwrap();
+    let at = layer.keys(healed).await.unwrap();
+    eventually("writes arrive again", SOON, async || layer.keys(healed).await.unwrap_or(0) > at + 200).await;
+    let history = writers.finish().await;
+    check(&history, &keys_of(&layer.endpoint(layer.primary().await.unwrap())).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_agents_form_a_layer_by_themselves() {
+    let began = Instant::now();
+    let layer = Layer::whole(&Options::default()).await;
+    println!("whole after {:?}", began.elapsed());
+    assert_eq!(layer.primary().await, Some(NodeId::data(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_engine_is_replaced_and_nothing_that_was_acknowledged_is_rolled_back() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let mut killed = None;
+    let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+        layer.kill_engine(primary);
+        killed = Some(primary);
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+    })
+    .await;
+    println!(
+        "engine killed: {} acknowledged, gap {:?}, lost {}",
+        verdict.acknowledged,
+        verdict.longest_gap,
+        verdict.lost.len()
+    );
+    assert!(!verdict.two_primaries);
+    // Asynchronous replication: what only the dead engine had is gone, and that is at most the writes in flight.
+    assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_killed_with_its_agent_and_restarts_at_once_rolls_nobody_back() {
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    layer.mark_initialised();
+    let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+        layer.kill_node(primary);
+        layer.start_node(primary);
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+    })
+    .await;
+    println!(
+        "node killed: {} acknowledged, gap {:?}, lost {}",
+        verdict.acknowledged,
+        verdict.longest_gap,
+        verdict.lost.len()
+    );
+    assert!(!verdict.two_primaries);
+    assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_told_to_stop_hands_over_without_loss() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+        layer.terminate_node(primary).await;
+        layer.start_node(primary);
+    })
+    .await;
+    println!("handed over: {} acknowledged, gap {:?}", verdict.acknowledged, verdict.longest_gap);
+    assert_eq!(verdict.lost, Vec::<String>::new());
+    assert!(!verdict.two_primaries);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_replica() {
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 500).await;
+    let primary = layer.primary().await.unwrap();
+    let held = layer.keys(primary).await.unwrap();
+    layer.kill_node(primary);
+    layer.wipe(primary);
+    layer.start_node(primary);
+    eventually("another is primary", SOON, async || {
+        for id in layer.data_ids().into_iter().filter(|id| *id != primary) {
+            assert!(layer.keys(id).await.is_none_or(|keys| keys + WRITERS as u64 >= held), "{id} was emptied");
+        }
+        layer.primary().await.is_some_and(|id| id != primary)
+    })
+    .await;
+    layer.wait_until_whole().await;
+    let refilled = layer.keys(primary).await.unwrap();
+    assert!(refilled + WRITERS as u64 >= held, "{refilled} of {held}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    for round in 0..2 {
+        write_some(&layer, 300 * (round + 1)).await;
+        // Everything acknowledged is on disk and on the replicas before the lights go out.
+        let primary = layer.primary().await.unwrap();
+        let held = keys_of(&layer.endpoint(primary)).await;
+        // The record and the file are at most a second behind; they are whole when the record has the server's offset.
+        eventually("the records are up to date", SOON, async || {
+            let offset = layer.replication(primary).await.unwrap().offset();
+            let lineage = layer.lineage(primary).await.and_then(|answer| answer.lineage);
+            lineage.is_some_and(|lineage| lineage.offset.0 + 200 > offset.0)
+        })
+        .await;
+        let wait = Connection::open(&layer.endpoint(primary)).await.unwrap();
+        let _: i64 = wait.query(redis::cmd("WAIT").arg(2).arg(2_000)).await.unwrap();
+        let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
+        for id in &ids {
+            layer.kill_node(*id);
+        }
+        for id in &ids {
+            layer.start_node(*id);
+        }
+        let took = layer.wait_until_whole().await;
+        println!("all killed, round {round}: whole after {took:?}");
+        let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        let lost: Vec<_> = held.difference(&now).collect();
+        // `appendfsync everysec` on a killed process loses nothing that was written to the kernel.
+        assert!(lost.is_empty(), "{} of {} are gone", lost.len(), held.len());
+    }
+}
+
+/// The history runner can fail: without a pause, and without min-replicas-to-write, a failover loses what it is known to lose.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_sentinel_failover_loses_writes_and_the_history_says_so() {
+    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+        let endpoint = layer.operator_on_sentinel();
+        sentinel::failover(&Connection::open(&endpoint).await.unwrap(), &layer.master_name).await.unwrap();
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+    })
+    .await;
+    println!("plain failover: {} acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
+    assert!(!verdict.lost.is_empty());
+}

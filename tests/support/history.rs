@@ -1,0 +1,205 @@
+//! What writers were promised, and what became of it.
+//!
+//! Writers write unique keys to whom the Sentinels name, and note when each write was sent, when it was answered, how, and
+//! by whom. The checker then compares with what a server holds. A write without an answer is unknown: it may be there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redoubt::redis::{Connection, Endpoint, sentinel};
+use tokio::task::JoinHandle;
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged.
+    Ok,
+    /// Refused by a server that says so: it is not there.
+    Refused,
+    /// No answer.
+    Unknown,
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Its unique key.
+    pub key: String,
+    /// When it was sent, since the history's beginning.
+    pub invoked: Duration,
+    /// When its outcome was known.
+    pub completed: Duration,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// Who answered.
+    pub server: String,
+}
+
+/// What the checker found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Acknowledged writes.
+    pub acknowledged: usize,
+    /// Acknowledged writes that are not there.
+    pub lost: Vec<String>,
+    /// Longest time without any acknowledgement, between the first and the last.
+    pub longest_gap: Duration,
+    /// Whether a server acknowledged a write that was sent after another server had begun to acknowledge.
+    pub two_primaries: bool,
+}
+
+/// Judges a history against the keys that a server holds in the end.
+pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
+    let mut acknowledged: Vec<&Write> = history.iter().filter(|write| write.outcome == Outcome::Ok).collect();
+    acknowledged.sort_by_key(|write| write.completed);
+    let gaps = acknowledged.windows(2).map(|pair| pair[1].completed.saturating_sub(pair[0].completed));
+    let mut two_primaries = false;
+    for server in acknowledged.iter().map(|write| &write.server).collect::<BTreeSet<_>>() {
+        let first = acknowledged.iter().find(|write| write.server == *server).map(|write| write.completed);
+        two_primaries |= acknowledged.iter().any(|write| {
+            // A predecessor's last acknowledgement for a write that was sent after this server's first.
+            let is_predecessor = write.server != *server
+                && acknowledged.iter().find(|other| other.server == write.server).map(|first| first.completed) < first;
+            is_predecessor && Some(write.invoked) > first
+        });
+    }
+    Verdict {
+        acknowledged: acknowledged.len(),
+        lost: acknowledged
+            .iter()
+            .filter(|write| !present.contains(&write.key))
+            .map(|write| write.key.clone())
+            .collect(),
+        longest_gap: gaps.max().unwrap_or_default(),
+        two_primaries,
+    }
+}
+
+/// Writers at work.
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<Vec<Write>>>,
+}
+
+impl Writers {
+    /// Starts `count` writers. The first endpoint of each write is whom the Sentinels name; `application` is the user on
+    /// data nodes.
+    pub fn start(count: usize, sentinels: &[Endpoint], master_name: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let began = Instant::now();
+        let tasks = (0..count)
+            .map(|writer| {
+                let (stop, sentinels, name) = (Arc::clone(&stop), sentinels.to_vec(), master_name.to_owned());
+                tokio::spawn(async move { write_until(&stop, writer, began, &sentinels, &name).await })
+            })
+            .collect();
+        Self { stop, tasks }
+    }
+
+    /// Ends them and returns what they saw.
+    pub async fn finish(self) -> Vec<Write> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut history = Vec::new();
+        for task in self.tasks {
+            history.extend(task.await.unwrap());
+        }
+        history
+    }
+}
+
+async fn write_until(
+    stop: &AtomicBool,
+    writer: usize,
+    began: Instant,
+    sentinels: &[Endpoint],
+    master_name: &str,
+) -> Vec<Write> {
+    let mut history = Vec::new();
+    let mut connection: Option<Connection> = None;
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(server) = &connection else {
+            connection = find_primary(sentinels, master_name).await;
+            if connection.is_none() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            continue;
+        };
+        number += 1;
+        let key = format!("h:{writer}:{number}");
+        let invoked = began.elapsed();
+        let answer = server.query::<()>(redis::cmd("SET").arg(&key).arg(number)).await;
+        let outcome = match &answer {
+            Ok(()) => Outcome::Ok,
+            Err(error) if error.class().is_alive() => Outcome::Refused,
+            Err(_) => Outcome::Unknown,
+        };
+        history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: server.name().to_owned() });
+        if outcome != Outcome::Ok {
+            connection = None;
+        }
+    }
+    history
+}
+
+async fn find_primary(sentinels: &[Endpoint], master_name: &str) -> Option<Connection> {
+    let timeout = Duration::from_millis(500);
+    for endpoint in sentinels {
+        let Ok(asked) = Connection::open_with(endpoint, timeout, timeout).await else { continue };
+        let Ok(Some((address, _))) = sentinel::primary_address(&asked, master_name).await else { continue };
+        let primary =
+            Endpoint { address: address.0, port: redoubt::model::node_config::REDIS_PORT, ..endpoint.clone() };
+        // Longer than the pause of a planned move, which a patient client sits out.
+        if let Ok(connection) = Connection::open_with(&primary, timeout, Duration::from_secs(3)).await {
+            return Some(connection);
+        }
+    }
+    None
+}
+
+/// The keys of all writers that a server holds.
+pub async fn keys_of(endpoint: &Endpoint) -> BTreeSet<String> {
+    let connection = Connection::open(endpoint).await.unwrap();
+    let mut keys = BTreeSet::new();
+    let mut cursor = 0_u64;
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg("h:*").arg("COUNT").arg(1_000);
+        let (next, batch): (u64, Vec<String>) = connection.query(&command).await.unwrap();
+        keys.extend(batch);
+        if next == 0 {
+            return keys;
+        }
+        cursor = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str, invoked: u64, completed: u64, server: &str) -> Write {
+        let (invoked, completed) = (Duration::from_millis(invoked), Duration::from_millis(completed));
+        Write { key: key.to_owned(), invoked, completed, outcome: Outcome::Ok, server: server.to_owned() }
+    }
+
+    #[test]
+    fn an_acknowledged_write_that_is_not_there_is_lost_and_an_unknown_one_is_not() {
+        let unknown = Write { outcome: Outcome::Unknown, ..write("c", 30, 40, "x") };
+        let history = [write("a", 0, 10, "x"), write("b", 10, 500, "x"), unknown];
+        let verdict = check(&history, &BTreeSet::from(["a".to_owned()]));
+        assert_eq!(verdict.lost, ["b"]);
+        assert_eq!(verdict.longest_gap, Duration::from_millis(490));
+        assert!(!verdict.two_primaries);
+    }
+
+    #[test]
+    fn a_predecessor_that_goes_on_acknowledging_is_a_second_primary() {
+        let history = [write("a", 0, 10, "x"), write("b", 20, 30, "y"), write("c", 40, 50, "x")];
+        assert!(check(&history, &BTreeSet::new()).two_primaries);
+        let in_turn = [write("a", 0, 10, "x"), write("b", 20, 30, "y"), write("c", 40, 50, "y")];
+        assert!(!check(&in_turn, &BTreeSet::new()).two_primaries);
+    }
+}

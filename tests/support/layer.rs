@@ -1,0 +1,343 @@
+//! A layer of agents with their engines, each on a loopback address of its own with the ports of a pod.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use redoubt::model::lineage::LineageAnswer;
+use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Role};
+use redoubt::redis::info::Info;
+use redoubt::redis::users::{self, PasswordDigests};
+use redoubt::redis::{Connection, Endpoint, Secret, sentinel, server};
+use sha2::{Digest as _, Sha256};
+
+use super::eventually;
+
+/// How long a small layer may take to form or heal where a test does not measure it.
+pub const SOON: Duration = Duration::from_secs(40);
+
+const PASSWORDS: [(&str, &str); 5] =
+    [("operator", "p-o"), ("agent", "p-a"), ("replication", "p-r"), ("sentinel", "p-s"), ("application", "p-app")];
+
+static NEXT_LAYER: AtomicU8 = AtomicU8::new(1);
+
+/// What a test may choose.
+pub struct Options {
+    /// Data nodes.
+    pub data_nodes: u16,
+    /// Sentinels.
+    pub sentinels: u16,
+    /// Detection time, milliseconds.
+    pub detection: u64,
+    /// `min-replicas-to-write`.
+    pub min_replicas: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1 }
+    }
+}
+
+/// One node: its folder, and its agent while that runs.
+pub struct Node {
+    /// Which.
+    pub id: NodeId,
+    /// Its address.
+    pub address: Address,
+    folder: PathBuf,
+    agent: Option<Child>,
+}
+
+/// A running layer. Ends all its processes when dropped.
+pub struct Layer {
+    /// Data nodes and Sentinels.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Name of the primary in the Sentinels.
+    pub master_name: String,
+    root: PathBuf,
+}
+
+impl Layer {
+    /// Starts all agents, from empty folders, at once.
+    pub fn start(options: &Options) -> Self {
+        let mut layer = Self::prepare(options);
+        let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
+        for id in ids {
+            layer.start_node(id);
+        }
+        layer
+    }
+
+    /// Starts it and waits until it is whole.
+    pub async fn whole(options: &Options) -> Self {
+        let layer = Self::start(options);
+        layer.wait_until_whole().await;
+        layer
+    }
+
+    fn prepare(options: &Options) -> Self {
+        let number = NEXT_LAYER.fetch_add(1, Ordering::Relaxed);
+        // Test processes of one machine differ in their ids, layers of one process in their numbers.
+        let network = format!("127.{}.{number}", 2 + std::process::id() % 250);
+        let root = std::env::temp_dir().join(format!("redoubt-test-{}-{number}", std::process::id()));
+        let identity =
+            LayerIdentity { uid: format!("uid{number}-0000"), namespace: "test".to_owned(), name: "web".to_owned() };
+        let addresses = |count: u16, from: u16| -> BTreeMap<u16, Address> {
+            (0..count).map(|ordinal| (ordinal, Address(format!("{network}.{}", from + ordinal)))).collect()
+        };
+        let data_nodes = addresses(options.data_nodes, 10);
+        let sentinels = addresses(options.sentinels, 110);
+        let ids = (0..options.data_nodes).map(NodeId::data).chain((0..options.sentinels).map(NodeId::sentinel));
+        let master_name = identity.master_name();
+        let nodes = ids
+            .map(|id| {
+                let config = NodeConfig {
+                    format: NODE_CONFIG_FORMAT,
+                    layer: identity.clone(),
+                    node: id,
+                    mode: Mode::Sentinel,
+                    initialised: false,
+                    keeps_data: true,
+                    accept_loss: None,
+                    data_nodes: data_nodes.clone(),
+                    sentinels: sentinels.clone(),
+                    master_name: master_name.clone(),
+                    quorum: options.sentinels / 2 + 1,
+                    detection_milliseconds: options.detection,
+                    failover_timeout_milliseconds: 10_000.max(3 * options.detection),
+                    grace_period_seconds: 20,
+                    settings: settings(options),
+                };
+                let address = config.own_address().unwrap().clone();
+                let folder = root.join(id.to_string());
+                write_folder(&folder, &config);
+                (id, Node { id, address, folder, agent: None })
+            })
+            .collect();
+        Self { nodes, master_name, root }
+    }
+
+    /// Starts one node's agent, as the kubelet would start its container.
+    pub fn start_node(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let log = fs::File::options().create(true).append(true).open(node.folder.join("log")).unwrap();
+        let folder = |name: &str| node.folder.join(name).display().to_string();
+        let child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
+            .args(["agent", "--data", &folder("data"), "--config", &folder("config.json")])
+            .args(["--secrets", &folder("secrets"), "--run", &folder("run"), "--bind", &node.address.0])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        node.agent = Some(child);
+    }
+
+    /// Kills a node's engine and leaves its agent alone.
+    pub fn kill_engine(&self, id: NodeId) {
+        for pid in self.engine_pids(id) {
+            signal(pid, "KILL");
+        }
+    }
+
+    /// Kills agent and engine, as when the container's or the machine's end is sudden.
+    pub fn kill_node(&mut self, id: NodeId) {
+        let engines = self.engine_pids(id);
+        let mut agent = self.nodes.get_mut(&id).unwrap().agent.take().unwrap();
+        agent.kill().unwrap();
+        for pid in engines {
+            signal(pid, "KILL");
+            while Path::new(&format!("/proc/{pid}/exe")).exists() && fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+                std::thread::yield_now();
+            }
+        }
+        agent.wait().unwrap();
+    }
+
+    /// Tells a node to stop, as Kubernetes does, and waits until it has.
+    pub async fn terminate_node(&mut self, id: NodeId) {
+        let mut agent = self.nodes.get_mut(&id).unwrap().agent.take().unwrap();
+        signal(agent.id(), "TERM");
+        eventually("the agent ends", SOON, async || agent.try_wait().unwrap().is_some()).await;
+    }
+
+    /// Empties a stopped node's volume.
+    pub fn wipe(&self, id: NodeId) {
+        let data = self.nodes[&id].folder.join("data");
+        fs::remove_dir_all(&data).unwrap();
+        fs::create_dir(&data).unwrap();
+    }
+
+    /// Records in every document that the layer was Ready, as the operator does.
+    pub fn mark_initialised(&self) {
+        for node in self.nodes.values() {
+            let path = node.folder.join("config.json");
+            let mut config: NodeConfig = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            config.initialised = true;
+            fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
+        }
+    }
+
+    fn engine_pids(&self, id: NodeId) -> Vec<u32> {
+        let Some(agent) = &self.nodes[&id].agent else { return vec![] };
+        let tasks = fs::read_dir(format!("/proc/{}/task", agent.id())).into_iter().flatten().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        children.flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+    }
+
+    /// Ordinals of the data nodes.
+    pub fn data_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|id| id.kind == NodeKind::Data).collect()
+    }
+
+    /// A server or Sentinel, as the application's user.
+    pub fn endpoint(&self, id: NodeId) -> Endpoint {
+        let port = if id.kind == NodeKind::Data { REDIS_PORT } else { SENTINEL_PORT };
+        endpoint(&self.nodes[&id].address, port, users::APPLICATION, "p-app")
+    }
+
+    /// All Sentinels, as the application's user.
+    pub fn sentinel_endpoints(&self) -> Vec<Endpoint> {
+        let ids = self.nodes.keys().filter(|id| id.kind == NodeKind::Sentinel);
+        ids.map(|id| self.endpoint(*id)).collect()
+    }
+
+    /// The first Sentinel, as the operator's user.
+    pub fn operator_on_sentinel(&self) -> Endpoint {
+        endpoint(&self.nodes[&NodeId::sentinel(0)].address, SENTINEL_PORT, users::OPERATOR, "p-o")
+    }
+
+    /// `INFO replication` of a data node.
+    pub async fn replication(&self, id: NodeId) -> Option<Info> {
+        let endpoint = endpoint(&self.nodes[&id].address, REDIS_PORT, users::OPERATOR, "p-o");
+        server::replication(&Connection::open(&endpoint).await.ok()?).await.ok()
+    }
+
+    /// The node that a majority of the Sentinels names and that says it is primary.
+    pub async fn primary(&self) -> Option<NodeId> {
+        let mut votes: BTreeMap<Address, usize> = BTreeMap::new();
+        for endpoint in self.sentinel_endpoints() {
+            let Ok(connection) = Connection::open(&endpoint).await else { continue };
+            if let Ok(Some((address, _))) = sentinel::primary_address(&connection, &self.master_name).await {
+                *votes.entry(address).or_default() += 1;
+            }
+        }
+        let majority = self.sentinel_endpoints().len() / 2;
+        let named = votes.into_iter().find(|(_, count)| *count > majority)?.0;
+        let id = self.nodes.values().find(|node| node.address == named)?.id;
+        (self.replication(id).await?.role() == Some(Role::Primary)).then_some(id)
+    }
+
+    /// One primary, every other data node its synced and electable replica, every Sentinel knowing all.
+    pub async fn is_whole(&self) -> bool {
+        let Some(primary) = self.primary().await else { return false };
+        for id in self.data_ids() {
+            let Some(info) = self.replication(id).await else { return false };
+            let is_fine = match info.primary_link() {
+                None => id == primary,
+                Some(link) => link.up && link.priority > 0 && link.primary == self.nodes[&primary].address,
+            };
+            if !is_fine {
+                return false;
+            }
+        }
+        let (replicas, others) = (self.data_ids().len() - 1, self.sentinel_endpoints().len() - 1);
+        for endpoint in self.sentinel_endpoints() {
+            let Ok(connection) = Connection::open(&endpoint).await else { return false };
+            let Ok(Some(master)) = sentinel::master(&connection, &self.master_name).await else { return false };
+            let electable = sentinel::electable_replicas(&connection, &self.master_name).await.unwrap_or_default();
+            if electable.len() != replicas || master.other_sentinels.len() != others {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits for [`Layer::is_whole`], and says how long that took.
+    pub async fn wait_until_whole(&self) -> Duration {
+        eventually("the layer is whole", SOON, async || self.is_whole().await).await
+    }
+
+    /// What a node's agent tells its peers.
+    pub async fn lineage(&self, id: NodeId) -> Option<LineageAnswer> {
+        let node = &self.nodes[&id];
+        let text = fs::read_to_string(node.folder.join("config.json")).ok()?;
+        let config: NodeConfig = serde_json::from_str(&text).ok()?;
+        redoubt::agent::peers::ask_agent(&config, id.ordinal, &node.address).await
+    }
+
+    /// Number of keys of a data node.
+    pub async fn keys(&self, id: NodeId) -> Option<u64> {
+        Connection::open(&self.endpoint(id)).await.ok()?.query(&redis::cmd("DBSIZE")).await.ok()
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            if self.nodes[&id].agent.is_some() {
+                self.kill_node(id);
+            }
+        }
+        // A failed test leaves its logs.
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.root);
+        }
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    // Exit codes are not looked at: the process may have ended by itself.
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn endpoint(address: &Address, port: u16, username: &str, password: &str) -> Endpoint {
+    Endpoint { address: address.0.clone(), port, username: username.to_owned(), password: Secret::new(password) }
+}
+
+fn settings(options: &Options) -> BTreeMap<String, String> {
+    let min_replicas = options.min_replicas.to_string();
+    [
+        ("appendonly", "yes"),
+        ("appendfsync", "everysec"),
+        ("save", ""),
+        ("min-replicas-to-write", min_replicas.as_str()),
+        ("min-replicas-max-lag", "3"),
+        ("repl-diskless-sync-delay", "0"),
+        ("repl-ping-replica-period", "1"),
+        ("repl-timeout", "10"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
+}
+
+fn write_folder(folder: &Path, config: &NodeConfig) {
+    for name in ["data", "secrets", "run"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("config.json"), serde_json::to_string(config).unwrap()).unwrap();
+    let digest = |password: &str| Sha256::digest(password).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let of = |name: &str| digest(PASSWORDS.iter().find(|(user, _)| *user == name).unwrap().1);
+    let digests = PasswordDigests {
+        operator: of("operator"),
+        agent: of("agent"),
+        replication: of("replication"),
+        sentinel: of("sentinel"),
+        application: Some(of("application")),
+    };
+    let users = match config.node.kind {
+        NodeKind::Data => users::data_users(&digests),
+        NodeKind::Sentinel => users::sentinel_users(&digests),
+    };
+    fs::write(folder.join("secrets/users.acl"), users::acl_file(&users)).unwrap();
+    for (name, password) in PASSWORDS {
+        fs::write(folder.join(format!("secrets/{name}-password")), password).unwrap();
+    }
+}

@@ -1,0 +1,16 @@
+//! What tests share: a layer of real processes on loopback, and a history of what its writers were promised.
+
+pub mod history;
+pub mod layer;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `condition` holds. Panics at the deadline with what was waited for.
+pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}

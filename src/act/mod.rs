@@ -5,9 +5,16 @@
 
 pub mod fingerprint;
 pub mod kube;
+pub mod redis;
 pub mod secrets;
+pub mod step;
+pub mod switchover;
+
+pub use kube::{Applied, Writer};
+pub use step::{Means, carry_out, name_of, node_of};
 
 use crate::failure::{Class, Request};
+use crate::telemetry::Chain;
 
 /// Why a step or an object was not done.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +22,12 @@ pub enum Error {
     /// A request to the Kubernetes API failed.
     #[error(transparent)]
     Request(#[from] Request),
+    /// A server did not do what it was told.
+    #[error(transparent)]
+    Server(#[from] crate::redis::Error),
+    /// A function library is not on its server.
+    #[error(transparent)]
+    Library(#[from] crate::dataplane::Error),
     /// An object of our name exists and is not ours.
     #[error("{object} exists and does not belong to this layer")]
     NameTaken {
@@ -36,8 +49,60 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
+            Self::Server(_) | Self::Library(_) => Class::Transient,
             Self::NameTaken { .. } => Class::Forbidden,
             Self::Serialise { .. } => Class::Bug,
+        }
+    }
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Done, and seen to be done where that can be seen at once.
+    Done,
+    /// Its precondition no longer held, or a thing that it needs is missing; nothing was changed.
+    Dropped(String),
+    /// The server will not do it; trying again changes nothing until something else changes.
+    Refused(String),
+    /// It failed.
+    Failed {
+        /// What to make of it.
+        class: Class,
+        /// The error with its causes, without secrets.
+        why: String,
+    },
+}
+
+impl Ending {
+    /// How a step ended that met this error.
+    pub fn of(error: &Error) -> Self {
+        match error.class() {
+            Class::Conflict => Self::Dropped(Chain(error).to_string()),
+            class => Self::Failed { class, why: Chain(error).to_string() },
+        }
+    }
+
+    /// Whether the step was done.
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// The ending as a metric label.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Dropped(_) => "dropped",
+            Self::Refused(_) => "refused",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// Why it was not done; empty if it was.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Done => "",
+            Self::Dropped(why) | Self::Refused(why) | Self::Failed { why, .. } => why,
         }
     }
 }

@@ -71,7 +71,7 @@ async fn settings_are_set_together_and_a_refused_one_is_named() {
 #[tokio::test]
 async fn a_server_that_is_busy_or_cannot_persist_is_alive() {
     for engine in engines() {
-        let process = Process::server(&engine, &["busy-reply-threshold 50"]).await;
+        let process = Process::server(&engine, &["busy-reply-threshold 50", "enable-protected-configs yes"]).await;
         let connection = process.connect().await;
         assert_eq!(server::liveness(&connection).await.unwrap(), None);
 
@@ -107,10 +107,12 @@ async fn a_server_that_is_busy_or_cannot_persist_is_alive() {
 #[tokio::test]
 async fn a_server_that_reads_its_dataset_is_loading_and_not_unknown() {
     for engine in engines() {
-        let mut process = Process::server(&engine, &["appendonly no", "key-load-delay 20000"]).await;
+        // Slow enough to be seen: 20 ms a key; and the server looks up from its reading every kilobyte.
+        let slow = ["rdbcompression no", "key-load-delay 20000", "loading-process-events-interval-bytes 1024"];
+        let mut process = Process::server(&engine, &slow).await;
         let connection = process.connect().await;
         for number in 0..300 {
-            connection.query::<()>(cmd("SET").arg(number).arg(1)).await.unwrap();
+            connection.query::<()>(cmd("SETRANGE").arg(number).arg(1024).arg("x")).await.unwrap();
         }
         server::shutdown(&connection, ShutdownData::Save, true, SOON).await.unwrap();
         process.wait();
@@ -126,11 +128,11 @@ async fn a_server_that_reads_its_dataset_is_loading_and_not_unknown() {
 #[tokio::test]
 async fn a_shutdown_is_over_when_the_server_is_gone_and_a_refused_one_is_an_error() {
     for engine in engines() {
-        let mut process = Process::server(&engine, &[]).await;
+        let mut process = Process::server(&engine, &["enable-protected-configs yes"]).await;
         let connection = process.connect().await;
         let missing = changes(&[("dir", &process.folder.join("missing").display().to_string())]);
         std::fs::create_dir(process.folder.join("missing")).unwrap();
-        server::config_set_all(&connection, &missing).await.unwrap();
+        assert_eq!(server::config_set_all(&connection, &missing).await.unwrap(), []);
         std::fs::remove_dir(process.folder.join("missing")).unwrap();
         let refused = server::shutdown(&connection, ShutdownData::Save, true, SOON).await.unwrap_err();
         assert_eq!(refused.class(), Class::Other);

@@ -362,11 +362,11 @@ async fn sentinels_with_these_users_find_each_other_fail_over_and_say_so() {
         );
         assert!(sentinel::master(&operators[0], "no-such-name").await.unwrap().is_none());
 
-        let mut moves = Box::pin(
+        let mut events = Box::pin(
             sentinel::primary_moves(&sentinels[0].endpoint(users::OPERATOR, &password(users::OPERATOR))).await.unwrap(),
         );
         first.kill();
-        let moved = tokio::time::timeout(SOON, moves.next()).await.unwrap().unwrap();
+        let moved = tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap();
         assert_eq!((moved.master_name.as_str(), &moved.address), (MASTER, &Address(second.address.clone())));
 
         may_only_ask(&sentinels[0], &second).await;

@@ -108,7 +108,8 @@ async fn elect(
         caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
     }
     sentinel::failover(actor, &request.master_name).await?;
-    let promoted = timeout(request.patience, first_primary(candidates)).await.map_err(|_| Error::NobodyPromoted)?;
+    let promoted =
+        timeout(request.patience, first_primary(request, candidates)).await.map_err(|_| Error::NobodyPromoted)?;
     let (to, port) = (&promoted.address.0, request.from.1.port);
     server::replica_of(from, to, port).await?;
     // The Sentinels would do so too, one after the other; until then min-replicas-to-write may refuse writers.
@@ -127,12 +128,22 @@ async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandE
     Ok(())
 }
 
-async fn first_primary(candidates: &[Candidate]) -> &Candidate {
+/// The Sentinels cut all connections of the replica that they promote, ours too: whoever does not answer is asked over a
+/// new one.
+async fn first_primary<'a>(request: &Switchover, candidates: &'a [Candidate]) -> &'a Candidate {
+    let mut connections: Vec<Connection> = candidates.iter().map(|candidate| candidate.connection.clone()).collect();
     loop {
-        for candidate in candidates {
-            let role = server::replication(&candidate.connection).await.ok().and_then(|info| info.role());
-            if role == Some(Role::Primary) {
-                return candidate;
+        for (candidate, connection) in candidates.iter().zip(&mut connections) {
+            match server::replication(connection).await {
+                Ok(info) if info.role() == Some(Role::Primary) => return candidate,
+                Ok(_) => {}
+                Err(_) => {
+                    let found = request.others.iter().find(|(address, _)| *address == candidate.address);
+                    let Some((_, endpoint)) = found else { continue };
+                    if let Ok(reopened) = Connection::open(endpoint).await {
+                        *connection = reopened;
+                    }
+                }
             }
         }
         sleep(LOOK_EVERY).await;

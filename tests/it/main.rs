@@ -3,5 +3,7 @@
 
 mod agent_process;
 mod boot_rule;
+mod redis_server;
+mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;

@@ -285,8 +285,8 @@ impl Drop for Layer {
                 self.kill_node(id);
             }
         }
-        // A failed test leaves its logs.
-        if !std::thread::panicking() {
+        // A failed test leaves its logs, as does REDOUBT_KEEP_LOGS.
+        if !std::thread::panicking() && std::env::var_os("REDOUBT_KEEP_LOGS").is_none() {
             let _ = fs::remove_dir_all(&self.root);
         }
     }

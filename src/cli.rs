@@ -1,5 +1,5 @@
 //! The command line.
-#![expect(clippy::print_stderr, reason = "this is where the program speaks to a person")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program speaks to a person")]
 
 use std::error::Error as StdError;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::agent;
+use crate::{agent, api};
 
 /// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
         #[arg(long)]
         bind: Option<IpAddr>,
     },
+    /// Print the custom resource definitions, as YAML.
+    Crds,
     /// Copy this program into a folder.
     Install {
         /// The folder.
@@ -47,22 +49,30 @@ enum Command {
 
 /// Runs the command. Errors are printed with their whole chain of causes.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let result = match arguments.command {
+    let result: Result<(), Box<dyn StdError>> = match arguments.command {
         Command::Agent { data, config, secrets, run, bind } => {
-            agent::run(agent::Environment { data, config, secrets, run, bind }).await
+            agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }
-        Command::Install { directory } => agent::install::install(&directory),
+        Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
+        Command::Crds => print_definitions().map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = chain(&error);
+            let text = chain(error.as_ref());
             eprintln!("redoubt: {text}");
             // Kubernetes shows this in the pod's status; outside of a pod there is no such file.
             let _ = std::fs::write("/dev/termination-log", text);
             ExitCode::FAILURE
         }
     }
+}
+
+fn print_definitions() -> Result<(), serde_saphyr::ser::Error> {
+    for definition in api::custom_resource_definitions() {
+        print!("---\n{}", serde_saphyr::to_string(&definition)?);
+    }
+    Ok(())
 }
 
 fn chain(error: &dyn StdError) -> String {

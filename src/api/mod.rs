@@ -2,4 +2,14 @@
 //!
 //! Knows types only. Must never see a client, Redis or the planner.
 
+pub mod data_layer;
+pub mod data_layer_status;
 pub mod names;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// All custom resource definitions.
+pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
+    vec![data_layer::DataLayer::crd()]
+}

@@ -1,8 +1,10 @@
 //! Tests that need no Kubernetes: pure ones, and those against real engine processes on loopback.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod agent_process;
 mod boot_rule;
+mod custom_resources;
+mod imports;
 mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]

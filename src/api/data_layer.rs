@@ -1,0 +1,423 @@
+//! `DataLayer`: one deployment of Redis or Valkey.
+//!
+//! The texts of the fields become the descriptions in the CRD: they are written for operators. What one object alone can
+//! tell is a CEL rule, so that `kubectl apply` itself says no.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::data_layer_status::DataLayerStatus;
+
+/// A deployment of Redis or Valkey: pods, volumes, services, users, configuration, disruption budget.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "redoubt.dev",
+    version = "v1alpha1",
+    kind = "DataLayer",
+    plural = "datalayers",
+    shortname = "dl",
+    category = "redoubt",
+    namespaced,
+    cel,
+    derive = "PartialEq",
+    status = "DataLayerStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary"),
+    printcolumn(name = "Memory", type_ = "string", json_path = ".status.memory.used", description = "Share of maxmemory in use, in steps of 10 %"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 40 characters: Services and pods are named after it")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    cel,
+    validation = Rule::new("self.mode != 'Cluster'").message("mode Cluster is not implemented in this version; use Sentinel"),
+    validation = Rule::new("!has(self.shards)").message("shards belongs to mode Cluster, which is not implemented in this version"),
+    validation = Rule::new("!has(self.tls)").message("tls is not implemented in this version"),
+    validation = Rule::new("!has(self.bootstrap)").message("bootstrap is not implemented in this version"),
+    validation = Rule::new("self.mode != 'Sentinel' || !has(self.replicas) || self.replicas >= 1")
+        .message("mode Sentinel needs at least 1 replica: without one there is nobody to fail over to (mode Standalone is one node)"),
+    validation = Rule::new("self.mode != 'Standalone' || !has(self.replicas) || self.replicas == 0")
+        .message("mode Standalone has no replicas; use mode Sentinel"),
+    validation = Rule::new("self.mode != 'Standalone' || !has(self.failover)").message("mode Standalone has no failover; use mode Sentinel"),
+    validation = Rule::new("!has(self.durability) || !has(self.durability.minReplicasToWrite) || self.durability.minReplicasToWrite < (has(self.replicas) ? self.replicas : (self.mode == 'Sentinel' ? 2 : 1))")
+        .message("durability.minReplicasToWrite must be below replicas (0 at one replica): otherwise each restart of a replica stops all writes"),
+    validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || !self.memory.evictionPolicy.startsWith('allkeys-') || (has(self.purpose) && self.purpose == 'Cache')")
+        .message("memory.evictionPolicy allkeys-* is only for purpose Cache: measured, a cache flood left 34 of 20,000 sessions under allkeys-lru"),
+    validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
+    validation = Rule::new("!has(oldSelf.persistence) || !has(oldSelf.persistence.volume) || !has(oldSelf.persistence.volume.storageClassName) || (has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) && self.persistence.volume.storageClassName == oldSelf.persistence.volume.storageClassName)")
+        .message("persistence.volume.storageClassName cannot be changed")
+)]
+pub struct DataLayerSpec {
+    /// How it is deployed. `Standalone`: one node, for development and disposable caches. `Sentinel`: one primary, replicas
+    /// and Sentinels that elect. `Cluster` is not implemented in this version. Cannot be changed.
+    pub mode: DeploymentMode,
+    /// What the data is for; it picks the defaults of eviction, persistence and durability. Default: `Mixed`, the safest of
+    /// each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<DataPurpose>,
+    /// The server program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Replicas of the primary, 0 to 9. Default: 2 in mode `Sentinel`, 0 in mode `Standalone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9))]
+    pub replicas: Option<i32>,
+    /// Primaries of mode `Cluster`, which is not implemented in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 500))]
+    pub shards: Option<i32>,
+    /// Memory: the pod's limit, and how much of it is for data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// CPU request of each data pod. There is no limit: throttling shows as latency. Default: 100m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// What survives a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// When a write counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// How the loss of a primary is found and decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
+    /// Who may use it, and by which addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// Client connections that all uses of the layer may open together, 10 to 100,000. Default: 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 100_000))]
+    pub max_connections: Option<i32>,
+    /// Encryption of connections; not implemented in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Further directives of `redis.conf`, name to value, at most 50. A directive that another field sets is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 50))]
+    #[x_kube(
+        validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9-]{0,63}$'))").message("config: a directive's name is lower-case letters, digits and '-', at most 64 characters"),
+        validation = Rule::new("self.all(name, self[name].matches('^[ !#-&(-~]*$'))")
+            .message("config: a value is printable characters without quotes and line breaks"),
+        validation = Rule::new("self.all(name, !(name in ['port', 'bind', 'dir', 'daemonize', 'protected-mode', 'aclfile', 'user', 'requirepass', 'masterauth', 'masteruser', 'replicaof', 'slaveof', 'replica-announce-ip', 'replica-announce-port', 'replica-priority', 'include', 'loadmodule', 'rename-command', 'unixsocket', 'pidfile', 'logfile', 'dbfilename', 'appenddirname', 'appendfilename', 'enable-debug-command', 'enable-module-command', 'enable-protected-configs']))")
+            .message("config: this directive is Redoubt's own to set"),
+        validation = Rule::new("self.all(name, !(name in ['maxmemory', 'maxmemory-policy', 'appendonly', 'save', 'min-replicas-to-write', 'min-replicas-max-lag', 'maxclients']))")
+            .message("config: use the field instead: memory.limit and memory.maxmemoryPercent, memory.evictionPolicy, persistence, durability or maxConnections")
+    )]
+    pub config: Option<BTreeMap<String, DirectiveValue>>,
+    /// Where pods may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<Scheduling>,
+    /// Labels and annotations to add to each pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_metadata: Option<PodMetadata>,
+    /// How changes that restart pods are carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+    /// While true, Redoubt observes and reports, and changes nothing. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// Data to begin with; not implemented in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+}
+
+/// Value of a directive, at most 256 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct DirectiveValue(#[schemars(length(max = 256))] pub String);
+
+/// How a layer is deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeploymentMode {
+    /// One node.
+    Standalone,
+    /// One primary, replicas, Sentinels.
+    Sentinel,
+    /// Redis Cluster.
+    Cluster,
+}
+
+/// What the data is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DataPurpose {
+    /// Login sessions.
+    Sessions,
+    /// Rate limit counters.
+    RateLimits,
+    /// Copies of data that has its home elsewhere.
+    Cache,
+    /// Conversations, features and vectors of agents.
+    AgentContext,
+    /// Several of these.
+    Mixed,
+}
+
+/// The server program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Engine {
+    /// Image of Redis 7.0 or later, or Valkey 7.2 or later. Any image with `redis-server` or `valkey-server` in its path
+    /// works. Default: the operator's; recorded for the layer at its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$')").message("engine.image is not an image reference"))]
+    pub image: Option<String>,
+    /// When the image is pulled. Default: Kubernetes' own rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_policy: Option<PullPolicy>,
+    /// Secrets for pulling the image, at most 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 10))]
+    pub pull_secrets: Option<Vec<LocalObjectReference>>,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PullPolicy {
+    /// At each start.
+    Always,
+    /// If the node lacks it.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+/// Memory of each data pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// The pod's memory limit, bytes. Default: 256Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Quantity>,
+    /// Share of the limit that data may take (`maxmemory`), 10 to 90 percent. The rest is for copies while saving, client
+    /// buffers and fragmentation. Default by purpose: 60, rate limits 65, cache 75.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 90))]
+    pub maxmemory_percent: Option<i32>,
+    /// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `noeviction` for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eviction_policy: Option<EvictionPolicy>,
+}
+
+/// `maxmemory-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvictionPolicy {
+    /// Writes fail.
+    Noeviction,
+    /// Any key, least recently used first.
+    AllkeysLru,
+    /// Any key, least frequently used first.
+    AllkeysLfu,
+    /// Any key.
+    AllkeysRandom,
+    /// Keys with a TTL, least recently used first.
+    VolatileLru,
+    /// Keys with a TTL, least frequently used first.
+    VolatileLfu,
+    /// Keys with a TTL.
+    VolatileRandom,
+    /// Keys with a TTL, shortest first.
+    VolatileTtl,
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Persistence {
+    /// Append-only file, written to disk every second. Default: on, but off for rate limits and caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append_only: Option<bool>,
+    /// Hourly snapshots. Default: as the append-only file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<bool>,
+    /// The volume of each data pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeSpec>,
+}
+
+/// The volume of each data pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSpec {
+    /// Size. It can grow and never shrink. Default: four times `memory.limit`, at least 1Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0").message("persistence.volume.size cannot shrink"))]
+    pub size: Option<Quantity>,
+    /// Storage class. Default: the cluster's. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim: Option<Reclaim>,
+}
+
+/// What becomes of volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reclaim {
+    /// They stay.
+    Retain,
+    /// They go with the layer.
+    Delete,
+}
+
+/// When a write counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Durability {
+    /// Replicas that must be connected for the primary to take writes; below `replicas`. It bounds what a primary that was
+    /// cut off can lose. Default: 1 with two or more replicas, but 0 for rate limits and caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 8))]
+    pub min_replicas_to_write: Option<i32>,
+    /// Seconds after which a silent replica no longer counts, 1 to 60. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 60))]
+    pub max_replica_lag: Option<i32>,
+}
+
+/// How the loss of a primary is found and decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.quorum) || (self.quorum <= (has(self.sentinels) ? self.sentinels : 3) && self.quorum * 2 > (has(self.sentinels) ? self.sentinels : 3))")
+    .message("failover.quorum must be a majority of the Sentinels, and not more than there are"))]
+pub struct Failover {
+    /// Silence after which a primary counts as down, 1s to 60s. Only for lost nodes and networks: a crashed server is
+    /// replaced at once. Default: 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("failover.detection must be from 1s to 60s"))]
+    pub detection: Option<Duration>,
+    /// Sentinels: 3, 5 or 7. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in [3, 5, 7]").message("failover.sentinels must be 3, 5 or 7: an even number tolerates no more losses than the odd one below it"))]
+    pub sentinels: Option<i32>,
+    /// Sentinels that must agree that the primary is down; a majority. Default: the smallest majority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<i32>,
+}
+
+/// Who may use the layer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.external)").message("access.external is not implemented in this version"),
+    validation = Rule::new("!has(self.announce) || self.announce == 'Address'").message("access.announce Hostname is not implemented in this version"),
+    validation = Rule::new("!has(self.namespaces) || !has(self.namespaces.from) || self.namespaces.from == 'Same'")
+        .message("access.namespaces: only 'Same' is implemented in this version")
+)]
+pub struct Access {
+    /// Namespaces whose uses may name this layer. Default: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<AllowedNamespaces>,
+    /// What nodes announce to clients and to each other: their address or a host name. Default: `Address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<Announce>,
+    /// Access from outside of the cluster; not implemented in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// Whether the layer has a user of its own for all keys, with a binding Secret `NAME-redis-app`. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<bool>,
+}
+
+/// Namespaces that may name a layer, like Gateway API's allowed routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AllowedNamespaces {
+    /// `Same`, `All` or `Selector`.
+    pub from: Option<NamespaceChoice>,
+    /// With `Selector`: labels of the namespaces.
+    pub selector: Option<LabelSelector>,
+}
+
+/// Which namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NamespaceChoice {
+    /// The layer's own.
+    Same,
+    /// All.
+    All,
+    /// Those that the selector matches.
+    Selector,
+}
+
+/// What nodes announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Announce {
+    /// The fixed address of the node's Service.
+    Address,
+    /// A host name.
+    Hostname,
+}
+
+/// Access from outside of the cluster; not implemented in this version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct External {}
+
+/// Encryption of connections; not implemented in this version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tls {}
+
+/// Data to begin with; not implemented in this version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bootstrap {}
+
+/// Where pods may run. Data pods, and Sentinels, are spread over nodes and zones in any case.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    /// Labels that a Kubernetes node must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints that pods tolerate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Affinity, in addition to the spreading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+}
+
+/// Labels and annotations to add to each pod. Those of `redoubt.dev` and `app.kubernetes.io` cannot be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PodMetadata {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// How changes that restart pods are carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Update {
+    /// `Automatic`: node by node, at once. `Manual`: after the annotation `redoubt.dev/approved-generation` names the
+    /// generation. Default: `Automatic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalPolicy>,
+}
+
+/// Who approves a change that restarts pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApprovalPolicy {
+    /// Nobody has to.
+    Automatic,
+    /// A person.
+    Manual,
+}

@@ -1,0 +1,101 @@
+//! What is reported of a `DataLayer`. Nothing in it moves while nothing changes: offsets and counters are metrics.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What was proven on the live servers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataLayerStatus {
+    /// `metadata.generation` that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Progressing`, `Degraded`, and one for each promise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+    /// Replicas in sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Label selector of the data pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Node that is primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// Engine and version that the servers report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub nodes: Vec<NodeStatus>,
+    /// The memory budget, term by term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryStatus>,
+    /// The production checklist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["item".to_owned()]))]
+    pub checklist: Vec<ChecklistItem>,
+    /// The binding Secret of the application user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingReference>,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// `Primary`, `Replica` or `Sentinel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Address that it announces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Zone of its Kubernetes node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// `InSync`, `Syncing`, `Lagging`, `Loading` or `Unreachable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// The memory budget of each data pod: limit = maxmemory + room for copies while saving + client buffers + fragmentation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryStatus {
+    /// Bytes of the pod.
+    pub limit: i64,
+    /// Bytes for data.
+    pub maxmemory: i64,
+    /// Bytes for pages that are written to while a child saves.
+    pub copy_on_write: i64,
+    /// Bytes for the buffers of clients and replicas.
+    pub client_buffers: i64,
+    /// Bytes for fragmentation and the program itself.
+    pub fragmentation: i64,
+    /// Share of `maxmemory` in use on the primary, in steps of 10 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<String>,
+}
+
+/// One item of the production checklist.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChecklistItem {
+    /// What is checked.
+    pub item: String,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What shows it.
+    pub evidence: String,
+}
+
+/// A Secret in Service Binding form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BindingReference {
+    /// Its name.
+    pub name: String,
+}

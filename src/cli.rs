@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 //! The command line: what a person or a pod may ask this binary to do. Parses and starts; the work is elsewhere.
-#![expect(clippy::print_stderr, reason = "this is where the program speaks to a person")]
-=======
-//! The command line.
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program speaks to a person")]
->>>>>>> main
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-<<<<<<< HEAD
 use crate::telemetry::Chain;
-use crate::{agent, controller};
-=======
-use crate::{agent, api};
->>>>>>> main
+use crate::{agent, api, controller};
 
 /// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
@@ -91,27 +82,17 @@ pub struct OperatorArguments {
 /// Runs the command. Errors are printed with their whole chain of causes.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let result: Result<(), Box<dyn StdError>> = match arguments.command {
-<<<<<<< HEAD
         Command::Operator(arguments) => controller::operate(arguments).await.map_err(Into::into),
-=======
->>>>>>> main
         Command::Agent { data, config, secrets, run, bind } => {
             agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }
         Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
-<<<<<<< HEAD
-=======
         Command::Crds => print_definitions().map_err(Into::into),
->>>>>>> main
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-<<<<<<< HEAD
             let text = Chain(error.as_ref()).to_string();
-=======
-            let text = chain(error.as_ref());
->>>>>>> main
             eprintln!("redoubt: {text}");
             // Kubernetes shows this in the pod's status; outside of a pod there is no such file.
             let _ = std::fs::write("/dev/termination-log", text);
@@ -119,8 +100,6 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         }
     }
 }
-<<<<<<< HEAD
-=======
 
 fn print_definitions() -> Result<(), serde_saphyr::ser::Error> {
     for definition in api::custom_resource_definitions() {
@@ -128,15 +107,3 @@ fn print_definitions() -> Result<(), serde_saphyr::ser::Error> {
     }
     Ok(())
 }
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
->>>>>>> main

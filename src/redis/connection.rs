@@ -4,17 +4,21 @@ use std::fmt;
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSub};
+use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, Value,
 };
 
-use super::error::{Error, Result};
+use super::error::{Cause, Error, Result};
 
 /// Time to make a connection, log in included. Within a cluster it takes a millisecond; a silent node costs this much.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for one answer, unless the caller sets another.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection on which nothing arrives for this long is probed once a second, and given up after three silent seconds:
+/// else a subscription to a node that lost its power would listen for ever.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(2);
 
 /// A password. Its `Debug` form hides it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,9 +56,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `host:port`.
+    /// `host:port`, an IPv6 address in brackets.
     pub fn name(&self) -> String {
-        format!("{}:{}", self.address, self.port)
+        if self.address.contains(':') {
+            format!("[{}]:{}", self.address, self.port)
+        } else {
+            format!("{}:{}", self.address, self.port)
+        }
     }
 
     fn client(&self) -> Result<Client, RedisError> {
@@ -64,7 +72,11 @@ impl Endpoint {
             // The handshake's CLIENT SETINFO would be one more command that every user must be allowed.
             .set_skip_set_lib_name();
         let info: ConnectionInfo = ConnectionAddr::Tcp(self.address.clone(), self.port).into_connection_info()?;
-        Client::open(info.set_redis_settings(login))
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(Duration::from_secs(1)).with_retries(3);
+        // Our commands are small and their answers are waited for: nothing is gained by gathering them.
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+        Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))
     }
 }
 
@@ -75,6 +87,12 @@ pub struct Connection {
     name: String,
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Connection({})", self.name)
+    }
+}
+
 impl Connection {
     /// Connects and logs in.
     pub async fn open(endpoint: &Endpoint) -> Result<Self> {
@@ -83,7 +101,7 @@ impl Connection {
 
     /// Connects and logs in, with own bounds.
     pub async fn open_with(endpoint: &Endpoint, connect: Duration, response: Duration) -> Result<Self> {
-        let failed = |source| Error::Connect { address: endpoint.name(), source };
+        let failed = |source: RedisError| Error::Connect { address: endpoint.name(), source: source.into() };
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(response));
         let client = endpoint.client().map_err(failed)?;
@@ -94,11 +112,50 @@ impl Connection {
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         let mut connection = self.inner.clone();
-        command.query_async(&mut connection).await.map_err(|source| Error::Command {
-            command: name_of(command),
-            address: self.name.clone(),
-            source,
-        })
+        command.query_async(&mut connection).await.map_err(|error| self.failed(command, error))
+    }
+
+    /// Sends several commands in one write, not as a transaction, and answers each one's reply or error. The outer error is
+    /// the connection's.
+    pub async fn query_all(&self, commands: &[Cmd]) -> Result<Vec<Result<Value>>> {
+        let Some(first) = commands.first() else { return Ok(Vec::new()) };
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command(command.clone());
+        }
+        let mut connection = self.inner.clone();
+        let replies: Vec<Result<Value, RedisError>> = pipeline
+            .ignore_errors()
+            .query_async(&mut connection)
+            .await
+            .map_err(|error: RedisError| self.failed(first, error))?;
+        Ok(commands
+            .iter()
+            .zip(replies)
+            .map(|(command, reply)| reply.map_err(|error| self.failed(command, error)))
+            .collect())
+    }
+
+    /// Sends a command whose success is that the server closes the connection (`SHUTDOWN`).
+    pub(super) async fn query_until_closed(&self, command: &Cmd, wait: Duration) -> Result<()> {
+        let mut connection = self.inner.clone();
+        connection.set_response_timeout(wait);
+        match command.query_async::<Value>(&mut connection).await {
+            Err(error) if error.is_timeout() || !error.is_connection_dropped() => Err(self.failed(command, error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The same connection with another bound for each answer (`WAIT`, `FUNCTION LOAD` of a large library).
+    #[must_use]
+    pub fn with_response_timeout(&self, response: Duration) -> Self {
+        let mut inner = self.inner.clone();
+        inner.set_response_timeout(response);
+        Self { inner, name: self.name.clone() }
+    }
+
+    fn failed(&self, command: &Cmd, error: impl Into<Cause>) -> Error {
+        Error::Command { command: name_of(command), address: self.name.clone(), source: error.into() }
     }
 
     /// `host:port` of the server.
@@ -112,15 +169,23 @@ impl Connection {
     }
 }
 
-/// A connection for subscriptions.
-pub async fn open_subscriber(endpoint: &Endpoint) -> Result<PubSub> {
-    let failed = |source| Error::Connect { address: endpoint.name(), source };
-    endpoint.client().map_err(failed)?.get_async_pubsub().await.map_err(failed)
+/// A connection that listens to `channel`. It ends when the server is gone ([`KEEPALIVE_AFTER`]).
+pub async fn open_subscriber(endpoint: &Endpoint, channel: &str) -> Result<PubSub> {
+    let subscribing = async {
+        let mut subscriber = endpoint.client()?.get_async_pubsub().await?;
+        subscriber.subscribe(channel).await?;
+        Ok(subscriber)
+    };
+    // The client library bounds only the other kind of connection: a node without power would hold us for minutes.
+    let result = tokio::time::timeout(CONNECT_TIMEOUT, subscribing).await.unwrap_or_else(|_| {
+        Err(RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no subscription in time")))
+    });
+    result.map_err(|error| Error::Connect { address: endpoint.name(), source: error.into() })
 }
 
 /// The command's first word, or its first two where the first is a family (`CONFIG SET`). Never a further argument.
 fn name_of(command: &Cmd) -> String {
-    const FAMILIES: [&str; 6] = ["CONFIG", "CLIENT", "ACL", "SENTINEL", "FUNCTION", "CLUSTER"];
+    const FAMILIES: [&str; 8] = ["CONFIG", "CLIENT", "ACL", "SENTINEL", "FUNCTION", "CLUSTER", "SCRIPT", "MODULE"];
     let words: Vec<String> = command
         .args_iter()
         .filter_map(|argument| match argument {
@@ -137,6 +202,7 @@ fn name_of(command: &Cmd) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
 
@@ -147,5 +213,34 @@ mod tests {
         assert_eq!(name_of(&command), "ACL SETUSER");
         assert_eq!(name_of(::redis::cmd("AUTH").arg("user").arg("secret")), "AUTH");
         assert_eq!(format!("{:?}", Secret::new("secret")), "***");
+    }
+
+    fn endpoint(port: u16) -> Endpoint {
+        let password = Secret::new("hunter2");
+        Endpoint { address: "127.0.0.1".to_owned(), port, username: "agent".to_owned(), password }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable_and_its_error_holds_no_secret() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let error = Connection::open(&endpoint(port)).await.unwrap_err();
+        assert_eq!(error.class(), super::super::Class::Unreachable);
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+        assert!(open_subscriber(&endpoint(port), "events").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_given_up_within_the_limit() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = endpoint(listener.local_addr().unwrap().port());
+        let limit = Duration::from_millis(50);
+        let error = Connection::open_with(&silent, limit, limit).await.unwrap_err();
+        assert_eq!(error.class(), super::super::Class::Unreachable);
+        assert_eq!(
+            open_subscriber(&silent, "events").await.map(|_| ()).unwrap_err().class(),
+            super::super::Class::Unreachable
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! What can go wrong with a command, by what it means to the caller.
 
-use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::fmt;
+
+use ::redis::{ErrorKind, RedisError};
 
 /// Result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A command that failed. The text names command and address, never an argument: arguments may be secrets.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The connection could not be made.
     #[error("connecting to {address}")]
@@ -15,7 +17,7 @@ pub enum Error {
         address: String,
         /// Cause.
         #[source]
-        source: RedisError,
+        source: Cause,
     },
     /// The server refused the command, or did not answer it in time.
     #[error("{command} on {address}")]
@@ -26,7 +28,7 @@ pub enum Error {
         address: String,
         /// Cause.
         #[source]
-        source: RedisError,
+        source: Cause,
     },
     /// The server answered something that the command never answers.
     #[error("{command} on {address} answered {problem}")]
@@ -38,6 +40,47 @@ pub enum Error {
         /// What is wrong with the answer.
         problem: String,
     },
+}
+
+/// What the server or the system said. Its text is free of secrets: servers quote arguments in some errors.
+#[derive(Clone)]
+pub struct Cause(RedisError);
+
+impl From<RedisError> for Cause {
+    fn from(error: RedisError) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self.0.code() {
+            Some(code) => format!("{code} {}", self.0.detail().unwrap_or_default()),
+            None => self.0.to_string(),
+        };
+        formatter.write_str(without_secrets(&words).trim_end())
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl std::error::Error for Cause {}
+
+/// Cuts the list of arguments that `unknown command …` quotes, and masks what could be a password of ours (48 hexadecimal
+/// characters) or a password's digest (64: `Error in ACL SETUSER modifier`). Run and replication ids have 40 and stay.
+fn without_secrets(words: &str) -> String {
+    let words = words.split_once(", with args beginning with").map_or(words, |(before, _)| before);
+    let mut clean = String::with_capacity(words.len());
+    for piece in words.split_inclusive(|character: char| !character.is_ascii_hexdigit()) {
+        let run = piece.trim_end_matches(|character: char| !character.is_ascii_hexdigit());
+        clean.push_str(if run.len() > 40 { "***" } else { run });
+        clean.push_str(&piece[run.len()..]);
+    }
+    clean
 }
 
 /// What an error says of the server.
@@ -84,29 +127,48 @@ impl Error {
     /// The server's own error text, if it gave one (`NOGOODSLAVE No suitable replica to promote`).
     pub fn server_text(&self) -> Option<String> {
         match self {
-            Self::Connect { source, .. } | Self::Command { source, .. } => {
-                source.code().map(|code| format!("{code} {}", source.detail().unwrap_or_default()))
-            }
+            Self::Connect { source, .. } | Self::Command { source, .. } => source.0.code().map(|_| source.to_string()),
             Self::Reply { .. } => None,
         }
     }
 }
 
-fn class_of(error: &RedisError) -> Class {
-    match error.kind() {
-        ErrorKind::Server(ServerErrorKind::BusyLoading) => Class::Loading,
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => Class::ReadOnly,
-        ErrorKind::Server(ServerErrorKind::MasterDown) => Class::PrimaryDown,
-        ErrorKind::AuthenticationFailed => Class::Denied,
-        _ => match error.code() {
-            Some("LOADING") => Class::Loading,
-            Some("BUSY") => Class::Busy,
-            Some("MISCONF") => Class::CannotPersist,
-            Some("NOREPLICAS") => Class::TooFewReplicas,
-            Some("OOM") => Class::OutOfMemory,
-            Some("NOPERM" | "NOAUTH" | "WRONGPASS") => Class::Denied,
-            Some(_) => Class::Other,
-            None => Class::Unreachable,
+fn class_of(Cause(error): &Cause) -> Class {
+    match error.code() {
+        Some("LOADING") => Class::Loading,
+        Some("BUSY") => Class::Busy,
+        Some("MISCONF") => Class::CannotPersist,
+        Some("NOREPLICAS") => Class::TooFewReplicas,
+        Some("OOM") => Class::OutOfMemory,
+        Some("READONLY") => Class::ReadOnly,
+        Some("MASTERDOWN") => Class::PrimaryDown,
+        Some("NOPERM" | "NOAUTH" | "WRONGPASS") => Class::Denied,
+        Some(_) => Class::Other,
+        None => match error.kind() {
+            ErrorKind::AuthenticationFailed => Class::Denied,
+            // The server answered, but not in the form that we asked for.
+            ErrorKind::UnexpectedReturnType | ErrorKind::Parse | ErrorKind::InvalidClientConfig => Class::Other,
+            _ => Class::Unreachable,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_quote_is_cut_or_masked() {
+        let (digest, run_id) = ("a".repeat(64), "b".repeat(40));
+        assert_eq!(
+            without_secrets(&format!("ERR Error in ACL SETUSER modifier '#{digest}': Syntax error")),
+            "ERR Error in ACL SETUSER modifier '#***': Syntax error"
+        );
+        assert_eq!(
+            without_secrets("ERR unknown command 'CONFIG', with args beginning with: 'SET' 'masterauth' 'hunter2'"),
+            "ERR unknown command 'CONFIG'"
+        );
+        assert_eq!(without_secrets(&run_id), run_id);
+        assert_eq!(without_secrets("é – ERR ünïcode"), "é – ERR ünïcode");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::observed::Replication;
 use crate::model::{Address, Offset, ReplicationId, Role};
 
 /// The fields of one `INFO` answer.
@@ -61,9 +62,52 @@ impl Info {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Whether the dataset is still being read.
+    /// A field as a decimal number (`mem_fragmentation_ratio:1.5`); not-a-number and infinities count as absent.
+    pub fn decimal(&self, name: &str) -> Option<f64> {
+        self.field(name)?.parse().ok().filter(|number: &f64| number.is_finite())
+    }
+
+    /// Whether the dataset is still being read, from the own files or from the primary (`async_loading`).
     pub fn is_loading(&self) -> bool {
-        self.field("loading") == Some("1")
+        self.field("loading") == Some("1") || self.field("async_loading") == Some("1")
+    }
+
+    /// `run_id`: changes with each start of the process.
+    pub fn run_id(&self) -> Option<&str> {
+        self.field("run_id").filter(|run_id| !run_id.is_empty())
+    }
+
+    /// `redis 7.0.15` or `valkey 8.1.1`. Valkey says `redis_version:7.2.4` besides, for old clients: not its version.
+    pub fn version(&self) -> Option<String> {
+        match self.field("valkey_version") {
+            Some(version) => Some(format!("{} {version}", self.field("server_name").unwrap_or("valkey"))),
+            None => self.field("redis_version").map(|version| format!("redis {version}")),
+        }
+    }
+
+    /// Role and what belongs to it, in the model's words. `None`: not the answer of a data node.
+    pub fn replication(&self) -> Option<Replication> {
+        Some(match (self.role()?, self.primary_link()) {
+            (Role::Primary, _) => {
+                let online = self.replicas().into_iter().filter(|replica| replica.online);
+                Replication::Primary { replicas: online.map(|replica| (replica.address, replica.offset)).collect() }
+            }
+            (Role::Replica, link) => {
+                let PrimaryLink { primary, up, syncing, priority } = link?;
+                Replication::Replica { primary, link_up: up, syncing, priority }
+            }
+        })
+    }
+
+    /// What keeps the server from writing its data down: `aof` and `rdb` (each makes it refuse writes with `MISCONF`), or
+    /// `aof-rewrite` (the file grows until a rewrite succeeds).
+    pub fn persistence_trouble(&self) -> Option<&'static str> {
+        const STATUSES: [(&str, &str); 3] = [
+            ("aof_last_write_status", "aof"),
+            ("rdb_last_bgsave_status", "rdb"),
+            ("aof_last_bgrewrite_status", "aof-rewrite"),
+        ];
+        STATUSES.into_iter().find(|(status, _)| self.field(status) == Some("err")).map(|(_, trouble)| trouble)
     }
 
     /// `role`.
@@ -156,11 +200,43 @@ mod tests {
         assert_eq!(info.primary_link(), None);
     }
 
+    #[test]
+    fn only_online_replicas_count_and_valkey_says_its_own_version() {
+        let info = Info::parse(
+            "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\nrole:master\r\n\
+             slave10:ip=10.0.0.3,port=6379,state=wait_bgsave,offset=0,lag=0\r\n\
+             slave0:ip=fd00::2,port=6379,state=online,offset=42,lag=0\r\n",
+        );
+        assert_eq!(info.version().as_deref(), Some("valkey 8.1.1"));
+        let replicas = BTreeMap::from([(Address("fd00::2".into()), Offset(42))]);
+        assert_eq!(info.replication(), Some(Replication::Primary { replicas }));
+    }
+
+    #[test]
+    fn a_replica_without_a_known_priority_is_never_promoted() {
+        let info =
+            Info::parse("role:slave\r\nmaster_host:10.0.0.1\r\nmaster_link_status:up\r\nslave_repl_offset:7\r\n");
+        let primary = Address("10.0.0.1".into());
+        let replica = Replication::Replica { primary, link_up: true, syncing: false, priority: 0 };
+        assert_eq!((info.replication(), info.offset()), (Some(replica), Offset(7)));
+    }
+
+    #[test]
+    fn the_cause_of_refused_writes_is_named() {
+        assert_eq!(Info::parse("rdb_last_bgsave_status:ok\naof_last_write_status:ok").persistence_trouble(), None);
+        assert_eq!(Info::parse("rdb_last_bgsave_status:err").persistence_trouble(), Some("rdb"));
+        assert_eq!(
+            Info::parse("aof_last_write_status:err\nrdb_last_bgsave_status:err").persistence_trouble(),
+            Some("aof")
+        );
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_parser_fail(text in "(?s).{0,400}") {
             let info = Info::parse(&text);
             let _ = (info.role(), info.offset(), info.replicas(), info.keys(), info.primary_link());
+            let _ = (info.replication(), info.version(), info.run_id(), info.is_loading(), info.persistence_trouble());
         }
 
         #[test]

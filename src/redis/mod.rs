@@ -5,9 +5,12 @@
 pub mod connection;
 pub mod error;
 pub mod info;
+pub mod probe;
+mod reply;
 pub mod sentinel;
 pub mod server;
 pub mod switchover;
+pub mod user_forms;
 pub mod users;
 
 pub use connection::{Connection, Endpoint, Secret};

@@ -2,29 +2,88 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::redis::cmd;
+use ::redis::{FromRedisValue as _, Value, cmd};
 use futures::{Stream, StreamExt as _};
 
 use super::connection::{Connection, Endpoint, open_subscriber};
-use super::error::{Error, Result};
+use super::error::{Class, Result};
 use super::info::Info;
 use crate::model::Address;
 use crate::model::observed::SentinelMaster;
 
 type Fields = BTreeMap<String, String>;
 
-/// What this Sentinel believes of `master_name`; `None`: it monitors nothing of that name.
+/// What this Sentinel believes of `master_name`; `None`: it monitors nothing of that name. One round trip.
 pub async fn master(connection: &Connection, master_name: &str) -> Result<Option<SentinelMaster>> {
-    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
-    let Some(fields) = masters.into_iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name))
-    else {
+    let replies = connection.query_all(&master_questions(master_name)).await?;
+    read_master(connection, master_name, replies)
+}
+
+/// The commands whose replies [`read_master`] puts together.
+pub(super) fn master_questions(master_name: &str) -> [::redis::Cmd; 3] {
+    let question = |words: &[&str]| {
+        let mut command = cmd("SENTINEL");
+        command.arg(words);
+        command
+    };
+    [question(&["MASTERS"]), question(&["SENTINELS", master_name]), question(&["REPLICAS", master_name])]
+}
+
+/// The answers to [`master_questions`] as one belief. The last two are errors where the name is unknown.
+pub(super) fn read_master(
+    connection: &Connection,
+    master_name: &str,
+    replies: Vec<Result<Value>>,
+) -> Result<Option<SentinelMaster>> {
+    let mut replies = replies.into_iter();
+    let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
+    let (masters, other_sentinels, replicas) = (next()?, next(), next());
+    let records = |reply: Value| {
+        Vec::<Fields>::from_redis_value(reply).map_err(|error| connection.bad_reply("SENTINEL", error.to_string()))
+    };
+    let masters = records(masters)?;
+    let Some(fields) = masters.iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name)) else {
         return Ok(None);
     };
-    let other_sentinels: Vec<Fields> = connection.query(cmd("SENTINEL").arg("SENTINELS").arg(master_name)).await?;
-    let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
-    parse_master(&fields, &other_sentinels, &replicas)
+    parse_master(fields, &records(other_sentinels?)?, &records(replicas?)?)
         .map(Some)
         .ok_or_else(|| connection.bad_reply("SENTINEL MASTERS", "an entry without an address"))
+}
+
+/// Names of everything that this Sentinel monitors.
+pub async fn monitored(connection: &Connection) -> Result<BTreeSet<String>> {
+    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
+    Ok(masters.into_iter().filter_map(|mut fields| fields.remove("name")).collect())
+}
+
+/// `SENTINEL MYID`.
+pub async fn my_id(connection: &Connection) -> Result<String> {
+    connection.query(cmd("SENTINEL").arg("MYID")).await
+}
+
+/// `SENTINEL RESET`: forget replicas and Sentinels and find them again. One Sentinel at a time, never in a failover.
+pub async fn reset(connection: &Connection, master_name: &str) -> Result<u64> {
+    connection.query(cmd("SENTINEL").arg("RESET").arg(master_name)).await
+}
+
+/// `SENTINEL REMOVE`: stop monitoring.
+pub async fn remove(connection: &Connection, master_name: &str) -> Result<()> {
+    connection.query(cmd("SENTINEL").arg("REMOVE").arg(master_name)).await
+}
+
+/// `SENTINEL CKQUORUM`: `Some(reason)` when the Sentinels that are up could not agree or elect.
+pub async fn missing_quorum(connection: &Connection, master_name: &str) -> Result<Option<String>> {
+    match connection.query::<String>(cmd("SENTINEL").arg("CKQUORUM").arg(master_name)).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.class() == Class::Other => Ok(Some(error.server_text().unwrap_or_default())),
+        Err(error) => Err(error),
+    }
+}
+
+/// `SENTINEL FAILOVER … COORDINATED` (Valkey 9): the old primary hands over instead of being deserted. An error of class
+/// `Other` where the server does not know it.
+pub async fn failover_coordinated(connection: &Connection, master_name: &str) -> Result<()> {
+    connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name).arg("COORDINATED")).await
 }
 
 fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]) -> Option<SentinelMaster> {
@@ -117,12 +176,7 @@ pub struct PrimaryMoved {
 
 /// `+switch-master` events of one Sentinel, until its connection ends.
 pub async fn primary_moves(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
-    let mut subscriber = open_subscriber(endpoint).await?;
-    subscriber.subscribe("+switch-master").await.map_err(|source| Error::Command {
-        command: "SUBSCRIBE".to_owned(),
-        address: endpoint.name(),
-        source,
-    })?;
+    let subscriber = open_subscriber(endpoint, "+switch-master").await?;
     Ok(subscriber.into_on_message().filter_map(async |message| {
         let payload: String = message.get_payload().ok()?;
         parse_switch(&payload)
@@ -143,6 +197,11 @@ mod tests {
 
     use super::*;
 
+    fn any_fields() -> impl Strategy<Value = Fields> {
+        let names = prop::sample::select(vec!["name", "ip", "port", "runid", "flags", "config-epoch", "quorum"]);
+        prop::collection::btree_map(names.prop_map(str::to_owned), "[0-9a-z.,:-]{0,12}|[0-9]{1,22}", 0..7)
+    }
+
     #[test]
     fn a_switch_names_the_new_address() {
         let moved = PrimaryMoved { master_name: "web-1".into(), address: Address("10.0.0.2".into()) };
@@ -150,6 +209,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_record_makes_the_parser_fail(fields in any_fields(), others in prop::collection::vec(any_fields(), 0..3)) {
+            let _ = parse_master(&fields, &others, &others);
+        }
+
         #[test]
         fn no_payload_makes_the_parser_fail(payload in ".{0,80}") {
             let _ = parse_switch(&payload);

@@ -1,12 +1,15 @@
 //! Commands to a data node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use ::redis::cmd;
+use ::redis::{Value, cmd};
 
 use super::connection::Connection;
-use super::error::Result;
+use super::error::{Class, Result};
 use super::info::Info;
+use super::reply::{items, number, text};
+use crate::model::{Address, Offset};
 
 /// `INFO everything`: all sections, in one answer.
 pub async fn info(connection: &Connection) -> Result<Info> {
@@ -53,4 +56,224 @@ pub async fn cut_clients(connection: &Connection) -> Result<u64> {
 /// `PING`.
 pub async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await
+}
+
+/// What `PING` says of the process. `Ok(None)`: it serves. `Ok(Some(class))`: it answered with an error (`LOADING`, `BUSY`,
+/// `MISCONF`), so it is alive. `Err`: silence.
+pub async fn liveness(connection: &Connection) -> Result<Option<Class>> {
+    match connection.query::<Value>(&cmd("PING")).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.class().is_alive() => Ok(Some(error.class())),
+        Err(error) => Err(error),
+    }
+}
+
+/// What `ROLE` answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleReply {
+    /// Takes writes.
+    Primary {
+        /// Own offset.
+        offset: Offset,
+        /// Replicas: announced address, port, acknowledged offset.
+        replicas: Vec<(Address, u16, Offset)>,
+    },
+    /// Follows.
+    Replica {
+        /// Whom.
+        primary: Address,
+        /// Its port.
+        port: u16,
+        /// `connect`, `connecting`, `sync` or `connected`.
+        state: String,
+        /// Processed offset; `None` before the first sync.
+        offset: Option<Offset>,
+    },
+    /// A Sentinel.
+    Sentinel {
+        /// Names that it monitors.
+        masters: Vec<String>,
+    },
+}
+
+/// `ROLE`.
+pub async fn role(connection: &Connection) -> Result<RoleReply> {
+    let reply: Value = connection.query(&cmd("ROLE")).await?;
+    parse_role(&reply).ok_or_else(|| connection.bad_reply("ROLE", "neither master, slave nor sentinel"))
+}
+
+fn parse_role(reply: &Value) -> Option<RoleReply> {
+    let (role, details) = items(reply)?.split_first()?;
+    match (text(role)?.as_str(), details) {
+        ("master", [offset, replicas, ..]) => {
+            let replica = |replica| match items(replica)? {
+                [address, port, offset, ..] => Some((Address(text(address)?), number(port)?, Offset(number(offset)?))),
+                _ => None,
+            };
+            let replicas = items(replicas)?.iter().filter_map(replica).collect();
+            Some(RoleReply::Primary { offset: Offset(number(offset)?), replicas })
+        }
+        ("slave", [address, port, state, offset, ..]) => Some(RoleReply::Replica {
+            primary: Address(text(address)?),
+            port: number(port)?,
+            state: text(state)?,
+            offset: number(offset).map(Offset),
+        }),
+        ("sentinel", [masters, ..]) => {
+            Some(RoleReply::Sentinel { masters: items(masters)?.iter().filter_map(text).collect() })
+        }
+        _ => None,
+    }
+}
+
+/// A directive that the server did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSetting {
+    /// The directive.
+    pub name: String,
+    /// The server's words.
+    pub reason: String,
+}
+
+/// `CONFIG SET` of several directives: in one command, so all or none; only if the server refuses the whole, one after the
+/// other, so that one which this build lacks (`activedefrag` on Debian's) does not hold back the others. Answers those that
+/// were refused; an `Err` is about the connection or our rights.
+pub async fn config_set_all(
+    connection: &Connection,
+    changes: &BTreeMap<String, String>,
+) -> Result<Vec<RefusedSetting>> {
+    let mut together = cmd("CONFIG");
+    together.arg("SET");
+    for (name, value) in changes {
+        together.arg(name).arg(value);
+    }
+    // One directive alone goes the second way at once: there it is named.
+    if changes.len() > 1 {
+        match connection.query::<()>(&together).await {
+            Ok(()) => return Ok(Vec::new()),
+            Err(error) if error.class() == Class::Other => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut refused = Vec::new();
+    for (name, value) in changes {
+        match config_set(connection, name, value).await {
+            Ok(()) => {}
+            Err(error) if error.class() == Class::Other => refused.push(RefusedSetting {
+                name: name.clone(),
+                reason: error.server_text().unwrap_or_else(|| error.to_string()),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+/// `ACL LIST`: one line per user, `user NAME flags… rules…`. Data nodes and Sentinels.
+pub async fn acl_list(connection: &Connection) -> Result<Vec<String>> {
+    connection.query(cmd("ACL").arg("LIST")).await
+}
+
+/// `ACL SETUSER`: all rules or none. The user's connections stay; see [`cut_user`].
+pub async fn acl_set_user(connection: &Connection, user: &str, rules: &[String]) -> Result<()> {
+    connection.query(cmd("ACL").arg("SETUSER").arg(user).arg(rules)).await
+}
+
+/// `ACL DELUSER`: ends the user's connections too. Whether the user existed.
+pub async fn acl_delete_user(connection: &Connection, user: &str) -> Result<bool> {
+    connection.query::<u64>(cmd("ACL").arg("DELUSER").arg(user)).await.map(|deleted| deleted > 0)
+}
+
+/// Ends all connections of one user but our own. How many.
+pub async fn cut_user(connection: &Connection, user: &str) -> Result<u64> {
+    connection.query(cmd("CLIENT").arg("KILL").arg("USER").arg(user).arg("SKIPME").arg("yes")).await
+}
+
+/// Ends all subscriptions: on a demoted primary subscribers would listen for ever. How many.
+pub async fn cut_subscribers(connection: &Connection) -> Result<u64> {
+    connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").arg("SKIPME").arg("yes")).await
+}
+
+/// `REPLICAOF NO ONE`: take writes.
+pub async fn replica_of_no_one(connection: &Connection) -> Result<()> {
+    connection.query(cmd("REPLICAOF").arg("NO").arg("ONE")).await
+}
+
+/// What `SHUTDOWN` does with the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownData {
+    /// As the directive `save` says: a snapshot if any is configured.
+    AsConfigured,
+    /// A snapshot in any case.
+    Save,
+    /// No snapshot; the append-only file is written and synced all the same.
+    NoSave,
+}
+
+/// `SHUTDOWN`: `Ok` once the server closed the connection, `Err` if it refused or did not end within `wait`. With `now` it
+/// does not wait for lagging replicas (otherwise for up to `shutdown-timeout`).
+pub async fn shutdown(connection: &Connection, data: ShutdownData, now: bool, wait: Duration) -> Result<()> {
+    let mut command = cmd("SHUTDOWN");
+    match data {
+        ShutdownData::AsConfigured => {}
+        ShutdownData::Save => _ = command.arg("SAVE"),
+        ShutdownData::NoSave => _ = command.arg("NOSAVE"),
+    }
+    if now {
+        command.arg("NOW");
+    }
+    connection.query_until_closed(&command, wait).await
+}
+
+/// `WAIT`: how many replicas acknowledged this connection's last write within `limit`.
+pub async fn wait(connection: &Connection, replicas: u16, limit: Duration) -> Result<u64> {
+    let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let patient = connection.with_response_timeout(limit + super::connection::RESPONSE_TIMEOUT);
+    patient.query(cmd("WAIT").arg(replicas).arg(milliseconds)).await
+}
+
+/// `LASTSAVE`: seconds since the Unix epoch of the last snapshot that succeeded.
+pub async fn last_save(connection: &Connection) -> Result<u64> {
+    connection.query(&cmd("LASTSAVE")).await
+}
+
+/// `BGSAVE SCHEDULE`: a snapshot now, or when a running rewrite is over.
+pub async fn background_save(connection: &Connection) -> Result<()> {
+    connection.query::<Value>(cmd("BGSAVE").arg("SCHEDULE")).await.map(drop)
+}
+
+/// `DBSIZE`.
+pub async fn database_size(connection: &Connection) -> Result<u64> {
+    connection.query(&cmd("DBSIZE")).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::reply::tests::{any_reply, bulk};
+    use super::*;
+
+    #[test]
+    fn the_three_roles_are_read() {
+        let replica = Value::Array(vec![bulk("10.0.0.2"), bulk("6379"), bulk("40")]);
+        let primary = Value::Array(vec![bulk("master"), Value::Int(42), Value::Array(vec![replica])]);
+        let replicas = vec![(Address("10.0.0.2".into()), 6379, Offset(40))];
+        assert_eq!(parse_role(&primary), Some(RoleReply::Primary { offset: Offset(42), replicas }));
+
+        let unsynced = [bulk("slave"), bulk("10.0.0.1"), Value::Int(6379), bulk("connect"), Value::Int(-1)];
+        let (primary, state) = (Address("10.0.0.1".into()), "connect".to_owned());
+        let replica = RoleReply::Replica { primary, port: 6379, state, offset: None };
+        assert_eq!(parse_role(&Value::Array(unsynced.to_vec())), Some(replica));
+
+        let sentinel = Value::Array(vec![bulk("sentinel"), Value::Array(vec![bulk("web")])]);
+        assert_eq!(parse_role(&sentinel), Some(RoleReply::Sentinel { masters: vec!["web".to_owned()] }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_the_role_parser_fail(reply in any_reply()) {
+            let _ = parse_role(&reply);
+        }
+    }
 }

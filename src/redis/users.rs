@@ -1,4 +1,4 @@
-//! The system users and their least rights, as `ACL SETUSER` rules.
+//! The system users and their least rights, as `ACL SETUSER` rules. Whether a server has them so: [`super::user_forms`].
 //!
 //! Sources of the rules: Redis "ACL" page (subcommand and channel rules) and Sentinel page, "ACL authentication".
 
@@ -32,14 +32,18 @@ pub const SENTINEL: &str = "redoubt-sentinel";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";
 
+// Every command named here must exist on all engines: a server that meets an unknown one in its ACL file does not start.
+// What only newer engines have (`CLIENT SETINFO`) is granted by its category.
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|getuser +acl|setuser +acl|deluser \
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +client|no-evict +function|list +function|load \
      +function|delete +fcall_ro +replicaof +command|info +module|list";
 const AGENT_ON_DATA: &str =
     "+ping +info +role +config|get +config|set +client|kill +client|pause +client|unpause +replicaof +shutdown";
+const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";
-const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous +info +client|no-evict";
+// ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load.
+const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list +info +role";
 const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +acl|list +acl|getuser +acl|setuser \
      +acl|deluser +client|kill +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|sentinels \
      +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid";
@@ -47,10 +51,9 @@ const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +
      +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
-// Whole categories where engines differ in subcommands: a rule that an engine does not know keeps it from starting.
-const APPLICATION_ON_SENTINEL: &str = "+@connection -@dangerous +role +info +subscribe +psubscribe +unsubscribe \
-     +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|slaves \
-     +sentinel|sentinels";
+const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \
+     +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
+     +sentinel|slaves +sentinel|sentinels";
 
 fn user(digest: &str, scope: &str, commands: &str) -> DesiredUser {
     let password = format!("#{digest}");
@@ -64,7 +67,7 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
         (OPERATOR.to_owned(), user(&digests.operator, "", OPERATOR_ON_DATA)),
         (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
-        (REPLICATION.to_owned(), user(&digests.replication, "", "+psync +replconf +ping")),
+        (REPLICATION.to_owned(), user(&digests.replication, "", REPLICATION_ON_DATA)),
         (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_DATA)),
     ]);
     if let Some(application) = &digests.application {

@@ -5,5 +5,7 @@ mod agent_process;
 mod boot_rule;
 mod custom_resources;
 mod imports;
+mod redis_server;
+mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,131 @@
+//! A function library as one piece: name, source, digest; and the only way in which one gets into a server.
+
+use std::time::Duration;
+
+use ::redis::cmd;
+use sha2::{Digest as _, Sha256};
+
+use crate::redis::probe::digest_question;
+use crate::redis::{Class, Connection, Error as CommandError};
+
+/// Where the digest goes in a source.
+const DIGEST_PLACE: &str = "@DIGEST@";
+/// Bytes of a digest, two characters each: 64 bits are enough to tell the revisions of one library apart.
+const DIGEST_BYTES: usize = 8;
+/// Redis gives the Lua of a library 500 ms to load; the server may be busy before it begins.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A function library, ready to load.
+///
+/// Rule: it has a function `<name>_digest` without keys and writes that answers [`Library::digest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// Its name, as in `#!lua name=…`.
+    pub name: String,
+    /// The Lua source with the digest filled in.
+    pub source: String,
+    /// First 16 hexadecimal characters of the SHA-256 of the source before the digest was filled in.
+    pub digest: String,
+}
+
+impl Library {
+    /// Makes a library of a source in which `@DIGEST@` stands for the digest.
+    pub fn from_template(name: &str, template: &str) -> Self {
+        let digest = digest_of(template);
+        Self { name: name.to_owned(), source: template.replace(DIGEST_PLACE, &digest), digest }
+    }
+}
+
+fn digest_of(source: &str) -> String {
+    let start = Sha256::digest(source);
+    start.iter().take(DIGEST_BYTES).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
+/// The libraries that every layer has.
+pub fn built_in_libraries() -> Vec<Library> {
+    vec![Library::from_template("redoubt", include_str!("lua/redoubt.lua"))]
+}
+
+/// Why a library is not on a server.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The server did not take it. A load is a write: full memory, too few replicas and a replica refuse it.
+    #[error("loading function library {library}")]
+    Load {
+        /// The library.
+        library: String,
+        /// Cause.
+        #[source]
+        source: CommandError,
+    },
+    /// It was taken, but does not say its digest.
+    #[error("asking function library {library} for its digest")]
+    Verify {
+        /// The library.
+        library: String,
+        /// Cause.
+        #[source]
+        source: CommandError,
+    },
+    /// It says another digest: somebody else loaded one of this name at the same time.
+    #[error("function library {library} answers digest {found} instead of {wanted}")]
+    Differs {
+        /// The library.
+        library: String,
+        /// What it answers.
+        found: String,
+        /// What it should answer.
+        wanted: String,
+    },
+}
+
+impl Error {
+    /// What it says of the server: [`Class::OutOfMemory`], [`Class::TooFewReplicas`] and [`Class::Busy`] pass by themselves.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Load { source, .. } | Self::Verify { source, .. } => source.class(),
+            Self::Differs { .. } => Class::Other,
+        }
+    }
+}
+
+/// Loads a library on a primary, over an older one of its name, and asks it for its digest. One attempt.
+pub async fn load(connection: &Connection, library: &Library) -> Result<(), Error> {
+    let connection = connection.with_response_timeout(LOAD_TIMEOUT);
+    let name = || library.name.clone();
+    let loaded: String = connection
+        .query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&library.source))
+        .await
+        .map_err(|source| Error::Load { library: name(), source })?;
+    let found: String = connection
+        .query(&digest_question(&library.name))
+        .await
+        .map_err(|source| Error::Verify { library: name(), source })?;
+    if found == library.digest && loaded == library.name {
+        Ok(())
+    } else {
+        Err(Error::Differs { library: name(), found, wanted: library.digest.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_carries_the_digest_of_its_source() {
+        let first = Library::from_template("one", "return '@DIGEST@'");
+        assert_eq!(first.source, format!("return '{}'", first.digest));
+        assert_eq!(first.digest.len(), 16);
+        assert_ne!(Library::from_template("one", "return '@DIGEST@' ").digest, first.digest);
+    }
+
+    #[test]
+    fn every_built_in_library_names_itself_and_has_a_digest_function() {
+        for library in built_in_libraries() {
+            assert!(library.source.starts_with(&format!("#!lua name={}\n", library.name)));
+            assert!(library.source.contains(&format!("'{}_digest'", library.name)));
+            assert!(library.source.contains(&library.digest));
+        }
+    }
+}

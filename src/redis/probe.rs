@@ -1,0 +1,217 @@
+//! One look at a server: everything that a pass wants to know of it, in one round trip.
+//!
+//! A server that could not be asked becomes a value of the model, and what it refused to say becomes a fault beside it:
+//! a probe never fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::redis::{Cmd, FromRedisValue, Value, cmd};
+
+use super::connection::Connection;
+use super::error::{Class, Error, Result};
+use super::info::Info;
+use super::reply::{entry, items, text};
+use super::sentinel::{master_questions, read_master};
+use super::user_forms::UserForms;
+use crate::model::desired::DesiredUser;
+use crate::model::observed::{DataServer, ObservedServer, SentinelServer};
+
+/// What to look at on a data node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataProbe {
+    /// Directives to read back.
+    pub settings: BTreeSet<String>,
+    /// Users that should be there.
+    pub users: BTreeMap<String, DesiredUser>,
+    /// Libraries that should answer their digest (others are listed without one).
+    pub libraries: BTreeSet<String>,
+}
+
+/// What a look found.
+#[derive(Clone, Debug, Default)]
+pub struct Probed {
+    /// The server in the model's words.
+    pub server: ObservedServer,
+    /// Its `INFO`, as far as it answered.
+    pub info: Info,
+    /// What it refused to say, or why it is unknown.
+    pub faults: Vec<Error>,
+}
+
+impl Probed {
+    /// A server that gave no answer; also for the caller that could not even connect.
+    pub fn unknown(fault: Error) -> Self {
+        let server = if fault.class() == Class::Loading { ObservedServer::Loading } else { ObservedServer::Unknown };
+        Self { server, info: Info::default(), faults: vec![fault] }
+    }
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg(words);
+    command
+}
+
+/// The replies of one pipeline, taken in order; errors are kept as faults.
+struct Replies<'a> {
+    connection: &'a Connection,
+    rest: std::vec::IntoIter<Result<Value>>,
+    faults: Vec<Error>,
+}
+
+impl<'a> Replies<'a> {
+    async fn ask(connection: &'a Connection, commands: &[Cmd]) -> Result<Self> {
+        let rest = connection.query_all(commands).await?.into_iter();
+        Ok(Self { connection, rest, faults: Vec::new() })
+    }
+
+    fn next(&mut self) -> Result<Value> {
+        self.rest.next().unwrap_or_else(|| Err(self.connection.bad_reply("pipeline", "too few replies")))
+    }
+
+    /// The next reply as `T`; its default if there is none, with the fault noted.
+    fn take<T: FromRedisValue + Default>(&mut self, command: &str) -> T {
+        let connection = self.connection;
+        let taken = self.next().and_then(|reply| {
+            T::from_redis_value(reply).map_err(|error| connection.bad_reply(command, error.to_string()))
+        });
+        taken.unwrap_or_else(|fault| {
+            self.faults.push(fault);
+            T::default()
+        })
+    }
+}
+
+/// Looks at a data node.
+pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &UserForms) -> Probed {
+    let mut commands =
+        vec![command(&["INFO", "everything"]), command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
+    for library in &probe.libraries {
+        commands.push(digest_question(library));
+    }
+    if !probe.settings.is_empty() {
+        let mut settings = command(&["CONFIG", "GET"]);
+        settings.arg(probe.settings.iter().collect::<Vec<_>>());
+        commands.push(settings);
+    }
+    let mut replies = match Replies::ask(connection, &commands).await {
+        Ok(replies) => replies,
+        Err(fault) => return Probed::unknown(fault),
+    };
+    let info = match replies.next() {
+        Ok(reply) => Info::parse(&text(&reply).unwrap_or_default()),
+        Err(fault) => return Probed::unknown(fault),
+    };
+    if info.is_loading() {
+        return Probed { server: ObservedServer::Loading, info, faults: Vec::new() };
+    }
+    let lines: Vec<String> = replies.take("ACL LIST");
+    let mut libraries = library_names(&replies.next().unwrap_or(Value::Nil));
+    for library in &probe.libraries {
+        // Whoever is not there cannot answer: that is no fault but what we wanted to know.
+        let digest = replies.next().ok().as_ref().and_then(text).unwrap_or_default();
+        libraries.entry(library.clone()).and_modify(|known| *known = digest);
+    }
+    let settings = if probe.settings.is_empty() { BTreeMap::new() } else { replies.take("CONFIG GET") };
+    let (Some(run_id), Some(replication)) = (info.run_id(), info.replication()) else {
+        return Probed { faults: vec![connection.bad_reply("INFO", "no run_id or role")], info, ..Probed::default() };
+    };
+    let (users, mut faults) = forms.compare(connection, run_id, &lines, &probe.users).await;
+    faults.append(&mut replies.faults);
+    let (keys, expiring_keys) = info.keys();
+    let server = DataServer {
+        run_id: run_id.to_owned(),
+        replication,
+        replication_id: info.replication_id(),
+        offset: info.offset(),
+        settings,
+        users_in_place: users.in_place,
+        users_foreign: users.foreign,
+        libraries,
+        used_memory: info.number("used_memory").unwrap_or_default(),
+        maxmemory: info.number("maxmemory").unwrap_or_default(),
+        keys,
+        expiring_keys,
+        persistence_trouble: info.persistence_trouble().map(str::to_owned),
+        version: info.version().unwrap_or_default(),
+    };
+    Probed { server: ObservedServer::Data(Box::new(server)), info, faults }
+}
+
+/// Looks at a Sentinel.
+pub async fn probe_sentinel(
+    connection: &Connection,
+    master_name: &str,
+    users: &BTreeMap<String, DesiredUser>,
+    forms: &UserForms,
+) -> Probed {
+    let mut commands = vec![command(&["INFO"]), command(&["SENTINEL", "MYID"]), command(&["ACL", "LIST"])];
+    commands.extend(master_questions(master_name));
+    let mut replies = match Replies::ask(connection, &commands).await {
+        Ok(replies) => replies,
+        Err(fault) => return Probed::unknown(fault),
+    };
+    let info = match replies.next() {
+        Ok(reply) => Info::parse(&text(&reply).unwrap_or_default()),
+        Err(fault) => return Probed::unknown(fault),
+    };
+    let Some(run_id) = info.run_id() else {
+        return Probed { faults: vec![connection.bad_reply("INFO", "no run_id")], info, ..Probed::default() };
+    };
+    let my_id: String = replies.take("SENTINEL MYID");
+    let lines: Vec<String> = replies.take("ACL LIST");
+    let beliefs: Vec<Result<Value>> = replies.rest.by_ref().collect();
+    let foreign_masters = beliefs.first().map(|masters| other_masters(masters, master_name)).unwrap_or_default();
+    // A belief that cannot be read is not "monitors nothing": that would make somebody tell it what to monitor.
+    let master = match read_master(connection, master_name, beliefs) {
+        Ok(master) => master,
+        Err(fault) => return Probed { server: ObservedServer::Unknown, faults: vec![fault], info },
+    };
+    let (report, mut faults) = forms.compare(connection, run_id, &lines, users).await;
+    faults.append(&mut replies.faults);
+    let server = SentinelServer {
+        run_id: run_id.to_owned(),
+        my_id,
+        master,
+        foreign_masters,
+        users_in_place: report.in_place,
+        tilt: info.field("sentinel_tilt") == Some("1"),
+    };
+    Probed { server: ObservedServer::Sentinel(Box::new(server)), info, faults }
+}
+
+/// Asks a library for its digest: `FCALL_RO <library>_digest 0`.
+pub fn digest_question(library: &str) -> Cmd {
+    let mut question = cmd("FCALL_RO");
+    question.arg(format!("{library}_digest")).arg(0);
+    question
+}
+
+/// Names of the libraries in a `FUNCTION LIST` answer, each with no digest yet.
+fn library_names(reply: &Value) -> BTreeMap<String, String> {
+    let names = items(reply).unwrap_or_default().iter().filter_map(|library| text(entry(library, "library_name")?));
+    names.map(|name| (name, String::new())).collect()
+}
+
+/// Names that a Sentinel monitors besides ours.
+fn other_masters(masters: &Result<Value>, master_name: &str) -> BTreeSet<String> {
+    let Ok(masters) = masters else { return BTreeSet::new() };
+    let names = items(masters).unwrap_or_default().iter().filter_map(|master| text(entry(master, "name")?));
+    names.filter(|name| name != master_name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::reply::tests::any_reply;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_the_parsers_fail(reply in any_reply()) {
+            let _ = library_names(&reply);
+            let _ = other_masters(&Ok(reply), "web");
+        }
+    }
+}

@@ -169,12 +169,16 @@ impl Connection {
     }
 }
 
-/// A connection for subscriptions. It ends with an error of the stream when the server is gone ([`KEEPALIVE_AFTER`]).
-pub async fn open_subscriber(endpoint: &Endpoint) -> Result<PubSub> {
-    let connecting = async { endpoint.client()?.get_async_pubsub().await };
+/// A connection that listens to `channel`. It ends when the server is gone ([`KEEPALIVE_AFTER`]).
+pub async fn open_subscriber(endpoint: &Endpoint, channel: &str) -> Result<PubSub> {
+    let subscribing = async {
+        let mut subscriber = endpoint.client()?.get_async_pubsub().await?;
+        subscriber.subscribe(channel).await?;
+        Ok(subscriber)
+    };
     // The client library bounds only the other kind of connection: a node without power would hold us for minutes.
-    let result = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
-        Err(RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time")))
+    let result = tokio::time::timeout(CONNECT_TIMEOUT, subscribing).await.unwrap_or_else(|_| {
+        Err(RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no subscription in time")))
     });
     result.map_err(|error| Error::Connect { address: endpoint.name(), source: error.into() })
 }
@@ -224,7 +228,7 @@ mod tests {
         let error = Connection::open(&endpoint(port)).await.unwrap_err();
         assert_eq!(error.class(), super::super::Class::Unreachable);
         assert!(!format!("{error:?} {error}").contains("hunter2"));
-        assert!(open_subscriber(&endpoint(port)).await.is_err());
+        assert!(open_subscriber(&endpoint(port), "events").await.is_err());
     }
 
     #[tokio::test]
@@ -234,6 +238,9 @@ mod tests {
         let limit = Duration::from_millis(50);
         let error = Connection::open_with(&silent, limit, limit).await.unwrap_err();
         assert_eq!(error.class(), super::super::Class::Unreachable);
-        assert_eq!(open_subscriber(&silent).await.map(|_| ()).unwrap_err().class(), super::super::Class::Unreachable);
+        assert_eq!(
+            open_subscriber(&silent, "events").await.map(|_| ()).unwrap_err().class(),
+            super::super::Class::Unreachable
+        );
     }
 }

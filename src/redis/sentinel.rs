@@ -6,7 +6,7 @@ use ::redis::{FromRedisValue as _, Value, cmd};
 use futures::{Stream, StreamExt as _};
 
 use super::connection::{Connection, Endpoint, open_subscriber};
-use super::error::{Class, Error, Result};
+use super::error::{Class, Result};
 use super::info::Info;
 use crate::model::Address;
 use crate::model::observed::SentinelMaster;
@@ -176,12 +176,7 @@ pub struct PrimaryMoved {
 
 /// `+switch-master` events of one Sentinel, until its connection ends.
 pub async fn primary_moves(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
-    let mut subscriber = open_subscriber(endpoint).await?;
-    subscriber.subscribe("+switch-master").await.map_err(|source| Error::Command {
-        command: "SUBSCRIBE".to_owned(),
-        address: endpoint.name(),
-        source: source.into(),
-    })?;
+    let subscriber = open_subscriber(endpoint, "+switch-master").await?;
     Ok(subscriber.into_on_message().filter_map(async |message| {
         let payload: String = message.get_payload().ok()?;
         parse_switch(&payload)

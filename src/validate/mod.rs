@@ -1,1 +1,260 @@
-//! (to be written)
+//! From a custom resource to a layer that everything after may trust: every default filled in, quantities in bytes.
+//!
+//! Collects every fault, not the first. Must never see a client, Redis or the planner.
+
+pub mod quantity;
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt as _;
+
+use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Reclaim, Scheduling};
+use crate::api::names::{ANNOTATION_ACCEPT_LOSS, LONGEST_LAYER_NAME};
+use crate::model::memory::MemoryPlan;
+use crate::model::purpose::{self, PurposeDefaults};
+use crate::model::settings::{SettingInputs, settings};
+use crate::model::{LayerIdentity, Mode, Purpose};
+
+/// A layer whose every field is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedLayer {
+    /// Identity.
+    pub identity: LayerIdentity,
+    /// Mode.
+    pub mode: Mode,
+    /// Image of the engine.
+    pub engine_image: String,
+    /// Image that the agent is copied from.
+    pub agent_image: String,
+    /// `imagePullPolicy` of the engine, if given.
+    pub pull_policy: Option<String>,
+    /// Names of the Secrets for pulling it.
+    pub pull_secrets: Vec<String>,
+    /// Data nodes: 1 + replicas.
+    pub data_nodes: u16,
+    /// Sentinels; 0 in mode Standalone.
+    pub sentinels: u16,
+    /// Sentinels that must agree that the primary is down.
+    pub quorum: u16,
+    /// `down-after-milliseconds`.
+    pub detection_milliseconds: u64,
+    /// `failover-timeout`: max(10 s, 3 × detection); at the default a failed attempt blocks the next for minutes.
+    pub failover_timeout_milliseconds: u64,
+    /// Seconds between SIGTERM and SIGKILL of a data pod.
+    pub grace_period_seconds: u64,
+    /// Memory of a data pod.
+    pub memory: MemoryPlan,
+    /// CPU request of a data pod, millicores.
+    pub cpu_millicores: u64,
+    /// Whether anything survives a restart.
+    pub keeps_data: bool,
+    /// The volume; `None`: nothing is kept, and the data directory goes with the pod.
+    pub volume: Option<Volume>,
+    /// Directives of `redis.conf`.
+    pub settings: BTreeMap<String, String>,
+    /// Whether the layer has an application user and binding Secret.
+    pub application_access: bool,
+    /// Where pods may run.
+    pub scheduling: Scheduling,
+    /// Labels and annotations to add to pods.
+    pub pod_metadata: PodMetadata,
+    /// `redoubt.dev/accept-loss`.
+    pub accept_loss: Option<u16>,
+}
+
+/// A data node's volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Bytes.
+    pub size: u64,
+    /// Class; `None`: the cluster's default.
+    pub storage_class: Option<String>,
+    /// Whether the claim outlives the layer.
+    pub retain: bool,
+}
+
+/// What is decided outside of the specification, once for each layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedDefaults {
+    /// Image of the engine where the specification names none.
+    pub engine_image: String,
+    /// Image of the agent.
+    pub agent_image: String,
+}
+
+/// One thing that is wrong with a specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Fault {
+    /// Path of the field.
+    pub field: &'static str,
+    /// What is wrong, in a sentence for the person who wrote it.
+    pub problem: String,
+}
+
+/// Judges a layer.
+pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let spec = &layer.spec;
+    if let Err(errors) = layer.validate_cel() {
+        // The rules of admission again: an object may have been stored before they were written.
+        faults.extend(errors.iter().map(|error| Fault { field: "spec", problem: error.to_string() }));
+    }
+    let identity = identity_of(layer, &mut faults);
+    let mode = mode_of(spec, &mut faults);
+    let defaults = purpose::defaults(purpose_of(spec));
+    let replicas = replicas_of(spec, mode);
+    let failover = spec.failover.clone().unwrap_or_default();
+    let sentinels = if mode == Mode::Sentinel { small(failover.sentinels.unwrap_or(3)) } else { 0 };
+    let detection_milliseconds = failover
+        .detection
+        .map_or(5_000, |detection| std::time::Duration::from(detection).as_millis().try_into().unwrap_or(60_000));
+    let failover_timeout_milliseconds = (3 * detection_milliseconds).max(10_000);
+    let persistence = spec.persistence.clone().unwrap_or_default();
+    let append_only = persistence.append_only.unwrap_or(defaults.append_only);
+    let snapshots = persistence.snapshots.unwrap_or(append_only);
+    let keeps_data = append_only || snapshots;
+    let memory = memory_of(spec, defaults, keeps_data, &mut faults);
+    let volume = keeps_data.then(|| volume_of(spec, memory.limit, &mut faults));
+    let settings = settings_of(spec, defaults, memory, (append_only, snapshots), replicas);
+    let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
+    if cpu.is_none() {
+        faults.push(Fault { field: "spec.cpu", problem: "not a quantity of processors".to_owned() });
+    }
+    let accept_loss = accepted_loss(layer, replicas, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let engine = spec.engine.clone().unwrap_or_default();
+    Ok(ValidatedLayer {
+        identity,
+        mode,
+        engine_image: engine.image.unwrap_or_else(|| resolved.engine_image.clone()),
+        agent_image: resolved.agent_image.clone(),
+        pull_policy: engine.pull_policy.map(|policy| format!("{policy:?}")),
+        pull_secrets: engine.pull_secrets.unwrap_or_default().into_iter().map(|secret| secret.name).collect(),
+        data_nodes: 1 + replicas,
+        sentinels,
+        quorum: failover.quorum.map_or(sentinels / 2 + 1, small),
+        detection_milliseconds,
+        failover_timeout_milliseconds,
+        // One planned move that is given up at its latest, then Redis' own shutdown-timeout of 10 s, then some.
+        grace_period_seconds: failover_timeout_milliseconds / 1_000 + 20,
+        memory,
+        cpu_millicores: cpu.unwrap_or_default(),
+        keeps_data,
+        volume,
+        settings,
+        application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
+        scheduling: spec.scheduling.clone().unwrap_or_default(),
+        pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
+        accept_loss,
+    })
+}
+
+fn small(number: i32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
+}
+
+fn identity_of(layer: &DataLayer, faults: &mut Vec<Fault>) -> LayerIdentity {
+    let name = layer.name_any();
+    if name.len() > LONGEST_LAYER_NAME {
+        let problem = format!("at most {LONGEST_LAYER_NAME} characters: pods and Services are named after it");
+        faults.push(Fault { field: "metadata.name", problem });
+    }
+    let (Some(uid), Some(namespace)) = (layer.uid(), layer.namespace()) else {
+        faults.push(Fault { field: "metadata", problem: "not an object of the API server".to_owned() });
+        return LayerIdentity { uid: String::new(), namespace: String::new(), name };
+    };
+    LayerIdentity { uid, namespace, name }
+}
+
+fn mode_of(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> Mode {
+    match spec.mode {
+        DeploymentMode::Standalone => Mode::Standalone,
+        DeploymentMode::Sentinel => Mode::Sentinel,
+        DeploymentMode::Cluster => {
+            faults.push(Fault { field: "spec.mode", problem: "Cluster is not implemented in this version".to_owned() });
+            Mode::Cluster
+        }
+    }
+}
+
+fn purpose_of(spec: &DataLayerSpec) -> Purpose {
+    match spec.purpose {
+        Some(DataPurpose::Sessions) => Purpose::Sessions,
+        Some(DataPurpose::RateLimits) => Purpose::RateLimits,
+        Some(DataPurpose::Cache) => Purpose::Cache,
+        Some(DataPurpose::AgentContext) => Purpose::AgentContext,
+        Some(DataPurpose::Mixed) | None => Purpose::Mixed,
+    }
+}
+
+fn replicas_of(spec: &DataLayerSpec, mode: Mode) -> u16 {
+    spec.replicas.map_or(if mode == Mode::Sentinel { 2 } else { 0 }, small)
+}
+
+fn memory_of(spec: &DataLayerSpec, defaults: PurposeDefaults, saves: bool, faults: &mut Vec<Fault>) -> MemoryPlan {
+    let memory = spec.memory.clone().unwrap_or_default();
+    let percent = memory.maxmemory_percent.and_then(|percent| percent.try_into().ok());
+    let limit = memory.limit.as_ref().map_or(Some(256 << 20), |limit| quantity::parse(&limit.0, 1));
+    let divided = limit.ok_or_else(|| "not a quantity of bytes".to_owned()).and_then(|limit| {
+        let percent = percent.unwrap_or(defaults.maxmemory_percent);
+        MemoryPlan::divide(limit, percent, defaults.client_percent, saves).map_err(|error| error.to_string())
+    });
+    divided.unwrap_or_else(|problem| {
+        faults.push(Fault { field: "spec.memory.limit", problem });
+        MemoryPlan { limit: 0, maxmemory: 0, client_buffers: 0, copy_on_write: 0, fragmentation: 0 }
+    })
+}
+
+fn volume_of(spec: &DataLayerSpec, memory_limit: u64, faults: &mut Vec<Fault>) -> Volume {
+    let volume = spec.persistence.clone().unwrap_or_default().volume.unwrap_or_default();
+    let default = memory_limit.saturating_mul(4).max(1 << 30);
+    let size = volume.size.as_ref().map_or(Some(default), |size| quantity::parse(&size.0, 1));
+    if size.is_none() {
+        faults.push(Fault { field: "spec.persistence.volume.size", problem: "not a quantity of bytes".to_owned() });
+    }
+    Volume {
+        size: size.unwrap_or_default(),
+        storage_class: volume.storage_class_name,
+        retain: volume.reclaim != Some(Reclaim::Delete),
+    }
+}
+
+fn settings_of(
+    spec: &DataLayerSpec,
+    defaults: PurposeDefaults,
+    memory: MemoryPlan,
+    (append_only, snapshots): (bool, bool),
+    replicas: u16,
+) -> BTreeMap<String, String> {
+    let durability = spec.durability.clone().unwrap_or_default();
+    let policy = spec.memory.as_ref().and_then(|memory| memory.eviction_policy);
+    let policy = policy.and_then(|policy| serde_json::to_value(policy).ok()?.as_str().map(str::to_owned));
+    // At one replica each of its restarts would stop all writes.
+    let min_replicas = if replicas > 1 { defaults.min_replicas_to_write } else { 0 };
+    let mut all = settings(&SettingInputs {
+        defaults,
+        memory,
+        eviction_policy: policy.as_deref().unwrap_or(defaults.eviction_policy),
+        append_only,
+        snapshots,
+        min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, small),
+        max_replica_lag: durability.max_replica_lag.map_or(3, small),
+        max_connections: spec.max_connections.and_then(|count| count.try_into().ok()).unwrap_or(1_000),
+    });
+    let further = spec.config.iter().flatten().map(|(name, value)| (name.clone(), value.0.clone()));
+    all.extend(further);
+    all
+}
+
+fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> Option<u16> {
+    let text = layer.annotations().get(ANNOTATION_ACCEPT_LOSS)?;
+    let ordinal = text.parse().ok().filter(|ordinal| *ordinal <= replicas);
+    if ordinal.is_none() {
+        let problem = format!("{ANNOTATION_ACCEPT_LOSS} must be the ordinal of a data node, 0 to {replicas}");
+        faults.push(Fault { field: "metadata.annotations", problem });
+    }
+    ordinal
+}

@@ -7,6 +7,8 @@ use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
+use crate::support::bad_layers::bad_layers;
+
 /// `kubectl apply` keeps the whole object in an annotation of at most this many bytes.
 const LARGEST: usize = 262_144;
 
@@ -72,40 +74,8 @@ fn good_layers_are_accepted() {
 
 #[test]
 fn bad_layers_are_refused_with_the_reason() {
-    let long = "x".repeat(41);
-    for (name, spec, reason) in [
-        ("web", json!({"mode": "Sentinel", "replicas": 0}), "mode Sentinel needs at least 1 replica"),
-        ("web", json!({"mode": "Standalone", "replicas": 1}), "mode Standalone has no replicas"),
-        ("web", json!({"mode": "Standalone", "failover": {}}), "mode Standalone has no failover"),
-        ("web", json!({"mode": "Cluster"}), "mode Cluster is not implemented"),
-        ("web", json!({"mode": "Sentinel", "shards": 2}), "shards belongs to mode Cluster"),
-        ("web", json!({"mode": "Sentinel", "tls": {}}), "tls is not implemented"),
-        ("web", json!({"mode": "Sentinel", "bootstrap": {}}), "bootstrap is not implemented"),
-        ("web", json!({"mode": "Sentinel", "durability": {"minReplicasToWrite": 2}}), "must be below replicas"),
-        (
-            "web",
-            json!({"mode": "Sentinel", "replicas": 1, "durability": {"minReplicasToWrite": 1}}),
-            "must be below replicas",
-        ),
-        ("web", json!({"mode": "Sentinel", "failover": {"quorum": 4}}), "must be a majority of the Sentinels"),
-        (
-            "web",
-            json!({"mode": "Sentinel", "failover": {"sentinels": 5, "quorum": 2}}),
-            "must be a majority of the Sentinels",
-        ),
-        ("web", json!({"mode": "Sentinel", "failover": {"sentinels": 4}}), "must be 3, 5 or 7"),
-        ("web", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "allkeys-lru"}}), "34 of 20,000 sessions"),
-        ("web", json!({"mode": "Sentinel", "config": {"dir": "/tmp"}}), "Redoubt's own to set"),
-        ("web", json!({"mode": "Sentinel", "config": {"maxmemory": "1"}}), "use the field instead"),
-        ("web", json!({"mode": "Sentinel", "config": {"timeout": "0\nport 1"}}), "without quotes and line breaks"),
-        ("web", json!({"mode": "Sentinel", "config": {"timeout\nport": "1"}}), "directive's name"),
-        ("web", json!({"mode": "Sentinel", "access": {"external": {}}}), "access.external is not implemented"),
-        ("web", json!({"mode": "Sentinel", "access": {"announce": "Hostname"}}), "Hostname is not implemented"),
-        ("web", json!({"mode": "Sentinel", "engine": {"image": "redis 7\n"}}), "not an image reference"),
-        (&long, json!({"mode": "Sentinel"}), "at most 40 characters"),
-        ("7eb", json!({"mode": "Sentinel"}), "must begin with a letter"),
-    ] {
-        let refused = layer(name, &spec).expect_err(&format!("accepted: {spec}"));
+    for (name, spec, reason) in bad_layers() {
+        let refused = layer(&name, &spec).expect_err(&format!("accepted: {spec}"));
         assert!(refused.contains(reason), "{spec}: {refused}");
     }
 }

@@ -75,7 +75,7 @@ async fn a_server_that_is_busy_or_cannot_persist_is_alive() {
         let connection = process.connect().await;
         assert_eq!(server::liveness(&connection).await.unwrap(), None);
 
-        let script = process.connect().await.with_response_timeout(Duration::from_secs(60));
+        let script = process.connect().await.with_response_timeout(Duration::from_mins(1));
         let running =
             tokio::spawn(
                 async move { script.query::<()>(cmd("EVAL").arg("while true do end").arg(0)).await.unwrap_err() },

@@ -64,7 +64,9 @@ impl Process {
         fs::create_dir_all(&folder).unwrap();
         let mut text = format!("port {PORT}\nbind {address}\nprotected-mode no\ndir {}\n", folder.display());
         if !is_sentinel {
-            text.push_str(&format!("save \"\"\nreplica-announce-ip {address}\nrepl-diskless-sync-delay 0\n"));
+            text.push_str("save \"\"\nrepl-diskless-sync-delay 0\nreplica-announce-ip ");
+            text.push_str(&address);
+            text.push('\n');
         }
         for line in lines(&address) {
             text.push_str(&line);

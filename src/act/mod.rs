@@ -25,6 +25,9 @@ pub enum Error {
     /// A server did not do what it was told.
     #[error(transparent)]
     Server(#[from] crate::redis::Error),
+    /// The primary was not moved.
+    #[error("moving the primary")]
+    Switchover(#[from] crate::redis::switchover::Error),
     /// A function library is not on its server.
     #[error(transparent)]
     Library(#[from] crate::dataplane::Error),
@@ -49,7 +52,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
-            Self::Server(_) | Self::Library(_) => Class::Transient,
+            Self::Server(_) | Self::Switchover(_) | Self::Library(_) => Class::Transient,
             Self::NameTaken { .. } => Class::Forbidden,
             Self::Serialise { .. } => Class::Bug,
         }
@@ -65,6 +68,8 @@ pub enum Ending {
     Dropped(String),
     /// The server will not do it; trying again changes nothing until something else changes.
     Refused(String),
+    /// An object of our name is somebody else's.
+    NameTaken(String),
     /// It failed.
     Failed {
         /// What to make of it.
@@ -77,6 +82,9 @@ pub enum Ending {
 impl Ending {
     /// How a step ended that met this error.
     pub fn of(error: &Error) -> Self {
+        if let Error::NameTaken { .. } = error {
+            return Self::NameTaken(Chain(error).to_string());
+        }
         match error.class() {
             Class::Conflict => Self::Dropped(Chain(error).to_string()),
             class => Self::Failed { class, why: Chain(error).to_string() },
@@ -94,6 +102,7 @@ impl Ending {
             Self::Done => "done",
             Self::Dropped(_) => "dropped",
             Self::Refused(_) => "refused",
+            Self::NameTaken(_) => "name_taken",
             Self::Failed { .. } => "failed",
         }
     }
@@ -102,7 +111,7 @@ impl Ending {
     pub fn detail(&self) -> &str {
         match self {
             Self::Done => "",
-            Self::Dropped(why) | Self::Refused(why) | Self::Failed { why, .. } => why,
+            Self::Dropped(why) | Self::Refused(why) | Self::NameTaken(why) | Self::Failed { why, .. } => why,
         }
     }
 }

@@ -52,6 +52,11 @@ pub struct Passwords {
     pub application: Secret,
 }
 
+/// SHA-256 of a password as hexadecimal: how ACL rules name it.
+pub fn digest(password: &Secret) -> String {
+    hexadecimal(&Sha256::digest(password.reveal()))
+}
+
 /// What every password is derived from.
 #[derive(Clone)]
 pub struct RootKey(String);

@@ -12,10 +12,11 @@ use super::kube::{Applied, Writer, key_of};
 use super::{Ending, Error, redis};
 use crate::api::names;
 use crate::dataplane::Library;
+use crate::failure::Class;
 use crate::model::desired::Desired;
-use crate::model::{LayerIdentity, NodeId, NodeKind};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
 use crate::plan::Step;
-use crate::redis::Connection;
+use crate::redis::{Connection, Endpoint};
 
 /// Everything that the steps of one pass may need.
 #[derive(Clone, Copy)]
@@ -38,6 +39,10 @@ pub struct Means<'pass> {
     pub libraries: &'pass [Library],
     /// Open connections.
     pub connections: &'pass BTreeMap<NodeId, Connection>,
+    /// Where the servers are, and as whom to log in.
+    pub endpoints: &'pass BTreeMap<NodeId, Endpoint>,
+    /// Announced addresses.
+    pub addresses: &'pass BTreeMap<NodeId, Address>,
 }
 
 /// The node that a step changes.
@@ -103,7 +108,7 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
         Step::ApplyService { node } => {
             let Some(service) = means.services.get(node) else { return Ok(not_built(*node)) };
             let live = means.live_services.get(&service.name_any());
-            applied(writer.apply(service, live.map(Arc::as_ref)).await?)
+            apply_service(writer, service, live.map(Arc::as_ref)).await
         }
         Step::ApplyWorkload { node, .. } => {
             let Some(workload) = means.workloads.get(node) else { return Ok(not_built(*node)) };
@@ -176,6 +181,22 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         Step::ResetSentinel { .. } => redis::reset_sentinel(connection, &desired.master_name).await,
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
         other => Ok(not_built(node_of(other))),
+    }
+}
+
+/// Applies a node's Service with the address that it had before. Where somebody else has got that address meanwhile, it gets
+/// another, and the node is announced anew.
+async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<Ending, Error> {
+    let asks = service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some());
+    match writer.apply(service, live).await {
+        Err(Error::Request(error)) if asks && live.is_none() && error.class() == Class::Invalid => {
+            let mut service = service.clone();
+            if let Some(spec) = &mut service.spec {
+                spec.cluster_ip = None;
+            }
+            applied(writer.apply(&service, None).await?)
+        }
+        result => applied(result?),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
+mod publish;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,10 +152,8 @@ async fn work(client: Client, metrics: Metrics, arguments: &OperatorArguments, s
             return;
         }
     };
-    let defaults = Defaults {
-        engine_image: arguments.default_engine_image.clone(),
-        agent_image: arguments.agent_image.clone(),
-    };
+    let defaults =
+        Defaults { engine_image: arguments.default_engine_image.clone(), agent_image: arguments.agent_image.clone() };
     let scope = arguments.watch_namespace.as_deref();
     control(client, metrics, root, defaults, scope, arguments.concurrency, stop).await;
 }
@@ -208,7 +207,10 @@ pub async fn control(
 }
 
 /// A watch of one kind with our labels, filled into a store, and the stream of what changed.
-fn watched<K>(client: &Client, scope: Option<&str>) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+fn watched<K>(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
 where
     K: crate::act::kube::Object + Send + Sync + 'static,
 {
@@ -227,7 +229,10 @@ where
 }
 
 /// The watch of the layers. Our own writes of status start no pass.
-fn layers(client: &Client, scope: Option<&str>) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>> + Send + use<>) {
+fn layers(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>> + Send + use<>) {
     let api: Api<Watched> = match scope {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -286,7 +291,12 @@ async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
     let event = Event {
         type_: EventType::Warning,
         reason: "Unreadable".to_owned(),
-        note: Some(format!("the stored object cannot be read and nothing is changed until it is corrected: {words}").chars().take(1000).collect()),
+        note: Some(
+            format!("the stored object cannot be read and nothing is changed until it is corrected: {words}")
+                .chars()
+                .take(1000)
+                .collect(),
+        ),
         action: "Read".to_owned(),
         secondary: None,
     };

@@ -27,7 +27,9 @@ pub fn plan(view: &View<'_>, plan: &mut Plan) {
         plan.waiting.push(Waiting::Pod { node, trouble: None });
     } else if seen.is_some_and(|seen| seen.pod.is_some()) {
         plan.waiting.push(Waiting::Pod { node, trouble: None });
-    } else if let Some(sentinel) = seen.and_then(|seen| seen.address.as_ref()).and_then(|address| remembers(view, node, address)) {
+    } else if let Some(sentinel) =
+        seen.and_then(|seen| seen.address.as_ref()).and_then(|address| remembers(view, node, address))
+    {
         // One at a time: the next one only after this one knows all the others again (`is_whole` above).
         if let Some(server) = view.sentinel(sentinel) {
             plan.steps.push(Step::ResetSentinel { node: sentinel, run_id: server.run_id.clone() });

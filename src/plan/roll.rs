@@ -93,9 +93,16 @@ fn apply(view: &View<'_>, node: NodeId, wanted: &DesiredNode, plan: &mut Plan) {
 
 /// Moves the primary to a replica that is in sync, one of the desired revision first.
 pub fn move_primary(view: &View<'_>, from: NodeId, reason: RestartReason, plan: &mut Plan) {
-    let mut candidates: Vec<NodeId> = view.nodes(NodeKind::Data).filter(|node| *node != from && view.is_in_sync(*node)).collect();
-    candidates.sort_by_key(|node| (view.desired.nodes.get(node).is_none_or(|wanted| !view.is_of_revision(*node, wanted)), *node));
-    let epoch = view.nodes(NodeKind::Sentinel).filter_map(|node| view.sentinel(node)?.master.as_ref()).map(|master| master.config_epoch).max();
+    let mut candidates: Vec<NodeId> =
+        view.nodes(NodeKind::Data).filter(|node| *node != from && view.is_in_sync(*node)).collect();
+    candidates.sort_by_key(|node| {
+        (view.desired.nodes.get(node).is_none_or(|wanted| !view.is_of_revision(*node, wanted)), *node)
+    });
+    let epoch = view
+        .nodes(NodeKind::Sentinel)
+        .filter_map(|node| view.sentinel(node)?.master.as_ref())
+        .map(|master| master.config_epoch)
+        .max();
     match (candidates.is_empty(), view.data(from), epoch) {
         (false, Some(server), Some(config_epoch)) => plan.steps.push(Step::Switchover {
             from,

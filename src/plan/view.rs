@@ -78,7 +78,8 @@ impl<'a> View<'a> {
         }
         let declared = self.nodes(NodeKind::Sentinel).count();
         let (named, _) = votes.into_iter().find(|(_, votes)| votes * 2 > declared)?;
-        let node = self.observed.nodes.iter().find(|(_, seen)| seen.address.as_ref() == Some(named)).map(|(node, _)| *node);
+        let node =
+            self.observed.nodes.iter().find(|(_, seen)| seen.address.as_ref() == Some(named)).map(|(node, _)| *node);
         node.filter(|node| self.says_primary(*node))
     }
 
@@ -89,9 +90,9 @@ impl<'a> View<'a> {
         let follows = self.data(node).is_some_and(|server| {
             matches!(&server.replication, Replication::Replica { primary, link_up: true, syncing: false, .. } if primary == of_primary)
         });
-        let is_counted = self.data(primary).is_some_and(|server| {
-            matches!(&server.replication, Replication::Primary { replicas } if replicas.contains_key(own))
-        });
+        let is_counted = self.data(primary).is_some_and(
+            |server| matches!(&server.replication, Replication::Primary { replicas } if replicas.contains_key(own)),
+        );
         follows && is_counted
     }
 
@@ -152,7 +153,9 @@ impl<'a> View<'a> {
             }
             None | Some(ObservedServer::Unknown) => Some(Waiting::Server { node }),
             Some(ObservedServer::Loading) => Some(Waiting::Loading { node }),
-            Some(ObservedServer::Data(_)) if self.primary.is_some() && !self.is_whole(node) => Some(Waiting::Sync { node }),
+            Some(ObservedServer::Data(_)) if self.primary.is_some() && !self.is_whole(node) => {
+                Some(Waiting::Sync { node })
+            }
             Some(ObservedServer::Sentinel(_)) if !self.sees_all(node) => Some(Waiting::SentinelView { node }),
             Some(ObservedServer::Data(_) | ObservedServer::Sentinel(_)) => None,
         }

@@ -6,7 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::{Facts, proofs};
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::model::{Mode, NodeId};
-use crate::plan::{Refused, Waiting};
+use crate::plan::step::ApplyReason;
+use crate::plan::{Refused, Step, Waiting};
 
 /// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
 const LONGEST_MESSAGE: usize = 1024;
@@ -122,7 +123,7 @@ fn progressing(facts: Facts<'_>) -> Said {
         (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
     } else if !waiting.is_empty() {
         (true, "Waiting", waiting.join("; "))
-    } else if !facts.plan.steps.is_empty() || !facts.undone.is_empty() {
+    } else if facts.plan.steps.iter().any(|step| !is_bookkeeping(step)) || !facts.undone.is_empty() {
         (true, "Changing", "steps are being carried out".to_owned())
     } else {
         (false, "AsDeclared", "nothing is left to do".to_owned())
@@ -157,6 +158,14 @@ fn ready(facts: Facts<'_>, primary: Option<NodeId>, said: &[Said]) -> Said {
             Said { kind: "Ready", holds: Some(true), reason: "Proven", message }
         }
     }
+}
+
+/// Whether a step only records what already holds: it neither changes what a server does nor restarts one.
+const fn is_bookkeeping(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::PatchConfig { .. } | Step::LabelReads { .. } | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
+    )
 }
 
 /// A wait as a sentence.

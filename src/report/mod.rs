@@ -42,6 +42,8 @@ pub struct Undone {
     pub why: String,
     /// Whether trying again later may help by itself (it is then no degradation yet).
     pub passes: bool,
+    /// Whether the object's name belongs to somebody else.
+    pub name_taken: bool,
 }
 
 /// Everything that a report is made from.

@@ -1,1 +1,175 @@
-//! (to be written)
+//! From a validated layer to Kubernetes objects. Pure: no client required, no clock, no randomness.
+//!
+//! Knows the shape of every object; must never see a client, Redis or the planner.
+
+pub mod pod;
+pub mod revision;
+pub mod secrets;
+pub mod services;
+pub mod workload;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api::names;
+use crate::model::desired::DesiredNode;
+use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
+use crate::model::{Address, NodeId, NodeKind};
+use crate::validate::ValidatedLayer;
+
+/// Everything that the objects depend on.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// The layer.
+    pub layer: &'a ValidatedLayer,
+    /// Announced addresses that are known so far.
+    pub addresses: &'a BTreeMap<NodeId, Address>,
+    /// Whether the layer was Ready once.
+    pub initialised: bool,
+    /// The defaults that were resolved for the layer, as JSON.
+    pub resolved_defaults: &'a str,
+    /// The data node whose pod the primary's Service selects; `None`: nobody's yet.
+    pub primary: Option<NodeId>,
+    /// The credentials.
+    pub credentials: secrets::Credentials<'a>,
+}
+
+/// The objects of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Built {
+    /// Services of the primary, the replicas and the Sentinels.
+    pub services: Vec<Service>,
+    /// Services of the nodes.
+    pub node_services: BTreeMap<NodeId, Service>,
+    /// Disruption budgets.
+    pub budgets: Vec<PodDisruptionBudget>,
+    /// Secrets.
+    pub secrets: Vec<Secret>,
+    /// The nodes; empty until every address is known, because each node is told all of them.
+    pub nodes: BTreeMap<NodeId, BuiltNode>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuiltNode {
+    /// Its StatefulSet.
+    pub workload: StatefulSet,
+    /// Its node-config document.
+    pub document: String,
+    /// Its revisions, for the planner.
+    pub revisions: DesiredNode,
+}
+
+/// All nodes that a layer declares.
+pub fn declared(layer: &ValidatedLayer) -> Vec<NodeId> {
+    (0..layer.data_nodes).map(NodeId::data).chain((0..layer.sentinels).map(NodeId::sentinel)).collect()
+}
+
+/// Builds the objects.
+pub fn build(inputs: &Inputs<'_>) -> Built {
+    let declared = declared(inputs.layer);
+    let all_known = declared.iter().all(|node| inputs.addresses.contains_key(node));
+    let nodes = declared.iter().filter(|_| all_known).map(|node| (*node, workload::node(inputs, *node)));
+    Built {
+        services: services::shared(inputs),
+        node_services: declared.iter().map(|node| (*node, services::of_node(inputs, *node))).collect(),
+        budgets: budgets(inputs),
+        secrets: secrets::secrets(inputs),
+        nodes: nodes.collect(),
+    }
+}
+
+/// The document of one node.
+pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
+    let layer = inputs.layer;
+    let addresses = |kind: NodeKind| {
+        let of_kind = declared(layer).into_iter().filter(move |node| node.kind == kind);
+        of_kind.filter_map(|node| Some((node.ordinal, inputs.addresses.get(&node)?.clone()))).collect()
+    };
+    NodeConfig {
+        format: NODE_CONFIG_FORMAT,
+        layer: layer.identity.clone(),
+        node,
+        mode: layer.mode,
+        initialised: inputs.initialised,
+        keeps_data: layer.keeps_data,
+        accept_loss: layer.accept_loss,
+        data_nodes: addresses(NodeKind::Data),
+        sentinels: addresses(NodeKind::Sentinel),
+        master_name: layer.identity.master_name(),
+        quorum: layer.quorum,
+        detection_milliseconds: layer.detection_milliseconds,
+        failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+        grace_period_seconds: layer.grace_period_seconds,
+        settings: if node.kind == NodeKind::Data { layer.settings.clone() } else { BTreeMap::new() },
+    }
+}
+
+/// `redis` or `sentinel`.
+pub(crate) const fn component(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Data => "redis",
+        NodeKind::Sentinel => "sentinel",
+    }
+}
+
+/// `metadata` of an object of the layer: name, owner, labels.
+pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, further_labels: &[(&str, &str)]) -> Value {
+    let identity = &inputs.layer.identity;
+    let mut labels = json!({
+        "app.kubernetes.io/name": "redis",
+        "app.kubernetes.io/instance": identity.name,
+        "app.kubernetes.io/part-of": names::MANAGED_BY,
+        names::LABEL_MANAGED_BY: names::MANAGED_BY,
+        names::LABEL_LAYER: identity.name,
+    });
+    for (label, value) in further_labels {
+        labels[*label] = json!(value);
+    }
+    json!({
+        "name": name,
+        "namespace": identity.namespace,
+        "labels": labels,
+        "ownerReferences": [{
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "DataLayer",
+            "name": identity.name,
+            "uid": identity.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }],
+    })
+}
+
+/// An object from its JSON form.
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("objects are written here in the shape of their types; a test builds each")
+}
+
+/// One pod of each kind may be away: with two, data nodes can lose their only other copy, Sentinels their majority.
+fn budgets(inputs: &Inputs<'_>) -> Vec<PodDisruptionBudget> {
+    let kinds = [(NodeKind::Data, inputs.layer.data_nodes), (NodeKind::Sentinel, inputs.layer.sentinels)];
+    let several = kinds.into_iter().filter(|(_, count)| *count > 1);
+    several
+        .map(|(kind, _)| {
+            let name = names::disruption_budget(&inputs.layer.identity.name, kind);
+            object(json!({
+                "metadata": metadata(inputs, &name, &[(names::LABEL_COMPONENT, component(kind))]),
+                "spec": {
+                    "maxUnavailable": 1,
+                    // A pod that never became ready protects nothing, and must not keep a Kubernetes node from draining.
+                    "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                    "selector": {"matchLabels": {
+                        names::LABEL_LAYER: inputs.layer.identity.name,
+                        names::LABEL_COMPONENT: component(kind),
+                    }},
+                },
+            }))
+        })
+        .collect()
+}

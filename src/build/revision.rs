@@ -1,0 +1,19 @@
+//! Digests that say whether something changed, and what that change costs.
+//!
+//! - *workload digest*: the whole StatefulSet; a difference is applied, which restarts nothing (`OnDelete`);
+//! - *restart revision*: its pod template without the node-config document, and of the document's directives nothing:
+//!   those are set live or at the next start; a difference needs a new pod;
+//! - *config digest*: the node-config document; a difference is patched into the running pod.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
+/// The first 16 hexadecimal characters of the SHA-256 of a text.
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).fold(String::new(), |mut digest, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(digest, "{byte:02x}");
+        digest
+    })
+}

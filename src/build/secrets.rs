@@ -1,0 +1,93 @@
+//! Secrets: the system users' passwords, and the application's binding.
+
+use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
+
+use super::{Inputs, metadata, object};
+use crate::api::names;
+use crate::model::NodeKind;
+use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+
+/// Credentials of one layer. No `Debug` output shows them.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Password of the operator.
+    pub operator: &'a str,
+    /// Password of the agents.
+    pub agent: &'a str,
+    /// Password of the replicas.
+    pub replication: &'a str,
+    /// Password of the Sentinels.
+    pub sentinel: &'a str,
+    /// Password of the application user.
+    pub application: &'a str,
+    /// ACL file of the data nodes (digests only).
+    pub data_users: &'a str,
+    /// ACL file of the Sentinels (digests only).
+    pub sentinel_users: &'a str,
+}
+
+impl std::fmt::Debug for Credentials<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Credentials(***)")
+    }
+}
+
+/// The system Secret, and the binding Secret if the layer has an application user.
+pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
+    let (layer, credentials) = (&inputs.layer.identity.name, &inputs.credentials);
+    let mut secrets = vec![secret(
+        inputs,
+        &names::system_secret(layer),
+        "Opaque",
+        &json!({
+            "operator-password": credentials.operator,
+            "agent-password": credentials.agent,
+            "replication-password": credentials.replication,
+            "sentinel-password": credentials.sentinel,
+            "data-users.acl": credentials.data_users,
+            "sentinel-users.acl": credentials.sentinel_users,
+        }),
+    )];
+    if inputs.layer.application_access {
+        secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding(inputs)));
+    }
+    secrets
+}
+
+fn secret(inputs: &Inputs<'_>, name: &str, kind: &str, fields: &Value) -> Secret {
+    let text = |value: &Value| value.as_str().unwrap_or_default().as_bytes().to_vec();
+    let data = fields
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(field, value)| (field.clone(), k8s_openapi::ByteString(text(value))));
+    let mut secret: Secret = object(json!({"metadata": metadata(inputs, name, &[]), "type": kind}));
+    secret.data = Some(data.collect());
+    secret
+}
+
+/// What a stock client needs (Service Binding specification, "Workload projection"), with or without Sentinel.
+fn binding(inputs: &Inputs<'_>) -> Value {
+    let layer = inputs.layer;
+    let host = format!("{}.{}.svc", names::primary_service(&layer.identity.name), layer.identity.namespace);
+    let password = inputs.credentials.application;
+    let mut fields = json!({
+        "type": "redis",
+        "provider": "redoubt",
+        "host": host,
+        "port": REDIS_PORT.to_string(),
+        "username": "app",
+        "password": password,
+        "uri": format!("redis://app:{password}@{host}:{REDIS_PORT}/0"),
+    });
+    if layer.sentinels > 0 {
+        let sentinels = inputs.addresses.iter().filter(|(node, _)| node.kind == NodeKind::Sentinel);
+        let seeds: Vec<String> = sentinels.map(|(_, address)| format!("{address}:{SENTINEL_PORT}")).collect();
+        fields["sentinels"] = json!(seeds.join(","));
+        fields["sentinel-username"] = json!("app");
+        fields["sentinel-password"] = json!(password);
+        fields["master-name"] = json!(layer.identity.master_name());
+    }
+    fields
+}

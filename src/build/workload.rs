@@ -1,0 +1,69 @@
+//! One StatefulSet of one replica for each node.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use serde_json::{Value, json};
+
+use super::{BuiltNode, Inputs, component, metadata, node_config, object, pod, revision};
+use crate::api::names;
+use crate::model::desired::DesiredNode;
+use crate::model::{NodeId, NodeKind};
+
+/// A Sentinel's volume holds one small file.
+const SENTINEL_VOLUME: &str = "64Mi";
+
+/// Builds one node.
+pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
+    let layer = &inputs.layer.identity.name;
+    let document = serde_json::to_string(&node_config(inputs, node)).expect("the document has only text keys");
+    let mut template = pod::template(inputs, node);
+    let restart_revision = revision::digest(&template.to_string());
+    template["metadata"]["annotations"][names::ANNOTATION_RESTART_REVISION] = json!(restart_revision);
+    template["metadata"]["annotations"][names::ANNOTATION_NODE_CONFIG] = json!(document);
+    let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
+    let mut whole = json!({
+        "metadata": metadata(inputs, &names::node(layer, node), &labels),
+        "spec": {
+            "replicas": 1,
+            "serviceName": names::node(layer, node),
+            "podManagementPolicy": "Parallel",
+            // Only we replace a pod, after its handover.
+            "updateStrategy": {"type": "OnDelete"},
+            "selector": {"matchLabels": {names::LABEL_LAYER: layer, names::LABEL_NODE: node.to_string()}},
+            "template": template,
+        },
+    });
+    if let Some(claim) = claim(inputs, node) {
+        let when_deleted = if retains(inputs, node) { "Retain" } else { "Delete" };
+        whole["spec"]["volumeClaimTemplates"] = json!([claim]);
+        whole["spec"]["persistentVolumeClaimRetentionPolicy"] =
+            json!({"whenDeleted": when_deleted, "whenScaled": "Retain"});
+    }
+    whole["metadata"]["annotations"] = json!({
+        names::ANNOTATION_RESTART_REVISION: restart_revision,
+        names::ANNOTATION_RESOLVED_DEFAULTS: inputs.resolved_defaults,
+        names::ANNOTATION_INITIALISED: inputs.initialised.to_string(),
+    });
+    let workload_digest = revision::digest(&whole.to_string());
+    whole["metadata"]["annotations"][names::ANNOTATION_DIGEST] = json!(workload_digest);
+    let workload: StatefulSet = object(whole);
+    let config_digest = revision::digest(&document);
+    BuiltNode { workload, document, revisions: DesiredNode { workload_digest, restart_revision, config_digest } }
+}
+
+fn retains(inputs: &Inputs<'_>, node: NodeId) -> bool {
+    node.kind == NodeKind::Data && inputs.layer.volume.as_ref().is_some_and(|volume| volume.retain)
+}
+
+fn claim(inputs: &Inputs<'_>, node: NodeId) -> Option<Value> {
+    let volume = inputs.layer.volume.as_ref();
+    let size = match node.kind {
+        NodeKind::Data => volume?.size.to_string(),
+        NodeKind::Sentinel => SENTINEL_VOLUME.to_owned(),
+    };
+    let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
+    if let Some(class) = volume.and_then(|volume| volume.storage_class.as_ref()) {
+        spec["storageClassName"] = json!(class);
+    }
+    let labels = json!({names::LABEL_LAYER: inputs.layer.identity.name, names::LABEL_NODE: node.to_string()});
+    Some(json!({"metadata": {"name": "data", "labels": labels}, "spec": spec}))
+}

@@ -3,11 +3,17 @@
 //! [`plan`] looks at what is desired and what was observed and answers with the next safe batch of steps, and with a typed
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
+pub mod form;
+pub mod live;
+pub mod roles;
+pub mod roll;
 pub mod step;
 
 use std::collections::BTreeMap;
 
-use crate::model::NodeId;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+use crate::model::{Mode, NodeId};
 pub use step::{Refused, Step, Waiting};
 
 /// The next safe batch.
@@ -32,4 +38,30 @@ pub struct Dials {
     pub initialised: bool,
     /// Nodes whose StatefulSet is applied in this batch.
     pub apply: BTreeMap<NodeId, String>,
+}
+
+/// Plans the next safe batch. Rules in the order of their urgency; a rule that disturbs runs only when nothing else is
+/// left to do, so that at most one node is away by our hand.
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    plan.dials.initialised = observed.initialised;
+    plan.dials.primary = roles::primary(desired, observed);
+    if desired.paused || desired.mode == Mode::Cluster {
+        plan.dials.primary = None;
+        plan.waiting.push(Waiting::Paused);
+        return plan;
+    }
+    form::plan(desired, observed, &mut plan);
+    roles::plan(desired, observed, &mut plan);
+    live::plan(desired, observed, &mut plan);
+    roll::plan(desired, observed, &mut plan);
+    if plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty() {
+        plan.dials.initialised = true;
+    }
+    for step in &plan.steps {
+        if let Step::ApplyWorkload { node, workload_digest, .. } = step {
+            plan.dials.apply.insert(*node, workload_digest.clone());
+        }
+    }
+    plan
 }

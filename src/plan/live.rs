@@ -1,0 +1,53 @@
+//! What a running server can be told: directives, users, function libraries, a Sentinel's times.
+
+use std::collections::BTreeMap;
+
+use super::roles::{data, of_kind, sentinel};
+use super::{Plan, Step};
+use crate::model::NodeKind;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+
+pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for node in of_kind(desired, NodeKind::Data) {
+        let Some(server) = data(observed, node) else { continue };
+        let run_id = &server.run_id;
+        let differs =
+            |(name, value): &(&String, &String)| server.settings.get(*name).is_some_and(|live| live != *value);
+        let changes: BTreeMap<String, String> =
+            desired.settings.iter().filter(differs).map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !changes.is_empty() {
+            plan.steps.push(Step::SetSettings { node, run_id: run_id.clone(), changes });
+        }
+        for user in desired.users.keys().filter(|user| !server.users_in_place.contains(*user)) {
+            plan.steps.push(Step::SetUser { node, run_id: run_id.clone(), user: user.clone() });
+        }
+        for user in &server.users_foreign {
+            plan.steps.push(Step::DeleteUser { node, run_id: run_id.clone(), user: user.clone() });
+        }
+    }
+    if let Some(primary) = plan.dials.primary
+        && let Some(server) = data(observed, primary)
+    {
+        for (library, wanted) in &desired.libraries {
+            if server.libraries.get(library) != Some(&wanted.digest) {
+                let (library, digest) = (library.clone(), wanted.digest.clone());
+                plan.steps.push(Step::LoadLibrary { node: primary, run_id: server.run_id.clone(), library, digest });
+            }
+        }
+    }
+    let wanted = desired.sentinel_settings;
+    for node in of_kind(desired, NodeKind::Sentinel) {
+        let Some(server) = sentinel(observed, node) else { continue };
+        let differs = server.master.as_ref().is_some_and(|master| {
+            (master.quorum, master.detection_milliseconds, master.failover_timeout_milliseconds)
+                != (wanted.quorum, wanted.detection_milliseconds, wanted.failover_timeout_milliseconds)
+        });
+        if differs {
+            plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
+        }
+        for user in desired.sentinel_users.keys().filter(|user| !server.users_in_place.contains(*user)) {
+            plan.steps.push(Step::SetUser { node, run_id: server.run_id.clone(), user: user.clone() });
+        }
+    }
+}

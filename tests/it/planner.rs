@@ -132,7 +132,7 @@ fn carry_out(observed: &mut Observed, step: &Step) {
         Step::ApplyWorkload { node, workload_digest, .. } => {
             let workload = observed.nodes.get_mut(node).unwrap().workload.as_mut().unwrap();
             workload.workload_digest.clone_from(workload_digest);
-            workload.restart_revision = workload_digest.strip_prefix("workload-").unwrap().to_owned();
+            workload_digest.strip_prefix("workload-").unwrap().clone_into(&mut workload.restart_revision);
         }
         Step::RestartPod { node, .. } => {
             let seen = observed.nodes.get_mut(node).unwrap();

@@ -1,28 +1,58 @@
-//! The objects that nodes live in: Services first, because every node's document names all addresses; then StatefulSets.
-//! Nothing here restarts a pod.
+//! What should exist and does not: Services first, for their addresses, then everything at once.
 
 use super::step::ApplyReason;
-use super::view::View;
-use super::{Plan, Step};
+use super::{Plan, Step, Waiting};
+use crate::model::desired::Desired;
+use crate::model::observed::{Observed, ObservedServer};
 
-/// Plans what is missing or was changed by hand.
-pub fn plan(view: &View<'_>, plan: &mut Plan) {
-    let missing: Vec<_> = view.desired.nodes.keys().copied().filter(|node| view.address(*node).is_none()).collect();
-    if !missing.is_empty() {
-        plan.steps.extend(missing.into_iter().map(|node| Step::ApplyService { node }));
-        // A document without all addresses would have to be replaced at once.
+pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let lacks_address =
+        |node: &crate::model::NodeId| observed.nodes.get(node).is_none_or(|seen| seen.address.is_none());
+    let without: Vec<_> = desired.nodes.keys().copied().filter(|node| lacks_address(node)).collect();
+    for node in without {
+        plan.steps.push(Step::ApplyService { node });
+        plan.waiting.push(Waiting::Address { node });
+    }
+    if !plan.waiting.is_empty() {
         return;
     }
-    for (&node, wanted) in &view.desired.nodes {
-        let workload = view.seen(node).and_then(|seen| seen.workload.as_ref());
+    for (node, wanted) in &desired.nodes {
+        let seen = observed.nodes.get(node);
+        let workload = seen.and_then(|seen| seen.workload.as_ref());
         let reason = match workload {
-            None => ApplyReason::Missing,
-            Some(workload) if workload.deleting || workload.workload_digest == wanted.workload_digest => continue,
-            // Another restart revision is applied when it is the node's turn to be rolled.
-            Some(workload) if workload.restart_revision != wanted.restart_revision => continue,
-            Some(_) => ApplyReason::Drift,
+            None => Some(ApplyReason::Missing),
+            Some(workload) if workload.deleting => None,
+            // A new restart revision is the roll's to apply: until the node's turn an eviction brings the old pod back.
+            Some(workload) if workload.restart_revision != wanted.restart_revision => None,
+            Some(workload) => (workload.workload_digest != wanted.workload_digest).then_some(ApplyReason::Drift),
         };
-        plan.dials.apply.insert(node, wanted.workload_digest.clone());
-        plan.steps.push(Step::ApplyWorkload { node, workload_digest: wanted.workload_digest.clone(), reason });
+        if let Some(reason) = reason {
+            let workload_digest = wanted.workload_digest.clone();
+            plan.steps.push(Step::ApplyWorkload { node: *node, workload_digest, reason });
+        }
+        let Some(seen) = seen else { continue };
+        match &seen.pod {
+            None => plan.waiting.push(Waiting::Pod { node: *node, trouble: None }),
+            Some(pod) if pod.trouble.is_some() => {
+                plan.waiting.push(Waiting::Pod { node: *node, trouble: pod.trouble.clone() });
+            }
+            Some(pod) => {
+                if pod.restart_revision == wanted.restart_revision && pod.config_digest != wanted.config_digest {
+                    plan.steps.push(Step::PatchConfig {
+                        node: *node,
+                        pod_uid: pod.uid.clone(),
+                        config_digest: wanted.config_digest.clone(),
+                    });
+                }
+                match seen.server {
+                    ObservedServer::Unknown => plan.waiting.push(Waiting::Server { node: *node }),
+                    ObservedServer::Loading => plan.waiting.push(Waiting::Loading { node: *node }),
+                    ObservedServer::Data(_) | ObservedServer::Sentinel(_) if !pod.ready => {
+                        plan.waiting.push(Waiting::Server { node: *node });
+                    }
+                    ObservedServer::Data(_) | ObservedServer::Sentinel(_) => {}
+                }
+            }
+        }
     }
 }

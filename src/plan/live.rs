@@ -1,104 +1,53 @@
-//! What running servers are told without a restart: settings, users, functions, the Sentinels' times, and the label by which
-//! reads are sent to a replica.
+//! What a running server can be told: directives, users, function libraries, a Sentinel's times.
 
 use std::collections::BTreeMap;
 
-use super::view::View;
-use super::{Plan, Step, has_sentinels};
-use crate::model::desired::DesiredUser;
-use crate::model::{NodeId, NodeKind};
+use super::roles::{data, of_kind, sentinel};
+use super::{Plan, Step};
+use crate::model::NodeKind;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
 
-/// Plans what differs on the servers that answer.
-pub fn plan(view: &View<'_>, plan: &mut Plan) {
-    for (&node, wanted) in &view.desired.nodes {
-        let Some(pod) = view.pod(node).filter(|pod| !pod.deleting) else { continue };
-        // A document is right for pods of its own revision; the others get it with their new pod.
-        if pod.restart_revision == wanted.restart_revision && pod.config_digest != wanted.config_digest {
-            let config_digest = wanted.config_digest.clone();
-            plan.steps.push(Step::PatchConfig { node, pod_uid: pod.uid.clone(), config_digest });
+pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    for node in of_kind(desired, NodeKind::Data) {
+        let Some(server) = data(observed, node) else { continue };
+        let run_id = &server.run_id;
+        let differs =
+            |(name, value): &(&String, &String)| server.settings.get(*name).is_some_and(|live| live != *value);
+        let changes: BTreeMap<String, String> =
+            desired.settings.iter().filter(differs).map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !changes.is_empty() {
+            plan.steps.push(Step::SetSettings { node, run_id: run_id.clone(), changes });
         }
-        match node.kind {
-            NodeKind::Data => data(view, node, plan),
-            NodeKind::Sentinel => sentinel(view, node, plan),
+        for user in desired.users.keys().filter(|user| !server.users_in_place.contains(*user)) {
+            plan.steps.push(Step::SetUser { node, run_id: run_id.clone(), user: user.clone() });
         }
-    }
-    library(view, plan);
-    reads(view, plan);
-}
-
-fn data(view: &View<'_>, node: NodeId, plan: &mut Plan) {
-    let Some(server) = view.data(node) else { return };
-    let Some(wanted) = view.desired.nodes.get(&node) else { return };
-    let differing: BTreeMap<String, String> = view
-        .desired
-        .settings
-        .iter()
-        // What a server does not report at all it does not know.
-        .filter(|(name, value)| server.settings.get(*name).is_some_and(|live| live != *value))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    // A larger maxmemory in a pod of the old, smaller limit would have it killed: settings follow the pod.
-    if !differing.is_empty() && view.is_of_revision(node, wanted) {
-        plan.steps.push(Step::SetSettings { node, run_id: server.run_id.clone(), changes: differing });
-    }
-    users(node, &server.run_id, &view.desired.users, &server.users_in_place, plan);
-    for user in &server.users_foreign {
-        plan.steps.push(Step::DeleteUser { node, run_id: server.run_id.clone(), user: user.clone() });
-    }
-}
-
-fn sentinel(view: &View<'_>, node: NodeId, plan: &mut Plan) {
-    let Some(server) = view.sentinel(node) else { return };
-    users(node, &server.run_id, &view.desired.sentinel_users, &server.users_in_place, plan);
-    let wanted = view.desired.sentinel_settings;
-    let is_wrong = server.master.as_ref().is_some_and(|master| {
-        master.quorum != wanted.quorum
-            || master.detection_milliseconds != wanted.detection_milliseconds
-            || master.failover_timeout_milliseconds != wanted.failover_timeout_milliseconds
-    });
-    if is_wrong {
-        plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
-    }
-}
-
-fn users(
-    node: NodeId,
-    run_id: &str,
-    wanted: &BTreeMap<String, DesiredUser>,
-    in_place: &std::collections::BTreeSet<String>,
-    plan: &mut Plan,
-) {
-    for user in wanted.keys().filter(|user| !in_place.contains(*user)) {
-        plan.steps.push(Step::SetUser { node, run_id: run_id.to_owned(), user: user.clone() });
-    }
-}
-
-/// Functions are a part of the dataset: loaded on the primary, they reach the replicas by themselves.
-fn library(view: &View<'_>, plan: &mut Plan) {
-    let Some((node, server)) = view.primary.and_then(|node| Some((node, view.data(node)?))) else { return };
-    for (name, library) in &view.desired.libraries {
-        if server.libraries.get(name) != Some(&library.digest) {
-            plan.steps.push(Step::LoadLibrary {
-                node,
-                run_id: server.run_id.clone(),
-                library: name.clone(),
-                digest: library.digest.clone(),
-            });
+        for user in &server.users_foreign {
+            plan.steps.push(Step::DeleteUser { node, run_id: run_id.clone(), user: user.clone() });
         }
     }
-}
-
-/// Reads go to replicas that are in sync. While nothing is known of a node its label stays: a mistake of ours must not take
-/// a serving replica away.
-fn reads(view: &View<'_>, plan: &mut Plan) {
-    if !has_sentinels(view.desired.mode) || view.primary.is_none() {
-        return;
+    if let Some(primary) = plan.dials.primary
+        && let Some(server) = data(observed, primary)
+    {
+        for (library, wanted) in &desired.libraries {
+            if server.libraries.get(library) != Some(&wanted.digest) {
+                let (library, digest) = (library.clone(), wanted.digest.clone());
+                plan.steps.push(Step::LoadLibrary { node: primary, run_id: server.run_id.clone(), library, digest });
+            }
+        }
     }
-    for node in view.nodes(NodeKind::Data) {
-        let (Some(pod), Some(_)) = (view.pod(node), view.data(node)) else { continue };
-        let reads = view.primary != Some(node) && view.is_in_sync(node);
-        if pod.reads != reads && !pod.deleting {
-            plan.steps.push(Step::LabelReads { node, pod_uid: pod.uid.clone(), reads });
+    let wanted = desired.sentinel_settings;
+    for node in of_kind(desired, NodeKind::Sentinel) {
+        let Some(server) = sentinel(observed, node) else { continue };
+        let differs = server.master.as_ref().is_some_and(|master| {
+            (master.quorum, master.detection_milliseconds, master.failover_timeout_milliseconds)
+                != (wanted.quorum, wanted.detection_milliseconds, wanted.failover_timeout_milliseconds)
+        });
+        if differs {
+            plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
+        }
+        for user in desired.sentinel_users.keys().filter(|user| !server.users_in_place.contains(*user)) {
+            plan.steps.push(Step::SetUser { node, run_id: server.run_id.clone(), user: user.clone() });
         }
     }
 }

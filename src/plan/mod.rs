@@ -3,12 +3,12 @@
 //! [`plan`] looks at what is desired and what was observed and answers with the next safe batch of steps, and with a typed
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
-mod form;
-mod live;
+pub mod form;
+pub mod live;
 mod removal;
-mod roll;
+pub mod roles;
+pub mod roll;
 pub mod step;
-pub mod view;
 
 use std::collections::BTreeMap;
 
@@ -41,33 +41,29 @@ pub struct Dials {
     pub apply: BTreeMap<NodeId, String>,
 }
 
-/// Looks and decides.
-///
-/// The rules in order of what they serve: the objects that nodes live in, then what running servers are told, then what
-/// restarts or removes a node. Only the last kind disrupts: it runs alone, one node at a time, and only while nothing else
-/// is in doubt.
+/// Plans the next safe batch. Rules in the order of their urgency; a rule that disturbs runs only when nothing else is
+/// left to do, so that at most one node is away by our hand.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let view = view::View::of(desired, observed);
     let mut plan = Plan::default();
-    if desired.paused {
+    plan.dials.initialised = observed.initialised;
+    plan.dials.primary = roles::primary(desired, observed);
+    if desired.paused || desired.mode == Mode::Cluster {
+        plan.dials.primary = None;
         plan.waiting.push(Waiting::Paused);
         return plan;
     }
-    plan.dials.primary = view.primary;
-    view.waiting(&mut plan.waiting);
-    form::plan(&view, &mut plan);
-    live::plan(&view, &mut plan);
-    roll::plan(&view, &mut plan);
-    removal::plan(&view, &mut plan);
-    plan.dials.initialised = observed.initialised || (plan.waiting.is_empty() && plan.steps.is_empty());
-    plan.waiting.sort();
-    plan.waiting.dedup();
-    plan.refused.sort();
-    plan.refused.dedup();
+    form::plan(desired, observed, &mut plan);
+    roles::plan(desired, observed, &mut plan);
+    live::plan(desired, observed, &mut plan);
+    roll::plan(desired, observed, &mut plan);
+    removal::plan(desired, observed, &mut plan);
+    if plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty() {
+        plan.dials.initialised = true;
+    }
+    for step in &plan.steps {
+        if let Step::ApplyWorkload { node, workload_digest, .. } = step {
+            plan.dials.apply.insert(*node, workload_digest.clone());
+        }
+    }
     plan
-}
-
-/// Whether a layer has Sentinels.
-const fn has_sentinels(mode: Mode) -> bool {
-    matches!(mode, Mode::Sentinel)
 }

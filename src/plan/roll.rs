@@ -1,116 +1,125 @@
-//! New revisions, node by node: Sentinels, then replicas, the primary last and only after it was moved away.
-//!
-//! The one rule that restarts pods. It does so to one node at a time, while every other node is seen to do its part. A pod
-//! that never came up is replaced whatever else is down: it serves nobody.
+//! Replacing pods of an older revision: one node at a time, the primary last and only after it was moved.
 
+use super::roles::{data, is_in_sync, of_kind, sentinel};
 use super::step::{ApplyReason, RestartReason};
-use super::view::View;
-use super::{Plan, Refused, Step, Waiting, has_sentinels};
-use crate::model::desired::DesiredNode;
-use crate::model::observed::{ObservedPod, ObservedServer};
-use crate::model::{NodeId, NodeKind};
+use super::{Plan, Refused, Step, Waiting};
+use crate::model::desired::Desired;
+use crate::model::observed::{Observed, ObservedServer, ObservedWorkload};
+use crate::model::{Mode, NodeId, NodeKind};
 
-/// Plans the next restart, if one is due and safe.
-pub fn plan(view: &View<'_>, plan: &mut Plan) {
-    let stale: Vec<NodeId> = order(view).into_iter().filter(|node| is_stale(view, *node)).collect();
-    if stale.is_empty() {
+/// Flags of a Sentinel's primary under which nobody is disturbed.
+const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
+
+pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let outdated: Vec<NodeId> =
+        desired.nodes.keys().copied().filter(|node| is_outdated(desired, observed, *node)).collect();
+    if outdated.is_empty() {
         return;
     }
-    let broken: Vec<NodeId> = stale.iter().copied().filter(|node| is_broken(view, *node)).collect();
-    // Nothing was ever served by a layer that was never Ready: all of it may be replaced at once.
-    let at_once = if view.observed.initialised { 1 } else { broken.len() };
-    if !broken.is_empty() {
-        for node in broken.into_iter().take(at_once) {
-            restart(view, node, RestartReason::BrokenRevision, plan);
-        }
+    // A pod that never came up disturbs nobody when it goes: so a reverted revision recovers alone.
+    let broken: Vec<NodeId> = outdated.iter().copied().filter(|node| never_came_up(observed, *node)).collect();
+    if let Some(node) = broken.first() {
+        replace(desired, observed, *node, RestartReason::BrokenRevision, plan);
         return;
     }
-    if view.desired.disruption_needs_approval {
+    if desired.disruption_needs_approval {
         plan.waiting.push(Waiting::Approval);
         return;
     }
-    let Some(&next) = stale.first() else { return };
-    if view.failover_is_under_way() {
+    let Some(node) = next(desired, plan, &outdated) else { return };
+    if let Some(refusal) = veto(desired, observed, plan, node) {
+        plan.refused.push(refusal);
         return;
     }
-    if let Some(down) = view.desired.nodes.keys().copied().find(|node| *node != next && !view.is_whole(*node)) {
-        let is_unknown = matches!(view.seen(down).map(|seen| &seen.server), None | Some(ObservedServer::Unknown));
-        plan.refused.push(if is_unknown {
-            Refused::Unknown { node: next, about: down }
-        } else {
-            Refused::AnotherNodeIsDown { node: next, down }
-        });
-        return;
-    }
-    if view.primary == Some(next) && has_sentinels(view.desired.mode) {
-        move_primary(view, next, RestartReason::PrimaryMovesFirst, plan);
+    if plan.dials.primary == Some(node) && desired.mode == Mode::Sentinel {
+        move_primary(desired, observed, node, plan);
     } else {
-        restart(view, next, RestartReason::Revision, plan);
+        replace(desired, observed, node, RestartReason::Revision, plan);
     }
 }
 
-/// Sentinels, then data nodes from the highest ordinal down, the primary last.
-fn order(view: &View<'_>) -> Vec<NodeId> {
-    let mut data: Vec<NodeId> = view.nodes(NodeKind::Data).filter(|node| view.primary != Some(*node)).collect();
-    data.reverse();
-    view.nodes(NodeKind::Sentinel).chain(data).chain(view.primary).collect()
+fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+    let wanted = desired.nodes.get(&node).map(|wanted| wanted.restart_revision.as_str());
+    let seen = observed.nodes.get(&node);
+    let pod = seen.and_then(|seen| seen.pod.as_ref()).filter(|pod| !pod.deleting);
+    let workload = seen.and_then(|seen| seen.workload.as_ref());
+    pod.is_some_and(|pod| Some(pod.restart_revision.as_str()) != wanted)
+        || workload.is_some_and(|workload| Some(workload.restart_revision.as_str()) != wanted)
 }
 
-/// Whether the node's StatefulSet or pod is not of the desired restart revision.
-fn is_stale(view: &View<'_>, node: NodeId) -> bool {
-    let Some(wanted) = view.desired.nodes.get(&node) else { return false };
-    let Some(workload) = view.seen(node).and_then(|seen| seen.workload.as_ref()) else { return false };
-    if workload.deleting {
-        return false;
+fn never_came_up(observed: &Observed, node: NodeId) -> bool {
+    observed.nodes.get(&node).is_some_and(|seen| {
+        seen.server == ObservedServer::Unknown
+            && seen.pod.as_ref().is_some_and(|pod| !pod.ready && pod.trouble.is_some())
+    })
+}
+
+/// Replicas by ordinal, then Sentinels, the primary last.
+fn next(desired: &Desired, plan: &Plan, outdated: &[NodeId]) -> Option<NodeId> {
+    let is_primary = |node: &NodeId| plan.dials.primary == Some(*node);
+    let first = outdated.iter().copied().find(|node| !is_primary(node));
+    first.or_else(|| outdated.iter().copied().find(|node| is_primary(node) && desired.nodes.contains_key(node)))
+}
+
+/// Why this node may not be away now; unknown counts as dangerous.
+fn veto(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Option<Refused> {
+    let others = desired.nodes.keys().copied().filter(|other| *other != node);
+    for other in others {
+        let seen = observed.nodes.get(&other);
+        let is_up = seen.and_then(|seen| seen.pod.as_ref()).is_some_and(|pod| pod.ready && !pod.deleting);
+        if !is_up {
+            return Some(Refused::AnotherNodeIsDown { node, down: other });
+        }
     }
-    let pod_is_stale =
-        view.pod(node).is_some_and(|pod| !pod.deleting && pod.restart_revision != wanted.restart_revision);
-    workload.restart_revision != wanted.restart_revision || pod_is_stale
-}
-
-/// Whether the node's pod serves nobody and cannot by itself.
-fn is_broken(view: &View<'_>, node: NodeId) -> bool {
-    let is_silent = matches!(view.seen(node).map(|seen| &seen.server), None | Some(ObservedServer::Unknown));
-    is_silent && view.pod(node).is_some_and(|pod| !pod.ready && pod.trouble.is_some())
-}
-
-fn restart(view: &View<'_>, node: NodeId, reason: RestartReason, plan: &mut Plan) {
-    let Some(wanted) = view.desired.nodes.get(&node) else { return };
-    apply(view, node, wanted, plan);
-    if let Some(ObservedPod { uid, .. }) = view.pod(node).filter(|_| !view.is_of_revision(node, wanted)) {
-        plan.steps.push(Step::RestartPod { node, pod_uid: uid.clone(), reason });
+    if desired.mode == Mode::Standalone {
+        return None;
     }
-}
-
-fn apply(view: &View<'_>, node: NodeId, wanted: &DesiredNode, plan: &mut Plan) {
-    let workload = view.seen(node).and_then(|seen| seen.workload.as_ref());
-    if workload.is_some_and(|workload| workload.workload_digest != wanted.workload_digest) {
-        let workload_digest = wanted.workload_digest.clone();
-        plan.dials.apply.insert(node, workload_digest.clone());
-        plan.steps.push(Step::ApplyWorkload { node, workload_digest, reason: ApplyReason::Roll });
+    let Some(primary) = plan.dials.primary else { return Some(Refused::Unknown { node, about: node }) };
+    for other in of_kind(desired, NodeKind::Data).filter(|other| *other != node && *other != primary) {
+        if !is_in_sync(observed, other, primary) {
+            return Some(Refused::NoInSyncReplica { node: primary });
+        }
     }
+    for other in of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node) {
+        let calm = sentinel(observed, other).is_some_and(|server| {
+            let master = server.master.as_ref();
+            !server.tilt && master.is_some_and(|master| TROUBLE.iter().all(|flag| !master.flags.contains(*flag)))
+        });
+        if !calm {
+            return Some(Refused::Unknown { node, about: other });
+        }
+    }
+    None
 }
 
-/// Moves the primary to a replica that is in sync, one of the desired revision first.
-pub fn move_primary(view: &View<'_>, from: NodeId, reason: RestartReason, plan: &mut Plan) {
-    let mut candidates: Vec<NodeId> =
-        view.nodes(NodeKind::Data).filter(|node| *node != from && view.is_in_sync(*node)).collect();
-    candidates.sort_by_key(|node| {
-        (view.desired.nodes.get(node).is_none_or(|wanted| !view.is_of_revision(*node, wanted)), *node)
+fn move_primary(desired: &Desired, observed: &Observed, primary: NodeId, plan: &mut Plan) {
+    let candidates: Vec<NodeId> = of_kind(desired, NodeKind::Data)
+        .filter(|node| *node != primary && is_in_sync(observed, *node, primary))
+        .collect();
+    let (Some(server), false) = (data(observed, primary), candidates.is_empty()) else {
+        plan.refused.push(Refused::NoInSyncReplica { node: primary });
+        return;
+    };
+    let masters = of_kind(desired, NodeKind::Sentinel).filter_map(|node| sentinel(observed, node)?.master.as_ref());
+    plan.steps.push(Step::Switchover {
+        from: primary,
+        from_run_id: server.run_id.clone(),
+        config_epoch: masters.map(|master| master.config_epoch).max().unwrap_or_default(),
+        candidates,
+        reason: RestartReason::PrimaryMovesFirst,
     });
-    let epoch = view
-        .nodes(NodeKind::Sentinel)
-        .filter_map(|node| view.sentinel(node)?.master.as_ref())
-        .map(|master| master.config_epoch)
-        .max();
-    match (candidates.is_empty(), view.data(from), epoch) {
-        (false, Some(server), Some(config_epoch)) => plan.steps.push(Step::Switchover {
-            from,
-            from_run_id: server.run_id.clone(),
-            config_epoch,
-            candidates,
-            reason,
-        }),
-        _ => plan.refused.push(Refused::NoInSyncReplica { node: from }),
+}
+
+/// Applies the node's template, then deletes its pod: in this order, so that what comes back is what is wanted.
+fn replace(desired: &Desired, observed: &Observed, node: NodeId, reason: RestartReason, plan: &mut Plan) {
+    let (Some(wanted), Some(seen)) = (desired.nodes.get(&node), observed.nodes.get(&node)) else { return };
+    let is_applied = |workload: &ObservedWorkload| workload.restart_revision == wanted.restart_revision;
+    if !seen.workload.as_ref().is_some_and(is_applied) {
+        let workload_digest = wanted.workload_digest.clone();
+        plan.steps.push(Step::ApplyWorkload { node, workload_digest, reason: ApplyReason::Roll });
+        return;
+    }
+    if let Some(pod) = seen.pod.as_ref().filter(|pod| pod.restart_revision != wanted.restart_revision) {
+        plan.steps.push(Step::RestartPod { node, pod_uid: pod.uid.clone(), reason });
     }
 }

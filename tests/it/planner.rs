@@ -1,0 +1,278 @@
+//! The planner on hand-made observations: what it does next, and that it says why it does nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redoubt::model::desired::{Desired, DesiredNode, SentinelSettings};
+use redoubt::model::observed::{
+    DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
+    SentinelServer,
+};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, ReplicationId};
+use redoubt::plan::{Refused, Step, Waiting, plan};
+
+fn nodes() -> Vec<NodeId> {
+    (0..3).map(NodeId::data).chain((0..3).map(NodeId::sentinel)).collect()
+}
+
+fn address(node: NodeId) -> Address {
+    Address(format!("10.0.{}.{}", u8::from(node.kind == NodeKind::Sentinel), node.ordinal))
+}
+
+fn desired(revision: &str) -> Desired {
+    let node = DesiredNode {
+        workload_digest: format!("workload-{revision}"),
+        restart_revision: revision.to_owned(),
+        config_digest: "config".to_owned(),
+    };
+    Desired {
+        layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
+        generation: 1,
+        mode: Mode::Sentinel,
+        paused: false,
+        disruption_needs_approval: false,
+        nodes: nodes().into_iter().map(|id| (id, node.clone())).collect(),
+        settings: BTreeMap::from([("maxmemory".to_owned(), "100".to_owned())]),
+        users: BTreeMap::new(),
+        sentinel_users: BTreeMap::new(),
+        libraries: BTreeMap::new(),
+        sentinel_settings: SentinelSettings {
+            quorum: 2,
+            detection_milliseconds: 5_000,
+            failover_timeout_milliseconds: 15_000,
+        },
+        master_name: "web-uid".to_owned(),
+        stale_objects: BTreeSet::new(),
+    }
+}
+
+fn data_server(node: NodeId, primary: NodeId) -> DataServer {
+    let replication = if node == primary {
+        let others = nodes().into_iter().filter(|other| other.kind == NodeKind::Data && *other != primary);
+        Replication::Primary { replicas: others.map(|other| (address(other), Offset(9))).collect() }
+    } else {
+        Replication::Replica { primary: address(primary), link_up: true, syncing: false, priority: 100 }
+    };
+    DataServer {
+        run_id: format!("run-{node}"),
+        replication,
+        replication_id: ReplicationId("history".into()),
+        offset: Offset(9),
+        settings: BTreeMap::from([("maxmemory".to_owned(), "100".to_owned())]),
+        users_in_place: BTreeSet::new(),
+        users_foreign: BTreeSet::new(),
+        libraries: BTreeMap::new(),
+        used_memory: 1,
+        maxmemory: 100,
+        keys: 0,
+        expiring_keys: 0,
+        persistence_trouble: None,
+        version: "redis 7.0.15".to_owned(),
+    }
+}
+
+fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
+    let others =
+        |kind, besides| nodes().into_iter().filter(move |other: &NodeId| other.kind == kind && *other != besides);
+    SentinelServer {
+        run_id: format!("run-{node}"),
+        my_id: format!("id-{node}"),
+        master: Some(SentinelMaster {
+            address: address(primary),
+            config_epoch: 3,
+            flags: BTreeSet::from(["master".to_owned()]),
+            quorum: 2,
+            detection_milliseconds: 5_000,
+            failover_timeout_milliseconds: 15_000,
+            other_sentinels: others(NodeKind::Sentinel, node).map(|id| (format!("id-{id}"), address(id))).collect(),
+            replicas: others(NodeKind::Data, primary).map(|id| (address(id), BTreeSet::new())).collect(),
+        }),
+        foreign_masters: BTreeSet::new(),
+        users_in_place: BTreeSet::new(),
+        tilt: false,
+    }
+}
+
+/// A layer that is as `desired("old")` wants it.
+fn converged(primary: NodeId) -> Observed {
+    let node = |id: NodeId| ObservedNode {
+        address: Some(address(id)),
+        workload: Some(ObservedWorkload {
+            uid: format!("workload-{id}"),
+            workload_digest: "workload-old".to_owned(),
+            restart_revision: "old".to_owned(),
+            deleting: false,
+        }),
+        pod: Some(ObservedPod {
+            uid: format!("pod-{id}"),
+            restart_revision: "old".to_owned(),
+            config_digest: "config".to_owned(),
+            deleting: false,
+            ready: true,
+            trouble: None,
+            kubernetes_node: None,
+            zone: None,
+            reads: id.kind == NodeKind::Data && id != primary,
+        }),
+        server: match id.kind {
+            NodeKind::Data => ObservedServer::Data(Box::new(data_server(id, primary))),
+            NodeKind::Sentinel => ObservedServer::Sentinel(Box::new(sentinel_server(id, primary))),
+        },
+    };
+    Observed {
+        at: 1,
+        nodes: nodes().into_iter().map(|id| (id, node(id))).collect(),
+        primary_service: Some(primary),
+        initialised: true,
+    }
+}
+
+/// Carries out what changes pods and roles, as the world would.
+fn carry_out(observed: &mut Observed, step: &Step) {
+    match step {
+        Step::ApplyWorkload { node, workload_digest, .. } => {
+            let workload = observed.nodes.get_mut(node).unwrap().workload.as_mut().unwrap();
+            workload.workload_digest.clone_from(workload_digest);
+            workload_digest.strip_prefix("workload-").unwrap().clone_into(&mut workload.restart_revision);
+        }
+        Step::RestartPod { node, .. } => {
+            let seen = observed.nodes.get_mut(node).unwrap();
+            let revision = seen.workload.as_ref().unwrap().restart_revision.clone();
+            let pod = seen.pod.as_mut().unwrap();
+            (pod.restart_revision, pod.trouble, pod.ready) = (revision, None, true);
+        }
+        Step::Switchover { candidates, .. } => {
+            let moved = converged(candidates[0]);
+            for (id, seen) in &mut observed.nodes {
+                seen.server = moved.nodes[id].server.clone();
+                seen.pod.as_mut().unwrap().reads = moved.nodes[id].pod.as_ref().unwrap().reads;
+            }
+        }
+        step => panic!("unexpected: {step:?}"),
+    }
+}
+
+#[test]
+fn a_new_layer_takes_two_batches() {
+    let desired = desired("old");
+    let mut observed = Observed::default();
+    let first = plan(&desired, &observed);
+    assert!(first.steps.iter().all(|step| matches!(step, Step::ApplyService { .. })), "{first:?}");
+    assert_eq!(first.steps.len(), 6);
+    for id in nodes() {
+        observed.nodes.insert(id, ObservedNode { address: Some(address(id)), ..ObservedNode::default() });
+    }
+    let second = plan(&desired, &observed);
+    assert!(second.steps.iter().all(|step| matches!(step, Step::ApplyWorkload { .. })), "{second:?}");
+    assert_eq!(second.steps.len(), 6);
+    assert!(!second.dials.initialised);
+}
+
+#[test]
+fn a_converged_layer_is_left_alone() {
+    let plan = plan(&desired("old"), &converged(NodeId::data(1)));
+    assert_eq!((plan.steps, plan.waiting, plan.refused), (vec![], vec![], vec![]));
+    assert!(plan.dials.initialised);
+    assert_eq!(plan.dials.primary, Some(NodeId::data(1)));
+}
+
+#[test]
+fn a_roll_takes_one_node_at_a_time_and_the_primary_last_after_it_was_moved() {
+    let desired = desired("new");
+    let mut observed = converged(NodeId::data(0));
+    let mut restarted = Vec::new();
+    let mut moved = 0;
+    for _ in 0..40 {
+        let next = plan(&desired, &observed);
+        let Some(step) = next.steps.first() else { break };
+        assert_eq!(next.steps.len(), 1, "{next:?}");
+        if let Step::RestartPod { node, .. } = step {
+            assert_ne!(next.dials.primary, Some(*node), "the primary is restarted");
+            restarted.push(*node);
+        }
+        moved += usize::from(matches!(step, Step::Switchover { .. }));
+        carry_out(&mut observed, step);
+    }
+    assert_eq!((restarted.len(), moved), (6, 1));
+    assert_eq!(restarted.last(), Some(&NodeId::data(0)));
+    assert!(plan(&desired, &observed).steps.is_empty());
+}
+
+#[test]
+fn a_roll_stops_at_a_node_that_does_not_come_up_and_a_reverted_one_recovers() {
+    let mut observed = converged(NodeId::data(0));
+    let broken = NodeId::data(1);
+    {
+        let seen = observed.nodes.get_mut(&broken).unwrap();
+        seen.workload.as_mut().unwrap().restart_revision = "bad".to_owned();
+        let pod = seen.pod.as_mut().unwrap();
+        (pod.ready, pod.trouble) = (false, Some("ImagePullBackOff".to_owned()));
+        pod.restart_revision = "bad".to_owned();
+        seen.server = ObservedServer::Unknown;
+    }
+    let stuck = plan(&desired("bad"), &observed);
+    let is_disruption = |step: &Step| matches!(step, Step::RestartPod { .. } | Step::Switchover { .. });
+    assert!(!stuck.steps.iter().any(is_disruption), "{stuck:?}");
+    assert!(stuck.refused.iter().any(|refused| matches!(refused, Refused::AnotherNodeIsDown { .. })), "{stuck:?}");
+    // Reverted: the template first, then the pod that never came up, and nobody else.
+    let reverted = desired("old");
+    let mut disturbed = Vec::new();
+    for _ in 0..2 {
+        let next = plan(&reverted, &observed);
+        for step in &next.steps {
+            if let Step::RestartPod { node, .. } = step {
+                disturbed.push(*node);
+            }
+            carry_out(&mut observed, step);
+        }
+    }
+    assert_eq!(disturbed, [broken]);
+}
+
+#[test]
+fn a_primary_without_an_in_sync_replica_is_neither_stopped_nor_moved() {
+    let mut observed = converged(NodeId::data(0));
+    for ordinal in 1..3 {
+        let seen = observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap();
+        seen.workload.as_mut().unwrap().restart_revision = "new".to_owned();
+        seen.workload.as_mut().unwrap().workload_digest = "workload-new".to_owned();
+        seen.pod.as_mut().unwrap().restart_revision = "new".to_owned();
+        if let ObservedServer::Data(server) = &mut seen.server {
+            server.replication = Replication::Replica {
+                primary: address(NodeId::data(0)),
+                link_up: false,
+                syncing: false,
+                priority: 100,
+            };
+        }
+    }
+    let plan = plan(&desired("new"), &observed);
+    assert!(
+        !plan.steps.iter().any(|step| matches!(step, Step::Switchover { .. } | Step::RestartPod { .. })),
+        "{plan:?}"
+    );
+    assert!(plan.waiting.contains(&Waiting::Sync { node: NodeId::data(1) }));
+}
+
+/// Unknown is dangerous: whatever single fact is taken away, no pod is restarted and no primary moved that was not before.
+#[test]
+fn taking_a_fact_away_adds_no_disruption() {
+    let desired = desired("new");
+    let is_disruption = |step: &&Step| matches!(step, Step::RestartPod { .. } | Step::Switchover { .. });
+    let disruptions = |observed: &Observed| plan(&desired, observed).steps.iter().filter(is_disruption).count();
+    let whole = converged(NodeId::data(0));
+    let before = disruptions(&whole);
+    for id in nodes() {
+        let mut unknown = whole.clone();
+        unknown.nodes.get_mut(&id).unwrap().server = ObservedServer::Unknown;
+        assert!(disruptions(&unknown) <= before);
+        let found = plan(&desired, &unknown);
+        assert!(!found.steps.is_empty() || !found.waiting.is_empty() || !found.refused.is_empty(), "{id}");
+    }
+}
+
+#[test]
+fn a_paused_layer_is_only_looked_at() {
+    let paused = Desired { paused: true, ..desired("new") };
+    let plan = plan(&paused, &Observed::default());
+    assert_eq!((plan.steps, plan.waiting), (vec![], vec![Waiting::Paused]));
+}

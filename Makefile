@@ -4,13 +4,15 @@ SHELL := bash
 # Build outputs stay outside the checkout, so that a fresh clone starts warm.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/target
 cluster := tests/cluster/cluster
+target := x86_64-unknown-linux-gnu
+binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it cluster-test cluster-up cluster-down tools
+.PHONY: help test lint it cluster-test image e2e cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
 
-test: tools lint it cluster-test ## everything that a change must pass
+test: tools lint it cluster-test e2e ## everything that a change must pass
 
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
@@ -21,6 +23,15 @@ it: tools ## tests that need no Kubernetes; real engines on loopback
 
 cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test
+
+image: ## load the image of this tree's binary into the running development cluster
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --bin redoubt \
+	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
+	$(cluster) image localhost/redoubt:dev $(binary)
+
+e2e: ## claims about a real Kubernetes; starts the development cluster and ends it
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
 
 cluster-up: ## start the development cluster, with the engines' images
 	$(cluster) images

@@ -1,1 +1,26 @@
-//! Claims about a real Kubernetes.
+//! Claims about a real Kubernetes: what its API server refuses, and that pods which `build` describes form a layer and come
+//! back by themselves, with nobody's help.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, clippy::missing_panics_doc)]
+
+mod admission;
+#[path = "../support/bad_layers.rs"]
+mod bad_layers;
+mod pods;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Client, ResourceExt as _};
+
+/// A client of the cluster that KUBECONFIG names, with our definitions in place.
+pub async fn client() -> Client {
+    let client = Client::try_default().await.expect("a cluster: make cluster-up, and KUBECONFIG set");
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in redoubt::api::custom_resource_definitions() {
+        let name = definition.name_any();
+        let parameters = PatchParams::apply("redoubt-e2e").force();
+        definitions.patch(&name, &parameters, &Patch::Apply(&definition)).await.unwrap();
+        await_condition(definitions.clone(), &name, conditions::is_crd_established()).await.unwrap();
+    }
+    client
+}

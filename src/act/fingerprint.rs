@@ -83,8 +83,7 @@ fn fingerprint(object: &impl Serialize) -> String {
             }
         }
     }
-    let digest = Sha256::digest(value.to_string());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    super::secrets::hexadecimal(&Sha256::digest(value.to_string()))
 }
 
 #[cfg(test)]

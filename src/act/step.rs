@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::kube::{Applied, Writer, key_of};
+use super::kube::{Applied, Writer};
 use super::{Ending, Error, redis};
 use crate::api::names;
 use crate::dataplane::Library;
@@ -112,7 +112,7 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
         }
         Step::ApplyWorkload { node, .. } => {
             let Some(workload) = means.workloads.get(node) else { return Ok(not_built(*node)) };
-            applied(writer.apply(workload, means.live_workloads.get(node).map(Arc::as_ref)).await?)
+            Ok(applied(&writer.apply(workload, means.live_workloads.get(node).map(Arc::as_ref)).await?))
         }
         Step::RestartPod { node, pod_uid, .. } => {
             let pod = names::pod(&means.layer.name, *node);
@@ -194,9 +194,9 @@ async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service
             if let Some(spec) = &mut service.spec {
                 spec.cluster_ip = None;
             }
-            applied(writer.apply(&service, None).await?)
+            Ok(applied(&writer.apply(&service, None).await?))
         }
-        result => applied(result?),
+        result => Ok(applied(&result?)),
     }
 }
 
@@ -215,13 +215,9 @@ fn not_built(node: NodeId) -> Ending {
     Ending::Dropped(format!("nothing was built for {node}"))
 }
 
-fn applied<K: super::kube::Object>(applied: Applied<K>) -> Result<Ending, Error> {
-    Ok(match applied {
-        Applied::Unchanged => Ending::Done,
-        Applied::Written(object) => {
-            tracing::debug!(object = %key_of(object.as_ref()), "as wanted");
-            Ending::Done
-        }
+fn applied<K>(applied: &Applied<K>) -> Ending {
+    match applied {
+        Applied::Unchanged | Applied::Written(_) => Ending::Done,
         Applied::Deleting => Ending::Dropped("its predecessor is still being deleted".to_owned()),
-    })
+    }
 }

@@ -140,7 +140,7 @@ async fn say_when_ready(client: Client, metrics: Metrics) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     metrics.ready();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The work of the leader: looks after all layers until told to stop.
@@ -306,6 +306,7 @@ async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
 }
 
 /// How long a layer is left alone after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
 fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<Context>) -> Action {
     let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
     let (layer, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());

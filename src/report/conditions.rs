@@ -184,8 +184,6 @@ fn waiting(waiting: &Waiting) -> String {
             "a restart waits for the annotation redoubt.dev/approved-generation to name this generation".to_owned()
         }
         Waiting::Paused => "spec.paused is set".to_owned(),
-        #[expect(unreachable_patterns, reason = "the planner may learn to wait for more")]
-        other => format!("{other:?}"),
     }
 }
 
@@ -205,8 +203,6 @@ fn refused(refused: &Refused) -> String {
         }
         Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
         Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
-        #[expect(unreachable_patterns, reason = "the planner may learn to refuse more")]
-        other => format!("{other:?}"),
     }
 }
 

@@ -29,7 +29,7 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
         let is_news = match before {
             Some(before) => before.status != condition.status,
             None => {
-                matches!((condition.type_.as_str(), holds), ("Ready", true) | ("Accepted", false) | ("Degraded", true))
+                matches!((condition.type_.as_str(), holds), ("Ready" | "Degraded", true) | ("Accepted", false))
             }
         };
         if is_news {

@@ -1,14 +1,15 @@
-//! The command line.
+//! The command line: what a person or a pod may ask this binary to do. Parses and starts; the work is elsewhere.
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "this is where the program speaks to a person")]
 
 use std::error::Error as StdError;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::{agent, api};
+use crate::telemetry::Chain;
+use crate::{agent, api, controller};
 
 /// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
@@ -20,6 +21,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator: keep every DataLayer as it is declared.
+    Operator(OperatorArguments),
     /// Run beside an engine, as process 1 of its pod.
     Agent {
         /// The node's volume.
@@ -47,9 +50,39 @@ enum Command {
     },
 }
 
+/// Arguments of `redoubt operator`.
+#[derive(Clone, Debug, Args)]
+pub struct OperatorArguments {
+    /// Kubeconfig file; without it, the pod's service account or the usual places.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the operator itself: its Lease and its root key are there.
+    #[arg(long, env = "REDOUBT_NAMESPACE", default_value = "redoubt-system")]
+    pub namespace: String,
+    /// Watch this namespace only; without it, all.
+    #[arg(long, env = "REDOUBT_WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// Engine image of layers that name none. Recorded for each layer at its creation: a change affects new layers only.
+    #[arg(long, env = "REDOUBT_DEFAULT_ENGINE_IMAGE", default_value = "docker.io/valkey/valkey:8.1")]
+    pub default_engine_image: String,
+    /// Image that the pods copy their agent from: this operator's own. Recorded like the engine image.
+    #[arg(long, env = "REDOUBT_AGENT_IMAGE")]
+    pub agent_image: String,
+    /// Name of this replica in the Lease; without it, the host name.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Layers that are looked after at the same time.
+    #[arg(long, default_value_t = 4)]
+    pub concurrency: u16,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    #[arg(long, env = "REDOUBT_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+}
+
 /// Runs the command. Errors are printed with their whole chain of causes.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let result: Result<(), Box<dyn StdError>> = match arguments.command {
+        Command::Operator(arguments) => controller::operate(arguments).await.map_err(Into::into),
         Command::Agent { data, config, secrets, run, bind } => {
             agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }
@@ -59,7 +92,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = chain(error.as_ref());
+            let text = Chain(error.as_ref()).to_string();
             eprintln!("redoubt: {text}");
             // Kubernetes shows this in the pod's status; outside of a pod there is no such file.
             let _ = std::fs::write("/dev/termination-log", text);
@@ -73,15 +106,4 @@ fn print_definitions() -> Result<(), serde_saphyr::ser::Error> {
         print!("---\n{}", serde_saphyr::to_string(&definition)?);
     }
     Ok(())
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,1 +1,341 @@
-//! (to be written)
+//! Leadership among the operator's replicas, by a `coordination.k8s.io/v1` Lease.
+//!
+//! Knows the Lease and nothing of layers. A Lease is coordination, not a lock: what protects a layer from a late step of
+//! the loser is that step's own precondition. What this module promises is that the loser has stopped before another may
+//! begin: it gives up after [`Timing::renew_deadline`], which is shorter than [`Timing::duration`] by more than
+//! [`Timing::stop_grace`].
+//!
+//! Every write is a replace with the `resourceVersion` that was read, so two candidates can never both win. Expiry is
+//! measured by this process's own clock from the moment at which it saw the Lease change (clocks of nodes differ), as
+//! client-go does.
+
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::telemetry::Chain;
+
+/// What can go wrong with the Lease.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server did not do it.
+    #[error("cannot {verb} lease {name}")]
+    Api {
+        /// `read`, `create` or `replace`.
+        verb: &'static str,
+        /// Name of the Lease.
+        name: String,
+        /// Its answer.
+        source: Box<kube::Error>,
+    },
+    /// It did not answer in time.
+    #[error("no answer in time to: {verb} lease {name}")]
+    Timeout {
+        /// `read`, `create` or `replace`.
+        verb: &'static str,
+        /// Name of the Lease.
+        name: String,
+    },
+}
+
+/// The times of leadership (client-go's defaults, which every cluster administrator knows).
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long a Lease that nobody renews is respected.
+    pub duration: Duration,
+    /// How long the leader goes on without a successful renewal.
+    pub renew_deadline: Duration,
+    /// Pause between attempts, and between renewals.
+    pub retry: Duration,
+    /// How long the loser's work may take to stop in order before it is dropped.
+    pub stop_grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+            stop_grace: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Which Lease, and who we are.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Namespace of the Lease: the operator's.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// This process: the pod's name and something that differs after a restart of the container.
+    pub identity: String,
+    /// The times.
+    pub timing: Timing,
+}
+
+/// A Lease as this process last saw it change.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The object.
+    pub lease: Lease,
+    /// When its content last changed, by our clock.
+    pub changed_at: Instant,
+}
+
+/// What a candidate is to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// There is no Lease: create it with this specification.
+    Create(LeaseSpec),
+    /// It is ours, or free, or expired: replace it with this specification.
+    Take(LeaseSpec),
+    /// Somebody else holds it; nothing changes before this much time.
+    Wait(Duration),
+}
+
+/// Decides what `me` does about the Lease. Pure: `now` is the monotonic clock and `wall` what is written down.
+pub fn decide(seen: Option<&Seen>, me: &str, timing: &Timing, now: Instant, wall: Timestamp) -> Action {
+    let Some(seen) = seen else { return Action::Create(specification(None, me, timing, wall)) };
+    let current = seen.lease.spec.as_ref();
+    let holder = current.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+    let lasts = current
+        .and_then(|spec| spec.lease_duration_seconds)
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(timing.duration, Duration::from_secs);
+    let expires = seen.changed_at + lasts;
+    if holder.is_empty() || holder == me || expires <= now {
+        Action::Take(specification(current, me, timing, wall))
+    } else {
+        Action::Wait(timing.retry.min(expires - now))
+    }
+}
+
+/// The Lease with us as its holder; a change of holder counts as a transition.
+fn specification(current: Option<&LeaseSpec>, me: &str, timing: &Timing, wall: Timestamp) -> LeaseSpec {
+    let ours = current.filter(|spec| spec.holder_identity.as_deref() == Some(me));
+    let transitions = current.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+    LeaseSpec {
+        holder_identity: Some(me.to_owned()),
+        lease_duration_seconds: i32::try_from(timing.duration.as_secs()).ok(),
+        acquire_time: ours.and_then(|spec| spec.acquire_time.clone()).or(Some(MicroTime(wall))),
+        renew_time: Some(MicroTime(wall)),
+        lease_transitions: Some(if ours.is_some() || current.is_none() { transitions } else { transitions + 1 }),
+        ..LeaseSpec::default()
+    }
+}
+
+/// Told to the work of a leader: it changes to `true` when the work has to stop.
+pub type Stop = watch::Receiver<bool>;
+
+/// Resolves when the work has to stop (also when whoever would say so is gone).
+pub async fn stopped(mut stop: Stop) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Leads whenever this process holds the Lease: calls `work` anew each time that it becomes leader, and returns when
+/// `shutdown` says so and the Lease is released.
+pub async fn lead<Work, Working>(client: Client, candidate: Candidate, shutdown: Stop, mut work: Work)
+where
+    Work: FnMut(Stop) -> Working,
+    Working: Future<Output = ()>,
+{
+    let mut holder = Holder { api: Api::namespaced(client, &candidate.namespace), candidate, seen: None };
+    while !*shutdown.borrow() {
+        let pause = match holder.attempt().await {
+            Ok(None) => {
+                info!(identity = holder.candidate.identity, "became the leader");
+                holder.hold(&shutdown, &mut work).await;
+                holder.candidate.timing.retry
+            }
+            Ok(Some(pause)) => pause,
+            Err(error) => {
+                warn!(error = %Chain(&error), "cannot become the leader");
+                holder.candidate.timing.retry
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stopped(shutdown.clone()) => {}
+        }
+    }
+}
+
+/// This process's view of the Lease.
+struct Holder {
+    api: Api<Lease>,
+    candidate: Candidate,
+    seen: Option<Seen>,
+}
+
+impl Holder {
+    /// Reads the Lease and takes it if that is right. `None`: it is ours now.
+    async fn attempt(&mut self) -> Result<Option<Duration>, Error> {
+        self.read().await?;
+        let timing = self.candidate.timing;
+        match decide(self.seen.as_ref(), &self.candidate.identity, &timing, Instant::now(), Timestamp::now()) {
+            Action::Wait(pause) => Ok(Some(pause)),
+            Action::Create(spec) | Action::Take(spec) => self.write(spec).await.map(|()| None),
+        }
+    }
+
+    /// Does the work while renewing; returns when the Lease is lost or `shutdown` is asked for, with the work ended.
+    async fn hold<Work, Working>(&mut self, shutdown: &Stop, work: &mut Work)
+    where
+        Work: FnMut(Stop) -> Working,
+        Working: Future<Output = ()>,
+    {
+        let (stop, stopping) = watch::channel(false);
+        let mut working = std::pin::pin!(work(stopping));
+        let ended = tokio::select! {
+            () = &mut working => true,
+            () = self.renew_until_lost() => { warn!("lost the leadership"); false }
+            () = stopped(shutdown.clone()) => false,
+        };
+        stop.send_replace(true);
+        if !ended && timeout(self.candidate.timing.stop_grace, working).await.is_err() {
+            // Dropping the work cancels it at its next await: at most one request is still on its way.
+            warn!("the work did not stop in time and was dropped");
+        }
+        self.release().await;
+    }
+
+    /// Renews; returns once no renewal has succeeded for the whole deadline, or somebody else holds the Lease.
+    async fn renew_until_lost(&mut self) {
+        let timing = self.candidate.timing;
+        let mut deadline = Instant::now() + timing.renew_deadline;
+        loop {
+            sleep(timing.retry).await;
+            // Counted from before the request: the server may have written long before its answer arrives.
+            let renewed_until = Instant::now() + timing.renew_deadline;
+            tokio::select! {
+                () = sleep_until(deadline) => return,
+                attempt = self.attempt() => match attempt {
+                    Ok(None) => deadline = renewed_until,
+                    Ok(Some(_)) => return,
+                    Err(error) => warn!(error = %Chain(&error), "cannot renew the leadership"),
+                },
+            }
+        }
+    }
+
+    /// Gives the Lease free, so that another needs not wait for its end. Best effort.
+    async fn release(&mut self) {
+        let me = Some(self.candidate.identity.as_str());
+        let ours = self.seen.as_ref().and_then(|seen| seen.lease.spec.clone());
+        let Some(mut spec) = ours.filter(|spec| spec.holder_identity.as_deref() == me) else { return };
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        if let Err(error) = self.write(spec).await {
+            warn!(error = %Chain(&error), "could not release the leadership");
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let name = self.candidate.name.clone();
+        let found = self.call("read", self.api.get_opt(&name)).await?;
+        let now = Instant::now();
+        self.seen = found.map(|lease| match self.seen.take() {
+            Some(seen) if seen.lease.metadata.resource_version == lease.metadata.resource_version => seen,
+            _ => Seen { lease, changed_at: now },
+        });
+        Ok(())
+    }
+
+    async fn write(&mut self, spec: LeaseSpec) -> Result<(), Error> {
+        let name = self.candidate.name.clone();
+        let parameters = PostParams::default();
+        let written = if let Some(seen) = &self.seen {
+            let lease = Lease { metadata: seen.lease.metadata.clone(), spec: Some(spec) };
+            self.call("replace", self.api.replace(&name, &parameters, &lease)).await?
+        } else {
+            let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+            self.call("create", self.api.create(&parameters, &Lease { metadata, spec: Some(spec) })).await?
+        };
+        self.seen = Some(Seen { lease: written, changed_at: Instant::now() });
+        Ok(())
+    }
+
+    /// One request may take no longer than half of the deadline, so that a second one fits.
+    async fn call<T>(
+        &self,
+        verb: &'static str,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        let name = || self.candidate.name.clone();
+        match timeout(self.candidate.timing.renew_deadline / 2, request).await {
+            Err(_) => Err(Error::Timeout { verb, name: name() }),
+            Ok(Err(source)) => Err(Error::Api { verb, name: name(), source: Box::new(source) }),
+            Ok(Ok(answer)) => Ok(answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(holder: &str, age: Duration, now: Instant) -> Seen {
+        let spec = LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(15),
+            lease_transitions: Some(4),
+            ..LeaseSpec::default()
+        };
+        Seen { lease: Lease { spec: Some(spec), ..Lease::default() }, changed_at: now.checked_sub(age).unwrap() }
+    }
+
+    fn decided(seen: Option<&Seen>, now: Instant) -> Action {
+        decide(seen, "me", &Timing::default(), now, Timestamp::UNIX_EPOCH)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(1000)
+    }
+
+    #[test]
+    fn a_missing_lease_is_created_with_us_as_holder() {
+        let Action::Create(spec) = decided(None, later()) else { panic!("not created") };
+        assert_eq!(spec.holder_identity.as_deref(), Some("me"));
+        assert_eq!((spec.lease_duration_seconds, spec.lease_transitions), (Some(15), Some(0)));
+    }
+
+    #[test]
+    fn anothers_lease_is_respected_until_it_ends_by_our_own_clock() {
+        let now = later();
+        let fresh = seen("other", Duration::from_secs(14), now);
+        assert_eq!(decided(Some(&fresh), now), Action::Wait(Duration::from_secs(1)));
+        let expired = seen("other", Duration::from_secs(15), now);
+        let Action::Take(spec) = decided(Some(&expired), now) else { panic!("not taken") };
+        assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("me"), Some(5)));
+    }
+
+    #[test]
+    fn our_own_lease_is_renewed_without_a_transition() {
+        let now = later();
+        let ours = seen("me", Duration::from_secs(3), now);
+        let Action::Take(spec) = decided(Some(&ours), now) else { panic!("not renewed") };
+        assert_eq!(spec.lease_transitions, Some(4));
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        let now = later();
+        assert!(matches!(decided(Some(&seen("", Duration::ZERO, now)), now), Action::Take(_)));
+    }
+
+    #[test]
+    fn the_loser_has_stopped_before_the_lease_ends() {
+        let timing = Timing::default();
+        assert!(timing.renew_deadline + timing.stop_grace < timing.duration);
+    }
+}

@@ -40,6 +40,7 @@ pub mod build;
 pub mod cli;
 pub mod controller;
 pub mod dataplane;
+pub mod failure;
 pub mod lease;
 pub mod metrics;
 pub mod model;

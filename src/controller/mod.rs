@@ -1,1 +1,319 @@
-//! (to be written)
+//! The only place where the steps meet: what is watched, when a pass is made, and what follows from its end.
+
+pub mod backoff;
+pub mod context;
+pub mod data_layer;
+pub mod desired;
+mod publish;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config as ControllerConfig};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::predicates;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::backoff::Backoff;
+use self::context::{Context, Defaults};
+use crate::act::Writer;
+use crate::act::secrets::{RootKey, Vault};
+use crate::api::data_layer::DataLayer;
+use crate::api::names;
+use crate::cli::OperatorArguments;
+use crate::failure::{Class, request};
+use crate::lease::{self, Candidate, Stop, Timing};
+use crate::metrics::{self, Metrics};
+use crate::observe::events::Listeners;
+use crate::observe::kubernetes::Stores;
+use crate::observe::servers::Pool;
+use crate::telemetry::Chain;
+
+/// Name of the Lease, and of the controller in events.
+const NAME: &str = "redoubt-operator";
+/// Name of the Secret with the root key.
+const ROOT_KEY: &str = "redoubt-root-key";
+/// Events of one change arrive together; a pass that waits this long sees all of them.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How often connections of pods that are gone are closed.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// The custom resource as it is watched: one that no longer parses does not stop the others.
+type Watched = DeserializeGuard<DataLayer>;
+
+/// Why the operator ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to the cluster.
+    #[error("cannot find out how to reach Kubernetes")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// There is no way to the cluster.
+    #[error("cannot find out how to reach Kubernetes")]
+    Inferred(#[from] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("cannot make a Kubernetes client")]
+    Client(#[source] Box<kube::Error>),
+    /// The port or the metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the operator until it is told to stop.
+pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
+    let client = client(&arguments).await?;
+    let metrics = Metrics::new()?;
+    let shutdown = shutdown()?;
+    let candidate = Candidate {
+        namespace: arguments.namespace.clone(),
+        name: NAME.to_owned(),
+        identity: identity(&arguments),
+        timing: Timing::default(),
+    };
+    let lead = lease::lead(client.clone(), candidate, shutdown, |stop| {
+        let (client, metrics, arguments) = (client.clone(), metrics.clone(), arguments.clone());
+        async move {
+            metrics.leading(true);
+            work(client, metrics.clone(), &arguments, stop).await;
+            metrics.leading(false);
+        }
+    });
+    let answering = say_when_ready(client.clone(), metrics.clone());
+    tokio::select! {
+        () = lead => Ok(()),
+        ended = metrics::serve(metrics.clone(), arguments.listen) => Ok(ended?),
+        () = answering => Ok(()),
+    }
+}
+
+/// A client whose requests are not repeated behind our back: the loop is the retry.
+async fn client(arguments: &OperatorArguments) -> Result<Client, Error> {
+    let mut config = match &arguments.kubeconfig {
+        Some(path) => {
+            let kubeconfig = kube::config::Kubeconfig::read_from(path)?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await?,
+    };
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|source| Error::Client(Box::new(source)))
+}
+
+/// The pod's name, and what tells two runs of one container apart.
+fn identity(arguments: &OperatorArguments) -> String {
+    let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| NAME.to_owned());
+    format!("{}_{:08x}", arguments.identity.clone().unwrap_or_else(host), rand::random::<u32>())
+}
+
+/// Becomes `true` at SIGTERM or SIGINT.
+fn shutdown() -> Result<Stop, Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = stop.send(true);
+    });
+    Ok(stopping)
+}
+
+/// Says ready once the API server has answered; never returns.
+async fn say_when_ready(client: Client, metrics: Metrics) {
+    while let Err(error) = request("read", "the version of the API server", client.apiserver_version()).await {
+        tracing::warn!(error = %Chain(&error), "the API server does not answer");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    metrics.ready();
+    std::future::pending::<()>().await;
+}
+
+/// The work of the leader: looks after all layers until told to stop.
+async fn work(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
+    let root = match RootKey::load(client.clone(), &arguments.namespace, ROOT_KEY).await {
+        Ok(root) => root,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot lead without the root key");
+            return;
+        }
+    };
+    let defaults =
+        Defaults { engine_image: arguments.default_engine_image.clone(), agent_image: arguments.agent_image.clone() };
+    let scope = arguments.watch_namespace.as_deref();
+    control(client, metrics, root, defaults, scope, arguments.concurrency, stop).await;
+}
+
+/// Watches and reconciles until told to stop.
+pub async fn control(
+    client: Client,
+    metrics: Metrics,
+    root: RootKey,
+    defaults: Defaults,
+    scope: Option<&str>,
+    concurrency: u16,
+    stop: Stop,
+) {
+    let (workloads, workload_changes) = watched::<StatefulSet>(&client, scope);
+    let (services, service_changes) = watched::<Service>(&client, scope);
+    let (pods, pod_changes) = watched::<Pod>(&client, scope);
+    let (budgets, budget_changes) = watched::<PodDisruptionBudget>(&client, scope);
+    let (layers, layer_changes) = layers(&client, scope);
+    let (listeners, news) = Listeners::new();
+    let context = Arc::new(Context {
+        writer: Writer::new(client.clone(), metrics.clone()),
+        recorder: Recorder::new(client.clone(), Reporter { controller: NAME.to_owned(), instance: None }),
+        client,
+        metrics,
+        stores: Stores { workloads, services, pods, budgets },
+        pool: Pool::default(),
+        listeners,
+        vault: Vault::new(root),
+        backoff: Backoff::default(),
+        defaults,
+    });
+    let controller = Controller::for_stream(layer_changes, layers.clone())
+        .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
+        .owns_stream(workload_changes)
+        .owns_stream(service_changes)
+        .owns_stream(budget_changes)
+        .watches_stream(pod_changes, |pod| layer_of(&pod))
+        .reconcile_on(news.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
+        .graceful_shutdown_on(lease::stopped(stop.clone()))
+        .run(reconcile, after_failure, Arc::clone(&context));
+    let reconciling = controller.for_each(async |result| {
+        if let Err(error) = result {
+            tracing::debug!(error = %Chain(&error), "controller");
+        }
+    });
+    tokio::select! {
+        () = reconciling => {}
+        () = keep_house(&context, &layers) => {}
+    }
+}
+
+/// A watch of one kind with our labels, filled into a store, and the stream of what changed.
+fn watched<K>(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+where
+    K: crate::act::kube::Object + Send + Sync + 'static,
+{
+    let api: Api<K> = match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER))
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    (store, changes)
+}
+
+/// The watch of the layers. Our own writes of status start no pass.
+fn layers(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>> + Send + use<>) {
+    let api: Api<Watched> = match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    (store, changes)
+}
+
+/// The layer that a pod belongs to, by its label.
+fn layer_of(pod: &Pod) -> Option<ObjectRef<Watched>> {
+    let name = pod.labels().get(names::LABEL_LAYER)?;
+    Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
+}
+
+/// Closes and forgets what belongs to the dead, for ever.
+async fn keep_house(context: &Context, layers: &Store<Watched>) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        context.forget_the_dead();
+        let alive: std::collections::BTreeSet<String> = layers.state().iter().filter_map(|layer| layer.uid()).collect();
+        context.vault.retain(|uid| alive.contains(uid));
+    }
+}
+
+/// One pass over one layer.
+async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
+    let layer = match &watched.0 {
+        Ok(layer) => layer,
+        Err(invalid) => {
+            tell_unreadable(&watched, &context, &invalid.error).await;
+            return Ok(Action::await_change());
+        }
+    };
+    if layer.metadata.deletion_timestamp.is_some() {
+        // Owner references do the rest.
+        return Ok(Action::await_change());
+    }
+    context.watches_are_complete().await.map_err(|_| data_layer::Error::WatchesEnded)?;
+    let started = Instant::now();
+    let result = data_layer::pass(&context, layer).await;
+    let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
+    context.metrics.pass(outcome, started.elapsed());
+    let pause = result?;
+    context.backoff.succeeded(&layer.uid().unwrap_or_default());
+    Ok(Action::requeue(pause))
+}
+
+/// An object that no longer parses is told of; what runs goes on running.
+async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
+    tracing::warn!(layer = watched.name_any(), error = words, "cannot read the layer");
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "Unreadable".to_owned(),
+        note: Some(
+            format!("the stored object cannot be read and nothing is changed until it is corrected: {words}")
+                .chars()
+                .take(1000)
+                .collect(),
+        ),
+        action: "Read".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &watched.object_ref(&())).await {
+        tracing::debug!(error = %Chain(&error), "cannot publish an event");
+    }
+}
+
+/// How long a layer is left alone after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
+fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<Context>) -> Action {
+    let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
+    let (layer, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
+    if error.class() == Class::Conflict {
+        tracing::debug!(layer, namespace, error = %Chain(error), "somebody else was faster");
+    } else {
+        tracing::warn!(layer, namespace, class = error.class().word(), error = %Chain(error), "pass failed");
+    }
+    Action::requeue(pause)
+}

@@ -5,6 +5,7 @@
 
 pub mod form;
 pub mod live;
+mod removal;
 pub mod roles;
 pub mod roll;
 pub mod step;
@@ -55,6 +56,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     roles::plan(desired, observed, &mut plan);
     live::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);
+    removal::plan(desired, observed, &mut plan);
     if plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty() {
         plan.dials.initialised = true;
     }

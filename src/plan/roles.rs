@@ -32,7 +32,8 @@ pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
         data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
     };
     let sentinels: Vec<NodeId> = of_kind(desired, NodeKind::Sentinel).collect();
-    of_kind(desired, NodeKind::Data).filter(says_so).find(|node| {
+    // One that is no longer declared may still be it: it has to be moved before it is removed.
+    observed.nodes.keys().copied().filter(|node| node.kind == NodeKind::Data).filter(says_so).find(|node| {
         if desired.mode == Mode::Standalone {
             return true;
         }

@@ -202,7 +202,6 @@ fn name_of(command: &Cmd) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
 

@@ -136,7 +136,6 @@ async fn ask_form(connection: &Connection, user: &DesiredUser) -> Result<Form> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use proptest::prelude::*;
 

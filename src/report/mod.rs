@@ -1,1 +1,121 @@
-//! (to be written)
+//! What is told of a layer: conditions, nodes, memory, checklist, and the events of what changed. Pure.
+//!
+//! Knows the plan, what was observed and how the steps ended. Must never see a client. `Ready` is said only of what this
+//! very pass saw on the live servers; whatever is unknown counts as not so.
+
+pub mod conditions;
+pub mod events;
+pub mod nodes;
+mod proofs;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemoryStatus};
+use crate::api::names;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+use crate::model::{NodeId, NodeKind};
+use crate::plan::{Plan, Step};
+pub use proofs::primary;
+
+/// What is known of a layer beside `Desired`.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The memory budget; `used` is filled in here.
+    pub memory: MemoryStatus,
+    /// Whether the layer's data should survive a restart.
+    pub keeps_data: bool,
+    /// Whether eviction removes any key (`allkeys-*`).
+    pub evicts: bool,
+    /// Whether there is an application user with a binding Secret.
+    pub application_access: bool,
+    /// Connections that uses may open together.
+    pub max_connections: u32,
+}
+
+/// A step that was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// The step; `None`: an object without an order.
+    pub step: Option<Step>,
+    /// Why not.
+    pub why: String,
+    /// Whether trying again later may help by itself (it is then no degradation yet).
+    pub passes: bool,
+    /// Whether the object's name belongs to somebody else.
+    pub name_taken: bool,
+}
+
+/// Everything that a report is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'pass> {
+    /// What is wanted.
+    pub desired: &'pass Desired,
+    /// What was seen.
+    pub observed: &'pass Observed,
+    /// What was planned.
+    pub plan: &'pass Plan,
+    /// What was planned and not done.
+    pub undone: &'pass [Undone],
+    /// What the servers refused to say.
+    pub faults: &'pass [String],
+    /// More about the layer.
+    pub subject: &'pass Subject,
+}
+
+/// The status that these facts amount to. `old` keeps the times of conditions that did not change.
+pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
+    let primary = primary(facts.desired, facts.observed);
+    let conditions = conditions::of(facts, primary);
+    let layer = &facts.desired.layer;
+    DataLayerStatus {
+        observed_generation: Some(facts.desired.generation),
+        replicas: i32::try_from(nodes::replicas_in_sync(facts, primary)).ok(),
+        selector: Some(format!("{}={},{}=redis", names::LABEL_LAYER, layer.name, names::LABEL_COMPONENT)),
+        primary: primary.map(|node| names::node(&layer.name, node)),
+        version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
+        nodes: nodes::of(facts, primary),
+        memory: Some(nodes::memory(facts, primary, old)),
+        checklist: nodes::checklist(facts, &conditions),
+        binding: facts
+            .subject
+            .application_access
+            .then(|| BindingReference { name: names::application_secret(&layer.name) }),
+        conditions: conditions::timed(conditions, facts.desired.generation, old, now),
+    }
+}
+
+/// The status of a layer whose specification is not accepted: what was known of its servers stays, and `Ready` is not so.
+pub fn not_accepted(
+    generation: i64,
+    reason: &'static str,
+    faults: &[String],
+    old: &DataLayerStatus,
+    now: Timestamp,
+) -> DataLayerStatus {
+    let message = faults.join("; ");
+    let mut said = vec![
+        conditions::Said { kind: "Accepted", holds: Some(false), reason, message: message.clone() },
+        conditions::Said { kind: "Ready", holds: Some(false), reason: "NotAccepted", message },
+    ];
+    let progressing = "nothing is changed until the specification is corrected".to_owned();
+    said.push(conditions::Said {
+        kind: "Progressing",
+        holds: Some(false),
+        reason: "NotAccepted",
+        message: progressing,
+    });
+    let mut status = old.clone();
+    let mut renewed = conditions::timed(said, generation, old, now);
+    let kept = old.conditions.iter().filter(|known| !renewed.iter().any(|new| new.type_ == known.type_)).cloned();
+    let kept: Vec<_> = kept.collect();
+    renewed.extend(kept);
+    status.conditions = renewed;
+    status.observed_generation = Some(generation);
+    status
+}
+
+/// The desired nodes of one kind, in order.
+fn desired_nodes(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
+    desired.nodes.keys().copied().filter(move |node| node.kind == kind)
+}

@@ -1,0 +1,196 @@
+//! Writes to the Kubernetes API: apply, patch, delete. Each write says for which very object it was decided.
+
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::Error;
+use super::fingerprint::{Fingerprints, Key};
+use crate::api::names::MANAGER_OBJECTS;
+use crate::failure::request;
+use crate::metrics::Metrics;
+
+/// A kind of object that lives in a namespace and has typed fields.
+pub trait Object:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Object for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// What became of an object that should be applied.
+#[derive(Clone, Debug)]
+pub enum Applied<K> {
+    /// It was already as wanted; nothing was written.
+    Unchanged,
+    /// It was applied; this is the API server's answer.
+    Written(Box<K>),
+    /// The one that is there is being deleted: its successor is applied once it is gone.
+    Deleting,
+}
+
+/// The means of writing.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    fingerprints: std::sync::Arc<Fingerprints>,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// A writer that remembers nothing yet.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, fingerprints: std::sync::Arc::default(), metrics }
+    }
+
+    /// The client, for reads by name.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What was applied since our start.
+    pub fn fingerprints(&self) -> &Fingerprints {
+        &self.fingerprints
+    }
+
+    /// Applies `desired` unless `live` is what it was after the last apply of the same.
+    ///
+    /// `live` is the object as the watch knows it; `None` may also mean that it exists without our labels, so it is read
+    /// by name before anything is written. An object without the wanted controller reference is never applied over.
+    pub async fn apply<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
+        let key = key_of(desired);
+        if let Some(live) = live {
+            check_owner(&key, desired, live)?;
+            if self.fingerprints.is_as_applied(&key, desired, live) {
+                return Ok(Applied::Unchanged);
+            }
+        }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = match live {
+            Some(live) => Some(live.clone()),
+            None => request("read", &key.to_string(), api.get_opt(&key.name)).await?,
+        };
+        let mut wanted =
+            serde_json::to_value(desired).map_err(|source| Error::Serialise { object: key.to_string(), source })?;
+        if let Some(found) = found {
+            check_owner(&key, desired, &found)?;
+            if found.meta().deletion_timestamp.is_some() {
+                return Ok(Applied::Deleting);
+            }
+            // With the UID the API server refuses to apply to a successor that is not ours.
+            wanted["metadata"]["uid"] = json!(found.uid());
+        }
+        let parameters = PatchParams::apply(MANAGER_OBJECTS).force();
+        let written =
+            request("apply", &key.to_string(), api.patch(&key.name, &parameters, &Patch::Apply(&wanted))).await?;
+        self.metrics.write(&key.kind);
+        tracing::info!(object = %key, "applied");
+        self.fingerprints.remember(key, desired, &written);
+        Ok(Applied::Written(Box::new(written)))
+    }
+
+    /// Sets annotations or labels of the very object with this UID, as field manager `manager`.
+    pub async fn annotate<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        metadata: serde_json::Value,
+        manager: &str,
+    ) -> Result<(), Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let mut patch = json!({"metadata": metadata});
+        // A merge patch with another UID is a conflict, not a change.
+        patch["metadata"]["uid"] = json!(uid);
+        let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let object = format!("{} {namespace}/{name}", K::kind(&()));
+        request("patch", &object, api.patch(name, &parameters, &Patch::Merge(&patch))).await?;
+        self.metrics.write(&K::kind(&()));
+        tracing::info!(object, "patched");
+        Ok(())
+    }
+
+    /// Deletes the very object with this UID; without one, whatever has the name. An absent object is a success.
+    pub async fn delete<K: Object>(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<(), Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let object = format!("{} {namespace}/{name}", K::kind(&()));
+        match request("delete", &object, api.delete(name, &parameters)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => {
+                self.metrics.write(&K::kind(&()));
+                tracing::info!(object, "deleted");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Kind, namespace and name of an object.
+pub fn key_of<K: Object>(object: &K) -> Key {
+    Key { kind: K::kind(&()).into_owned(), namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+/// The UID of the controller that an object names as its own.
+fn controller<K: Resource>(object: &K) -> Option<&str> {
+    let owners = object.meta().owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+/// Names never seize anything: only an object that is controlled by the wanted controller is ours.
+fn check_owner<K: Object>(key: &Key, desired: &K, live: &K) -> Result<(), Error> {
+    if controller(desired).is_some() && controller(live) == controller(desired) {
+        Ok(())
+    } else if live.meta().deletion_timestamp.is_some() && controller(live).is_some() {
+        // A predecessor's that is on its way out: it is waited for.
+        Ok(())
+    } else {
+        Err(Error::NameTaken { object: key.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+    use super::*;
+
+    fn service(owner: Option<&str>) -> Service {
+        let reference =
+            |uid: &str| OwnerReference { uid: uid.to_owned(), controller: Some(true), ..OwnerReference::default() };
+        let metadata = ObjectMeta {
+            name: Some("web-redis".to_owned()),
+            namespace: Some("shop".to_owned()),
+            owner_references: owner.map(|uid| vec![reference(uid)]),
+            ..ObjectMeta::default()
+        };
+        Service { metadata, ..Service::default() }
+    }
+
+    #[test]
+    fn an_object_of_our_name_that_is_not_ours_is_never_applied_over() {
+        let ours = service(Some("uid-1"));
+        let check = |live: &Service| check_owner(&key_of(&ours), &ours, live);
+        assert!(check(&ours).is_ok());
+        for foreign in [service(None), service(Some("uid-2"))] {
+            let error = check(&foreign).unwrap_err();
+            assert!(matches!(error, Error::NameTaken { object } if object == "Service shop/web-redis"));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Steps on running servers. Each first makes sure that it speaks to the very process that it was decided for: a server that
+//! was restarted in between has other settings, users and data than the plan knew.
+
+use std::collections::BTreeMap;
+
+use super::{Ending, Error};
+use crate::dataplane::{Library, load};
+use crate::model::Address;
+use crate::model::desired::{DesiredUser, SentinelSettings};
+use crate::model::node_config::REDIS_PORT;
+use crate::redis::{Connection, sentinel, server};
+
+/// Whether the server is still the process with this `run_id`.
+pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
+    Ok(server::info(connection).await?.run_id() == Some(run_id))
+}
+
+/// Sets directives and reads them back. A directive that this server does not take is told, not tried again at once.
+pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, String>) -> Result<Ending, Error> {
+    let refused = server::config_set_all(connection, changes).await?;
+    if !refused.is_empty() {
+        let words: Vec<String> =
+            refused.iter().map(|setting| format!("{}: {}", setting.name, setting.reason)).collect();
+        return Ok(Ending::Refused(words.join("; ")));
+    }
+    let names: Vec<&str> = changes.keys().map(String::as_str).collect();
+    let live = server::config_get(connection, &names).await?;
+    let differing: Vec<&str> =
+        changes.iter().filter(|(name, value)| live.get(*name) != Some(value)).map(|(name, _)| name.as_str()).collect();
+    if differing.is_empty() {
+        Ok(Ending::Done)
+    } else {
+        Ok(Ending::Refused(format!("the server reports another value afterwards: {}", differing.join(", "))))
+    }
+}
+
+/// Creates or mends a user.
+pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
+    server::acl_set_user(connection, name, &user.rules).await?;
+    Ok(Ending::Done)
+}
+
+/// Removes a user and ends its connections.
+pub async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
+    server::acl_delete_user(connection, name).await?;
+    Ok(Ending::Done)
+}
+
+/// Loads a library and has it say its digest.
+pub async fn load_library(connection: &Connection, library: &Library) -> Result<Ending, Error> {
+    load(connection, library).await?;
+    Ok(Ending::Done)
+}
+
+/// Tells a Sentinel its quorum and times.
+pub async fn set_sentinel(connection: &Connection, master: &str, settings: SentinelSettings) -> Result<Ending, Error> {
+    let detection = settings.detection_milliseconds.to_string();
+    let options = [
+        ("quorum", settings.quorum.to_string()),
+        ("down-after-milliseconds", detection.clone()),
+        ("failover-timeout", settings.failover_timeout_milliseconds.to_string()),
+        // Otherwise a primary that restarts and loads for minutes counts as alive (DESIGN §2).
+        ("master-reboot-down-after-period", detection),
+    ];
+    for (option, value) in options {
+        sentinel::set(connection, master, option, &value).await?;
+    }
+    Ok(Ending::Done)
+}
+
+/// Makes a Sentinel forget what is gone.
+pub async fn reset_sentinel(connection: &Connection, master: &str) -> Result<Ending, Error> {
+    sentinel::reset(connection, master).await?;
+    Ok(Ending::Done)
+}
+
+/// Makes a replica follow the primary that the Sentinels name.
+pub async fn repoint(connection: &Connection, primary: &Address) -> Result<Ending, Error> {
+    server::replica_of(connection, &primary.0, REDIS_PORT).await?;
+    Ok(Ending::Done)
+}

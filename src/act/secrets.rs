@@ -1,0 +1,270 @@
+//! The passwords of a layer's users, and how they outlive whoever deletes or edits the Secrets that hold them.
+//!
+//! Running servers know a layer's passwords as digests, so a Secret that is lost must come back with the *same* passwords:
+//! new ones would lock the operator out of every server of the layer. So there are three copies, asked in this order:
+//!
+//! 1. this process's memory, while it leads;
+//! 2. the root key in the operator's own namespace, from which each password is derived (HMAC-SHA-256 of the layer's UID and
+//!    the user's name). A Secret says by which root key it was made; if that is ours, then the derived passwords are the
+//!    true ones, whatever somebody wrote into the Secret;
+//! 3. the layer's Secret: it counts if it was made by another root key (ours was lost and made anew).
+//!
+//! Only the loss of the root key *and* of a layer's Secret *and* of the leader's memory loses a layer's passwords.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use crate::failure::request;
+use crate::redis::Secret;
+
+/// Annotation of the system Secret: which root key its passwords were derived from.
+pub const ANNOTATION_ROOT_KEY: &str = "redoubt.dev/root-key";
+/// Field of the root key's Secret.
+const ROOT_KEY_FIELD: &str = "key";
+/// Characters of a password: 192 bits as hexadecimal.
+const PASSWORD_LENGTH: usize = 48;
+/// Bytes of a block of SHA-256 (RFC 2104).
+const BLOCK: usize = 64;
+
+/// Whose passwords there are, with the field of `L-redis-system` that holds each. The application's is in `L-redis-app`.
+const SYSTEM_FIELDS: [&str; 4] = ["operator-password", "agent-password", "replication-password", "sentinel-password"];
+
+/// The passwords of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passwords {
+    /// Of the operator.
+    pub operator: Secret,
+    /// Of the agents.
+    pub agent: Secret,
+    /// Of the replicas.
+    pub replication: Secret,
+    /// Of the Sentinels.
+    pub sentinel: Secret,
+    /// Of the application.
+    pub application: Secret,
+}
+
+/// SHA-256 of a password as hexadecimal: how ACL rules name it.
+pub fn digest(password: &Secret) -> String {
+    hexadecimal(&Sha256::digest(password.reveal()))
+}
+
+/// What every password is derived from.
+#[derive(Clone)]
+pub struct RootKey(String);
+
+impl std::fmt::Debug for RootKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "RootKey({})", self.id())
+    }
+}
+
+impl RootKey {
+    /// Reads the root key's Secret in the operator's namespace; creates it, once, if there is none.
+    pub async fn load(client: Client, namespace: &str, name: &str) -> Result<Self, Error> {
+        let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
+        let object = format!("Secret {namespace}/{name}");
+        if let Some(key) =
+            request("read", &object, api.get_opt(name)).await?.and_then(|secret| field(&secret, ROOT_KEY_FIELD))
+        {
+            return Ok(Self(key));
+        }
+        let key = hexadecimal(&rand::random::<[u8; 32]>());
+        let secret = KubernetesSecret {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            string_data: Some(BTreeMap::from([(ROOT_KEY_FIELD.to_owned(), key.clone())])),
+            ..KubernetesSecret::default()
+        };
+        request("create", &object, api.create(&PostParams::default(), &secret)).await?;
+        Ok(Self(key))
+    }
+
+    /// A key that is not stored anywhere, for tests.
+    pub fn fixed(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+
+    /// A name for this key that tells nothing of it.
+    pub fn id(&self) -> String {
+        self.derive("the name of this key")[..16].to_owned()
+    }
+
+    fn passwords(&self, layer_uid: &str) -> Passwords {
+        let password = |user: &str| {
+            let mut hex = self.derive(&format!("{layer_uid}/{user}"));
+            hex.truncate(PASSWORD_LENGTH);
+            Secret::new(hex)
+        };
+        Passwords {
+            operator: password("operator"),
+            agent: password("agent"),
+            replication: password("replication"),
+            sentinel: password("sentinel"),
+            application: password("application"),
+        }
+    }
+
+    /// HMAC-SHA-256 (RFC 2104) of `message`, as hexadecimal.
+    fn derive(&self, message: &str) -> String {
+        let mut key = [0_u8; BLOCK];
+        let hashed = Sha256::digest(self.0.as_bytes());
+        key[..hashed.len()].copy_from_slice(&hashed);
+        let padded = |pad: u8| key.map(|byte| byte ^ pad);
+        let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message).finalize();
+        hexadecimal(&Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize())
+    }
+}
+
+/// The passwords of every layer that this process has led.
+#[derive(Debug)]
+pub struct Vault {
+    root: RootKey,
+    known: Mutex<BTreeMap<String, Passwords>>,
+}
+
+impl Vault {
+    /// A vault that has seen no layer yet.
+    pub fn new(root: RootKey) -> Self {
+        Self { root, known: Mutex::default() }
+    }
+
+    /// The layer's passwords. `system` and `application` are its Secrets as they are now.
+    pub fn passwords(
+        &self,
+        layer_uid: &str,
+        system: Option<&KubernetesSecret>,
+        application: Option<&KubernetesSecret>,
+    ) -> Passwords {
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, system, application)).clone()
+    }
+
+    /// What the system Secret's annotation must say: our root key's id if the passwords were derived from it.
+    pub fn root_key_of(&self, layer_uid: &str, passwords: &Passwords) -> Option<String> {
+        (self.root.passwords(layer_uid) == *passwords).then(|| self.root.id())
+    }
+
+    /// Forgets layers that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|uid, _| lives(uid));
+    }
+}
+
+/// Which copy counts, for a layer that this process has not led yet.
+fn judged(
+    root: &RootKey,
+    layer_uid: &str,
+    system: Option<&KubernetesSecret>,
+    application: Option<&KubernetesSecret>,
+) -> Passwords {
+    let derived = root.passwords(layer_uid);
+    let Some(system) = system else { return derived };
+    if system.annotations().get(ANNOTATION_ROOT_KEY) == Some(&root.id()) {
+        return derived;
+    }
+    let stored: Vec<Secret> = SYSTEM_FIELDS.iter().filter_map(|name| field(system, name)).map(Secret::new).collect();
+    let [operator, agent, replication, sentinel] = stored.as_slice() else { return derived };
+    Passwords {
+        operator: operator.clone(),
+        agent: agent.clone(),
+        replication: replication.clone(),
+        sentinel: sentinel.clone(),
+        application: application.and_then(|secret| field(secret, "password")).map_or(derived.application, Secret::new),
+    }
+}
+
+/// A field of a Secret, if it is there, text and not empty.
+fn field(secret: &KubernetesSecret, name: &str) -> Option<String> {
+    let ByteString(bytes) = secret.data.as_ref()?.get(name)?;
+    String::from_utf8(bytes.clone()).ok().filter(|text| !text.is_empty())
+}
+
+/// Bytes as lower-case hexadecimal.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(root_key: Option<&str>, fields: &[(&str, &str)]) -> KubernetesSecret {
+        KubernetesSecret {
+            metadata: ObjectMeta {
+                annotations: root_key.map(|id| BTreeMap::from([(ANNOTATION_ROOT_KEY.to_owned(), id.to_owned())])),
+                ..ObjectMeta::default()
+            },
+            data: Some(
+                fields.iter().map(|(name, text)| ((*name).to_owned(), ByteString(text.as_bytes().to_vec()))).collect(),
+            ),
+            ..KubernetesSecret::default()
+        }
+    }
+
+    fn complete(password: &str) -> Vec<(&str, &str)> {
+        SYSTEM_FIELDS.iter().map(|name| (*name, password)).collect()
+    }
+
+    #[test]
+    fn a_deleted_secret_comes_back_with_the_same_passwords_after_a_restart_of_the_operator() {
+        let before = Vault::new(RootKey::fixed("k")).passwords("uid-1", None, None);
+        let after = Vault::new(RootKey::fixed("k")).passwords("uid-1", None, None);
+        assert_eq!(before, after);
+        assert_eq!(before.operator.reveal().len(), PASSWORD_LENGTH);
+    }
+
+    #[test]
+    fn layers_and_users_have_different_passwords() {
+        let vault = Vault::new(RootKey::fixed("k"));
+        let (one, other) = (vault.passwords("uid-1", None, None), vault.passwords("uid-2", None, None));
+        assert_ne!(one.operator, other.operator);
+        assert_ne!(one.operator, one.agent);
+    }
+
+    #[test]
+    fn an_edit_by_hand_of_a_secret_that_our_root_key_made_is_undone() {
+        let root = RootKey::fixed("k");
+        let edited = secret(Some(&root.id()), &complete("edited"));
+        assert_eq!(judged(&root, "uid-1", Some(&edited), None), root.passwords("uid-1"));
+    }
+
+    #[test]
+    fn a_secret_that_another_root_key_made_is_believed() {
+        let root = RootKey::fixed("k");
+        let old = secret(Some("another"), &complete("stored"));
+        let application = secret(None, &[("password", "app")]);
+        let passwords = judged(&root, "uid-1", Some(&old), Some(&application));
+        assert_eq!((passwords.sentinel.reveal(), passwords.application.reveal()), ("stored", "app"));
+        assert_eq!(Vault::new(root).root_key_of("uid-1", &passwords), None);
+    }
+
+    #[test]
+    fn what_a_leader_once_used_it_goes_on_using() {
+        let vault = Vault::new(RootKey::fixed("k"));
+        let old = secret(Some("another"), &complete("stored"));
+        let first = vault.passwords("uid-1", Some(&old), None);
+        assert_eq!(vault.passwords("uid-1", None, None), first);
+        assert_eq!(vault.passwords("uid-1", Some(&secret(None, &complete("edited"))), None), first);
+    }
+
+    #[test]
+    fn nothing_prints_a_password_or_the_root_key() {
+        let vault = Vault::new(RootKey::fixed("the-root"));
+        let password = vault.passwords("uid-1", None, None).operator;
+        let printed = format!("{vault:?}");
+        assert!(!printed.contains("the-root") && !printed.contains(password.reveal()), "{printed}");
+    }
+}

@@ -1,0 +1,223 @@
+//! One step of a plan, carried out: which means it needs, and how it ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::kube::{Applied, Writer};
+use super::{Ending, Error, redis};
+use crate::api::names;
+use crate::dataplane::Library;
+use crate::failure::Class;
+use crate::model::desired::Desired;
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::plan::Step;
+use crate::redis::{Connection, Endpoint};
+
+/// Everything that the steps of one pass may need.
+#[derive(Clone, Copy)]
+pub struct Means<'pass> {
+    /// The layer.
+    pub layer: &'pass LayerIdentity,
+    /// What is wanted.
+    pub desired: &'pass Desired,
+    /// Services of the nodes as built.
+    pub services: &'pass BTreeMap<NodeId, Service>,
+    /// StatefulSets of the nodes as built.
+    pub workloads: &'pass BTreeMap<NodeId, StatefulSet>,
+    /// Node-config documents as built.
+    pub documents: &'pass BTreeMap<NodeId, String>,
+    /// Services as they are, by name.
+    pub live_services: &'pass BTreeMap<String, Arc<Service>>,
+    /// StatefulSets as they are.
+    pub live_workloads: &'pass BTreeMap<NodeId, Arc<StatefulSet>>,
+    /// Function libraries with their sources.
+    pub libraries: &'pass [Library],
+    /// Open connections.
+    pub connections: &'pass BTreeMap<NodeId, Connection>,
+    /// Where the servers are, and as whom to log in.
+    pub endpoints: &'pass BTreeMap<NodeId, Endpoint>,
+    /// Announced addresses.
+    pub addresses: &'pass BTreeMap<NodeId, Address>,
+}
+
+/// The node that a step changes.
+pub fn node_of(step: &Step) -> NodeId {
+    match step {
+        Step::ApplyService { node }
+        | Step::ApplyWorkload { node, .. }
+        | Step::RestartPod { node, .. }
+        | Step::PatchConfig { node, .. }
+        | Step::LabelReads { node, .. }
+        | Step::SetSettings { node, .. }
+        | Step::SetUser { node, .. }
+        | Step::DeleteUser { node, .. }
+        | Step::LoadLibrary { node, .. }
+        | Step::SetSentinel { node, .. }
+        | Step::ResetSentinel { node, .. }
+        | Step::Repoint { node, .. }
+        | Step::RemoveNode { node, .. }
+        | Step::Switchover { from: node, .. } => *node,
+    }
+}
+
+/// The step's name, as a metric label.
+pub const fn name_of(step: &Step) -> &'static str {
+    match step {
+        Step::ApplyService { .. } => "ApplyService",
+        Step::ApplyWorkload { .. } => "ApplyWorkload",
+        Step::RestartPod { .. } => "RestartPod",
+        Step::PatchConfig { .. } => "PatchConfig",
+        Step::LabelReads { .. } => "LabelReads",
+        Step::Switchover { .. } => "Switchover",
+        Step::SetSettings { .. } => "SetSettings",
+        Step::SetUser { .. } => "SetUser",
+        Step::DeleteUser { .. } => "DeleteUser",
+        Step::LoadLibrary { .. } => "LoadLibrary",
+        Step::SetSentinel { .. } => "SetSentinel",
+        Step::ResetSentinel { .. } => "ResetSentinel",
+        Step::Repoint { .. } => "Repoint",
+        Step::RemoveNode { .. } => "RemoveNode",
+    }
+}
+
+/// Carries out the steps in order. A step that fails stops only what follows for its own node.
+pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Vec<(Step, Ending)> {
+    let mut done: Vec<(Step, Ending)> = Vec::new();
+    for step in steps {
+        let node = node_of(step);
+        let is_blocked = done.iter().any(|(earlier, ending)| node_of(earlier) == node && !ending.is_done());
+        let ending = if is_blocked {
+            Ending::Dropped("an earlier step of this node was not done".to_owned())
+        } else {
+            one(writer, means, step).await.unwrap_or_else(|error| Ending::of(&error))
+        };
+        tracing::info!(step = name_of(step), node = %node, ending = ending.word(), detail = ending.detail(), "step");
+        done.push((step.clone(), ending));
+    }
+    done
+}
+
+async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, Error> {
+    let namespace = means.layer.namespace.as_str();
+    match step {
+        Step::ApplyService { node } => {
+            let Some(service) = means.services.get(node) else { return Ok(not_built(*node)) };
+            let live = means.live_services.get(&service.name_any());
+            apply_service(writer, service, live.map(Arc::as_ref)).await
+        }
+        Step::ApplyWorkload { node, .. } => {
+            let Some(workload) = means.workloads.get(node) else { return Ok(not_built(*node)) };
+            Ok(applied(&writer.apply(workload, means.live_workloads.get(node).map(Arc::as_ref)).await?))
+        }
+        Step::RestartPod { node, pod_uid, .. } => {
+            let pod = names::pod(&means.layer.name, *node);
+            writer.delete::<Pod>(namespace, &pod, Some(pod_uid)).await.map(|()| Ending::Done)
+        }
+        Step::PatchConfig { node, pod_uid, .. } => {
+            let Some(document) = means.documents.get(node) else { return Ok(not_built(*node)) };
+            let pod = names::pod(&means.layer.name, *node);
+            let metadata = json!({"annotations": {names::ANNOTATION_NODE_CONFIG: document}});
+            writer
+                .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_OBJECTS)
+                .await
+                .map(|()| Ending::Done)
+        }
+        Step::LabelReads { node, pod_uid, reads } => {
+            let pod = names::pod(&means.layer.name, *node);
+            let metadata = json!({"labels": {names::LABEL_READS: if *reads { "yes" } else { "no" }}});
+            writer
+                .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_ROLES)
+                .await
+                .map(|()| Ending::Done)
+        }
+        Step::RemoveNode { node, workload_uid } => remove(writer, means.layer, *node, workload_uid.as_deref()).await,
+        Step::Switchover { .. } => super::switchover::switch(means, step).await,
+        Step::SetSettings { node, run_id, .. }
+        | Step::SetUser { node, run_id, .. }
+        | Step::DeleteUser { node, run_id, .. }
+        | Step::LoadLibrary { node, run_id, .. }
+        | Step::SetSentinel { node, run_id }
+        | Step::ResetSentinel { node, run_id }
+        | Step::Repoint { node, run_id, .. } => {
+            let Some(connection) = means.connections.get(node) else {
+                return Ok(Ending::Dropped("no connection to the server".to_owned()));
+            };
+            if !redis::is_process(connection, run_id).await? {
+                return Ok(Ending::Dropped("the server was restarted".to_owned()));
+            }
+            on_server(means, connection, step).await
+        }
+    }
+}
+
+/// Steps on a server whose process is the right one.
+async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Result<Ending, Error> {
+    let desired = means.desired;
+    match step {
+        Step::SetSettings { changes, .. } => redis::set_settings(connection, changes).await,
+        Step::SetUser { node, user, .. } => {
+            let users = match node.kind {
+                NodeKind::Data => &desired.users,
+                NodeKind::Sentinel => &desired.sentinel_users,
+            };
+            let Some(rules) = users.get(user) else { return Ok(not_built(*node)) };
+            redis::set_user(connection, user, rules).await
+        }
+        Step::DeleteUser { user, .. } => redis::delete_user(connection, user).await,
+        Step::LoadLibrary { node, library, .. } => {
+            let Some(library) = means.libraries.iter().find(|known| known.name == *library) else {
+                return Ok(not_built(*node));
+            };
+            redis::load_library(connection, library).await
+        }
+        Step::SetSentinel { .. } => {
+            redis::set_sentinel(connection, &desired.master_name, desired.sentinel_settings).await
+        }
+        Step::ResetSentinel { .. } => redis::reset_sentinel(connection, &desired.master_name).await,
+        Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
+        other => Ok(not_built(node_of(other))),
+    }
+}
+
+/// Applies a node's Service with the address that it had before. Where somebody else has got that address meanwhile, it gets
+/// another, and the node is announced anew.
+async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<Ending, Error> {
+    let asks = service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some());
+    match writer.apply(service, live).await {
+        Err(Error::Request(error)) if asks && live.is_none() && error.class() == Class::Invalid => {
+            let mut service = service.clone();
+            if let Some(spec) = &mut service.spec {
+                spec.cluster_ip = None;
+            }
+            Ok(applied(&writer.apply(&service, None).await?))
+        }
+        result => Ok(applied(&result?)),
+    }
+}
+
+/// Removes a node's StatefulSet (with its pod), and its Service last: the address is needed until the server has stopped.
+async fn remove(writer: &Writer, layer: &LayerIdentity, node: NodeId, uid: Option<&str>) -> Result<Ending, Error> {
+    let name = names::node(&layer.name, node);
+    if uid.is_some() {
+        writer.delete::<StatefulSet>(&layer.namespace, &name, uid).await?;
+    } else {
+        writer.delete::<Service>(&layer.namespace, &name, None).await?;
+    }
+    Ok(Ending::Done)
+}
+
+fn not_built(node: NodeId) -> Ending {
+    Ending::Dropped(format!("nothing was built for {node}"))
+}
+
+fn applied<K>(applied: &Applied<K>) -> Ending {
+    match applied {
+        Applied::Unchanged | Applied::Written(_) => Ending::Done,
+        Applied::Deleting => Ending::Dropped("its predecessor is still being deleted".to_owned()),
+    }
+}

@@ -1,0 +1,66 @@
+//! What every pass shares.
+
+use std::collections::BTreeSet;
+
+use kube::runtime::events::Recorder;
+use kube::{Client, ResourceExt};
+
+use super::backoff::Backoff;
+use crate::act::Writer;
+use crate::act::secrets::Vault;
+use crate::metrics::Metrics;
+use crate::observe::events::Listeners;
+use crate::observe::kubernetes::Stores;
+use crate::observe::servers::Pool;
+
+/// Everything that a pass may use; one for as long as this process leads, so that nothing of an earlier leadership is
+/// believed.
+pub struct Context {
+    /// For reads by name.
+    pub client: Client,
+    /// Writes objects.
+    pub writer: Writer,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// The operator's numbers.
+    pub metrics: Metrics,
+    /// What the watches know.
+    pub stores: Stores,
+    /// Open connections.
+    pub pool: Pool,
+    /// Subscriptions to Sentinels.
+    pub listeners: Listeners,
+    /// Passwords.
+    pub vault: Vault,
+    /// Failed passes.
+    pub backoff: Backoff,
+    /// Defaults of layers that are created now.
+    pub defaults: Defaults,
+}
+
+/// Defaults that are resolved once for a layer, because a change of them would restart its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Image of the engine.
+    pub engine_image: String,
+    /// Image that the agent is copied from.
+    pub agent_image: String,
+}
+
+impl Context {
+    /// Waits until the watches have seen everything once: before, what exists would look as if it did not. An error: the
+    /// watches have ended.
+    pub async fn watches_are_complete(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
+        self.stores.workloads.wait_until_ready().await?;
+        self.stores.services.wait_until_ready().await?;
+        self.stores.pods.wait_until_ready().await?;
+        self.stores.budgets.wait_until_ready().await
+    }
+
+    /// Closes what belongs to pods that are gone.
+    pub fn forget_the_dead(&self) {
+        let alive: BTreeSet<String> = self.stores.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+        self.pool.retain(&alive);
+        self.listeners.retain(&alive);
+    }
+}

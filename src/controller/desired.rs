@@ -1,0 +1,134 @@
+//! From a validated layer and its built objects to what the planner, the probes and the report want to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::act::secrets::{Passwords, digest};
+use crate::api::data_layer::{ApprovalPolicy, DataLayer};
+use crate::api::data_layer_status::MemoryStatus;
+use crate::api::names;
+use crate::build::{Built, declared};
+use crate::dataplane::Library;
+use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, SentinelSettings};
+use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use crate::model::{NodeId, NodeKind};
+use crate::observe::kubernetes::Children;
+use crate::observe::servers::{Asked, Question};
+use crate::redis::Endpoint;
+use crate::redis::probe::DataProbe;
+use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users};
+use crate::report::Subject;
+use crate::validate::ValidatedLayer;
+
+/// Connections that applications may open together, where the specification does not say.
+const DEFAULT_MAX_CONNECTIONS: u32 = 1000;
+
+/// Digests of a layer's passwords.
+pub fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests {
+    PasswordDigests {
+        operator: digest(&passwords.operator),
+        agent: digest(&passwords.agent),
+        replication: digest(&passwords.replication),
+        sentinel: digest(&passwords.sentinel),
+        application: layer.application_access.then(|| digest(&passwords.application)),
+    }
+}
+
+/// What the planner compares with.
+pub fn desired(
+    object: &DataLayer,
+    layer: &ValidatedLayer,
+    built: &Built,
+    digests: &PasswordDigests,
+    libraries: &[Library],
+) -> Desired {
+    // Before all addresses are known nothing is built that has a revision; the planner asks for addresses first.
+    let unknown = || DesiredNode {
+        workload_digest: String::new(),
+        restart_revision: String::new(),
+        config_digest: String::new(),
+    };
+    let nodes = declared(layer)
+        .into_iter()
+        .map(|node| (node, built.nodes.get(&node).map_or_else(unknown, |built| built.revisions.clone())));
+    Desired {
+        layer: layer.identity.clone(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        mode: layer.mode,
+        paused: object.spec.paused.unwrap_or(false),
+        disruption_needs_approval: needs_approval(object),
+        nodes: nodes.collect(),
+        settings: layer.settings.clone(),
+        users: data_users(digests),
+        sentinel_users: sentinel_users(digests),
+        libraries: libraries
+            .iter()
+            .map(|library| (library.name.clone(), DesiredLibrary { digest: library.digest.clone() }))
+            .collect(),
+        sentinel_settings: SentinelSettings {
+            quorum: layer.quorum,
+            detection_milliseconds: layer.detection_milliseconds,
+            failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+        },
+        master_name: layer.identity.master_name(),
+        stale_objects: BTreeSet::new(),
+    }
+}
+
+/// Whether a person has yet to approve restarts for this generation.
+fn needs_approval(object: &DataLayer) -> bool {
+    let policy = object.spec.update.as_ref().and_then(|update| update.approval);
+    let annotations = object.metadata.annotations.as_ref();
+    let approved = annotations.and_then(|all| all.get(names::ANNOTATION_APPROVED_GENERATION)?.parse::<i64>().ok());
+    policy == Some(ApprovalPolicy::Manual) && approved != object.metadata.generation
+}
+
+/// What the report says beside the proofs.
+pub fn subject(object: &DataLayer, layer: &ValidatedLayer) -> Subject {
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    Subject {
+        memory: MemoryStatus {
+            limit: bytes(layer.memory.limit),
+            maxmemory: bytes(layer.memory.maxmemory),
+            copy_on_write: bytes(layer.memory.copy_on_write),
+            client_buffers: bytes(layer.memory.client_buffers),
+            fragmentation: bytes(layer.memory.fragmentation),
+            used: None,
+        },
+        keeps_data: layer.keeps_data,
+        evicts: layer.settings.get("maxmemory-policy").is_some_and(|policy| policy.starts_with("allkeys-")),
+        application_access: layer.application_access,
+        max_connections: object
+            .spec
+            .max_connections
+            .and_then(|connections| u32::try_from(connections).ok())
+            .unwrap_or(DEFAULT_MAX_CONNECTIONS),
+    }
+}
+
+/// What is asked of each pod that has an address. Undeclared nodes are asked too: one of them may be the primary.
+pub fn questions(desired: &Desired, children: &Children, passwords: &Passwords) -> BTreeMap<NodeId, Question> {
+    let probe = Arc::new(DataProbe {
+        settings: desired.settings.keys().cloned().collect(),
+        users: desired.users.clone(),
+        libraries: desired.libraries.keys().cloned().collect(),
+    });
+    let users = Arc::new(desired.sentinel_users.clone());
+    let question = |node: NodeId| {
+        let (port, asked) = match node.kind {
+            NodeKind::Data => (REDIS_PORT, Asked::Data(Arc::clone(&probe))),
+            NodeKind::Sentinel => {
+                (SENTINEL_PORT, Asked::Sentinel { master_name: desired.master_name.clone(), users: Arc::clone(&users) })
+            }
+        };
+        let endpoint = Endpoint {
+            address: children.pod_address(node)?,
+            port,
+            username: OPERATOR.to_owned(),
+            password: passwords.operator.clone(),
+        };
+        let pod_uid = children.pods.get(&node)?.metadata.uid.clone()?;
+        Some((node, Question { node, pod_uid, endpoint, asked }))
+    };
+    children.pods.keys().copied().filter_map(question).collect()
+}

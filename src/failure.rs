@@ -1,0 +1,122 @@
+//! What to make of an error: one word that drives the retry and labels the metric.
+//!
+//! Knows Kubernetes' answers and nothing of layers. It is a support module: `observe`, `act` and `controller` share it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// How long one request to the Kubernetes API may take; an API server that needs longer is as good as absent, and the pass
+/// is repeated anyway.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Classes of errors, by what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Goes away by itself: repeat with growing pauses.
+    Transient,
+    /// Somebody else was faster: look again soon.
+    Conflict,
+    /// The object is wrong: nothing helps until it is changed.
+    Invalid,
+    /// We lack a right, or a policy forbids it: repeat slowly.
+    Forbidden,
+    /// We did something that cannot be right.
+    Bug,
+}
+
+impl Class {
+    /// The class as a metric label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::Forbidden => "forbidden",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+/// A request to the Kubernetes API that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Request {
+    /// The API server answered with an error, or could not be reached.
+    #[error("cannot {verb} {object}")]
+    Failed {
+        /// What we wanted to do.
+        verb: &'static str,
+        /// Kind, namespace and name.
+        object: String,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// It did not answer in time.
+    #[error("no answer within {limit:?} to: {verb} {object}", limit = REQUEST_LIMIT)]
+    Timeout {
+        /// What we wanted to do.
+        verb: &'static str,
+        /// Kind, namespace and name.
+        object: String,
+    },
+}
+
+impl Request {
+    /// What to make of it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Failed { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Class::Conflict,
+                kube::Error::Api(status) if status.is_forbidden() => Class::Forbidden,
+                kube::Error::Api(status) if status.is_invalid() || status.code == 400 => Class::Invalid,
+                kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) => Class::Bug,
+                _ => Class::Transient,
+            },
+            Self::Timeout { .. } => Class::Transient,
+        }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.is_not_found()))
+    }
+}
+
+/// Does one request with a limit on its time.
+pub async fn request<T>(
+    verb: &'static str,
+    object: &str,
+    doing: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Request> {
+    match timeout(REQUEST_LIMIT, doing).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Request::Failed { verb, object: object.to_owned(), source: Box::new(source) }),
+        Err(_) => Err(Request::Timeout { verb, object: object.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(code: u16, reason: &str) -> Request {
+        let status = Status::failure("no", reason).with_code(code);
+        Request::Failed {
+            verb: "apply",
+            object: "Service a/b".to_owned(),
+            source: Box::new(kube::Error::Api(status.boxed())),
+        }
+    }
+
+    #[test]
+    fn answers_are_sorted_by_what_helps() {
+        assert_eq!(answered(409, "Conflict").class(), Class::Conflict);
+        assert_eq!(answered(403, "Forbidden").class(), Class::Forbidden);
+        assert_eq!(answered(422, "Invalid").class(), Class::Invalid);
+        assert_eq!(answered(503, "ServiceUnavailable").class(), Class::Transient);
+        assert_eq!(answered(500, "InternalError").class(), Class::Transient);
+    }
+}

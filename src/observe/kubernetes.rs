@@ -1,0 +1,328 @@
+//! The layer's Kubernetes objects, from the watches' memory, in the planner's words.
+//!
+//! Only what belongs to the layer by UID counts: a predecessor of the same name leaves objects with the same labels behind
+//! until Kubernetes has collected them, and those are not this layer's.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::reflector::Store;
+use kube::{Resource, ResourceExt};
+
+use crate::api::names;
+use crate::model::node_config::NodeConfig;
+use crate::model::observed::{Observed, ObservedNode, ObservedPod, ObservedWorkload};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+
+/// Label that Kubernetes copies from the node to its pods (1.35 and later; absent before).
+const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What the watches know, of all layers.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// StatefulSets with our labels.
+    pub workloads: Store<StatefulSet>,
+    /// Services with our labels.
+    pub services: Store<Service>,
+    /// Pods with our labels.
+    pub pods: Store<Pod>,
+    /// Disruption budgets with our labels.
+    pub budgets: Store<PodDisruptionBudget>,
+}
+
+/// The objects of one layer, as last seen.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    /// StatefulSets of the layer's nodes.
+    pub workloads: BTreeMap<NodeId, Arc<StatefulSet>>,
+    /// Pods of the layer's nodes.
+    pub pods: BTreeMap<NodeId, Arc<Pod>>,
+    /// Services by name.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// Disruption budgets by name.
+    pub budgets: BTreeMap<String, Arc<PodDisruptionBudget>>,
+    /// Addresses that the nodes' documents name: what a Service that was deleted gets again.
+    pub announced: BTreeMap<NodeId, Address>,
+}
+
+/// Picks the layer's objects out of the watches' memory.
+pub fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
+    let mut children = Children {
+        workloads: by_node(owned(&stores.workloads, layer)),
+        pods: by_node(labelled(&stores.pods, layer).into_iter().filter(|pod| is_of(pod, layer)).collect()),
+        services: by_name(owned(&stores.services, layer)),
+        budgets: by_name(owned(&stores.budgets, layer)),
+        announced: BTreeMap::new(),
+    };
+    children.announced = announced(&children);
+    children
+}
+
+impl Children {
+    /// Everything that Kubernetes says of the layer; the servers are still unknown.
+    ///
+    /// `is_untouched` says whether a StatefulSet is what our last apply made it; `digest` is the digest of a node-config
+    /// document (both belong to other modules).
+    pub fn observed(
+        &self,
+        layer: &LayerIdentity,
+        at: u64,
+        is_untouched: impl Fn(&StatefulSet) -> bool,
+        digest: impl Fn(&str) -> String,
+    ) -> Observed {
+        let mut nodes: BTreeMap<NodeId, ObservedNode> = BTreeMap::new();
+        for (&node, workload) in &self.workloads {
+            nodes.entry(node).or_default().workload = Some(observed_workload(workload, is_untouched(workload)));
+        }
+        for (&node, pod) in &self.pods {
+            nodes.entry(node).or_default().pod = Some(observed_pod(pod, &digest));
+        }
+        for service in self.services.values() {
+            if let (Some(node), Some(address)) = (node_of(service.as_ref()), cluster_ip(service)) {
+                nodes.entry(node).or_default().address = Some(Address(address.to_owned()));
+            }
+        }
+        let initialised = self
+            .workloads
+            .values()
+            .any(|workload| annotation(workload.as_ref(), names::ANNOTATION_INITIALISED) == Some("true"))
+            || self.pods.values().any(|pod| document(pod.as_ref()).is_some_and(|config| config.initialised));
+        Observed { at, nodes, primary_service: self.primary_service(layer), initialised }
+    }
+
+    /// The data node whose pod the primary's Service selects.
+    fn primary_service(&self, layer: &LayerIdentity) -> Option<NodeId> {
+        let service = self.services.get(&names::primary_service(&layer.name))?;
+        let pod = service.spec.as_ref()?.selector.as_ref()?.get(names::LABEL_POD_NAME)?;
+        let ordinal = pod.strip_prefix(&format!("{}-redis-", layer.name))?.strip_suffix("-0")?;
+        ordinal.parse().ok().map(NodeId::data)
+    }
+
+    /// Address of a pod, if it has one: where its server is asked.
+    pub fn pod_address(&self, node: NodeId) -> Option<String> {
+        self.pods.get(&node)?.status.as_ref()?.pod_ip.clone().filter(|address| !address.is_empty())
+    }
+
+    /// Annotation of the StatefulSet of the data node with the lowest ordinal: where the layer's resolved defaults are kept.
+    pub fn resolved_defaults(&self) -> Option<&str> {
+        self.workloads.values().find_map(|workload| annotation(workload.as_ref(), names::ANNOTATION_RESOLVED_DEFAULTS))
+    }
+}
+
+fn labelled<K>(store: &Store<K>, layer: &LayerIdentity) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state_filter(|object| {
+        object.meta().namespace.as_deref() == Some(&layer.namespace)
+            && label(object, names::LABEL_LAYER) == Some(&layer.name)
+    })
+}
+
+fn owned<K>(store: &Store<K>, layer: &LayerIdentity) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+    K::DynamicType: Eq + Hash,
+{
+    let is_ours = |object: &Arc<K>| {
+        let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == layer.uid)
+    };
+    labelled(store, layer).into_iter().filter(is_ours).collect()
+}
+
+/// A pod is the layer's if its document says so: pods belong to StatefulSets, which may have been deleted and come back.
+fn is_of(pod: &Arc<Pod>, layer: &LayerIdentity) -> bool {
+    document(pod.as_ref()).is_some_and(|config| config.layer.uid == layer.uid)
+}
+
+fn by_name<K: Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> BTreeMap<String, Arc<K>> {
+    objects.into_iter().map(|object| (object.name_any(), object)).collect()
+}
+
+fn by_node<K: Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> BTreeMap<NodeId, Arc<K>> {
+    objects.into_iter().filter_map(|object| Some((node_of(object.as_ref())?, object))).collect()
+}
+
+/// The node that an object belongs to, by its label.
+fn node_of<K: Resource<DynamicType = ()>>(object: &K) -> Option<NodeId> {
+    let (kind, ordinal) = label(object, names::LABEL_NODE)?.rsplit_once('-')?;
+    let kind = match kind {
+        "redis" => NodeKind::Data,
+        "sentinel" => NodeKind::Sentinel,
+        _ => return None,
+    };
+    Some(NodeId { kind, ordinal: ordinal.parse().ok()? })
+}
+
+fn label<'object, K: Resource<DynamicType = ()>>(object: &'object K, name: &str) -> Option<&'object str> {
+    object.meta().labels.as_ref()?.get(name).map(String::as_str)
+}
+
+fn annotation<'object, K: Resource<DynamicType = ()>>(object: &'object K, name: &str) -> Option<&'object str> {
+    object.meta().annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The node-config document of a pod; `None` if it has none that we understand.
+fn document(pod: &Pod) -> Option<NodeConfig> {
+    serde_json::from_str(annotation(pod, names::ANNOTATION_NODE_CONFIG)?).ok()
+}
+
+/// The fixed address of a Service, if it has one.
+fn cluster_ip(service: &Service) -> Option<&str> {
+    let address = service.spec.as_ref()?.cluster_ip.as_deref()?;
+    (!address.is_empty() && address != "None").then_some(address)
+}
+
+/// Every address that a document of this layer's names, the newest pods' last word.
+fn announced(children: &Children) -> BTreeMap<NodeId, Address> {
+    let templates = children.workloads.values().filter_map(|workload| {
+        let metadata = workload.spec.as_ref()?.template.metadata.as_ref()?;
+        serde_json::from_str::<NodeConfig>(metadata.annotations.as_ref()?.get(names::ANNOTATION_NODE_CONFIG)?).ok()
+    });
+    let pods = children.pods.values().filter_map(|pod| document(pod.as_ref()));
+    let mut announced = BTreeMap::new();
+    for config in templates.chain(pods) {
+        announced.extend(config.data_nodes.into_iter().map(|(ordinal, address)| (NodeId::data(ordinal), address)));
+        announced.extend(config.sentinels.into_iter().map(|(ordinal, address)| (NodeId::sentinel(ordinal), address)));
+    }
+    announced
+}
+
+fn observed_workload(workload: &StatefulSet, is_untouched: bool) -> ObservedWorkload {
+    let text = |name| annotation(workload, name).unwrap_or_default().to_owned();
+    ObservedWorkload {
+        uid: workload.uid().unwrap_or_default(),
+        workload_digest: if is_untouched { text(names::ANNOTATION_DIGEST) } else { String::new() },
+        restart_revision: text(names::ANNOTATION_RESTART_REVISION),
+        deleting: workload.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn observed_pod(pod: &Pod, digest: impl Fn(&str) -> String) -> ObservedPod {
+    ObservedPod {
+        uid: pod.uid().unwrap_or_default(),
+        restart_revision: annotation(pod, names::ANNOTATION_RESTART_REVISION).unwrap_or_default().to_owned(),
+        config_digest: annotation(pod, names::ANNOTATION_NODE_CONFIG).map(digest).unwrap_or_default(),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        ready: condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True"),
+        trouble: trouble(pod),
+        kubernetes_node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        zone: label(pod, LABEL_ZONE).map(str::to_owned),
+        reads: label(pod, names::LABEL_READS) == Some("yes"),
+    }
+}
+
+/// Status, reason and message of a pod's condition.
+fn condition<'pod>(pod: &'pod Pod, name: &str) -> Option<(&'pod str, &'pod str, &'pod str)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == name)?;
+    let text = |field: &'pod Option<String>| field.as_deref().unwrap_or_default();
+    Some((&condition.status, text(&condition.reason), text(&condition.message)))
+}
+
+/// Reasons of waiting that are no trouble, only a matter of time.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// Why a pod does not run, in Kubernetes' words.
+fn trouble(pod: &Pod) -> Option<String> {
+    let words = |reason: &str, message: &str| {
+        if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") }
+    };
+    if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
+        return Some(words(reason, message));
+    }
+    let status = pod.status.as_ref()?;
+    if status.phase.as_deref() == Some("Failed") {
+        return Some(words(
+            status.reason.as_deref().unwrap_or("Failed"),
+            status.message.as_deref().unwrap_or_default(),
+        ));
+    }
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find_map(|waiting| {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let is_trouble = !reason.is_empty() && !STARTING.contains(&reason);
+        is_trouble.then(|| words(reason, waiting.message.as_deref().unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn layer() -> LayerIdentity {
+        LayerIdentity { uid: "uid-1".to_owned(), namespace: "shop".to_owned(), name: "web".to_owned() }
+    }
+
+    fn metadata(node: &str, owner: &str) -> serde_json::Value {
+        json!({
+            "name": format!("web-{node}"), "namespace": "shop", "uid": "object",
+            "labels": {"redoubt.dev/layer": "web", "redoubt.dev/node": node},
+            "ownerReferences": [{"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "name": "web", "uid": owner, "controller": true}],
+        })
+    }
+
+    fn stores(services: Vec<Service>) -> Stores {
+        let (workloads, _) = kube::runtime::reflector::store();
+        let (pods, _) = kube::runtime::reflector::store();
+        let (budgets, _) = kube::runtime::reflector::store();
+        let (store, mut writer) = kube::runtime::reflector::store();
+        for service in services {
+            writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(service));
+        }
+        Stores { workloads, services: store, pods, budgets }
+    }
+
+    fn service(value: serde_json::Value) -> Service {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_predecessors_objects_are_not_the_layers() {
+        let spec = json!({"clusterIP": "10.0.0.1"});
+        let stores = stores(vec![
+            service(json!({"metadata": metadata("redis-0", "uid-1"), "spec": spec})),
+            service(json!({"metadata": metadata("redis-1", "uid-0"), "spec": spec})),
+        ]);
+        let observed = children(&stores, &layer()).observed(&layer(), 7, |_| true, str::to_owned);
+        let nodes: Vec<_> = observed.nodes.keys().copied().collect();
+        assert_eq!(nodes, [NodeId::data(0)]);
+        assert_eq!(observed.nodes[&NodeId::data(0)].address, Some(Address("10.0.0.1".to_owned())));
+    }
+
+    #[test]
+    fn the_primary_service_names_the_node_that_its_pod_belongs_to() {
+        let mut meta = metadata("redis", "uid-1");
+        meta["labels"] = json!({"redoubt.dev/layer": "web"});
+        meta["name"] = json!("web-redis");
+        let selector = json!({"selector": {"statefulset.kubernetes.io/pod-name": "web-redis-12-0"}});
+        let stores = stores(vec![service(json!({"metadata": meta, "spec": selector}))]);
+        let observed = children(&stores, &layer()).observed(&layer(), 7, |_| true, str::to_owned);
+        assert_eq!(observed.primary_service, Some(NodeId::data(12)));
+        assert!(observed.nodes.is_empty());
+    }
+
+    #[test]
+    fn trouble_is_told_in_kubernetes_words_and_starting_is_no_trouble() {
+        let pod = |status: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap()
+        };
+        let waiting = |reason: &str| {
+            pod(
+                json!({"containerStatuses": [{"name": "redis", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": "no such image"}}}]}),
+            )
+        };
+        assert_eq!(trouble(&waiting("ImagePullBackOff")).as_deref(), Some("ImagePullBackOff: no such image"));
+        assert_eq!(trouble(&waiting("ContainerCreating")), None);
+        let unschedulable = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]});
+        assert_eq!(trouble(&pod(unschedulable)).as_deref(), Some("Unschedulable: 0/3 nodes"));
+    }
+}

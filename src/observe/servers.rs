@@ -1,0 +1,150 @@
+//! What the layer's servers answer: one connection per pod, asked all at once, each within a bounded time.
+//!
+//! A pod that is silent costs the pass [`PATIENCE`] and no more, however many are. Connections are kept by the pod's UID: a
+//! new pod at an old address is never taken for its predecessor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::model::NodeId;
+use crate::model::desired::DesiredUser;
+use crate::model::observed::ObservedServer;
+use crate::redis::probe::{DataProbe, Probed, probe_data, probe_sentinel};
+use crate::redis::user_forms::UserForms;
+use crate::redis::{Class, Connection, Endpoint};
+
+/// How long one server may keep a pass waiting, connecting included. A healthy one answers within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is asked of one pod.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The node.
+    pub node: NodeId,
+    /// UID of its pod.
+    pub pod_uid: String,
+    /// Where its server is, and as whom to log in.
+    pub endpoint: Endpoint,
+    /// What is to be known.
+    pub asked: Asked,
+}
+
+/// What is to be known of a server.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// Of a data node.
+    Data(Arc<DataProbe>),
+    /// Of a Sentinel.
+    Sentinel {
+        /// Name of the primary.
+        master_name: String,
+        /// Users that it should have.
+        users: Arc<BTreeMap<String, DesiredUser>>,
+    },
+}
+
+/// What one pod answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The server in the model's words.
+    pub server: ObservedServer,
+    /// What it refused to say, or why it is unknown; without secrets.
+    pub faults: Vec<String>,
+    /// The open connection, for the steps that follow; `None`: there is none.
+    pub connection: Option<Connection>,
+}
+
+/// The open connections of all layers.
+#[derive(Default)]
+pub struct Pool {
+    open: Mutex<BTreeMap<String, Connection>>,
+    forms: UserForms,
+}
+
+impl Pool {
+    /// Asks every pod at the same time.
+    pub async fn ask(&self, questions: Vec<Question>) -> BTreeMap<NodeId, Answer> {
+        let asking = questions.into_iter().map(async |question| (question.node, self.ask_one(&question).await));
+        join_all(asking).await.into_iter().collect()
+    }
+
+    /// Closes the connections to pods that are gone.
+    pub fn retain(&self, alive: &BTreeSet<String>) {
+        self.connections().retain(|uid, _| alive.contains(uid));
+    }
+
+    async fn ask_one(&self, question: &Question) -> Answer {
+        let asked = timeout(PATIENCE, async {
+            let connection = self.connection(question).await.map_err(Probed::unknown)?;
+            let probed = match &question.asked {
+                Asked::Data(probe) => probe_data(&connection, probe, &self.forms).await,
+                Asked::Sentinel { master_name, users } => {
+                    probe_sentinel(&connection, master_name, users, &self.forms).await
+                }
+            };
+            Ok::<_, Probed>((connection, probed))
+        });
+        let (connection, probed) = match asked.await {
+            Ok(Ok((connection, probed))) => (Some(connection), probed),
+            Ok(Err(probed)) => (None, probed),
+            Err(_) => {
+                self.connections().remove(&question.pod_uid);
+                let fault = format!("{}: no answer within {PATIENCE:?}", question.endpoint.name());
+                return Answer { server: ObservedServer::Unknown, faults: vec![fault], connection: None };
+            }
+        };
+        if probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied)) {
+            // Dead, or logged in with rights of yesterday: the next pass opens another.
+            self.connections().remove(&question.pod_uid);
+        }
+        let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
+        Answer { server: probed.server, faults, connection }
+    }
+
+    async fn connection(&self, question: &Question) -> Result<Connection, crate::redis::Error> {
+        if let Some(connection) = self.connections().get(&question.pod_uid) {
+            return Ok(connection.clone());
+        }
+        let connection = Connection::open(&question.endpoint).await?;
+        self.connections().insert(question.pod_uid.clone(), connection.clone());
+        Ok(connection)
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connection>> {
+        // Each use of the map is one call: it is never left half changed.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::Secret;
+
+    fn question(node: NodeId, port: u16) -> Question {
+        let endpoint = Endpoint {
+            address: "127.0.0.1".to_owned(),
+            port,
+            username: "redoubt-operator".to_owned(),
+            password: Secret::new("secret"),
+        };
+        Question { node, pod_uid: format!("uid-{node}"), endpoint, asked: Asked::Data(Arc::default()) }
+    }
+
+    #[tokio::test]
+    async fn silent_pods_cost_the_pass_no_more_than_one_does() {
+        // Listens and never answers.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let questions = (0..5).map(|ordinal| question(NodeId::data(ordinal), port)).collect();
+        let started = std::time::Instant::now();
+        let answers = Pool::default().ask(questions).await;
+        assert_eq!(answers.len(), 5);
+        assert!(answers.values().all(|answer| answer.server == ObservedServer::Unknown && answer.connection.is_none()));
+        assert!(started.elapsed() < 2 * PATIENCE);
+    }
+}

@@ -1,0 +1,230 @@
+//! The conditions: what holds, why, and what will change it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Facts, proofs};
+use crate::api::data_layer_status::DataLayerStatus;
+use crate::model::{Mode, NodeId};
+use crate::plan::step::ApplyReason;
+use crate::plan::{Refused, Step, Waiting};
+
+/// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
+const LONGEST_MESSAGE: usize = 1024;
+
+/// A condition before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its type.
+    pub kind: &'static str,
+    /// Whether it holds; `None`: unknown.
+    pub holds: Option<bool>,
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// All conditions of an accepted layer.
+pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<Said> {
+    let Facts { desired, observed, .. } = facts;
+    let accepted =
+        Said { kind: "Accepted", holds: Some(true), reason: "Valid", message: "the specification is valid".to_owned() };
+    let mut said = vec![
+        accepted,
+        proven(
+            "MemoryBounded",
+            "Bounded",
+            "NotBounded",
+            "every data node's maxmemory is as planned",
+            &proofs::memory(desired, observed),
+        ),
+        persisted(facts),
+        proven(
+            "FunctionsLoaded",
+            "Loaded",
+            "NotLoaded",
+            "the primary answers for every library",
+            &proofs::functions(desired, observed, primary),
+        ),
+        proven(
+            "UsersInPlace",
+            "InPlace",
+            "NotInPlace",
+            "every server has exactly the declared users",
+            &proofs::users(desired, observed),
+        ),
+        proven(
+            "SettingsApplied",
+            "Applied",
+            "NotApplied",
+            "every directive was read back as declared",
+            &proofs::settings(desired, observed),
+        ),
+        highly_available(facts, primary),
+        degraded(facts),
+        progressing(facts),
+    ];
+    said.push(ready(facts, primary, &said));
+    said
+}
+
+fn proven(kind: &'static str, yes: &'static str, no: &'static str, sentence: &str, missing: &[String]) -> Said {
+    if missing.is_empty() {
+        Said { kind, holds: Some(true), reason: yes, message: sentence.to_owned() }
+    } else {
+        Said { kind, holds: Some(false), reason: no, message: missing.join("; ") }
+    }
+}
+
+fn persisted(facts: Facts<'_>) -> Said {
+    if facts.subject.keeps_data {
+        let missing = proofs::persistence(facts.desired, facts.observed);
+        proven("Persisted", "Persisted", "NotPersisted", "every data node writes its files as declared", &missing)
+    } else {
+        let message = "declared without persistence: the data is lost when all data pods are".to_owned();
+        Said { kind: "Persisted", holds: Some(false), reason: "NotDeclared", message }
+    }
+}
+
+fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> Said {
+    if facts.desired.mode == Mode::Standalone {
+        let message = "mode Standalone is one node".to_owned();
+        return Said { kind: "HighlyAvailable", holds: Some(false), reason: "SingleNode", message };
+    }
+    let missing = proofs::availability(facts.desired, facts.observed, primary);
+    proven("HighlyAvailable", "Redundant", "NotRedundant", "any one node may be lost", &missing)
+}
+
+fn degraded(facts: Facts<'_>) -> Said {
+    let mut why: Vec<String> = facts.plan.refused.iter().map(refused).collect();
+    why.extend(facts.undone.iter().filter(|undone| !undone.passes).map(|undone| undone.why.clone()));
+    if facts.observed.initialised {
+        why.extend(facts.plan.waiting.iter().filter_map(trouble));
+    }
+    // A layer that was never Ready is not degraded by what is still on its way.
+    if facts.observed.initialised {
+        why.extend(facts.faults.iter().cloned());
+    }
+    if why.is_empty() {
+        return Said {
+            kind: "Degraded",
+            holds: Some(false),
+            reason: "AsDeclared",
+            message: "nothing is wrong".to_owned(),
+        };
+    }
+    Said { kind: "Degraded", holds: Some(true), reason: "Trouble", message: why.join("; ") }
+}
+
+fn progressing(facts: Facts<'_>) -> Said {
+    let waiting: Vec<String> = facts.plan.waiting.iter().map(waiting).collect();
+    let (holds, reason, message) = if facts.desired.paused {
+        (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
+    } else if !waiting.is_empty() {
+        (true, "Waiting", waiting.join("; "))
+    } else if facts.plan.steps.iter().any(|step| !is_bookkeeping(step)) || !facts.undone.is_empty() {
+        (true, "Changing", "steps are being carried out".to_owned())
+    } else {
+        (false, "AsDeclared", "nothing is left to do".to_owned())
+    };
+    Said { kind: "Progressing", holds: Some(holds), reason, message }
+}
+
+fn ready(facts: Facts<'_>, primary: Option<NodeId>, said: &[Said]) -> Said {
+    let says = |kind: &str| said.iter().find(|said| said.kind == kind);
+    let no = |reason, message: String| Said { kind: "Ready", holds: Some(false), reason, message };
+    if primary.is_none() {
+        return no("NoPrimary", "no data node is primary by its own word and that of most Sentinels".to_owned());
+    }
+    let mut needed = vec!["MemoryBounded", "FunctionsLoaded", "UsersInPlace", "SettingsApplied"];
+    if facts.subject.keeps_data {
+        needed.push("Persisted");
+    }
+    if facts.desired.mode == Mode::Sentinel {
+        needed.push("HighlyAvailable");
+    }
+    if let Some(missing) = needed.into_iter().filter_map(says).find(|said| said.holds != Some(true)) {
+        return no(missing.reason, format!("{}: {}", missing.kind, missing.message));
+    }
+    let old = proofs::revisions(facts.desired, facts.observed);
+    if !old.is_empty() {
+        return no("NotRolled", format!("not yet of the declared revision: {}", old.join(", ")));
+    }
+    match says("Progressing") {
+        Some(progressing) if progressing.holds == Some(true) => no(progressing.reason, progressing.message.clone()),
+        _ => {
+            let message = "proven on the live servers for this generation".to_owned();
+            Said { kind: "Ready", holds: Some(true), reason: "Proven", message }
+        }
+    }
+}
+
+/// Whether a step only records what already holds: it neither changes what a server does nor restarts one.
+const fn is_bookkeeping(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::PatchConfig { .. } | Step::LabelReads { .. } | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
+    )
+}
+
+/// A wait as a sentence.
+fn waiting(waiting: &Waiting) -> String {
+    match waiting {
+        Waiting::Address { node } => format!("{node} has no address yet"),
+        Waiting::Pod { node, trouble: None } => format!("the pod of {node} does not run yet"),
+        Waiting::Pod { node, trouble: Some(words) } => format!("the pod of {node} does not run: {words}"),
+        Waiting::Server { node } => format!("the server of {node} does not answer"),
+        Waiting::Loading { node } => format!("{node} is loading its data"),
+        Waiting::Sync { node } => format!("{node} is not in sync yet"),
+        Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
+        Waiting::SentinelView { node } => format!("{node} does not know all others yet"),
+        Waiting::Failover => "a failover is under way".to_owned(),
+        Waiting::Approval => {
+            "a restart waits for the annotation redoubt.dev/approved-generation to name this generation".to_owned()
+        }
+        Waiting::Paused => "spec.paused is set".to_owned(),
+    }
+}
+
+/// A wait that means trouble in a layer that was Ready before.
+fn trouble(what: &Waiting) -> Option<String> {
+    match what {
+        Waiting::Pod { trouble: Some(_), .. } | Waiting::Server { .. } | Waiting::Primary => Some(waiting(what)),
+        _ => None,
+    }
+}
+
+/// A refusal as a sentence.
+fn refused(refused: &Refused) -> String {
+    match refused {
+        Refused::NoInSyncReplica { node } => {
+            format!("the primary {node} is not stopped: no replica is in sync and may take over")
+        }
+        Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
+        Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
+    }
+}
+
+/// The conditions with their times: a time changes with the status and with nothing else.
+pub fn timed(said: Vec<Said>, generation: i64, old: &DataLayerStatus, now: Timestamp) -> Vec<Condition> {
+    let word = |holds: Option<bool>| match holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    said.into_iter()
+        .map(|said| {
+            let status = word(said.holds);
+            let since = old.conditions.iter().find(|known| known.type_ == said.kind && known.status == status);
+            Condition {
+                type_: said.kind.to_owned(),
+                status: status.to_owned(),
+                reason: said.reason.to_owned(),
+                message: said.message.chars().take(LONGEST_MESSAGE).collect(),
+                observed_generation: Some(generation),
+                last_transition_time: since.map_or(Time(now), |known| known.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! What is worth an event: a condition that changed, told once. Pure.
+
+use crate::api::data_layer_status::DataLayerStatus;
+
+/// Characters of a note; the API server takes 1 kB.
+const LONGEST_NOTE: usize = 1000;
+
+/// An event to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Whether it is bad news.
+    pub warning: bool,
+    /// The condition's type and new status, `ReadyTrue`: the action.
+    pub action: String,
+    /// The condition's reason.
+    pub reason: String,
+    /// The condition's message.
+    pub note: String,
+}
+
+/// The transitions between two statuses. `Progressing` is left out: it changes with every step.
+pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transition> {
+    let mut transitions = Vec::new();
+    for condition in new.conditions.iter().filter(|condition| condition.type_ != "Progressing") {
+        let before = old.conditions.iter().find(|known| known.type_ == condition.type_);
+        let holds = condition.status == "True";
+        let is_bad = holds == (condition.type_ == "Degraded");
+        // What was never said before is news only if it is what everybody waits for, or a refusal.
+        let is_news = match before {
+            Some(before) => before.status != condition.status,
+            None => {
+                matches!((condition.type_.as_str(), holds), ("Ready" | "Degraded", true) | ("Accepted", false))
+            }
+        };
+        if is_news {
+            transitions.push(Transition {
+                warning: is_bad,
+                action: format!("{}{}", condition.type_, condition.status),
+                reason: condition.reason.clone(),
+                note: condition.message.chars().take(LONGEST_NOTE).collect(),
+            });
+        }
+    }
+    if new.primary.is_some() && old.primary.is_some() && new.primary != old.primary {
+        let name = |status: &DataLayerStatus| status.primary.clone().unwrap_or_default();
+        transitions.push(Transition {
+            warning: false,
+            action: "PrimaryMoved".to_owned(),
+            reason: "PrimaryMoved".to_owned(),
+            note: format!("the primary moved from {} to {}", name(old), name(new)),
+        });
+    }
+    transitions
+}

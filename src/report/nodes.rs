@@ -1,0 +1,109 @@
+//! Nodes, memory and the production checklist.
+
+use super::conditions::Said;
+use super::{Facts, desired_nodes, proofs};
+use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
+use crate::api::names;
+use crate::model::observed::{Observed, ObservedServer};
+use crate::model::{Mode, NodeId, NodeKind};
+
+/// Every declared node with its role and state.
+pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<NodeStatus> {
+    facts.desired.nodes.keys().map(|node| one(facts, *node, primary)).collect()
+}
+
+fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
+    let seen = facts.observed.nodes.get(&node);
+    let role = match node.kind {
+        NodeKind::Sentinel => Some("Sentinel"),
+        NodeKind::Data if primary == Some(node) => Some("Primary"),
+        NodeKind::Data => proofs::data(facts.observed, node).map(|_| "Replica"),
+    };
+    let state = match seen.map(|seen| &seen.server) {
+        None | Some(ObservedServer::Unknown) => "Unreachable",
+        Some(ObservedServer::Loading) => "Loading",
+        Some(ObservedServer::Sentinel(_)) => "InSync",
+        Some(ObservedServer::Data(_)) if primary == Some(node) => "InSync",
+        Some(ObservedServer::Data(_)) => {
+            if primary.is_some_and(|primary| proofs::is_in_sync(facts.observed, node, primary)) {
+                "InSync"
+            } else {
+                "Syncing"
+            }
+        }
+    };
+    NodeStatus {
+        name: names::node(&facts.desired.layer.name, node),
+        role: role.map(str::to_owned),
+        address: seen.and_then(|seen| seen.address.as_ref()).map(ToString::to_string),
+        zone: seen.and_then(|seen| seen.pod.as_ref()).and_then(|pod| pod.zone.clone()),
+        state: Some(state.to_owned()),
+    }
+}
+
+/// How many replicas have everything that the primary sent.
+pub fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
+    let Some(primary) = primary else { return 0 };
+    desired_nodes(facts.desired, NodeKind::Data)
+        .filter(|node| proofs::is_in_sync(facts.observed, *node, primary))
+        .count()
+}
+
+/// Engine and version of the primary.
+pub fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
+    proofs::data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
+}
+
+/// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while nobody
+/// can be asked.
+pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
+    let share = primary.and_then(|node| proofs::data(facts.observed, node)).and_then(|server| {
+        let tenths = server.used_memory.saturating_mul(10).checked_div(server.maxmemory)?;
+        Some(format!("{}%", tenths.min(10) * 10))
+    });
+    let known = || old.memory.as_ref().and_then(|memory| memory.used.clone());
+    MemoryStatus { used: share.or_else(known), ..facts.subject.memory.clone() }
+}
+
+/// What production needs, each with what shows it.
+pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
+    let of = |item: &str, kind: &str| {
+        let said = conditions.iter().find(|said| said.kind == kind);
+        ChecklistItem {
+            item: item.to_owned(),
+            ok: said.is_some_and(|said| said.holds == Some(true)),
+            evidence: said.map(|said| said.message.clone()).unwrap_or_default(),
+        }
+    };
+    let subject = facts.subject;
+    let eviction = if subject.evicts {
+        "allkeys-*: right for a cache, where any key may go"
+    } else {
+        "no key without a TTL is ever evicted"
+    };
+    let clients = facts.desired.settings.get("maxclients").cloned().unwrap_or_default();
+    let has_room = clients.parse::<u32>().is_ok_and(|clients| clients >= subject.max_connections);
+    let budget = format!("maxclients {clients} for a budget of {} connections", subject.max_connections);
+    let mut items = vec![
+        of("memory bounded", "MemoryBounded"),
+        ChecklistItem { item: "eviction fits the uses".to_owned(), ok: true, evidence: eviction.to_owned() },
+        of("persisted", "Persisted"),
+        of("functions on every primary", "FunctionsLoaded"),
+        ChecklistItem { item: "connections within the pool budget".to_owned(), ok: has_room, evidence: budget },
+    ];
+    let redundant = of("no single point of failure", "HighlyAvailable");
+    items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });
+    items
+}
+
+/// Redundancy is worth nothing if all pods share one Kubernetes node.
+fn spread(facts: Facts<'_>, item: ChecklistItem) -> ChecklistItem {
+    let places = desired_nodes(facts.desired, NodeKind::Data)
+        .filter_map(|node| facts.observed.nodes.get(&node)?.pod.as_ref()?.kubernetes_node.clone())
+        .collect::<std::collections::BTreeSet<_>>();
+    if item.ok && places.len() < 2 {
+        let evidence = "all data pods run on one Kubernetes node".to_owned();
+        return ChecklistItem { ok: false, evidence, ..item };
+    }
+    item
+}

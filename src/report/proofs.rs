@@ -1,0 +1,181 @@
+//! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::desired_nodes;
+use crate::model::desired::Desired;
+use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
+use crate::model::{Address, Mode, NodeId, NodeKind};
+
+/// A data node's server, if it answered.
+pub fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
+    match &observed.nodes.get(&node)?.server {
+        ObservedServer::Data(server) => Some(server),
+        _ => None,
+    }
+}
+
+/// A Sentinel's server, if it answered.
+pub fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
+    match &observed.nodes.get(&node)?.server {
+        ObservedServer::Sentinel(server) => Some(server),
+        _ => None,
+    }
+}
+
+/// The node that is primary beyond doubt: it says so itself, and a majority of all declared Sentinels names its address.
+pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
+    let says_so = |node: &NodeId| {
+        data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
+    };
+    if desired.mode == Mode::Standalone {
+        return desired_nodes(desired, NodeKind::Data).find(says_so);
+    }
+    let mut votes: BTreeMap<&Address, usize> = BTreeMap::new();
+    let sentinels: Vec<NodeId> = desired_nodes(desired, NodeKind::Sentinel).collect();
+    for node in &sentinels {
+        if let Some(master) = sentinel(observed, *node).and_then(|server| server.master.as_ref()) {
+            *votes.entry(&master.address).or_default() += 1;
+        }
+    }
+    let (named, _) = votes.into_iter().find(|(_, count)| count * 2 > sentinels.len())?;
+    observed.nodes.iter().find(|(_, seen)| seen.address.as_ref() == Some(named)).map(|(node, _)| *node).filter(says_so)
+}
+
+/// Whether a replica has everything that its primary sent: it follows it, and the primary counts it as online.
+pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+    let address = |node: NodeId| observed.nodes.get(&node).and_then(|seen| seen.address.as_ref());
+    let (Some(own), Some(of_primary)) = (address(node), address(primary)) else { return false };
+    let follows = data(observed, node).is_some_and(|server| {
+        matches!(&server.replication, Replication::Replica { primary, link_up: true, syncing: false, .. } if primary == of_primary)
+    });
+    let is_counted = data(observed, primary).is_some_and(
+        |server| matches!(&server.replication, Replication::Primary { replicas } if replicas.contains_key(own)),
+    );
+    follows && is_counted
+}
+
+/// Directives that are not as wanted, with their node.
+pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let mut missing = Vec::new();
+    for node in desired_nodes(desired, NodeKind::Data) {
+        let Some(server) = data(observed, node) else {
+            missing.push(format!("{node} does not answer"));
+            continue;
+        };
+        let differing = desired.settings.iter().filter(|(name, value)| server.settings.get(*name) != Some(value));
+        let names: Vec<&str> = differing.map(|(name, _)| name.as_str()).collect();
+        if !names.is_empty() {
+            missing.push(format!("{node}: {}", names.join(", ")));
+        }
+    }
+    missing
+}
+
+/// Users that are not in place, with their node.
+pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let mut missing = Vec::new();
+    for node in desired.nodes.keys().copied() {
+        let (wanted, in_place): (_, Option<&BTreeSet<String>>) = match node.kind {
+            NodeKind::Data => (&desired.users, data(observed, node).map(|server| &server.users_in_place)),
+            NodeKind::Sentinel => {
+                (&desired.sentinel_users, sentinel(observed, node).map(|server| &server.users_in_place))
+            }
+        };
+        let Some(in_place) = in_place else {
+            missing.push(format!("{node} does not answer"));
+            continue;
+        };
+        let names: Vec<&str> = wanted.keys().filter(|name| !in_place.contains(*name)).map(String::as_str).collect();
+        if !names.is_empty() {
+            missing.push(format!("{node}: {}", names.join(", ")));
+        }
+    }
+    missing
+}
+
+/// Function libraries that the primary does not answer for.
+pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
+    let Some(server) = primary.and_then(|node| data(observed, node)) else {
+        return vec!["there is no primary to ask".to_owned()];
+    };
+    let wanted = desired.libraries.iter();
+    wanted
+        .filter(|(name, library)| server.libraries.get(*name) != Some(&library.digest))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Data nodes whose memory is not bounded as wanted.
+pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let wanted: Option<u64> = desired.settings.get("maxmemory").and_then(|bytes| bytes.parse().ok());
+    let nodes = desired_nodes(desired, NodeKind::Data);
+    nodes
+        .filter_map(|node| match data(observed, node) {
+            None => Some(format!("{node} does not answer")),
+            Some(server) if server.maxmemory == 0 => Some(format!("{node} has no maxmemory")),
+            Some(server) if wanted.is_some_and(|wanted| server.maxmemory != wanted) => {
+                Some(format!("{node} has another maxmemory"))
+            }
+            Some(_) => None,
+        })
+        .collect()
+}
+
+/// Data nodes that do not write what they should, or fail to.
+pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let mut missing = Vec::new();
+    for node in desired_nodes(desired, NodeKind::Data) {
+        let Some(server) = data(observed, node) else {
+            missing.push(format!("{node} does not answer"));
+            continue;
+        };
+        for name in ["appendonly", "save"] {
+            if desired.settings.get(name).is_some_and(|wanted| server.settings.get(name) != Some(wanted)) {
+                missing.push(format!("{node}: {name} is not as declared"));
+            }
+        }
+        if let Some(trouble) = &server.persistence_trouble {
+            missing.push(format!("{node} cannot write its {trouble} file"));
+        }
+    }
+    missing
+}
+
+/// What is missing for the loss of any one node to be survived.
+pub fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
+    let Some(primary) = primary else { return vec!["there is no primary".to_owned()] };
+    let replicas = desired_nodes(desired, NodeKind::Data).filter(|node| *node != primary);
+    let mut missing: Vec<String> = replicas
+        .filter(|node| !is_in_sync(observed, *node, primary))
+        .map(|node| format!("{node} is not in sync"))
+        .collect();
+    let others = desired_nodes(desired, NodeKind::Sentinel).count().saturating_sub(1);
+    for node in desired_nodes(desired, NodeKind::Sentinel) {
+        match sentinel(observed, node).map(|server| server.master.as_ref()) {
+            None => missing.push(format!("{node} does not answer")),
+            Some(None) => missing.push(format!("{node} watches no primary yet")),
+            Some(Some(master)) if master.other_sentinels.len() < others => {
+                missing.push(format!("{node} does not know every other Sentinel"));
+            }
+            Some(Some(master)) => {
+                let is_named =
+                    observed.nodes.get(&primary).and_then(|seen| seen.address.as_ref()) == Some(&master.address);
+                if !is_named {
+                    missing.push(format!("{node} names another primary"));
+                }
+            }
+        }
+    }
+    missing
+}
+
+/// Nodes that do not run what they should.
+pub fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let wrong = |node: &NodeId, revision: &str| {
+        let pod = observed.nodes.get(node).and_then(|seen| seen.pod.as_ref());
+        pod.is_none_or(|pod| pod.restart_revision != revision || pod.deleting)
+    };
+    let nodes = desired.nodes.iter().filter(|(node, wanted)| wrong(node, &wanted.restart_revision));
+    nodes.map(|(node, _)| node.to_string()).collect()
+}

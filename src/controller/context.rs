@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures::FutureExt as _;
 use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 
@@ -48,13 +49,20 @@ pub struct Defaults {
 }
 
 impl Context {
-    /// Waits until the watches have seen everything once: before, what exists would look as if it did not. An error: the
-    /// watches have ended.
-    pub async fn watches_are_complete(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
-        self.stores.workloads.wait_until_ready().await?;
-        self.stores.services.wait_until_ready().await?;
-        self.stores.pods.wait_until_ready().await?;
-        self.stores.budgets.wait_until_ready().await
+    /// Whether the watches have seen everything once: before, what exists would look as if it did not. An error: the watches
+    /// have ended.
+    ///
+    /// Asked anew by each pass instead of waited for: of several who wait for one of kube 5's stores only the last is woken
+    /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest for ever.
+    pub fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
+        let Stores { workloads, services, pods, budgets } = &self.stores;
+        let seen = [
+            workloads.wait_until_ready().now_or_never(),
+            services.wait_until_ready().now_or_never(),
+            pods.wait_until_ready().now_or_never(),
+            budgets.wait_until_ready().now_or_never(),
+        ];
+        seen.into_iter().try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
     }
 
     /// Closes what belongs to pods that are gone.

@@ -45,6 +45,8 @@ const NAME: &str = "redoubt-operator";
 const ROOT_KEY: &str = "redoubt-root-key";
 /// Events of one change arrive together; a pass that waits this long sees all of them.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Pause while the watches are still filling after a start: a list takes some 10 ms.
+const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 /// How often connections of pods that are gone are closed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -275,7 +277,9 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         // Owner references do the rest.
         return Ok(Action::await_change());
     }
-    context.watches_are_complete().await.map_err(|_| data_layer::Error::WatchesEnded)?;
+    if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
     let started = Instant::now();
     let result = data_layer::pass(&context, layer).await;
     let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");

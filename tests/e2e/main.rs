@@ -5,7 +5,14 @@
 mod admission;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
+mod changes;
+mod creation;
+mod failures;
+#[path = "../support/history.rs"]
+mod history;
+mod objects;
 mod pods;
+mod stage;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};

@@ -54,7 +54,8 @@ impl Layer {
         let layers: Api<DataLayer> = Api::namespaced(client.clone(), namespace);
         let object = json!({
             "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": {"name": "web"},
-            "spec": {"mode": "Sentinel", "cpu": "50m", "engine": {"image": engine, "pullPolicy": "Never"}},
+            // Paused: where an operator runs, it leaves these to us.
+            "spec": {"mode": "Sentinel", "paused": true, "cpu": "50m", "engine": {"image": engine, "pullPolicy": "Never"}},
         });
         let stored = layers.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         let resolved =

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redoubt::redis::{Connection, Endpoint, sentinel};
@@ -80,6 +80,7 @@ pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
 /// Writers at work.
 pub struct Writers {
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<Write>>>,
 }
 
@@ -88,14 +89,21 @@ impl Writers {
     /// data nodes.
     pub fn start(count: usize, sentinels: &[Endpoint], master_name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
         let tasks = (0..count)
             .map(|writer| {
                 let (stop, sentinels, name) = (Arc::clone(&stop), sentinels.to_vec(), master_name.to_owned());
-                tokio::spawn(async move { write_until(&stop, writer, began, &sentinels, &name).await })
+                let acknowledged = Arc::clone(&acknowledged);
+                tokio::spawn(async move { write_until((&stop, &acknowledged), writer, began, &sentinels, &name).await })
             })
             .collect();
-        Self { stop, tasks }
+        Self { stop, acknowledged, tasks }
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Ends them and returns what they saw.
@@ -110,7 +118,7 @@ impl Writers {
 }
 
 async fn write_until(
-    stop: &AtomicBool,
+    (stop, acknowledged): (&AtomicBool, &AtomicUsize),
     writer: usize,
     began: Instant,
     sentinels: &[Endpoint],
@@ -137,7 +145,9 @@ async fn write_until(
             Err(_) => Outcome::Unknown,
         };
         history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: server.name().to_owned() });
-        if outcome != Outcome::Ok {
+        if outcome == Outcome::Ok {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        } else {
             connection = None;
         }
     }

@@ -104,3 +104,11 @@ YAML
 answers() { timeout 1 bash -c ": < /dev/tcp/$1/$2"; } # ADDRESS PORT
 
 services_answer() { answers "$api_service" 443 && answers "$dns" 53 && kubectl get serviceaccount default; }
+
+writes() { # NAMESPACE:NAME of a service account: VERB PATH CODE of each write that the audit log has
+  { grep -F "\"username\":\"system:serviceaccount:$1\"" "$state/log/audit" || true; } |
+    sed -nE '/"verb":"(create|update|patch|delete|deletecollection)"/ {
+      /\/leases[\/?]|\/leases"|dryRun/d
+      s/.*"requestURI":"([^"]*)".*"verb":"([a-z]*)".*"code":([0-9]+).*/\2 \1 \3/p
+    }'
+}

@@ -1,0 +1,233 @@
+//! Changes of a running layer, under load: nothing that was acknowledged is lost, and what is wrong is stopped and undone.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::EvictParams;
+use redoubt::model::NodeId;
+use serde_json::{Value, json};
+
+use crate::history::Verdict;
+use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, kubectl};
+
+fn nothing_lost(what: &str, verdict: &Verdict) {
+    println!("{what}: {} acknowledged, longest gap {:?}", verdict.acknowledged, verdict.longest_gap);
+    assert_eq!(verdict.lost, Vec::<String>::new(), "{what}");
+    assert!(!verdict.two_primaries, "{what}: two primaries acknowledged at once");
+}
+
+/// Changes the specification under load and waits until that is proven.
+async fn rolled(layer: &Layer, what: &str, change: Value) {
+    let before = layer.pod_uids().await;
+    let verdict = layer
+        .under_load(async |layer, _| {
+            layer.change(change).await;
+            let began = Instant::now();
+            layer.ready().await;
+            println!("{what}: proven after {:?}", began.elapsed());
+        })
+        .await;
+    nothing_lost(what, &verdict);
+    let replaced = layer.pod_uids().await.difference(&before).count();
+    println!("{what}: {replaced} pods are new");
+}
+
+async fn rolls(namespace: &str, engine: &str, successor: &str) {
+    let stage = Stage::set(namespace).await;
+    let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
+    layer.ready().await;
+    rolled(&layer, "memory", json!({"memory": {"limit": "320Mi"}})).await;
+    for node in (0..3).map(NodeId::data) {
+        let pod = layer.pods().await.remove(&layer.pod(node)).unwrap();
+        let limit = pod.spec.unwrap().containers[0].resources.clone().unwrap().limits.unwrap()["memory"].0.clone();
+        assert_eq!(limit, (320 << 20).to_string(), "{node}");
+    }
+    rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
+    let connection = redoubt::redis::Connection::open(&layer.as_operator(layer.heals().await).await).await.unwrap();
+    let live = redoubt::redis::server::config_get(&connection, &["databases"]).await.unwrap();
+    assert_eq!(live["databases"], "4");
+    let before = layer.pod_uids().await;
+    rolled(&layer, "a directive that is taken live", json!({"config": {"slowlog-max-len": "77"}})).await;
+    assert_eq!(layer.pod_uids().await, before, "a live directive restarts nothing");
+    if engine != successor {
+        rolled(&layer, "image", json!({"engine": {"image": successor}})).await;
+        for pod in layer.pods().await.values() {
+            assert_eq!(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), Some(successor));
+        }
+    }
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_directives_and_image_roll_from_redis_7_to_8_under_load_and_lose_nothing() {
+    rolls("e2e-roll-redis", REDIS_7, ENGINES[1].1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_and_directives_roll_on_valkey_8_under_load_and_lose_nothing() {
+    rolls("e2e-roll-valkey", ENGINES[2].1, ENGINES[2].1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_evicted_under_load_loses_nothing() {
+    let stage = Stage::set("e2e-evicted").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    for round in 0..2 {
+        let verdict = layer
+            .under_load(async |layer, primary| {
+                let pods: kube::Api<Pod> = layer.api();
+                pods.evict(&layer.pod(primary), &EvictParams::default()).await.unwrap();
+                eventually("another is primary", SOON, async || {
+                    layer.primary().await.is_some_and(|node| node != primary)
+                })
+                .await;
+            })
+            .await;
+        nothing_lost(&format!("evicted, round {round}"), &verdict);
+    }
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_drained_under_load_loses_nothing() {
+    let stage = Stage::set("e2e-drained").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let verdict = layer
+        .under_load(async |layer, primary| {
+            let pod = layer.pods().await.remove(&layer.pod(primary)).unwrap();
+            let node = pod.spec.unwrap().node_name.unwrap();
+            kubectl(&[
+                "drain",
+                &node,
+                "--ignore-daemonsets",
+                "--delete-emptydir-data",
+                "--timeout=120s",
+                "--pod-selector",
+                "redoubt.dev/layer=web",
+            ]);
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|node| node != primary))
+                .await;
+            kubectl(&["uncordon", &node]);
+        })
+        .await;
+    nothing_lost("drained", &verdict);
+    layer.ready().await;
+    stage.strike().await;
+}
+
+/// Sets something that cannot run, sees that everything goes on and that the trouble is told, reverts, and waits.
+async fn set_and_reverted(layer: &Layer, what: &str, bad: Value, good: Value, told: &str) {
+    layer.ready().await;
+    let verdict = layer
+        .under_load(async |layer, _| {
+            layer.change(bad).await;
+            eventually("the trouble is told", SOON, async || {
+                let degraded = layer.condition("Degraded").await;
+                degraded.is_some_and(|(status, _, message)| status == "True" && message.contains(told))
+            })
+            .await;
+            let not_ready = layer.pods().await.into_values().filter(|pod| !is_ready(pod)).count();
+            assert!(not_ready <= 1, "{what}: {not_ready} pods are down");
+            assert!(layer.set("meanwhile").await, "{what}: writable all the time");
+            layer.change(good).await;
+            let began = Instant::now();
+            layer.ready().await;
+            println!("{what}: recovered {:?} after it was reverted", began.elapsed());
+            assert!(began.elapsed() < Duration::from_mins(1), "{what}: {:?}", began.elapsed());
+        })
+        .await;
+    nothing_lost(what, &verdict);
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
+    let stage = Stage::set("e2e-reverted").await;
+    let layer = stage.layer("web", json!({})).await;
+    set_and_reverted(
+        &layer,
+        "an image that does not exist",
+        json!({"engine": {"image": "localhost/no-such-image:1"}}),
+        json!({"engine": {"image": REDIS_7}}),
+        "Image",
+    )
+    .await;
+    set_and_reverted(
+        &layer,
+        "an image that is no Redis",
+        json!({"engine": {"image": "localhost/redoubt:dev"}}),
+        json!({"engine": {"image": REDIS_7}}),
+        "redis-0",
+    )
+    .await;
+    set_and_reverted(
+        &layer,
+        "resources that no node has",
+        json!({"cpu": "900"}),
+        json!({"cpu": "20m"}),
+        "Unschedulable",
+    )
+    .await;
+    let nowhere = json!({"nodeSelector": {"no": "such-node"}});
+    set_and_reverted(
+        &layer,
+        "an affinity that nothing satisfies",
+        json!({"scheduling": nowhere}),
+        json!({"scheduling": null}),
+        "Unschedulable",
+    )
+    .await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_layer() {
+    let stage = Stage::set("e2e-no-class").await;
+    let volume = json!({"persistence": {"volume": {"storageClassName": "no-such-class"}}});
+    let layer = stage.layer("web", volume).await;
+    eventually("the trouble is told", SOON, async || {
+        let progressing = layer.condition("Progressing").await;
+        progressing
+            .is_some_and(|(_, _, message)| message.contains("no-such-class") || message.contains("Unschedulable"))
+    })
+    .await;
+    assert!(!layer.is("Ready").await);
+    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true"]);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
+    let stage = Stage::set("e2e-scaled").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let verdict = layer
+        .under_load(async |layer, _| {
+            kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=3"]);
+            layer.ready().await;
+            assert_eq!(
+                layer.endpoints().await.keys().filter(|node| node.kind == redoubt::model::NodeKind::Data).count(),
+                4
+            );
+        })
+        .await;
+    nothing_lost("a replica more", &verdict);
+    let verdict = layer
+        .under_load(async |layer, _| {
+            kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=2"]);
+            layer.ready().await;
+            assert_eq!(
+                layer.endpoints().await.keys().filter(|node| node.kind == redoubt::model::NodeKind::Data).count(),
+                3
+            );
+        })
+        .await;
+    nothing_lost("a replica less", &verdict);
+    stage.strike().await;
+}

@@ -178,7 +178,7 @@ async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
     kubectl(&["patch", "customresourcedefinition", "datalayers.redoubt.dev", "--type=json", "-p", open]);
     let unreadable = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
-        "metadata": {"name": "broken"}, "spec": {"mode": "Sentinel", "replicas": "many"}});
+        "metadata": {"name": "broken"}, "spec": {"mode": "Galactic"}});
     let layers: Api<DynamicObject> = Api::namespaced_with(
         stage.client.clone(),
         &stage.namespace,

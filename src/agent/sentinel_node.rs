@@ -13,7 +13,7 @@ use super::{Error, Result, StopSignal, handover, peers, sentinel_conf};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
-use crate::redis::{Connection, sentinel, server};
+use crate::redis::{Connection, info_window, sentinel, server};
 
 /// Between two looks at the own Sentinel.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -97,6 +97,10 @@ async fn look(environment: &Environment, state: &State) -> bool {
         return false;
     }
     state.set_health(Health::Serving);
+    // At each look, because it is forgotten at a restart and a mover that was killed may have left another.
+    if let Err(error) = sentinel::set_info_period(&connection, info_window::PERIOD).await {
+        tracing::debug!(%error, "the Sentinel keeps its own pace");
+    }
     if let Err(error) = show_primary(environment, state, &connection).await {
         tracing::warn!(%error, "the Sentinel could not be shown its primary");
     }

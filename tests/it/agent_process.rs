@@ -158,7 +158,7 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
 async fn a_plain_sentinel_failover_loses_writes_and_the_history_says_so() {
     let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
-        let endpoint = layer.operator_on_sentinel();
+        let endpoint = layer.operator_on(NodeId::sentinel(0));
         sentinel::failover(&Connection::open(&endpoint).await.unwrap(), &layer.master_name).await.unwrap();
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
     })

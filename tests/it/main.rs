@@ -10,3 +10,4 @@ mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;
+mod switchover;

@@ -207,9 +207,15 @@ impl Layer {
         ids.map(|id| self.endpoint(*id)).collect()
     }
 
-    /// The first Sentinel, as the operator's user.
-    pub fn operator_on_sentinel(&self) -> Endpoint {
-        endpoint(&self.nodes[&NodeId::sentinel(0)].address, SENTINEL_PORT, users::OPERATOR, "p-o")
+    /// A node, as the operator's user.
+    pub fn operator_on(&self, id: NodeId) -> Endpoint {
+        let port = if id.kind == NodeKind::Data { REDIS_PORT } else { SENTINEL_PORT };
+        endpoint(&self.nodes[&id].address, port, users::OPERATOR, "p-o")
+    }
+
+    /// Ordinals of the Sentinels.
+    pub fn sentinel_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|id| id.kind == NodeKind::Sentinel).collect()
     }
 
     /// `INFO replication` of a data node.

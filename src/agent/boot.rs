@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
-use crate::model::Address;
 use crate::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
-use crate::model::lineage::LineageAnswer;
+use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
-use crate::redis::{Connection, sentinel};
+use crate::model::{Address, Role};
 
 /// Between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -60,12 +60,24 @@ pub async fn wait_for_decision(state: &State) -> Start {
             }
             BootDecision::AskForFailover if last_request.is_none_or(|asked| asked.elapsed() >= REQUEST_EVERY) => {
                 last_request = Some(Instant::now());
-                ask_for_failover(state, &config).await;
+                if let Some(promoted) = fail_over(state, &config, &replicas(&config, &answers)).await {
+                    return Start { primary: Some(promoted), electable: false, highest_term };
+                }
             }
             BootDecision::AskForFailover | BootDecision::Wait(_) => {}
         }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// The peers that follow the dead engine and may be promoted in its place.
+fn replicas(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Vec<Address> {
+    let follows = |answer: &LineageAnswer| {
+        let is_whole = |lineage: &Lineage| lineage.role == Role::Replica && lineage.synced;
+        answer.activity == Activity::Serving && answer.lineage.as_ref().is_some_and(is_whole)
+    };
+    let serving = answers.iter().filter(|(_, answer)| answer.as_ref().is_some_and(follows));
+    serving.filter_map(|(ordinal, _)| config.data_nodes.get(ordinal).cloned()).collect()
 }
 
 fn facts_of(
@@ -106,27 +118,5 @@ fn facts_of(
                 View::Silent => SentinelAnswer::Silent,
             })
             .collect(),
-    }
-}
-
-/// Asks one Sentinel after the other until one begins.
-async fn ask_for_failover(state: &State, config: &NodeConfig) {
-    for address in config.sentinels.values() {
-        let endpoint = state.sentinel_endpoint(address);
-        let asked = async { sentinel::failover(&Connection::open(&endpoint).await?, &config.master_name).await };
-        match asked.await {
-            Ok(()) => {
-                tracing::info!(sentinel = %address, "asked for a failover");
-                return;
-            }
-            Err(error) => {
-                let reason = error.server_text().unwrap_or_else(|| error.to_string());
-                tracing::info!(sentinel = %address, reason, "would not fail over");
-                // Somebody else has begun.
-                if reason.starts_with("INPROG") {
-                    return;
-                }
-            }
-        }
     }
 }

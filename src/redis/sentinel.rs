@@ -168,6 +168,12 @@ fn is_electable(fields: &Fields) -> bool {
         && !GONE.iter().any(|gone| flags.contains(*gone))
 }
 
+/// The period that [`set_info_period`] sets, as it is now.
+pub async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
+    let settings: Fields = connection.query(cmd("SENTINEL").arg("DEBUG")).await?;
+    Ok(settings.get("INFO-PERIOD").and_then(|value| value.parse().ok()).map(Duration::from_millis))
+}
+
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.
 pub async fn failover(connection: &Connection, master_name: &str) -> Result<()> {
     connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name)).await

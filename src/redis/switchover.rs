@@ -152,6 +152,9 @@ async fn elect(
     }
     sentinel::failover(actor, &request.master_name).await?;
     watch(Step::FailoverOrdered).await;
+    if let Err(error) = sentinel::set_info_period(actor, info_window::PERIOD).await {
+        tracing::debug!(%error, "the Sentinel's agent sets its pace");
+    }
     let promoted =
         timeout(request.patience, first_primary(request, candidates)).await.map_err(|_| Error::NobodyPromoted)?;
     let (to, port) = (&promoted.address.0, request.from.1.port);

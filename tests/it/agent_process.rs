@@ -1,14 +1,14 @@
 //! Agents with real engines on loopback: they form a layer, and it comes back by itself from what is done to it.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
 use redoubt::redis::{Connection, sentinel};
 
-use crate::support::eventually;
 use crate::support::history::{Verdict, Writers, check, keys_of};
 use crate::support::layer::{Layer, Options, SOON};
+use crate::support::{eventually, spread};
 
 const WRITERS: usize = 3;
 
@@ -62,6 +62,58 @@ async fn a_killed_engine_is_replaced_and_nothing_that_was_acknowledged_is_rolled
     assert!(!verdict.two_primaries);
     // Asynchronous replication: what only the dead engine had is gone, and that is at most the writes in flight.
     assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+}
+
+/// Asks all nodes but one over and over until one takes a write: a plain client that knows no Sentinel.
+async fn takes_a_write(layer: &Layer, dead: NodeId) -> Duration {
+    let began = Instant::now();
+    let limit = Duration::from_millis(500);
+    let ids: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != dead).collect();
+    let mut connections = BTreeMap::new();
+    eventually("somebody takes a write", SOON, async || {
+        for id in &ids {
+            if !connections.contains_key(id) {
+                let Ok(opened) = Connection::open_with(&layer.endpoint(*id), limit, limit).await else { continue };
+                connections.insert(*id, opened);
+            }
+            match connections[id].query::<()>(redis::cmd("SET").arg("direct").arg(1)).await {
+                Ok(()) => return true,
+                // The promotion cuts all connections.
+                Err(error) if !error.class().is_alive() => drop(connections.remove(id)),
+                Err(_) => {}
+            }
+        }
+        false
+    })
+    .await;
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_engine_is_not_waited_for() {
+    // Detection would take 5 s: whatever is sooner is the agent's doing.
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let kills = std::env::var("REDOUBT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let (mut direct, mut gaps, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..kills {
+        let mut took = Duration::ZERO;
+        let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+            layer.kill_engine(primary);
+            took = takes_a_write(layer, primary).await;
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary))
+                .await;
+        })
+        .await;
+        assert!(!verdict.two_primaries);
+        assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+        direct.push(took);
+        gaps.push(verdict.longest_gap);
+        lost.push(verdict.lost.len());
+    }
+    println!("engines killed: {kills}, lost {lost:?}");
+    println!("writable for a plain client: {}", spread(direct.clone()));
+    println!("gap of Sentinel-aware writers: {}", spread(gaps));
+    assert!(direct.iter().all(|took| *took < Duration::from_secs(4)), "{direct:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

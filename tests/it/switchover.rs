@@ -5,9 +5,9 @@ use std::time::Duration;
 use redoubt::model::NodeId;
 use redoubt::redis::switchover::{Switchover, switchover};
 
-use crate::support::eventually;
 use crate::support::history::{Writers, check, keys_of};
 use crate::support::layer::{Layer, Options, SOON};
+use crate::support::{eventually, spread};
 
 const WRITERS: usize = 3;
 
@@ -50,12 +50,5 @@ async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
     for _ in 0..moves {
         gaps.push(moved_under_load(&layer).await);
     }
-    gaps.sort();
-    println!(
-        "planned moves: {} of them, gap median {:?}, worst {:?}",
-        gaps.len(),
-        gaps[gaps.len() / 2],
-        gaps[gaps.len() - 1]
-    );
-    println!("{gaps:?}");
+    println!("planned moves: gap {}", spread(gaps));
 }

@@ -68,14 +68,20 @@ async fn order(state: &State, config: &NodeConfig) -> bool {
             Err(error) => {
                 let reason = error.server_text().unwrap_or_else(|| error.to_string());
                 tracing::info!(sentinel = %address, reason, "would not fail over");
-                // Somebody else has begun.
-                if reason.starts_with("INPROG") {
+                // Somebody else has begun, unless what it is busy with is the last failover, the one that made us primary.
+                if reason.starts_with("INPROG") && fails_us_over(config, &connection).await {
                     return true;
                 }
             }
         }
     }
     false
+}
+
+/// Whether the failover that a Sentinel is busy with is one away from this node: until its end it lists whom it fails over.
+async fn fails_us_over(config: &NodeConfig, connection: &Connection) -> bool {
+    let master = sentinel::master(connection, &config.master_name).await;
+    master.is_ok_and(|master| master.is_some_and(|master| Some(&master.address) == config.own_address()))
 }
 
 /// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.

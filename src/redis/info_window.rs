@@ -102,7 +102,11 @@ pub fn expected_delay(views: &[ReplicaView]) -> Duration {
     /// The promotion: two to three ticks.
     const PROMOTION: Duration = Duration::from_millis(200);
     let delay = |view: &ReplicaView| {
-        if view.info_age <= CLOSES { PERIOD.saturating_sub(view.info_age).max(PROMOTION) } else { PERIOD + PROMOTION }
+        if view.info_age <= CLOSES {
+            WHILE_FAILING_OVER.saturating_sub(view.info_age).max(PROMOTION)
+        } else {
+            WHILE_FAILING_OVER + PROMOTION
+        }
     };
     views.iter().filter(|view| view.electable).map(delay).max().unwrap_or(Duration::MAX)
 }

@@ -205,6 +205,68 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_dies_or_whose_file_is_damaged_comes_back() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let sentinel = NodeId::sentinel(0);
+    layer.kill_engine(sentinel);
+    eventually("it is gone", SOON, async || !layer.is_whole().await).await;
+    layer.wait_until_whole().await;
+
+    layer.kill_node(sentinel);
+    let file = layer.data(sentinel).join("sentinel.conf");
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &text[..80]).unwrap();
+    layer.start_node(sentinel);
+    layer.wait_until_whole().await;
+    assert!(file.with_extension("damaged").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_written_is_named_and_ends_no_engine() {
+    let layer = Layer::whole(&Options::default()).await;
+    let primary = layer.primary().await.unwrap();
+    let engine = layer.engine_pids(primary);
+    // As on a full disk or a read-only one, where only this file is in the way; root may write anywhere.
+    let obstacle = layer.data(primary).join("redoubt/lineage.part");
+    std::fs::create_dir(&obstacle).unwrap();
+    let told = async |words: &str| layer.readiness(primary).await.is_some_and(|text| text.contains(words));
+    write_some(&layer, 100).await;
+    eventually("the file is named", SOON, async || told("lineage.part").await).await;
+    assert!(told("200 OK").await && told("Serving").await);
+    write_some(&layer, 400).await;
+    std::fs::remove_dir(&obstacle).unwrap();
+    write_some(&layer, 500).await;
+    eventually("all is well again", SOON, async || !told("lineage.part").await).await;
+    assert_eq!(layer.engine_pids(primary), engine);
+    assert_eq!(layer.primary().await, Some(primary));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    layer.wait_until_whole().await;
+    // Everybody stops; then the first one's record is cut in half. It must not begin, and it must not be believed empty.
+    let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
+    for id in &ids {
+        layer.kill_node(*id);
+    }
+    let damaged = NodeId::data(0);
+    let file = layer.data(damaged).join("redoubt/lineage.json");
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    for id in &ids {
+        layer.start_node(*id);
+    }
+    layer.wait_until_whole().await;
+    assert!(file.with_extension("damaged").exists());
+    let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    assert!(held.difference(&now).count() <= WRITERS);
+}
+
 /// The history runner can fail: without a pause, and without min-replicas-to-write, a failover loses what it is known to lose.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_sentinel_failover_loses_writes_and_the_history_says_so() {

@@ -173,6 +173,22 @@ impl Layer {
         fs::create_dir(&data).unwrap();
     }
 
+    /// A node's volume.
+    pub fn data(&self, id: NodeId) -> PathBuf {
+        self.nodes[&id].folder.join("data")
+    }
+
+    /// What a node's agent says to the readiness probe: status line, headers and words.
+    pub async fn readiness(&self, id: NodeId) -> Option<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let address = (self.nodes[&id].address.0.as_str(), redoubt::model::node_config::AGENT_PORT);
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
     /// Records in every document that the layer was Ready, as the operator does.
     pub fn mark_initialised(&self) {
         for node in self.nodes.values() {
@@ -183,7 +199,8 @@ impl Layer {
         }
     }
 
-    fn engine_pids(&self, id: NodeId) -> Vec<u32> {
+    /// Processes under a node's agent.
+    pub fn engine_pids(&self, id: NodeId) -> Vec<u32> {
         let Some(agent) = &self.nodes[&id].agent else { return vec![] };
         let tasks = fs::read_dir(format!("/proc/{}/task", agent.id())).into_iter().flatten().flatten();
         let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());

@@ -77,6 +77,9 @@ pub fn damage(text: &str, master_name: &str) -> Option<&'static str> {
     if text.contains(['\0', char::REPLACEMENT_CHARACTER]) {
         return Some("holds bytes that are no text");
     }
+    if !text.ends_with('\n') {
+        return Some("ends in the middle of a line");
+    }
     let monitors = has(&["sentinel", "monitor", master_name]);
     match () {
         () if !has(&["sentinel", "myid"]) => Some("holds no identity"),

@@ -12,6 +12,7 @@ use super::hit_ratio::HitHistory;
 use super::state::State;
 use super::{lineage_file, peers, redis_conf};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
+use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
@@ -28,6 +29,7 @@ pub struct Watch {
     epoch: u64,
     last_role: Option<Role>,
     demoted: bool,
+    majority: Option<(Address, u64)>,
     written: Option<(Instant, Lineage)>,
     hits: HitHistory,
 }
@@ -49,6 +51,7 @@ impl Watch {
             epoch: own.map_or(0, |own| own.epoch),
             last_role,
             demoted: false,
+            majority: None,
             written: None,
             hits: HitHistory::default(),
         }
@@ -76,6 +79,7 @@ impl Watch {
                     self.served = true;
                     self.record(state, &info).await;
                     if !stopping {
+                        self.step_down(state, &connection, &info).await;
                         self.end_pause(&connection).await;
                         self.keep_priority(&connection, &info).await;
                         state.set_activity(activity_of(&info));
@@ -90,6 +94,28 @@ impl Watch {
                 if !error.class().is_alive() {
                     self.connection = None;
                 }
+            }
+        }
+    }
+
+    /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
+    /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
+    /// the successor says itself that it is primary: Sentinels that come back from an old file may name a replica of ours.
+    async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
+        let config = state.config();
+        let Some((named, epoch)) = &self.majority else { return };
+        if info.role() != Some(Role::Primary) || config.own_address() == Some(named) || *epoch <= self.epoch {
+            return;
+        }
+        let Some((ordinal, _)) = config.data_nodes.iter().find(|(_, address)| *address == named) else { return };
+        let answer = peers::ask_agent(&config, *ordinal, named).await;
+        let is_primary = |own: &Lineage| own.role == Role::Primary;
+        if answer.is_some_and(|theirs| {
+            theirs.activity == Activity::Serving && theirs.lineage.as_ref().is_some_and(is_primary)
+        }) {
+            tracing::warn!(successor = %named, epoch, "the Sentinels have replaced this primary: it steps down");
+            if let Err(error) = server::replica_of(connection, &named.0, REDIS_PORT).await {
+                tracing::warn!(%error, "left to the Sentinels");
             }
         }
     }
@@ -126,11 +152,12 @@ impl Watch {
         let link = info.primary_link();
         let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
         let primary = link.as_ref().map(|link| link.primary.clone()).or_else(|| config.own_address().cloned());
-        if let Some((named, epoch)) = peers::majority(&peers::ask_sentinels(state, &config).await)
+        self.majority = peers::majority(&peers::ask_sentinels(state, &config).await);
+        if let Some((named, epoch)) = &self.majority
             && in_sync
-            && Some(&named) == primary.as_ref()
+            && Some(named) == primary.as_ref()
         {
-            self.epoch = epoch;
+            self.epoch = *epoch;
         }
         if role == Role::Replica && in_sync {
             self.copy_term(&config, primary.as_ref()).await;

@@ -175,7 +175,7 @@ async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_repl
 async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
     let mut layer = Layer::whole(&Options::default()).await;
     layer.mark_initialised();
-    for round in 0..2 {
+    for round in 0..3 {
         write_some(&layer, 300 * (round + 1)).await;
         // Everything acknowledged is on disk and on the replicas before the lights go out.
         let primary = layer.primary().await.unwrap();
@@ -203,6 +203,28 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
         // `appendfsync everysec` on a killed process loses nothing that was written to the kernel.
         assert!(lost.is_empty(), "{} of {} are gone", lost.len(), held.len());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_told_to_stop_at_once_come_back_with_the_same_data_and_soon() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    let mut took = Vec::new();
+    for round in 1..=3 {
+        write_some(&layer, 300 * round).await;
+        let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        let began = Instant::now();
+        layer.restart_all().await;
+        let nobody = NodeId::data(u16::MAX);
+        takes_a_write(&layer, nobody).await;
+        println!("all stopped, round {round}: writable after {:.2?}", began.elapsed());
+        took.push(began.elapsed());
+        layer.wait_until_whole().await;
+        println!("all stopped, round {round}: whole after {:.2?}", began.elapsed());
+        let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        assert_eq!(held.difference(&now).count(), 0);
+    }
+    println!("all stopped: writable after {}", spread(took));
 }
 
 #[tokio::test(flavor = "multi_thread")]

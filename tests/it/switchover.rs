@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use redoubt::model::Address;
+use redoubt::model::{Address, Role};
 use redoubt::model::NodeId;
 use redoubt::redis::switchover::{Step, Switchover, switchover, switchover_watched};
-use redoubt::redis::{Connection, server};
+use redoubt::redis::{Connection, sentinel, server};
 
 use crate::support::history::{Writers, check, keys_of};
 use crate::support::layer::{Layer, Options, SOON};
@@ -53,6 +53,22 @@ async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
         gaps.push(moved_under_load(&layer).await);
     }
     println!("planned moves: gap {}", spread(gaps));
+}
+
+/// The Sentinels alone demote it after eight seconds or more, in which it would take writes that are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_replaced_behind_its_back_steps_down_by_itself() {
+    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let from = layer.primary().await.unwrap();
+    let acting = Connection::open(&layer.operator_on(NodeId::sentinel(1))).await.unwrap();
+    sentinel::failover(&acting, &layer.master_name).await.unwrap();
+    let took = eventually("it follows its successor", SOON, async || {
+        layer.replication(from).await.is_some_and(|info| info.role() == Some(Role::Replica))
+    })
+    .await;
+    println!("stepped down {took:.2?} after the order");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    layer.wait_until_whole().await;
 }
 
 /// Runs a move and ends the mover, connections and all, right after the first step of this kind.

@@ -166,6 +166,30 @@ impl Layer {
         eventually("the agent ends", SOON, async || agent.try_wait().unwrap().is_some()).await;
     }
 
+    /// Tells all nodes to stop at once, and starts each again when it has ended, as when all pods are deleted.
+    pub async fn restart_all(&mut self) {
+        let mut ending: BTreeMap<NodeId, Child> = BTreeMap::new();
+        for (id, node) in &mut self.nodes {
+            let agent = node.agent.take().unwrap();
+            signal(agent.id(), "TERM");
+            ending.insert(*id, agent);
+        }
+        let began = std::time::Instant::now();
+        while !ending.is_empty() {
+            assert!(began.elapsed() < SOON, "{:?} do not end", ending.keys());
+            let ended: Vec<NodeId> = ending
+                .iter_mut()
+                .filter_map(|(id, agent)| agent.try_wait().unwrap().is_some().then_some(*id))
+                .collect();
+            for id in ended {
+                println!("{id} ended after {:.2?}", began.elapsed());
+                ending.remove(&id);
+                self.start_node(id);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Empties a stopped node's volume.
     pub fn wipe(&self, id: NodeId) {
         let data = self.nodes[&id].folder.join("data");

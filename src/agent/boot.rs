@@ -15,8 +15,9 @@ use crate::model::{Address, Role};
 
 /// Between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Between two requests for a failover: the Sentinels refuse a second one for a while anyway.
-const REQUEST_EVERY: Duration = Duration::from_secs(1);
+/// Between two requests for a failover. A refused one costs nothing: Sentinels that just started have not seen the replicas
+/// yet (`NOGOODSLAVE`) and will within a tick or two.
+const REQUEST_EVERY: Duration = Duration::from_millis(250);
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub struct Start {
 pub async fn wait_for_decision(state: &State) -> Start {
     let began = Instant::now();
     let mut last_answers: BTreeMap<u16, Instant> = BTreeMap::new();
+    let mut sentinels_answered = began;
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
     loop {
@@ -41,9 +43,15 @@ pub async fn wait_for_decision(state: &State) -> Start {
         for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
             last_answers.insert(*ordinal, Instant::now());
         }
-        let facts = facts_of(state, &config, &answers, &views, |ordinal| {
-            last_answers.get(&ordinal).unwrap_or(&began).elapsed()
-        });
+        if views.iter().filter(|view| **view != View::Silent).count() > views.len() / 2 {
+            sentinels_answered = Instant::now();
+        }
+        let facts = BootFacts {
+            sentinels_silent_milliseconds: milliseconds(sentinels_answered.elapsed()),
+            ..facts_of(state, &config, &answers, &views, |ordinal| {
+                last_answers.get(&ordinal).unwrap_or(&began).elapsed()
+            })
+        };
         let decision = decide(&facts);
         if last_decision.as_ref() != Some(&decision) {
             tracing::info!(?decision, sentinels = ?views, "boot rule");
@@ -95,7 +103,7 @@ fn facts_of(
             Some(LineageAnswer { activity, lineage, .. }) => {
                 Peer::Answers { activity: *activity, lineage: lineage.clone() }
             }
-            None => Peer::Silent { milliseconds: silent_for(*ordinal).as_millis().try_into().unwrap_or(u64::MAX) },
+            None => Peer::Silent { milliseconds: milliseconds(silent_for(*ordinal)) },
         };
         (*ordinal, peer)
     };
@@ -118,5 +126,10 @@ fn facts_of(
                 View::Silent => SentinelAnswer::Silent,
             })
             .collect(),
+        sentinels_silent_milliseconds: 0,
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -100,11 +100,11 @@ impl Watch {
 
     /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
     /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
-    /// the successor says itself that it is primary: Sentinels that come back from an old file may name a replica of ours.
+    /// the successor says itself that it is primary (of two in one epoch the majority's is it): Sentinels that come back from an old file may name a replica of ours.
     async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
         let config = state.config();
         let Some((named, epoch)) = &self.majority else { return };
-        if info.role() != Some(Role::Primary) || config.own_address() == Some(named) || *epoch <= self.epoch {
+        if info.role() != Some(Role::Primary) || config.own_address() == Some(named) || *epoch < self.epoch {
             return;
         }
         let Some((ordinal, _)) = config.data_nodes.iter().find(|(_, address)| *address == named) else { return };

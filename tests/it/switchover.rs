@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use redoubt::model::{Address, Role};
 use redoubt::model::NodeId;
+use redoubt::model::{Address, Role};
 use redoubt::redis::switchover::{Step, Switchover, switchover, switchover_watched};
 use redoubt::redis::{Connection, sentinel, server};
 

@@ -116,7 +116,7 @@ pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step))
         Ok(false) => tracing::info!("the Sentinel's INFO could not be timed: its clients will hear of the move late"),
         // Users of before this order existed, or an engine without it: the move itself needs it not.
         Err(error) => {
-            tracing::info!(%error, "the Sentinel's INFO cannot be timed: its clients will hear of the move late")
+            tracing::info!(%error, "the Sentinel's INFO cannot be timed: its clients will hear of the move late");
         }
     }
     watch(Step::InfoPaced).await;

@@ -137,9 +137,9 @@ proptest! {
 
     /// A file that was cut off is either called damaged or has lost none of the epochs and votes.
     #[test]
-    fn half_a_sentinels_file_is_damaged_or_has_all_its_epochs(remembered in any_memory(), part in 0.0..1.0_f64) {
+    fn half_a_sentinels_file_is_damaged_or_has_all_its_epochs(remembered in any_memory(), cut in any::<prop::sample::Index>()) {
         let text = render(&remembered);
-        let length = (1..text.len()).nth(((text.len() - 2) as f64 * part) as usize).unwrap();
+        let length = 1 + cut.index(text.len() - 1);
         let half = &text[..length];
         if sentinel_conf::damage(half, &config().master_name).is_none() {
             let epochs = |of: &Remembered| (of.current_epoch, of.config_epoch, of.leader_epoch);
@@ -151,10 +151,10 @@ proptest! {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_half_of_one_never(lineage in any_lineage(), part in 0.0..1.0_f64) {
+    fn a_record_is_read_as_it_was_written_and_half_of_one_never(lineage in any_lineage(), cut in any::<prop::sample::Index>()) {
         let text = lineage_file::render(&lineage).unwrap();
         prop_assert_eq!(records::parse(&text).unwrap(), lineage);
-        let mut length = (text.len() as f64 * part) as usize;
+        let mut length = cut.index(text.len());
         while !text.is_char_boundary(length) {
             length -= 1;
         }

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
-use crate::model::Address;
 use crate::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
-use crate::model::lineage::LineageAnswer;
+use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
-use crate::redis::{Connection, sentinel};
+use crate::model::{Address, Role};
 
 /// Between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Between two requests for a failover: the Sentinels refuse a second one for a while anyway.
-const REQUEST_EVERY: Duration = Duration::from_secs(1);
+/// Between two requests for a failover. A refused one costs nothing: Sentinels that just started have not seen the replicas
+/// yet (`NOGOODSLAVE`) and will within a tick or two.
+const REQUEST_EVERY: Duration = Duration::from_millis(250);
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub struct Start {
 pub async fn wait_for_decision(state: &State) -> Start {
     let began = Instant::now();
     let mut last_answers: BTreeMap<u16, Instant> = BTreeMap::new();
+    let mut sentinels_answered = began;
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
     loop {
@@ -41,9 +43,15 @@ pub async fn wait_for_decision(state: &State) -> Start {
         for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
             last_answers.insert(*ordinal, Instant::now());
         }
-        let facts = facts_of(state, &config, &answers, &views, |ordinal| {
-            last_answers.get(&ordinal).unwrap_or(&began).elapsed()
-        });
+        if views.iter().filter(|view| **view != View::Silent).count() > views.len() / 2 {
+            sentinels_answered = Instant::now();
+        }
+        let facts = BootFacts {
+            sentinels_silent_milliseconds: milliseconds(sentinels_answered.elapsed()),
+            ..facts_of(state, &config, &answers, &views, |ordinal| {
+                last_answers.get(&ordinal).unwrap_or(&began).elapsed()
+            })
+        };
         let decision = decide(&facts);
         if last_decision.as_ref() != Some(&decision) {
             tracing::info!(?decision, sentinels = ?views, "boot rule");
@@ -60,12 +68,24 @@ pub async fn wait_for_decision(state: &State) -> Start {
             }
             BootDecision::AskForFailover if last_request.is_none_or(|asked| asked.elapsed() >= REQUEST_EVERY) => {
                 last_request = Some(Instant::now());
-                ask_for_failover(state, &config).await;
+                if let Some(promoted) = fail_over(state, &config, &replicas(&config, &answers)).await {
+                    return Start { primary: Some(promoted), electable: false, highest_term };
+                }
             }
             BootDecision::AskForFailover | BootDecision::Wait(_) => {}
         }
         sleep(ASK_EVERY).await;
     }
+}
+
+/// The peers that follow the dead engine and may be promoted in its place.
+fn replicas(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Vec<Address> {
+    let follows = |answer: &LineageAnswer| {
+        let is_whole = |lineage: &Lineage| lineage.role == Role::Replica && lineage.synced;
+        answer.activity == Activity::Serving && answer.lineage.as_ref().is_some_and(is_whole)
+    };
+    let serving = answers.iter().filter(|(_, answer)| answer.as_ref().is_some_and(follows));
+    serving.filter_map(|(ordinal, _)| config.data_nodes.get(ordinal).cloned()).collect()
 }
 
 fn facts_of(
@@ -83,7 +103,7 @@ fn facts_of(
             Some(LineageAnswer { activity, lineage, .. }) => {
                 Peer::Answers { activity: *activity, lineage: lineage.clone() }
             }
-            None => Peer::Silent { milliseconds: silent_for(*ordinal).as_millis().try_into().unwrap_or(u64::MAX) },
+            None => Peer::Silent { milliseconds: milliseconds(silent_for(*ordinal)) },
         };
         (*ordinal, peer)
     };
@@ -106,27 +126,10 @@ fn facts_of(
                 View::Silent => SentinelAnswer::Silent,
             })
             .collect(),
+        sentinels_silent_milliseconds: 0,
     }
 }
 
-/// Asks one Sentinel after the other until one begins.
-async fn ask_for_failover(state: &State, config: &NodeConfig) {
-    for address in config.sentinels.values() {
-        let endpoint = state.sentinel_endpoint(address);
-        let asked = async { sentinel::failover(&Connection::open(&endpoint).await?, &config.master_name).await };
-        match asked.await {
-            Ok(()) => {
-                tracing::info!(sentinel = %address, "asked for a failover");
-                return;
-            }
-            Err(error) => {
-                let reason = error.server_text().unwrap_or_else(|| error.to_string());
-                tracing::info!(sentinel = %address, reason, "would not fail over");
-                // Somebody else has begun.
-                if reason.starts_with("INPROG") {
-                    return;
-                }
-            }
-        }
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
@@ -36,6 +37,56 @@ pub enum Error {
         /// How it ended last.
         status: String,
     },
+}
+
+/// An engine that ends this often before it says a word has a configuration or an image that will not get better: the pod
+/// shows it (`CrashLoopBackOff`). Some 15 s, in which a port that was still bound is free again.
+const HOPELESS_STARTS: u32 = 6;
+/// The first pause before a start; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest: what keeps an engine from loading (want of memory, a full disk) may end at any time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How far an engine came before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It never answered, or could not be started.
+    Nothing,
+    /// It answered, but never had its dataset.
+    Loading,
+    /// It served.
+    Serving,
+}
+
+/// Starts in a row that came to nothing.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    unserved: u32,
+    unanswered: u32,
+}
+
+impl Restarts {
+    /// Counts an end. How long to wait before the next start; `None`: there is no hope.
+    pub fn pause_after(&mut self, reached: Reached) -> Option<Duration> {
+        match reached {
+            Reached::Serving => *self = Self::default(),
+            Reached::Loading => (self.unserved, self.unanswered) = (self.unserved + 1, 0),
+            Reached::Nothing => (self.unserved, self.unanswered) = (self.unserved + 1, self.unanswered + 1),
+        }
+        if self.unanswered >= HOPELESS_STARTS {
+            return None;
+        }
+        Some(match self.unserved {
+            // It served: whoever is to take over waits for us to follow.
+            0 => Duration::ZERO,
+            count => FIRST_PAUSE.saturating_mul(1 << (count - 1).min(10)).min(LONGEST_PAUSE),
+        })
+    }
+
+    /// The error of an engine without hope.
+    pub fn hopeless(&self, program: &Path, status: String) -> Error {
+        Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status }
+    }
 }
 
 /// Finds the engine's program.
@@ -74,5 +125,28 @@ pub fn reap_orphans(engine: Option<u32>) {
     for pid in pids.filter(|pid| u32::try_from(*pid).ok() != engine) {
         // Still running: nothing happens. Already gone: neither.
         let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_there_is_no_hope_and_a_loading_engine_always_has_some() {
+        let mut restarts = Restarts::default();
+        let pauses: Vec<_> = (0..6).map(|_| restarts.pause_after(Reached::Nothing)).collect();
+        let milliseconds = |pause: &Option<Duration>| pause.map(|pause| pause.as_millis());
+        assert_eq!(
+            pauses.iter().map(milliseconds).collect::<Vec<_>>(),
+            [Some(500), Some(1_000), Some(2_000), Some(4_000), Some(8_000), None]
+        );
+        let mut restarts = Restarts::default();
+        for _ in 0..100 {
+            assert!(restarts.pause_after(Reached::Loading).is_some_and(|pause| pause <= LONGEST_PAUSE));
+        }
+        assert_eq!(restarts.pause_after(Reached::Loading), Some(LONGEST_PAUSE));
+        assert_eq!(restarts.pause_after(Reached::Serving), Some(Duration::ZERO));
+        assert_eq!(restarts.pause_after(Reached::Nothing), Some(FIRST_PAUSE));
     }
 }

@@ -1,82 +1,192 @@
 //! `INFO` as Prometheus text, under the names of `redis_exporter`, so that existing dashboards work.
 
-use prometheus::{Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::redis::info::Info;
 
 /// Fields of `INFO` that are exported as they are: field → metric and its help.
-const FIELDS: [(&str, &str, &str); 27] = [
+const FIELDS: [(&str, &str, &str); 66] = [
     ("uptime_in_seconds", "redis_uptime_in_seconds", "Seconds since the server started"),
+    ("process_id", "redis_process_id", "Process id of the server"),
+    ("io_threads_active", "redis_io_threads_active", "Whether threads do input and output"),
     ("connected_clients", "redis_connected_clients", "Client connections"),
     ("blocked_clients", "redis_blocked_clients", "Clients that wait in a blocking command"),
+    ("tracking_clients", "redis_tracking_clients", "Clients with client-side caching"),
+    ("clients_in_timeout_table", "redis_clients_in_timeout_table", "Blocked clients with a timeout"),
+    ("cluster_connections", "redis_cluster_connections", "Sockets of the cluster bus"),
+    ("maxclients", "redis_max_clients", "Most client connections"),
     ("maxclients", "redis_config_maxclients", "Most client connections"),
+    ("client_recent_max_input_buffer", "redis_client_recent_max_input_buffer_bytes", "Largest input buffer"),
+    ("client_recent_max_output_buffer", "redis_client_recent_max_output_buffer_bytes", "Largest output buffer"),
     ("used_memory", "redis_memory_used_bytes", "Bytes allocated"),
     ("used_memory_rss", "redis_memory_used_rss_bytes", "Bytes resident"),
     ("used_memory_peak", "redis_memory_used_peak_bytes", "Most bytes ever allocated"),
+    ("used_memory_startup", "redis_memory_used_startup_bytes", "Bytes allocated after the start"),
     ("used_memory_dataset", "redis_memory_used_dataset_bytes", "Bytes of the dataset"),
+    ("used_memory_overhead", "redis_memory_used_overhead_bytes", "Bytes that are not the dataset"),
+    ("used_memory_lua", "redis_memory_used_lua_bytes", "Bytes of the Lua engine"),
+    ("used_memory_scripts", "redis_memory_used_scripts_bytes", "Bytes of cached scripts"),
     ("maxmemory", "redis_memory_max_bytes", "maxmemory; 0 is unbounded"),
     ("mem_fragmentation_ratio", "redis_mem_fragmentation_ratio", "Resident bytes by allocated bytes"),
     ("mem_fragmentation_bytes", "redis_mem_fragmentation_bytes", "Resident bytes less allocated bytes"),
+    ("mem_clients_normal", "redis_mem_clients_normal", "Bytes of the buffers of clients"),
+    ("mem_clients_slaves", "redis_mem_clients_slaves", "Bytes of the buffers of replicas"),
+    ("mem_not_counted_for_evict", "redis_mem_not_counted_for_eviction_bytes", "Bytes that evict nothing"),
+    ("lazyfree_pending_objects", "redis_lazyfree_pending_objects", "Objects that wait to be freed"),
+    ("active_defrag_running", "redis_active_defrag_running", "Share of CPU that defragmentation takes, percent"),
     ("loading", "redis_loading_dump_file", "Whether the dataset is being read"),
     ("rdb_changes_since_last_save", "redis_rdb_changes_since_last_save", "Writes since the last snapshot"),
+    ("rdb_bgsave_in_progress", "redis_rdb_bgsave_in_progress", "Whether a snapshot is being made"),
     ("rdb_last_save_time", "redis_rdb_last_save_timestamp_seconds", "When the last snapshot was made"),
+    ("rdb_last_bgsave_time_sec", "redis_rdb_last_bgsave_duration_sec", "Seconds of the last snapshot"),
+    ("rdb_last_cow_size", "redis_rdb_last_cow_size_bytes", "Bytes that the last snapshot copied"),
     ("aof_enabled", "redis_aof_enabled", "Whether the append-only file is on"),
+    ("aof_rewrite_in_progress", "redis_aof_rewrite_in_progress", "Whether the append-only file is being rewritten"),
+    ("aof_rewrite_scheduled", "redis_aof_rewrite_scheduled", "Whether a rewrite waits for a snapshot"),
+    ("aof_last_rewrite_time_sec", "redis_aof_last_rewrite_duration_sec", "Seconds of the last rewrite"),
+    ("aof_last_cow_size", "redis_aof_last_cow_size_bytes", "Bytes that the last rewrite copied"),
+    ("aof_current_size", "redis_aof_current_size_bytes", "Bytes of the append-only file"),
+    ("aof_base_size", "redis_aof_base_size_bytes", "Bytes of it after the last rewrite"),
     ("total_connections_received", "redis_connections_received_total", "Connections accepted"),
     ("total_commands_processed", "redis_commands_processed_total", "Commands done"),
+    ("instantaneous_ops_per_sec", "redis_instantaneous_ops_per_sec", "Commands in the last second"),
+    ("total_net_input_bytes", "redis_net_input_bytes_total", "Bytes received"),
+    ("total_net_output_bytes", "redis_net_output_bytes_total", "Bytes sent"),
     ("rejected_connections", "redis_rejected_connections_total", "Connections refused for want of room"),
+    ("sync_full", "redis_replica_resyncs_full", "Full syncs given to replicas"),
+    ("sync_partial_ok", "redis_replica_partial_resync_accepted", "Partial syncs given"),
+    ("sync_partial_err", "redis_replica_partial_resync_denied", "Partial syncs refused"),
     ("expired_keys", "redis_expired_keys_total", "Keys that expired"),
+    ("expired_stale_perc", "redis_expired_stale_percentage", "Share of keys that are likely expired, percent"),
     ("evicted_keys", "redis_evicted_keys_total", "Keys evicted for want of memory"),
     ("keyspace_hits", "redis_keyspace_hits_total", "Reads that found their key"),
     ("keyspace_misses", "redis_keyspace_misses_total", "Reads that did not"),
+    ("pubsub_channels", "redis_pubsub_channels", "Channels with subscribers"),
+    ("pubsub_patterns", "redis_pubsub_patterns", "Patterns with subscribers"),
+    ("total_error_replies", "redis_total_error_replies", "Error replies"),
     ("connected_slaves", "redis_connected_slaves", "Replicas connected"),
     ("master_repl_offset", "redis_master_repl_offset", "Bytes of the replication stream"),
+    ("second_repl_offset", "redis_second_repl_offset", "Offset up to which the previous history is served"),
     ("repl_backlog_size", "redis_replication_backlog_bytes", "Size of the backlog"),
-    ("total_net_input_bytes", "redis_net_input_bytes_total", "Bytes received"),
-    ("total_net_output_bytes", "redis_net_output_bytes_total", "Bytes sent"),
+    ("repl_backlog_histlen", "redis_repl_backlog_history_bytes", "Bytes in the backlog"),
+    ("slave_repl_offset", "redis_slave_repl_offset", "Bytes of the stream that the replica processed"),
+    ("latest_fork_usec", "redis_latest_fork_usec", "Microseconds of the last fork"),
+    ("slave_priority", "redis_slave_priority", "replica-priority; 0 is never elected"),
 ];
 
-/// Renders the metrics; `None`: the server does not answer.
-pub fn render(info: Option<&Info>) -> Result<String, prometheus::Error> {
+/// Fields that are counted in microseconds by `INFO` and in seconds by the exporter.
+const MICROSECONDS: [(&str, &str, &str); 1] =
+    [("latest_fork_usec", "redis_latest_fork_seconds", "Seconds of the last fork")];
+
+/// Fields that are counted in seconds under names with labels or units of their own.
+const SECONDS: [(&str, &str, &str); 4] = [
+    ("used_cpu_sys", "redis_cpu_sys_seconds_total", "Seconds of system CPU"),
+    ("used_cpu_user", "redis_cpu_user_seconds_total", "Seconds of user CPU"),
+    ("used_cpu_sys_children", "redis_cpu_sys_children_seconds_total", "Seconds of system CPU of children"),
+    ("used_cpu_user_children", "redis_cpu_user_children_seconds_total", "Seconds of user CPU of children"),
+];
+
+/// Fields that say `ok` or not, or `up` or not: 1 or 0.
+const STATUSES: [(&str, &str, &str); 4] = [
+    ("rdb_last_bgsave_status", "redis_rdb_last_bgsave_status", "Whether the last snapshot succeeded"),
+    ("aof_last_bgrewrite_status", "redis_aof_last_bgrewrite_status", "Whether the last rewrite succeeded"),
+    (
+        "aof_last_write_status",
+        "redis_aof_last_write_status",
+        "Whether the last write to the append-only file succeeded",
+    ),
+    ("master_link_status", "redis_master_link_up", "Whether the replica's link is up"),
+];
+
+/// Labels of `redis_instance_info`, which are fields of `INFO`.
+const INSTANCE: [&str; 9] = [
+    "role",
+    "redis_version",
+    "redis_build_id",
+    "redis_mode",
+    "os",
+    "maxmemory_policy",
+    "tcp_port",
+    "run_id",
+    "process_id",
+];
+
+/// Renders the metrics; `None`: the server does not answer. `hit_ratio`: reads that found their key, of the last minutes.
+pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
-    gauge(&registry, "redis_up", "Whether the server answers", f64::from(u8::from(info.is_some())))?;
+    single(&registry, "redis_up", "Whether the server answers", f64::from(u8::from(info.is_some())))?;
     if let Some(info) = info {
-        for (field, name, help) in FIELDS {
-            if let Some(value) = info.field(field).and_then(|value| value.parse().ok()) {
-                gauge(&registry, name, help, value)?;
+        for (field, name, help) in FIELDS.into_iter().chain(SECONDS) {
+            if let Some(value) = info.decimal(field) {
+                single(&registry, name, help, value)?;
+            }
+        }
+        for (field, name, help) in MICROSECONDS {
+            if let Some(value) = info.decimal(field) {
+                single(&registry, name, help, value / 1_000_000.0)?;
+            }
+        }
+        for (field, name, help) in STATUSES {
+            if let Some(value) = info.field(field) {
+                single(&registry, name, help, f64::from(u8::from(matches!(value, "ok" | "up"))))?;
             }
         }
         labelled(&registry, info)?;
+        if let Some(ratio) = hit_ratio {
+            let help = "Reads that found their key, by all reads, over the last five minutes";
+            single(&registry, "redoubt_keyspace_hit_ratio_5m", help, ratio)?;
+        }
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str, value: f64) -> Result<(), prometheus::Error> {
+/// By the convention of names a `_total` is a counter.
+fn single(registry: &Registry, name: &str, help: &str, value: f64) -> Result<(), prometheus::Error> {
+    if name.ends_with("_total") {
+        let counter = Counter::new(name, help)?;
+        counter.inc_by(value.max(0.0));
+        return registry.register(Box::new(counter));
+    }
     let gauge = Gauge::new(name, help)?;
     gauge.set(value);
     registry.register(Box::new(gauge))
 }
 
 fn labelled(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
-    let instance = GaugeVec::new(
-        Opts::new("redis_instance_info", "What the server is"),
-        &["role", "redis_version", "redis_mode", "os"],
-    )?;
-    let values = ["role", "redis_version", "redis_mode", "os"].map(|field| info.field(field).unwrap_or_default());
-    instance.with_label_values(&values).set(1.0);
+    let instance = GaugeVec::new(Opts::new("redis_instance_info", "What the server is"), &INSTANCE)?;
+    instance.with_label_values(&INSTANCE.map(|field| info.field(field).unwrap_or_default())).set(1.0);
     registry.register(Box::new(instance))?;
-    let (keys, expiring) = info.keys();
-    let number = |value: u64| value.to_string().parse::<f64>().unwrap_or_default();
-    for (name, help, value) in [
-        ("redis_db_keys", "Keys", number(keys)),
-        ("redis_db_keys_expiring", "Keys with a time to live", number(expiring)),
-    ] {
-        let gauge = GaugeVec::new(Opts::new(name, help), &["db"])?;
-        gauge.with_label_values(&["all"]).set(value);
+    let keyspace = [("redis_db_keys", "Keys"), ("redis_db_keys_expiring", "Keys with a time to live")];
+    let [keys, expiring] = keyspace.map(|(name, help)| GaugeVec::new(Opts::new(name, help), &["db"]));
+    let (keys, expiring) = (keys?, expiring?);
+    let lifetime = GaugeVec::new(Opts::new("redis_db_avg_ttl_seconds", "Mean time to live"), &["db"])?;
+    for database in info.databases() {
+        let label = [database.name.as_str()];
+        keys.with_label_values(&label).set(float(database.keys));
+        expiring.with_label_values(&label).set(float(database.expiring));
+        lifetime.with_label_values(&label).set(float(database.mean_lifetime_milliseconds) / 1_000.0);
+    }
+    for gauge in [keys, expiring, lifetime] {
         registry.register(Box::new(gauge))?;
     }
-    Ok(())
+    let names = ["slave_ip", "slave_port", "slave_state"];
+    let offsets = GaugeVec::new(Opts::new("redis_connected_slave_offset_bytes", "Acknowledged bytes"), &names)?;
+    let lags = GaugeVec::new(Opts::new("redis_connected_slave_lag_seconds", "Since it acknowledged"), &names)?;
+    for replica in info.replicas() {
+        let state = if replica.online { "online" } else { "syncing" };
+        let label = [replica.address.0.as_str(), replica.port.as_str(), state];
+        offsets.with_label_values(&label).set(float(replica.offset.0));
+        lags.with_label_values(&label).set(float(replica.lag_seconds));
+    }
+    registry.register(Box::new(offsets))?;
+    registry.register(Box::new(lags))
+}
+
+/// Prometheus knows only floats: beyond 2^53 the last digits are lost.
+fn float(value: u64) -> f64 {
+    value.to_string().parse().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,14 +195,14 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_down_and_nothing_else() {
-        let text = render(None).unwrap_or_default();
+        let text = render(None, None).unwrap_or_default();
         assert_eq!(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["redis_up 0"]);
     }
 
     #[test]
     fn metrics_have_the_exporters_names() {
         let info = Info::parse("role:master\nused_memory:5\nmem_fragmentation_ratio:1.25\nkeyspace_hits:7\n");
-        let text = render(Some(&info)).unwrap_or_default();
+        let text = render(Some(&info), None).unwrap_or_default();
         for line in [
             "redis_up 1",
             "redis_memory_used_bytes 5",

@@ -52,7 +52,8 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
 fn verdict(Shared(context): Shared<Context>, judge: fn(&Health) -> bool) -> (StatusCode, String) {
     let health = context.state.health();
     let status = if judge(&health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{health:?}\n"))
+    let trouble = context.state.trouble().map(|trouble| format!("{trouble}\n")).unwrap_or_default();
+    (status, format!("{health:?}\n{trouble}"))
 }
 
 async fn lineage(Shared(context): Shared<Context>) -> Response {
@@ -67,7 +68,7 @@ async fn metrics(Shared(context): Shared<Context>) -> Response {
         let connection = Connection::open(&context.state.own_endpoint(&context.environment)).await?;
         server::info(&connection).await
     };
-    match exporter::render(info.await.ok().as_ref()) {
+    match exporter::render(info.await.ok().as_ref(), context.state.hit_ratio()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

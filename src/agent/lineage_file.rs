@@ -1,11 +1,9 @@
-//! The record on the volume: written so that a crash leaves the old one or the new one, never half of one.
+//! The lineage record on the volume.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::config::Environment;
-use super::{Error, Result};
+use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
 use crate::model::{Offset, ReplicationId, Role};
 
@@ -16,25 +14,49 @@ fn path(environment: &Environment) -> PathBuf {
     environment.data.join("redoubt/lineage.json")
 }
 
-/// Reads the record. `None`: the volume holds no dataset, whatever a record without one says.
+/// Reads the record. `None`: the volume holds no dataset, whatever a record without one says. A dataset whose record is
+/// missing or damaged is never "empty": it is some data, older than any that we know of, and it yields to every other.
 pub fn read(environment: &Environment) -> Result<Option<Lineage>> {
     if !DATA_FILES.iter().any(|name| environment.data.join(name).exists()) {
         return Ok(None);
     }
     let path = path(environment);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        // Data that somebody else put there: it is some data, older than any that we know of.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(of_unknown_origin())),
-        Err(source) => return Err(file_error("reading", &path)(source)),
-    };
-    let lineage: Lineage =
-        serde_json::from_str(&text).map_err(|error| file_error("parsing", &path)(std::io::Error::other(error)))?;
-    if lineage.format > LINEAGE_FORMAT {
-        let problem = format!("format {} is of a later version of Redoubt", lineage.format);
-        return Err(file_error("parsing", &path)(std::io::Error::other(problem)));
+    // Data that somebody else put there.
+    let Some(text) = durable::read(&path)? else { return Ok(Some(of_unknown_origin())) };
+    match parse(&text) {
+        Ok(lineage) => Ok(Some(lineage)),
+        Err(fault @ Fault::Newer(_)) => Err(durable::failed("parsing", &path)(std::io::Error::other(fault))),
+        Err(fault @ Fault::Damaged(_)) => {
+            durable::set_aside(&path, &fault.to_string());
+            Ok(Some(of_unknown_origin()))
+        }
     }
-    Ok(Some(lineage))
+}
+
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// It is no record, or half of one.
+    #[error("not a lineage record: {0}")]
+    Damaged(String),
+    /// A later version of Redoubt wrote it: guessing at it could lose data, and only going back to that version helps.
+    #[error("format {0} is of a later version of Redoubt")]
+    Newer(u64),
+}
+
+/// Reads a record's text. The format is looked at first: a later one may have other fields.
+pub fn parse(text: &str) -> Result<Lineage, Fault> {
+    let damaged = |error: serde_json::Error| Fault::Damaged(error.to_string());
+    let value: serde_json::Value = serde_json::from_str(text).map_err(damaged)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format > u64::from(LINEAGE_FORMAT) => Err(Fault::Newer(format)),
+        _ => serde_json::from_value(value).map_err(damaged),
+    }
+}
+
+/// A record's text.
+pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
+    serde_json::to_string(lineage)
 }
 
 fn of_unknown_origin() -> Lineage {
@@ -54,21 +76,9 @@ fn of_unknown_origin() -> Lineage {
     }
 }
 
-/// Writes the record: to a file beside it, to the disk, and then in its place.
+/// Writes the record.
 pub fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
     let path = path(environment);
-    let folder = environment.data.join("redoubt");
-    let part = path.with_extension("part");
-    let text = serde_json::to_string(lineage).map_err(|error| file_error("rendering", &path)(error.into()))?;
-    fs::create_dir_all(&folder).map_err(file_error("making", &folder))?;
-    let mut file = File::create(&part).map_err(file_error("creating", &part))?;
-    file.write_all(text.as_bytes()).map_err(file_error("writing", &part))?;
-    file.sync_all().map_err(file_error("flushing", &part))?;
-    fs::rename(&part, &path).map_err(file_error("moving to", &path))?;
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(file_error("flushing", &folder))
-}
-
-fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
-    let path = path.display().to_string();
-    move |source| Error::File { doing, path, source }
+    let text = render(lineage).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    durable::replace(&path, &text)
 }

@@ -6,10 +6,13 @@
 pub mod boot;
 pub mod config;
 pub mod data_node;
+pub mod durable;
 pub mod engine;
 pub mod exporter;
+pub mod failover;
 pub mod handover;
 pub mod health;
+pub mod hit_ratio;
 pub mod http;
 pub mod install;
 pub mod lineage_file;
@@ -18,6 +21,7 @@ pub mod redis_conf;
 pub mod sentinel_conf;
 pub mod sentinel_node;
 pub mod state;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -63,6 +67,12 @@ pub enum Error {
 
 /// Result of an agent's work.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error with its causes, for one line of a log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// Runs the node until SIGTERM.
 pub async fn run(environment: Environment) -> Result<()> {

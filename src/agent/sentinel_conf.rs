@@ -62,6 +62,34 @@ pub fn remember(text: &str, config: &NodeConfig) -> Remembered {
     remembered
 }
 
+/// What is wrong with a file that a Sentinel or we wrote; `None`: it is whole, or there is none yet. What can be read of a
+/// damaged one is still used: an epoch or a vote that survived is better than none, and the other Sentinels bring the rest.
+pub fn damage(text: &str, master_name: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        return None;
+    }
+    let has = |words: &[&str]| {
+        text.lines().any(|line| {
+            let mut found = line.split_whitespace().map(|word| word.trim_matches('"'));
+            words.iter().all(|word| found.next() == Some(word))
+        })
+    };
+    if text.contains(['\0', char::REPLACEMENT_CHARACTER]) {
+        return Some("holds bytes that are no text");
+    }
+    if !text.ends_with('\n') {
+        return Some("ends in the middle of a line");
+    }
+    let monitors = has(&["sentinel", "monitor", master_name]);
+    match () {
+        () if !has(&["sentinel", "myid"]) => Some("holds no identity"),
+        () if !has(&["sentinel", "current-epoch"]) => Some("holds no current epoch"),
+        () if monitors && !has(&["sentinel", "config-epoch", master_name]) => Some("holds no epoch of the primary"),
+        () if monitors && !has(&["sentinel", "leader-epoch", master_name]) => Some("holds no epoch of the last vote"),
+        () => None,
+    }
+}
+
 /// The fixed identity of a Sentinel: the first 40 hexadecimal characters of the digest of layer and ordinal. A Sentinel
 /// that lost its volume comes back as itself, not as one more voter.
 pub fn my_id(layer_uid: &str, ordinal: u16) -> String {

@@ -1,72 +1,112 @@
 //! The life of a Sentinel: started with what it remembers, and shown the primary where it remembers none.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::process::Child;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
 use super::config::{Environment, read_node_config, read_secret, read_users};
-use super::engine::{self, Error as EngineError};
+use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, StopSignal, handover, peers, sentinel_conf};
+use super::{Error, Result, StopSignal, chain, durable, handover, peers, sentinel_conf};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
-use crate::redis::{Connection, sentinel, server};
+use crate::redis::{Connection, info_window, sentinel, server};
 
 /// Between two looks at the own Sentinel.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A Sentinel keeps nothing that it would have to write at the end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// As for data nodes: this often without an answer, and it will not get better.
-const HOPELESS_STARTS: u32 = 3;
 
 /// Runs a Sentinel until it is told to stop.
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
-    let mut hopeless = 0;
+    let mut restarts = Restarts::default();
     loop {
-        state.set_config(read_node_config(environment)?);
-        let path = write_configuration(environment, state).await?;
         state.set_health(Health::Starting);
-        let mut child = engine::start(&program, &path, true)?;
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answered = false;
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => {
-                    break status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                }
-                () = stop.received() => {
-                    state.set_health(Health::Stopping);
-                    handover::shut_down(&mut child, STOP_WITHIN).await;
-                    return Ok(());
-                }
-                _ = ticks.tick() => {
-                    answered |= look(environment, state).await;
-                    engine::reap_orphans(child.id());
-                }
-            }
+        let started = tokio::select! {
+            started = configure_and_start(environment, state, &program) => started,
+            () = stop.received() => return Ok(()),
         };
-        tracing::warn!(status, "the Sentinel ended");
-        hopeless = if answered { 0 } else { hopeless + 1 };
-        if hopeless == HOPELESS_STARTS {
-            let program = program.display().to_string();
-            return Err(EngineError::EndsAtOnce { program, times: hopeless, status }.into());
+        let (reached, status) = match started {
+            Ok(child) => match live(environment, state, child, stop).await {
+                Some(end) => end,
+                None => return Ok(()),
+            },
+            // As for data nodes: the disk may be mended.
+            Err(error @ Error::File { .. }) => {
+                state.set_trouble(Some(&error));
+                (Reached::Loading, chain(&error))
+            }
+            Err(error) => return Err(error),
+        };
+        state.set_health(Health::Starting);
+        let Some(pause) = restarts.pause_after(reached) else { return Err(restarts.hopeless(&program, status).into()) };
+        tracing::warn!(status, ?pause, "the Sentinel ended");
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.received() => return Ok(()),
         }
     }
 }
 
-async fn write_configuration(environment: &Environment, state: &State) -> Result<std::path::PathBuf> {
+/// Watches a running Sentinel. `None`: it was told to stop.
+async fn live(
+    environment: &Environment,
+    state: &State,
+    mut child: Child,
+    stop: &mut StopSignal,
+) -> Option<(Reached, String)> {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pace = Pace::default();
+    let look = async |ticks: &mut Interval, pace: &mut Pace| {
+        ticks.tick().await;
+        look(environment, state, pace).await
+    };
+    let mut reached = Reached::Nothing;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return Some((reached, status.map_or_else(|error| error.to_string(), |status| status.to_string())));
+            }
+            () = stop.received() => {
+                state.set_health(Health::Stopping);
+                handover::shut_down(&mut child, STOP_WITHIN).await;
+                return None;
+            }
+            answers = look(&mut ticks, &mut pace) => {
+                if answers {
+                    reached = Reached::Serving;
+                }
+                engine::reap_orphans(child.id());
+            }
+        }
+    }
+}
+
+async fn configure_and_start(environment: &Environment, state: &State, program: &Path) -> Result<Child> {
+    match read_node_config(environment) {
+        Ok(config) => state.set_config(config),
+        Err(error) => tracing::warn!(error = chain(&error), "the last document that could be read stays in force"),
+    }
+    let path = write_configuration(environment, state).await?;
+    state.set_trouble(None);
+    Ok(engine::start(program, &path, true)?)
+}
+
+/// Renders the file around what the old one remembers. Only while the Sentinel does not run: then it rewrites the file
+/// itself, at each change of what it believes, as carefully as [`durable::replace`] does.
+async fn write_configuration(environment: &Environment, state: &State) -> Result<PathBuf> {
     let config = state.config();
     let path = environment.data.join("sentinel.conf");
-    let old = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(Error::File { doing: "reading", path: path.display().to_string(), source }),
-    };
+    let old = durable::read(&path)?.unwrap_or_default();
+    if let Some(problem) = sentinel_conf::damage(&old, &config.master_name) {
+        durable::set_aside(&path, problem);
+    }
     let mut remembered = sentinel_conf::remember(&old, &config);
     if remembered.primary.is_none() {
         remembered.primary = find_primary(state).await;
@@ -74,17 +114,45 @@ async fn write_configuration(environment: &Environment, state: &State) -> Result
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let password = read_secret(environment, "sentinel-password")?;
     let users = read_users(environment)?;
-    let text = sentinel_conf::render(environment, &config, &own, &remembered, &password, &users);
-    fs::write(&path, text).map_err(|source| Error::File {
-        doing: "writing",
-        path: path.display().to_string(),
-        source,
-    })?;
+    durable::replace(&path, &sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
     Ok(path)
 }
 
+/// Keeps the period of the Sentinel's `INFO` ([`info_window`]): set after each start, and again where a planned move, which
+/// changes it for some seconds, was killed.
+#[derive(Default)]
+struct Pace {
+    looked: Option<Instant>,
+    was_off: bool,
+}
+
+impl Pace {
+    /// Longer than a planned move takes: what is off at two looks in a row was left behind.
+    const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+    async fn keep(&mut self, connection: &Connection, ordinal: u16) {
+        let is_first = self.looked.is_none();
+        if self.looked.is_some_and(|at| at.elapsed() < Self::LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let usual = info_window::period_of(ordinal);
+        let kept = async {
+            let is_off = sentinel::info_period(connection).await? != Some(usual);
+            if is_off && (is_first || self.was_off) {
+                return sentinel::set_info_period(connection, usual).await.map(|()| false);
+            }
+            Ok(is_off)
+        };
+        match kept.await {
+            Ok(is_off) => self.was_off = is_off,
+            Err(error) => tracing::info!(%error, "the Sentinel keeps its own pace"),
+        }
+    }
+}
+
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State) -> bool {
+async fn look(environment: &Environment, state: &State, pace: &mut Pace) -> bool {
     let connection = match Connection::open(&state.own_endpoint(environment)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -97,6 +165,7 @@ async fn look(environment: &Environment, state: &State) -> bool {
         return false;
     }
     state.set_health(Health::Serving);
+    pace.keep(&connection, state.config().node.ordinal).await;
     if let Err(error) = show_primary(environment, state, &connection).await {
         tracing::warn!(%error, "the Sentinel could not be shown its primary");
     }

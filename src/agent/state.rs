@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::{Environment, Error as ConfigError, read_secret};
 use super::health::Health;
+use super::{Error, chain};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
@@ -20,6 +21,8 @@ struct Inner {
     activity: Activity,
     lineage: Option<Lineage>,
     health: Health,
+    trouble: Option<String>,
+    hit_ratio: Option<f64>,
 }
 
 impl State {
@@ -27,7 +30,14 @@ impl State {
     pub fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
-            inner: Mutex::new(Inner { config, activity: Activity::Deciding, lineage: None, health: Health::Deciding }),
+            inner: Mutex::new(Inner {
+                config,
+                activity: Activity::Deciding,
+                lineage: None,
+                health: Health::Deciding,
+                trouble: None,
+                hit_ratio: None,
+            }),
         })
     }
 
@@ -69,6 +79,32 @@ impl State {
     /// Replaces the verdict.
     pub fn set_health(&self, health: Health) {
         self.lock().health = health;
+    }
+
+    /// What keeps the agent from writing its files, in words that name the file.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// Replaces the trouble, and logs it when it changes.
+    pub fn set_trouble(&self, error: Option<&Error>) {
+        let trouble = error.map(|error| chain(error));
+        let before = std::mem::replace(&mut self.lock().trouble, trouble.clone());
+        match (&before, &trouble) {
+            (_, Some(now)) if before != trouble => tracing::error!(trouble = now, "the node cannot write its files"),
+            (Some(_), None) => tracing::info!("the node's files are written again"),
+            _ => {}
+        }
+    }
+
+    /// Hits by reads over the last minutes; `None`: nobody read.
+    pub fn hit_ratio(&self) -> Option<f64> {
+        self.lock().hit_ratio
+    }
+
+    /// Replaces the hit ratio.
+    pub fn set_hit_ratio(&self, ratio: Option<f64>) {
+        self.lock().hit_ratio = ratio;
     }
 
     /// What peers are told.

@@ -19,6 +19,11 @@ pub const SILENT_PEER_MILLISECONDS: u64 = 60_000;
 /// be starting as well, with a newer file. The Sentinels' default detection time.
 pub const UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS: u64 = 5_000;
 
+/// Silence of the Sentinels' majority after which a node may become primary without them. When all pods start at once the
+/// Sentinels are often a moment late, and they remember who is primary: a node that began without them would be a second
+/// one. Sentinels that take longer than this are not just starting, and the layer's data nodes agree among themselves.
+pub const SILENT_SENTINELS_MILLISECONDS: u64 = 10_000;
+
 /// Everything that the decision depends on.
 #[derive(Clone, Debug)]
 pub struct BootFacts {
@@ -40,6 +45,8 @@ pub struct BootFacts {
     pub peers: BTreeMap<u16, Peer>,
     /// What each declared Sentinel says.
     pub sentinels: Vec<SentinelAnswer>,
+    /// Milliseconds since a majority of them answered last, whatever it said; 0 while it does.
+    pub sentinels_silent_milliseconds: u64,
 }
 
 /// A peer as this node sees it.
@@ -118,6 +125,8 @@ pub enum WaitReason {
     PeerGoesFirst,
     /// A peer has not answered yet.
     PeerIsSilent,
+    /// Most Sentinels have not answered yet, and they may remember a primary.
+    SentinelsAreSilent,
     /// More than one peer serves as primary and the Sentinels name neither.
     SeveralPrimaries,
     /// Data that cannot be ordered: a person decides (`redoubt.dev/accept-loss`).
@@ -188,12 +197,17 @@ impl BootFacts {
         votes.into_iter().find(|(_, count)| *count > self.sentinels.len() / 2).map(|(ordinal, _)| ordinal)
     }
 
+    /// Whether a majority of the declared Sentinels answers, whatever it says.
+    fn sentinels_answer(&self) -> bool {
+        let answering = self.sentinels.iter().filter(|answer| **answer != SentinelAnswer::Silent).count();
+        answering > self.sentinels.len() / 2
+    }
+
     /// Whether enough of the layer answers to tell "they are lost" from "I am cut off": a majority of the declared
     /// Sentinels, or of the declared data nodes with this one.
     fn reaches_a_majority(&self) -> bool {
-        let sentinels = self.sentinels.iter().filter(|answer| **answer != SentinelAnswer::Silent).count();
         let answering = 1 + self.peers.values().filter(|peer| matches!(peer, Peer::Answers { .. })).count();
-        sentinels > self.sentinels.len() / 2 || answering > self.peers.len().div_ceil(2)
+        self.sentinels_answer() || answering > self.peers.len().div_ceil(2)
     }
 
     /// Records of the peers that answer and hold data.
@@ -328,6 +342,9 @@ fn nobody_named(facts: &BootFacts) -> BootDecision {
     }
     if !everybody_answers && !facts.reaches_a_majority() {
         return BootDecision::Wait(WaitReason::TooFewAnswer);
+    }
+    if !facts.sentinels_answer() && facts.sentinels_silent_milliseconds < SILENT_SENTINELS_MILLISECONDS {
+        return BootDecision::Wait(WaitReason::SentinelsAreSilent);
     }
     match standing(facts) {
         Ok(own) if everybody_answers && own.synced => BootDecision::StartPrimary(PrimaryReason::NewestOfAll),

@@ -20,6 +20,23 @@ pub struct OnlineReplica {
     pub online: bool,
     /// Offset that it acknowledged last (at most a second ago).
     pub offset: Offset,
+    /// Port that it announces, as text.
+    pub port: String,
+    /// Seconds since it acknowledged.
+    pub lag_seconds: u64,
+}
+
+/// One `dbN:` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// `db0`.
+    pub name: String,
+    /// Keys.
+    pub keys: u64,
+    /// Keys with a time to live.
+    pub expiring: u64,
+    /// Mean time to live of those.
+    pub mean_lifetime_milliseconds: u64,
 }
 
 /// A replica's view of its link.
@@ -152,12 +169,24 @@ impl Info {
         })
     }
 
+    /// The databases that hold keys.
+    pub fn databases(&self) -> impl Iterator<Item = Database> {
+        let lines = self.fields.iter().filter(|(name, _)| is_numbered(name, "db"));
+        lines.map(|(name, line)| {
+            let value = |name| part(line, name).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
+            Database {
+                name: name.clone(),
+                keys: value("keys"),
+                expiring: value("expires"),
+                mean_lifetime_milliseconds: value("avg_ttl"),
+            }
+        })
+    }
+
     /// Keys of all databases, and how many of them expire.
     pub fn keys(&self) -> (u64, u64) {
-        let databases = self.fields.iter().filter(|(name, _)| is_numbered(name, "db"));
-        databases.fold((0, 0), |(keys, expiring), (_, line)| {
-            let value = |name| part(line, name).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
-            (keys.saturating_add(value("keys")), expiring.saturating_add(value("expires")))
+        self.databases().fold((0, 0), |(keys, expiring), database| {
+            (keys.saturating_add(database.keys), expiring.saturating_add(database.expiring))
         })
     }
 }
@@ -175,6 +204,8 @@ fn parse_replica(line: &str) -> Option<OnlineReplica> {
         address: Address(part(line, "ip")?.to_owned()),
         online: part(line, "state") == Some("online"),
         offset: Offset(part(line, "offset")?.parse().ok()?),
+        port: part(line, "port").unwrap_or_default().to_owned(),
+        lag_seconds: part(line, "lag").and_then(|lag| lag.parse().ok()).unwrap_or_default(),
     })
 }
 
@@ -195,7 +226,8 @@ mod tests {
         assert_eq!(info.offset(), Offset(43));
         assert_eq!(info.previous_replication_id(), None);
         assert_eq!(info.keys(), (5, 3));
-        let replica = OnlineReplica { address: Address("10.0.0.2".into()), online: true, offset: Offset(42) };
+        let (address, port) = (Address("10.0.0.2".into()), "6379".to_owned());
+        let replica = OnlineReplica { address, online: true, offset: Offset(42), port, lag_seconds: 0 };
         assert_eq!(info.replicas(), vec![replica]);
         assert_eq!(info.primary_link(), None);
     }

@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod error;
 pub mod info;
+pub mod info_window;
 pub mod probe;
 mod reply;
 pub mod sentinel;

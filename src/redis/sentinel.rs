@@ -1,6 +1,7 @@
 //! Commands to a Sentinel, and its events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ::redis::{FromRedisValue as _, Value, cmd};
 use futures::{Stream, StreamExt as _};
@@ -124,11 +125,40 @@ pub async fn primary_address(connection: &Connection, master_name: &str) -> Resu
     Ok(address.map(|(address, _)| (Address(address), epoch)))
 }
 
-/// Replicas that this Sentinel might elect: none of its flags says that it is gone, and its priority, as this Sentinel last
-/// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
-pub async fn electable_replicas(connection: &Connection, master_name: &str) -> Result<Vec<Address>> {
+/// One replica as a Sentinel sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Its announced address.
+    pub address: Address,
+    /// Whether the Sentinel might elect it: none of its flags says that it is gone, and its priority, as the Sentinel last
+    /// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
+    pub electable: bool,
+    /// Time since the Sentinel's last `INFO` of it (`info-refresh`).
+    pub info_age: Duration,
+}
+
+/// The replicas that this Sentinel knows.
+pub async fn replica_views(connection: &Connection, master_name: &str) -> Result<Vec<ReplicaView>> {
     let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
-    Ok(replicas.iter().filter(|fields| is_electable(fields)).filter_map(address).collect())
+    Ok(replicas.iter().filter_map(parse_replica).collect())
+}
+
+/// Replicas that this Sentinel might elect: see [`ReplicaView::electable`].
+pub async fn electable_replicas(connection: &Connection, master_name: &str) -> Result<Vec<Address>> {
+    let views = replica_views(connection, master_name).await?;
+    Ok(views.into_iter().filter(|view| view.electable).map(|view| view.address).collect())
+}
+
+fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
+    let age = fields.get("info-refresh")?.parse().ok().map(Duration::from_millis)?;
+    Some(ReplicaView { address: address(fields)?, electable: is_electable(fields), info_age: age })
+}
+
+/// `SENTINEL DEBUG INFO-PERIOD` (Redis 7.0, Valkey): the time between two `INFO` to each data node while all is well, 10 s
+/// unless set. It is not written to the Sentinel's file: a restart forgets it.
+pub async fn set_info_period(connection: &Connection, period: Duration) -> Result<()> {
+    let milliseconds = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
+    connection.query(cmd("SENTINEL").arg("DEBUG").arg("INFO-PERIOD").arg(milliseconds)).await
 }
 
 fn is_electable(fields: &Fields) -> bool {
@@ -136,6 +166,12 @@ fn is_electable(fields: &Fields) -> bool {
     let flags = flags(fields);
     fields.get("slave-priority").is_some_and(|priority| priority != "0")
         && !GONE.iter().any(|gone| flags.contains(*gone))
+}
+
+/// The period that [`set_info_period`] sets, as it is now.
+pub async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
+    let settings: Fields = connection.query(cmd("SENTINEL").arg("DEBUG")).await?;
+    Ok(settings.get("INFO-PERIOD").and_then(|value| value.parse().ok()).map(Duration::from_millis))
 }
 
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.
@@ -198,7 +234,8 @@ mod tests {
     use super::*;
 
     fn any_fields() -> impl Strategy<Value = Fields> {
-        let names = prop::sample::select(vec!["name", "ip", "port", "runid", "flags", "config-epoch", "quorum"]);
+        let names =
+            prop::sample::select(vec!["name", "ip", "info-refresh", "runid", "flags", "config-epoch", "quorum"]);
         prop::collection::btree_map(names.prop_map(str::to_owned), "[0-9a-z.,:-]{0,12}|[0-9]{1,22}", 0..7)
     }
 
@@ -212,6 +249,7 @@ mod tests {
         #[test]
         fn no_record_makes_the_parser_fail(fields in any_fields(), others in prop::collection::vec(any_fields(), 0..3)) {
             let _ = parse_master(&fields, &others, &others);
+            let _ = parse_replica(&fields);
         }
 
         #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Connection, Endpoint};
 use super::error::Error as CommandError;
-use super::{sentinel, server};
+use super::{info_window, sentinel, server};
 use crate::model::{Address, Offset, Role};
 
 /// How long replicas may take to catch up with the paused primary. They are online and writers stand still: it is one
@@ -19,6 +19,9 @@ use crate::model::{Address, Offset, Role};
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked anew.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How long a Sentinel may take to see a priority that was just set: it looks in each tick then, every 50 to 100 ms.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A planned move of the primary.
 #[derive(Clone, Debug)]
@@ -75,21 +78,60 @@ struct Candidate {
     connection: Connection,
 }
 
+/// A command of a move, carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A replica that is not fit got priority 0. Its agent restores it when it is in sync.
+    UnfitMarked(Address),
+    /// The acting Sentinel was made to ask its replicas at another pace. Its agent sets the usual one every few seconds.
+    InfoPaced,
+    /// Writers stand still. A pause ends by itself, or when the agent sees its server demoted.
+    WritesPaused,
+    /// A Sentinel took the order to fail over.
+    FailoverOrdered,
+    /// The old primary follows the new one. The Sentinel would order it too, seconds later.
+    PrimaryDemoted,
+    /// Another replica follows the new primary. The Sentinel would order it too.
+    ReplicaPointed(Address),
+    /// Writers go on, and learn that their server is no primary any more.
+    WritesResumed,
+    /// Clients of the old primary were cut.
+    ClientsCut,
+}
+
 /// Moves the primary. On an error writers are let go on where they were.
 pub async fn switchover(request: &Switchover) -> Result<Moved, Error> {
+    switchover_watched(request, async |_| ()).await
+}
+
+/// As [`switchover`], and calls `watch` after each command: tests end the mover there.
+pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step)) -> Result<Moved, Error> {
     let (from_address, from_endpoint) = &request.from;
     let from = Connection::open(from_endpoint).await?;
-    let candidates = fit_candidates(request, &from).await?;
-    let actor = fit_sentinel(request, &candidates).await?;
+    let candidates = fit_candidates(request, &from, &watch).await?;
+    let actor = fit_sentinel(request, &candidates, &watch).await?;
+    let addresses: Vec<&Address> = candidates.iter().map(|candidate| &candidate.address).collect();
+    match info_window::wait_until_open(&actor, &request.master_name, &addresses).await {
+        Ok(true) => {}
+        Ok(false) => tracing::info!("the Sentinel's INFO could not be timed: its clients will hear of the move late"),
+        // Users of before this order existed, or an engine without it: the move itself needs it not.
+        Err(error) => {
+            tracing::info!(%error, "the Sentinel's INFO cannot be timed: its clients will hear of the move late");
+        }
+    }
+    watch(Step::InfoPaced).await;
     let paused_at = Instant::now();
     let pause = request.failover_timeout + request.patience;
     server::pause_writes(&from, pause.as_millis().try_into().unwrap_or(u64::MAX)).await?;
-    let result = elect(request, &from, &actor, &candidates).await;
+    watch(Step::WritesPaused).await;
+    let result = elect(request, &from, &actor, &candidates, &watch).await;
     // Whatever came of it, nobody stays paused; a demoted server answers writers with READONLY.
     let unpaused = server::unpause(&from).await;
+    watch(Step::WritesResumed).await;
     let to = result?;
     unpaused?;
     server::cut_clients(&from).await?;
+    watch(Step::ClientsCut).await;
     tracing::info!(from = %from_address, %to, milliseconds = paused_at.elapsed().as_millis(), "primary moved");
     Ok(Moved { to, paused: paused_at.elapsed() })
 }
@@ -100,6 +142,7 @@ async fn elect(
     from: &Connection,
     actor: &Connection,
     candidates: &[Candidate],
+    watch: &impl AsyncFn(Step),
 ) -> Result<Address, Error> {
     // Read after the pause: what is acknowledged is in it.
     let offset = server::replication(from).await?.offset();
@@ -108,14 +151,20 @@ async fn elect(
         caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
     }
     sentinel::failover(actor, &request.master_name).await?;
+    watch(Step::FailoverOrdered).await;
+    if let Err(error) = sentinel::set_info_period(actor, info_window::PERIOD).await {
+        tracing::debug!(%error, "the Sentinel's agent sets its pace");
+    }
     let promoted =
         timeout(request.patience, first_primary(request, candidates)).await.map_err(|_| Error::NobodyPromoted)?;
     let (to, port) = (&promoted.address.0, request.from.1.port);
     server::replica_of(from, to, port).await?;
+    watch(Step::PrimaryDemoted).await;
     // The Sentinels would do so too, one after the other; until then min-replicas-to-write may refuse writers.
     for other in candidates.iter().filter(|other| other.address != promoted.address) {
-        if let Err(error) = server::replica_of(&other.connection, to, port).await {
-            tracing::warn!(replica = %other.address, %error, "left to the Sentinels");
+        match server::replica_of(&other.connection, to, port).await {
+            Ok(()) => watch(Step::ReplicaPointed(other.address.clone())).await,
+            Err(error) => tracing::warn!(replica = %other.address, %error, "left to the Sentinels"),
         }
     }
     Ok(promoted.address.clone())
@@ -152,7 +201,11 @@ async fn first_primary<'a>(request: &Switchover, candidates: &'a [Candidate]) ->
 
 /// The replicas that are online, linked and electable. One that answers but is not fit gets priority 0, so that the
 /// Sentinels pass it over.
-async fn fit_candidates(request: &Switchover, from: &Connection) -> Result<Vec<Candidate>, Error> {
+async fn fit_candidates(
+    request: &Switchover,
+    from: &Connection,
+    watch: &impl AsyncFn(Step),
+) -> Result<Vec<Candidate>, Error> {
     let info = server::replication(from).await?;
     if info.role() != Some(Role::Primary) {
         return Err(Error::NotPrimary(request.from.0.clone()));
@@ -169,6 +222,7 @@ async fn fit_candidates(request: &Switchover, from: &Connection) -> Result<Vec<C
             fit.push(Candidate { address: address.clone(), connection });
         } else {
             server::config_set(&connection, "replica-priority", "0").await?;
+            watch(Step::UnfitMarked(address.clone())).await;
         }
     }
     if fit.is_empty() {
@@ -179,19 +233,46 @@ async fn fit_candidates(request: &Switchover, from: &Connection) -> Result<Vec<C
 
 /// A Sentinel that sees the primary where it is, healthy, with no failover under way, and that would elect no replica but
 /// the fit ones.
-async fn fit_sentinel(request: &Switchover, candidates: &[Candidate]) -> Result<Connection, Error> {
+async fn fit_sentinel(
+    request: &Switchover,
+    candidates: &[Candidate],
+    watch: &impl AsyncFn(Step),
+) -> Result<Connection, Error> {
     let mut reasons = Vec::new();
     for endpoint in &request.sentinels {
         let Ok(connection) = Connection::open(endpoint).await else {
             reasons.push(format!("{} is silent", endpoint.name()));
             continue;
         };
-        match objection(request, candidates, &connection).await? {
+        let asked_at = Instant::now();
+        let objection = loop {
+            match objection(request, candidates, &connection).await? {
+                // What it saw of the replicas last may be ten seconds old; it is made to look now.
+                Some(Objection::OfReplicas(_)) if asked_at.elapsed() < SEEN_WITHIN => {
+                    if sentinel::set_info_period(&connection, info_window::EACH_TICK).await.is_ok() {
+                        watch(Step::InfoPaced).await;
+                    }
+                    sleep(LOOK_EVERY).await;
+                }
+                other => break other,
+            }
+        };
+        match objection {
             None => return Ok(connection),
-            Some(reason) => reasons.push(format!("{} {reason}", endpoint.name())),
+            Some(Objection::OfItself(reason) | Objection::OfReplicas(reason)) => {
+                reasons.push(format!("{} {reason}", endpoint.name()));
+            }
         }
     }
     Err(Error::NoFitSentinel(reasons.join(", ")))
+}
+
+/// Why a Sentinel should not act.
+enum Objection {
+    /// For what it is or believes.
+    OfItself(String),
+    /// For what it saw of the replicas, which its next `INFO` may change.
+    OfReplicas(String),
 }
 
 /// Why this Sentinel should not act; `None`: it may.
@@ -199,24 +280,29 @@ async fn objection(
     request: &Switchover,
     candidates: &[Candidate],
     connection: &Connection,
-) -> Result<Option<String>, CommandError> {
+) -> Result<Option<Objection>, CommandError> {
     const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
+    let of_itself = |reason: String| Ok(Some(Objection::OfItself(reason)));
+    let of_replicas = |reason: String| Ok(Some(Objection::OfReplicas(reason)));
     if sentinel::is_in_tilt(connection).await? {
-        return Ok(Some("is in TILT".to_owned()));
+        return of_itself("is in TILT".to_owned());
     }
     let Some(master) = sentinel::master(connection, &request.master_name).await? else {
-        return Ok(Some("monitors nothing".to_owned()));
+        return of_itself("monitors nothing".to_owned());
     };
     if master.address != request.from.0 {
-        return Ok(Some(format!("names {}", master.address)));
+        return of_itself(format!("names {}", master.address));
     }
     if let Some(flag) = TROUBLE.iter().find(|flag| master.flags.contains(**flag)) {
-        return Ok(Some(format!("says {flag}")));
+        return of_itself(format!("says {flag}"));
     }
     let electable = sentinel::electable_replicas(connection, &request.master_name).await?;
-    if electable.iter().all(|address| candidates.iter().all(|candidate| candidate.address != *address)) {
-        return Ok(Some("knows no fit replica yet".to_owned()));
+    let is_candidate = |address: &Address| candidates.iter().any(|candidate| candidate.address == *address);
+    if let Some(address) = electable.iter().find(|address| !is_candidate(address)) {
+        return of_replicas(format!("might elect {address}, which is not fit"));
     }
-    let unfit = electable.iter().find(|address| candidates.iter().all(|candidate| candidate.address != **address));
-    Ok(unfit.map(|address| format!("might elect {address}, which is not fit")))
+    if electable.is_empty() {
+        return of_replicas("knows no fit replica yet".to_owned());
+    }
+    Ok(None)
 }

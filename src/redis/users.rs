@@ -44,11 +44,13 @@ const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscrib
      +client|setname +client|kill +script|kill";
 // ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load.
 const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list +info +role";
+// SENTINEL DEBUG exists since 7.0, the oldest engine that we serve, and only sets intervals: see `super::info_window`.
 const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +acl|list +acl|getuser +acl|setuser \
      +acl|deluser +client|kill +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid";
+     +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid \
+     +sentinel|debug";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover";
+     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover +sentinel|debug";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \

@@ -1,14 +1,14 @@
 //! Agents with real engines on loopback: they form a layer, and it comes back by itself from what is done to it.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
 use redoubt::redis::{Connection, sentinel};
 
-use crate::support::eventually;
 use crate::support::history::{Verdict, Writers, check, keys_of};
 use crate::support::layer::{Layer, Options, SOON};
+use crate::support::{eventually, spread};
 
 const WRITERS: usize = 3;
 
@@ -62,6 +62,58 @@ async fn a_killed_engine_is_replaced_and_nothing_that_was_acknowledged_is_rolled
     assert!(!verdict.two_primaries);
     // Asynchronous replication: what only the dead engine had is gone, and that is at most the writes in flight.
     assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+}
+
+/// Asks all nodes but one over and over until one takes a write: a plain client that knows no Sentinel.
+async fn takes_a_write(layer: &Layer, dead: NodeId) -> Duration {
+    let began = Instant::now();
+    let limit = Duration::from_millis(500);
+    let ids: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != dead).collect();
+    let mut connections = BTreeMap::new();
+    eventually("somebody takes a write", SOON, async || {
+        for id in &ids {
+            if !connections.contains_key(id) {
+                let Ok(opened) = Connection::open_with(&layer.endpoint(*id), limit, limit).await else { continue };
+                connections.insert(*id, opened);
+            }
+            match connections[id].query::<()>(redis::cmd("SET").arg("direct").arg(1)).await {
+                Ok(()) => return true,
+                // The promotion cuts all connections.
+                Err(error) if !error.class().is_alive() => drop(connections.remove(id)),
+                Err(_) => {}
+            }
+        }
+        false
+    })
+    .await;
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_engine_is_not_waited_for() {
+    // Detection would take 5 s: whatever is sooner is the agent's doing.
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let kills = std::env::var("REDOUBT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let (mut direct, mut gaps, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..kills {
+        let mut took = Duration::ZERO;
+        let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+            layer.kill_engine(primary);
+            took = takes_a_write(layer, primary).await;
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary))
+                .await;
+        })
+        .await;
+        assert!(!verdict.two_primaries);
+        assert!(verdict.lost.len() <= WRITERS, "{:?}", verdict.lost);
+        direct.push(took);
+        gaps.push(verdict.longest_gap);
+        lost.push(verdict.lost.len());
+    }
+    println!("engines killed: {kills}, lost {lost:?}");
+    println!("writable for a plain client: {}", spread(direct.clone()));
+    println!("gap of Sentinel-aware writers: {}", spread(gaps));
+    assert!(direct.iter().all(|took| *took < Duration::from_secs(4)), "{direct:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +175,7 @@ async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_repl
 async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
     let mut layer = Layer::whole(&Options::default()).await;
     layer.mark_initialised();
-    for round in 0..2 {
+    for round in 0..3 {
         write_some(&layer, 300 * (round + 1)).await;
         // Everything acknowledged is on disk and on the replicas before the lights go out.
         let primary = layer.primary().await.unwrap();
@@ -153,12 +205,96 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_told_to_stop_at_once_come_back_with_the_same_data_and_soon() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    let mut took = Vec::new();
+    for round in 1..=3 {
+        write_some(&layer, 300 * round).await;
+        let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        let began = Instant::now();
+        layer.restart_all().await;
+        let nobody = NodeId::data(u16::MAX);
+        takes_a_write(&layer, nobody).await;
+        println!("all stopped, round {round}: writable after {:.2?}", began.elapsed());
+        took.push(began.elapsed());
+        layer.wait_until_whole().await;
+        println!("all stopped, round {round}: whole after {:.2?}", began.elapsed());
+        let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        assert_eq!(held.difference(&now).count(), 0);
+    }
+    println!("all stopped: writable after {}", spread(took));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_dies_or_whose_file_is_damaged_comes_back() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let sentinel = NodeId::sentinel(0);
+    layer.kill_engine(sentinel);
+    eventually("it is gone", SOON, async || !layer.is_whole().await).await;
+    layer.wait_until_whole().await;
+
+    layer.kill_node(sentinel);
+    let file = layer.data(sentinel).join("sentinel.conf");
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &text[..80]).unwrap();
+    layer.start_node(sentinel);
+    layer.wait_until_whole().await;
+    assert!(file.with_extension("damaged").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_written_is_named_and_ends_no_engine() {
+    let layer = Layer::whole(&Options::default()).await;
+    let primary = layer.primary().await.unwrap();
+    let engine = layer.engine_pids(primary);
+    // As on a full disk or a read-only one, where only this file is in the way; root may write anywhere.
+    let obstacle = layer.data(primary).join("redoubt/lineage.part");
+    std::fs::create_dir(&obstacle).unwrap();
+    let told = async |words: &str| layer.readiness(primary).await.is_some_and(|text| text.contains(words));
+    write_some(&layer, 100).await;
+    eventually("the file is named", SOON, async || told("lineage.part").await).await;
+    assert!(told("200 OK").await && told("Serving").await);
+    write_some(&layer, 400).await;
+    std::fs::remove_dir(&obstacle).unwrap();
+    write_some(&layer, 500).await;
+    eventually("all is well again", SOON, async || !told("lineage.part").await).await;
+    assert_eq!(layer.engine_pids(primary), engine);
+    assert_eq!(layer.primary().await, Some(primary));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    layer.wait_until_whole().await;
+    // Everybody stops; then the first one's record is cut in half. It must not begin, and it must not be believed empty.
+    let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
+    for id in &ids {
+        layer.kill_node(*id);
+    }
+    let damaged = NodeId::data(0);
+    let file = layer.data(damaged).join("redoubt/lineage.json");
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    for id in &ids {
+        layer.start_node(*id);
+    }
+    layer.wait_until_whole().await;
+    assert!(file.with_extension("damaged").exists());
+    let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    assert!(held.difference(&now).count() <= WRITERS);
+}
+
 /// The history runner can fail: without a pause, and without min-replicas-to-write, a failover loses what it is known to lose.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_sentinel_failover_loses_writes_and_the_history_says_so() {
     let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
-        let endpoint = layer.operator_on_sentinel();
+        let endpoint = layer.operator_on(NodeId::sentinel(0));
         sentinel::failover(&Connection::open(&endpoint).await.unwrap(), &layer.master_name).await.unwrap();
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
     })

@@ -1,6 +1,6 @@
 //! The boot rule's truth table: every combination of small domains, for up to four nodes, against its invariants.
 
-use redoubt::model::boot::{BootDecision, BootFacts, Comparison, Peer, SentinelAnswer, compare, decide};
+use redoubt::model::boot::{BootDecision, BootFacts, Comparison, Peer, PrimaryReason, SentinelAnswer, compare, decide};
 use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use redoubt::model::{Mode, Offset, ReplicationId, Role};
 
@@ -77,6 +77,7 @@ fn every_view(nodes: u16, own_ordinal: u16, peer_states: &[Peer], mut check: imp
         accept_loss: None,
         peers: std::collections::BTreeMap::new(),
         sentinels: vec![],
+        sentinels_silent_milliseconds: 60_000,
     };
     for index in 0..combinations {
         let mut rest = index;
@@ -149,6 +150,21 @@ fn check_invariants(facts: &BootFacts) {
     }
 }
 
+/// Sentinels that are just starting may remember a primary; only data that no Sentinel can know of does not wait for them.
+#[test]
+fn nobody_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
+    every_view(3, 1, &peers_of_one(), |facts| {
+        let silent = facts.sentinels.iter().filter(|answer| **answer == SentinelAnswer::Silent).count();
+        if silent < 2 {
+            return;
+        }
+        let soon = BootFacts { sentinels_silent_milliseconds: 9_999, ..facts.clone() };
+        if let BootDecision::StartPrimary(reason) = decide(&soon) {
+            assert_eq!((reason, &soon.own), (PrimaryReason::EverybodyEmpty, &None), "{soon:#?}");
+        }
+    });
+}
+
 #[test]
 fn no_view_of_up_to_three_nodes_breaks_an_invariant() {
     let states = peers_of_one();
@@ -188,6 +204,7 @@ fn decisions_of_a_world(
                 accept_loss: None,
                 peers: peers.collect(),
                 sentinels: sentinels.to_vec(),
+                sentinels_silent_milliseconds: 60_000,
             })
         })
         .collect()
@@ -280,6 +297,7 @@ fn a_cut_off_node_whose_peers_are_silent_for_ever_does_not_start() {
         accept_loss: None,
         peers: [(1, silent.clone()), (2, silent)].into(),
         sentinels: vec![SentinelAnswer::Silent; 3],
+        sentinels_silent_milliseconds: 3_600_000,
     };
     assert!(matches!(decide(&facts), BootDecision::Wait(_)));
 }
@@ -306,6 +324,7 @@ fn accepting_a_loss_starts_the_chosen_node_and_no_other() {
                 accept_loss: Some(chosen),
                 peers: peers(own).collect(),
                 sentinels: vec![SentinelAnswer::NamesNobody; 3],
+                sentinels_silent_milliseconds: 0,
             });
             assert_eq!(matches!(decision, BootDecision::StartPrimary(_)), own == chosen, "{own} {chosen} {decision:?}");
         }

@@ -5,8 +5,10 @@ mod agent_process;
 mod boot_rule;
 mod custom_resources;
 mod imports;
+mod parsers;
 mod planner;
 mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;
+mod switchover;

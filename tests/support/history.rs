@@ -3,7 +3,7 @@
 //! Writers write unique keys to whom the Sentinels name, and note when each write was sent, when it was answered, how, and
 //! by whom. The checker then compares with what a server holds. A write without an answer is unknown: it may be there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -55,16 +55,15 @@ pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
     let mut acknowledged: Vec<&Write> = history.iter().filter(|write| write.outcome == Outcome::Ok).collect();
     acknowledged.sort_by_key(|write| write.completed);
     let gaps = acknowledged.windows(2).map(|pair| pair[1].completed.saturating_sub(pair[0].completed));
-    let mut two_primaries = false;
-    for server in acknowledged.iter().map(|write| &write.server).collect::<BTreeSet<_>>() {
-        let first = acknowledged.iter().find(|write| write.server == *server).map(|write| write.completed);
-        two_primaries |= acknowledged.iter().any(|write| {
-            // A predecessor's last acknowledgement for a write that was sent after this server's first.
-            let is_predecessor = write.server != *server
-                && acknowledged.iter().find(|other| other.server == write.server).map(|first| first.completed) < first;
-            is_predecessor && Some(write.invoked) > first
-        });
+    let mut firsts: BTreeMap<&str, Duration> = BTreeMap::new();
+    for write in &acknowledged {
+        firsts.entry(&write.server).or_insert(write.completed);
     }
+    // A predecessor's acknowledgement for a write that was sent after another server's first.
+    let two_primaries = acknowledged.iter().any(|write| {
+        let began = firsts[write.server.as_str()];
+        firsts.iter().any(|(server, first)| *server != write.server && began < *first && write.invoked > *first)
+    });
     Verdict {
         acknowledged: acknowledged.len(),
         lost: acknowledged

@@ -166,11 +166,51 @@ impl Layer {
         eventually("the agent ends", SOON, async || agent.try_wait().unwrap().is_some()).await;
     }
 
+    /// Tells all nodes to stop at once, and starts each again when it has ended, as when all pods are deleted.
+    pub async fn restart_all(&mut self) {
+        let mut ending: BTreeMap<NodeId, Child> = BTreeMap::new();
+        for (id, node) in &mut self.nodes {
+            let agent = node.agent.take().unwrap();
+            signal(agent.id(), "TERM");
+            ending.insert(*id, agent);
+        }
+        let began = std::time::Instant::now();
+        while !ending.is_empty() {
+            assert!(began.elapsed() < SOON, "{:?} do not end", ending.keys());
+            let ended: Vec<NodeId> = ending
+                .iter_mut()
+                .filter_map(|(id, agent)| agent.try_wait().unwrap().is_some().then_some(*id))
+                .collect();
+            for id in ended {
+                println!("{id} ended after {:.2?}", began.elapsed());
+                ending.remove(&id);
+                self.start_node(id);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Empties a stopped node's volume.
     pub fn wipe(&self, id: NodeId) {
         let data = self.nodes[&id].folder.join("data");
         fs::remove_dir_all(&data).unwrap();
         fs::create_dir(&data).unwrap();
+    }
+
+    /// A node's volume.
+    pub fn data(&self, id: NodeId) -> PathBuf {
+        self.nodes[&id].folder.join("data")
+    }
+
+    /// What a node's agent says to the readiness probe: status line, headers and words.
+    pub async fn readiness(&self, id: NodeId) -> Option<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let address = (self.nodes[&id].address.0.as_str(), redoubt::model::node_config::AGENT_PORT);
+        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        stream.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
     }
 
     /// Records in every document that the layer was Ready, as the operator does.
@@ -183,7 +223,8 @@ impl Layer {
         }
     }
 
-    fn engine_pids(&self, id: NodeId) -> Vec<u32> {
+    /// Processes under a node's agent.
+    pub fn engine_pids(&self, id: NodeId) -> Vec<u32> {
         let Some(agent) = &self.nodes[&id].agent else { return vec![] };
         let tasks = fs::read_dir(format!("/proc/{}/task", agent.id())).into_iter().flatten().flatten();
         let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -207,9 +248,15 @@ impl Layer {
         ids.map(|id| self.endpoint(*id)).collect()
     }
 
-    /// The first Sentinel, as the operator's user.
-    pub fn operator_on_sentinel(&self) -> Endpoint {
-        endpoint(&self.nodes[&NodeId::sentinel(0)].address, SENTINEL_PORT, users::OPERATOR, "p-o")
+    /// A node, as the operator's user.
+    pub fn operator_on(&self, id: NodeId) -> Endpoint {
+        let port = if id.kind == NodeKind::Data { REDIS_PORT } else { SENTINEL_PORT };
+        endpoint(&self.nodes[&id].address, port, users::OPERATOR, "p-o")
+    }
+
+    /// Ordinals of the Sentinels.
+    pub fn sentinel_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|id| id.kind == NodeKind::Sentinel).collect()
     }
 
     /// `INFO replication` of a data node.

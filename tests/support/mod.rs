@@ -16,3 +16,10 @@ pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncF
     }
     began.elapsed()
 }
+
+/// Count, median and worst of a measurement, for people.
+pub fn spread(mut figures: Vec<Duration>) -> String {
+    figures.sort();
+    let (median, worst) = (figures[figures.len() / 2], figures[figures.len() - 1]);
+    format!("{} times, median {median:.2?}, worst {worst:.2?} of {figures:.2?}", figures.len())
+}

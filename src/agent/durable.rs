@@ -1,0 +1,44 @@
+//! Files that a crash leaves whole: the old text or the new one, never half of one.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use super::{Error, Result};
+
+/// Replaces a file: written beside it, flushed to the disk, renamed into its place, and the folder flushed too, without
+/// which the name may still be the old file's after a power cut.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
+    let part = path.with_extension("part");
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(failed("making", folder))?;
+    let mut file = File::create(&part).map_err(failed("creating", &part))?;
+    file.write_all(text.as_bytes()).map_err(failed("writing", &part))?;
+    file.sync_all().map_err(failed("flushing", &part))?;
+    fs::rename(&part, path).map_err(failed("moving to", path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flushing", folder))
+}
+
+/// Reads a file as text, with a sign in place of bytes that are none. `None`: there is no such file.
+pub fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("reading", path)(source)),
+    }
+}
+
+/// Keeps a damaged file for a person to look at, and lets work go on without it.
+pub fn set_aside(path: &Path, problem: &str) {
+    let aside = path.with_extension("damaged");
+    tracing::error!(path = %path.display(), problem, kept_as = %aside.display(), "a damaged file is not believed");
+    if let Err(error) = fs::rename(path, &aside) {
+        tracing::warn!(%error, "it stays where it is");
+    }
+}
+
+/// The error of a file operation, with the file's name.
+pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path = path.display().to_string();
+    move |source| Error::File { doing, path, source }
+}

@@ -1,0 +1,233 @@
+//! What an agent follows of its running engine: health, role, record, priority, hit ratio.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::boot::Start;
+use super::config::Environment;
+use super::engine::Reached;
+use super::health::Health;
+use super::hit_ratio::HitHistory;
+use super::state::State;
+use super::{lineage_file, peers, redis_conf};
+use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
+use crate::model::node_config::REDIS_PORT;
+use crate::model::{Address, Role};
+use crate::redis::info::Info;
+use crate::redis::{Connection, server};
+
+/// The record is written at least this often, so that its offset is at most so old (as old as `appendfsync everysec`).
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// What is followed of a running engine.
+pub struct Watch {
+    connection: Option<Connection>,
+    answered: bool,
+    served: bool,
+    term: u64,
+    epoch: u64,
+    last_role: Option<Role>,
+    demoted: bool,
+    majority: Option<(Address, u64)>,
+    written: Option<(Instant, Lineage)>,
+    hits: HitHistory,
+}
+
+impl Watch {
+    /// Of an engine that is being started.
+    pub fn new(state: &State, start: &Start) -> Self {
+        let own = state.lineage();
+        let term = own.as_ref().map_or(0, |own| own.term);
+        let (term, last_role) = match start.primary {
+            None => (term.max(start.highest_term) + 1, Some(Role::Primary)),
+            Some(_) => (term, Some(Role::Replica)),
+        };
+        Self {
+            connection: None,
+            answered: false,
+            served: false,
+            term,
+            epoch: own.map_or(0, |own| own.epoch),
+            last_role,
+            demoted: false,
+            majority: None,
+            written: None,
+            hits: HitHistory::default(),
+        }
+    }
+
+    /// Looks once: health, role, record.
+    pub async fn look(&mut self, environment: &Environment, state: &State) {
+        let asked = async {
+            let connection = match &self.connection {
+                Some(connection) => connection.clone(),
+                None => Connection::open(&state.own_endpoint(environment)).await?,
+            };
+            Ok::<_, crate::redis::Error>((server::info(&connection).await?, connection))
+        };
+        match asked.await {
+            Ok((info, connection)) => {
+                self.answered = true;
+                let stopping = state.health() == Health::Stopping;
+                if !stopping {
+                    state.set_health(Health::of_answer(&info));
+                }
+                self.hits.record(Instant::now(), &info);
+                state.set_hit_ratio(self.hits.ratio());
+                if !info.is_loading() {
+                    self.served = true;
+                    self.record(state, &info).await;
+                    if !stopping {
+                        self.step_down(state, &connection, &info).await;
+                        self.end_pause(&connection).await;
+                        self.keep_priority(&connection, &info).await;
+                        state.set_activity(activity_of(&info));
+                    }
+                }
+                self.connection = Some(connection);
+            }
+            Err(error) => {
+                if state.health() != Health::Stopping {
+                    state.set_health(Health::of_error(error.class(), &state.health()));
+                }
+                if !error.class().is_alive() {
+                    self.connection = None;
+                }
+            }
+        }
+    }
+
+    /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
+    /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
+    /// the successor says itself that it is primary (of two in one epoch the majority's is it): Sentinels that come back from an old file may name a replica of ours.
+    async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
+        let config = state.config();
+        let Some((named, epoch)) = &self.majority else { return };
+        if info.role() != Some(Role::Primary) || config.own_address() == Some(named) || *epoch < self.epoch {
+            return;
+        }
+        let Some((ordinal, _)) = config.data_nodes.iter().find(|(_, address)| *address == named) else { return };
+        let answer = peers::ask_agent(&config, *ordinal, named).await;
+        let is_primary = |own: &Lineage| own.role == Role::Primary;
+        if answer.is_some_and(|theirs| {
+            theirs.activity == Activity::Serving && theirs.lineage.as_ref().is_some_and(is_primary)
+        }) {
+            tracing::warn!(successor = %named, epoch, "the Sentinels have replaced this primary: it steps down");
+            if let Err(error) = server::replica_of(connection, &named.0, REDIS_PORT).await {
+                tracing::warn!(%error, "left to the Sentinels");
+            }
+        }
+    }
+
+    /// A mover that was killed leaves the old primary's writers paused. Once it is a replica there is nothing to pause for:
+    /// its writers are told so instead of being kept waiting.
+    async fn end_pause(&mut self, connection: &Connection) {
+        if std::mem::take(&mut self.demoted)
+            && let Err(error) = server::unpause(connection).await
+        {
+            tracing::warn!(%error, "writers of the old primary may stay paused for a while");
+        }
+    }
+
+    /// A replica that is whole may be elected; one that is not may not.
+    async fn keep_priority(&self, connection: &Connection, info: &Info) {
+        let Some(link) = info.primary_link() else { return };
+        if link.up && !link.syncing && link.priority == 0 {
+            let whole = redis_conf::PRIORITY_WHOLE.to_string();
+            if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {
+                tracing::warn!(%error, "the node stays unelectable");
+            }
+        }
+    }
+
+    async fn record(&mut self, state: &State, info: &Info) {
+        let config = state.config();
+        let Some(role) = info.role() else { return };
+        if role == Role::Primary && self.last_role == Some(Role::Replica) {
+            self.term += 1;
+        }
+        self.demoted = role == Role::Replica && self.last_role == Some(Role::Primary);
+        self.last_role = Some(role);
+        let link = info.primary_link();
+        let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
+        let primary = link.as_ref().map(|link| link.primary.clone()).or_else(|| config.own_address().cloned());
+        self.majority = peers::majority(&peers::ask_sentinels(state, &config).await);
+        if let Some((named, epoch)) = &self.majority
+            && in_sync
+            && Some(named) == primary.as_ref()
+        {
+            self.epoch = *epoch;
+        }
+        if role == Role::Replica && in_sync {
+            self.copy_term(&config, primary.as_ref()).await;
+        }
+        let before = state.lineage();
+        let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
+        state.set_lineage(Some(Lineage {
+            format: LINEAGE_FORMAT,
+            layer_uid: config.layer.uid,
+            epoch: self.epoch,
+            term: self.term,
+            role,
+            replication_id: info.replication_id(),
+            previous_replication_id: info.previous_replication_id(),
+            offset: info.offset(),
+            synced,
+            link_up: in_sync,
+            keys: info.keys().0,
+            clean_stop: false,
+        }));
+    }
+
+    /// A synced replica holds its primary's line of data, so it holds its term.
+    async fn copy_term(&mut self, config: &crate::model::node_config::NodeConfig, primary: Option<&Address>) {
+        let Some((ordinal, address)) = config.data_nodes.iter().find(|(_, address)| Some(*address) == primary) else {
+            return;
+        };
+        let answer = peers::ask_agent(config, *ordinal, address).await;
+        if let Some(theirs) = answer.and_then(|answer| answer.lineage).filter(|theirs| theirs.role == Role::Primary) {
+            self.term = theirs.term;
+        }
+    }
+
+    /// Writes the record if it moved or is a second old. A disk that takes no record is said, and is no reason to stop a
+    /// server that serves: what is on the disk is older, so this node yields to others at its next start.
+    pub fn write_if_due(&mut self, environment: &Environment, state: &State) {
+        let Some(lineage) = state.lineage().filter(|_| self.answered) else { return };
+        let is_due = self.written.as_ref().is_none_or(|(at, written)| {
+            let moved = (written.role, written.synced, written.epoch, written.term, written.link_up)
+                != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up);
+            (moved && state.trouble().is_none()) || (at.elapsed() >= WRITE_EVERY && *written != lineage)
+        });
+        if is_due {
+            state.set_trouble(lineage_file::write(environment, &lineage).err().as_ref());
+            self.written = Some((Instant::now(), lineage));
+        }
+    }
+
+    /// Writes the record of a server that ended by our order.
+    pub fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
+        let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
+        lineage.clean_stop = clean;
+        state.set_trouble(lineage_file::write(environment, &lineage).err().as_ref());
+    }
+
+    /// How far the engine came.
+    pub fn reached(&self) -> Reached {
+        match (self.answered, self.served) {
+            (_, true) => Reached::Serving,
+            (true, false) => Reached::Loading,
+            (false, false) => Reached::Nothing,
+        }
+    }
+}
+
+fn activity_of(info: &Info) -> Activity {
+    match Health::of_answer(info) {
+        Health::Loading => Activity::Loading,
+        // A replica whose first sync is under way has nothing to give; one that only lost its link serves what it has.
+        Health::Syncing if info.primary_link().is_some_and(|link| link.syncing) => Activity::Loading,
+        _ => Activity::Serving,
+    }
+}

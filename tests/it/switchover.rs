@@ -1,0 +1,160 @@
+//! Planned moves of the primary on a whole layer under load.
+
+use std::time::Duration;
+
+use redoubt::model::NodeId;
+use redoubt::model::{Address, Role};
+use redoubt::redis::switchover::{Step, Switchover, switchover, switchover_watched};
+use redoubt::redis::{Connection, sentinel, server};
+
+use crate::support::history::{Writers, check, keys_of};
+use crate::support::layer::{Layer, Options, SOON};
+use crate::support::{eventually, spread};
+
+const WRITERS: usize = 3;
+
+/// The order to move the primary away from `from`, as the operator gives it.
+fn request(layer: &Layer, from: NodeId) -> Switchover {
+    let at = |id: NodeId| (layer.nodes[&id].address.clone(), layer.operator_on(id));
+    Switchover {
+        master_name: layer.master_name.clone(),
+        from: at(from),
+        others: layer.data_ids().into_iter().filter(|id| *id != from).map(at).collect(),
+        sentinels: layer.sentinel_ids().into_iter().map(|id| layer.operator_on(id)).collect(),
+        failover_timeout: Duration::from_secs(10),
+        patience: Duration::from_secs(5),
+    }
+}
+
+/// One move under load. The longest time without an acknowledged write.
+async fn moved_under_load(layer: &Layer) -> Duration {
+    let from = layer.primary().await.unwrap();
+    let before = layer.keys(from).await.unwrap();
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > before + 200).await;
+    switchover(&request(layer, from)).await.unwrap();
+    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != from)).await;
+    let to = layer.primary().await.unwrap();
+    let at = layer.keys(to).await.unwrap();
+    eventually("writes arrive again", SOON, async || layer.keys(to).await.unwrap_or(0) > at + 200).await;
+    let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
+    assert_eq!(verdict.lost, Vec::<String>::new());
+    assert!(!verdict.two_primaries);
+    layer.wait_until_whole().await;
+    verdict.longest_gap
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
+    let layer = Layer::whole(&Options::default()).await;
+    let mut gaps = Vec::new();
+    let moves = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    for _ in 0..moves {
+        gaps.push(moved_under_load(&layer).await);
+    }
+    println!("planned moves: gap {}", spread(gaps));
+}
+
+/// The Sentinels alone demote it after eight seconds or more, in which it would take writes that are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_replaced_behind_its_back_steps_down_by_itself() {
+    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let from = layer.primary().await.unwrap();
+    let acting = Connection::open(&layer.operator_on(NodeId::sentinel(1))).await.unwrap();
+    sentinel::failover(&acting, &layer.master_name).await.unwrap();
+    let took = eventually("it follows its successor", SOON, async || {
+        layer.replication(from).await.is_some_and(|info| info.role() == Some(Role::Replica))
+    })
+    .await;
+    println!("stepped down {took:.2?} after the order");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    layer.wait_until_whole().await;
+}
+
+/// Runs a move and ends the mover, connections and all, right after the first step of this kind.
+async fn killed_after(layer: &Layer, from: NodeId, step: &Step) {
+    let request = request(layer, from);
+    let killed = tokio::sync::Notify::new();
+    let mover = switchover_watched(&request, async |done| {
+        if std::mem::discriminant(&done) == std::mem::discriminant(step) {
+            killed.notify_one();
+            std::future::pending::<()>().await;
+        }
+    });
+    tokio::select! {
+        result = mover => panic!("the move came to its end without {step:?}: {result:?}"),
+        () = killed.notified() => {}
+    }
+}
+
+/// The claim: whatever the mover did last, the layer becomes whole by itself (one primary, all others its replicas, in sync
+/// and electable), takes writes again, and has everything that was acknowledged.
+async fn heals_after(step: Step) {
+    let layer = Layer::whole(&Options::default()).await;
+    let from = layer.primary().await.unwrap();
+    if matches!(step, Step::UnfitMarked(_)) {
+        let astray = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
+        let connection = Connection::open(&layer.operator_on(astray)).await.unwrap();
+        server::replica_of(&connection, "127.0.0.1", 1).await.unwrap();
+    }
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > 200).await;
+    killed_after(&layer, from, &step).await;
+    let healed = layer.wait_until_whole().await;
+    let to = layer.primary().await.unwrap();
+    let at = layer.keys(to).await.unwrap();
+    let resumed = eventually("writes arrive again", SOON, async || layer.keys(to).await.unwrap_or(0) > at + 200).await;
+    layer.wait_until_whole().await;
+    let to = layer.primary().await.unwrap();
+    let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
+    println!(
+        "mover killed after {step:?}: whole after {healed:.2?}, writes {resumed:.2?} later, gap {:.2?}",
+        verdict.longest_gap
+    );
+    assert_eq!(verdict.lost, Vec::<String>::new());
+    assert!(!verdict.two_primaries);
+}
+
+fn somebody() -> Address {
+    Address(String::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_marking_the_unfit_leaves_a_layer_that_heals() {
+    heals_after(Step::UnfitMarked(somebody())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_timing_the_info_leaves_a_layer_that_heals() {
+    heals_after(Step::InfoPaced).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_the_pause_leaves_a_layer_that_heals() {
+    heals_after(Step::WritesPaused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_ordering_the_failover_leaves_a_layer_that_heals() {
+    heals_after(Step::FailoverOrdered).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_the_demotion_leaves_a_layer_that_heals() {
+    heals_after(Step::PrimaryDemoted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_pointing_a_replica_leaves_a_layer_that_heals() {
+    heals_after(Step::ReplicaPointed(somebody())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_resuming_writes_leaves_a_layer_that_heals() {
+    heals_after(Step::WritesResumed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_cutting_clients_leaves_a_layer_that_heals() {
+    heals_after(Step::ClientsCut).await;
+}

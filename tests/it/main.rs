@@ -6,6 +6,7 @@ mod boot_rule;
 mod custom_resources;
 mod imports;
 mod planner;
+mod planner_rules;
 mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]

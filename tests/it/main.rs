@@ -6,8 +6,10 @@ mod boot_rule;
 mod custom_resources;
 mod imports;
 mod planner;
+mod planner_properties;
 mod planner_rules;
 mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;
+mod world;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::roles::{address, config_epoch, data, is_in_sync, of_kind, sentinel};
 use super::{Plan, Step, Waiting, safety};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, Replication};
+use crate::model::observed::{Observed, ObservedNode, Replication};
 use crate::model::{Address, Mode, NodeId, NodeKind};
 
 /// Time between two resets.
@@ -71,7 +71,9 @@ fn announced(observed: &Observed, primary: NodeId) -> BTreeSet<Address> {
 /// Whether a Sentinel may be made to forget: everything that it has to find again is where it will look, no election is
 /// near, every other Sentinel knows all, and the last reset was long enough ago.
 fn is_quiet(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
-    let has_address = |node: &NodeId| address(observed, *node).is_some();
+    // One that is there without a Service still announces an address, and nobody says which.
+    let has_address =
+        |(_, seen): (&NodeId, &ObservedNode)| seen.address.is_some() || (seen.workload.is_none() && seen.pod.is_none());
     let replicas_follow = of_kind(desired, NodeKind::Data)
         .filter(|node| *node != primary)
         .all(|node| is_in_sync(observed, node, primary));
@@ -80,7 +82,8 @@ fn is_quiet(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
         let steady = master.and_then(|master| master.steady_milliseconds);
         steady.is_some_and(|steady| steady >= RESET_SPACING_MILLISECONDS)
     };
-    desired.nodes.keys().all(has_address)
+    desired.nodes.keys().all(|node| address(observed, *node).is_some())
+        && observed.nodes.iter().all(has_address)
         && replicas_follow
         && of_kind(desired, NodeKind::Sentinel)
             .all(|node| is_rested(node) && safety::is_calm(desired, observed, node, primary))

@@ -32,7 +32,10 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
         );
         let restarts = matches!(step, Step::RestartPod { .. });
         expect(!(restarts && waits(&Waiting::Approval)), "a restart does not wait for its approval");
-        expect(is_broken || leaves_service || plan.refused.is_empty(), "somebody is disturbed beside a refusal");
+        expect(
+            plan.refused.iter().all(|refused| refused.node() != step.node()),
+            "somebody is disturbed who may not be",
+        );
         expect(!is_taken(desired, plan, step), "the primary is taken away");
         expect(!plan.steps.iter().any(|other| other != step && contradicts(other, step)), "two steps contradict");
     }

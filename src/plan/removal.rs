@@ -11,8 +11,11 @@ use crate::model::{Mode, NodeId, NodeKind};
 /// that could be elected as its candidates, so those that go are gone by then.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let is_primary = |node: &NodeId| plan.dials.primary == Some(*node);
-    let undeclared = || undeclared(desired, observed);
-    let Some(node) = undeclared().rfind(|node| !is_primary(node)).or_else(|| undeclared().next_back()) else { return };
+    let has_server =
+        |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.workload.is_some() || seen.pod.is_some());
+    // Servers before the addresses of those that are gone: what is still there is still announced.
+    let rank = |node: &NodeId| (has_server(node), !is_primary(node), *node);
+    let Some(node) = undeclared(desired, observed).max_by_key(rank) else { return };
     let because = match next(desired, observed, plan, node) {
         Ok(step) => {
             plan.steps.extend(step);
@@ -24,10 +27,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 }
 
 /// Nodes of which something is left and which are no longer declared, in order.
-pub(super) fn undeclared<'a>(
-    desired: &'a Desired,
-    observed: &'a Observed,
-) -> impl DoubleEndedIterator<Item = NodeId> + 'a {
+pub(super) fn undeclared<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = NodeId> + 'a {
     observed.nodes.keys().copied().filter(|node| !desired.nodes.contains_key(node))
 }
 

@@ -202,6 +202,19 @@ impl Step {
     }
 }
 
+impl Refused {
+    /// The node that is not disturbed.
+    pub const fn node(&self) -> NodeId {
+        match self {
+            Self::NoInSyncReplica { node }
+            | Self::NotInSync { node, .. }
+            | Self::NoSentinelMajority { node }
+            | Self::AnotherNodeIsDown { node, .. }
+            | Self::Unknown { node, .. } => *node,
+        }
+    }
+}
+
 /// Why a StatefulSet is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ApplyReason {

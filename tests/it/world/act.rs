@@ -162,7 +162,7 @@ impl World {
         let time = self.time;
         for id in fit.into_iter().chain([from]) {
             if let (Some(target), Some(data)) = (&target, self.data_mut(id))
-                && data.follows.is_some() | (id == from)
+                && (data.follows.is_some() || id == from)
             {
                 data.follow(target, time);
             }

@@ -24,6 +24,7 @@ impl Boot {
 
 /// A running engine.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a server that vary by themselves")]
 pub struct Data {
     pub run: String,
     /// Whom it follows; `None`: it is a primary.
@@ -34,6 +35,9 @@ pub struct Data {
     pub down_since: u64,
     pub synced: bool,
     pub electable: bool,
+    /// It was whole in this life of its: what `Activity::Serving` means by `model::lineage`. (The agent of today says
+    /// `Serving` of a replica that never had a link as well: its primary then asks for a failover that nobody can take.)
+    pub was_whole: bool,
     pub epoch: u64,
     pub term: u64,
     pub history: String,
@@ -142,8 +146,7 @@ impl World {
                     Peer::Answers { activity: Activity::Deciding, lineage }
                 }
                 Some((_, Server::Data(data))) => {
-                    let is_whole = data.follows.is_none() || data.synced;
-                    let activity = if is_whole { Activity::Serving } else { Activity::Loading };
+                    let activity = if data.was_whole && data.synced { Activity::Serving } else { Activity::Loading };
                     Peer::Answers { activity, lineage: Some(data.lineage(false)) }
                 }
                 _ => {
@@ -218,6 +221,7 @@ impl World {
             down_since: self.time,
             synced: is_primary || own.as_ref().is_some_and(|own| own.synced),
             electable,
+            was_whole: electable,
             epoch: own.as_ref().map_or(0, |own| own.epoch),
             term: if is_primary {
                 term.max(own.as_ref().map_or(0, |own| own.term + 1))
@@ -264,6 +268,7 @@ impl World {
             data.linked = true;
             data.synced = source.synced;
             data.electable = source.synced;
+            data.was_whole |= source.synced;
             data.offset = source.offset;
             data.library = source.library;
             if source.follows.is_none() {

@@ -250,7 +250,7 @@ impl World {
             belief.others.values().filter_map(|address| self.belief(self.reach(node, address)?)).collect();
         let agree = voters.iter().filter(|other| other.address == belief.address && other.is_down(self.time)).count();
         let is_taken = voters.iter().any(|other| other.failover.is_some());
-        let needed = (1 + belief.others.len()) / 2 + 1;
+        let needed = belief.others.len().div_ceil(2) + 1;
         !is_taken
             && agree + 1 >= usize::from(belief.quorum)
             && voters.len() + 1 >= needed.max(usize::from(belief.quorum))
@@ -277,11 +277,11 @@ impl World {
         belief.failover.is_some()
     }
 
-    /// Replicas that a Sentinel might elect.
+    /// Replicas that a Sentinel might elect. One that is primary already counts: its role is not asked (`sentinelSelectSlave`).
     pub fn electable(&self, node: NodeId) -> Vec<(NodeId, Address)> {
         let Some(belief) = self.belief(node) else { return Vec::new() };
         let known = belief.replicas.iter().filter_map(|address| Some((self.reach(node, address)?, address.clone())));
-        known.filter(|(id, _)| self.data(*id).is_some_and(|data| data.follows.is_some() && data.electable)).collect()
+        known.filter(|(id, _)| self.data(*id).is_some_and(|data| data.electable)).collect()
     }
 
     fn finish_failover(&mut self, node: NodeId) {
@@ -300,7 +300,8 @@ impl World {
             }
             return;
         }
-        let replicas: Vec<NodeId> = self.electable(node).into_iter().map(|(id, _)| id).collect();
+        let replicas: Vec<NodeId> =
+            self.electable(node).into_iter().map(|(id, _)| id).filter(|id| Some(*id) != promoted).collect();
         for replica in replicas {
             if let Some(data) = self.data_mut(replica) {
                 data.follow(&target, time);

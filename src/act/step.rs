@@ -45,26 +45,6 @@ pub struct Means<'pass> {
     pub addresses: &'pass BTreeMap<NodeId, Address>,
 }
 
-/// The node that a step changes.
-pub fn node_of(step: &Step) -> NodeId {
-    match step {
-        Step::ApplyService { node }
-        | Step::ApplyWorkload { node, .. }
-        | Step::RestartPod { node, .. }
-        | Step::PatchConfig { node, .. }
-        | Step::LabelReads { node, .. }
-        | Step::SetSettings { node, .. }
-        | Step::SetUser { node, .. }
-        | Step::DeleteUser { node, .. }
-        | Step::LoadLibrary { node, .. }
-        | Step::SetSentinel { node, .. }
-        | Step::ResetSentinel { node, .. }
-        | Step::Repoint { node, .. }
-        | Step::RemoveNode { node, .. }
-        | Step::Switchover { from: node, .. } => *node,
-    }
-}
-
 /// The step's name, as a metric label.
 pub const fn name_of(step: &Step) -> &'static str {
     match step {
@@ -89,8 +69,8 @@ pub const fn name_of(step: &Step) -> &'static str {
 pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Vec<(Step, Ending)> {
     let mut done: Vec<(Step, Ending)> = Vec::new();
     for step in steps {
-        let node = node_of(step);
-        let is_blocked = done.iter().any(|(earlier, ending)| node_of(earlier) == node && !ending.is_done());
+        let node = step.node();
+        let is_blocked = done.iter().any(|(earlier, ending)| earlier.node() == node && !ending.is_done());
         let ending = if is_blocked {
             Ending::Dropped("an earlier step of this node was not done".to_owned())
         } else {
@@ -104,6 +84,11 @@ pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Vec
 
 async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, Error> {
     let namespace = means.layer.namespace.as_str();
+    if let Some(expected) = step.expected_epoch()
+        && super::switchover::epoch(means).await? != Some(expected)
+    {
+        return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()));
+    }
     match step {
         Step::ApplyService { node } => {
             let Some(service) = means.services.get(node) else { return Ok(not_built(*node)) };
@@ -135,14 +120,16 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
                 .await
                 .map(|()| Ending::Done)
         }
-        Step::RemoveNode { node, workload_uid } => remove(writer, means.layer, *node, workload_uid.as_deref()).await,
+        Step::RemoveNode { node, workload_uid, .. } => {
+            remove(writer, means.layer, *node, workload_uid.as_deref()).await
+        }
         Step::Switchover { .. } => super::switchover::switch(means, step).await,
         Step::SetSettings { node, run_id, .. }
         | Step::SetUser { node, run_id, .. }
         | Step::DeleteUser { node, run_id, .. }
         | Step::LoadLibrary { node, run_id, .. }
         | Step::SetSentinel { node, run_id }
-        | Step::ResetSentinel { node, run_id }
+        | Step::ResetSentinel { node, run_id, .. }
         | Step::Repoint { node, run_id, .. } => {
             let Some(connection) = means.connections.get(node) else {
                 return Ok(Ending::Dropped("no connection to the server".to_owned()));
@@ -180,7 +167,7 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         }
         Step::ResetSentinel { .. } => redis::reset_sentinel(connection, &desired.master_name).await,
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
-        other => Ok(not_built(node_of(other))),
+        other => Ok(not_built(other.node())),
     }
 }
 

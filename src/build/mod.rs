@@ -27,7 +27,7 @@ use crate::validate::ValidatedLayer;
 pub struct Inputs<'a> {
     /// The layer.
     pub layer: &'a ValidatedLayer,
-    /// Announced addresses that are known so far.
+    /// Announced addresses that are known so far: of declared nodes, and of those that are still to be removed.
     pub addresses: &'a BTreeMap<NodeId, Address>,
     /// Whether the layer was Ready once.
     pub initialised: bool,
@@ -87,9 +87,11 @@ pub fn build(inputs: &Inputs<'_>) -> Built {
 /// The document of one node.
 pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
     let layer = inputs.layer;
+    // Those of nodes that are still to be removed as well: one of them may be the primary, and a node that boots and does
+    // not know it would take the layer for one without a primary.
     let addresses = |kind: NodeKind| {
-        let of_kind = declared(layer).into_iter().filter(move |node| node.kind == kind);
-        of_kind.filter_map(|node| Some((node.ordinal, inputs.addresses.get(&node)?.clone()))).collect()
+        let of_kind = inputs.addresses.iter().filter(move |(node, _)| node.kind == kind);
+        of_kind.map(|(node, address)| (node.ordinal, address.clone())).collect()
     };
     NodeConfig {
         format: NODE_CONFIG_FORMAT,

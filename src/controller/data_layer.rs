@@ -19,7 +19,7 @@ use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
-use crate::build::{Built, Inputs, build};
+use crate::build::{Built, Inputs, build, declared};
 use crate::dataplane::built_in_libraries;
 use crate::failure::{Class, Request, request};
 use crate::model::observed::Observed;
@@ -77,7 +77,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     let resolved_text = resolved.text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
-    let addresses = addresses(&observed, &children);
+    let addresses = addresses(&declared(&layer), &observed, &children);
     let inputs = Inputs {
         layer: &layer,
         addresses: &addresses,
@@ -235,9 +235,11 @@ fn seen(context: &Context, children: &Children, layer: &LayerIdentity) -> Observ
 }
 
 /// Every node's address: its Service's, or the one that a Service which is gone had and gets again.
-fn addresses(observed: &Observed, children: &Children) -> BTreeMap<NodeId, Address> {
+fn addresses(declared: &[NodeId], observed: &Observed, children: &Children) -> BTreeMap<NodeId, Address> {
     let live = observed.nodes.iter().filter_map(|(node, seen)| Some((*node, seen.address.clone()?)));
     let mut addresses = children.announced.clone();
+    // Documents of yesterday name nodes that are gone.
+    addresses.retain(|node, _| declared.contains(node) || observed.nodes.contains_key(node));
     addresses.extend(live);
     addresses
 }

@@ -59,6 +59,7 @@ pub fn desired(
         disruption_needs_approval: needs_approval(object),
         nodes: nodes.collect(),
         settings: layer.settings.clone(),
+        start_only: BTreeSet::new(),
         users: data_users(digests),
         sentinel_users: sentinel_users(digests),
         libraries: libraries

@@ -23,6 +23,8 @@ pub struct Desired {
     /// Live-checked directives of every data node: name → canonical value (see [`super::settings`]). Those that Redis
     /// only takes at start are included: they are compared, and differ only until the node is rolled.
     pub settings: BTreeMap<String, String>,
+    /// Names among them that Redis takes only at start: part of the restart revision, never told to a running server.
+    pub start_only: BTreeSet<String>,
     /// Users of every data node: name → digest of the rules as `ACL LIST` reports them (see `redis::users`).
     pub users: BTreeMap<String, DesiredUser>,
     /// Users of every Sentinel.

@@ -131,6 +131,9 @@ pub enum Replication {
         syncing: bool,
         /// `slave_priority`: 0 is never promoted.
         priority: u32,
+        /// Seconds since the link was lost (`master_link_down_since_seconds`); where this process never had one, seconds
+        /// since it began. `None`: the link is up, or the server does not say.
+        link_down_seconds: Option<u64>,
     },
 }
 
@@ -168,6 +171,10 @@ pub struct SentinelMaster {
     pub failover_timeout_milliseconds: u64,
     /// Other Sentinels that it knows: `runid` → address.
     pub other_sentinels: BTreeMap<String, Address>,
+    /// Milliseconds since this Sentinel last began to know its primary anew (`role-reported-time`): its own start, a
+    /// `+switch-master`, a `SENTINEL RESET` and a change of the role that the primary reports each set it to zero. `None`:
+    /// it does not say. The only memory of a reset that there is: we keep none.
+    pub steady_milliseconds: Option<u64>,
     /// Replicas that it knows: address → its flags.
     pub replicas: BTreeMap<Address, BTreeSet<String>>,
 }

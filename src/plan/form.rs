@@ -1,5 +1,6 @@
 //! What should exist and does not: Services first, for their addresses, then everything at once.
 
+use super::safety::is_leaving;
 use super::step::ApplyReason;
 use super::{Plan, Step, Waiting};
 use crate::model::desired::Desired;
@@ -23,7 +24,15 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             None => Some(ApplyReason::Missing),
             Some(workload) if workload.deleting => None,
             // A new restart revision is the roll's to apply: until the node's turn an eviction brings the old pod back.
-            Some(workload) if workload.restart_revision != wanted.restart_revision => None,
+            // Where the pod already is what is wanted (a roll that was taken back), an eviction would bring the wrong one.
+            Some(workload)
+                if workload.restart_revision != wanted.restart_revision
+                    && seen
+                        .and_then(|seen| seen.pod.as_ref())
+                        .is_none_or(|pod| pod.deleting || pod.restart_revision != wanted.restart_revision) =>
+            {
+                None
+            }
             Some(workload) => (workload.workload_digest != wanted.workload_digest).then_some(ApplyReason::Drift),
         };
         if let Some(reason) = reason {
@@ -31,6 +40,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::ApplyWorkload { node: *node, workload_digest, reason });
         }
         let Some(seen) = seen else { continue };
+        if is_leaving(observed, *node) {
+            plan.waiting.push(Waiting::Termination { node: *node });
+            continue;
+        }
         match &seen.pod {
             None => plan.waiting.push(Waiting::Pod { node: *node, trouble: None }),
             Some(pod) if pod.trouble.is_some() => {

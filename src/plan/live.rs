@@ -8,12 +8,20 @@ use crate::model::NodeKind;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 
+/// Directives that fit the memory limit of the pod which they were planned for: a pod of another revision has another.
+const SIZED_BY_POD: [&str; 3] = ["maxmemory", "maxmemory-clients", "repl-backlog-size"];
+
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else { continue };
         let run_id = &server.run_id;
-        let differs =
-            |(name, value): &(&String, &String)| server.settings.get(*name).is_some_and(|live| live != *value);
+        let pod = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref());
+        let is_current =
+            desired.nodes.get(&node).map(|wanted| &wanted.restart_revision) == pod.map(|pod| &pod.restart_revision);
+        let differs = |(name, value): &(&String, &String)| {
+            let is_live = !desired.start_only.contains(*name) && (is_current || !SIZED_BY_POD.contains(&name.as_str()));
+            is_live && server.settings.get(*name).is_some_and(|live| live != *value)
+        };
         let changes: BTreeMap<String, String> =
             desired.settings.iter().filter(differs).map(|(name, value)| (name.clone(), value.clone())).collect();
         if !changes.is_empty() {

@@ -3,11 +3,15 @@
 //! [`plan`] looks at what is desired and what was observed and answers with the next safe batch of steps, and with a typed
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
+pub mod forget;
 pub mod form;
+pub mod lint;
 pub mod live;
+mod mend;
 mod removal;
 pub mod roles;
 pub mod roll;
+mod safety;
 pub mod step;
 
 use std::collections::BTreeMap;
@@ -55,6 +59,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     form::plan(desired, observed, &mut plan);
     roles::plan(desired, observed, &mut plan);
     live::plan(desired, observed, &mut plan);
+    mend::plan(desired, observed, &mut plan);
+    forget::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);
     removal::plan(desired, observed, &mut plan);
     if plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty() {

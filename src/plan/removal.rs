@@ -1,77 +1,70 @@
 //! Nodes that are no longer declared: the server first, then what the Sentinels remember of it, its address last.
 
-use super::roles::{data, is_in_sync, of_kind, sentinel};
+use super::roles::{config_epoch, data, is_in_sync, of_kind};
 use super::step::RestartReason;
-use super::{Plan, Refused, Step, Waiting};
+use super::{Plan, Refused, Step, Waiting, forget, safety};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, SentinelMaster};
-use crate::model::{Address, NodeId, NodeKind};
+use crate::model::observed::Observed;
+use crate::model::{Mode, NodeId, NodeKind};
 
-/// Plans the next part of a removal, while nothing else is to be done or waited for.
+/// Plans the next part of a removal: one node at a time, the primary last. A move of the primary has to have all replicas
+/// that could be elected as its candidates, so those that go are gone by then.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(node) = observed.nodes.keys().copied().rfind(|node| !desired.nodes.contains_key(node)) else { return };
-    let seen = observed.nodes.get(&node);
-    let is_calm = plan.steps.is_empty()
-        && plan.waiting.is_empty()
-        && plan.refused.is_empty()
-        && !is_failing_over(desired, observed);
-    plan.waiting.push(Waiting::Pod { node, trouble: None });
-    if !is_calm {
-        return;
-    }
-    let workload = seen.and_then(|seen| seen.workload.as_ref());
-    if says_primary(observed, node) {
-        move_away(desired, observed, node, plan);
-    } else if let Some(workload) = workload {
-        if !workload.deleting {
-            plan.steps.push(Step::RemoveNode { node, workload_uid: Some(workload.uid.clone()) });
+    let is_primary = |node: &NodeId| plan.dials.primary == Some(*node);
+    let has_server =
+        |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.workload.is_some() || seen.pod.is_some());
+    // Servers before the addresses of those that are gone: what is still there is still announced.
+    let rank = |node: &NodeId| (has_server(node), !is_primary(node), *node);
+    let Some(node) = undeclared(desired, observed).max_by_key(rank) else { return };
+    let because = match next(desired, observed, plan, node) {
+        Ok(step) => {
+            plan.steps.extend(step);
+            None
         }
-    } else if seen.is_none_or(|seen| seen.pod.is_none()) {
-        let address = seen.and_then(|seen| seen.address.as_ref());
-        plan.steps.extend(match address.and_then(|address| remembering(desired, observed, node, address)) {
-            // One at a time: the next only after this one knows all the others again (`Waiting::SentinelView`).
-            Some(step) => Some(step),
-            None => Some(Step::RemoveNode { node, workload_uid: None }),
-        });
-    }
-}
-
-fn masters<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (NodeId, &'a SentinelMaster)> {
-    of_kind(desired, NodeKind::Sentinel).filter_map(|node| Some((node, sentinel(observed, node)?.master.as_ref()?)))
-}
-
-fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
-    masters(desired, observed).any(|(_, master)| master.flags.contains("failover_in_progress"))
-}
-
-/// Whether an undeclared data node is the primary: most Sentinels name it, so it is moved away before it is removed.
-fn says_primary(observed: &Observed, node: NodeId) -> bool {
-    use crate::model::observed::Replication;
-    data(observed, node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
-}
-
-fn move_away(desired: &Desired, observed: &Observed, from: NodeId, plan: &mut Plan) {
-    let candidates: Vec<NodeId> =
-        of_kind(desired, NodeKind::Data).filter(|node| is_in_sync(observed, *node, from)).collect();
-    let epoch = masters(desired, observed).map(|(_, master)| master.config_epoch).max();
-    match (data(observed, from), epoch) {
-        (Some(server), Some(config_epoch)) if !candidates.is_empty() => plan.steps.push(Step::Switchover {
-            from,
-            from_run_id: server.run_id.clone(),
-            config_epoch,
-            candidates,
-            reason: RestartReason::ScaleIn,
-        }),
-        _ => plan.refused.push(Refused::NoInSyncReplica { node: from }),
-    }
-}
-
-/// The reset of a Sentinel that still knows the address.
-fn remembering(desired: &Desired, observed: &Observed, gone: NodeId, address: &Address) -> Option<Step> {
-    let knows = |master: &SentinelMaster| match gone.kind {
-        NodeKind::Data => master.replicas.contains_key(address),
-        NodeKind::Sentinel => master.other_sentinels.values().any(|other| other == address),
+        Err(refusal) => Some(refusal),
     };
-    let (node, _) = masters(desired, observed).find(|(_, master)| knows(master))?;
-    Some(Step::ResetSentinel { node, run_id: sentinel(observed, node)?.run_id.clone() })
+    plan.waiting.push(Waiting::Removal { node, because });
+}
+
+/// Nodes of which something is left and which are no longer declared, in order.
+pub(super) fn undeclared<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = NodeId> + 'a {
+    observed.nodes.keys().copied().filter(|node| !desired.nodes.contains_key(node))
+}
+
+/// The next step of a removal; none: it is under way, or something else comes first.
+fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Result<Option<Step>, Refused> {
+    let Some(seen) = observed.nodes.get(&node) else { return Ok(None) };
+    if safety::is_busy(plan) || safety::is_leaving(observed, node) {
+        return Ok(None);
+    }
+    let Some(workload) = &seen.workload else {
+        // Without its StatefulSet a pod that is left over ends by garbage collection.
+        let is_done = seen.pod.is_none() && !forget::is_remembered(desired, observed);
+        return Ok(is_done.then_some(Step::RemoveNode { node, workload_uid: None, config_epoch: None }));
+    };
+    if let Some(refusal) = safety::veto(desired, observed, plan.dials.primary, node) {
+        return Err(refusal);
+    }
+    if plan.dials.primary == Some(node) && desired.mode == Mode::Sentinel {
+        return move_primary(desired, observed, node, RestartReason::ScaleIn).map(Some);
+    }
+    let config_epoch = config_epoch(desired, observed);
+    Ok(Some(Step::RemoveNode { node, workload_uid: Some(workload.uid.clone()), config_epoch }))
+}
+
+/// The move of the primary to one of the declared replicas.
+pub(super) fn move_primary(
+    desired: &Desired,
+    observed: &Observed,
+    from: NodeId,
+    reason: RestartReason,
+) -> Result<Step, Refused> {
+    let candidates: Vec<NodeId> =
+        of_kind(desired, NodeKind::Data).filter(|node| *node != from && is_in_sync(observed, *node, from)).collect();
+    match (data(observed, from), config_epoch(desired, observed)) {
+        (Some(server), Some(config_epoch)) if !candidates.is_empty() => {
+            Ok(Step::Switchover { from, from_run_id: server.run_id.clone(), config_epoch, candidates, reason })
+        }
+        _ => Err(Refused::NoInSyncReplica { node: from }),
+    }
 }

@@ -1,9 +1,11 @@
 //! Who is primary, by the Sentinels' majority and by its own word; and what follows live roles.
 
+use std::collections::BTreeSet;
+
 use super::{Plan, Step, Waiting};
 use crate::model::desired::Desired;
-use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelMaster, SentinelServer};
+use crate::model::{Address, Mode, NodeId, NodeKind};
 
 /// The live data server of a node.
 pub(super) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
@@ -26,36 +28,77 @@ pub(super) fn of_kind(desired: &Desired, kind: NodeKind) -> impl Iterator<Item =
     desired.nodes.keys().copied().filter(move |node| node.kind == kind)
 }
 
+/// The address that a node announces.
+pub(super) fn address(observed: &Observed, node: NodeId) -> Option<&Address> {
+    observed.nodes.get(&node)?.address.as_ref()
+}
+
+/// What the declared Sentinels that answer believe of the primary.
+pub(super) fn masters<'a>(desired: &Desired, observed: &'a Observed) -> impl Iterator<Item = &'a SentinelMaster> {
+    of_kind(desired, NodeKind::Sentinel).filter_map(|node| sentinel(observed, node)?.master.as_ref())
+}
+
+/// The highest `config-epoch` that the Sentinels know: the precondition of what depends on who is primary.
+pub(super) fn config_epoch(desired: &Desired, observed: &Observed) -> Option<u64> {
+    masters(desired, observed).map(|master| master.config_epoch).max()
+}
+
+/// Whether any Sentinel is electing.
+pub(super) fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
+    masters(desired, observed).any(|master| master.flags.contains("failover_in_progress"))
+}
+
 /// The node that says it is primary and that a majority of the declared Sentinels names. Standalone: the only node.
 pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
     let says_so = |node: &NodeId| {
         data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
     };
-    let sentinels: Vec<NodeId> = of_kind(desired, NodeKind::Sentinel).collect();
+    let sentinels = of_kind(desired, NodeKind::Sentinel).count();
     // One that is no longer declared may still be it: it has to be moved before it is removed.
     observed.nodes.keys().copied().filter(|node| node.kind == NodeKind::Data).filter(says_so).find(|node| {
         if desired.mode == Mode::Standalone {
-            return true;
+            return desired.nodes.contains_key(node);
         }
-        let address = observed.nodes.get(node).and_then(|seen| seen.address.as_ref());
-        let votes = sentinels.iter().filter_map(|id| sentinel(observed, *id)?.master.as_ref());
-        votes.filter(|master| Some(&master.address) == address).count() > sentinels.len() / 2
+        let address = address(observed, *node);
+        masters(desired, observed).filter(|master| Some(&master.address) == address).count() > sentinels / 2
     })
 }
 
 /// Whether a replica has all that the primary acknowledged a moment ago, by both their words.
 pub(super) fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
-    let address = |node| observed.nodes.get(&node).and_then(|seen| seen.address.clone());
     let (Some(own), Some(leader)) = (data(observed, node), data(observed, primary)) else { return false };
-    let Replication::Replica { primary: follows, link_up, syncing, priority } = &own.replication else { return false };
+    let Replication::Replica { primary: follows, link_up, syncing, priority, link_down_seconds: _ } = &own.replication
+    else {
+        return false;
+    };
     let Replication::Primary { replicas } = &leader.replication else { return false };
-    let is_listed = address(node).is_some_and(|address| replicas.contains_key(&address));
-    Some(follows) == address(primary).as_ref() && *link_up && !syncing && *priority > 0 && is_listed
+    let is_listed = address(observed, node).is_some_and(|address| replicas.contains_key(address));
+    Some(follows) == address(observed, primary) && *link_up && !syncing && *priority > 0 && is_listed
+}
+
+/// Whether a Sentinel knows the address of every declared node beside itself and the primary that it watches.
+pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+    let Some(master) = sentinel(observed, node).and_then(|server| server.master.as_ref()) else { return false };
+    let others: BTreeSet<&Address> = master.other_sentinels.values().collect();
+    desired
+        .nodes
+        .keys()
+        .filter(|other| **other != node)
+        .filter_map(|other| Some((other, address(observed, *other)?)))
+        .all(|(other, address)| match other.kind {
+            NodeKind::Data => *address == master.address || master.replicas.contains_key(address),
+            NodeKind::Sentinel => others.contains(address),
+        })
 }
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    if is_failing_over(desired, observed) {
+        plan.waiting.push(Waiting::Failover);
+    }
     let Some(primary) = plan.dials.primary else {
-        plan.waiting.push(Waiting::Primary);
+        if !plan.waiting.contains(&Waiting::Failover) {
+            plan.waiting.push(Waiting::Primary);
+        }
         return;
     };
     for node in of_kind(desired, NodeKind::Data) {
@@ -68,14 +111,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             plan.waiting.push(Waiting::Sync { node });
         }
     }
-    let known = |node: NodeId| {
-        sentinel(observed, node).and_then(|server| server.master.as_ref()).is_some_and(|master| {
-            let sentinels = of_kind(desired, NodeKind::Sentinel).count();
-            let replicas = of_kind(desired, NodeKind::Data).count();
-            master.other_sentinels.len() + 1 >= sentinels && master.replicas.len() + 1 >= replicas
-        })
-    };
-    for node in of_kind(desired, NodeKind::Sentinel).filter(|node| !known(*node)) {
-        plan.waiting.push(Waiting::SentinelView { node });
+    for node in of_kind(desired, NodeKind::Sentinel) {
+        let names_it = sentinel(observed, node).and_then(|server| server.master.as_ref()).map(|master| &master.address);
+        if names_it != address(observed, primary) || !knows_all(desired, observed, node) {
+            plan.waiting.push(Waiting::SentinelView { node });
+        }
     }
 }

@@ -27,6 +27,9 @@ pub enum Step {
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
+        /// Precondition: the Sentinels are at this `config-epoch`, so that nobody was promoted meanwhile, this node least of
+        /// all. `None`: no Sentinel has a say (Standalone, or a pod that never came up).
+        config_epoch: Option<u64>,
         /// Why.
         reason: RestartReason,
     },
@@ -112,6 +115,8 @@ pub enum Step {
         node: NodeId,
         /// Precondition: this very process.
         run_id: String,
+        /// Precondition: the Sentinels are at this `config-epoch`.
+        config_epoch: u64,
     },
     /// Mend a replica that follows the wrong node long after the Sentinels had their chance.
     Repoint {
@@ -121,14 +126,93 @@ pub enum Step {
         run_id: String,
         /// The primary that the Sentinels' majority names.
         primary: Address,
+        /// Precondition: the Sentinels are at this `config-epoch`.
+        config_epoch: u64,
     },
     /// Remove a node that is no longer declared: StatefulSet, Service (its volume stays unless the spec says otherwise).
     RemoveNode {
         /// The node.
         node: NodeId,
-        /// Precondition: this very StatefulSet.
+        /// Precondition: this very StatefulSet. `None`: it is gone, the Service goes.
         workload_uid: Option<String>,
+        /// Precondition: the Sentinels are at this `config-epoch`; `None` with the Service, which nobody uses any more.
+        config_epoch: Option<u64>,
     },
+}
+
+impl Step {
+    /// The node that the step changes.
+    pub const fn node(&self) -> NodeId {
+        match self {
+            Self::ApplyService { node }
+            | Self::ApplyWorkload { node, .. }
+            | Self::RestartPod { node, .. }
+            | Self::PatchConfig { node, .. }
+            | Self::LabelReads { node, .. }
+            | Self::SetSettings { node, .. }
+            | Self::SetUser { node, .. }
+            | Self::DeleteUser { node, .. }
+            | Self::LoadLibrary { node, .. }
+            | Self::SetSentinel { node, .. }
+            | Self::ResetSentinel { node, .. }
+            | Self::Repoint { node, .. }
+            | Self::RemoveNode { node, .. }
+            | Self::Switchover { from: node, .. } => *node,
+        }
+    }
+
+    /// Whether it takes something away for a while: a server, a link, or what a Sentinel knows. A plan has one such step
+    /// at most.
+    pub const fn is_disruptive(&self) -> bool {
+        match self {
+            Self::RestartPod { .. }
+            | Self::Switchover { .. }
+            | Self::ResetSentinel { .. }
+            | Self::Repoint { .. }
+            | Self::RemoveNode { .. } => true,
+            Self::ApplyService { .. }
+            | Self::ApplyWorkload { .. }
+            | Self::PatchConfig { .. }
+            | Self::LabelReads { .. }
+            | Self::SetSettings { .. }
+            | Self::SetUser { .. }
+            | Self::DeleteUser { .. }
+            | Self::LoadLibrary { .. }
+            | Self::SetSentinel { .. } => false,
+        }
+    }
+
+    /// The `config-epoch` that the Sentinels must still be at; `None`: the step does not depend on it.
+    pub const fn expected_epoch(&self) -> Option<u64> {
+        match self {
+            Self::RestartPod { config_epoch, .. } | Self::RemoveNode { config_epoch, .. } => *config_epoch,
+            Self::Switchover { config_epoch, .. }
+            | Self::ResetSentinel { config_epoch, .. }
+            | Self::Repoint { config_epoch, .. } => Some(*config_epoch),
+            Self::ApplyService { .. }
+            | Self::ApplyWorkload { .. }
+            | Self::PatchConfig { .. }
+            | Self::LabelReads { .. }
+            | Self::SetSettings { .. }
+            | Self::SetUser { .. }
+            | Self::DeleteUser { .. }
+            | Self::LoadLibrary { .. }
+            | Self::SetSentinel { .. } => None,
+        }
+    }
+}
+
+impl Refused {
+    /// The node that is not disturbed.
+    pub const fn node(&self) -> NodeId {
+        match self {
+            Self::NoInSyncReplica { node }
+            | Self::NotInSync { node, .. }
+            | Self::NoSentinelMajority { node }
+            | Self::AnotherNodeIsDown { node, .. }
+            | Self::Unknown { node, .. } => *node,
+        }
+    }
 }
 
 /// Why a StatefulSet is applied.
@@ -192,6 +276,23 @@ pub enum Waiting {
         /// The Sentinel.
         node: NodeId,
     },
+    /// A Sentinel remembers an address that no node has any more; it is reset when all is calm.
+    Forgetting {
+        /// The Sentinel.
+        node: NodeId,
+    },
+    /// The node's pod or StatefulSet is being deleted.
+    Termination {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node is no longer declared and not gone yet.
+    Removal {
+        /// The node.
+        node: NodeId,
+        /// What forbids the next part of it; `None`: it is under way.
+        because: Option<Refused>,
+    },
     /// A failover is under way.
     Failover,
     /// A person has to approve the roll.
@@ -206,6 +307,18 @@ pub enum Refused {
     /// The primary will not be stopped without an in-sync replica that may take over.
     NoInSyncReplica {
         /// The primary.
+        node: NodeId,
+    },
+    /// A replica is not in sync: nobody else is disturbed meanwhile.
+    NotInSync {
+        /// The node that would have been next.
+        node: NodeId,
+        /// The replica that is behind.
+        behind: NodeId,
+    },
+    /// Too few of the Sentinels that the Sentinels remember would be left to elect a primary.
+    NoSentinelMajority {
+        /// The node that would have been next.
         node: NodeId,
     },
     /// Another node is already disrupted.

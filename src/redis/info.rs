@@ -50,6 +50,8 @@ pub struct PrimaryLink {
     pub syncing: bool,
     /// `slave_priority`.
     pub priority: u32,
+    /// Seconds without a link; since the process began where it never had one. `None`: it is up, or nothing is said.
+    pub down_seconds: Option<u64>,
 }
 
 impl Info {
@@ -110,8 +112,8 @@ impl Info {
                 Replication::Primary { replicas: online.map(|replica| (replica.address, replica.offset)).collect() }
             }
             (Role::Replica, link) => {
-                let PrimaryLink { primary, up, syncing, priority } = link?;
-                Replication::Replica { primary, link_up: up, syncing, priority }
+                let PrimaryLink { primary, up, syncing, priority, down_seconds } = link?;
+                Replication::Replica { primary, link_up: up, syncing, priority, link_down_seconds: down_seconds }
             }
         })
     }
@@ -161,9 +163,13 @@ impl Info {
 
     /// A replica's link to its primary; `None` on a primary.
     pub fn primary_link(&self) -> Option<PrimaryLink> {
+        let up = self.field("master_link_status") == Some("up");
+        let never_up = self.field("master_link_down_since_seconds").is_some_and(|seconds| seconds.starts_with('-'));
+        let down_since = if never_up { "uptime_in_seconds" } else { "master_link_down_since_seconds" };
         Some(PrimaryLink {
             primary: Address(self.field("master_host")?.to_owned()),
-            up: self.field("master_link_status") == Some("up"),
+            up,
+            down_seconds: self.number(down_since).filter(|_| !up),
             syncing: self.field("master_sync_in_progress") == Some("1"),
             priority: self.number("slave_priority").and_then(|value| value.try_into().ok()).unwrap_or(0),
         })
@@ -249,8 +255,23 @@ mod tests {
         let info =
             Info::parse("role:slave\r\nmaster_host:10.0.0.1\r\nmaster_link_status:up\r\nslave_repl_offset:7\r\n");
         let primary = Address("10.0.0.1".into());
-        let replica = Replication::Replica { primary, link_up: true, syncing: false, priority: 0 };
+        let replica =
+            Replication::Replica { primary, link_up: true, syncing: false, priority: 0, link_down_seconds: None };
         assert_eq!((info.replication(), info.offset()), (Some(replica), Offset(7)));
+    }
+
+    #[test]
+    fn a_link_that_never_was_is_down_since_the_process_began() {
+        let seconds = |status: &str, since: &str| {
+            let text = format!(
+                "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_link_status:{status}\r\nuptime_in_seconds:90\r\n{since}"
+            );
+            Info::parse(&text).primary_link().and_then(|link| link.down_seconds)
+        };
+        assert_eq!(seconds("down", "master_link_down_since_seconds:40\r\n"), Some(40));
+        assert_eq!(seconds("down", "master_link_down_since_seconds:-1\r\n"), Some(90));
+        assert_eq!(seconds("down", ""), None);
+        assert_eq!(seconds("up", ""), None);
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]
             .iter()
             .filter_map(|fields| Some((fields.get("runid")?.clone(), address(fields)?)))
             .collect(),
+        steady_milliseconds: fields.get("role-reported-time").and_then(|value| value.parse().ok()),
         replicas: replicas.iter().filter_map(|fields| Some((address(fields)?, flags(fields)))).collect(),
     })
 }

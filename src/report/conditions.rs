@@ -179,6 +179,12 @@ fn waiting(waiting: &Waiting) -> String {
         Waiting::Sync { node } => format!("{node} is not in sync yet"),
         Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
         Waiting::SentinelView { node } => format!("{node} does not know all others yet"),
+        Waiting::Forgetting { node } => format!("{node} remembers an address that no node has any more"),
+        Waiting::Termination { node } => format!("the pod of {node} is being deleted"),
+        Waiting::Removal { node, because: None } => format!("{node} is being removed"),
+        Waiting::Removal { node, because: Some(why) } => {
+            format!("{node} is to be removed, but not yet: {}", refused(why))
+        }
         Waiting::Failover => "a failover is under way".to_owned(),
         Waiting::Approval => {
             "a restart waits for the annotation redoubt.dev/approved-generation to name this generation".to_owned()
@@ -200,6 +206,10 @@ fn refused(refused: &Refused) -> String {
     match refused {
         Refused::NoInSyncReplica { node } => {
             format!("the primary {node} is not stopped: no replica is in sync and may take over")
+        }
+        Refused::NotInSync { node, behind } => format!("{node} is not disturbed while {behind} is not in sync"),
+        Refused::NoSentinelMajority { node } => {
+            format!("{node} is not disturbed: too few Sentinels of those that are remembered would be left")
         }
         Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
         Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),

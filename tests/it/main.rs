@@ -7,8 +7,11 @@ mod custom_resources;
 mod imports;
 mod parsers;
 mod planner;
+mod planner_properties;
+mod planner_rules;
 mod redis_server;
 mod redis_users;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;
+mod world;

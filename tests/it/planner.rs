@@ -10,15 +10,15 @@ use redoubt::model::observed::{
 use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, ReplicationId};
 use redoubt::plan::{Refused, Step, Waiting, plan};
 
-fn nodes() -> Vec<NodeId> {
+pub fn nodes() -> Vec<NodeId> {
     (0..3).map(NodeId::data).chain((0..3).map(NodeId::sentinel)).collect()
 }
 
-fn address(node: NodeId) -> Address {
+pub fn address(node: NodeId) -> Address {
     Address(format!("10.0.{}.{}", u8::from(node.kind == NodeKind::Sentinel), node.ordinal))
 }
 
-fn desired(revision: &str) -> Desired {
+pub fn desired(revision: &str) -> Desired {
     let node = DesiredNode {
         workload_digest: format!("workload-{revision}"),
         restart_revision: revision.to_owned(),
@@ -32,6 +32,7 @@ fn desired(revision: &str) -> Desired {
         disruption_needs_approval: false,
         nodes: nodes().into_iter().map(|id| (id, node.clone())).collect(),
         settings: BTreeMap::from([("maxmemory".to_owned(), "100".to_owned())]),
+        start_only: BTreeSet::new(),
         users: BTreeMap::new(),
         sentinel_users: BTreeMap::new(),
         libraries: BTreeMap::new(),
@@ -50,7 +51,13 @@ fn data_server(node: NodeId, primary: NodeId) -> DataServer {
         let others = nodes().into_iter().filter(|other| other.kind == NodeKind::Data && *other != primary);
         Replication::Primary { replicas: others.map(|other| (address(other), Offset(9))).collect() }
     } else {
-        Replication::Replica { primary: address(primary), link_up: true, syncing: false, priority: 100 }
+        Replication::Replica {
+            primary: address(primary),
+            link_up: true,
+            syncing: false,
+            priority: 100,
+            link_down_seconds: None,
+        }
     };
     DataServer {
         run_id: format!("run-{node}"),
@@ -83,6 +90,7 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
             quorum: 2,
             detection_milliseconds: 5_000,
             failover_timeout_milliseconds: 15_000,
+            steady_milliseconds: Some(60_000),
             other_sentinels: others(NodeKind::Sentinel, node).map(|id| (format!("id-{id}"), address(id))).collect(),
             replicas: others(NodeKind::Data, primary).map(|id| (address(id), BTreeSet::new())).collect(),
         }),
@@ -93,7 +101,7 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
 }
 
 /// A layer that is as `desired("old")` wants it.
-fn converged(primary: NodeId) -> Observed {
+pub fn converged(primary: NodeId) -> Observed {
     let node = |id: NodeId| ObservedNode {
         address: Some(address(id)),
         workload: Some(ObservedWorkload {
@@ -203,7 +211,8 @@ fn a_roll_stops_at_a_node_that_does_not_come_up_and_a_reverted_one_recovers() {
     let broken = NodeId::data(1);
     {
         let seen = observed.nodes.get_mut(&broken).unwrap();
-        seen.workload.as_mut().unwrap().restart_revision = "bad".to_owned();
+        let workload = seen.workload.as_mut().unwrap();
+        (workload.restart_revision, workload.workload_digest) = ("bad".to_owned(), "workload-bad".to_owned());
         let pod = seen.pod.as_mut().unwrap();
         (pod.ready, pod.trouble) = (false, Some("ImagePullBackOff".to_owned()));
         pod.restart_revision = "bad".to_owned();
@@ -242,6 +251,7 @@ fn a_primary_without_an_in_sync_replica_is_neither_stopped_nor_moved() {
                 link_up: false,
                 syncing: false,
                 priority: 100,
+                link_down_seconds: Some(1),
             };
         }
     }

@@ -166,6 +166,7 @@ async fn replicas_are_seen_at_their_announced_addresses_with_their_offsets() {
             link_up: true,
             syncing: false,
             priority: 100,
+            link_down_seconds: None,
         };
         assert_eq!(followed.replication, follows);
         let role = server::role(&replica).await.unwrap();

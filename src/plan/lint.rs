@@ -1,0 +1,120 @@
+//! Checks a finished plan for contradictions. Knows only the plan and what is desired: a plan must make sense by itself.
+
+use std::collections::BTreeSet;
+
+use super::step::RestartReason;
+use super::{Plan, Step, Waiting};
+use crate::model::desired::Desired;
+use crate::model::{Mode, NodeId};
+
+/// What is wrong with a plan, in sentences; empty: nothing.
+pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut expect = |holds: bool, fault: &str| {
+        if !holds {
+            faults.push(fault.to_owned());
+        }
+    };
+    let disruptions: Vec<&Step> = plan.steps.iter().filter(|step| step.is_disruptive()).collect();
+    let waits = |waiting: &Waiting| plan.waiting.contains(waiting);
+    expect(disruptions.len() <= 1, "more than one node is disturbed");
+    expect(plan.steps.iter().collect::<BTreeSet<_>>().len() == plan.steps.len(), "a step is there twice");
+    expect(plan.steps.is_empty() || !waits(&Waiting::Paused), "a paused layer is changed");
+    expect(!(waits(&Waiting::Failover) && waits(&Waiting::Primary)), "no primary is told twice");
+    let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();
+    expect(!is_idle || plan.dials.initialised, "a converged layer is not recorded as initialised");
+    for step in disruptions {
+        let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
+        let leaves_service = matches!(step, Step::RemoveNode { workload_uid: None, .. });
+        expect(
+            is_broken || leaves_service || !waits(&Waiting::Failover),
+            "somebody is disturbed while a failover is under way",
+        );
+        let restarts = matches!(step, Step::RestartPod { .. });
+        expect(!(restarts && waits(&Waiting::Approval)), "a restart does not wait for its approval");
+        expect(
+            plan.refused.iter().all(|refused| refused.node() != step.node()),
+            "somebody is disturbed who may not be",
+        );
+        expect(!is_taken(desired, plan, step), "the primary is taken away");
+        expect(!plan.steps.iter().any(|other| other != step && contradicts(other, step)), "two steps contradict");
+    }
+    for step in &plan.steps {
+        match step {
+            Step::Switchover { from, candidates, .. } => {
+                let all_fit = candidates.iter().all(|to| to != from && desired.nodes.contains_key(to));
+                expect(all_fit && !candidates.is_empty(), "the primary moves to nobody, to itself or to a stranger");
+                expect(plan.dials.primary == Some(*from), "one who is not primary is moved away from");
+            }
+            Step::RemoveNode { node, .. } => expect(!desired.nodes.contains_key(node), "a declared node is removed"),
+            step => expect(desired.nodes.contains_key(&step.node()), "a node that is not declared is changed"),
+        }
+    }
+    let applied: BTreeSet<NodeId> =
+        plan.steps.iter().filter(|step| matches!(step, Step::ApplyWorkload { .. })).map(Step::node).collect();
+    expect(plan.dials.apply.keys().copied().collect::<BTreeSet<_>>() == applied, "the dials name other nodes");
+    faults
+}
+
+/// Whether a step takes the primary's pod away. The only node of a Standalone layer has nobody to move to.
+fn is_taken(desired: &Desired, plan: &Plan, step: &Step) -> bool {
+    let takes = matches!(step, Step::RestartPod { .. } | Step::RemoveNode { .. });
+    takes && plan.dials.primary == Some(step.node()) && desired.mode != Mode::Standalone
+}
+
+/// What is applied now is not deleted in the same batch, nor built on before it was seen.
+fn contradicts(other: &Step, disruption: &Step) -> bool {
+    let is_form = matches!(other, Step::ApplyService { .. } | Step::ApplyWorkload { .. } | Step::PatchConfig { .. });
+    is_form && other.node() == disruption.node()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::LayerIdentity;
+    use crate::model::desired::SentinelSettings;
+
+    fn desired() -> Desired {
+        Desired {
+            layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
+            generation: 1,
+            mode: Mode::Sentinel,
+            paused: false,
+            disruption_needs_approval: false,
+            nodes: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            start_only: BTreeSet::new(),
+            users: BTreeMap::new(),
+            sentinel_users: BTreeMap::new(),
+            libraries: BTreeMap::new(),
+            sentinel_settings: SentinelSettings {
+                quorum: 2,
+                detection_milliseconds: 1,
+                failover_timeout_milliseconds: 1,
+            },
+            master_name: "web-uid".into(),
+            stale_objects: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_plan_that_takes_two_nodes_and_the_primary_is_found_out() {
+        let remove = |ordinal| Step::RemoveNode {
+            node: NodeId::data(ordinal),
+            workload_uid: Some("uid".into()),
+            config_epoch: Some(1),
+        };
+        let mut plan = Plan { steps: vec![remove(0), remove(1)], ..Plan::default() };
+        assert_eq!(lint(&desired(), &plan), ["more than one node is disturbed"]);
+        plan.steps.pop();
+        assert!(lint(&desired(), &plan).is_empty());
+        plan.dials.primary = Some(NodeId::data(0));
+        assert_eq!(lint(&desired(), &plan), ["the primary is taken away"]);
+        plan.dials.primary = None;
+        plan.waiting.push(Waiting::Failover);
+        assert_eq!(lint(&desired(), &plan), ["somebody is disturbed while a failover is under way"]);
+        assert_eq!(lint(&desired(), &Plan::default()), ["a converged layer is not recorded as initialised"]);
+    }
+}

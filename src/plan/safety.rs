@@ -1,0 +1,91 @@
+//! Whether a node may be away now, and if not, which fact forbids it.
+//!
+//! Asked by every rule that takes a server away by our hand. It can only remove steps, never add one, and what is unknown
+//! counts as dangerous.
+
+use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
+use super::{Plan, Refused, Step};
+use crate::model::desired::Desired;
+use crate::model::observed::{Observed, ObservedServer};
+use crate::model::{Mode, NodeId, NodeKind};
+
+/// Flags of a Sentinel's primary under which nobody is disturbed.
+pub(super) const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
+
+/// Whether the plan has no room for a disruption: it has one, or it still mends what a restart builds on. What running
+/// servers are told does not count: a library that is refused for want of memory would hold the roll that brings memory.
+pub(super) fn is_busy(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| {
+        step.is_disruptive()
+            || matches!(step, Step::ApplyService { .. } | Step::ApplyWorkload { .. } | Step::PatchConfig { .. })
+    })
+}
+
+/// The fact that forbids to take this node away now; `None`: it may go (the primary, once it was moved).
+pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeId>, node: NodeId) -> Option<Refused> {
+    let is_away = |other: &NodeId| {
+        if *other == node {
+            return false;
+        }
+        if desired.nodes.contains_key(other) { !is_up(observed, *other) } else { is_leaving(observed, *other) }
+    };
+    let declared = desired.nodes.keys();
+    if let Some(down) = declared.chain(observed.nodes.keys()).copied().find(|other| is_away(other)) {
+        return Some(Refused::AnotherNodeIsDown { node, down });
+    }
+    if desired.mode == Mode::Standalone {
+        return None;
+    }
+    let Some(primary) = primary else { return Some(Refused::Unknown { node, about: node }) };
+    let others = || of_kind(desired, NodeKind::Data).filter(|other| *other != primary && *other != node);
+    if let Some(behind) = others().find(|other| !is_in_sync(observed, *other, primary)) {
+        return Some(Refused::NotInSync { node, behind });
+    }
+    if node == primary && others().next().is_none() {
+        return Some(Refused::NoInSyncReplica { node: primary });
+    }
+    let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);
+    if let Some(about) = sentinels.into_iter().find(|other| !is_calm(desired, observed, *other, primary)) {
+        return Some(Refused::Unknown { node, about });
+    }
+    (!leaves_a_majority(desired, observed, node)).then_some(Refused::NoSentinelMajority { node })
+}
+
+/// Whether the node serves, by Kubernetes' word and its own.
+fn is_up(observed: &Observed, node: NodeId) -> bool {
+    observed.nodes.get(&node).is_some_and(|seen| {
+        seen.pod.as_ref().is_some_and(|pod| pod.ready && !pod.deleting)
+            && matches!(seen.server, ObservedServer::Data(_) | ObservedServer::Sentinel(_))
+    })
+}
+
+/// Whether the node is on its way out.
+pub(super) fn is_leaving(observed: &Observed, node: NodeId) -> bool {
+    observed.nodes.get(&node).is_some_and(|seen| {
+        seen.pod.as_ref().is_some_and(|pod| pod.deleting) || seen.workload.as_ref().is_some_and(|known| known.deleting)
+    })
+}
+
+/// Whether a Sentinel answers, sees this primary healthy with no failover under way, and knows everybody.
+pub(super) fn is_calm(desired: &Desired, observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+    sentinel(observed, node).is_some_and(|server| {
+        !server.tilt
+            && server.master.as_ref().is_some_and(|master| {
+                Some(&master.address) == address(observed, primary)
+                    && TROUBLE.iter().all(|flag| !master.flags.contains(*flag))
+            })
+    }) && knows_all(desired, observed, node)
+}
+
+/// Whether the Sentinels that answer, without this one, can still elect: an election needs most of those that a Sentinel
+/// remembers, those that are long gone included. Two Sentinels or one can never do without each other.
+fn leaves_a_majority(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+    let declared: Vec<NodeId> = of_kind(desired, NodeKind::Sentinel).collect();
+    if node.kind != NodeKind::Sentinel || declared.len() < 3 {
+        return true;
+    }
+    let known = |id: &NodeId| Some(1 + sentinel(observed, *id)?.master.as_ref()?.other_sentinels.len());
+    let remembered = declared.iter().filter_map(known).max().unwrap_or(usize::MAX);
+    let left = observed.nodes.keys().filter(|other| **other != node && sentinel(observed, **other).is_some()).count();
+    left > remembered / 2
+}

@@ -1,0 +1,172 @@
+//! Steps, carried out under their preconditions as `act` does, and what they must never do.
+
+use std::collections::BTreeSet;
+
+use redoubt::model::{Address, NodeId, NodeKind};
+use redoubt::plan::Step;
+use redoubt::plan::step::RestartReason;
+
+use super::{Server, Workload, World, takes_away};
+
+impl World {
+    /// Carries out one step, or drops it.
+    pub fn carry_out(&mut self, step: &Step) {
+        if step.expected_epoch().is_some_and(|expected| self.asked_epoch() != Some(expected)) {
+            return;
+        }
+        let time = self.time;
+        match step {
+            Step::ApplyService { node } => {
+                let kind = u8::from(node.kind == NodeKind::Sentinel);
+                self.services.entry(*node).or_insert_with(|| Address(format!("10.0.{kind}.{}", node.ordinal)));
+            }
+            Step::ApplyWorkload { node, workload_digest, .. } => self.apply(*node, workload_digest),
+            Step::RestartPod { node, pod_uid, .. } => {
+                if self.pods.get(node).is_some_and(|pod| pod.uid == *pod_uid && !pod.deleting) {
+                    self.watch_over(step);
+                    if let Some(pod) = self.pods.get_mut(node) {
+                        pod.deleting = true;
+                    }
+                }
+            }
+            Step::PatchConfig { node, pod_uid, config_digest } => {
+                let document = self.built.values().map(|built| &built.document);
+                let document = document.into_iter().find(|document| document.digest() == *config_digest).cloned();
+                if let (Some(pod), Some(document)) =
+                    (self.pods.get_mut(node).filter(|pod| pod.uid == *pod_uid), document)
+                {
+                    pod.built.document = document;
+                }
+            }
+            Step::LabelReads { node, pod_uid, reads } => {
+                if let Some(pod) = self.pods.get_mut(node).filter(|pod| pod.uid == *pod_uid) {
+                    pod.reads = *reads;
+                }
+            }
+            Step::RemoveNode { node, workload_uid: Some(uid), .. } => {
+                if self.workloads.get(node).is_some_and(|workload| workload.uid == *uid && !workload.deleting) {
+                    self.watch_over(step);
+                    if let Some(workload) = self.workloads.get_mut(node) {
+                        workload.deleting = true;
+                    }
+                }
+            }
+            Step::RemoveNode { node, workload_uid: None, .. } => drop(self.services.remove(node)),
+            Step::Switchover { from, from_run_id, candidates, .. } => {
+                let is_same = self.data(*from).is_some_and(|data| data.run == *from_run_id && data.follows.is_none());
+                if is_same {
+                    self.hand_over(*from, Some(candidates));
+                }
+            }
+            Step::ResetSentinel { node, run_id, .. } => {
+                let is_same = matches!(self.server(*node), Some(Server::Sentinel(known)) if known.run == *run_id);
+                if let Some(belief) = self.belief_mut(*node).filter(|belief| is_same && belief.failover.is_none()) {
+                    belief.reset(time);
+                }
+            }
+            Step::SetSentinel { node, run_id } => {
+                let quorum = self.quorum();
+                let is_same = matches!(self.server(*node), Some(Server::Sentinel(known)) if known.run == *run_id);
+                if let Some(belief) = self.belief_mut(*node).filter(|_| is_same) {
+                    belief.quorum = quorum;
+                }
+            }
+            Step::Repoint { node, run_id, primary, .. } => {
+                if let Some(data) = self.live(*node, run_id) {
+                    data.follow(primary, time);
+                }
+            }
+            Step::SetSettings { node, run_id, changes } => {
+                let value = changes.get("setting").and_then(|value| value.parse().ok());
+                if let (Some(data), Some(value)) = (self.live(*node, run_id), value) {
+                    data.setting = value;
+                }
+            }
+            Step::LoadLibrary { node, run_id, .. } => {
+                if let Some(data) = self.live(*node, run_id) {
+                    data.library |= data.follows.is_none();
+                }
+            }
+            Step::SetUser { .. } | Step::DeleteUser { .. } => {}
+        }
+    }
+
+    fn live(&mut self, node: NodeId, run: &str) -> Option<&mut super::Data> {
+        let is_reached = !self.cut.contains(&node);
+        self.data_mut(node).filter(|data| data.run == run && is_reached)
+    }
+
+    fn apply(&mut self, node: NodeId, digest: &str) {
+        let Some(built) = self.built.get(digest).cloned() else { return };
+        let uid = self.fresh("workload");
+        let workload = self.workloads.entry(node).or_insert(Workload {
+            uid,
+            built: built.clone(),
+            edited: false,
+            deleting: false,
+        });
+        if !workload.deleting {
+            (workload.built, workload.edited) = (built, false);
+        }
+    }
+
+    /// What the operator must never do: stop a primary, or take a second node away.
+    fn watch_over(&mut self, step: &Step) {
+        let node = step.node();
+        let is_named = self.belief_names(node);
+        if self.is_primary(node) && is_named {
+            self.violations.push(format!("a primary is stopped: {step:?}"));
+        }
+        // A pod that never came up is not there to be missed.
+        let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
+        if !takes_away(step) || is_broken {
+            return;
+        }
+        if !self.away.is_empty() && !self.away.contains(&node) {
+            self.violations.push(format!("a second node is taken away beside {:?}: {step:?}", self.away));
+        }
+        self.away.insert(node);
+    }
+
+    /// Whether most of all Sentinels name a node.
+    fn belief_names(&self, node: NodeId) -> bool {
+        let all: Vec<NodeId> = self.declared().into_iter().filter(|id| id.kind == NodeKind::Sentinel).collect();
+        let own = self.announced(node);
+        let names = all.iter().filter(|id| self.belief(**id).is_some_and(|belief| Some(&belief.address) == own));
+        names.count() > all.len() / 2
+    }
+
+    /// The loss-free move: everybody that could be elected has everything, a fit Sentinel acts, the old one follows.
+    /// `candidates` are the operator's; the agent of a pod that stops takes every data node that it knows.
+    pub fn hand_over(&mut self, from: NodeId, candidates: Option<&[NodeId]>) -> bool {
+        let Some(own) = self.announced(from).cloned() else { return false };
+        let known = |id: &NodeId| candidates.is_none_or(|candidates| candidates.contains(id));
+        let fit: BTreeSet<NodeId> =
+            self.pods.keys().copied().filter(|id| known(id) && self.is_linked(*id, from)).collect();
+        let sentinels: Vec<NodeId> = self.pods.keys().copied().filter(|id| self.belief(*id).is_some()).collect();
+        let is_fit_to_act = |id: &NodeId| {
+            let Some(belief) = self.belief(*id) else { return false };
+            let electable = self.electable(*id);
+            belief.address == own
+                && !belief.is_down(self.time)
+                && belief.failover.is_none()
+                && !electable.is_empty()
+                && electable.iter().all(|(id, _)| fit.contains(id))
+        };
+        let Some(actor) = sentinels.into_iter().find(is_fit_to_act) else { return false };
+        if !self.begin_failover(actor) {
+            return false;
+        }
+        let target =
+            self.belief(actor).and_then(|belief| belief.failover.as_ref()).map(|failover| failover.target.clone());
+        let time = self.time;
+        for id in fit.into_iter().chain([from]) {
+            if let (Some(target), Some(data)) = (&target, self.data_mut(id))
+                && (data.follows.is_some() || id == from)
+            {
+                data.follow(target, time);
+            }
+        }
+        true
+    }
+}

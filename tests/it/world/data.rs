@@ -1,0 +1,294 @@
+//! Data nodes: agents that ask the real boot rule, and servers that replicate.
+
+use std::collections::BTreeMap;
+
+use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
+use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
+use redoubt::model::{Address, Mode, NodeId, NodeKind, Offset, ReplicationId, Role};
+
+use super::{Server, World};
+
+/// An agent that has not started its engine yet.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub since: u64,
+    /// When each peer answered last.
+    pub heard: BTreeMap<u16, u64>,
+}
+
+impl Boot {
+    pub fn begin(since: u64) -> Self {
+        Self { since, heard: BTreeMap::new() }
+    }
+}
+
+/// A running engine.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a server that vary by themselves")]
+pub struct Data {
+    pub run: String,
+    /// Whom it follows; `None`: it is a primary.
+    pub follows: Option<Address>,
+    /// Its link is up.
+    pub linked: bool,
+    /// When it lost its link, or began without one.
+    pub down_since: u64,
+    pub synced: bool,
+    pub electable: bool,
+    /// It was whole in this life of its: what `Activity::Serving` means by `model::lineage`. (The agent of today says
+    /// `Serving` of a replica that never had a link as well: its primary then asks for a failover that nobody can take.)
+    pub was_whole: bool,
+    pub epoch: u64,
+    pub term: u64,
+    pub history: String,
+    pub previous: Option<String>,
+    pub offset: u64,
+    pub setting: u8,
+    pub library: bool,
+}
+
+impl Data {
+    fn lineage(&self, clean_stop: bool) -> Lineage {
+        Lineage {
+            format: LINEAGE_FORMAT,
+            layer_uid: "uid".to_owned(),
+            epoch: self.epoch,
+            term: self.term,
+            role: if self.follows.is_none() { Role::Primary } else { Role::Replica },
+            replication_id: ReplicationId(self.history.clone()),
+            previous_replication_id: self.previous.clone().map(ReplicationId),
+            offset: Offset(self.offset),
+            synced: self.synced,
+            link_up: self.follows.is_none() || self.linked,
+            keys: self.offset,
+            clean_stop,
+        }
+    }
+
+    /// Makes it a primary: a new history that continues the old one.
+    pub fn promote(&mut self, history: String) {
+        if self.follows.take().is_some() {
+            self.previous = Some(std::mem::replace(&mut self.history, history));
+            self.term += 1;
+        }
+    }
+
+    /// Makes it a replica of an address.
+    pub fn follow(&mut self, address: &Address, time: u64) {
+        if self.follows.as_ref() != Some(address) {
+            self.follows = Some(address.clone());
+            (self.linked, self.down_since) = (false, time);
+        }
+    }
+}
+
+impl World {
+    pub fn data(&self, node: NodeId) -> Option<&Data> {
+        match self.server(node)? {
+            Server::Data(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    pub fn data_mut(&mut self, node: NodeId) -> Option<&mut Data> {
+        match self.pods.get_mut(&node)?.server.as_mut()? {
+            Server::Data(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    pub fn is_primary(&self, node: NodeId) -> bool {
+        self.data(node).is_some_and(|data| data.follows.is_none())
+    }
+
+    /// Whether a node is a whole replica of that primary.
+    pub fn is_linked(&self, node: NodeId, primary: NodeId) -> bool {
+        let Some(data) = self.data(node) else { return false };
+        let leads = data.follows.as_ref().and_then(|address| self.reach(node, address));
+        data.linked && data.synced && leads == Some(primary) && self.is_primary(primary)
+    }
+
+    /// The address that a node announces.
+    pub fn announced(&self, node: NodeId) -> Option<&Address> {
+        self.pods.get(&node)?.built.document.nodes.get(&node)
+    }
+
+    /// What an engine leaves on its volume.
+    pub fn write_down(&mut self, node: NodeId, clean: bool) {
+        let Some(Server::Data(data)) = self.pods.get(&node).and_then(|pod| pod.server.as_ref()) else { return };
+        let (lineage, library) = (data.lineage(clean), data.library);
+        let volume = self.volumes.entry(node).or_default();
+        (volume.lineage, volume.library) = (Some(lineage), library);
+    }
+
+    pub(super) fn tick_data(&mut self) {
+        let nodes: Vec<NodeId> = self.pods.keys().copied().filter(|node| node.kind == NodeKind::Data).collect();
+        for node in nodes {
+            match self.pods[&node].server {
+                Some(Server::Booting(_)) => self.boot(node),
+                Some(Server::Data(_)) => self.replicate(node),
+                _ => continue,
+            }
+            self.write_down(node, false);
+        }
+    }
+
+    fn boot(&mut self, node: NodeId) {
+        let Some(pod) = self.pods.get(&node) else { return };
+        let Some(Server::Booting(mut boot)) = pod.server.clone() else { return };
+        let document = pod.built.document.clone();
+        let mut peers = BTreeMap::new();
+        for (peer, address) in document.of_kind(NodeKind::Data).filter(|(peer, _)| *peer != node) {
+            let answer = self.reach(node, address).and_then(|owner| self.server(owner).map(|server| (owner, server)));
+            let answer = match answer {
+                Some((owner, Server::Booting(_))) => {
+                    let lineage = self.volumes.get(&owner).and_then(|volume| volume.lineage.clone());
+                    Peer::Answers { activity: Activity::Deciding, lineage }
+                }
+                Some((_, Server::Data(data))) => {
+                    let activity = if data.was_whole && data.synced { Activity::Serving } else { Activity::Loading };
+                    Peer::Answers { activity, lineage: Some(data.lineage(false)) }
+                }
+                _ => {
+                    let heard = boot.heard.get(&peer.ordinal).copied().unwrap_or(boot.since);
+                    Peer::Silent { milliseconds: (self.time - heard) * 1000 }
+                }
+            };
+            if matches!(answer, Peer::Answers { .. }) {
+                boot.heard.insert(peer.ordinal, self.time);
+            }
+            peers.insert(peer.ordinal, answer);
+        }
+        let sentinels =
+            document.of_kind(NodeKind::Sentinel).map(|(_, address)| self.named_by(node, address, &document));
+        let facts = BootFacts {
+            mode: Mode::Sentinel,
+            layer_uid: "uid".to_owned(),
+            own_ordinal: node.ordinal,
+            own: self.volumes.get(&node).and_then(|volume| volume.lineage.clone()),
+            initialised: document.initialised,
+            keeps_data: true,
+            accept_loss: document.accept_loss,
+            sentinels: sentinels.collect(),
+            peers,
+        };
+        let highest_term = facts.peers.values().filter_map(|peer| match peer {
+            Peer::Answers { lineage: Some(lineage), .. } => Some(lineage.term),
+            _ => None,
+        });
+        let highest_term = highest_term.max().unwrap_or(0);
+        if let Some(pod) = self.pods.get_mut(&node) {
+            pod.server = Some(Server::Booting(boot));
+        }
+        match decide(&facts) {
+            BootDecision::StartPrimary(_) => self.start(node, None, true, highest_term + 1),
+            BootDecision::Follow { primary, electable } => {
+                let address = document.nodes.get(&NodeId::data(primary)).cloned();
+                if address.is_some() {
+                    self.start(node, address, electable, 0);
+                }
+            }
+            BootDecision::AskForFailover => {
+                let sentinels: Vec<Address> =
+                    document.of_kind(NodeKind::Sentinel).map(|(_, address)| address.clone()).collect();
+                for address in sentinels {
+                    if self.reach(node, &address).is_some_and(|sentinel| self.begin_failover(sentinel)) {
+                        break;
+                    }
+                }
+            }
+            BootDecision::Wait(_) => {}
+        }
+    }
+
+    fn named_by(&self, node: NodeId, address: &Address, document: &super::Document) -> SentinelAnswer {
+        let Some(Server::Sentinel(sentinel)) = self.reach(node, address).and_then(|owner| self.server(owner)) else {
+            return SentinelAnswer::Silent;
+        };
+        let named = sentinel.belief.as_ref().map(super::Belief::answered);
+        let known = document.of_kind(NodeKind::Data).find(|(_, known)| Some(*known) == named);
+        known.map_or(SentinelAnswer::NamesNobody, |(peer, _)| SentinelAnswer::Names(peer.ordinal))
+    }
+
+    fn start(&mut self, node: NodeId, follows: Option<Address>, electable: bool, term: u64) {
+        let (run, history) = (self.fresh("run"), self.fresh("history"));
+        let volume = self.volumes.entry(node).or_default().clone();
+        let own = volume.lineage;
+        let is_primary = follows.is_none();
+        let data = Data {
+            run,
+            linked: false,
+            down_since: self.time,
+            synced: is_primary || own.as_ref().is_some_and(|own| own.synced),
+            electable,
+            was_whole: electable,
+            epoch: own.as_ref().map_or(0, |own| own.epoch),
+            term: if is_primary {
+                term.max(own.as_ref().map_or(0, |own| own.term + 1))
+            } else {
+                own.as_ref().map_or(0, |own| own.term)
+            },
+            // A file restores neither history nor offset to the server.
+            history,
+            previous: None,
+            offset: own.as_ref().map_or(0, |own| own.offset.0),
+            setting: self.pods[&node].built.document.setting,
+            library: volume.library,
+            follows,
+        };
+        if let Some(pod) = self.pods.get_mut(&node) {
+            pod.server = Some(Server::Data(data));
+        }
+    }
+
+    fn replicate(&mut self, node: NodeId) {
+        let time = self.time;
+        let Some(follows) = self.data_of(node).map(|data| data.follows.clone()) else { return };
+        let epoch = self.majority_epoch(node);
+        let Some(address) = follows else {
+            let Some(data) = self.data_mut(node) else { return };
+            data.offset += 1;
+            data.epoch = epoch.unwrap_or(data.epoch);
+            (data.synced, data.electable) = (true, true);
+            return;
+        };
+        let source = self.reach(node, &address).filter(|source| *source != node);
+        let source =
+            source.and_then(|source| self.data(source)).filter(|source| source.follows.is_none() || source.linked);
+        let source = source.cloned();
+        let Some(data) = self.data_mut(node) else { return };
+        let Some(source) = source else {
+            if data.linked {
+                (data.linked, data.down_since) = (false, time);
+            }
+            return;
+        };
+        let continues = data.history == source.history || Some(&data.history) == source.previous.as_ref();
+        if continues && data.offset <= source.offset {
+            data.linked = true;
+            data.synced = source.synced;
+            data.electable = source.synced;
+            data.was_whole |= source.synced;
+            data.offset = source.offset;
+            data.library = source.library;
+            if source.follows.is_none() {
+                (data.term, data.epoch) = (source.term, source.epoch);
+            }
+        } else {
+            // A full sync takes until the next second.
+            if data.linked {
+                data.down_since = time;
+            }
+            (data.linked, data.synced, data.electable, data.offset) = (false, false, false, 0);
+        }
+        (data.history, data.previous) = (source.history, source.previous);
+    }
+
+    /// As [`World::data`], for the node itself: being cut off does not matter.
+    fn data_of(&self, node: NodeId) -> Option<&Data> {
+        match self.pods.get(&node)?.server.as_ref()? {
+            Server::Data(data) => Some(data),
+            _ => None,
+        }
+    }
+}

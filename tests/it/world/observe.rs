@@ -1,0 +1,136 @@
+//! What the operator sees of the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redoubt::model::observed::{
+    DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
+    SentinelServer,
+};
+use redoubt::model::{NodeId, NodeKind, Offset, ReplicationId};
+
+use super::{Belief, DETECTION, Data, FAILOVER_TIMEOUT, FIRST_BAD_REVISION, Pod, Sentinel, Server, World};
+
+impl World {
+    pub fn observed(&self) -> Observed {
+        let ids: BTreeSet<NodeId> =
+            self.services.keys().chain(self.workloads.keys()).chain(self.pods.keys()).copied().collect();
+        let node = |id: NodeId| ObservedNode {
+            address: self.services.get(&id).cloned(),
+            workload: self.workloads.get(&id).map(|workload| ObservedWorkload {
+                uid: workload.uid.clone(),
+                workload_digest: if workload.edited { String::new() } else { workload.built.digest() },
+                restart_revision: workload.built.revision.to_string(),
+                deleting: workload.deleting,
+            }),
+            pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
+            server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },
+        };
+        Observed {
+            at: self.time * 1000,
+            nodes: ids.into_iter().map(|id| (id, node(id))).collect(),
+            primary_service: self.primary_service,
+            initialised: self.was_ready,
+        }
+    }
+
+    fn observed_pod(&self, id: NodeId, pod: &Pod) -> ObservedPod {
+        ObservedPod {
+            uid: pod.uid.clone(),
+            restart_revision: pod.built.revision.to_string(),
+            config_digest: pod.built.document.digest(),
+            deleting: pod.deleting,
+            ready: self.is_ready(id),
+            trouble: (pod.built.revision >= FIRST_BAD_REVISION).then(|| "ImagePullBackOff".to_owned()),
+            kubernetes_node: None,
+            zone: None,
+            reads: pod.reads,
+        }
+    }
+
+    fn observed_server(&self, id: NodeId) -> ObservedServer {
+        match self.server(id) {
+            None | Some(Server::Booting(_)) => ObservedServer::Unknown,
+            Some(Server::Data(data)) => ObservedServer::Data(Box::new(self.observed_data(id, data))),
+            Some(Server::Sentinel(sentinel)) => {
+                ObservedServer::Sentinel(Box::new(self.observed_sentinel(id, sentinel)))
+            }
+        }
+    }
+
+    fn observed_data(&self, id: NodeId, data: &Data) -> DataServer {
+        let replication = match &data.follows {
+            None => {
+                let linked = self.pods.keys().filter(|other| self.is_linked(**other, id));
+                let replica =
+                    |other: &NodeId| Some((self.announced(*other)?.clone(), Offset(self.data(*other)?.offset)));
+                Replication::Primary { replicas: linked.filter_map(replica).collect() }
+            }
+            Some(primary) => Replication::Replica {
+                primary: primary.clone(),
+                link_up: data.linked,
+                syncing: !data.synced,
+                priority: if data.electable { 100 } else { 0 },
+                link_down_seconds: (!data.linked).then(|| self.time - data.down_since),
+            },
+        };
+        let library = if data.library { "digest" } else { "" };
+        DataServer {
+            run_id: data.run.clone(),
+            replication,
+            replication_id: ReplicationId(data.history.clone()),
+            offset: Offset(data.offset),
+            settings: BTreeMap::from([("setting".to_owned(), data.setting.to_string())]),
+            users_in_place: BTreeSet::new(),
+            users_foreign: BTreeSet::new(),
+            libraries: BTreeMap::from([("library".to_owned(), library.to_owned())]),
+            used_memory: 1,
+            maxmemory: 100,
+            keys: data.offset,
+            expiring_keys: 0,
+            persistence_trouble: None,
+            version: "redis 7.0.15".to_owned(),
+        }
+    }
+
+    fn observed_sentinel(&self, id: NodeId, sentinel: &Sentinel) -> SentinelServer {
+        SentinelServer {
+            run_id: sentinel.run.clone(),
+            my_id: id.to_string(),
+            master: sentinel.belief.as_ref().map(|belief| self.observed_master(belief)),
+            foreign_masters: BTreeSet::new(),
+            users_in_place: BTreeSet::new(),
+            tilt: false,
+        }
+    }
+
+    fn observed_master(&self, belief: &Belief) -> SentinelMaster {
+        let mut flags = BTreeSet::from(["master".to_owned()]);
+        if belief.is_down(self.time) {
+            flags.insert("s_down".to_owned());
+        }
+        if belief.failover.is_some() {
+            flags.insert("failover_in_progress".to_owned());
+        }
+        SentinelMaster {
+            address: belief.address.clone(),
+            config_epoch: belief.config_epoch,
+            flags,
+            quorum: belief.quorum,
+            detection_milliseconds: DETECTION * 1000,
+            failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
+            other_sentinels: belief
+                .others
+                .iter()
+                .map(|(other, address)| (other.to_string(), address.clone()))
+                .collect(),
+            steady_milliseconds: Some((self.time - belief.steady_since) * 1000),
+            replicas: belief.replicas.iter().map(|address| (address.clone(), BTreeSet::new())).collect(),
+        }
+    }
+
+    /// Sentinels of the declared nodes that the operator can ask, and their highest epoch.
+    pub fn asked_epoch(&self) -> Option<u64> {
+        let declared = self.declared().into_iter().filter(|id| id.kind == NodeKind::Sentinel);
+        declared.filter_map(|id| self.belief(id)).map(|belief| belief.config_epoch).max()
+    }
+}

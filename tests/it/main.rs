@@ -4,6 +4,7 @@
 mod agent_process;
 mod boot_rule;
 mod custom_resources;
+mod directives;
 mod imports;
 mod planner;
 mod redis_server;

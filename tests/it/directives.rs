@@ -103,7 +103,7 @@ async fn every_live_directive_is_taken_and_reported_in_its_canonical_form() {
                 for written in [spelled.as_str(), value] {
                     match server::config_set(&connection, name, written).await {
                         Ok(()) => {
-                            assert_eq!(live_value(&connection, name).await, Some(spelled.clone()), "{name} {written}")
+                            assert_eq!(live_value(&connection, name).await, Some(spelled.clone()), "{name} {written}");
                         }
                         Err(error) => assert!(is_about_the_build(&format!("{error:?}")), "{name} {written}: {error:?}"),
                     }

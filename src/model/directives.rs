@@ -304,9 +304,24 @@ pub fn known_names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.name)
 }
 
-/// Names of all directives that are refused by name.
-pub fn refused_names() -> impl Iterator<Item = &'static str> {
-    [OURS, FIELDS, RENAMED].into_iter().flatten().map(|(name, _)| *name)
+/// Names of the directives that Redoubt sets itself.
+pub fn our_names() -> impl Iterator<Item = &'static str> {
+    OURS.iter().map(|(name, _)| *name)
+}
+
+/// Beginnings and ends of names that are ours as a whole.
+pub fn our_affixes() -> (impl Iterator<Item = &'static str>, impl Iterator<Item = &'static str>) {
+    (OUR_PREFIXES.iter().map(|(prefix, _)| *prefix), OUR_SUFFIXES.iter().map(|(suffix, _)| *suffix))
+}
+
+/// Directives that a field sets, each with that field.
+pub fn field_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FIELDS.iter().copied()
+}
+
+/// Old names, each with the new one.
+pub fn renamed_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RENAMED.iter().copied()
 }
 
 fn known(name: &str) -> Option<&'static Known> {
@@ -323,10 +338,11 @@ mod tests {
         assert!(names.is_sorted(), "the table is in order, so that a second entry shows");
         names.dedup();
         assert_eq!(names.len(), KNOWN.len());
-        let mut refused: Vec<&str> = refused_names().collect();
+        let mut refused: Vec<&str> = [OURS, FIELDS, RENAMED].into_iter().flatten().map(|(name, _)| *name).collect();
+        let count = refused.len();
         refused.sort_unstable();
         refused.dedup();
-        assert_eq!(refused.len(), refused_names().count());
+        assert_eq!(refused.len(), count);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
+use redoubt::model::directives::{self, DirectiveClass};
 use serde_json::{Value, json};
 
-use crate::support::bad_layers::bad_layers;
+use crate::support::bad_layers::{bad_changes, bad_layers};
 
 /// `kubectl apply` keeps the whole object in an annotation of at most this many bytes.
 const LARGEST: usize = 262_144;
@@ -67,6 +68,10 @@ fn good_layers_are_accepted() {
         json!({"mode": "Sentinel", "replicas": 1, "durability": {"minReplicasToWrite": 0}}),
         json!({"mode": "Sentinel", "failover": {"sentinels": 5, "quorum": 3, "detection": "2s"}}),
         json!({"mode": "Sentinel", "config": {"hash-max-listpack-entries": "64"}, "paused": true}),
+        json!({"mode": "Standalone", "replicas": 0, "durability": {"minReplicasToWrite": 0}}),
+        json!({"mode": "Sentinel", "config": {"client-output-buffer-limit": "pubsub 64mb 16mb 90", "notify-keyspace-events": ""}}),
+        json!({"mode": "Sentinel", "config": {"search-timeout": "100", "io-threads": "2"}}),
+        json!({"mode": "Sentinel", "podMetadata": {"labels": {"team": "a", "example.com/b": ""}, "annotations": {"example.com/c": "any text\n"}}}),
     ] {
         assert_eq!(layer("web", &spec), Ok(()), "{spec}");
     }
@@ -82,14 +87,71 @@ fn bad_layers_are_refused_with_the_reason() {
 
 #[test]
 fn what_cannot_change_is_refused() {
-    let class = |name: &str| json!({"mode": "Sentinel", "persistence": {"volume": {"storageClassName": name}}});
-    for (old, new, reason) in [
-        (json!({"mode": "Sentinel"}), json!({"mode": "Standalone"}), "mode cannot be changed"),
-        (class("fast"), class("slow"), "storageClassName cannot be changed"),
-        (class("fast"), json!({"mode": "Sentinel"}), "storageClassName cannot be changed"),
-    ] {
+    for (old, new, reason) in bad_changes() {
         let refused = change(&old, &new).expect_err(&format!("accepted: {old} to {new}"));
-        assert!(refused.contains(reason), "{refused}");
+        assert!(refused.contains(reason), "{old} to {new}: {refused}");
+    }
+}
+
+#[test]
+fn what_may_change_is_accepted() {
+    let plain = json!({"mode": "Sentinel"});
+    for (old, new) in [
+        (plain.clone(), json!({"mode": "Sentinel", "replicas": 3, "memory": {"limit": "1Gi"}})),
+        (
+            plain,
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}, "access": {"announce": "Address"}}),
+        ),
+        (
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}),
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1024Mi"}}}),
+        ),
+    ] {
+        assert_eq!(change(&old, &new), Ok(()), "{old} to {new}");
+    }
+}
+
+#[test]
+fn every_directive_that_is_refused_by_class_is_refused_by_admission() {
+    let fields = directives::field_names().map(|(name, _)| name);
+    let renamed = directives::renamed_names().map(|(name, _)| name);
+    let (prefixes, suffixes) = directives::our_affixes();
+    let affixed = prefixes.map(|prefix| format!("{prefix}x")).chain(suffixes.map(|suffix| format!("x{suffix}")));
+    let named = directives::our_names().chain(fields).chain(renamed).map(str::to_owned);
+    for name in named.chain(affixed) {
+        let config = json!({"mode": "Sentinel", "config": {name.as_str(): "1"}});
+        assert!(layer("web", &config).is_err(), "{name}");
+    }
+    for name in directives::known_names() {
+        let is_allowed = matches!(directives::class(name), DirectiveClass::Live | DirectiveClass::StartOnly);
+        let accepted = layer("web", &json!({"mode": "Sentinel", "config": {name: "1"}}));
+        assert_eq!(accepted.is_ok(), is_allowed, "{name}: {accepted:?}");
+    }
+}
+
+/// The API server sums up the worst case of every rule; without bounds it refuses the whole definition.
+#[test]
+fn everything_that_a_rule_walks_over_is_bounded() {
+    for definition in custom_resource_definitions() {
+        let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
+        let mut rules = 0;
+        assert_bounded("", &schema["openAPIV3Schema"], &mut rules);
+        assert!(rules > 30, "{rules} rules");
+    }
+}
+
+fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        *rules += 1;
+        let text = rule["rule"].as_str().unwrap();
+        let is_loop = text.contains("self.all(");
+        assert!(!is_loop || schema["maxProperties"].is_u64() || schema["maxItems"].is_u64(), "{path}: {text}");
+        if is_loop && text.contains("self[") {
+            assert!(schema["additionalProperties"]["maxLength"].is_u64(), "{path}: {text}");
+        }
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        assert_bounded(&format!("{path}.{name}"), field, rules);
     }
 }
 

@@ -6,6 +6,7 @@ mod boot_rule;
 mod custom_resources;
 mod directives;
 mod golden;
+mod image;
 mod imports;
 mod planner;
 mod redis_server;

@@ -1,7 +1,8 @@
 //! `DataLayer`: one deployment of Redis or Valkey.
 //!
 //! The texts of the fields become the descriptions in the CRD: they are written for operators. What one object alone can
-//! tell is a CEL rule, so that `kubectl apply` itself says no.
+//! tell is a CEL rule, so that `kubectl apply` itself says no. The schema of an optional enumeration shows its type's text, not
+//! its field's: so both are the same.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +158,8 @@ pub enum DeploymentMode {
     Cluster,
 }
 
-/// What the data is for.
+/// What the data is for; it picks the defaults of eviction, persistence and durability. Default: `Mixed`, the safest of
+/// each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DataPurpose {
     /// Login sessions.
@@ -190,7 +192,7 @@ pub struct Engine {
     pub pull_secrets: Option<Vec<LocalObjectReference>>,
 }
 
-/// When an image is pulled.
+/// When the image is pulled. Default: Kubernetes' own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// At each start.
@@ -218,7 +220,7 @@ pub struct Memory {
     pub eviction_policy: Option<EvictionPolicy>,
 }
 
-/// `maxmemory-policy`.
+/// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `noeviction` for all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {
@@ -273,7 +275,7 @@ pub struct VolumeSpec {
     pub reclaim: Option<Reclaim>,
 }
 
-/// What becomes of volumes.
+/// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
     /// They stay.
@@ -330,7 +332,8 @@ pub struct Access {
     /// Namespaces whose uses may name this layer. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
-    /// What nodes announce to clients and to each other: their address or a host name. Default: `Address`.
+    /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+    /// Cannot be changed. Default: `Address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<Announce>,
     /// Access from outside of the cluster; not implemented in this version.
@@ -344,13 +347,13 @@ pub struct Access {
 /// Namespaces that may name a layer, like Gateway API's allowed routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AllowedNamespaces {
-    /// `Same`, `All` or `Selector`.
+    /// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
     pub from: Option<NamespaceChoice>,
     /// With `Selector`: labels of the namespaces.
     pub selector: Option<LabelSelector>,
 }
 
-/// Which namespaces.
+/// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NamespaceChoice {
     /// The layer's own.
@@ -361,7 +364,8 @@ pub enum NamespaceChoice {
     Selector,
 }
 
-/// What nodes announce.
+/// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+/// Cannot be changed. Default: `Address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Announce {
     /// The fixed address of the node's Service.
@@ -445,7 +449,8 @@ pub struct Update {
     pub approval: Option<ApprovalPolicy>,
 }
 
-/// Who approves a change that restarts pods.
+/// `Automatic`: node by node, at once. `Manual`: after the annotation `redoubt.dev/approved-generation` names the
+/// generation. Default: `Automatic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPolicy {
     /// Nobody has to.

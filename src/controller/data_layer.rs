@@ -342,3 +342,25 @@ fn not_done(step: Option<crate::plan::Step>, ending: &Ending) -> Option<Undone> 
     let name_taken = matches!(ending, Ending::NameTaken(_));
     Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(text: &str) -> Resolved {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_recorded_of_volumes_is_what_is_validated_against() {
+        let images = r#""engineImage":"e","agentImage":"a""#;
+        for (text, volumes) in [
+            (format!("{{{images}}}"), DataVolumes::Undecided),
+            (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
+            (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
+        ] {
+            assert_eq!(recorded(&text).for_validation().volumes, volumes);
+            assert_eq!(recorded(&text).text(), text);
+        }
+    }
+}

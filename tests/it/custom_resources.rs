@@ -32,12 +32,45 @@ fn the_committed_definitions_are_the_generated_ones() {
 }
 
 #[test]
-fn every_field_is_described() {
+fn every_field_is_described_with_its_default() {
     for definition in custom_resource_definitions() {
         let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
-        let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
-        for (name, field) in spec["properties"].as_object().unwrap() {
-            assert!(field["description"].as_str().is_some_and(|text| text.ends_with('.')), "spec.{name}: {field}");
+        let mut count = 0;
+        assert_described("spec", &schema["openAPIV3Schema"]["properties"]["spec"], &mut count);
+        assert!(count > 30, "{count} fields");
+    }
+}
+
+/// Fields without a default: required, or nothing where nothing is given.
+const WITHOUT_DEFAULT: [&str; 10] = [
+    "mode",
+    "shards",
+    "config",
+    "pullSecrets",
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "priorityClassName",
+    "labels",
+    "annotations",
+];
+/// Kubernetes' own types: described by Kubernetes.
+const OF_KUBERNETES: [&str; 4] = ["affinity", "tolerations", "selector", "pullSecrets"];
+
+fn assert_described(path: &str, schema: &Value, count: &mut usize) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let text = field["description"].as_str().unwrap_or_default();
+        assert!(text.ends_with('.'), "{path}: {text:?} is no sentence");
+        *count += 1;
+        if OF_KUBERNETES.contains(&name.as_str()) {
+            continue;
+        }
+        if field["properties"].is_object() {
+            assert_described(&path, field, count);
+        } else {
+            let is_given = text.contains("Default") || text.contains("not implemented in this version");
+            assert!(is_given || WITHOUT_DEFAULT.contains(&name.as_str()), "{path}: {text:?} names no default");
         }
     }
 }
@@ -129,6 +162,9 @@ fn every_directive_that_is_refused_by_class_is_refused_by_admission() {
     }
 }
 
+/// What the API server takes as a rule's message.
+const LONGEST_MESSAGE: usize = 2048;
+
 /// The API server sums up the worst case of every rule; without bounds it refuses the whole definition.
 #[test]
 fn everything_that_a_rule_walks_over_is_bounded() {
@@ -143,6 +179,8 @@ fn everything_that_a_rule_walks_over_is_bounded() {
 fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         *rules += 1;
+        let message = rule["message"].as_str().expect("every rule says what is wrong");
+        assert!(message.len() <= LONGEST_MESSAGE && !message.contains('\n'), "{path}: {message}");
         let text = rule["rule"].as_str().unwrap();
         let is_loop = text.contains("self.all(");
         assert!(!is_loop || schema["maxProperties"].is_u64() || schema["maxItems"].is_u64(), "{path}: {text}");

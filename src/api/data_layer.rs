@@ -113,7 +113,8 @@ pub struct DataLayerSpec {
     pub tls: Option<Tls>,
     /// Further directives of `redis.conf`, name to value, at most 50. What a running server takes is set live; the rest rolls
     /// the pods, as does a directive that this version does not know. Memory may have units (`64mb`). A directive that
-    /// another field or Redoubt itself sets is refused, and so is a value that the server would not take.
+    /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed
+    /// keeps its value until the node's next restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(

@@ -1,12 +1,15 @@
 //! The tables of directives, held against real servers: what they say is live, refused and canonical is what servers do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use redoubt::agent::{Environment, redis_conf};
 use redoubt::model::directives::{canonical, is_start_only, known_names};
 use redoubt::model::memory::MemoryPlan;
+use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
 use redoubt::model::settings::{SettingInputs, settings};
-use redoubt::model::{Purpose, purpose};
-use redoubt::redis::{Connection, server};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, Purpose, purpose};
+use redoubt::redis::{Connection, Secret, server};
 
 use crate::support::engine_process::{Process, engines};
 
@@ -196,6 +199,71 @@ async fn the_settings_of_every_purpose_are_canonical_and_taken_by_a_running_serv
             assert_eq!(server::config_set_all(&connection, &settings).await.unwrap(), []);
             let names: Vec<&str> = settings.keys().map(String::as_str).collect();
             assert_eq!(server::config_get(&connection, &names).await.unwrap(), settings, "{purpose:?}");
+        }
+    }
+}
+
+/// What the agent would write of these directives into `redis.conf`.
+fn rendered(settings: &BTreeMap<String, String>) -> Vec<String> {
+    let node = NodeId::data(0);
+    let config = NodeConfig {
+        format: NODE_CONFIG_FORMAT,
+        layer: LayerIdentity { uid: "uid".to_owned(), namespace: "shop".to_owned(), name: "web".to_owned() },
+        node,
+        mode: Mode::Standalone,
+        initialised: false,
+        keeps_data: false,
+        accept_loss: None,
+        data_nodes: BTreeMap::from([(0, Address("127.0.0.1".to_owned()))]),
+        sentinels: BTreeMap::new(),
+        master_name: "web".to_owned(),
+        quorum: 0,
+        detection_milliseconds: 5_000,
+        failover_timeout_milliseconds: 15_000,
+        grace_period_seconds: 35,
+        settings: settings.clone(),
+    };
+    let nowhere = PathBuf::from("/nowhere");
+    let environment = Environment {
+        data: nowhere.clone(),
+        config: nowhere.clone(),
+        secrets: nowhere.clone(),
+        run: nowhere,
+        bind: None,
+    };
+    let text = redis_conf::render(&environment, &config, &config.data_nodes[&0], &Secret::new("x"), None, true);
+    let is_setting = |line: &&str| line.split(' ').next().is_some_and(|name| settings.contains_key(name));
+    text.lines().filter(is_setting).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn what_the_agent_writes_starts_a_server_that_reports_it() {
+    // What depends on the machine: an allocator that defragments, and a limit of open files.
+    let of_the_machine = ["activedefrag", "maxclients"];
+    for engine in engines() {
+        let present: BTreeMap<String, String> = {
+            let connection = Process::server(&engine, &[]).await;
+            let names: Vec<&str> = known_names().filter(|name| !of_the_machine.contains(name)).collect();
+            server::config_get(&connection.connect().await, &names).await.unwrap()
+        };
+        for round in 0..12 {
+            let pick = |name: &String| {
+                let mut values: Vec<String> = VALUES.iter().filter_map(|value| canonical(name, value).ok()).collect();
+                values.dedup();
+                // More threads than processors prove nothing more.
+                values.retain(|value| name != "io-threads" || value.len() == 1);
+                // From both ends: the first values are numbers, the last ones several words.
+                let index = round / 2 % values.len();
+                values.get(if round % 2 == 0 { index } else { values.len() - 1 - index }).cloned()
+            };
+            let settings: BTreeMap<String, String> =
+                present.keys().filter_map(|name| Some((name.clone(), pick(name)?))).collect();
+            let lines = rendered(&settings);
+            assert_eq!(lines.len(), settings.len());
+            let process = Process::server(&engine, &lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            let connection = process.connect().await;
+            let names: Vec<&str> = settings.keys().map(String::as_str).collect();
+            assert_eq!(server::config_get(&connection, &names).await.unwrap(), settings, "{}", engine.name);
         }
     }
 }

@@ -7,7 +7,7 @@ cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
 binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it cluster-test image e2e cluster-up cluster-down tools
+.PHONY: help test lint it generate cluster-test image e2e cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -20,6 +20,9 @@ lint: ## formatting, and clippy with warnings as errors
 
 it: tools ## tests that need no Kubernetes; real engines on loopback
 	cargo test --locked --lib --bins --test it
+
+generate: ## write anew what is generated: definitions, golden files, reference
+	UPDATE=1 cargo test --locked --test it -- committed
 
 cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test

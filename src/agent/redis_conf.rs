@@ -1,8 +1,8 @@
 //! The data node's `redis.conf`: the specification's directives, and those that are the agent's own.
 
 use super::config::Environment;
-use crate::model::Address;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
+use crate::model::{Address, directives};
 use crate::redis::{Secret, users};
 
 /// Replica priority of a node whose data is whole (Redis' default).
@@ -47,8 +47,7 @@ pub fn render(
 /// Directives that take several words get them as several; all others are one word, whatever it holds.
 fn split<'a>(name: &str, value: &'a str) -> Vec<&'a str> {
     match name {
-        "save" if value.is_empty() => vec![""],
-        "save" | "client-output-buffer-limit" | "oom-score-adj-values" => value.split(' ').collect(),
+        name if directives::takes_words(name) => value.split(' ').collect(),
         _ => vec![value],
     }
 }

@@ -1,7 +1,8 @@
 //! `DataLayer`: one deployment of Redis or Valkey.
 //!
 //! The texts of the fields become the descriptions in the CRD: they are written for operators. What one object alone can
-//! tell is a CEL rule, so that `kubectl apply` itself says no.
+//! tell is a CEL rule, so that `kubectl apply` itself says no. The schema of an optional enumeration shows its type's text, not
+//! its field's: so both are the same.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::data_layer_status::DataLayerStatus;
+use super::{config_rules, metadata_rules};
 
 /// A deployment of Redis or Valkey: pods, volumes, services, users, configuration, disruption budget.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,13 +55,17 @@ use super::data_layer_status::DataLayerStatus;
     validation = Rule::new("self.mode != 'Standalone' || !has(self.replicas) || self.replicas == 0")
         .message("mode Standalone has no replicas; use mode Sentinel"),
     validation = Rule::new("self.mode != 'Standalone' || !has(self.failover)").message("mode Standalone has no failover; use mode Sentinel"),
-    validation = Rule::new("!has(self.durability) || !has(self.durability.minReplicasToWrite) || self.durability.minReplicasToWrite < (has(self.replicas) ? self.replicas : (self.mode == 'Sentinel' ? 2 : 1))")
+    validation = Rule::new("!has(self.durability) || !has(self.durability.minReplicasToWrite) || self.durability.minReplicasToWrite == 0 || self.durability.minReplicasToWrite < (has(self.replicas) ? self.replicas : (self.mode == 'Sentinel' ? 2 : 1))")
         .message("durability.minReplicasToWrite must be below replicas (0 at one replica): otherwise each restart of a replica stops all writes"),
     validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || !self.memory.evictionPolicy.startsWith('allkeys-') || (has(self.purpose) && self.purpose == 'Cache')")
         .message("memory.evictionPolicy allkeys-* is only for purpose Cache: measured, a cache flood left 34 of 20,000 sessions under allkeys-lru"),
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
-    validation = Rule::new("!has(oldSelf.persistence) || !has(oldSelf.persistence.volume) || !has(oldSelf.persistence.volume.storageClassName) || (has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) && self.persistence.volume.storageClassName == oldSelf.persistence.volume.storageClassName)")
-        .message("persistence.volume.storageClassName cannot be changed")
+    validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
+        .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
+    validation = Rule::new("!has(oldSelf.persistence) || !has(oldSelf.persistence.volume) || !has(oldSelf.persistence.volume.size) || (has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.size))")
+        .message("persistence.volume.size cannot be removed: the volumes keep the size that they have"),
+    validation = Rule::new("(has(self.access) && has(self.access.announce) ? self.access.announce : 'Address') == (has(oldSelf.access) && has(oldSelf.access.announce) ? oldSelf.access.announce : 'Address')")
+        .message("access.announce cannot be changed")
 )]
 pub struct DataLayerSpec {
     /// How it is deployed. `Standalone`: one node, for development and disposable caches. `Sentinel`: one primary, replicas
@@ -105,17 +111,19 @@ pub struct DataLayerSpec {
     /// Encryption of connections; not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Further directives of `redis.conf`, name to value, at most 50. A directive that another field sets is refused.
+    /// Further directives of `redis.conf`, name to value, at most 50. What a running server takes is set live; the rest rolls
+    /// the pods, as does a directive that this version does not know. Memory may have units (`64mb`). A directive that
+    /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed
+    /// keeps its value until the node's next restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
-        validation = Rule::new("self.all(name, name.matches('^[a-z][a-z0-9-]{0,63}$'))").message("config: a directive's name is lower-case letters, digits and '-', at most 64 characters"),
-        validation = Rule::new("self.all(name, self[name].matches('^[ !#-&(-~]*$'))")
-            .message("config: a value is printable characters without quotes and line breaks"),
-        validation = Rule::new("self.all(name, !(name in ['port', 'bind', 'dir', 'daemonize', 'protected-mode', 'aclfile', 'user', 'requirepass', 'masterauth', 'masteruser', 'replicaof', 'slaveof', 'replica-announce-ip', 'replica-announce-port', 'replica-priority', 'include', 'loadmodule', 'rename-command', 'unixsocket', 'pidfile', 'logfile', 'dbfilename', 'appenddirname', 'appendfilename', 'enable-debug-command', 'enable-module-command', 'enable-protected-configs']))")
-            .message("config: this directive is Redoubt's own to set"),
-        validation = Rule::new("self.all(name, !(name in ['maxmemory', 'maxmemory-policy', 'appendonly', 'save', 'min-replicas-to-write', 'min-replicas-max-lag', 'maxclients']))")
-            .message("config: use the field instead: memory.limit and memory.maxmemoryPercent, memory.evictionPolicy, persistence, durability or maxConnections")
+        validation = Rule::new(config_rules::NAME_IS_A_WORD).message("config: a directive's name is lower-case letters, digits and '-', at most 64 characters"),
+        validation = Rule::new(config_rules::VALUE_IS_PRINTABLE).message("config: a value is printable characters without quotes, backslashes and line breaks"),
+        validation = Rule::new(config_rules::value_is_one_word()).message("config: the value of this directive is one word, without spaces"),
+        validation = Rule::new(config_rules::is_not_ours()).message("config: this directive is Redoubt's own to set"),
+        validation = Rule::new(config_rules::is_no_field()).message(config_rules::fields_message().as_str()),
+        validation = Rule::new(config_rules::is_not_renamed()).message(config_rules::renamed_message().as_str())
     )]
     pub config: Option<BTreeMap<String, DirectiveValue>>,
     /// Where pods may run.
@@ -151,7 +159,8 @@ pub enum DeploymentMode {
     Cluster,
 }
 
-/// What the data is for.
+/// What the data is for; it picks the defaults of eviction, persistence and durability. Default: `Mixed`, the safest of
+/// each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DataPurpose {
     /// Login sessions.
@@ -184,7 +193,7 @@ pub struct Engine {
     pub pull_secrets: Option<Vec<LocalObjectReference>>,
 }
 
-/// When an image is pulled.
+/// When the image is pulled. Default: Kubernetes' own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// At each start.
@@ -212,7 +221,7 @@ pub struct Memory {
     pub eviction_policy: Option<EvictionPolicy>,
 }
 
-/// `maxmemory-policy`.
+/// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `noeviction` for all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {
@@ -253,11 +262,12 @@ pub struct Persistence {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
-    /// Size. It can grow and never shrink. Default: four times `memory.limit`, at least 1Gi.
+    /// Size, bytes. Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of
+    /// `memory.limit` does not change it. It never shrinks; growing is not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0").message("persistence.volume.size cannot shrink"))]
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0").message("persistence.volume.size cannot be changed in this version: it never shrinks, and growing is not implemented yet"))]
     pub size: Option<Quantity>,
-    /// Storage class. Default: the cluster's. Cannot be changed.
+    /// Storage class, at most 253 characters. Default: the cluster's. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
@@ -266,7 +276,7 @@ pub struct VolumeSpec {
     pub reclaim: Option<Reclaim>,
 }
 
-/// What becomes of volumes.
+/// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
     /// They stay.
@@ -323,7 +333,8 @@ pub struct Access {
     /// Namespaces whose uses may name this layer. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
-    /// What nodes announce to clients and to each other: their address or a host name. Default: `Address`.
+    /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+    /// Cannot be changed. Default: `Address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<Announce>,
     /// Access from outside of the cluster; not implemented in this version.
@@ -337,13 +348,13 @@ pub struct Access {
 /// Namespaces that may name a layer, like Gateway API's allowed routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AllowedNamespaces {
-    /// `Same`, `All` or `Selector`.
+    /// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
     pub from: Option<NamespaceChoice>,
     /// With `Selector`: labels of the namespaces.
     pub selector: Option<LabelSelector>,
 }
 
-/// Which namespaces.
+/// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NamespaceChoice {
     /// The layer's own.
@@ -354,7 +365,8 @@ pub enum NamespaceChoice {
     Selector,
 }
 
-/// What nodes announce.
+/// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+/// Cannot be changed. Default: `Address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Announce {
     /// The fixed address of the node's Service.
@@ -379,30 +391,55 @@ pub struct Bootstrap {}
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scheduling {
-    /// Labels that a Kubernetes node must have.
+    /// Labels that a Kubernetes node must have, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 20))]
     pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints that pods tolerate.
+    /// Taints that pods tolerate, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
     pub tolerations: Option<Vec<Toleration>>,
     /// Affinity, in addition to the spreading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// Priority class of the pods.
+    /// Priority class of the pods, at most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub priority_class_name: Option<String>,
 }
 
-/// Labels and annotations to add to each pod. Those of `redoubt.dev` and `app.kubernetes.io` cannot be set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Labels and annotations to add to each pod. A change rolls the pods. Those of `redoubt.dev`, and those that Redoubt sets
+/// itself, are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PodMetadata {
-    /// Labels.
+    /// Labels, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations.
+    #[schemars(extend("maxProperties" = 20))]
+    #[x_kube(
+        validation = Rule::new(metadata_rules::KEYS_ARE_NAMES).message("podMetadata.labels: a key is a Kubernetes label name, such as 'team' or 'example.com/team'"),
+        validation = Rule::new(metadata_rules::VALUES_ARE_LABELS).message("podMetadata.labels: a value is letters, digits, '-', '_' and '.', at most 63 characters, and begins and ends with a letter or digit"),
+        validation = Rule::new(metadata_rules::labels_are_not_ours()).message("podMetadata.labels: this label is Redoubt's own to set")
+    )]
+    pub labels: Option<BTreeMap<String, LabelValue>>,
+    /// Annotations, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<BTreeMap<String, String>>,
+    #[schemars(extend("maxProperties" = 20))]
+    #[x_kube(
+        validation = Rule::new(metadata_rules::KEYS_ARE_NAMES).message("podMetadata.annotations: a key is a Kubernetes annotation name, such as 'team' or 'example.com/team'"),
+        validation = Rule::new(metadata_rules::annotations_are_not_ours()).message("podMetadata.annotations: this annotation is Redoubt's own to set")
+    )]
+    pub annotations: Option<BTreeMap<String, AnnotationValue>>,
 }
+
+/// Value of a label, at most 63 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct LabelValue(#[schemars(length(max = 63))] pub String);
+
+/// Value of an annotation, at most 4,096 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct AnnotationValue(#[schemars(length(max = 4096))] pub String);
 
 /// How changes that restart pods are carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -413,7 +450,8 @@ pub struct Update {
     pub approval: Option<ApprovalPolicy>,
 }
 
-/// Who approves a change that restarts pods.
+/// `Automatic`: node by node, at once. `Manual`: after the annotation `redoubt.dev/approved-generation` names the
+/// generation. Default: `Automatic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPolicy {
     /// Nobody has to.

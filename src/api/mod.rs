@@ -2,8 +2,10 @@
 //!
 //! Knows types only. Must never see a client, Redis or the planner.
 
+pub mod config_rules;
 pub mod data_layer;
 pub mod data_layer_status;
+pub mod metadata_rules;
 pub mod names;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -26,6 +26,20 @@ pub const LABEL_READS: &str = "redoubt.dev/reads";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`] and `app.kubernetes.io/part-of`.
 pub const MANAGED_BY: &str = "redoubt";
+/// Standard label: `redis` or `sentinel`.
+pub const LABEL_STANDARD_COMPONENT: &str = "app.kubernetes.io/component";
+/// Labels of pods that are ours beside those of [`OUR_PREFIXES`].
+pub const LABELS_OF_PODS: [&str; 5] = [
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/part-of",
+    LABEL_MANAGED_BY,
+    LABEL_STANDARD_COMPONENT,
+];
+/// Annotations of pods that are ours beside those of [`OUR_PREFIXES`].
+pub const ANNOTATIONS_OF_PODS: [&str; 3] = ["prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"];
+/// Beginnings of labels and annotations that are ours or Kubernetes' own.
+pub const OUR_PREFIXES: [&str; 3] = ["redoubt.dev/", "statefulset.kubernetes.io/", "apps.kubernetes.io/"];
 /// Label that the StatefulSet controller puts on each pod.
 pub const LABEL_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 

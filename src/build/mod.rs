@@ -120,13 +120,14 @@ pub(crate) const fn component(kind: NodeKind) -> &'static str {
     }
 }
 
-/// `metadata` of an object of the layer: name, owner, labels.
-pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, further_labels: &[(&str, &str)]) -> Value {
+/// `metadata` of an object of the layer: name, owner, labels. `kind`: whom it serves.
+pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, kind: NodeKind, further_labels: &[(&str, &str)]) -> Value {
     let identity = &inputs.layer.identity;
     let mut labels = json!({
         "app.kubernetes.io/name": "redis",
         "app.kubernetes.io/instance": identity.name,
         "app.kubernetes.io/part-of": names::MANAGED_BY,
+        names::LABEL_STANDARD_COMPONENT: component(kind),
         names::LABEL_MANAGED_BY: names::MANAGED_BY,
         names::LABEL_LAYER: identity.name,
     });
@@ -161,7 +162,7 @@ fn budgets(inputs: &Inputs<'_>) -> Vec<PodDisruptionBudget> {
         .map(|(kind, _)| {
             let name = names::disruption_budget(&inputs.layer.identity.name, kind);
             object(json!({
-                "metadata": metadata(inputs, &name, &[(names::LABEL_COMPONENT, component(kind))]),
+                "metadata": metadata(inputs, &name, kind, &[(names::LABEL_COMPONENT, component(kind))]),
                 "spec": {
                     "maxUnavailable": 1,
                     // A pod that never became ready protects nothing, and must not keep a Kubernetes node from draining.

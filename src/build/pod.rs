@@ -29,6 +29,7 @@ pub(super) fn template(inputs: &Inputs<'_>, node: NodeId) -> Value {
         ("app.kubernetes.io/part-of", names::MANAGED_BY),
         (names::LABEL_MANAGED_BY, names::MANAGED_BY),
         (names::LABEL_LAYER, layer.identity.name.as_str()),
+        (names::LABEL_STANDARD_COMPONENT, component(node.kind)),
         (names::LABEL_COMPONENT, component(node.kind)),
         (names::LABEL_NODE, node.to_string().as_str()),
     ] {
@@ -104,6 +105,8 @@ fn engine(inputs: &Inputs<'_>, node: NodeId) -> Value {
         "securityContext": security(),
         "ports": [{"name": component(node.kind), "containerPort": port}, {"name": "http", "containerPort": AGENT_PORT}],
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}},
+        // Asks the agent, not the engine: however long a dataset loads or the boot rule waits, the answer is yes as soon as
+        // the agent listens, which is the first thing that it does. A minute is for a starved Kubernetes node.
         "startupProbe": probe("/health/started", 60),
         "readinessProbe": probe("/health/ready", 1),
         // Only for an agent that no longer answers at all.

@@ -1,8 +1,8 @@
 //! Digests that say whether something changed, and what that change costs.
 //!
 //! - *workload digest*: the whole StatefulSet; a difference is applied, which restarts nothing (`OnDelete`);
-//! - *restart revision*: its pod template without the node-config document, and of the document's directives nothing:
-//!   those are set live or at the next start; a difference needs a new pod;
+//! - *restart revision*: its pod template without the node-config document, and of the document's directives those that a
+//!   running server does not take; a difference needs a new pod;
 //! - *config digest*: the node-config document; a difference is patched into the running pod.
 
 use std::fmt::Write as _;

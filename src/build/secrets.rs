@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Inputs, metadata, object};
 use crate::api::names;
-use crate::model::NodeKind;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use crate::model::{NodeId, NodeKind};
 
 /// Credentials of one layer. No `Debug` output shows them.
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ fn secret(inputs: &Inputs<'_>, name: &str, kind: &str, fields: &Value) -> Secret
         .into_iter()
         .flatten()
         .map(|(field, value)| (field.clone(), k8s_openapi::ByteString(text(value))));
-    let mut secret: Secret = object(json!({"metadata": metadata(inputs, name, &[]), "type": kind}));
+    let mut secret: Secret = object(json!({"metadata": metadata(inputs, name, NodeKind::Data, &[]), "type": kind}));
     secret.data = Some(data.collect());
     secret
 }
@@ -80,10 +80,15 @@ fn binding(inputs: &Inputs<'_>) -> Value {
         "username": "app",
         "password": password,
         "uri": format!("redis://app:{password}@{host}:{REDIS_PORT}/0"),
+        "max-connections": layer.max_connections.to_string(),
     });
     if layer.sentinels > 0 {
-        let sentinels = inputs.addresses.iter().filter(|(node, _)| node.kind == NodeKind::Sentinel);
-        let seeds: Vec<String> = sentinels.map(|(_, address)| format!("{address}:{SENTINEL_PORT}")).collect();
+        // Names, not addresses: the Secret is whole before any address is known. First the Service of all, which leaves out
+        // a Sentinel that is away; then each one's own, whose address never changes.
+        let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
+        let own = (0..layer.sentinels).map(|ordinal| names::node(name, NodeId::sentinel(ordinal)));
+        let services = std::iter::once(names::sentinels_service(name)).chain(own);
+        let seeds: Vec<String> = services.map(|service| format!("{service}.{namespace}.svc:{SENTINEL_PORT}")).collect();
         fields["sentinels"] = json!(seeds.join(","));
         fields["sentinel-username"] = json!("app");
         fields["sentinel-password"] = json!(password);

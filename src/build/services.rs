@@ -31,15 +31,15 @@ pub(super) fn of_node(inputs: &Inputs<'_>, node: NodeId) -> Service {
         spec["clusterIP"] = json!(address);
     }
     let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
-    object(json!({"metadata": metadata(inputs, &names::node(layer, node), &labels), "spec": spec}))
+    object(json!({"metadata": metadata(inputs, &names::node(layer, node), node.kind, &labels), "spec": spec}))
 }
 
 /// The Services that applications use.
 pub(super) fn shared(inputs: &Inputs<'_>) -> Vec<Service> {
     let layer = &inputs.layer.identity.name;
-    let service = |name: String, selector: Value, port: Value| -> Service {
+    let service = |name: String, kind: NodeKind, selector: Value, port: Value| -> Service {
         object(json!({
-            "metadata": metadata(inputs, &name, &[]),
+            "metadata": metadata(inputs, &name, kind, &[]),
             "spec": {"type": "ClusterIP", "ipFamilyPolicy": "SingleStack", "selector": selector, "ports": [port]},
         }))
     };
@@ -47,17 +47,20 @@ pub(super) fn shared(inputs: &Inputs<'_>) -> Vec<Service> {
     let primary = inputs.primary.map_or_else(|| "nobody-yet".to_owned(), |node| names::pod(layer, node));
     let mut services = vec![service(
         names::primary_service(layer),
+        NodeKind::Data,
         json!({names::LABEL_LAYER: layer, names::LABEL_POD_NAME: primary}),
         port("redis", REDIS_PORT),
     )];
     if inputs.layer.sentinels > 0 {
         services.push(service(
             names::replicas_service(layer),
+            NodeKind::Data,
             json!({names::LABEL_LAYER: layer, names::LABEL_COMPONENT: "redis", names::LABEL_READS: "yes"}),
             port("redis", REDIS_PORT),
         ));
         services.push(service(
             names::sentinels_service(layer),
+            NodeKind::Sentinel,
             json!({names::LABEL_LAYER: layer, names::LABEL_COMPONENT: "sentinel"}),
             port("sentinel", SENTINEL_PORT),
         ));

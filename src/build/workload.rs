@@ -1,12 +1,14 @@
 //! One StatefulSet of one replica for each node.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
 use super::{BuiltNode, Inputs, component, metadata, node_config, object, pod, revision};
 use crate::api::names;
 use crate::model::desired::DesiredNode;
-use crate::model::{NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind, directives};
 
 /// A Sentinel's volume holds one small file.
 const SENTINEL_VOLUME: &str = "64Mi";
@@ -16,12 +18,12 @@ pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     let layer = &inputs.layer.identity.name;
     let document = serde_json::to_string(&node_config(inputs, node)).expect("the document has only text keys");
     let mut template = pod::template(inputs, node);
-    let restart_revision = revision::digest(&template.to_string());
+    let restart_revision = restart_revision(inputs, node, &template);
     template["metadata"]["annotations"][names::ANNOTATION_RESTART_REVISION] = json!(restart_revision);
     template["metadata"]["annotations"][names::ANNOTATION_NODE_CONFIG] = json!(document);
     let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
     let mut whole = json!({
-        "metadata": metadata(inputs, &names::node(layer, node), &labels),
+        "metadata": metadata(inputs, &names::node(layer, node), node.kind, &labels),
         "spec": {
             "replicas": 1,
             "serviceName": names::node(layer, node),
@@ -48,6 +50,16 @@ pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     let workload: StatefulSet = object(whole);
     let config_digest = revision::digest(&document);
     BuiltNode { workload, document, revisions: DesiredNode { workload_digest, restart_revision, config_digest } }
+}
+
+/// Digest of what only a new pod can take: its template, and the directives that a running server does not take.
+fn restart_revision(inputs: &Inputs<'_>, node: NodeId, template: &Value) -> String {
+    let settings = inputs.layer.settings.iter();
+    let start_only: BTreeMap<_, _> = settings.filter(|(name, _)| directives::is_start_only(name)).collect();
+    match node.kind {
+        NodeKind::Data => revision::digest(&json!([template, start_only]).to_string()),
+        NodeKind::Sentinel => revision::digest(&template.to_string()),
+    }
 }
 
 fn retains(inputs: &Inputs<'_>, node: NodeId) -> bool {

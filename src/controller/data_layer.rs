@@ -30,7 +30,7 @@ use crate::plan::plan;
 use crate::redis::Connection;
 use crate::redis::users::{acl_file, data_users, sentinel_users};
 use crate::report::{self, Facts, Undone};
-use crate::validate::{Fault, ResolvedDefaults, validate};
+use crate::validate::{DataVolumes, Fault, ResolvedDefaults, ValidatedLayer, validate};
 
 /// Pause after a pass that found everything as declared.
 const AT_REST: Duration = Duration::from_secs(3);
@@ -74,7 +74,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, &layer);
     let (data_file, sentinel_file) = (acl_file(&data_users(&digests)), acl_file(&sentinel_users(&digests)));
-    let resolved_text = resolved.text();
+    let resolved_text = resolved.with_volumes(&layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
     let addresses = addresses(&declared(&layer), &observed, &children);
@@ -127,7 +127,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         publish::publish(context, object, &status).await?;
         return Ok(NOT_ACCEPTED);
     }
-    let subject = wanted::subject(object, &layer);
+    let subject = wanted::subject(&layer);
     let facts = Facts {
         desired: &desired,
         observed: &observed,
@@ -195,6 +195,9 @@ impl Secrets {
 struct Resolved {
     engine_image: String,
     agent_image: String,
+    /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_size: Option<u64>,
 }
 
 impl Resolved {
@@ -203,15 +206,37 @@ impl Resolved {
         recorded.unwrap_or_else(|| Self {
             engine_image: defaults.engine_image.clone(),
             agent_image: defaults.agent_image.clone(),
+            volume_size: None,
         })
     }
 
     fn text(&self) -> String {
-        serde_json::to_string(self).expect("two texts are always JSON")
+        serde_json::to_string(self).expect("texts and a number are always JSON")
+    }
+
+    fn volumes(&self) -> DataVolumes {
+        match self.volume_size {
+            None => DataVolumes::Undecided,
+            Some(0) => DataVolumes::Without,
+            Some(size) => DataVolumes::Of(size),
+        }
+    }
+
+    fn with_volumes(self, layer: &ValidatedLayer) -> Self {
+        let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
+            DataVolumes::Undecided => None,
+            DataVolumes::Without => Some(0),
+            DataVolumes::Of(size) => Some(size),
+        };
+        Self { volume_size, ..self }
     }
 
     fn for_validation(&self) -> ResolvedDefaults {
-        ResolvedDefaults { engine_image: self.engine_image.clone(), agent_image: self.agent_image.clone() }
+        ResolvedDefaults {
+            engine_image: self.engine_image.clone(),
+            agent_image: self.agent_image.clone(),
+            volumes: self.volumes(),
+        }
     }
 }
 
@@ -318,4 +343,26 @@ fn not_done(step: Option<crate::plan::Step>, ending: &Ending) -> Option<Undone> 
     };
     let name_taken = matches!(ending, Ending::NameTaken(_));
     Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(text: &str) -> Resolved {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_recorded_of_volumes_is_what_is_validated_against() {
+        let images = r#""engineImage":"e","agentImage":"a""#;
+        for (text, volumes) in [
+            (format!("{{{images}}}"), DataVolumes::Undecided),
+            (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
+            (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
+        ] {
+            assert_eq!(recorded(&text).for_validation().volumes, volumes);
+            assert_eq!(recorded(&text).text(), text);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::build::{Built, declared};
 use crate::dataplane::Library;
 use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, SentinelSettings};
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
-use crate::model::{NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind, directives};
 use crate::observe::kubernetes::Children;
 use crate::observe::servers::{Asked, Question};
 use crate::redis::Endpoint;
@@ -19,9 +19,6 @@ use crate::redis::probe::DataProbe;
 use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users};
 use crate::report::Subject;
 use crate::validate::ValidatedLayer;
-
-/// Connections that applications may open together, where the specification does not say.
-const DEFAULT_MAX_CONNECTIONS: u32 = 1000;
 
 /// Digests of a layer's passwords.
 pub fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests {
@@ -58,8 +55,9 @@ pub fn desired(
         paused: object.spec.paused.unwrap_or(false),
         disruption_needs_approval: needs_approval(object),
         nodes: nodes.collect(),
-        settings: layer.settings.clone(),
-        start_only: BTreeSet::new(),
+        // A directive that we do not know is in `redis.conf` only: how a server spells its value is nothing to compare with.
+        settings: layer.settings.clone().into_iter().filter(|(name, _)| directives::is_known(name)).collect(),
+        start_only: layer.settings.keys().filter(|name| directives::is_start_only(name)).cloned().collect(),
         users: data_users(digests),
         sentinel_users: sentinel_users(digests),
         libraries: libraries
@@ -85,7 +83,7 @@ fn needs_approval(object: &DataLayer) -> bool {
 }
 
 /// What the report says beside the proofs.
-pub fn subject(object: &DataLayer, layer: &ValidatedLayer) -> Subject {
+pub fn subject(layer: &ValidatedLayer) -> Subject {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     Subject {
         memory: MemoryStatus {
@@ -99,11 +97,7 @@ pub fn subject(object: &DataLayer, layer: &ValidatedLayer) -> Subject {
         keeps_data: layer.keeps_data,
         evicts: layer.settings.get("maxmemory-policy").is_some_and(|policy| policy.starts_with("allkeys-")),
         application_access: layer.application_access,
-        max_connections: object
-            .spec
-            .max_connections
-            .and_then(|connections| u32::try_from(connections).ok())
-            .unwrap_or(DEFAULT_MAX_CONNECTIONS),
+        max_connections: layer.max_connections,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod boot;
 pub mod desired;
+pub mod directives;
 pub mod identity;
 pub mod lineage;
 pub mod memory;

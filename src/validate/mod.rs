@@ -2,18 +2,27 @@
 //!
 //! Collects every fault, not the first. Must never see a client, Redis or the planner.
 
+mod config;
 pub mod quantity;
+mod volume;
+
+pub use volume::{DataVolumes, Volume};
 
 use std::collections::BTreeMap;
 
 use kube::ResourceExt as _;
 
-use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Reclaim, Scheduling};
+use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Scheduling};
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, LONGEST_LAYER_NAME};
 use crate::model::memory::MemoryPlan;
 use crate::model::purpose::{self, PurposeDefaults};
 use crate::model::settings::{SettingInputs, settings};
 use crate::model::{LayerIdentity, Mode, Purpose};
+
+/// More replicas cost the primary a full stream each, and there are `-N` names for one digit.
+const MOST_REPLICAS: u16 = 9;
+/// Connections that applications may open together, where the specification does not say.
+const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
 
 /// A layer whose every field is decided.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +61,8 @@ pub struct ValidatedLayer {
     pub volume: Option<Volume>,
     /// Directives of `redis.conf`.
     pub settings: BTreeMap<String, String>,
+    /// Connections of applications.
+    pub max_connections: u32,
     /// Whether the layer has an application user and binding Secret.
     pub application_access: bool,
     /// Where pods may run.
@@ -62,17 +73,6 @@ pub struct ValidatedLayer {
     pub accept_loss: Option<u16>,
 }
 
-/// A data node's volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
-    /// Bytes.
-    pub size: u64,
-    /// Class; `None`: the cluster's default.
-    pub storage_class: Option<String>,
-    /// Whether the claim outlives the layer.
-    pub retain: bool,
-}
-
 /// What is decided outside of the specification, once for each layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedDefaults {
@@ -80,6 +80,8 @@ pub struct ResolvedDefaults {
     pub engine_image: String,
     /// Image of the agent.
     pub agent_image: String,
+    /// The volumes that the data nodes were made with.
+    pub volumes: DataVolumes,
 }
 
 /// One thing that is wrong with a specification.
@@ -103,7 +105,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
     let defaults = purpose::defaults(purpose_of(spec));
-    let replicas = replicas_of(spec, mode);
+    let replicas = replicas_of(spec, mode, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
     let sentinels = if mode == Mode::Sentinel { small(failover.sentinels.unwrap_or(3)) } else { 0 };
     let detection_milliseconds = failover
@@ -115,8 +117,23 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let snapshots = persistence.snapshots.unwrap_or(append_only);
     let keeps_data = append_only || snapshots;
     let memory = memory_of(spec, defaults, keeps_data, &mut faults);
-    let volume = keeps_data.then(|| volume_of(spec, memory.limit, &mut faults));
-    let settings = settings_of(spec, defaults, memory, (append_only, snapshots), replicas);
+    let volume = volume::decide(spec, resolved.volumes, keeps_data, memory.limit, &mut faults);
+    let max_connections =
+        spec.max_connections.and_then(|count| count.try_into().ok()).unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let durability = spec.durability.clone().unwrap_or_default();
+    // At one replica each of its restarts would stop all writes.
+    let min_replicas = if replicas > 1 { defaults.min_replicas_to_write } else { 0 };
+    let mut settings = settings(&SettingInputs {
+        defaults,
+        memory,
+        eviction_policy: eviction_policy(spec).as_deref().unwrap_or(defaults.eviction_policy),
+        append_only,
+        snapshots,
+        min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, small),
+        max_replica_lag: durability.max_replica_lag.map_or(3, small),
+        max_connections,
+    });
+    settings.extend(config::further(spec, &mut faults));
     let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
     if cpu.is_none() {
         faults.push(Fault { field: "spec.cpu", problem: "not a quantity of processors".to_owned() });
@@ -145,6 +162,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         keeps_data,
         volume,
         settings,
+        max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
         scheduling: spec.scheduling.clone().unwrap_or_default(),
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
@@ -190,8 +208,20 @@ fn purpose_of(spec: &DataLayerSpec) -> Purpose {
     }
 }
 
-fn replicas_of(spec: &DataLayerSpec, mode: Mode) -> u16 {
-    spec.replicas.map_or(if mode == Mode::Sentinel { 2 } else { 0 }, small)
+/// The bound is in the schema too: an object may have been stored before it was.
+fn replicas_of(spec: &DataLayerSpec, mode: Mode, faults: &mut Vec<Fault>) -> u16 {
+    let default = if mode == Mode::Sentinel { 2 } else { 0 };
+    let Some(replicas) = spec.replicas else { return default };
+    u16::try_from(replicas).ok().filter(|replicas| *replicas <= MOST_REPLICAS).unwrap_or_else(|| {
+        let problem = format!("{replicas} is not from 0 to {MOST_REPLICAS}");
+        faults.push(Fault { field: "spec.replicas", problem });
+        default
+    })
+}
+
+fn eviction_policy(spec: &DataLayerSpec) -> Option<String> {
+    let policy = spec.memory.as_ref()?.eviction_policy?;
+    serde_json::to_value(policy).ok()?.as_str().map(str::to_owned)
 }
 
 fn memory_of(spec: &DataLayerSpec, defaults: PurposeDefaults, saves: bool, faults: &mut Vec<Fault>) -> MemoryPlan {
@@ -200,53 +230,13 @@ fn memory_of(spec: &DataLayerSpec, defaults: PurposeDefaults, saves: bool, fault
     let limit = memory.limit.as_ref().map_or(Some(256 << 20), |limit| quantity::parse(&limit.0, 1));
     let divided = limit.ok_or_else(|| "not a quantity of bytes".to_owned()).and_then(|limit| {
         let percent = percent.unwrap_or(defaults.maxmemory_percent);
-        MemoryPlan::divide(limit, percent, defaults.client_percent, saves).map_err(|error| error.to_string())
+        MemoryPlan::divide(limit, percent, defaults.client_percent, saves)
+            .map_err(|error| format!("for purpose {:?} {error}", purpose_of(spec)))
     });
     divided.unwrap_or_else(|problem| {
         faults.push(Fault { field: "spec.memory.limit", problem });
         MemoryPlan { limit: 0, maxmemory: 0, client_buffers: 0, copy_on_write: 0, fragmentation: 0 }
     })
-}
-
-fn volume_of(spec: &DataLayerSpec, memory_limit: u64, faults: &mut Vec<Fault>) -> Volume {
-    let volume = spec.persistence.clone().unwrap_or_default().volume.unwrap_or_default();
-    let default = memory_limit.saturating_mul(4).max(1 << 30);
-    let size = volume.size.as_ref().map_or(Some(default), |size| quantity::parse(&size.0, 1));
-    if size.is_none() {
-        faults.push(Fault { field: "spec.persistence.volume.size", problem: "not a quantity of bytes".to_owned() });
-    }
-    Volume {
-        size: size.unwrap_or_default(),
-        storage_class: volume.storage_class_name,
-        retain: volume.reclaim != Some(Reclaim::Delete),
-    }
-}
-
-fn settings_of(
-    spec: &DataLayerSpec,
-    defaults: PurposeDefaults,
-    memory: MemoryPlan,
-    (append_only, snapshots): (bool, bool),
-    replicas: u16,
-) -> BTreeMap<String, String> {
-    let durability = spec.durability.clone().unwrap_or_default();
-    let policy = spec.memory.as_ref().and_then(|memory| memory.eviction_policy);
-    let policy = policy.and_then(|policy| serde_json::to_value(policy).ok()?.as_str().map(str::to_owned));
-    // At one replica each of its restarts would stop all writes.
-    let min_replicas = if replicas > 1 { defaults.min_replicas_to_write } else { 0 };
-    let mut all = settings(&SettingInputs {
-        defaults,
-        memory,
-        eviction_policy: policy.as_deref().unwrap_or(defaults.eviction_policy),
-        append_only,
-        snapshots,
-        min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, small),
-        max_replica_lag: durability.max_replica_lag.map_or(3, small),
-        max_connections: spec.max_connections.and_then(|count| count.try_into().ok()).unwrap_or(1_000),
-    });
-    let further = spec.config.iter().flatten().map(|(name, value)| (name.clone(), value.0.clone()));
-    all.extend(further);
-    all
 }
 
 fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> Option<u16> {
@@ -258,3 +248,6 @@ fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> O
     }
     ordinal
 }
+
+#[cfg(test)]
+mod tests;

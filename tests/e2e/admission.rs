@@ -1,21 +1,31 @@
 //! The API server refuses what the rules refuse: offline evaluation knows neither its cost budget nor its patterns.
 
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
-use crate::bad_layers::bad_layers;
+use crate::bad_layers::{bad_changes, bad_layers};
 
-async fn try_create(name: &str, spec: &Value) -> Result<(), String> {
-    let kind = GroupVersionKind::gvk("redoubt.dev", "v1alpha1", "DataLayer");
+async fn layers() -> Api<DynamicObject> {
     let resource = ApiResource::erase::<DataLayer>(&());
-    let layers: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+    Api::namespaced_with(crate::client().await, "default", &resource)
+}
+
+fn object(name: &str, spec: &Value) -> DynamicObject {
+    let kind = GroupVersionKind::gvk("redoubt.dev", "v1alpha1", "DataLayer");
     let object = json!({
         "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": name}, "spec": spec,
     });
-    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-    let created = layers.create(&dry_run, &serde_json::from_value(object).unwrap()).await;
+    serde_json::from_value(object).unwrap()
+}
+
+fn dry_run() -> PostParams {
+    PostParams { dry_run: true, ..PostParams::default() }
+}
+
+async fn try_create(name: &str, spec: &Value) -> Result<(), String> {
+    let created = layers().await.create(&dry_run(), &object(name, spec)).await;
     created.map(drop).map_err(|error| error.to_string())
 }
 
@@ -30,4 +40,20 @@ async fn bad_layers_are_refused_with_the_reason() {
 #[tokio::test]
 async fn the_smallest_layer_is_accepted() {
     assert_eq!(try_create("web", &json!({"mode": "Sentinel"})).await, Ok(()));
+}
+
+#[tokio::test]
+async fn bad_changes_are_refused_with_the_reason() {
+    let layers = layers().await;
+    for (number, (mut old, mut new, reason)) in bad_changes().into_iter().enumerate() {
+        // Paused: no operator makes pods of it.
+        (old["paused"], new["paused"]) = (json!(true), json!(true));
+        let name = format!("change-{number}");
+        let mut stored = layers.create(&PostParams::default(), &object(&name, &old)).await.unwrap();
+        stored.data["spec"] = new.clone();
+        let changed = layers.replace(&name, &dry_run(), &stored).await;
+        layers.delete(&name, &DeleteParams::default()).await.unwrap();
+        let refused = changed.expect_err(&format!("accepted: {old} to {new}")).to_string();
+        assert!(refused.contains(reason), "{old} to {new}: {refused}");
+    }
 }

@@ -15,7 +15,7 @@ use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use redoubt::model::{Address, NodeId, NodeKind, Role};
 use redoubt::redis::users::{self, PasswordDigests};
 use redoubt::redis::{Connection, Endpoint, sentinel, server};
-use redoubt::validate::{ResolvedDefaults, ValidatedLayer, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, validate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -58,8 +58,11 @@ impl Layer {
             "spec": {"mode": "Sentinel", "paused": true, "cpu": "50m", "engine": {"image": engine, "pullPolicy": "Never"}},
         });
         let stored = layers.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-        let resolved =
-            ResolvedDefaults { engine_image: engine.to_owned(), agent_image: "localhost/redoubt:dev".to_owned() };
+        let resolved = ResolvedDefaults {
+            engine_image: engine.to_owned(),
+            agent_image: "localhost/redoubt:dev".to_owned(),
+            volumes: DataVolumes::Undecided,
+        };
         let validated = validate(&stored, &resolved).unwrap();
         let mut layer = Self { client, namespace: namespace.to_owned(), validated, addresses: BTreeMap::new() };
         layer.apply().await;

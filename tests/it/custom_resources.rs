@@ -5,9 +5,10 @@ use std::path::Path;
 
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
+use redoubt::model::directives::{self, DirectiveClass};
 use serde_json::{Value, json};
 
-use crate::support::bad_layers::bad_layers;
+use crate::support::bad_layers::{bad_changes, bad_layers};
 
 /// `kubectl apply` keeps the whole object in an annotation of at most this many bytes.
 const LARGEST: usize = 262_144;
@@ -31,12 +32,45 @@ fn the_committed_definitions_are_the_generated_ones() {
 }
 
 #[test]
-fn every_field_is_described() {
+fn every_field_is_described_with_its_default() {
     for definition in custom_resource_definitions() {
         let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
-        let spec = &schema["openAPIV3Schema"]["properties"]["spec"];
-        for (name, field) in spec["properties"].as_object().unwrap() {
-            assert!(field["description"].as_str().is_some_and(|text| text.ends_with('.')), "spec.{name}: {field}");
+        let mut count = 0;
+        assert_described("spec", &schema["openAPIV3Schema"]["properties"]["spec"], &mut count);
+        assert!(count > 30, "{count} fields");
+    }
+}
+
+/// Fields without a default: required, or nothing where nothing is given.
+const WITHOUT_DEFAULT: [&str; 10] = [
+    "mode",
+    "shards",
+    "config",
+    "pullSecrets",
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "priorityClassName",
+    "labels",
+    "annotations",
+];
+/// Kubernetes' own types: described by Kubernetes.
+const OF_KUBERNETES: [&str; 4] = ["affinity", "tolerations", "selector", "pullSecrets"];
+
+fn assert_described(path: &str, schema: &Value, count: &mut usize) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let text = field["description"].as_str().unwrap_or_default();
+        assert!(text.ends_with('.'), "{path}: {text:?} is no sentence");
+        *count += 1;
+        if OF_KUBERNETES.contains(&name.as_str()) {
+            continue;
+        }
+        if field["properties"].is_object() {
+            assert_described(&path, field, count);
+        } else {
+            let is_given = text.contains("Default") || text.contains("not implemented in this version");
+            assert!(is_given || WITHOUT_DEFAULT.contains(&name.as_str()), "{path}: {text:?} names no default");
         }
     }
 }
@@ -67,6 +101,10 @@ fn good_layers_are_accepted() {
         json!({"mode": "Sentinel", "replicas": 1, "durability": {"minReplicasToWrite": 0}}),
         json!({"mode": "Sentinel", "failover": {"sentinels": 5, "quorum": 3, "detection": "2s"}}),
         json!({"mode": "Sentinel", "config": {"hash-max-listpack-entries": "64"}, "paused": true}),
+        json!({"mode": "Standalone", "replicas": 0, "durability": {"minReplicasToWrite": 0}}),
+        json!({"mode": "Sentinel", "config": {"client-output-buffer-limit": "pubsub 64mb 16mb 90", "notify-keyspace-events": ""}}),
+        json!({"mode": "Sentinel", "config": {"search-timeout": "100", "io-threads": "2"}}),
+        json!({"mode": "Sentinel", "podMetadata": {"labels": {"team": "a", "example.com/b": ""}, "annotations": {"example.com/c": "any text\n"}}}),
     ] {
         assert_eq!(layer("web", &spec), Ok(()), "{spec}");
     }
@@ -82,14 +120,76 @@ fn bad_layers_are_refused_with_the_reason() {
 
 #[test]
 fn what_cannot_change_is_refused() {
-    let class = |name: &str| json!({"mode": "Sentinel", "persistence": {"volume": {"storageClassName": name}}});
-    for (old, new, reason) in [
-        (json!({"mode": "Sentinel"}), json!({"mode": "Standalone"}), "mode cannot be changed"),
-        (class("fast"), class("slow"), "storageClassName cannot be changed"),
-        (class("fast"), json!({"mode": "Sentinel"}), "storageClassName cannot be changed"),
-    ] {
+    for (old, new, reason) in bad_changes() {
         let refused = change(&old, &new).expect_err(&format!("accepted: {old} to {new}"));
-        assert!(refused.contains(reason), "{refused}");
+        assert!(refused.contains(reason), "{old} to {new}: {refused}");
+    }
+}
+
+#[test]
+fn what_may_change_is_accepted() {
+    let plain = json!({"mode": "Sentinel"});
+    for (old, new) in [
+        (plain.clone(), json!({"mode": "Sentinel", "replicas": 3, "memory": {"limit": "1Gi"}})),
+        (
+            plain,
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}, "access": {"announce": "Address"}}),
+        ),
+        (
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}),
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1024Mi"}}}),
+        ),
+    ] {
+        assert_eq!(change(&old, &new), Ok(()), "{old} to {new}");
+    }
+}
+
+#[test]
+fn every_directive_that_is_refused_by_class_is_refused_by_admission() {
+    let fields = directives::field_names().map(|(name, _)| name);
+    let renamed = directives::renamed_names().map(|(name, _)| name);
+    let (prefixes, suffixes) = directives::our_affixes();
+    let affixed = prefixes.map(|prefix| format!("{prefix}x")).chain(suffixes.map(|suffix| format!("x{suffix}")));
+    let named = directives::our_names().chain(fields).chain(renamed).map(str::to_owned);
+    for name in named.chain(affixed) {
+        let config = json!({"mode": "Sentinel", "config": {name.as_str(): "1"}});
+        assert!(layer("web", &config).is_err(), "{name}");
+    }
+    for name in directives::known_names() {
+        let is_allowed = matches!(directives::class(name), DirectiveClass::Live | DirectiveClass::StartOnly);
+        let accepted = layer("web", &json!({"mode": "Sentinel", "config": {name: "1"}}));
+        assert_eq!(accepted.is_ok(), is_allowed, "{name}: {accepted:?}");
+    }
+}
+
+/// What the API server takes as a rule's message.
+const LONGEST_MESSAGE: usize = 2048;
+
+/// The API server sums up the worst case of every rule; without bounds it refuses the whole definition.
+#[test]
+fn everything_that_a_rule_walks_over_is_bounded() {
+    for definition in custom_resource_definitions() {
+        let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
+        let mut rules = 0;
+        assert_bounded("", &schema["openAPIV3Schema"], &mut rules);
+        assert!(rules > 30, "{rules} rules");
+    }
+}
+
+fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        *rules += 1;
+        let message = rule["message"].as_str().expect("every rule says what is wrong");
+        assert!(message.len() <= LONGEST_MESSAGE && !message.contains('\n'), "{path}: {message}");
+        let text = rule["rule"].as_str().unwrap();
+        let is_loop = text.contains("self.all(");
+        assert!(!is_loop || schema["maxProperties"].is_u64() || schema["maxItems"].is_u64(), "{path}: {text}");
+        if is_loop && text.contains("self[") {
+            assert!(schema["additionalProperties"]["maxLength"].is_u64(), "{path}: {text}");
+        }
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        assert_bounded(&format!("{path}.{name}"), field, rules);
     }
 }
 

@@ -4,6 +4,10 @@
 mod agent_process;
 mod boot_rule;
 mod custom_resources;
+mod directives;
+mod docs;
+mod golden;
+mod image;
 mod imports;
 mod parsers;
 mod planner;

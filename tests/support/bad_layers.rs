@@ -4,60 +4,102 @@ use serde_json::{Value, json};
 
 /// Name, specification, words of the reason.
 pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
+    let of_fields = [
+        (json!({"mode": "Cluster"}), "mode Cluster is not implemented"),
+        (json!({"shards": 2}), "shards belongs to mode Cluster"),
+        (json!({"tls": {}}), "tls is not implemented"),
+        (json!({"bootstrap": {}}), "bootstrap is not implemented"),
+        (json!({"access": {"external": {}}}), "access.external is not implemented"),
+        (json!({"access": {"announce": "Hostname"}}), "Hostname is not implemented"),
+        (json!({"access": {"namespaces": {"from": "All"}}}), "only 'Same' is implemented"),
+        (json!({"replicas": 0}), "mode Sentinel needs at least 1 replica"),
+        (json!({"mode": "Standalone", "replicas": 1}), "mode Standalone has no replicas"),
+        (json!({"mode": "Standalone", "failover": {}}), "mode Standalone has no failover"),
+        (json!({"mode": "Standalone", "durability": {"minReplicasToWrite": 1}}), "must be below replicas"),
+        (json!({"durability": {"minReplicasToWrite": 2}}), "must be below replicas"),
+        (json!({"replicas": 1, "durability": {"minReplicasToWrite": 1}}), "must be below replicas"),
+        (json!({"failover": {"quorum": 4}}), "must be a majority of the Sentinels"),
+        (json!({"failover": {"quorum": 1}}), "must be a majority of the Sentinels"),
+        (json!({"failover": {"sentinels": 5, "quorum": 2}}), "must be a majority of the Sentinels"),
+        (json!({"failover": {"sentinels": 4}}), "must be 3, 5 or 7"),
+        (json!({"failover": {"detection": "500ms"}}), "must be from 1s to 60s"),
+        (json!({"memory": {"evictionPolicy": "allkeys-lru"}}), "34 of 20,000 sessions"),
+        (json!({"purpose": "Sessions", "memory": {"evictionPolicy": "allkeys-lfu"}}), "34 of 20,000 sessions"),
+        (json!({"engine": {"image": "redis 7\n"}}), "not an image reference"),
+    ];
+    let of_config = [
+        ("dir", "/tmp", "Redoubt's own to set"),
+        ("user", "x", "Redoubt's own to set"),
+        ("requirepass", "x", "Redoubt's own to set"),
+        ("replica-priority", "1", "Redoubt's own to set"),
+        ("tls-port", "6380", "Redoubt's own to set"),
+        ("cluster-enabled", "yes", "Redoubt's own to set"),
+        ("enable-debug-command", "yes", "Redoubt's own to set"),
+        ("bgsave-cpulist", "0", "Redoubt's own to set"),
+        ("maxmemory", "1", "use the field instead"),
+        ("save", "60", "use the field instead"),
+        ("slave-priority", "1", "this is an old name"),
+        ("lua-time-limit", "1", "this is an old name"),
+        ("timeout", "0\nport 1", "without quotes, backslashes and line breaks"),
+        ("timeout", "0\rport 1", "without quotes, backslashes and line breaks"),
+        ("timeout", "\"0\"", "without quotes, backslashes and line breaks"),
+        ("timeout", "'0'", "without quotes, backslashes and line breaks"),
+        ("timeout", "\\x30", "without quotes, backslashes and line breaks"),
+        ("timeout", "\u{e9}", "without quotes, backslashes and line breaks"),
+        ("timeout", "0 1", "without spaces"),
+        ("search-timeout", "0 1", "without spaces"),
+        ("timeout\nport", "1", "directive's name"),
+        ("time out", "1", "directive's name"),
+        ("TIMEOUT", "1", "directive's name"),
+        ("", "1", "directive's name"),
+    ];
+    let of_pods = [
+        (json!({"labels": {"redoubt.dev/layer": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"app.kubernetes.io/name": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"statefulset.kubernetes.io/pod-name": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"team": "two words"}}), "a value is letters, digits"),
+        (json!({"labels": {"-team": "a"}}), "a key is a Kubernetes label name"),
+        (json!({"annotations": {"redoubt.dev/node-config": "{}"}}), "this annotation is Redoubt's own"),
+        (json!({"annotations": {"prometheus.io/port": "1"}}), "this annotation is Redoubt's own"),
+        (json!({"annotations": {"two words": "1"}}), "a key is a Kubernetes annotation name"),
+    ];
+    let of_names = [
+        ("x".repeat(41), "at most 40 characters"),
+        ("7eb".to_owned(), "must begin with a letter"),
+        ("web.shop".to_owned(), "hold only a-z, 0-9 and '-'"),
+    ];
+    let web = |spec: Value, reason| ("web".to_owned(), with_mode(spec), reason);
+    let mut all: Vec<_> = of_fields.into_iter().map(|(spec, reason)| web(spec, reason)).collect();
+    all.extend(of_config.into_iter().map(|(name, value, reason)| web(json!({"config": {name: value}}), reason)));
+    all.extend(of_pods.into_iter().map(|(metadata, reason)| web(json!({"podMetadata": metadata}), reason)));
+    all.extend(of_names.into_iter().map(|(name, reason)| (name, json!({"mode": "Sentinel"}), reason)));
+    all
+}
+
+/// In mode Sentinel, if the specification names none.
+fn with_mode(mut spec: Value) -> Value {
+    if spec.get("mode").is_none() {
+        spec["mode"] = json!("Sentinel");
+    }
+    spec
+}
+
+/// Changes that must be refused: old and new specification, words of the reason.
+pub fn bad_changes() -> Vec<(Value, Value, &'static str)> {
+    let volume = |volume: Value| json!({"mode": "Sentinel", "persistence": {"volume": volume}});
+    let plain = json!({"mode": "Sentinel"});
     vec![
-        ("web".to_owned(), json!({"mode": "Sentinel", "replicas": 0}), "mode Sentinel needs at least 1 replica"),
-        ("web".to_owned(), json!({"mode": "Standalone", "replicas": 1}), "mode Standalone has no replicas"),
-        ("web".to_owned(), json!({"mode": "Standalone", "failover": {}}), "mode Standalone has no failover"),
-        ("web".to_owned(), json!({"mode": "Cluster"}), "mode Cluster is not implemented"),
-        ("web".to_owned(), json!({"mode": "Sentinel", "shards": 2}), "shards belongs to mode Cluster"),
-        ("web".to_owned(), json!({"mode": "Sentinel", "tls": {}}), "tls is not implemented"),
-        ("web".to_owned(), json!({"mode": "Sentinel", "bootstrap": {}}), "bootstrap is not implemented"),
+        (plain.clone(), json!({"mode": "Standalone"}), "mode cannot be changed"),
         (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "durability": {"minReplicasToWrite": 2}}),
-            "must be below replicas",
+            volume(json!({"storageClassName": "fast"})),
+            volume(json!({"storageClassName": "slow"})),
+            "storageClassName cannot be changed",
         ),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "replicas": 1, "durability": {"minReplicasToWrite": 1}}),
-            "must be below replicas",
-        ),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "failover": {"quorum": 4}}),
-            "must be a majority of the Sentinels",
-        ),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "failover": {"sentinels": 5, "quorum": 2}}),
-            "must be a majority of the Sentinels",
-        ),
-        ("web".to_owned(), json!({"mode": "Sentinel", "failover": {"sentinels": 4}}), "must be 3, 5 or 7"),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "memory": {"evictionPolicy": "allkeys-lru"}}),
-            "34 of 20,000 sessions",
-        ),
-        ("web".to_owned(), json!({"mode": "Sentinel", "config": {"dir": "/tmp"}}), "Redoubt's own to set"),
-        ("web".to_owned(), json!({"mode": "Sentinel", "config": {"maxmemory": "1"}}), "use the field instead"),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "config": {"timeout": "0\nport 1"}}),
-            "without quotes and line breaks",
-        ),
-        ("web".to_owned(), json!({"mode": "Sentinel", "config": {"timeout\nport": "1"}}), "directive's name"),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "access": {"external": {}}}),
-            "access.external is not implemented",
-        ),
-        (
-            "web".to_owned(),
-            json!({"mode": "Sentinel", "access": {"announce": "Hostname"}}),
-            "Hostname is not implemented",
-        ),
-        ("web".to_owned(), json!({"mode": "Sentinel", "engine": {"image": "redis 7\n"}}), "not an image reference"),
-        ("x".repeat(41), json!({"mode": "Sentinel"}), "at most 40 characters"),
-        ("7eb".to_owned(), json!({"mode": "Sentinel"}), "must begin with a letter"),
+        (volume(json!({"storageClassName": "fast"})), plain.clone(), "storageClassName cannot be changed"),
+        (plain.clone(), volume(json!({"storageClassName": "fast"})), "storageClassName cannot be changed"),
+        (volume(json!({"size": "2Gi"})), volume(json!({"size": "1Gi"})), "it never shrinks"),
+        (volume(json!({"size": "1Gi"})), volume(json!({"size": "2Gi"})), "growing is not implemented yet"),
+        (volume(json!({"size": "1Gi"})), volume(json!({})), "volume.size cannot be removed"),
+        (volume(json!({"size": "1Gi"})), plain, "volume.size cannot be removed"),
     ]
 }

@@ -170,6 +170,8 @@ impl World {
             keeps_data: true,
             accept_loss: document.accept_loss,
             sentinels: sentinels.collect(),
+            // It matters only while too few answer, and in the model those that boot with this node were never heard.
+            sentinels_silent_milliseconds: (self.time - boot.since) * 1000,
             peers,
         };
         let highest_term = facts.peers.values().filter_map(|peer| match peer {

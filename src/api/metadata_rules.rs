@@ -1,0 +1,25 @@
+//! The rules of `spec.podMetadata`: what is a name, and what is ours.
+
+use super::names::{ANNOTATIONS_OF_PODS, LABELS_OF_PODS, OUR_PREFIXES};
+
+/// Keys are qualified names.
+pub const KEYS_ARE_NAMES: &str = "self.all(key, key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))";
+/// Values are values of labels.
+pub const VALUES_ARE_LABELS: &str =
+    "self.all(key, self[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))";
+
+/// No label that is ours.
+pub fn labels_are_not_ours() -> String {
+    not_among(&LABELS_OF_PODS)
+}
+
+/// No annotation that is ours.
+pub fn annotations_are_not_ours() -> String {
+    not_among(&ANNOTATIONS_OF_PODS)
+}
+
+fn not_among(ours: &[&str]) -> String {
+    let names: Vec<String> = ours.iter().map(|name| format!("'{name}'")).collect();
+    let prefixes: Vec<String> = OUR_PREFIXES.iter().map(|prefix| format!("!key.startsWith('{prefix}')")).collect();
+    format!("self.all(key, !(key in [{}]) && {})", names.join(", "), prefixes.join(" && "))
+}

@@ -1,0 +1,31 @@
+//! `spec.config`: the user's own directives, each judged by its class and its value.
+
+use std::collections::BTreeMap;
+
+use super::Fault;
+use crate::api::data_layer::DataLayerSpec;
+use crate::model::directives::{DirectiveClass, canonical, class};
+
+/// The directives in the form in which servers report them. A refused one, and a value that no server would take, is a
+/// fault: in `redis.conf` it would stop the next start.
+pub(super) fn further(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in spec.config.iter().flatten() {
+        match judged(name, &value.0) {
+            Ok(value) => drop(settings.insert(name.clone(), value)),
+            Err(problem) => faults.push(Fault { field: "spec.config", problem: format!("{name}: {problem}") }),
+        }
+    }
+    settings
+}
+
+fn judged(name: &str, value: &str) -> Result<String, String> {
+    match class(name) {
+        DirectiveClass::Live | DirectiveClass::StartOnly | DirectiveClass::Unknown => {
+            canonical(name, value).map_err(|error| error.to_string())
+        }
+        DirectiveClass::Ours(what_for) => Err(format!("Redoubt sets it itself, for {what_for}")),
+        DirectiveClass::Field(field) => Err(format!("use the field {field}")),
+        DirectiveClass::Renamed(new_name) => Err(format!("an old name: use {new_name}")),
+    }
+}

@@ -1,0 +1,107 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn layer(spec: &Value) -> DataLayer {
+    let metadata = json!({"name": "web", "namespace": "shop", "uid": "uid-1"});
+    let object = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": metadata, "spec": spec});
+    serde_json::from_value(object).unwrap()
+}
+
+fn judged_with(volumes: DataVolumes, spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
+    let resolved = ResolvedDefaults { engine_image: "engine".to_owned(), agent_image: "agent".to_owned(), volumes };
+    validate(&layer(spec), &resolved).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+fn judged(spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
+    judged_with(DataVolumes::Undecided, spec)
+}
+
+fn config(name: &str, value: &str) -> Result<Option<String>, Vec<String>> {
+    judged(&json!({"mode": "Sentinel", "config": {name: value}})).map(|layer| layer.settings.get(name).cloned())
+}
+
+#[test]
+fn the_smallest_layer_is_safe() {
+    let layer = judged(&json!({"mode": "Sentinel"})).unwrap();
+    assert_eq!((layer.data_nodes, layer.sentinels, layer.quorum, layer.max_connections), (3, 3, 2, 1_000));
+    let setting = |name: &str| layer.settings.get(name).map(String::as_str);
+    assert_eq!(setting("maxmemory-policy"), Some("noeviction"));
+    assert_eq!((setting("appendonly"), setting("min-replicas-to-write")), (Some("yes"), Some("1")));
+    assert_eq!(layer.volume.unwrap().size, 1 << 30);
+}
+
+#[test]
+fn a_value_is_spelled_as_the_server_spells_it_and_a_wrong_one_is_refused() {
+    assert_eq!(config("repl-backlog-size", "64mb"), Ok(Some("67108864".to_owned())));
+    assert_eq!(
+        config("timeout", "10s"),
+        Err(vec!["spec.config: timeout: \"10s\" is not a number from 0 to 2147483647".to_owned()])
+    );
+    assert_eq!(config("search-timeout", "10s"), Ok(Some("10s".to_owned())));
+}
+
+#[test]
+fn a_limit_that_is_too_small_for_the_purpose_says_the_minimum_and_why() {
+    let spec = json!({"mode": "Sentinel", "purpose": "Cache", "memory": {"limit": "64Mi"}});
+    let faults = judged(&spec).unwrap_err();
+    assert_eq!(
+        faults,
+        [
+            "spec.memory.limit: for purpose Cache at least 139Mi are needed: beside data (75 % of 64Mi) and client buffers \
+          (10 % of that) 11Mi are left, and the server and its agent take 24Mi"
+        ]
+    );
+}
+
+#[test]
+fn replicas_are_bounded_even_where_the_schema_was_not_asked() {
+    assert_eq!(judged(&json!({"mode": "Sentinel", "replicas": 9})).map(|layer| layer.data_nodes), Ok(10));
+    assert_eq!(
+        judged(&json!({"mode": "Sentinel", "replicas": 10})),
+        Err(vec!["spec.replicas: 10 is not from 0 to 9".to_owned()])
+    );
+}
+
+#[test]
+fn a_change_of_memory_does_not_change_the_volume() {
+    let spec = json!({"mode": "Sentinel", "memory": {"limit": "1Gi"}});
+    let size = |volumes| judged_with(volumes, &spec).unwrap().volume.unwrap().size;
+    assert_eq!(size(DataVolumes::Undecided), 4 << 30);
+    assert_eq!(size(DataVolumes::Of(1 << 30)), 1 << 30);
+}
+
+#[test]
+fn an_explicit_size_that_is_not_the_one_of_the_volumes_is_refused() {
+    let spec = json!({"mode": "Sentinel", "persistence": {"volume": {"size": "2Gi"}}});
+    let of =
+        |gibibytes: u64| judged_with(DataVolumes::Of(gibibytes << 30), &spec).map(|layer| layer.volume.unwrap().size);
+    assert_eq!(of(2), Ok(2 << 30));
+    assert!(of(3).unwrap_err().concat().contains("cannot shrink to 2147483648"));
+    assert!(of(1).unwrap_err().concat().contains("growing to 2147483648 is not implemented"));
+}
+
+#[test]
+fn persistence_is_not_switched_on_for_pods_without_volumes_and_volumes_stay_when_it_is_switched_off() {
+    let kept = json!({"mode": "Sentinel"});
+    let not_kept = json!({"mode": "Sentinel", "purpose": "Cache"});
+    let faults = judged_with(DataVolumes::Without, &kept).unwrap_err().concat();
+    assert!(faults.contains("make a new layer"), "{faults}");
+    assert_eq!(judged_with(DataVolumes::Without, &not_kept).unwrap().volume, None);
+    assert_eq!(judged_with(DataVolumes::Of(1 << 30), &not_kept).unwrap().volume.unwrap().size, 1 << 30);
+}
+
+#[test]
+fn what_was_decided_of_volumes_is_decided_once() {
+    let volume = judged(&json!({"mode": "Sentinel"})).unwrap().volume;
+    assert_eq!(DataVolumes::Undecided.or_decide(volume.as_ref()), DataVolumes::Of(1 << 30));
+    assert_eq!(DataVolumes::Undecided.or_decide(None), DataVolumes::Without);
+    assert_eq!(DataVolumes::Without.or_decide(volume.as_ref()), DataVolumes::Without);
+    assert_eq!(DataVolumes::Of(5).or_decide(volume.as_ref()), DataVolumes::Of(5));
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let spec = json!({"mode": "Sentinel", "cpu": "much", "memory": {"limit": "1Mi"}, "config": {"hz": "0"}});
+    assert_eq!(judged(&spec).unwrap_err().len(), 3);
+}

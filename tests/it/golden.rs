@@ -1,0 +1,280 @@
+//! Every object that is built, as files: what a change does to them is seen in its review.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use redoubt::api::data_layer::DataLayer;
+use redoubt::build::secrets::Credentials;
+use redoubt::build::{Built, Inputs, build, declared};
+use redoubt::model::{Address, NodeId, NodeKind};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, validate};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Every secret text, marked so that it is found wherever it goes.
+const SECRET: &str = "do-not-print";
+
+fn specifications() -> [(&'static str, Value); 4] {
+    [
+        ("minimal", json!({"mode": "Sentinel"})),
+        ("cache", json!({"mode": "Standalone", "purpose": "Cache", "access": {"application": false}})),
+        ("sessions-standalone", json!({"mode": "Standalone", "purpose": "Sessions", "memory": {"limit": "1Gi"}})),
+        ("everything", everything()),
+    ]
+}
+
+fn everything() -> Value {
+    json!({
+        "mode": "Sentinel",
+        "purpose": "AgentContext",
+        "engine": {"image": "example.test/valkey:8.1", "pullPolicy": "Always", "pullSecrets": [{"name": "pull"}]},
+        "replicas": 1,
+        "memory": {"limit": "2Gi", "maxmemoryPercent": 50, "evictionPolicy": "volatile-ttl"},
+        "cpu": "1500m",
+        "persistence": {
+            "appendOnly": true,
+            "snapshots": false,
+            "volume": {"size": "20Gi", "storageClassName": "fast", "reclaim": "Delete"},
+        },
+        "durability": {"minReplicasToWrite": 0, "maxReplicaLag": 5},
+        "failover": {"detection": "10s", "sentinels": 5, "quorum": 4},
+        "access": {"namespaces": {"from": "Same"}, "announce": "Address", "application": true},
+        "maxConnections": 5000,
+        "config": {
+            "client-output-buffer-limit": "pubsub 64mb 16mb 90",
+            "io-threads": "2",
+            "repl-backlog-size": "128mb",
+            "search-timeout": "100",
+        },
+        "scheduling": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "data", "operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "arch", "operator": "In", "values": ["amd64"]}]},
+            ]}}},
+            "priorityClassName": "data",
+        },
+        "podMetadata": {"labels": {"team": "a"}, "annotations": {"example.com/note": "text"}},
+        "update": {"approval": "Manual"},
+        "paused": false,
+    })
+}
+
+fn validated(spec: &Value) -> ValidatedLayer {
+    let metadata = json!({"name": "web", "namespace": "shop", "uid": "5f0e6f7e-1111-4222-8333-944444444444"});
+    let object = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": metadata, "spec": spec});
+    let layer: DataLayer = serde_json::from_value(object).unwrap();
+    let resolved = ResolvedDefaults {
+        engine_image: "example.test/engine:1".to_owned(),
+        agent_image: "example.test/redoubt:1".to_owned(),
+        volumes: DataVolumes::Undecided,
+    };
+    validate(&layer, &resolved).unwrap()
+}
+
+fn built(layer: &ValidatedLayer) -> Built {
+    let address = |node: NodeId| {
+        let third = if node.kind == NodeKind::Data { 1 } else { 2 };
+        Address(format!("10.96.{third}.{}", node.ordinal))
+    };
+    let secret = |name: &str| format!("{SECRET}-{name}");
+    let [operator, agent, replication, sentinel, application] =
+        ["operator", "agent", "replication", "sentinel", "application"].map(secret);
+    build(&Inputs {
+        layer,
+        addresses: &declared(layer).into_iter().map(|node| (node, address(node))).collect(),
+        initialised: true,
+        resolved_defaults: r#"{"resolved":"defaults"}"#,
+        primary: Some(NodeId::data(0)),
+        credentials: Credentials {
+            operator: &operator,
+            agent: &agent,
+            replication: &replication,
+            sentinel: &sentinel,
+            application: &application,
+            data_users: "user digests of the data nodes",
+            sentinel_users: "user digests of the Sentinels",
+        },
+    })
+}
+
+/// All objects as one file, the secret texts shown by their name only.
+fn render(built: &Built) -> String {
+    let Built { services, node_services, budgets, secrets, nodes } = built;
+    let mut documents: Vec<Value> = Vec::new();
+    let mut add = |kind: &str, object: &dyn erased::Object| {
+        let mut value = object.value();
+        value["kind"] = json!(kind);
+        documents.push(value);
+    };
+    for service in services.iter().chain(node_services.values()) {
+        add("Service", service);
+    }
+    for budget in budgets {
+        add("PodDisruptionBudget", budget);
+    }
+    for secret in secrets {
+        add("Secret", secret);
+    }
+    for node in nodes.values() {
+        add("StatefulSet", &node.workload);
+    }
+    documents.iter_mut().for_each(show_data);
+    documents.iter_mut().for_each(show_document);
+    let texts: Vec<String> = documents.iter().map(|document| serde_saphyr::to_string(document).unwrap()).collect();
+    format!("---\n{}\n", texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>().join("\n---\n"))
+}
+
+/// Objects of several kinds in one list.
+mod erased {
+    pub trait Object {
+        fn value(&self) -> serde_json::Value;
+    }
+
+    impl<T: super::Serialize> Object for T {
+        fn value(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap()
+        }
+    }
+}
+
+/// `data` of a Secret as text, with each secret in it replaced.
+fn show_data(document: &mut Value) {
+    let Some(data) = document.get("data") else { return };
+    let data: BTreeMap<String, k8s_openapi::ByteString> = serde_json::from_value(data.clone()).unwrap();
+    let shown = data.into_iter().map(|(field, bytes)| {
+        let text = String::from_utf8(bytes.0).unwrap();
+        let text = text.replace(SECRET, "(password of").replace("-application", " app)");
+        (field, text)
+    });
+    document["data"] = shown.collect::<BTreeMap<_, _>>().into_iter().collect();
+}
+
+/// The node-config document as structure: a line of JSON shows no difference to anybody.
+fn show_document(document: &mut Value) {
+    if let Some(text) = document.pointer_mut("/spec/template/metadata/annotations/redoubt.dev~1node-config") {
+        *text = serde_json::from_str(text.as_str().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn the_built_objects_are_the_committed_ones() {
+    for (name, spec) in specifications() {
+        let path = Path::new("tests/golden").join(format!("{name}.yaml"));
+        let text = render(&built(&validated(&spec)));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        let line = committed.lines().zip(text.lines()).position(|(old, new)| old != new);
+        assert!(
+            committed == text,
+            "{} differs from line {line:?} on; see what changed with: UPDATE=1 cargo test --test it golden; git diff",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn everything_that_can_be_set_is_set_in_one_golden_file() {
+    let schema = serde_json::to_value(redoubt::api::custom_resource_definitions()).unwrap();
+    let fields = schema.pointer("/0/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+    let everything = everything();
+    let not_implemented = ["shards", "tls", "bootstrap"];
+    let unset: Vec<&String> =
+        fields.as_object().unwrap().keys().filter(|field| everything.get(field).is_none()).collect();
+    assert!(unset.iter().all(|field| not_implemented.contains(&field.as_str())), "{unset:?}");
+}
+
+#[test]
+fn secrets_are_in_secrets_only() {
+    for (name, spec) in specifications() {
+        let built = built(&validated(&spec));
+        let Built { services, node_services, budgets, secrets, nodes } = &built;
+        for node in nodes.values() {
+            let text = serde_json::to_string(&node.workload).unwrap() + &node.document;
+            assert!(!text.contains(SECRET), "{name}: {text}");
+        }
+        let others = [json!(services), json!(node_services.values().collect::<Vec<_>>()), json!(budgets)];
+        assert!(others.iter().all(|objects| !objects.to_string().contains(SECRET)), "{name}");
+        assert!(!secrets.is_empty());
+        let shown = render(&built);
+        assert!(!shown.contains(SECRET), "{name}: the golden file would hold a secret");
+    }
+}
+
+fn revision(spec: &Value, node: NodeId) -> String {
+    built(&validated(spec)).nodes[&node].revisions.restart_revision.clone()
+}
+
+#[test]
+fn a_start_only_directive_rolls_the_data_nodes_and_a_live_one_does_not() {
+    let plain = json!({"mode": "Sentinel"});
+    let with = |name: &str, value: &str| json!({"mode": "Sentinel", "config": {name: value}});
+    let (data, sentinel) = (NodeId::data(0), NodeId::sentinel(0));
+    assert_eq!(revision(&with("timeout", "10"), data), revision(&plain, data));
+    assert_ne!(revision(&with("io-threads", "2"), data), revision(&plain, data));
+    assert_ne!(revision(&with("io-threads", "2"), data), revision(&with("io-threads", "3"), data));
+    assert_ne!(revision(&with("search-timeout", "2"), data), revision(&with("search-timeout", "3"), data));
+    assert_eq!(revision(&with("io-threads", "2"), sentinel), revision(&plain, sentinel));
+    let memory = |percent: i32| json!({"mode": "Sentinel", "memory": {"maxmemoryPercent": percent}});
+    assert_eq!(revision(&memory(50), data), revision(&memory(60), data), "maxmemory is set live");
+}
+
+#[test]
+fn every_object_says_what_it_is_a_part_of() {
+    for (name, spec) in specifications() {
+        let Built { services, node_services, budgets, secrets, nodes } = built(&validated(&spec));
+        let workloads: Vec<_> = nodes.values().map(|node| &node.workload).collect();
+        let all = [
+            json!(services),
+            json!(node_services.values().collect::<Vec<_>>()),
+            json!(budgets),
+            json!(secrets),
+            json!(workloads),
+        ];
+        for object in all.iter().flat_map(|objects| objects.as_array().unwrap()) {
+            let labels = &object["metadata"]["labels"];
+            for label in ["name", "instance", "component", "part-of", "managed-by"] {
+                assert!(labels[format!("app.kubernetes.io/{label}")].is_string(), "{name}: {label} of {object}");
+            }
+            assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "5f0e6f7e-1111-4222-8333-944444444444");
+        }
+    }
+}
+
+#[test]
+fn the_binding_has_all_that_a_client_needs() {
+    let built = built(&validated(&json!({"mode": "Sentinel"})));
+    let binding = built.secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some("web-redis-app")).unwrap();
+    let field =
+        |name: &str| binding.data.as_ref().unwrap().get(name).map(|text| String::from_utf8(text.0.clone()).unwrap());
+    let fields: Vec<&String> = binding.data.as_ref().unwrap().keys().collect();
+    assert_eq!(
+        fields,
+        [
+            "host",
+            "master-name",
+            "max-connections",
+            "password",
+            "port",
+            "provider",
+            "sentinel-password",
+            "sentinel-username",
+            "sentinels",
+            "type",
+            "uri",
+            "username"
+        ]
+    );
+    assert_eq!(field("max-connections").as_deref(), Some("1000"));
+    assert_eq!(
+        field("sentinels").as_deref(),
+        Some(
+            "web-sentinel.shop.svc:26379,web-sentinel-0.shop.svc:26379,web-sentinel-1.shop.svc:26379,\
+             web-sentinel-2.shop.svc:26379"
+        )
+    );
+    assert_eq!(field("uri"), Some(format!("redis://app:{SECRET}-application@web-redis.shop.svc:6379/0")));
+}

@@ -30,6 +30,8 @@ pub struct Watch {
     last_role: Option<Role>,
     demoted: bool,
     majority: Option<(Address, u64)>,
+    /// While a primary: the highest epoch that was known when it became one.
+    baseline: Option<u64>,
     written: Option<(Instant, Lineage)>,
     hits: HitHistory,
 }
@@ -52,6 +54,7 @@ impl Watch {
             last_role,
             demoted: false,
             majority: None,
+            baseline: None,
             written: None,
             hits: HitHistory::default(),
         }
@@ -100,11 +103,16 @@ impl Watch {
 
     /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
     /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
-    /// the successor says itself that it is primary (of two in one epoch the majority's is it): Sentinels that come back from an old file may name a replica of ours.
+    /// the successor says itself that it is primary (Sentinels that come back from an old file may name a replica of ours),
+    /// and only in an epoch above all that were known when this node became primary: until they hear of a promotion, the
+    /// Sentinels name the predecessor, which may still serve.
     async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
         let config = state.config();
         let Some((named, epoch)) = &self.majority else { return };
-        if info.role() != Some(Role::Primary) || config.own_address() == Some(named) || *epoch < self.epoch {
+        if info.role() != Some(Role::Primary)
+            || config.own_address() == Some(named)
+            || self.baseline.is_none_or(|baseline| *epoch <= baseline)
+        {
             return;
         }
         let Some((ordinal, _)) = config.data_nodes.iter().find(|(_, address)| *address == named) else { return };
@@ -159,6 +167,10 @@ impl Watch {
         {
             self.epoch = *epoch;
         }
+        self.baseline = (role == Role::Primary).then(|| {
+            let known = self.majority.as_ref().map_or(0, |(_, epoch)| *epoch).max(self.epoch);
+            self.baseline.unwrap_or(known)
+        });
         if role == Role::Replica && in_sync {
             self.copy_term(&config, primary.as_ref()).await;
         }

@@ -384,6 +384,10 @@ fn standing(facts: &BootFacts) -> Result<&Lineage, WaitReason> {
     verdict
 }
 
+/// A link that was down may mean that the primary went on alone; but where everybody answers, nobody has more than what
+/// the records say. (All pods die within a moment of each other: the replicas' last word is that their link is down.)
 fn is_best_of_those_left(facts: &BootFacts) -> bool {
-    facts.reaches_a_majority() && standing(facts).is_ok_and(|own| own.synced && own.link_up)
+    let everybody_answers = facts.silences().next().is_none();
+    (everybody_answers || facts.reaches_a_majority())
+        && standing(facts).is_ok_and(|own| own.synced && (own.link_up || everybody_answers))
 }

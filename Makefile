@@ -7,7 +7,7 @@ cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
 binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it generate cluster-test image e2e cluster-up cluster-down tools
+.PHONY: help test lint it generate cluster-test image e2e bench soak cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -35,6 +35,16 @@ image: ## load the image of this tree's binary into the running development clus
 e2e: ## claims about a real Kubernetes; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
+
+bench: ## measure the figures of docs/promises.md; half an hour
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --ignored --nocapture figures_are
+
+soak: ## the claims about failures again and again: ROUNDS=5
+	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 cargo test --locked --test it -- planner_properties switchover agent_process
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
+	    cargo test --locked --test e2e -- --test-threads=1 --nocapture failures:: changes::; done
 
 cluster-up: ## start the development cluster, with the engines' images
 	$(cluster) images

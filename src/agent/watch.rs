@@ -238,8 +238,29 @@ impl Watch {
 fn activity_of(info: &Info) -> Activity {
     match Health::of_answer(info) {
         Health::Loading => Activity::Loading,
-        // A replica whose first sync is under way has nothing to give; one that only lost its link serves what it has.
-        Health::Syncing if info.primary_link().is_some_and(|link| link.syncing) => Activity::Loading,
+        // A replica whose first sync is under way or has yet to begin has nothing to give, and cannot be elected: a primary
+        // that asked for a failover because of it would ask for ever. One that only lost its link serves what it has.
+        Health::Syncing if info.primary_link().is_some_and(|link| link.syncing || link.priority == 0) => {
+            Activity::Loading
+        }
         _ => Activity::Serving,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(priority: u32) -> Info {
+        Info::parse(&format!(
+            "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:down\r\n\
+             master_sync_in_progress:0\r\nslave_repl_offset:7\r\nslave_priority:{priority}\r\n"
+        ))
+    }
+
+    #[test]
+    fn a_replica_that_was_never_linked_since_its_start_offers_itself_to_nobody() {
+        assert_eq!(activity_of(&replica(0)), Activity::Loading);
+        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE)), Activity::Serving);
     }
 }

@@ -163,7 +163,7 @@ async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverte
         "an image that is no Redis",
         json!({"engine": {"image": "localhost/redoubt:dev"}}),
         json!({"engine": {"image": REDIS_7}}),
-        "redis-0",
+        "CrashLoopBackOff",
     )
     .await;
     set_and_reverted(

@@ -194,7 +194,7 @@ fn wipe(layer: &Layer, node: NodeId) {
     kubectl(&["-n", &layer.identity.namespace, "exec", &layer.pod(node), "--", "sh", "-c", script]);
 }
 
-async fn delete_all_pods(layer: &Layer) {
+pub async fn delete_all_pods(layer: &Layer) {
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = layer.api();
     let label = ListParams::default().labels(&format!("redoubt.dev/layer={}", layer.identity.name));
     pods.delete_collection(&DeleteParams::default(), &label).await.unwrap();

@@ -8,6 +8,7 @@ mod bad_layers;
 mod changes;
 mod creation;
 mod failures;
+mod figures;
 #[path = "../support/history.rs"]
 mod history;
 mod objects;

@@ -105,6 +105,8 @@ impl Stage {
         operator().await;
         let client = crate::client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
+        let gone = async || namespaces.get_opt(namespace).await.unwrap().is_none();
+        eventually("the namespace of an earlier run is gone", SOON, gone).await;
         let space =
             json!({"metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
         namespaces.create(&PostParams::default(), &serde_json::from_value(space).unwrap()).await.unwrap();

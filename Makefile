@@ -36,7 +36,10 @@ e2e: ## claims about a real Kubernetes; starts the development cluster and ends 
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
 
-bench: ## measure the figures of docs/promises.md; half an hour
+bench: tools ## measure the figures of docs/promises.md; half an hour
+	@command -v prometheus-redis-exporter > /dev/null || { \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends prometheus-redis-exporter > /dev/null; }
+	cargo test --locked --test it -- --ignored --nocapture scrapes_are
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --ignored --nocapture figures_are
 

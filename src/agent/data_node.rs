@@ -64,7 +64,9 @@ async fn decide_and_start(environment: &Environment, state: &State, program: &Pa
         Ok(config) => state.set_config(config),
         Err(error) => tracing::warn!(error = chain(&error), "the last document that could be read stays in force"),
     }
-    state.set_lineage(if state.config().keeps_data { lineage_file::read(environment)? } else { None });
+    let config = state.config();
+    let append_only = config.settings.get("appendonly").is_some_and(|value| value == "yes");
+    state.set_lineage(if config.keeps_data { lineage_file::read(environment, append_only)? } else { None });
     let start = wait_for_decision(state).await;
     let engine = start_engine(environment, state, program, &start)?;
     Ok((engine, start))

@@ -7,17 +7,22 @@ use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
 use crate::model::{Offset, ReplicationId, Role};
 
-/// Names under which an engine keeps its dataset.
-const DATA_FILES: [&str; 3] = ["appendonlydir", "appendonly.aof", "dump.rdb"];
+/// What an engine with an append-only file loads: its manifest, or the one file of versions before 7.0. Nothing else: beside
+/// them a `dump.rdb` is ignored, and without them the server starts empty (Redis documentation, "Redis persistence").
+const APPEND_ONLY_FILES: [&str; 2] = ["appendonlydir/appendonly.aof.manifest", "appendonly.aof"];
+/// What an engine without one loads.
+const SNAPSHOT_FILES: [&str; 1] = ["dump.rdb"];
 
 fn path(environment: &Environment) -> PathBuf {
     environment.data.join("redoubt/lineage.json")
 }
 
-/// Reads the record. `None`: the volume holds no dataset, whatever a record without one says. A dataset whose record is
-/// missing or damaged is never "empty": it is some data, older than any that we know of, and it yields to every other.
-pub fn read(environment: &Environment) -> Result<Option<Lineage>> {
-    if !DATA_FILES.iter().any(|name| environment.data.join(name).exists()) {
+/// Reads the record. `None`: the volume holds no dataset that the engine would load, whatever a record says: a volume whose
+/// files were lost under a running server gets a new record when that server stops. A dataset whose record is missing or
+/// damaged is never "empty": it is some data, older than any that we know of, and it yields to every other.
+pub fn read(environment: &Environment, append_only: bool) -> Result<Option<Lineage>> {
+    let files: &[&str] = if append_only { &APPEND_ONLY_FILES } else { &SNAPSHOT_FILES };
+    if !files.iter().any(|name| environment.data.join(name).exists()) {
         return Ok(None);
     }
     let path = path(environment);
@@ -81,4 +86,31 @@ pub fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
     let path = path(environment);
     let text = render(lineage).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
     durable::replace(&path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_record_without_the_files_that_the_engine_loads_is_none() {
+        let folder = std::env::temp_dir().join(format!("redoubt-lineage-{}", std::process::id()));
+        fs::create_dir_all(folder.join("redoubt")).unwrap();
+        let nowhere = PathBuf::new;
+        let environment =
+            Environment { data: folder.clone(), config: nowhere(), secrets: nowhere(), run: nowhere(), bind: None };
+        write(&environment, &Lineage { keys: 7, clean_stop: true, ..of_unknown_origin() }).unwrap();
+        assert_eq!(read(&environment, true).unwrap(), None);
+        // What a server saves when it stops: with an append-only file it is not loaded.
+        fs::write(folder.join("dump.rdb"), "REDIS").unwrap();
+        assert_eq!(read(&environment, true).unwrap(), None);
+        assert_eq!(read(&environment, false).unwrap().map(|lineage| lineage.keys), Some(7));
+        fs::create_dir_all(folder.join("appendonlydir")).unwrap();
+        assert_eq!(read(&environment, true).unwrap(), None);
+        fs::write(folder.join("appendonlydir/appendonly.aof.manifest"), "file").unwrap();
+        assert_eq!(read(&environment, true).unwrap().map(|lineage| lineage.keys), Some(7));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -15,6 +15,7 @@ mod planner_properties;
 mod planner_rules;
 mod redis_server;
 mod redis_users;
+mod scrape_cost;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use redoubt::redis::{Connection, Endpoint, sentinel};
+use redoubt::redis::{Connection, Endpoint, sentinel, server};
 use tokio::task::JoinHandle;
 
 /// What a write came to.
@@ -33,7 +33,8 @@ pub struct Write {
     pub completed: Duration,
     /// What it came to.
     pub outcome: Outcome,
-    /// Who answered.
+    /// Who answered: the address and the replication id with which it was primary. A node that is promoted again has a new one,
+    /// so it is not taken for its earlier self.
     pub server: String,
 }
 
@@ -124,10 +125,10 @@ async fn write_until(
     master_name: &str,
 ) -> Vec<Write> {
     let mut history = Vec::new();
-    let mut connection: Option<Connection> = None;
+    let mut connection: Option<(Connection, String)> = None;
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
-        let Some(server) = &connection else {
+        let Some((server, name)) = &connection else {
             connection = find_primary(sentinels, master_name).await;
             if connection.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -143,7 +144,7 @@ async fn write_until(
             Err(error) if error.class().is_alive() => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
-        history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: server.name().to_owned() });
+        history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: name.clone() });
         if outcome == Outcome::Ok {
             acknowledged.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -153,7 +154,7 @@ async fn write_until(
     history
 }
 
-async fn find_primary(sentinels: &[Endpoint], master_name: &str) -> Option<Connection> {
+async fn find_primary(sentinels: &[Endpoint], master_name: &str) -> Option<(Connection, String)> {
     let timeout = Duration::from_millis(500);
     for endpoint in sentinels {
         let Ok(asked) = Connection::open_with(endpoint, timeout, timeout).await else { continue };
@@ -161,8 +162,10 @@ async fn find_primary(sentinels: &[Endpoint], master_name: &str) -> Option<Conne
         let primary =
             Endpoint { address: address.0, port: redoubt::model::node_config::REDIS_PORT, ..endpoint.clone() };
         // Longer than the pause of a planned move, which a patient client sits out.
-        if let Ok(connection) = Connection::open_with(&primary, timeout, Duration::from_secs(3)).await {
-            return Some(connection);
+        let Ok(connection) = Connection::open_with(&primary, timeout, Duration::from_secs(3)).await else { continue };
+        if let Ok(info) = server::replication(&connection).await {
+            let name = format!("{} {}", connection.name(), info.field("master_replid").unwrap_or_default());
+            return Some((connection, name));
         }
     }
     None

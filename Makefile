@@ -47,7 +47,7 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 cargo test --locked --test it -- planner_properties switchover agent_process
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
-	    cargo test --locked --test e2e -- --test-threads=1 --nocapture failures:: changes::; done
+	    REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: pods::; done
 
 cluster-up: ## start the development cluster, with the engines' images
 	$(cluster) images

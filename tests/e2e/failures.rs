@@ -42,12 +42,17 @@ async fn service_follows(layer: &Layer) {
     .await;
 }
 
+/// How often something is repeated: `make soak` sets `REDOUBT_ROUNDS` for more.
+fn rounds(at_least: usize) -> usize {
+    std::env::var("REDOUBT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0).max(at_least)
+}
+
 async fn killed_and_deleted(namespace: &str, engine: &str) {
     let stage = Stage::set(namespace).await;
     let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
     layer.ready().await;
     let process = if engine.contains("valkey") { "valkey-server" } else { "redis-server" };
-    for round in 0..3 {
+    for round in 0..rounds(2) {
         let verdict = layer
             .under_load(async |layer, primary| {
                 let served = layer.serving().await;
@@ -59,7 +64,7 @@ async fn killed_and_deleted(namespace: &str, engine: &str) {
         lost_only_what_no_replica_had(&verdict);
         service_follows(&layer).await;
     }
-    for round in 0..2 {
+    for round in 0..rounds(1) {
         let verdict = layer
             .under_load(async |layer, primary| {
                 let served = layer.serving().await;
@@ -71,7 +76,7 @@ async fn killed_and_deleted(namespace: &str, engine: &str) {
         lost_only_what_no_replica_had(&verdict);
         service_follows(&layer).await;
     }
-    for round in 0..2 {
+    for round in 0..rounds(1) {
         let verdict = layer
             .under_load(async |layer, primary| {
                 let served = layer.serving().await;
@@ -236,12 +241,12 @@ async fn all_pods_deleted_ten_times_come_back_with_the_same_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_come_back_with_the_same_data_on_redis_8() {
-    all_pods_deleted("e2e-all-redis-8", ENGINES[1].1, 2).await;
+    all_pods_deleted("e2e-all-redis-8", ENGINES[1].1, rounds(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_come_back_with_the_same_data_on_valkey_8() {
-    all_pods_deleted("e2e-all-valkey-8", ENGINES[2].1, 2).await;
+    all_pods_deleted("e2e-all-valkey-8", ENGINES[2].1, rounds(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -230,11 +230,13 @@ async fn redis_7_pods_form_a_layer_and_keep_its_data_when_all_are_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the same of another engine: make soak"]
 async fn redis_8_pods_form_a_layer_and_keep_its_data_when_all_are_deleted() {
     forms_and_survives("e2e-redis-8", "localhost/redis:8.0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the same of another engine: make soak"]
 async fn valkey_8_pods_form_a_layer_and_keep_its_data_when_all_are_deleted() {
     forms_and_survives("e2e-valkey-8", "localhost/valkey:8.1").await;
 }

@@ -30,29 +30,62 @@ pub struct Start {
     pub highest_term: u64,
 }
 
+/// Questions to the layer, and since when who has been silent.
+pub struct Asking {
+    began: Instant,
+    last_answers: BTreeMap<u16, Instant>,
+    sentinels_answered: Instant,
+}
+
+/// One round of them: what the rule says, and what it was told.
+struct Round {
+    decision: BootDecision,
+    answers: BTreeMap<u16, Option<LineageAnswer>>,
+    views: Vec<View>,
+}
+
+impl Default for Asking {
+    /// Nobody was asked yet.
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { began: now, last_answers: BTreeMap::new(), sentinels_answered: now }
+    }
+}
+
+impl Asking {
+    async fn round(&mut self, state: &State, config: &NodeConfig) -> Round {
+        let (answers, views) = tokio::join!(peers::ask_agents(config), peers::ask_sentinels(state, config));
+        for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
+            self.last_answers.insert(*ordinal, Instant::now());
+        }
+        if views.iter().filter(|view| **view != View::Silent).count() > views.len() / 2 {
+            self.sentinels_answered = Instant::now();
+        }
+        let facts = BootFacts {
+            sentinels_silent_milliseconds: milliseconds(self.sentinels_answered.elapsed()),
+            ..facts_of(state, config, &answers, &views, |ordinal| {
+                self.last_answers.get(&ordinal).unwrap_or(&self.began).elapsed()
+            })
+        };
+        Round { decision: decide(&facts), answers, views }
+    }
+
+    /// Whether the rule would now let this node, which follows somebody without ever having been linked, be elected. It was
+    /// started so because somebody else had as much; that one may have lost it since.
+    pub async fn may_be_elected(&mut self, state: &State) -> bool {
+        let config = state.config();
+        matches!(self.round(state, &config).await.decision, BootDecision::Follow { electable: true, .. })
+    }
+}
+
 /// Asks until the rule says how to start. Ends only then: the caller races it with the order to stop.
 pub async fn wait_for_decision(state: &State) -> Start {
-    let began = Instant::now();
-    let mut last_answers: BTreeMap<u16, Instant> = BTreeMap::new();
-    let mut sentinels_answered = began;
+    let mut asking = Asking::default();
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
     loop {
         let config = state.config();
-        let (answers, views) = tokio::join!(peers::ask_agents(&config), peers::ask_sentinels(state, &config));
-        for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
-            last_answers.insert(*ordinal, Instant::now());
-        }
-        if views.iter().filter(|view| **view != View::Silent).count() > views.len() / 2 {
-            sentinels_answered = Instant::now();
-        }
-        let facts = BootFacts {
-            sentinels_silent_milliseconds: milliseconds(sentinels_answered.elapsed()),
-            ..facts_of(state, &config, &answers, &views, |ordinal| {
-                last_answers.get(&ordinal).unwrap_or(&began).elapsed()
-            })
-        };
-        let decision = decide(&facts);
+        let Round { decision, answers, views } = asking.round(state, &config).await;
         if last_decision.as_ref() != Some(&decision) {
             tracing::info!(?decision, sentinels = ?views, "boot rule");
             last_decision = Some(decision.clone());

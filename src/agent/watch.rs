@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::boot::Start;
+use super::boot::{Asking, Start};
 use super::config::Environment;
 use super::engine::Reached;
 use super::health::Health;
@@ -21,6 +21,7 @@ use crate::redis::{Connection, server};
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is followed of a running engine.
+#[expect(clippy::struct_excessive_bools, reason = "four facts that are independent of each other")]
 pub struct Watch {
     connection: Option<Connection>,
     answered: bool,
@@ -28,6 +29,9 @@ pub struct Watch {
     term: u64,
     epoch: u64,
     last_role: Option<Role>,
+    /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
+    linked: bool,
+    asking: Asking,
     demoted: bool,
     majority: Option<(Address, u64)>,
     /// While a primary: the highest epoch that was known when it became one.
@@ -52,6 +56,8 @@ impl Watch {
             term,
             epoch: own.map_or(0, |own| own.epoch),
             last_role,
+            linked: false,
+            asking: Asking::default(),
             demoted: false,
             majority: None,
             baseline: None,
@@ -84,7 +90,7 @@ impl Watch {
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
                         self.end_pause(&connection).await;
-                        self.keep_priority(&connection, &info).await;
+                        self.keep_priority(state, &connection, &info).await;
                         state.set_activity(activity_of(&info));
                     }
                 }
@@ -138,10 +144,15 @@ impl Watch {
         }
     }
 
-    /// A replica that is whole may be elected; one that is not may not.
-    async fn keep_priority(&self, connection: &Connection, info: &Info) {
+    /// A replica that is whole may be elected; one that is not may not, unless it was never linked and has the best of what is
+    /// left: else a layer whose primary came back empty would have nobody to elect.
+    async fn keep_priority(&mut self, state: &State, connection: &Connection, info: &Info) {
         let Some(link) = info.primary_link() else { return };
-        if link.up && !link.syncing && link.priority == 0 {
+        if link.priority != 0 || link.syncing {
+            return;
+        }
+        if link.up || (!self.linked && self.asking.may_be_elected(state).await) {
+            tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {
                 tracing::warn!(%error, "the node stays unelectable");
@@ -159,6 +170,11 @@ impl Watch {
         self.last_role = Some(role);
         let link = info.primary_link();
         let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
+        self.linked |= link.as_ref().is_none_or(|link| link.up || link.syncing);
+        if !self.linked && state.lineage().is_some() {
+            // The server restored neither replication id nor offset from its files; the record still knows them.
+            return;
+        }
         let primary = link.as_ref().map(|link| link.primary.clone()).or_else(|| config.own_address().cloned());
         self.majority = peers::majority(&peers::ask_sentinels(state, &config).await);
         if let Some((named, epoch)) = &self.majority

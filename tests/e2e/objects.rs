@@ -20,6 +20,12 @@ fn children(layer: &Layer) -> Vec<String> {
     kubectl(&["-n", namespace, "get", kinds, "-l", &selector, "-o", "name"]).lines().map(str::to_owned).collect()
 }
 
+/// What the operator wrote in the layer's namespace so far.
+fn writes(layer: &Layer) -> Vec<String> {
+    let place = format!("/namespaces/{}/", layer.identity.namespace);
+    cluster(&["writes", OPERATOR]).lines().filter(|line| line.contains(&place)).map(str::to_owned).collect()
+}
+
 fn uid_of(layer: &Layer, object: &str) -> String {
     kubectl(&["-n", &layer.identity.namespace, "get", object, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"])
 }
@@ -214,7 +220,7 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
         layer.condition("Progressing").await.is_some_and(|(_, _, message)| message.to_lowercase().contains("paused"))
     })
     .await;
-    let before = cluster(&["writes", OPERATOR]).lines().count();
+    let before = writes(&layer);
     kubectl(&["-n", &stage.namespace, "delete", "service", "web-redis-replicas"]);
     let watched = Instant::now();
     // Longer than anything takes to come back: nothing must happen, which no condition can announce.
@@ -222,7 +228,7 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
         assert_eq!(uid_of(&layer, "service/web-redis-replicas"), "");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(cluster(&["writes", OPERATOR]).lines().count(), before);
+    assert_eq!(writes(&layer), before);
     layer.change(json!({"paused": false})).await;
     eventually("it is back", MENDED_WITHIN, async || !uid_of(&layer, "service/web-redis-replicas").is_empty()).await;
     layer.ready().await;
@@ -237,7 +243,7 @@ async fn an_idle_layer_costs_no_write() {
     // What follows Ready at once: the record that the layer was initialised.
     let mut last = (0, Instant::now());
     eventually("the last write is a while ago", SOON, async || {
-        let now = cluster(&["writes", OPERATOR]).lines().count();
+        let now = writes(&layer).len();
         if now != last.0 {
             last = (now, Instant::now());
         }
@@ -246,8 +252,8 @@ async fn an_idle_layer_costs_no_write() {
     .await;
     let watched = Instant::now();
     while watched.elapsed() < Duration::from_secs(30) {
-        let writes = cluster(&["writes", OPERATOR]);
-        assert_eq!(writes.lines().count(), last.0, "{}", writes.lines().last().unwrap_or_default());
+        let now = writes(&layer);
+        assert_eq!(now.len(), last.0, "{:?}", now.last());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     stage.strike().await;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::history::{Verdict, Writers, check, keys_of};
 
 /// Patience where the claim names no time.
-pub const SOON: Duration = Duration::from_secs(90);
+pub const SOON: Duration = Duration::from_mins(3);
 /// Redis 7.0, the engine of the claims that do not depend on it.
 pub const REDIS_7: &str = "localhost/redis:7.0";
 /// All engines.

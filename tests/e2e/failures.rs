@@ -257,9 +257,10 @@ async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
     assert!(layer.set("kept").await);
     let primary = layer.heals().await;
     wipe(&layer, primary);
+    let old = layer.pod_uids().await;
     delete_all_pods(&layer).await;
-    eventually("the key is served", Duration::from_mins(2), async || {
-        layer.get("kept").await.as_deref() == Some("kept")
+    eventually("new pods serve the key", Duration::from_mins(2), async || {
+        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
     })
     .await;
     layer.heals().await;
@@ -281,10 +282,10 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     let name = redoubt::api::names::node("web", held);
     let (stateful, namespace) = (format!("statefulset/{name}"), &stage.namespace);
     kubectl(&["-n", namespace, "scale", &stateful, "--replicas=0"]);
-    let began = Instant::now();
+    let (began, old) = (Instant::now(), layer.pod_uids().await);
     delete_all_pods(&layer).await;
-    eventually("the key is served", Duration::from_mins(2), async || {
-        layer.get("kept").await.as_deref() == Some("kept")
+    eventually("new pods serve the key", Duration::from_mins(2), async || {
+        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
     })
     .await;
     println!("all pods deleted and one held back: readable after {:?}", began.elapsed());

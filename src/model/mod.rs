@@ -12,6 +12,8 @@ pub mod memory;
 pub mod node_config;
 pub mod observed;
 pub mod purpose;
+pub mod session_policy;
 pub mod settings;
 
 pub use identity::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, Purpose, ReplicationId, Role};
+pub use session_policy::{OnExceed, SessionPolicy};

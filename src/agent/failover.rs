@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::state::State;
 use crate::model::Address;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
+use crate::model::observed::SentinelMaster;
 use crate::redis::server::RoleReply;
 use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
 
@@ -49,17 +50,27 @@ async fn follow(endpoint: &Endpoint, primary: &Address) -> crate::redis::Result<
     server::replica_of(&open(endpoint).await?, &primary.0, REDIS_PORT).await
 }
 
+/// A Sentinel, and what it believes when it is asked.
+struct Asked {
+    address: Address,
+    connection: Connection,
+    master: SentinelMaster,
+    /// How long after an order it will have heard of its success.
+    delay: Duration,
+}
+
 /// Asks one Sentinel after the other until one begins: first the one that will hear of its success soonest, since all
 /// Sentinel-aware clients wait for that. True: a failover is under way.
 async fn order(state: &State, config: &NodeConfig) -> bool {
-    let asked = config.sentinels.values().map(async |address| {
-        let connection = open(&state.sentinel_endpoint(address)).await.ok()?;
-        let views = sentinel::replica_views(&connection, &config.master_name).await.ok()?;
-        Some((info_window::expected_delay(&views), address, connection))
-    });
-    let mut sentinels: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-    sentinels.sort_by_key(|(delay, address, _)| (*delay, (*address).clone()));
-    for (delay, address, connection) in sentinels {
+    let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
+    let asked: Vec<Asked> = asked.into_iter().flatten().collect();
+    let own = config.own_address();
+    // Between two orders the Sentinels need up to two seconds to hear of the first one's epoch: a second order elsewhere
+    // would get the same.
+    if asked.iter().any(|asked| Some(&asked.master.address) == own && is_failing_over(&asked.master)) {
+        return true;
+    }
+    for Asked { address, connection, delay, .. } in fit(asked, own) {
         match sentinel::failover(&connection, &config.master_name).await {
             Ok(()) => {
                 tracing::info!(sentinel = %address, ?delay, "asked for a failover");
@@ -68,20 +79,35 @@ async fn order(state: &State, config: &NodeConfig) -> bool {
             Err(error) => {
                 let reason = error.server_text().unwrap_or_else(|| error.to_string());
                 tracing::info!(sentinel = %address, reason, "would not fail over");
-                // Somebody else has begun, unless what it is busy with is the last failover, the one that made us primary.
-                if reason.starts_with("INPROG") && fails_us_over(config, &connection).await {
-                    return true;
-                }
             }
         }
     }
     false
 }
 
-/// Whether the failover that a Sentinel is busy with is one away from this node: until its end it lists whom it fails over.
-async fn fails_us_over(config: &NodeConfig, connection: &Connection) -> bool {
-    let master = sentinel::master(connection, &config.master_name).await;
-    master.is_ok_and(|master| master.is_some_and(|master| Some(&master.address) == config.own_address()))
+async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Asked> {
+    let connection = open(&state.sentinel_endpoint(address)).await.ok()?;
+    let master = sentinel::master(&connection, &config.master_name).await.ok()??;
+    let views = sentinel::replica_views(&connection, &config.master_name).await.ok()?;
+    Some(Asked { address: address.clone(), connection, master, delay: info_window::expected_delay(&views) })
+}
+
+/// The Sentinels that may be told to fail over from this node, the quickest first: those that name it by the newest
+/// knowledge that any has. One that has yet to hear of the last failover would give its own the very epoch of that one, and
+/// of two promotions with one epoch each is believed by those that heard of it first, for ever.
+fn fit(mut asked: Vec<Asked>, own: Option<&Address>) -> Vec<Asked> {
+    let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
+    asked.retain(|asked| may_be_told(&asked.master, newest, own));
+    asked.sort_by_key(|asked| (asked.delay, asked.address.clone()));
+    asked
+}
+
+fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>) -> bool {
+    master.config_epoch == newest_epoch && Some(&master.address) == own && !is_failing_over(master)
+}
+
+fn is_failing_over(master: &SentinelMaster) -> bool {
+    master.flags.contains("failover_in_progress")
 }
 
 /// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.
@@ -100,5 +126,34 @@ async fn first_primary(state: &State, replicas: &[Address]) -> Address {
             }
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn believes(address: &str, config_epoch: u64, flags: &[&str]) -> SentinelMaster {
+        SentinelMaster {
+            address: Address(address.to_owned()),
+            config_epoch,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            quorum: 2,
+            detection_milliseconds: 5_000,
+            failover_timeout_milliseconds: 15_000,
+            other_sentinels: std::collections::BTreeMap::new(),
+            steady_milliseconds: None,
+            replicas: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_sentinel_that_has_not_heard_of_the_last_failover_is_not_told_to_make_the_next() {
+        let own = Address("10.0.0.1".to_owned());
+        let may = |master: &SentinelMaster| may_be_told(master, 7, Some(&own));
+        assert!(may(&believes("10.0.0.1", 7, &["master"])));
+        assert!(!may(&believes("10.0.0.1", 6, &["master"])), "it would give its failover epoch 7 again");
+        assert!(!may(&believes("10.0.0.2", 7, &["master"])), "it would fail over somebody else");
+        assert!(!may(&believes("10.0.0.1", 7, &["master", "failover_in_progress"])));
     }
 }

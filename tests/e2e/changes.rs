@@ -8,7 +8,7 @@ use redoubt::model::NodeId;
 use serde_json::{Value, json};
 
 use crate::history::Verdict;
-use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, kubectl};
+use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, is_ready, kubectl};
 
 fn nothing_lost(what: &str, verdict: &Verdict) {
     println!("{what}: {} acknowledged, longest gap {:?}", verdict.acknowledged, verdict.longest_gap);
@@ -77,11 +77,13 @@ async fn a_primary_that_is_evicted_under_load_loses_nothing() {
         let verdict = layer
             .under_load(async |layer, primary| {
                 let pods: kube::Api<Pod> = layer.api();
+                let old = pods.get(&layer.pod(primary)).await.unwrap().metadata.uid.unwrap();
                 pods.evict(&layer.pod(primary), &EvictParams::default()).await.unwrap();
                 eventually("another is primary", SOON, async || {
                     layer.primary().await.is_some_and(|node| node != primary)
                 })
                 .await;
+                layer.is_replaced(primary, &old).await;
             })
             .await;
         nothing_lost(&format!("evicted, round {round}"), &verdict);
@@ -142,11 +144,6 @@ async fn set_and_reverted(layer: &Layer, what: &str, bad: Value, good: Value, to
         })
         .await;
     nothing_lost(what, &verdict);
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

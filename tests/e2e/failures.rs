@@ -302,17 +302,10 @@ async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no
     layer.ready().await;
     let primary = layer.heals().await;
     for round in 0..20 {
-        let old = layer.pod_uids().await;
         let sentinel = NodeId::sentinel(round % 3);
+        let old = layer.pods().await[&layer.pod(sentinel)].metadata.uid.clone().unwrap();
         layer.delete_pod(sentinel).await;
-        eventually("the Sentinel's pod is a new one and ready", SOON, async || {
-            layer.pods().await.get(&layer.pod(sentinel)).is_some_and(|pod| {
-                let is_new = !old.contains(pod.metadata.uid.as_deref().unwrap_or_default());
-                let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-                is_new && conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True")
-            })
-        })
-        .await;
+        layer.is_replaced(sentinel, &old).await;
     }
     layer.ready().await;
     assert_eq!(layer.primary().await, Some(primary), "no Sentinel's death moves the primary");

@@ -260,10 +260,25 @@ impl Layer {
         primary(&endpoints, &self.identity.master_name()).await.map(|(node, _)| node)
     }
 
-    /// Waits until all is whole; the primary.
+    /// Waits until all is whole; the primary as it was seen then. (A second look might find a pod that has just begun to
+    /// stop.)
     pub async fn heals(&self) -> NodeId {
-        eventually("the layer is whole", SOON, async || self.whole().await.is_some()).await;
-        self.whole().await.expect("it was whole a moment ago")
+        let mut primary = None;
+        eventually("the layer is whole", SOON, async || {
+            primary = self.whole().await;
+            primary.is_some()
+        })
+        .await;
+        primary.expect("the condition held")
+    }
+
+    /// Waits until a node's pod is another than `old` and ready.
+    pub async fn is_replaced(&self, node: NodeId, old: &str) {
+        eventually("the pod is a new one and ready", SOON, async || {
+            let pods = self.pods().await;
+            pods.get(&self.pod(node)).is_some_and(|pod| pod.metadata.uid.as_deref() != Some(old) && is_ready(pod))
+        })
+        .await;
     }
 
     /// The layer's pods by name.
@@ -350,6 +365,12 @@ impl Layer {
         let healed = self.heals().await;
         check(&history, &keys_of(&self.endpoints().await[&healed]).await)
     }
+}
+
+/// Whether Kubernetes says that a pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
 }
 
 /// Polls as [`eventually`]; `None` at the deadline.

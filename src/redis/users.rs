@@ -50,7 +50,7 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +ac
      +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid \
      +sentinel|debug";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover +sentinel|debug";
+     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set +sentinel|failover +sentinel|debug";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \

@@ -11,11 +11,11 @@ async fn status_is_true(layer: &Layer) {
     let object = layer.object().await;
     let status = object.status.unwrap();
     let primary = layer.whole().await.expect("Ready means whole");
-    assert_eq!(status.primary, Some(format!("{}-{primary}", layer.identity.name)));
+    assert_eq!(status.primary, Some(layer.pod_owner(primary)));
     let memory = status.memory.unwrap();
     assert_eq!(memory.limit, memory.maxmemory + memory.copy_on_write + memory.client_buffers + memory.fragmentation);
     for (node, endpoint) in layer.endpoints().await {
-        let named = status.nodes.iter().find(|known| known.name == format!("{}-{node}", layer.identity.name)).unwrap();
+        let named = status.nodes.iter().find(|known| known.name == layer.pod_owner(node)).unwrap();
         assert_eq!(named.state.as_deref(), Some("InSync"), "{node}");
         let nobody = Endpoint { username: "default".to_owned(), password: Secret::new("guess"), ..endpoint.clone() };
         assert!(Connection::open(&nobody).await.is_err(), "the default user is on at {node}");
@@ -194,6 +194,12 @@ async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_t
     }
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     scale_operator("2");
+    // Its status is what the operator saw before it left, until it has looked again.
+    eventually("status names the primary of now", SOON, async || {
+        let named = layer.object().await.status.and_then(|status| status.primary);
+        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+    })
+    .await;
     layer.ready().await;
     status_is_true(&layer).await;
     stage.strike().await;

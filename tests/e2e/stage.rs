@@ -187,7 +187,18 @@ impl Layer {
 
     /// Waits until it is proven for this generation.
     pub async fn ready(&self) -> Duration {
-        let took = eventually_or("the layer is Ready", SOON, async || self.is("Ready").await).await;
+        let mut told = String::new();
+        let took = eventually_or("the layer is Ready", SOON, async || {
+            let now = self.condition("Ready").await;
+            // What it waits for is the first thing that one wants to know of a claim that fails.
+            let words = now.as_ref().map(|(_, reason, message)| format!("{reason}: {message}")).unwrap_or_default();
+            if words != told {
+                println!("  {}: {words}", self.identity.name);
+                told = words;
+            }
+            now.is_some_and(|(status, _, _)| status == "True")
+        })
+        .await;
         let Some(took) = took else {
             let status = serde_json::to_string_pretty(&self.object().await.status).unwrap();
             let name = &self.identity.namespace;
@@ -296,6 +307,11 @@ impl Layer {
     /// Name of a node's pod.
     pub fn pod(&self, node: NodeId) -> String {
         redoubt::api::names::pod(&self.identity.name, node)
+    }
+
+    /// Name of a node in status: that of its StatefulSet.
+    pub fn pod_owner(&self, node: NodeId) -> String {
+        redoubt::api::names::node(&self.identity.name, node)
     }
 
     /// Deletes a node's pod.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
-use super::config::{Environment, read_node_config, read_secret, read_users};
+use super::config::{Environment, read_secret, read_users};
 use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
@@ -32,6 +32,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             started = configure_and_start(environment, state, &program) => started,
             () = stop.received() => return Ok(()),
         };
+        let began = Instant::now();
         let (reached, status) = match started {
             Ok(child) => match live(environment, state, child, stop).await {
                 Some(end) => end,
@@ -45,7 +46,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             Err(error) => return Err(error),
         };
         state.set_health(Health::Starting);
-        let Some(pause) = restarts.pause_after(reached) else { return Err(restarts.hopeless(&program, status).into()) };
+        let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
+            return Err(restarts.hopeless(&program, status).into());
+        };
         tracing::warn!(status, ?pause, "the Sentinel ended");
         tokio::select! {
             () = sleep(pause) => {}
@@ -66,6 +69,7 @@ async fn live(
     let mut followed = Followed::default();
     let look = async |ticks: &mut Interval, followed: &mut Followed| {
         ticks.tick().await;
+        state.refresh_config(environment);
         look(environment, state, followed).await
     };
     let mut reached = Reached::Nothing;
@@ -90,10 +94,7 @@ async fn live(
 }
 
 async fn configure_and_start(environment: &Environment, state: &State, program: &Path) -> Result<Child> {
-    match read_node_config(environment) {
-        Ok(config) => state.set_config(config),
-        Err(error) => tracing::warn!(error = chain(&error), "the last document that could be read stays in force"),
-    }
+    state.refresh_config(environment);
     let path = write_configuration(environment, state).await?;
     state.set_trouble(None);
     Ok(engine::start(program, &path, true)?)

@@ -1,8 +1,10 @@
 //! What every pass shares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 
@@ -35,8 +37,32 @@ pub struct Context {
     pub vault: Vault,
     /// Failed passes.
     pub backoff: Backoff,
+    /// Which unreadable objects were told of.
+    pub told: Told,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
+}
+
+/// Resource versions of the unreadable objects that were told of, by UID: each is an event once.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeMap<String, String>>);
+
+impl Told {
+    /// Whether this version of the object was not told of yet; from now on it was.
+    pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
+        let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone());
+        let version = version.unwrap_or_default();
+        self.lock().insert(uid, version.clone()) != Some(version)
+    }
+
+    /// Forgets objects that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| lives(uid));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Defaults that are resolved once for a layer, because a change of them would restart its pods.

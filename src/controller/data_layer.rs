@@ -5,28 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Defaults};
-use super::{desired as wanted, publish};
+use super::{accepted, desired as wanted, publish};
 use crate::act::kube::{Object, key_of};
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
 use crate::act::{self, Ending, Means};
 use crate::api::data_layer::DataLayer;
+use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
 use crate::build::{Built, Inputs, build, declared};
 use crate::dataplane::built_in_libraries;
 use crate::failure::{Class, Request, request};
+use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
 use crate::observe::kubernetes::{Children, children};
 use crate::observe::servers::{Answer, Question};
-use crate::plan::plan;
+use crate::plan::{Plan, Waiting, plan};
 use crate::redis::Connection;
 use crate::redis::users::{acl_file, data_users, sentinel_users};
 use crate::report::{self, Facts, Undone};
@@ -36,7 +39,9 @@ use crate::validate::{DataVolumes, Fault, ResolvedDefaults, ValidatedLayer, vali
 const AT_REST: Duration = Duration::from_secs(3);
 /// Pause while something is under way; most of what is waited for announces itself by an event before that.
 const UNDER_WAY: Duration = Duration::from_millis(500);
-/// Pause while the specification is wrong; a correction starts a pass at once.
+/// Longest pause while something fails: the rest of the layer is looked after all the same.
+const LONGEST_WITH_FAILURES: Duration = Duration::from_secs(5);
+/// Pause while the specification is wrong and was never right; a correction starts a pass at once.
 const NOT_ACCEPTED: Duration = Duration::from_secs(30);
 
 /// Why a pass could not be made to its end.
@@ -60,26 +65,95 @@ impl Error {
     }
 }
 
+/// A layer that a pass can be made over, and what is wrong with its present specification.
+struct Judged {
+    layer: ValidatedLayer,
+    /// The object with the specification that `layer` was made from.
+    object: DataLayer,
+    /// Faults of the present specification, where an earlier one is gone on with.
+    faults: Vec<Fault>,
+}
+
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Error> {
-    let old = object.status.clone().unwrap_or_default();
-    let identity = identity(object);
-    let children = children(&context.stores, &identity);
-    let secrets = Secrets::read(context, &identity).await?;
-    let resolved = Resolved::of(&children, &context.defaults);
-    let layer = match validate(object, &resolved.for_validation()) {
-        Ok(layer) => layer,
-        Err(faults) => return not_accepted(context, object, &faults).await,
+    let known = Known::gather(context, identity(object)).await?;
+    let judged = match known.validate(object) {
+        Ok(layer) => Judged { layer, object: object.clone(), faults: Vec::new() },
+        Err(faults) => match known.earlier(&object.metadata) {
+            Some((object, layer)) => Judged { layer, object, faults },
+            None => return not_accepted(context, object, &faults).await,
+        },
     };
+    let old = object.status.clone().unwrap_or_default();
+    let (mut status, pause) = Box::pin(look_after(context, known, &judged, &old)).await?;
+    if !judged.faults.is_empty() {
+        let generation = object.metadata.generation.unwrap_or_default();
+        let words: Vec<String> = judged.faults.iter().map(ToString::to_string).collect();
+        status = report::not_accepted(generation, "Invalid", &words, status, &old, publish::now());
+    }
+    publish::publish(context, object, &status).await?;
+    Ok(pause)
+}
+
+/// Makes a pass over a layer whose object no longer parses, with the specification that was accepted last. Its status cannot
+/// be read, so none is written. `None`: no specification is known.
+pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result<Option<Duration>, Error> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let identity =
+        LayerIdentity { uid: text(&metadata.uid), namespace: text(&metadata.namespace), name: text(&metadata.name) };
+    let known = Known::gather(context, identity).await?;
+    let Some((object, layer)) = known.earlier(metadata) else { return Ok(None) };
+    let judged = Judged { layer, object, faults: Vec::new() };
+    let (_, pause) = Box::pin(look_after(context, known, &judged, &DataLayerStatus::default())).await?;
+    Ok(Some(pause))
+}
+
+/// What Kubernetes has of a layer.
+struct Known {
+    identity: LayerIdentity,
+    children: Children,
+    secrets: Secrets,
+    resolved: Resolved,
+}
+
+impl Known {
+    async fn gather(context: &Context, identity: LayerIdentity) -> Result<Self, Error> {
+        let children = children(&context.stores, &identity);
+        let secrets = Secrets::read(context, &identity).await?;
+        let resolved = Resolved::of(&children, &context.defaults);
+        Ok(Self { identity, children, secrets, resolved })
+    }
+
+    fn validate(&self, object: &DataLayer) -> Result<ValidatedLayer, Vec<Fault>> {
+        validate(object, &self.resolved.for_validation())
+    }
+
+    /// The layer as it was accepted last.
+    fn earlier(&self, metadata: &ObjectMeta) -> Option<(DataLayer, ValidatedLayer)> {
+        let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
+        let layer = self.validate(&object).ok()?;
+        Some((object, layer))
+    }
+}
+
+/// Looks after a layer once: observes, plans, acts. Its status, and how long to wait for the next pass.
+async fn look_after(
+    context: &Context,
+    known: Known,
+    judged: &Judged,
+    old: &DataLayerStatus,
+) -> Result<(DataLayerStatus, Duration), Error> {
+    let Known { identity, children, secrets, resolved } = known;
+    let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
-    let digests = wanted::digests(&passwords, &layer);
+    let digests = wanted::digests(&passwords, layer);
     let (data_file, sentinel_file) = (acl_file(&data_users(&digests)), acl_file(&sentinel_users(&digests)));
-    let resolved_text = resolved.with_volumes(&layer).text();
+    let resolved_text = resolved.with_volumes(layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
-    let addresses = addresses(&declared(&layer), &observed, &children);
+    let addresses = addresses(&declared(layer), &observed, &children);
     let inputs = Inputs {
-        layer: &layer,
+        layer,
         addresses: &addresses,
         initialised: observed.initialised,
         resolved_defaults: &resolved_text,
@@ -87,7 +161,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
     let libraries = built_in_libraries();
-    let desired = wanted::desired(object, &layer, &build(&inputs), &digests, &libraries);
+    let desired = wanted::desired(object, layer, &build(&inputs), &digests, &libraries);
     let questions = wanted::questions(&desired, &children, &passwords);
     let mut answers = context.pool.ask(questions.values().cloned().collect()).await;
     listen(context, &identity, &questions, &answers);
@@ -97,7 +171,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     let built = build(&Inputs { primary: plan.dials.primary.or(observed.primary_service), ..inputs });
     let mut undone = Vec::new();
     if !desired.paused {
-        undone = apply_static(context, &built, &children, &secrets, &observed, &passwords).await;
+        undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;
         let means = Means {
             layer: &identity,
             desired: &desired,
@@ -116,18 +190,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
             undone.extend(not_done(Some(step), &ending));
         }
     }
-    if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
-        let status = report::not_accepted(
-            desired.generation,
-            "NameTaken",
-            std::slice::from_ref(&taken.why),
-            &old,
-            publish::now(),
-        );
-        publish::publish(context, object, &status).await?;
-        return Ok(NOT_ACCEPTED);
-    }
-    let subject = wanted::subject(&layer);
+    let subject = wanted::subject(layer);
     let facts = Facts {
         desired: &desired,
         observed: &observed,
@@ -136,9 +199,27 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         faults: &faults,
         subject: &subject,
     };
-    publish::publish(context, object, &report::status(facts, &old, publish::now())).await?;
-    let is_at_rest = plan.steps.is_empty() && plan.waiting.is_empty() && undone.is_empty();
-    Ok(if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY })
+    let mut status = report::status(facts, old, publish::now());
+    if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
+        let why = std::slice::from_ref(&taken.why);
+        status = report::not_accepted(desired.generation, "NameTaken", why, status, old, publish::now());
+    }
+    Ok((status, pause(context, &desired, &plan, &undone)))
+}
+
+/// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
+/// announces itself; what was tried and failed is tried less and less often.
+fn pause(context: &Context, desired: &Desired, plan: &Plan, undone: &[Undone]) -> Duration {
+    if !desired.paused && !undone.is_empty() {
+        let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
+        return pause.min(LONGEST_WITH_FAILURES);
+    }
+    context.backoff.succeeded(&desired.layer.uid);
+    let is_others = |waiting: &Waiting| {
+        matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
+    };
+    let is_at_rest = plan.steps.is_empty() && plan.waiting.iter().all(is_others);
+    if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }
 
 fn identity(object: &DataLayer) -> LayerIdentity {
@@ -153,7 +234,7 @@ async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let generation = object.metadata.generation.unwrap_or_default();
-    let status = report::not_accepted(generation, "Invalid", &words, &old, publish::now());
+    let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
     publish::publish(context, object, &status).await?;
     Ok(NOT_ACCEPTED)
 }
@@ -302,6 +383,7 @@ fn listen(
 /// Applies the objects that need no order. One that fails stops no other.
 async fn apply_static(
     context: &Context,
+    judged: &Judged,
     built: &Built,
     children: &Children,
     secrets: &Secrets,
@@ -315,8 +397,13 @@ async fn apply_static(
         if let Some(key) = context.vault.root_key_of(&uid_of(&secret), passwords) {
             secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
         }
+        if secret.name_any() == names::system_secret(&judged.layer.identity.name) {
+            let specification = accepted::text(&judged.object.spec);
+            secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), specification);
+        }
         undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
     }
+    undone.extend(remove_binding(context, judged, secrets).await);
     // Services without an address yet are the planner's to order.
     let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
     let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
@@ -327,6 +414,16 @@ async fn apply_static(
         undone.extend(apply(context, budget, children.budgets.get(&budget.name_any()).map(Arc::as_ref)).await);
     }
     undone
+}
+
+/// Removes the application's binding where the layer has no application user any more: its password is dead.
+async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<Undone> {
+    let layer = &judged.layer;
+    let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
+    let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
+    let (name, uid) = (binding.name_any(), binding.uid());
+    let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;
+    not_done(None, &Ending::of(&error))
 }
 
 async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {

@@ -12,12 +12,11 @@ use ::redis::{Cmd, FromRedisValue as _, cmd};
 
 use super::connection::Connection;
 use super::error::{Error, Result};
+use super::users::DEFAULT;
 use crate::model::desired::DesiredUser;
 
 /// Name of the user that exists for three commands.
 const SCRATCH: &str = "redoubt-scratch";
-/// The user that every server has.
-const DEFAULT: &str = "default";
 /// Remembered forms; more than that many mean that most belong to processes long gone. 20 layers of 6 nodes have 600.
 const LARGEST_MEMORY: usize = 10_000;
 

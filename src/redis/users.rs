@@ -29,6 +29,8 @@ pub const AGENT: &str = "redoubt-agent";
 pub const REPLICATION: &str = "redoubt-replication";
 /// User of the Sentinels on data nodes and on each other.
 pub const SENTINEL: &str = "redoubt-sentinel";
+/// Redis' own user for whoever does not log in: off, on every server.
+pub const DEFAULT: &str = "default";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";
 

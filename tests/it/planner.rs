@@ -96,6 +96,7 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
         }),
         foreign_masters: BTreeSet::new(),
         users_in_place: BTreeSet::new(),
+        users_foreign: BTreeSet::new(),
         tilt: false,
     }
 }

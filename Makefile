@@ -7,7 +7,7 @@ cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
 binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it generate cluster-test image e2e bench soak cluster-up cluster-down tools
+.PHONY: help test lint it helm generate cluster-test image e2e bench soak cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -18,10 +18,10 @@ lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-it: tools ## tests that need no Kubernetes; real engines on loopback
+it: tools helm ## tests that need no Kubernetes; real engines on loopback
 	cargo test --locked --lib --bins --test it
 
-generate: ## write anew what is generated: definitions, golden files, reference
+generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed
 
 cluster-test: ## what the development cluster promises, on a cluster of its own
@@ -60,3 +60,6 @@ tools: # what the tests start beside the toolchains
 	@command -v redis-server > /dev/null || { \
 	  command -v apt-get > /dev/null || { echo "make: redis-server is missing, and there is no apt-get to install it" >&2; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server > /dev/null; }
+
+helm: # what the charts are tested with: the one at hand, or the one that is built with the development cluster
+	@command -v helm > /dev/null || $(cluster) build

@@ -6,6 +6,7 @@ mod admission;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
 mod changes;
+mod chart;
 mod creation;
 mod failures;
 mod figures;

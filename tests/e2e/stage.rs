@@ -56,22 +56,42 @@ pub fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", arguments)
 }
 
+/// Namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
+
+/// `helm`.
+pub fn helm(arguments: &[&str]) -> String {
+    run("helm", arguments)
+}
+
 /// Two replicas of the operator, of the image that is loaded now.
 pub async fn operator() {
     use tokio::sync::OnceCell;
     static RUNNING: OnceCell<()> = OnceCell::const_new();
     RUNNING
         .get_or_init(async || {
-            crate::client().await;
-            kubectl(&["apply", "-f", "tests/e2e/operator.yaml"]);
-            let stamp = format!(
-                r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"run":"{}"}}}}}}}}}}"#,
-                std::process::id()
-            );
-            kubectl(&["-n", "redoubt-system", "patch", "deployment", "redoubt-operator", "-p", &stamp]);
-            operator_is_there();
+            let namespaces: Api<Namespace> = Api::all(crate::client().await);
+            let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": OPERATOR_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            }});
+            let parameters = PatchParams::apply("redoubt-e2e").force();
+            namespaces.patch(OPERATOR_NAMESPACE, &parameters, &Patch::Apply(&space)).await.unwrap();
+            install_operator(&[]);
         })
         .await;
+}
+
+/// Installs or upgrades the operator by its chart and waits until it runs. The image's name is always the same, so pods are made
+/// anew for each run of the tests.
+pub fn install_operator(further: &[&str]) {
+    let run = format!("podAnnotations.run={}", std::process::id());
+    let mut arguments = vec!["upgrade", "--install", "redoubt", "charts/redoubt", "--namespace", OPERATOR_NAMESPACE];
+    // A run that was cut short may have left its own number of replicas: `kubectl scale` owns it then.
+    arguments.extend(["--values", "tests/e2e/values.yaml", "--set-string", &run, "--server-side=true"]);
+    arguments.extend(["--force-conflicts", "--wait", "--timeout", "90s"]);
+    arguments.extend(further);
+    helm(&arguments);
+    operator_is_there();
 }
 
 /// Waits until both replicas of the operator are there.

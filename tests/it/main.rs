@@ -3,6 +3,7 @@
 
 mod agent_process;
 mod boot_rule;
+mod charts;
 mod custom_resources;
 mod directives;
 mod docs;

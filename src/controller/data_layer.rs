@@ -1,7 +1,6 @@
 //! One pass over one layer: observe → validate → build → plan → act → report.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -9,19 +8,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
-use serde::{Deserialize, Serialize};
 
-use super::context::{Context, Defaults};
+use super::context::Context;
+use super::objects::{apply_static, not_done};
+use super::resolved::Resolved;
 use super::{accepted, desired as wanted, publish};
-use crate::act::kube::{Object, key_of};
-use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
-use crate::act::{self, Ending, Means};
+use crate::act::kube::key_of;
+use crate::act::secrets::Passwords;
+use crate::act::{self, Means};
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
-use crate::build::{Built, Inputs, build, declared};
+use crate::build::{Inputs, build, declared};
 use crate::dataplane::built_in_libraries;
 use crate::failure::{Class, Request, request};
 use crate::model::desired::Desired;
@@ -33,7 +33,7 @@ use crate::plan::{Plan, Waiting, plan};
 use crate::redis::Connection;
 use crate::redis::users::{acl_file, data_users, sentinel_users};
 use crate::report::{self, Facts, Undone};
-use crate::validate::{DataVolumes, Fault, ResolvedDefaults, ValidatedLayer, validate};
+use crate::validate::{Fault, ValidatedLayer, validate};
 
 /// Pause after a pass that found everything as declared.
 const AT_REST: Duration = Duration::from_secs(3);
@@ -66,10 +66,10 @@ impl Error {
 }
 
 /// A layer that a pass can be made over, and what is wrong with its present specification.
-struct Judged {
-    layer: ValidatedLayer,
+pub(super) struct Judged {
+    pub(super) layer: ValidatedLayer,
     /// The object with the specification that `layer` was made from.
-    object: DataLayer,
+    pub(super) object: DataLayer,
     /// Faults of the present specification, where an earlier one is gone on with.
     faults: Vec<Fault>,
 }
@@ -240,9 +240,9 @@ async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -
 }
 
 /// The layer's Secrets as they are: read by name, because the operator may not list Secrets.
-struct Secrets {
+pub(super) struct Secrets {
     system: Option<Secret>,
-    application: Option<Secret>,
+    pub(super) application: Option<Secret>,
 }
 
 impl Secrets {
@@ -265,59 +265,8 @@ impl Secrets {
         context.vault.passwords(&layer.uid, system, application)
     }
 
-    fn live(&self, name: &str) -> Option<&Secret> {
+    pub(super) fn live(&self, name: &str) -> Option<&Secret> {
         [&self.system, &self.application].into_iter().flatten().find(|secret| secret.name_any() == name)
-    }
-}
-
-/// Defaults that were decided when the layer was created, as they are recorded on its StatefulSets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Resolved {
-    engine_image: String,
-    agent_image: String,
-    /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    volume_size: Option<u64>,
-}
-
-impl Resolved {
-    fn of(children: &Children, defaults: &Defaults) -> Self {
-        let recorded = children.resolved_defaults().and_then(|text| serde_json::from_str(text).ok());
-        recorded.unwrap_or_else(|| Self {
-            engine_image: defaults.engine_image.clone(),
-            agent_image: defaults.agent_image.clone(),
-            volume_size: None,
-        })
-    }
-
-    fn text(&self) -> String {
-        serde_json::to_string(self).expect("texts and a number are always JSON")
-    }
-
-    fn volumes(&self) -> DataVolumes {
-        match self.volume_size {
-            None => DataVolumes::Undecided,
-            Some(0) => DataVolumes::Without,
-            Some(size) => DataVolumes::Of(size),
-        }
-    }
-
-    fn with_volumes(self, layer: &ValidatedLayer) -> Self {
-        let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
-            DataVolumes::Undecided => None,
-            DataVolumes::Without => Some(0),
-            DataVolumes::Of(size) => Some(size),
-        };
-        Self { volume_size, ..self }
-    }
-
-    fn for_validation(&self) -> ResolvedDefaults {
-        ResolvedDefaults {
-            engine_image: self.engine_image.clone(),
-            agent_image: self.agent_image.clone(),
-            volumes: self.volumes(),
-        }
     }
 }
 
@@ -377,89 +326,5 @@ fn listen(
     {
         let news = (layer.namespace.clone(), layer.name.clone());
         context.listeners.listen(&question.pod_uid, &question.endpoint, news);
-    }
-}
-
-/// Applies the objects that need no order. One that fails stops no other.
-async fn apply_static(
-    context: &Context,
-    judged: &Judged,
-    built: &Built,
-    children: &Children,
-    secrets: &Secrets,
-    observed: &Observed,
-    passwords: &Passwords,
-) -> Vec<Undone> {
-    let mut undone = Vec::new();
-    let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
-    for secret in &built.secrets {
-        let mut secret = secret.clone();
-        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), passwords) {
-            secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
-        }
-        if secret.name_any() == names::system_secret(&judged.layer.identity.name) {
-            let specification = accepted::text(&judged.object.spec);
-            secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), specification);
-        }
-        undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
-    }
-    undone.extend(remove_binding(context, judged, secrets).await);
-    // Services without an address yet are the planner's to order.
-    let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
-    let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
-    for service in built.services.iter().chain(nodes) {
-        undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
-    }
-    for budget in &built.budgets {
-        undone.extend(apply(context, budget, children.budgets.get(&budget.name_any()).map(Arc::as_ref)).await);
-    }
-    undone
-}
-
-/// Removes the application's binding where the layer has no application user any more: its password is dead.
-async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<Undone> {
-    let layer = &judged.layer;
-    let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
-    let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
-    let (name, uid) = (binding.name_any(), binding.uid());
-    let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;
-    not_done(None, &Ending::of(&error))
-}
-
-async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {
-    let error = context.writer.apply(desired, live).await.err()?;
-    not_done(None, &Ending::of(&error))
-}
-
-fn not_done(step: Option<crate::plan::Step>, ending: &Ending) -> Option<Undone> {
-    let passes = match ending {
-        Ending::Done => return None,
-        Ending::Dropped(_) => true,
-        Ending::Refused(_) | Ending::NameTaken(_) => false,
-        Ending::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
-    };
-    let name_taken = matches!(ending, Ending::NameTaken(_));
-    Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recorded(text: &str) -> Resolved {
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn what_was_recorded_of_volumes_is_what_is_validated_against() {
-        let images = r#""engineImage":"e","agentImage":"a""#;
-        for (text, volumes) in [
-            (format!("{{{images}}}"), DataVolumes::Undecided),
-            (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
-            (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
-        ] {
-            assert_eq!(recorded(&text).for_validation().volumes, volumes);
-            assert_eq!(recorded(&text).text(), text);
-        }
     }
 }

@@ -5,7 +5,9 @@ pub mod backoff;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
+mod objects;
 mod publish;
+mod resolved;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -9,6 +9,7 @@ mod docs;
 mod golden;
 mod image;
 mod imports;
+mod lease;
 mod parsers;
 mod planner;
 mod planner_properties;

@@ -1,64 +1,16 @@
 //! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::desired_nodes;
 use crate::model::desired::Desired;
-use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use crate::model::{Address, Mode, NodeId, NodeKind};
-
-/// A data node's server, if it answered.
-pub fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Data(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// A Sentinel's server, if it answered.
-pub fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Sentinel(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// The node that is primary beyond doubt: it says so itself, and a majority of all declared Sentinels names its address.
-pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
-    let says_so = |node: &NodeId| {
-        data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
-    };
-    if desired.mode == Mode::Standalone {
-        return desired_nodes(desired, NodeKind::Data).find(says_so);
-    }
-    let mut votes: BTreeMap<&Address, usize> = BTreeMap::new();
-    let sentinels: Vec<NodeId> = desired_nodes(desired, NodeKind::Sentinel).collect();
-    for node in &sentinels {
-        if let Some(master) = sentinel(observed, *node).and_then(|server| server.master.as_ref()) {
-            *votes.entry(&master.address).or_default() += 1;
-        }
-    }
-    let (named, _) = votes.into_iter().find(|(_, count)| count * 2 > sentinels.len())?;
-    observed.nodes.iter().find(|(_, seen)| seen.address.as_ref() == Some(named)).map(|(node, _)| *node).filter(says_so)
-}
-
-/// Whether a replica has everything that its primary sent: it follows it, and the primary counts it as online.
-pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
-    let address = |node: NodeId| observed.nodes.get(&node).and_then(|seen| seen.address.as_ref());
-    let (Some(own), Some(of_primary)) = (address(node), address(primary)) else { return false };
-    let follows = data(observed, node).is_some_and(|server| {
-        matches!(&server.replication, Replication::Replica { primary, link_up: true, syncing: false, .. } if primary == of_primary)
-    });
-    let is_counted = data(observed, primary).is_some_and(
-        |server| matches!(&server.replication, Replication::Primary { replicas } if replicas.contains_key(own)),
-    );
-    follows && is_counted
-}
+use crate::model::observed::Observed;
+use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
+use crate::model::{NodeId, NodeKind};
 
 /// Directives that are not as wanted, with their node.
 pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
-    for node in desired_nodes(desired, NodeKind::Data) {
+    for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
             missing.push(format!("{node} does not answer"));
             continue;
@@ -109,7 +61,7 @@ pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>
 /// Data nodes whose memory is not bounded as wanted.
 pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
     let wanted: Option<u64> = desired.settings.get("maxmemory").and_then(|bytes| bytes.parse().ok());
-    let nodes = desired_nodes(desired, NodeKind::Data);
+    let nodes = of_kind(desired, NodeKind::Data);
     nodes
         .filter_map(|node| match data(observed, node) {
             None => Some(format!("{node} does not answer")),
@@ -125,7 +77,7 @@ pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
 /// Data nodes that do not write what they should, or fail to.
 pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
-    for node in desired_nodes(desired, NodeKind::Data) {
+    for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
             missing.push(format!("{node} does not answer"));
             continue;
@@ -145,13 +97,13 @@ pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
 /// What is missing for the loss of any one node to be survived.
 pub fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
     let Some(primary) = primary else { return vec!["there is no primary".to_owned()] };
-    let replicas = desired_nodes(desired, NodeKind::Data).filter(|node| *node != primary);
+    let replicas = of_kind(desired, NodeKind::Data).filter(|node| *node != primary);
     let mut missing: Vec<String> = replicas
         .filter(|node| !is_in_sync(observed, *node, primary))
         .map(|node| format!("{node} is not in sync"))
         .collect();
-    let others = desired_nodes(desired, NodeKind::Sentinel).count().saturating_sub(1);
-    for node in desired_nodes(desired, NodeKind::Sentinel) {
+    let others = of_kind(desired, NodeKind::Sentinel).count().saturating_sub(1);
+    for node in of_kind(desired, NodeKind::Sentinel) {
         match sentinel(observed, node).map(|server| server.master.as_ref()) {
             None => missing.push(format!("{node} does not answer")),
             Some(None) => missing.push(format!("{node} watches no primary yet")),
@@ -159,9 +111,7 @@ pub fn availability(desired: &Desired, observed: &Observed, primary: Option<Node
                 missing.push(format!("{node} does not know every other Sentinel"));
             }
             Some(Some(master)) => {
-                let is_named =
-                    observed.nodes.get(&primary).and_then(|seen| seen.address.as_ref()) == Some(&master.address);
-                if !is_named {
+                if address(observed, primary) != Some(&master.address) {
                     missing.push(format!("{node} names another primary"));
                 }
             }

@@ -24,23 +24,32 @@ pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     missing
 }
 
-/// Users that are not in place, with their node.
+/// Users that are not in place, and those that nobody declared, with their node.
 pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let nobody = BTreeSet::new();
     let mut missing = Vec::new();
     for node in desired.nodes.keys().copied() {
-        let (wanted, in_place): (_, Option<&BTreeSet<String>>) = match node.kind {
-            NodeKind::Data => (&desired.users, data(observed, node).map(|server| &server.users_in_place)),
+        let (wanted, seen) = match node.kind {
+            NodeKind::Data => {
+                let server = data(observed, node);
+                (&desired.users, server.map(|server| (&server.users_in_place, &server.users_foreign)))
+            }
             NodeKind::Sentinel => {
-                (&desired.sentinel_users, sentinel(observed, node).map(|server| &server.users_in_place))
+                let server = sentinel(observed, node);
+                (&desired.sentinel_users, server.map(|server| (&server.users_in_place, &nobody)))
             }
         };
-        let Some(in_place) = in_place else {
+        let Some((in_place, foreign)) = seen else {
             missing.push(format!("{node} does not answer"));
             continue;
         };
         let names: Vec<&str> = wanted.keys().filter(|name| !in_place.contains(*name)).map(String::as_str).collect();
         if !names.is_empty() {
             missing.push(format!("{node}: {}", names.join(", ")));
+        }
+        if !foreign.is_empty() {
+            let names: Vec<&str> = foreign.iter().map(String::as_str).collect();
+            missing.push(format!("{node} has users that nobody declared: {}", names.join(", ")));
         }
     }
     missing

@@ -16,6 +16,7 @@ mod planner_properties;
 mod planner_rules;
 mod redis_server;
 mod redis_users;
+mod report;
 mod scrape_cost;
 #[path = "../support/mod.rs"]
 mod support;

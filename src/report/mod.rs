@@ -14,9 +14,8 @@ use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemorySta
 use crate::api::names;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{NodeId, NodeKind};
+use crate::model::roles::primary;
 use crate::plan::{Plan, Step};
-pub use proofs::primary;
 
 /// What is known of a layer beside `Desired`.
 #[derive(Clone, Debug)]
@@ -113,9 +112,4 @@ pub fn not_accepted(
     status.conditions = renewed;
     status.observed_generation = Some(generation);
     status
-}
-
-/// The desired nodes of one kind, in order.
-fn desired_nodes(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
-    desired.nodes.keys().copied().filter(move |node| node.kind == kind)
 }

@@ -10,12 +10,14 @@ mod docs;
 mod golden;
 mod image;
 mod imports;
+mod lease;
 mod parsers;
 mod planner;
 mod planner_properties;
 mod planner_rules;
 mod redis_server;
 mod redis_users;
+mod report;
 mod scrape_cost;
 #[path = "../support/mod.rs"]
 mod support;

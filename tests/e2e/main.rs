@@ -7,11 +7,13 @@ mod admission;
 mod bad_layers;
 mod changes;
 mod chart;
+mod commands;
 mod creation;
 mod failures;
 mod figures;
 #[path = "../support/history.rs"]
 mod history;
+mod layer;
 mod objects;
 mod pods;
 mod stage;

@@ -1,19 +1,20 @@
 //! One layer of a claim: what its servers say of themselves, and what can be done to it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use redoubt::api::data_layer::DataLayer;
+use redoubt::api::names;
 use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use redoubt::model::{LayerIdentity, NodeId, NodeKind, Role};
 use redoubt::redis::{Connection, Endpoint, sentinel, server, users};
 use serde_json::{Value, json};
 
 use crate::commands::{cluster, eventually, eventually_or, kubectl};
-use crate::history::{Verdict, Writers, check, keys_of};
+use crate::history::{Verdict, Write, Writers, check, keys_of};
 use crate::stage::{SOON, WRITERS};
 
 /// One layer.
@@ -95,7 +96,7 @@ impl Layer {
         let password = self.binding().await["password"].clone();
         let selector =
             ListParams::default().labels(&format!("redoubt.dev/layer={},redoubt.dev/node", self.identity.name));
-        let services: Api<k8s_openapi::api::core::v1::Service> = self.api();
+        let services: Api<Service> = self.api();
         let mut endpoints = BTreeMap::new();
         for service in services.list(&selector).await.unwrap() {
             let (kind, ordinal) = service.labels()["redoubt.dev/node"].rsplit_once('-').unwrap();
@@ -175,12 +176,12 @@ impl Layer {
 
     /// Name of a node's pod.
     pub fn pod(&self, node: NodeId) -> String {
-        redoubt::api::names::pod(&self.identity.name, node)
+        names::pod(&self.identity.name, node)
     }
 
     /// Name of a node in status: that of its StatefulSet.
     pub fn pod_owner(&self, node: NodeId) -> String {
-        redoubt::api::names::node(&self.identity.name, node)
+        names::node(&self.identity.name, node)
     }
 
     /// Deletes a node's pod.
@@ -227,19 +228,29 @@ impl Layer {
         connection.query(redis::cmd("GET").arg(key)).await.ok()
     }
 
-    /// Puts `megabytes` of data on the primary, for a dataset that takes time to load.
-    pub async fn fill(&self, megabytes: u32) {
+    /// Puts `keys` small keys on the primary: it takes a server longer to load many of them than the same bytes in few.
+    pub async fn fill(&self, keys: u32) {
+        const BATCH: u32 = 10_000;
         let primary = self.heals().await;
         let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
-        let value = "x".repeat(1 << 16);
-        for number in 0..megabytes * 16 {
-            connection.query::<()>(redis::cmd("SET").arg(format!("filled:{number}")).arg(&value)).await.unwrap();
+        for first in (0..keys).step_by(BATCH as usize) {
+            let mut command = redis::cmd("MSET");
+            for number in first..first + BATCH {
+                command.arg(format!("filled:{number}")).arg(number);
+            }
+            connection.query::<()>(&command).await.unwrap();
         }
     }
 
     /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.
     pub async fn under_load(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> Verdict {
+        self.history(disturb).await.0
+    }
+
+    /// [`Self::under_load`], with the history and its beginning.
+    pub async fn history(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> (Verdict, Vec<Write>, Instant) {
         let primary = self.heals().await;
+        let began = Instant::now();
         let writers = Writers::start(WRITERS, &self.sentinels().await, &self.identity.master_name());
         eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
         disturb(self, primary).await;
@@ -248,7 +259,47 @@ impl Layer {
         eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
         let history = writers.finish().await;
         let healed = self.heals().await;
-        check(&history, &keys_of(&self.endpoints().await[&healed]).await)
+        let verdict = check(&history, &keys_of(&self.endpoints().await[&healed]).await);
+        (verdict, history, began)
+    }
+
+    /// Digest of the built-in library, as a node's functions tell it.
+    pub async fn functions(&self, node: NodeId) -> Option<String> {
+        let connection = Connection::open(&self.endpoints().await.remove(&node)?).await.ok()?;
+        connection.query(redis::cmd("FCALL_RO").arg("redoubt_digest").arg(0)).await.ok()
+    }
+
+    /// The functions of the primary are the built-in ones.
+    pub async fn functions_are_there(&self) {
+        let expected = Some(redoubt::dataplane::built_in_libraries()[0].digest.clone());
+        assert_eq!(self.functions(self.heals().await).await, expected);
+    }
+
+    /// How often each container was restarted, by pod.
+    pub async fn restarts(&self) -> BTreeMap<String, i32> {
+        let count = |pod: &Pod| {
+            let all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            all.map(|container| container.restart_count).sum()
+        };
+        self.pods().await.iter().map(|(name, pod)| (name.clone(), count(pod))).collect()
+    }
+
+    /// Waits until the Services have followed the primary: its own selects its pod, and that of the replicas does not.
+    pub async fn services_follow(&self, within: Duration) -> Duration {
+        let services: Api<Service> = self.api();
+        let pods: Api<Pod> = self.api();
+        eventually("the Services follow the primary", within, async || {
+            let Some(primary) = self.primary().await else { return false };
+            let selector = async |name: String| services.get(&name).await.ok()?.spec?.selector;
+            let name = &self.identity.name;
+            let Some(of_primary) = selector(names::primary_service(name)).await else { return false };
+            let Some(of_replicas) = selector(names::replicas_service(name)).await else { return false };
+            let labels: Vec<String> = of_replicas.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let reads = pods.list(&ListParams::default().labels(&labels.join(","))).await.unwrap();
+            of_primary.get(names::LABEL_POD_NAME) == Some(&self.pod(primary))
+                && !reads.iter().any(|pod| pod.name_any() == self.pod(primary))
+        })
+        .await
     }
 }
 

@@ -17,6 +17,7 @@ mod layer;
 mod objects;
 mod pods;
 mod stage;
+mod volumes;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};

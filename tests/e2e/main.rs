@@ -13,8 +13,10 @@ mod failures;
 mod figures;
 #[path = "../support/history.rs"]
 mod history;
+mod invalid;
 mod layer;
 mod objects;
+mod operator;
 mod pods;
 mod stage;
 mod volumes;

@@ -217,22 +217,29 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
     for object in &all {
         api(object).create(&kube::api::PostParams::default(), object).await.unwrap();
     }
+    let named = |object: &DynamicObject| {
+        let kind = &object.types.as_ref().unwrap().kind;
+        format!("{kind} {}/{}", stage.namespace, object.metadata.name.as_ref().unwrap())
+    };
     let layer = stage.layer("web", json!({})).await;
-    for object in &all {
-        let (kind, name) = (object.types.as_ref().unwrap().kind.clone(), object.metadata.name.clone().unwrap());
-        let told = format!("{kind} {}/{name}", stage.namespace);
-        eventually(&format!("the layer says that {told} is taken"), SOON, async || {
-            layer.condition("Accepted").await.is_some_and(|(status, reason, message)| {
-                status == "False" && reason == "NameTaken" && message.contains(&name)
-            })
+    let mut taken: Vec<&DynamicObject> = all.iter().collect();
+    while !taken.is_empty() {
+        let mut told = None;
+        eventually("the layer says whose name is taken", SOON, async || {
+            let Some((status, reason, message)) = layer.condition("Accepted").await else { return false };
+            told = taken.iter().position(|object| message.starts_with(&format!("{} ", named(object))));
+            status == "False" && reason == "NameTaken" && told.is_some()
         })
         .await;
-        println!("{told}: {:?}", layer.condition("Accepted").await.unwrap().2);
-        let now = api(object).get(&name).await.unwrap();
-        let managers = now.metadata.managed_fields.unwrap_or_default();
-        assert!(!managers.iter().any(|by| by.manager.as_deref() == Some("redoubt")), "{told} was applied over");
-        assert_eq!(now.metadata.owner_references, None, "{told} was seized");
-        api(object).delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+        for object in &taken {
+            let now = api(object).get(object.metadata.name.as_ref().unwrap()).await.unwrap();
+            let managers = now.metadata.managed_fields.unwrap_or_default();
+            let is_ours = |manager: Option<&str>| manager.is_some_and(|manager| manager.starts_with("redoubt"));
+            assert!(!managers.iter().any(|by| is_ours(by.manager.as_deref())), "{} was applied over", named(object));
+            assert_eq!(now.metadata.owner_references, None, "{} was seized", named(object));
+        }
+        let freed = taken.remove(told.unwrap());
+        api(freed).delete(freed.metadata.name.as_ref().unwrap(), &kube::api::DeleteParams::default()).await.unwrap();
     }
     layer.ready().await;
     stage.strike().await;

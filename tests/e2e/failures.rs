@@ -176,10 +176,11 @@ struct Alone {
 impl Alone {
     /// Begins, in the network of the Kubernetes node; `pod` is the primary's address there.
     async fn begin(layer: &Layer, kubernetes_node: &str, pod: &str) -> Self {
-        // One line for each write that is acknowledged: its number and the time.
+        // One line for each write that is acknowledged: its number and the time. The first refusal ends it: from then on the
+        // old primary takes no more.
         let script = r#"exec 3<>"/dev/tcp/$0/6379"; printf 'AUTH app %s\r\n' "$1" >&3; read -r _ <&3; n=0
             while n=$((n+1)); printf 'SET alone:%d x\r\n' $n >&3; read -r -t 5 answer <&3; do
-              [[ $answer != +OK* ]] || echo "$n $EPOCHREALTIME"; sleep 0.02; done"#;
+              [[ $answer == +OK* ]] || exit; echo "$n $EPOCHREALTIME"; sleep 0.02; done"#;
         let network = format!("--net=/run/netns/rdt-n{}", kubernetes_node.trim_start_matches("node"));
         let password = layer.binding().await["password"].clone();
         let writer = std::process::Command::new("nsenter")
@@ -190,10 +191,8 @@ impl Alone {
         Self { writer }
     }
 
-    /// Ends it; keys that were acknowledged, with the time since 1970.
-    fn end(mut self) -> Vec<(String, Duration)> {
-        // It may have ended by itself, when its connection did.
-        let _ = self.writer.kill();
+    /// Waits until it has ended; keys that were acknowledged, with the time since 1970.
+    fn end(self) -> Vec<(String, Duration)> {
         let output = self.writer.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let parse = |line: &str| {

@@ -7,14 +7,19 @@ mod admission;
 mod bad_layers;
 mod changes;
 mod chart;
+mod commands;
 mod creation;
 mod failures;
 mod figures;
 #[path = "../support/history.rs"]
 mod history;
+mod invalid;
+mod layer;
 mod objects;
+mod operator;
 mod pods;
 mod stage;
+mod volumes;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};

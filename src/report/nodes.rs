@@ -1,7 +1,7 @@
 //! Nodes, memory and the production checklist.
 
-use super::conditions::Said;
 use super::Facts;
+use super::conditions::Said;
 use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer};
@@ -45,9 +45,7 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
 /// How many replicas have everything that the primary sent.
 pub fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
     let Some(primary) = primary else { return 0 };
-    of_kind(facts.desired, NodeKind::Data)
-        .filter(|node| is_in_sync(facts.observed, *node, primary))
-        .count()
+    of_kind(facts.desired, NodeKind::Data).filter(|node| is_in_sync(facts.observed, *node, primary)).count()
 }
 
 /// Engine and version of the primary.

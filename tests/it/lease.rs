@@ -356,8 +356,7 @@ async fn a_leader_whose_lease_was_given_to_another_by_hand_stops_at_once() {
 #[tokio::test(start_paused = true)]
 async fn two_candidates_never_work_at_once() {
     const NAMES: [&str; 3] = ["one", "two", "three"];
-    const NETWORKS: [Network; 5] =
-        [Network::Whole, Network::Whole, Network::Cut, Network::Deaf, Network::Contended];
+    const NETWORKS: [Network; 5] = [Network::Whole, Network::Whole, Network::Cut, Network::Deaf, Network::Contended];
     let mut terms = 0;
     for seed in 0..12 {
         let mut random = StdRng::seed_from_u64(seed);

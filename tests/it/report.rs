@@ -377,14 +377,8 @@ fn a_condition_that_changes_is_one_event_and_progress_is_none() {
         transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
     };
     let told = |action: &str, warning| (action.to_owned(), warning);
-    assert_eq!(
-        actions(transitions(&old, &new)),
-        [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]
-    );
-    assert_eq!(
-        actions(transitions(&new, &old)),
-        [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]
-    );
+    assert_eq!(actions(transitions(&old, &new)), [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]);
+    assert_eq!(actions(transitions(&new, &old)), [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]);
 }
 
 #[test]

@@ -128,7 +128,10 @@ fn write_page(figures: &[Figure], rest: (f64, usize, u64)) {
     }
     let (memory, writes, minutes) = rest;
     if memory > 0.0 {
-        let _ = writeln!(text, "\nAt rest, with one layer: the larger of the operator's two processes takes {memory:.0} MiB.");
+        let _ = writeln!(
+            text,
+            "\nAt rest, with one layer: the larger of the operator's two processes takes {memory:.0} MiB."
+        );
     }
     let _ =
         writeln!(text, "\nIn {minutes} idle minutes it wrote to the API server {writes} times, its lease left out.");

@@ -22,7 +22,8 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("telemetry", vec![]),
         ("lease", vec!["telemetry"]),
         ("metrics", vec![]),
-        ("cli", vec!["agent", "api", "controller", "telemetry"]),
+        ("check", vec![]),
+        ("cli", vec!["agent", "api", "check", "controller", "telemetry"]),
     ])
 }
 

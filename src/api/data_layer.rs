@@ -78,7 +78,8 @@ pub struct DataLayerSpec {
     /// The server program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
-    /// Replicas of the primary, 0 to 9. Default: 2 in mode `Sentinel`, 0 in mode `Standalone`.
+    /// Replicas of the primary, 0 to 9. Default: 2 in mode `Sentinel`, 0 in mode `Standalone`. The `scale` subresource, and
+    /// so an autoscaler, needs it written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub replicas: Option<i32>,

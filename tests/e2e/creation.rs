@@ -63,13 +63,16 @@ async fn pods_are_spread(layer: &Layer) {
 }
 
 /// What `kubectl get` and `kubectl scale` see.
-fn columns_and_scale_are_right(layer: &Layer, primary: NodeId) {
+async fn columns_and_scale_are_right(layer: &Layer, primary: NodeId) {
     let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
     let table = kubectl(&["-n", namespace, "get", "datalayers"]);
     let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(cells[0], ["NAME", "READY", "PRIMARY", "MEMORY", "MODE", "SINCE"]);
     assert_eq!(cells[1][..5], [name, "True", &layer.pod_owner(primary), "0%", "Sentinel"]);
     assert!(cells[1][5].ends_with(['s', 'm']), "{table}");
+    // Kubernetes serves `scale` only where the field is written; what is written is the default.
+    layer.change(json!({"replicas": 2})).await;
+    layer.ready().await;
     let path = format!("/apis/redoubt.dev/v1alpha1/namespaces/{namespace}/datalayers/{name}/scale");
     let scale: serde_json::Value = serde_json::from_str(&kubectl(&["get", "--raw", &path])).unwrap();
     assert_eq!(scale["status"]["replicas"], 2, "replicas in sync: {scale}");
@@ -86,7 +89,7 @@ async fn becomes_ready(namespace: &str, engine: &str) {
     println!("{engine}: Ready {:?} after it was applied", layer.ready().await);
     status_is_true(&layer).await;
     pods_are_spread(&layer).await;
-    columns_and_scale_are_right(&layer, layer.heals().await);
+    columns_and_scale_are_right(&layer, layer.heals().await).await;
     eventually("the primary's Service leads to a primary", SOON, async || {
         role_at(&layer, "redis").await == Some(Role::Primary)
     })

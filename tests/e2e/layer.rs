@@ -233,6 +233,8 @@ impl Layer {
         const BATCH: u32 = 10_000;
         let primary = self.heals().await;
         let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
+        // A batch is work: on a machine that does much else it takes longer than an answer usually may.
+        let connection = connection.with_response_timeout(SOON);
         for first in (0..keys).step_by(BATCH as usize) {
             let mut command = redis::cmd("MSET");
             for number in first..first + BATCH {

@@ -46,7 +46,9 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     layer.ready().await;
     let news: Vec<String> = events(&layer).difference(&told).cloned().collect();
     println!("one engine killed: {news:#?}");
-    assert!((1..=8).contains(&news.len()), "{news:#?}");
+    // Each condition may turn and turn back, and none says the same twice.
+    let conditions = layer.object().await.status.unwrap().conditions.len();
+    assert!((1..=2 * conditions).contains(&news.len()), "{news:#?}");
     stage.strike().await;
 }
 

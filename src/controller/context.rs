@@ -1,14 +1,20 @@
 //! What every pass shares.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
+use super::uses::Memory;
+use super::{Watched, WatchedStore};
 use crate::act::Writer;
 use crate::act::secrets::Vault;
+use crate::api::data_layer::DataLayer;
 use crate::metrics::Metrics;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
@@ -27,6 +33,14 @@ pub struct Context {
     pub metrics: Metrics,
     /// What the watches know.
     pub stores: Stores,
+    /// Layers.
+    pub layers: Store<Watched>,
+    /// Session stores.
+    pub session_stores: Store<WatchedStore>,
+    /// Namespaces, by their metadata; `None`: only one is watched, and its labels are nobody's to ask.
+    pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
+    /// Stores as they were last seen.
+    pub uses: Memory,
     /// Open connections.
     pub pool: Pool,
     /// Subscriptions to Sentinels.
@@ -61,8 +75,22 @@ impl Context {
             services.wait_until_ready().now_or_never(),
             pods.wait_until_ready().now_or_never(),
             budgets.wait_until_ready().now_or_never(),
+            self.layers.wait_until_ready().now_or_never(),
+            self.session_stores.wait_until_ready().now_or_never(),
+            self.namespaces.as_ref().map_or(Some(Ok(())), |store| store.wait_until_ready().now_or_never()),
         ];
         seen.into_iter().try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
+    }
+
+    /// A layer, if it is there and can be read.
+    pub fn layer(&self, namespace: &str, name: &str) -> Option<DataLayer> {
+        self.layers.get(&ObjectRef::new(name).within(namespace))?.0.as_ref().ok().cloned()
+    }
+
+    /// Labels of a namespace, if it is known.
+    pub fn labels_of(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        let found = self.namespaces.as_ref()?.get(&ObjectRef::new(namespace))?;
+        Some(found.labels().clone())
     }
 
     /// Closes what belongs to pods that are gone.

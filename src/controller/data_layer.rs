@@ -11,6 +11,7 @@ use kube::api::Api;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Defaults};
+use super::uses::{self, Scene, Uses};
 use super::{desired as wanted, publish};
 use crate::act::kube::{Object, key_of};
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
@@ -20,15 +21,15 @@ use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
 use crate::build::{Built, Inputs, build, declared};
-use crate::dataplane::built_in_libraries;
+use crate::dataplane::{Library, built_in_libraries};
 use crate::failure::{Class, Request, request};
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
 use crate::observe::kubernetes::{Children, children};
 use crate::observe::servers::{Answer, Question};
-use crate::plan::plan;
+use crate::plan::{Step, plan};
 use crate::redis::Connection;
-use crate::redis::users::{acl_file, data_users, sentinel_users};
+use crate::redis::users::acl_file;
 use crate::report::{self, Facts, Undone};
 use crate::validate::{DataVolumes, Fault, ResolvedDefaults, ValidatedLayer, validate};
 
@@ -45,6 +46,9 @@ pub enum Error {
     /// A request that the whole pass depends on.
     #[error(transparent)]
     Request(#[from] Request),
+    /// An object that the whole pass depends on.
+    #[error(transparent)]
+    Act(act::Error),
     /// The watches are gone: the process is stopping.
     #[error("the watches have ended")]
     WatchesEnded,
@@ -55,6 +59,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
+            Self::Act(error) => error.class(),
             Self::WatchesEnded => Class::Transient,
         }
     }
@@ -66,14 +71,16 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     let identity = identity(object);
     let children = children(&context.stores, &identity);
     let secrets = Secrets::read(context, &identity).await?;
+    let uses = uses::gather(context, object).await?;
     let resolved = Resolved::of(&children, &context.defaults);
     let layer = match validate(object, &resolved.for_validation()) {
         Ok(layer) => layer,
-        Err(faults) => return not_accepted(context, object, &faults).await,
+        Err(faults) => return not_accepted(context, object, &uses, &faults).await,
     };
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, &layer);
-    let (data_file, sentinel_file) = (acl_file(&data_users(&digests)), acl_file(&sentinel_users(&digests)));
+    let accounts = wanted::Users::of(&digests, uses.users(context));
+    let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.with_volumes(&layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
@@ -86,16 +93,20 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         primary: observed.primary_service,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
-    let libraries = built_in_libraries();
-    let desired = wanted::desired(object, &layer, &build(&inputs), &digests, &libraries);
+    let session_library = uses.library();
+    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(session_library.clone()).collect();
+    let mut desired = wanted::desired(object, &layer, &build(&inputs), accounts, &libraries);
+    desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
     let mut answers = context.pool.ask(questions.values().cloned().collect()).await;
     listen(context, &identity, &questions, &answers);
     let faults = take_answers(&mut observed, &mut answers);
+    uses.spare(&mut observed);
 
     let plan = plan(&desired, &observed);
     let built = build(&Inputs { primary: plan.dials.primary.or(observed.primary_service), ..inputs });
     let mut undone = Vec::new();
+    let connections = connections(&answers);
     if !desired.paused {
         undone = apply_static(context, &built, &children, &secrets, &observed, &passwords).await;
         let means = Means {
@@ -107,12 +118,15 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
             live_services: &children.services,
             live_workloads: &children.workloads,
             libraries: &libraries,
-            connections: &connections(&answers),
+            connections: &connections,
             endpoints: &questions.iter().map(|(node, question)| (*node, question.endpoint.clone())).collect(),
             addresses: &addresses,
         };
         for (step, ending) in act::carry_out(&context.writer, means, &plan.steps).await {
             context.metrics.step(act::name_of(&step), ending.word());
+            if matches!(step, Step::LoadLibrary { .. }) {
+                context.uses.loaded(&identity.uid);
+            }
             undone.extend(not_done(Some(step), &ending));
         }
     }
@@ -125,6 +139,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
             publish::now(),
         );
         publish::publish(context, object, &status).await?;
+        uses.tell(context, object, &taken.why).await?;
         return Ok(NOT_ACCEPTED);
     }
     let subject = wanted::subject(&layer);
@@ -137,7 +152,18 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         subject: &subject,
     };
     publish::publish(context, object, &report::status(facts, &old, publish::now())).await?;
-    let is_at_rest = plan.steps.is_empty() && plan.waiting.is_empty() && undone.is_empty();
+    let scene = Scene {
+        object,
+        layer: &layer,
+        desired: &desired,
+        observed: &observed,
+        connections: &connections,
+        primary: report::primary(&desired, &observed),
+        library: session_library.as_ref(),
+        paused: desired.paused,
+    };
+    let uses_are_busy = uses.settle(context, scene).await?;
+    let is_at_rest = plan.steps.is_empty() && plan.waiting.is_empty() && undone.is_empty() && !uses_are_busy;
     Ok(if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY })
 }
 
@@ -149,12 +175,14 @@ fn identity(object: &DataLayer) -> LayerIdentity {
     }
 }
 
-async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -> Result<Duration, Error> {
+async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults: &[Fault]) -> Result<Duration, Error> {
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let generation = object.metadata.generation.unwrap_or_default();
     let status = report::not_accepted(generation, "Invalid", &words, &old, publish::now());
     publish::publish(context, object, &status).await?;
+    let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
+    uses.tell(context, object, &trouble).await?;
     Ok(NOT_ACCEPTED)
 }
 

@@ -150,6 +150,8 @@ pub struct SentinelServer {
     pub foreign_masters: BTreeSet<String>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
+    /// Users that exist and nobody declared (the default user, switched off, is not listed).
+    pub users_foreign: BTreeSet<String>,
     /// In TILT mode (its clock jumped): trust nothing it says.
     pub tilt: bool,
 }

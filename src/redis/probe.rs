@@ -175,6 +175,7 @@ pub async fn probe_sentinel(
         master,
         foreign_masters,
         users_in_place: report.in_place,
+        users_foreign: report.foreign,
         tilt: info.field("sentinel_tilt") == Some("1"),
     };
     Probed { server: ObservedServer::Sentinel(Box::new(server)), info, faults }

@@ -1,4 +1,4 @@
-//! The system users and their least rights, as `ACL SETUSER` rules. Whether a server has them so: [`super::user_forms`].
+//! The users of a layer, the system's and those of its uses, and their least rights, as `ACL SETUSER` rules. Whether a server has them so: [`super::user_forms`].
 //!
 //! Sources of the rules: Redis "ACL" page (subcommand and channel rules) and Sentinel page, "ACL authentication".
 
@@ -56,6 +56,34 @@ const SENTINEL_ON_SENTINEL: &str =
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
+
+// What stock session libraries need within their prefix, and what the session functions call: the server holds a function's
+// commands against the rights of its caller. Not SCAN, RANDOMKEY or DBSIZE: they tell of the keys of other stores, and the
+// name of a session is its secret. Not EVAL: a script that does not end stops everybody. INFO and ROLE are what clients ask a
+// server before they trust it. WAIT is in a category that is taken away.
+const STORE_ON_DATA: &str = "+@read +@write +@transaction +@connection +subscribe +unsubscribe +psubscribe +punsubscribe \
+     +publish +ssubscribe +sunsubscribe +spublish +time +info +role +command -@blocking -@dangerous -@admin -function -scan -randomkey \
+     -dbsize +info +role +wait +fcall +fcall_ro";
+const STORE_ON_SENTINEL: &str = APPLICATION_ON_SENTINEL;
+
+/// User of a session store on data nodes: its prefix and its commands only.
+pub fn store_user(digest: &str, prefix: &str) -> DesiredUser {
+    user(digest, &format!("~{prefix}* &{prefix}*"), STORE_ON_DATA)
+}
+
+/// The same user on Sentinels: it may ask where the primary is, and be told of moves.
+pub fn store_user_on_sentinel(digest: &str) -> DesiredUser {
+    user(digest, "allchannels", STORE_ON_SENTINEL)
+}
+
+/// Name of a store's user. Namespaces and stores have no '.' in their names, so no two share one; nor does any with a system
+/// user. Each rotation is a user of its own: whose connection is whose is then beyond doubt.
+pub fn store_user_name(namespace: &str, store: &str, rotation: u32) -> String {
+    match rotation {
+        0 => format!("ss.{namespace}.{store}"),
+        rotation => format!("ss.{namespace}.{store}.{rotation}"),
+    }
+}
 
 fn user(digest: &str, scope: &str, commands: &str) -> DesiredUser {
     let password = format!("#{digest}");

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod events;
 pub mod nodes;
 mod proofs;
+pub mod session_store;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -81,7 +82,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
             .subject
             .application_access
             .then(|| BindingReference { name: names::application_secret(&layer.name) }),
-        conditions: conditions::timed(conditions, facts.desired.generation, old, now),
+        conditions: conditions::timed(conditions, facts.desired.generation, &old.conditions, now),
     }
 }
 
@@ -106,7 +107,7 @@ pub fn not_accepted(
         message: progressing,
     });
     let mut status = old.clone();
-    let mut renewed = conditions::timed(said, generation, old, now);
+    let mut renewed = conditions::timed(said, generation, &old.conditions, now);
     let kept = old.conditions.iter().filter(|known| !renewed.iter().any(|new| new.type_ == known.type_)).cloned();
     let kept: Vec<_> = kept.collect();
     renewed.extend(kept);

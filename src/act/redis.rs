@@ -8,7 +8,7 @@ use crate::dataplane::{Library, load};
 use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
 use crate::model::node_config::REDIS_PORT;
-use crate::redis::{Connection, sentinel, server};
+use crate::redis::{Connection, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
 pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
@@ -40,9 +40,14 @@ pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -
     Ok(Ending::Done)
 }
 
-/// Removes a user and ends its connections.
+/// Removes a user and ends its connections. The default user cannot be removed: it is switched off.
 pub async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
-    server::acl_delete_user(connection, name).await?;
+    if name == users::DEFAULT {
+        server::acl_set_user(connection, name, &["reset".to_owned(), "off".to_owned()]).await?;
+        server::cut_user(connection, name).await?;
+    } else {
+        server::acl_delete_user(connection, name).await?;
+    }
     Ok(Ending::Done)
 }
 

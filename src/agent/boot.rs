@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
@@ -79,11 +80,12 @@ impl Asking {
 }
 
 /// Asks until the rule says how to start. Ends only then: the caller races it with the order to stop.
-pub async fn wait_for_decision(state: &State) -> Start {
+pub async fn wait_for_decision(environment: &Environment, state: &State) -> Start {
     let mut asking = Asking::default();
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
     loop {
+        state.refresh_config(environment);
         let config = state.config();
         let Round { decision, answers, views } = asking.round(state, &config).await;
         if last_decision.as_ref() != Some(&decision) {

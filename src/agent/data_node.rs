@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::boot::{Start, wait_for_decision};
-use super::config::{Environment, read_node_config, read_secret, read_users};
+use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
@@ -36,6 +36,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             started = decide_and_start(environment, state, &program) => started,
             () = stop.received() => return Ok(()),
         };
+        let began = Instant::now();
         let (reached, status) = match started {
             Ok((engine, start)) => match live(environment, state, engine, &start, stop).await {
                 End::Stopped => return Ok(()),
@@ -50,7 +51,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         };
         state.set_activity(Activity::Deciding);
         state.set_health(Health::Deciding);
-        let Some(pause) = restarts.pause_after(reached) else { return Err(restarts.hopeless(&program, status).into()) };
+        let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
+            return Err(restarts.hopeless(&program, status).into());
+        };
         tracing::warn!(status, ?reached, ?pause, "the engine ended");
         tokio::select! {
             () = sleep(pause) => {}
@@ -60,14 +63,11 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
 }
 
 async fn decide_and_start(environment: &Environment, state: &State, program: &Path) -> Result<(Child, Start)> {
-    match read_node_config(environment) {
-        Ok(config) => state.set_config(config),
-        Err(error) => tracing::warn!(error = chain(&error), "the last document that could be read stays in force"),
-    }
+    state.refresh_config(environment);
     let config = state.config();
     let append_only = config.settings.get("appendonly").is_some_and(|value| value == "yes");
     state.set_lineage(if config.keeps_data { lineage_file::read(environment, append_only)? } else { None });
-    let start = wait_for_decision(state).await;
+    let start = wait_for_decision(environment, state).await;
     let engine = start_engine(environment, state, program, &start)?;
     Ok((engine, start))
 }
@@ -105,6 +105,7 @@ async fn live(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
         ticks.tick().await;
+        state.refresh_config(environment);
         watch.look(environment, state).await;
     };
     loop {
@@ -116,6 +117,7 @@ async fn live(
             () = stop.received() => {
                 state.set_activity(Activity::Stopping);
                 state.set_health(Health::Stopping);
+                state.refresh_config(environment);
                 handover::hand_over(environment, state).await;
                 watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;

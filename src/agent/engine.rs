@@ -47,6 +47,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest: what keeps an engine from loading (want of memory, a full disk) may end at any time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// An engine that served for less than this and ended again did not end by chance.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
+
 /// How far an engine came before it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
@@ -61,15 +64,21 @@ pub enum Reached {
 /// Starts in a row that came to nothing.
 #[derive(Debug, Default)]
 pub struct Restarts {
+    /// Ends in a row before it served, or soon after.
     unserved: u32,
     unanswered: u32,
+    was_short: bool,
 }
 
 impl Restarts {
-    /// Counts an end. How long to wait before the next start; `None`: there is no hope.
-    pub fn pause_after(&mut self, reached: Reached) -> Option<Duration> {
+    /// Counts an end after a life of `lived`. How long to wait before the next start; `None`: there is no hope.
+    pub fn pause_after(&mut self, reached: Reached, lived: Duration) -> Option<Duration> {
         match reached {
-            Reached::Serving => *self = Self::default(),
+            // The first death after a short life may be chance, and whoever is to take over waits for us.
+            Reached::Serving if lived < SHORT_LIFE && self.was_short => {
+                (self.unserved, self.unanswered) = (self.unserved + 1, 0);
+            }
+            Reached::Serving => *self = Self { was_short: lived < SHORT_LIFE, ..Self::default() },
             Reached::Loading => (self.unserved, self.unanswered) = (self.unserved + 1, 0),
             Reached::Nothing => (self.unserved, self.unanswered) = (self.unserved + 1, self.unanswered + 1),
         }
@@ -135,7 +144,8 @@ mod tests {
     #[test]
     fn pauses_grow_until_there_is_no_hope_and_a_loading_engine_always_has_some() {
         let mut restarts = Restarts::default();
-        let pauses: Vec<_> = (0..6).map(|_| restarts.pause_after(Reached::Nothing)).collect();
+        let (soon, late) = (Duration::from_secs(1), Duration::from_mins(1));
+        let pauses: Vec<_> = (0..6).map(|_| restarts.pause_after(Reached::Nothing, soon)).collect();
         let milliseconds = |pause: &Option<Duration>| pause.map(|pause| pause.as_millis());
         assert_eq!(
             pauses.iter().map(milliseconds).collect::<Vec<_>>(),
@@ -143,10 +153,20 @@ mod tests {
         );
         let mut restarts = Restarts::default();
         for _ in 0..100 {
-            assert!(restarts.pause_after(Reached::Loading).is_some_and(|pause| pause <= LONGEST_PAUSE));
+            assert!(restarts.pause_after(Reached::Loading, late).is_some_and(|pause| pause <= LONGEST_PAUSE));
         }
-        assert_eq!(restarts.pause_after(Reached::Loading), Some(LONGEST_PAUSE));
-        assert_eq!(restarts.pause_after(Reached::Serving), Some(Duration::ZERO));
-        assert_eq!(restarts.pause_after(Reached::Nothing), Some(FIRST_PAUSE));
+        assert_eq!(restarts.pause_after(Reached::Loading, late), Some(LONGEST_PAUSE));
+        assert_eq!(restarts.pause_after(Reached::Serving, late), Some(Duration::ZERO));
+        assert_eq!(restarts.pause_after(Reached::Nothing, soon), Some(FIRST_PAUSE));
+    }
+
+    #[test]
+    fn an_engine_that_dies_soon_after_it_serves_is_started_at_once_and_then_less_and_less_often() {
+        let mut restarts = Restarts::default();
+        let (soon, late) = (Duration::from_secs(1), Duration::from_mins(1));
+        let pauses: Vec<_> = (0..4).filter_map(|_| restarts.pause_after(Reached::Serving, soon)).collect();
+        assert_eq!(pauses, [Duration::ZERO, FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]);
+        assert_eq!(restarts.pause_after(Reached::Serving, late), Some(Duration::ZERO));
+        assert_eq!(restarts.pause_after(Reached::Serving, soon), Some(Duration::ZERO), "a long life forgives");
     }
 }

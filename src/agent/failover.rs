@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 
 use super::state::State;
 use crate::model::Address;
-use crate::model::node_config::{NodeConfig, REDIS_PORT};
+use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::observed::SentinelMaster;
+use crate::redis::hello::{self, Hello};
 use crate::redis::server::RoleReply;
 use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
 
@@ -27,11 +28,12 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine. The new primary, which the other
 /// replicas follow already; `None`: nobody was promoted, or not in time.
 pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address]) -> Option<Address> {
-    if !order(state, config).await {
-        return None;
-    }
+    let ordered = order(state, config).await?;
     let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
     tracing::info!(primary = %promoted, "promoted");
+    if let Some(ordered) = &ordered {
+        tell(config, ordered, &promoted).await;
+    }
     let others = replicas.iter().filter(|address| **address != promoted);
     join_all(others.map(async |address| {
         if let Err(error) = follow(&state.data_endpoint(address), &promoted).await {
@@ -54,27 +56,40 @@ async fn follow(endpoint: &Endpoint, primary: &Address) -> crate::redis::Result<
 struct Asked {
     address: Address,
     connection: Connection,
+    /// Whom it names to clients. While it fails over this is `master.address` until the promotion and the promoted one after.
+    named: Address,
     master: SentinelMaster,
     /// How long after an order it will have heard of its success.
     delay: Duration,
 }
 
+/// A failover that was ordered here.
+struct Ordered {
+    actor: Asked,
+    /// The other Sentinels that answered.
+    others: Vec<Asked>,
+}
+
 /// Asks one Sentinel after the other until one begins: first the one that will hear of its success soonest, since all
-/// Sentinel-aware clients wait for that. True: a failover is under way.
-async fn order(state: &State, config: &NodeConfig) -> bool {
+/// Sentinel-aware clients wait for that. `None`: nobody would; `Some(None)`: a failover is under way that was ordered
+/// elsewhere.
+async fn order(state: &State, config: &NodeConfig) -> Option<Option<Ordered>> {
     let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
     let asked: Vec<Asked> = asked.into_iter().flatten().collect();
     let own = config.own_address();
     // Between two orders the Sentinels need up to two seconds to hear of the first one's epoch: a second order elsewhere
     // would get the same.
-    if asked.iter().any(|asked| Some(&asked.master.address) == own && is_failing_over(&asked.master)) {
-        return true;
+    if asked.iter().any(|asked| Some(&asked.named) == own && fails_over_from(&asked.master, own)) {
+        return Some(None);
     }
-    for Asked { address, connection, delay, .. } in fit(asked, own) {
-        match sentinel::failover(&connection, &config.master_name).await {
+    for index in fit(&asked, own) {
+        let Asked { address, connection, delay, .. } = &asked[index];
+        match sentinel::failover(connection, &config.master_name).await {
             Ok(()) => {
                 tracing::info!(sentinel = %address, ?delay, "asked for a failover");
-                return true;
+                let mut others = asked;
+                let actor = others.remove(index);
+                return Some(Some(Ordered { actor, others }));
             }
             Err(error) => {
                 let reason = error.server_text().unwrap_or_else(|| error.to_string());
@@ -82,24 +97,61 @@ async fn order(state: &State, config: &NodeConfig) -> bool {
             }
         }
     }
-    false
+    None
+}
+
+/// Tells every Sentinel of the promotion: the one that acts in the name of another, the others in the name of that one. It
+/// would find out within a second and tell them itself; until then all of them name the dead primary.
+async fn tell(config: &NodeConfig, ordered: &Ordered, promoted: &Address) {
+    let Ordered { actor, others } = ordered;
+    let epoch = match hello::failover_epoch(&actor.connection, &actor.master.address, REDIS_PORT).await {
+        Ok(epoch) if epoch > actor.master.config_epoch => epoch,
+        Ok(_) => return,
+        Err(error) => {
+            tracing::info!(%error, "the Sentinels find out by themselves");
+            return;
+        }
+    };
+    let Some((run_id_of_other, other)) = actor.master.other_sentinels.iter().next() else { return };
+    let in_the_name_of_the_actor = others.iter().filter_map(|asked| {
+        let known = asked.master.other_sentinels.iter().find(|(_, address)| **address == actor.address)?;
+        Some((asked, known.0, known.1))
+    });
+    let messages = std::iter::once((actor, run_id_of_other, other)).chain(in_the_name_of_the_actor);
+    join_all(messages.map(async |(asked, run_id, sender)| {
+        let message = Hello {
+            sender,
+            sender_port: SENTINEL_PORT,
+            run_id,
+            master_name: &config.master_name,
+            primary: promoted,
+            port: REDIS_PORT,
+            epoch,
+        };
+        if let Err(error) = hello::tell(&asked.connection, &message).await {
+            tracing::info!(sentinel = %asked.address, %error, "the Sentinel finds out by itself");
+        }
+    }))
+    .await;
 }
 
 async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Asked> {
     let connection = open(&state.sentinel_endpoint(address)).await.ok()?;
+    let (named, _) = sentinel::primary_address(&connection, &config.master_name).await.ok()??;
     let master = sentinel::master(&connection, &config.master_name).await.ok()??;
     let views = sentinel::replica_views(&connection, &config.master_name).await.ok()?;
-    Some(Asked { address: address.clone(), connection, master, delay: info_window::expected_delay(&views) })
+    Some(Asked { address: address.clone(), connection, named, master, delay: info_window::expected_delay(&views) })
 }
 
-/// The Sentinels that may be told to fail over from this node, the quickest first: those that name it by the newest
+/// Which Sentinels may be told to fail over from this node, the quickest first: those that name it by the newest
 /// knowledge that any has. One that has yet to hear of the last failover would give its own the very epoch of that one, and
 /// of two promotions with one epoch each is believed by those that heard of it first, for ever.
-fn fit(mut asked: Vec<Asked>, own: Option<&Address>) -> Vec<Asked> {
+fn fit(asked: &[Asked], own: Option<&Address>) -> Vec<usize> {
     let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
-    asked.retain(|asked| may_be_told(&asked.master, newest, own));
-    asked.sort_by_key(|asked| (asked.delay, asked.address.clone()));
-    asked
+    let mut fit: Vec<usize> =
+        (0..asked.len()).filter(|index| may_be_told(&asked[*index].master, newest, own)).collect();
+    fit.sort_by_key(|index| (asked[*index].delay, &asked[*index].address));
+    fit
 }
 
 fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>) -> bool {
@@ -108,6 +160,11 @@ fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>
 
 fn is_failing_over(master: &SentinelMaster) -> bool {
     master.flags.contains("failover_in_progress")
+}
+
+/// Whether a failover is under way that began with this node as primary.
+fn fails_over_from(master: &SentinelMaster, own: Option<&Address>) -> bool {
+    Some(&master.address) == own && is_failing_over(master)
 }
 
 /// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.

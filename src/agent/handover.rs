@@ -3,16 +3,22 @@
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Environment;
 use super::state::State;
 use crate::model::{Mode, NodeKind, Role};
-use crate::redis::switchover::{Switchover, switchover};
+use crate::redis::switchover::{Error as SwitchoverError, Switchover, switchover};
 use crate::redis::{Connection, server};
 
 /// How long the election of a planned move may take. Measured at 0.1 to 0.4 s; a second attempt would not fit in it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a move that is refused is tried again. With one that is given up at its latest, and Redis' own 10 s to write
+/// everything, it fits in the grace period.
+const TRY_FOR: Duration = Duration::from_secs(8);
+/// Between two tries. The facts that refuse a move (a Sentinel's view, a replica's link) change about once a second.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Moves the primary away if this node is it and somebody can take over. A node that stays primary stops all the same:
 /// Kubernetes has decided, and everything it acknowledged is in its file.
@@ -36,8 +42,17 @@ pub async fn hand_over(environment: &Environment, state: &State) {
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
         patience: PATIENCE,
     };
-    if let Err(error) = switchover(&request).await {
-        tracing::warn!(%error, "the primary stops without a successor; the Sentinels elect one");
+    let began = Instant::now();
+    loop {
+        let Err(error) = switchover(&request).await else { return };
+        // A failover that has just been, or a replica that is just coming back: both are over in a moment.
+        let may_pass = !matches!(error, SwitchoverError::NotPrimary(_));
+        if !may_pass || began.elapsed() >= TRY_FOR {
+            tracing::warn!(%error, "the primary stops without a successor; the Sentinels elect one");
+            return;
+        }
+        tracing::info!(%error, "the primary cannot be handed over yet");
+        sleep(TRY_EVERY).await;
     }
 }
 

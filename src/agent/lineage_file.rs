@@ -29,6 +29,9 @@ pub fn read(environment: &Environment, append_only: bool) -> Result<Option<Linea
     // Data that somebody else put there.
     let Some(text) = durable::read(&path)? else { return Ok(Some(of_unknown_origin())) };
     match parse(&text) {
+        // Without an append-only file what is on disk after a sudden end is the last snapshot, up to an hour older than the
+        // record: among equals it yields to a node that wrote everything when it stopped.
+        Ok(lineage) if !append_only && !lineage.clean_stop => Ok(Some(Lineage { offset: Offset(0), ..lineage })),
         Ok(lineage) => Ok(Some(lineage)),
         Err(fault @ Fault::Newer(_)) => Err(durable::failed("parsing", &path)(std::io::Error::other(fault))),
         Err(fault @ Fault::Damaged(_)) => {
@@ -107,6 +110,13 @@ mod tests {
         fs::write(folder.join("dump.rdb"), "REDIS").unwrap();
         assert_eq!(read(&environment, true).unwrap(), None);
         assert_eq!(read(&environment, false).unwrap().map(|lineage| lineage.keys), Some(7));
+        let sudden = Lineage { offset: Offset(900), clean_stop: false, ..of_unknown_origin() };
+        for (clean_stop, offset) in [(true, 900), (false, 0)] {
+            write(&environment, &Lineage { clean_stop, ..sudden.clone() }).unwrap();
+            let read = read(&environment, false).unwrap().map(|lineage| lineage.offset);
+            assert_eq!(read, Some(Offset(offset)), "a snapshot is older than the record of a sudden end");
+        }
+        write(&environment, &Lineage { keys: 7, clean_stop: true, ..of_unknown_origin() }).unwrap();
         fs::create_dir_all(folder.join("appendonlydir")).unwrap();
         assert_eq!(read(&environment, true).unwrap(), None);
         fs::write(folder.join("appendonlydir/appendonly.aof.manifest"), "file").unwrap();

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod config;
 pub mod data_node;
+pub mod dissent;
 pub mod durable;
 pub mod engine;
 pub mod exporter;

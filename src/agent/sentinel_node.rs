@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
-use super::config::{Environment, read_node_config, read_secret, read_users};
+use super::config::{Environment, read_secret, read_users};
+use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
@@ -31,6 +32,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             started = configure_and_start(environment, state, &program) => started,
             () = stop.received() => return Ok(()),
         };
+        let began = Instant::now();
         let (reached, status) = match started {
             Ok(child) => match live(environment, state, child, stop).await {
                 Some(end) => end,
@@ -44,7 +46,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             Err(error) => return Err(error),
         };
         state.set_health(Health::Starting);
-        let Some(pause) = restarts.pause_after(reached) else { return Err(restarts.hopeless(&program, status).into()) };
+        let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
+            return Err(restarts.hopeless(&program, status).into());
+        };
         tracing::warn!(status, ?pause, "the Sentinel ended");
         tokio::select! {
             () = sleep(pause) => {}
@@ -62,10 +66,11 @@ async fn live(
 ) -> Option<(Reached, String)> {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut pace = Pace::default();
-    let look = async |ticks: &mut Interval, pace: &mut Pace| {
+    let mut followed = Followed::default();
+    let look = async |ticks: &mut Interval, followed: &mut Followed| {
         ticks.tick().await;
-        look(environment, state, pace).await
+        state.refresh_config(environment);
+        look(environment, state, followed).await
     };
     let mut reached = Reached::Nothing;
     loop {
@@ -78,7 +83,7 @@ async fn live(
                 handover::shut_down(&mut child, STOP_WITHIN).await;
                 return None;
             }
-            answers = look(&mut ticks, &mut pace) => {
+            answers = look(&mut ticks, &mut followed) => {
                 if answers {
                     reached = Reached::Serving;
                 }
@@ -89,10 +94,7 @@ async fn live(
 }
 
 async fn configure_and_start(environment: &Environment, state: &State, program: &Path) -> Result<Child> {
-    match read_node_config(environment) {
-        Ok(config) => state.set_config(config),
-        Err(error) => tracing::warn!(error = chain(&error), "the last document that could be read stays in force"),
-    }
+    state.refresh_config(environment);
     let path = write_configuration(environment, state).await?;
     state.set_trouble(None);
     Ok(engine::start(program, &path, true)?)
@@ -116,6 +118,13 @@ async fn write_configuration(environment: &Environment, state: &State) -> Result
     let users = read_users(environment)?;
     durable::replace(&path, &sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
     Ok(path)
+}
+
+/// What is followed of a running Sentinel.
+#[derive(Default)]
+struct Followed {
+    pace: Pace,
+    dissent: Dissent,
 }
 
 /// Keeps the period of the Sentinel's `INFO` ([`info_window`]): set after each start, and again where a planned move, which
@@ -152,7 +161,7 @@ impl Pace {
 }
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State, pace: &mut Pace) -> bool {
+async fn look(environment: &Environment, state: &State, followed: &mut Followed) -> bool {
     let connection = match Connection::open(&state.own_endpoint(environment)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -165,21 +174,45 @@ async fn look(environment: &Environment, state: &State, pace: &mut Pace) -> bool
         return false;
     }
     state.set_health(Health::Serving);
-    pace.keep(&connection, state.config().node.ordinal).await;
-    if let Err(error) = show_primary(environment, state, &connection).await {
+    followed.pace.keep(&connection, state.config().node.ordinal).await;
+    if let Err(error) = keep_shown(environment, state, &connection, &mut followed.dissent).await {
         tracing::warn!(%error, "the Sentinel could not be shown its primary");
     }
     true
 }
 
-async fn show_primary(environment: &Environment, state: &State, connection: &Connection) -> Result<(), ShowError> {
+/// Sees to it that the Sentinel watches the primary: shown where it watches none, and anew where it is left behind.
+async fn keep_shown(
+    environment: &Environment,
+    state: &State,
+    connection: &Connection,
+    dissent: &mut Dissent,
+) -> Result<(), ShowError> {
     let config = state.config();
-    if sentinel::primary_address(connection, &config.master_name).await?.is_some() {
-        return Ok(());
+    let Some(own) = sentinel::master(connection, &config.master_name).await? else {
+        return match find_primary(state).await {
+            Some(primary) => show(environment, state, connection, &primary).await,
+            None => Ok(()),
+        };
+    };
+    if let Some(right) = dissent.look(state, &own).await {
+        tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
+        // Killed between the two, it is a Sentinel that watches none.
+        sentinel::remove(connection, &config.master_name).await?;
+        show(environment, state, connection, &right).await?;
     }
-    let Some(primary) = find_primary(state).await else { return Ok(()) };
+    Ok(())
+}
+
+async fn show(
+    environment: &Environment,
+    state: &State,
+    connection: &Connection,
+    primary: &Address,
+) -> Result<(), ShowError> {
+    let config = state.config();
     let password = read_secret(environment, "sentinel-password")?;
-    sentinel::monitor(connection, &config.master_name, &primary, REDIS_PORT, config.quorum).await?;
+    sentinel::monitor(connection, &config.master_name, primary, REDIS_PORT, config.quorum).await?;
     for (option, value) in sentinel_conf::options(&config, &password) {
         // Valkey and older servers may lack an option; the others still count.
         if let Err(error) = sentinel::set(connection, &config.master_name, option, &value).await {
@@ -198,10 +231,13 @@ enum ShowError {
     Config(#[from] super::ConfigError),
 }
 
-/// The primary that the other Sentinels name; failing that, the only data node that serves as one.
+/// The primary that most Sentinels name, or the newest knowledge of any; failing that, the only data node that serves as one.
 async fn find_primary(state: &State) -> Option<Address> {
     let config = state.config();
     let (views, answers) = tokio::join!(peers::ask_sentinels(state, &config), peers::ask_agents(&config));
+    if let Some((address, _)) = peers::majority(&views) {
+        return Some(address);
+    }
     let named = views.iter().filter_map(|view| match view {
         peers::View::Names(address, epoch) => Some((*epoch, address)),
         peers::View::NamesNobody | peers::View::Silent => None,

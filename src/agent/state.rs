@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::config::{Environment, Error as ConfigError, read_secret};
+use super::config::{Environment, Error as ConfigError, read_node_config, read_secret};
 use super::health::Health;
 use super::{Error, chain};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
@@ -18,6 +18,7 @@ pub struct State {
 
 struct Inner {
     config: NodeConfig,
+    config_trouble: Option<String>,
     activity: Activity,
     lineage: Option<Lineage>,
     health: Health,
@@ -32,6 +33,7 @@ impl State {
             password: read_secret(environment, "agent-password")?,
             inner: Mutex::new(Inner {
                 config,
+                config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
                 health: Health::Deciding,
@@ -51,9 +53,21 @@ impl State {
         self.lock().config.clone()
     }
 
-    /// Replaces the configuration; the operator may have changed it while the engine ran.
-    pub fn set_config(&self, config: NodeConfig) {
-        self.lock().config = config;
+    /// Reads the configuration anew: the operator changes it while the engine runs (peers come and go) and while a node
+    /// waits for a person's decision. Where it cannot be read, the last one stays in force.
+    pub fn refresh_config(&self, environment: &Environment) {
+        let (config, trouble) = match read_node_config(environment) {
+            Ok(config) => (Some(config), None),
+            Err(error) => (None, Some(chain(&error))),
+        };
+        let mut inner = self.lock();
+        if let Some(config) = config {
+            inner.config = config;
+        }
+        if trouble.is_some() && trouble != inner.config_trouble {
+            tracing::warn!(error = trouble, "the last document that could be read stays in force");
+        }
+        inner.config_trouble = trouble;
     }
 
     /// What the engine is doing.

@@ -53,6 +53,8 @@ pub const ANNOTATION_DIGEST: &str = "redoubt.dev/digest";
 pub const ANNOTATION_RESOLVED_DEFAULTS: &str = "redoubt.dev/resolved-defaults";
 /// Annotation of StatefulSets: `true` once the layer was Ready.
 pub const ANNOTATION_INITIALISED: &str = "redoubt.dev/initialised";
+/// Annotation of the system Secret: the specification that was accepted last, as JSON.
+pub const ANNOTATION_ACCEPTED_SPECIFICATION: &str = "redoubt.dev/accepted-specification";
 /// Annotation that a person sets on a `DataLayer`: ordinal of the data node whose data to go on with.
 pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.

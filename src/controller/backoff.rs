@@ -37,6 +37,11 @@ impl Backoff {
         pause(class, failures, spread)
     }
 
+    /// Forgets layers that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        self.counts(|counts| counts.retain(|uid, _| lives(uid)));
+    }
+
     fn counts<T>(&self, doing: impl FnOnce(&mut BTreeMap<String, u32>) -> T) -> T {
         // A poisoned count is still a count.
         doing(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))

@@ -1,9 +1,11 @@
 //! What every pass shares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -49,8 +51,32 @@ pub struct Context {
     pub vault: Vault,
     /// Failed passes.
     pub backoff: Backoff,
+    /// Which unreadable objects were told of.
+    pub told: Told,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
+}
+
+/// Resource versions of the unreadable objects that were told of, by UID: each is an event once.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeMap<String, String>>);
+
+impl Told {
+    /// Whether this version of the object was not told of yet; from now on it was.
+    pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
+        let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone());
+        let version = version.unwrap_or_default();
+        self.lock().insert(uid, version.clone()) != Some(version)
+    }
+
+    /// Forgets objects that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| lives(uid));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Defaults that are resolved once for a layer, because a change of them would restart its pods.
@@ -85,6 +111,11 @@ impl Context {
     /// A layer, if it is there and can be read.
     pub fn layer(&self, namespace: &str, name: &str) -> Option<DataLayer> {
         self.layers.get(&ObjectRef::new(name).within(namespace))?.0.as_ref().ok().cloned()
+    }
+
+    /// Whether a layer is there and cannot be read: its own pass goes on with what was accepted last.
+    pub fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
+        self.layers.get(&ObjectRef::new(name).within(namespace)).is_some_and(|layer| layer.0.is_err())
     }
 
     /// Labels of a namespace, if it is known.

@@ -1,43 +1,48 @@
 //! One pass over one layer: observe → validate → build → plan → act → report.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
-use serde::{Deserialize, Serialize};
 
-use super::context::{Context, Defaults};
+use super::context::Context;
+use super::objects::{apply_static, not_done};
+use super::resolved::Resolved;
 use super::uses::{self, Scene, Uses};
-use super::{desired as wanted, publish};
-use crate::act::kube::{Object, key_of};
-use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
-use crate::act::{self, Ending, Means};
+use super::{accepted, desired as wanted, publish};
+use crate::act::kube::key_of;
+use crate::act::secrets::Passwords;
+use crate::act::{self, Means};
 use crate::api::data_layer::DataLayer;
+use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
-use crate::build::{Built, Inputs, build, declared};
+use crate::build::{Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
 use crate::failure::{Class, Request, request};
+use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind, roles};
 use crate::observe::kubernetes::{Children, children};
 use crate::observe::servers::{Answer, Question};
-use crate::plan::{Step, plan};
+use crate::plan::{Plan, Step, Waiting, plan};
 use crate::redis::Connection;
 use crate::redis::users::acl_file;
 use crate::report::{self, Facts, Undone};
-use crate::validate::{DataVolumes, Fault, ResolvedDefaults, ValidatedLayer, validate};
+use crate::validate::{Fault, ValidatedLayer, validate};
 
 /// Pause after a pass that found everything as declared.
 const AT_REST: Duration = Duration::from_secs(3);
 /// Pause while something is under way; most of what is waited for announces itself by an event before that.
 const UNDER_WAY: Duration = Duration::from_millis(500);
-/// Pause while the specification is wrong; a correction starts a pass at once.
+/// Longest pause while something fails: the rest of the layer is looked after all the same.
+const LONGEST_WITH_FAILURES: Duration = Duration::from_secs(5);
+/// Pause while the specification is wrong and was never right; a correction starts a pass at once.
 const NOT_ACCEPTED: Duration = Duration::from_secs(30);
 
 /// Why a pass could not be made to its end.
@@ -65,28 +70,99 @@ impl Error {
     }
 }
 
+/// A layer that a pass can be made over, and what is wrong with its present specification.
+pub(super) struct Judged {
+    pub(super) layer: ValidatedLayer,
+    /// The object with the specification that `layer` was made from.
+    pub(super) object: DataLayer,
+    /// Faults of the present specification, where an earlier one is gone on with.
+    faults: Vec<Fault>,
+}
+
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Error> {
-    let old = object.status.clone().unwrap_or_default();
-    let identity = identity(object);
-    let children = children(&context.stores, &identity);
-    let secrets = Secrets::read(context, &identity).await?;
+    let known = Known::gather(context, identity(object)).await?;
     let uses = uses::gather(context, object).await?;
-    let resolved = Resolved::of(&children, &context.defaults);
-    let layer = match validate(object, &resolved.for_validation()) {
-        Ok(layer) => layer,
-        Err(faults) => return not_accepted(context, object, &uses, &faults).await,
+    let judged = match known.validate(object) {
+        Ok(layer) => Judged { layer, object: object.clone(), faults: Vec::new() },
+        Err(faults) => match known.earlier(&object.metadata) {
+            Some((object, layer)) => Judged { layer, object, faults },
+            None => return not_accepted(context, object, &uses, &faults).await,
+        },
     };
+    let old = object.status.clone().unwrap_or_default();
+    let (mut status, pause) = Box::pin(look_after(context, known, &judged, &uses, &old)).await?;
+    if !judged.faults.is_empty() {
+        let generation = object.metadata.generation.unwrap_or_default();
+        let words: Vec<String> = judged.faults.iter().map(ToString::to_string).collect();
+        status = report::not_accepted(generation, "Invalid", &words, status, &old, publish::now());
+    }
+    publish::publish(context, object, &status).await?;
+    Ok(pause)
+}
+
+/// Makes a pass over a layer whose object no longer parses, with the specification that was accepted last. Its status cannot
+/// be read, so none is written. `None`: no specification is known.
+pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result<Option<Duration>, Error> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let identity =
+        LayerIdentity { uid: text(&metadata.uid), namespace: text(&metadata.namespace), name: text(&metadata.name) };
+    let known = Known::gather(context, identity).await?;
+    let Some((object, layer)) = known.earlier(metadata) else { return Ok(None) };
+    let judged = Judged { layer, object, faults: Vec::new() };
+    let uses = uses::gather(context, &judged.object).await?;
+    let (_, pause) = Box::pin(look_after(context, known, &judged, &uses, &DataLayerStatus::default())).await?;
+    Ok(Some(pause))
+}
+
+/// What Kubernetes has of a layer.
+struct Known {
+    identity: LayerIdentity,
+    children: Children,
+    secrets: Secrets,
+    resolved: Resolved,
+}
+
+impl Known {
+    async fn gather(context: &Context, identity: LayerIdentity) -> Result<Self, Error> {
+        let children = children(&context.stores, &identity);
+        let secrets = Secrets::read(context, &identity).await?;
+        let resolved = Resolved::of(&children, &context.defaults);
+        Ok(Self { identity, children, secrets, resolved })
+    }
+
+    fn validate(&self, object: &DataLayer) -> Result<ValidatedLayer, Vec<Fault>> {
+        validate(object, &self.resolved.for_validation())
+    }
+
+    /// The layer as it was accepted last.
+    fn earlier(&self, metadata: &ObjectMeta) -> Option<(DataLayer, ValidatedLayer)> {
+        let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
+        let layer = self.validate(&object).ok()?;
+        Some((object, layer))
+    }
+}
+
+/// Looks after a layer once: observes, plans, acts. Its status, and how long to wait for the next pass.
+async fn look_after(
+    context: &Context,
+    known: Known,
+    judged: &Judged,
+    uses: &Uses,
+    old: &DataLayerStatus,
+) -> Result<(DataLayerStatus, Duration), Error> {
+    let Known { identity, children, secrets, resolved } = known;
+    let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
-    let digests = wanted::digests(&passwords, &layer);
+    let digests = wanted::digests(&passwords, layer);
     let accounts = wanted::Users::of(&digests, uses.users(context));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
-    let resolved_text = resolved.with_volumes(&layer).text();
+    let resolved_text = resolved.with_volumes(layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
-    let addresses = addresses(&declared(&layer), &observed, &children);
+    let addresses = addresses(&declared(layer), &observed, &children);
     let inputs = Inputs {
-        layer: &layer,
+        layer,
         addresses: &addresses,
         initialised: observed.initialised,
         resolved_defaults: &resolved_text,
@@ -95,7 +171,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     };
     let session_library = uses.library();
     let libraries: Vec<Library> = built_in_libraries().into_iter().chain(session_library.clone()).collect();
-    let mut desired = wanted::desired(object, &layer, &build(&inputs), accounts, &libraries);
+    let mut desired = wanted::desired(object, layer, &build(&inputs), accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
     let mut answers = context.pool.ask(questions.values().cloned().collect()).await;
@@ -108,7 +184,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
     let mut undone = Vec::new();
     let connections = connections(&answers);
     if !desired.paused {
-        undone = apply_static(context, &built, &children, &secrets, &observed, &passwords).await;
+        undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;
         let means = Means {
             layer: &identity,
             desired: &desired,
@@ -130,19 +206,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
             undone.extend(not_done(Some(step), &ending));
         }
     }
-    if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
-        let status = report::not_accepted(
-            desired.generation,
-            "NameTaken",
-            std::slice::from_ref(&taken.why),
-            &old,
-            publish::now(),
-        );
-        publish::publish(context, object, &status).await?;
-        uses.tell(context, object, &taken.why).await?;
-        return Ok(NOT_ACCEPTED);
-    }
-    let subject = wanted::subject(&layer);
+    let subject = wanted::subject(layer);
     let facts = Facts {
         desired: &desired,
         observed: &observed,
@@ -151,20 +215,39 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         faults: &faults,
         subject: &subject,
     };
-    publish::publish(context, object, &report::status(facts, &old, publish::now())).await?;
+    let mut status = report::status(facts, old, publish::now());
+    if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
+        let why = std::slice::from_ref(&taken.why);
+        status = report::not_accepted(desired.generation, "NameTaken", why, status, old, publish::now());
+    }
     let scene = Scene {
         object,
-        layer: &layer,
+        layer,
         desired: &desired,
         observed: &observed,
         connections: &connections,
-        primary: report::primary(&desired, &observed),
+        primary: roles::primary(&desired, &observed),
         library: session_library.as_ref(),
         paused: desired.paused,
     };
     let uses_are_busy = uses.settle(context, scene).await?;
-    let is_at_rest = plan.steps.is_empty() && plan.waiting.is_empty() && undone.is_empty() && !uses_are_busy;
-    Ok(if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY })
+    let pause = pause(context, &desired, &plan, &undone);
+    Ok((status, if uses_are_busy { pause.min(UNDER_WAY) } else { pause }))
+}
+
+/// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
+/// announces itself; what was tried and failed is tried less and less often.
+fn pause(context: &Context, desired: &Desired, plan: &Plan, undone: &[Undone]) -> Duration {
+    if !desired.paused && !undone.is_empty() {
+        let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
+        return pause.min(LONGEST_WITH_FAILURES);
+    }
+    context.backoff.succeeded(&desired.layer.uid);
+    let is_others = |waiting: &Waiting| {
+        matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
+    };
+    let is_at_rest = plan.steps.is_empty() && plan.waiting.iter().all(is_others);
+    if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }
 
 fn identity(object: &DataLayer) -> LayerIdentity {
@@ -179,7 +262,7 @@ async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let generation = object.metadata.generation.unwrap_or_default();
-    let status = report::not_accepted(generation, "Invalid", &words, &old, publish::now());
+    let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
     publish::publish(context, object, &status).await?;
     let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
     uses.tell(context, object, &trouble).await?;
@@ -187,9 +270,9 @@ async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults
 }
 
 /// The layer's Secrets as they are: read by name, because the operator may not list Secrets.
-struct Secrets {
+pub(super) struct Secrets {
     system: Option<Secret>,
-    application: Option<Secret>,
+    pub(super) application: Option<Secret>,
 }
 
 impl Secrets {
@@ -212,59 +295,8 @@ impl Secrets {
         context.vault.passwords(&layer.uid, system, application)
     }
 
-    fn live(&self, name: &str) -> Option<&Secret> {
+    pub(super) fn live(&self, name: &str) -> Option<&Secret> {
         [&self.system, &self.application].into_iter().flatten().find(|secret| secret.name_any() == name)
-    }
-}
-
-/// Defaults that were decided when the layer was created, as they are recorded on its StatefulSets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Resolved {
-    engine_image: String,
-    agent_image: String,
-    /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    volume_size: Option<u64>,
-}
-
-impl Resolved {
-    fn of(children: &Children, defaults: &Defaults) -> Self {
-        let recorded = children.resolved_defaults().and_then(|text| serde_json::from_str(text).ok());
-        recorded.unwrap_or_else(|| Self {
-            engine_image: defaults.engine_image.clone(),
-            agent_image: defaults.agent_image.clone(),
-            volume_size: None,
-        })
-    }
-
-    fn text(&self) -> String {
-        serde_json::to_string(self).expect("texts and a number are always JSON")
-    }
-
-    fn volumes(&self) -> DataVolumes {
-        match self.volume_size {
-            None => DataVolumes::Undecided,
-            Some(0) => DataVolumes::Without,
-            Some(size) => DataVolumes::Of(size),
-        }
-    }
-
-    fn with_volumes(self, layer: &ValidatedLayer) -> Self {
-        let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
-            DataVolumes::Undecided => None,
-            DataVolumes::Without => Some(0),
-            DataVolumes::Of(size) => Some(size),
-        };
-        Self { volume_size, ..self }
-    }
-
-    fn for_validation(&self) -> ResolvedDefaults {
-        ResolvedDefaults {
-            engine_image: self.engine_image.clone(),
-            agent_image: self.agent_image.clone(),
-            volumes: self.volumes(),
-        }
     }
 }
 
@@ -324,73 +356,5 @@ fn listen(
     {
         let news = (layer.namespace.clone(), layer.name.clone());
         context.listeners.listen(&question.pod_uid, &question.endpoint, news);
-    }
-}
-
-/// Applies the objects that need no order. One that fails stops no other.
-async fn apply_static(
-    context: &Context,
-    built: &Built,
-    children: &Children,
-    secrets: &Secrets,
-    observed: &Observed,
-    passwords: &Passwords,
-) -> Vec<Undone> {
-    let mut undone = Vec::new();
-    let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
-    for secret in &built.secrets {
-        let mut secret = secret.clone();
-        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), passwords) {
-            secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
-        }
-        undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
-    }
-    // Services without an address yet are the planner's to order.
-    let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
-    let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
-    for service in built.services.iter().chain(nodes) {
-        undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
-    }
-    for budget in &built.budgets {
-        undone.extend(apply(context, budget, children.budgets.get(&budget.name_any()).map(Arc::as_ref)).await);
-    }
-    undone
-}
-
-async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {
-    let error = context.writer.apply(desired, live).await.err()?;
-    not_done(None, &Ending::of(&error))
-}
-
-fn not_done(step: Option<crate::plan::Step>, ending: &Ending) -> Option<Undone> {
-    let passes = match ending {
-        Ending::Done => return None,
-        Ending::Dropped(_) => true,
-        Ending::Refused(_) | Ending::NameTaken(_) => false,
-        Ending::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
-    };
-    let name_taken = matches!(ending, Ending::NameTaken(_));
-    Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recorded(text: &str) -> Resolved {
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn what_was_recorded_of_volumes_is_what_is_validated_against() {
-        let images = r#""engineImage":"e","agentImage":"a""#;
-        for (text, volumes) in [
-            (format!("{{{images}}}"), DataVolumes::Undecided),
-            (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
-            (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
-        ] {
-            assert_eq!(recorded(&text).for_validation().volumes, volumes);
-            assert_eq!(recorded(&text).text(), text);
-        }
     }
 }

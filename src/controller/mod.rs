@@ -1,11 +1,14 @@
 //! The only place where the steps meet: what is watched, when a pass is made, and what follows from its end.
 
+mod accepted;
 pub mod backoff;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
+mod objects;
 mod publish;
 mod relay;
+mod resolved;
 pub mod session_store;
 pub mod uses;
 
@@ -17,6 +20,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config as ControllerConfig};
@@ -29,7 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::backoff::Backoff;
-use self::context::{Context, Defaults};
+use self::context::{Context, Defaults, Told};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
 use crate::api::data_layer::DataLayer;
@@ -203,6 +207,7 @@ pub async fn control(
         listeners,
         vault: Vault::new(root),
         backoff: Backoff::default(),
+        told: Told::default(),
         defaults,
     });
     let controller = Controller::for_stream(layer_changes, layers.clone())
@@ -329,6 +334,8 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         let stores = context.session_stores.state();
         let stores: std::collections::BTreeSet<String> = stores.iter().filter_map(|store| store.uid()).collect();
         context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.told.retain(|uid| alive.contains(uid));
     }
 }
 
@@ -337,8 +344,10 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     let layer = match &watched.0 {
         Ok(layer) => layer,
         Err(invalid) => {
-            tell_unreadable(&watched, &context, &invalid.error).await;
-            return Ok(Action::await_change());
+            if context.told.is_news(&invalid.metadata) {
+                tell_unreadable(&watched, &context, &invalid.error).await;
+            }
+            return go_on_unread(&context, &invalid.metadata).await;
         }
     };
     if layer.metadata.deletion_timestamp.is_some() {
@@ -352,9 +361,18 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     let result = data_layer::pass(&context, layer).await;
     let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
     context.metrics.pass(outcome, started.elapsed());
-    let pause = result?;
-    context.backoff.succeeded(&layer.uid().unwrap_or_default());
-    Ok(Action::requeue(pause))
+    Ok(Action::requeue(result?))
+}
+
+/// A pass over a layer whose object cannot be read: it goes on as it was accepted last.
+async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action, data_layer::Error> {
+    if metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    Ok(data_layer::pass_unreadable(context, metadata).await?.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// An object that no longer parses is told of; what runs goes on running.
@@ -364,7 +382,7 @@ async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
         type_: EventType::Warning,
         reason: "Unreadable".to_owned(),
         note: Some(
-            format!("the stored object cannot be read and nothing is changed until it is corrected: {words}")
+            format!("the stored object cannot be read; the layer is kept as it was accepted last until it is corrected: {words}")
                 .chars()
                 .take(1000)
                 .collect(),

@@ -30,6 +30,9 @@ const REFUSED: Duration = Duration::from_secs(15);
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, Error> {
     let (namespace, name) = layer_of(store);
+    if context.is_unreadable(&namespace, &name) {
+        return Ok(AT_REST);
+    }
     // More replicas than any layer has: whether they are enough, its layer says.
     if let Err(faults) = validate(store, u16::MAX) {
         let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

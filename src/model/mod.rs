@@ -12,6 +12,7 @@ pub mod memory;
 pub mod node_config;
 pub mod observed;
 pub mod purpose;
+pub mod roles;
 pub mod session_policy;
 pub mod settings;
 

@@ -95,7 +95,7 @@ pub struct DataServer {
     pub settings: BTreeMap<String, String>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
-    /// Users that exist and nobody declared (the default user, switched off, is not listed).
+    /// Users that exist and nobody declared; the default user where it is on.
     pub users_foreign: BTreeSet<String>,
     /// Function libraries: name → the digest that they answer (empty: the library is there but does not answer one).
     pub libraries: BTreeMap<String, String>,
@@ -150,7 +150,7 @@ pub struct SentinelServer {
     pub foreign_masters: BTreeSet<String>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
-    /// Users that exist and nobody declared (the default user, switched off, is not listed).
+    /// Users that exist and nobody declared, as of a data server.
     pub users_foreign: BTreeSet<String>,
     /// In TILT mode (its clock jumped): trust nothing it says.
     pub tilt: bool,

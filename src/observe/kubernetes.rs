@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
@@ -107,9 +107,18 @@ impl Children {
         self.pods.get(&node)?.status.as_ref()?.pod_ip.clone().filter(|address| !address.is_empty())
     }
 
-    /// Annotation of the StatefulSet of the data node with the lowest ordinal: where the layer's resolved defaults are kept.
+    /// The layer's resolved defaults, which each StatefulSet keeps as an annotation. What most of them say counts: one that
+    /// somebody edited is outvoted, and mended.
     pub fn resolved_defaults(&self) -> Option<&str> {
-        self.workloads.values().find_map(|workload| annotation(workload.as_ref(), names::ANNOTATION_RESOLVED_DEFAULTS))
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for text in self
+            .workloads
+            .values()
+            .filter_map(|workload| annotation(workload.as_ref(), names::ANNOTATION_RESOLVED_DEFAULTS))
+        {
+            *votes.entry(text).or_default() += 1;
+        }
+        votes.into_iter().max_by_key(|(_, count)| *count).map(|(text, _)| text)
     }
 }
 
@@ -244,11 +253,20 @@ fn trouble(pod: &Pod) -> Option<String> {
         ));
     }
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find_map(|waiting| {
-        let reason = waiting.reason.as_deref().unwrap_or_default();
-        let is_trouble = !reason.is_empty() && !STARTING.contains(&reason);
-        is_trouble.then(|| words(reason, waiting.message.as_deref().unwrap_or_default()))
-    })
+    containers.filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?))).find_map(
+        |(container, waiting)| {
+            let reason = waiting.reason.as_deref().unwrap_or_default();
+            let is_trouble = !reason.is_empty() && !STARTING.contains(&reason);
+            let message = last_words(container).or(waiting.message.as_deref()).unwrap_or_default();
+            is_trouble.then(|| words(reason, message))
+        },
+    )
+}
+
+/// What the container that ended last said at its end (`terminationMessagePath`): the agent writes why it gave up.
+fn last_words(container: &ContainerStatus) -> Option<&str> {
+    let message = container.last_state.as_ref()?.terminated.as_ref()?.message.as_deref()?.trim();
+    (!message.is_empty()).then_some(message)
 }
 
 #[cfg(test)]
@@ -322,6 +340,13 @@ mod tests {
         };
         assert_eq!(trouble(&waiting("ImagePullBackOff")).as_deref(), Some("ImagePullBackOff: no such image"));
         assert_eq!(trouble(&waiting("ContainerCreating")), None);
+        let mut ended = waiting("CrashLoopBackOff");
+        let container = &mut ended.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0];
+        container.last_state = serde_json::from_value(
+            json!({"terminated": {"exitCode": 1, "message": "this image is neither Redis nor Valkey\n"}}),
+        )
+        .unwrap();
+        assert_eq!(trouble(&ended).as_deref(), Some("CrashLoopBackOff: this image is neither Redis nor Valkey"));
         let unschedulable = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]});
         assert_eq!(trouble(&pod(unschedulable)).as_deref(), Some("Unschedulable: 0/3 nodes"));
     }

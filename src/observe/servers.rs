@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -19,6 +19,9 @@ use crate::redis::{Class, Connection, Endpoint};
 
 /// How long one server may keep a pass waiting, connecting included. A healthy one answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for a pod that was silent in the pass before: what fails over must not wait for what is dead.
+const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(250);
 
 /// What is asked of one pod.
 #[derive(Clone, Debug)]
@@ -62,6 +65,7 @@ pub struct Answer {
 #[derive(Default)]
 pub struct Pool {
     open: Mutex<BTreeMap<String, Connection>>,
+    silent: Mutex<BTreeSet<String>>,
     forms: UserForms,
 }
 
@@ -75,10 +79,13 @@ impl Pool {
     /// Closes the connections to pods that are gone.
     pub fn retain(&self, alive: &BTreeSet<String>) {
         self.connections().retain(|uid, _| alive.contains(uid));
+        self.silent().retain(|uid| alive.contains(uid));
     }
 
     async fn ask_one(&self, question: &Question) -> Answer {
-        let asked = timeout(PATIENCE, async {
+        let was_silent = self.silent().contains(&question.pod_uid);
+        let patience = if was_silent { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
+        let asked = timeout(patience, async {
             let connection = self.connection(question).await.map_err(Probed::unknown)?;
             let probed = match &question.asked {
                 Asked::Data(probe) => probe_data(&connection, probe, &self.forms).await,
@@ -88,11 +95,20 @@ impl Pool {
             };
             Ok::<_, Probed>((connection, probed))
         });
-        let (connection, probed) = match asked.await {
+        let began = Instant::now();
+        let asked = asked.await;
+        let is_silent = !matches!(asked, Ok(Ok(_))) && began.elapsed() >= PATIENCE_WITH_THE_SILENT;
+        if is_silent {
+            self.silent().insert(question.pod_uid.clone());
+        } else {
+            self.silent().remove(&question.pod_uid);
+        }
+        let (connection, probed) = match asked {
             Ok(Ok((connection, probed))) => (Some(connection), probed),
             Ok(Err(probed)) => (None, probed),
             Err(_) => {
                 self.connections().remove(&question.pod_uid);
+                // The same words in each pass: status must not change with our patience.
                 let fault = format!("{}: no answer within {PATIENCE:?}", question.endpoint.name());
                 return Answer { server: ObservedServer::Unknown, faults: vec![fault], connection: None };
             }
@@ -112,6 +128,10 @@ impl Pool {
         let connection = Connection::open(&question.endpoint).await?;
         self.connections().insert(question.pod_uid.clone(), connection.clone());
         Ok(connection)
+    }
+
+    fn silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connection>> {
@@ -135,16 +155,24 @@ mod tests {
         Question { node, pod_uid: format!("uid-{node}"), endpoint, asked: Asked::Data(Arc::default()) }
     }
 
+    fn faults(answers: &BTreeMap<NodeId, Answer>) -> Vec<&String> {
+        answers.values().flat_map(|answer| &answer.faults).collect()
+    }
+
     #[tokio::test]
     async fn silent_pods_cost_the_pass_no_more_than_one_does() {
         // Listens and never answers.
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
-        let questions = (0..5).map(|ordinal| question(NodeId::data(ordinal), port)).collect();
-        let started = std::time::Instant::now();
-        let answers = Pool::default().ask(questions).await;
+        let questions: Vec<Question> = (0..5).map(|ordinal| question(NodeId::data(ordinal), port)).collect();
+        let (pool, started) = (Pool::default(), std::time::Instant::now());
+        let answers = pool.ask(questions.clone()).await;
         assert_eq!(answers.len(), 5);
         assert!(answers.values().all(|answer| answer.server == ObservedServer::Unknown && answer.connection.is_none()));
         assert!(started.elapsed() < 2 * PATIENCE);
+        let started = std::time::Instant::now();
+        let again = pool.ask(questions.clone()).await;
+        assert!(started.elapsed() < PATIENCE, "who was silent before is waited for less");
+        assert_eq!(faults(&again), faults(&pool.ask(questions).await), "status rests while a pod is silent");
     }
 }

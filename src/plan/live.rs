@@ -59,11 +59,11 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         if differs {
             plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
         }
-        for user in desired.sentinel_users.keys().filter(|user| !server.users_in_place.contains(*user)) {
-            plan.steps.push(Step::SetUser { node, run_id: server.run_id.clone(), user: user.clone() });
-        }
         for user in &server.users_foreign {
             plan.steps.push(Step::DeleteUser { node, run_id: server.run_id.clone(), user: user.clone() });
+        }
+        for user in desired.sentinel_users.keys().filter(|user| !server.users_in_place.contains(*user)) {
+            plan.steps.push(Step::SetUser { node, run_id: server.run_id.clone(), user: user.clone() });
         }
     }
 }

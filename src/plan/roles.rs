@@ -1,80 +1,14 @@
-//! Who is primary, by the Sentinels' majority and by its own word; and what follows live roles.
+//! What follows live roles.
 
 use std::collections::BTreeSet;
 
 use super::{Plan, Step, Waiting};
 use crate::model::desired::Desired;
-use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelMaster, SentinelServer};
-use crate::model::{Address, Mode, NodeId, NodeKind};
-
-/// The live data server of a node.
-pub(super) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Data(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// The live Sentinel of a node.
-pub(super) fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Sentinel(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// Declared nodes of a kind, in order.
-pub(super) fn of_kind(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
-    desired.nodes.keys().copied().filter(move |node| node.kind == kind)
-}
-
-/// The address that a node announces.
-pub(super) fn address(observed: &Observed, node: NodeId) -> Option<&Address> {
-    observed.nodes.get(&node)?.address.as_ref()
-}
-
-/// What the declared Sentinels that answer believe of the primary.
-pub(super) fn masters<'a>(desired: &Desired, observed: &'a Observed) -> impl Iterator<Item = &'a SentinelMaster> {
-    of_kind(desired, NodeKind::Sentinel).filter_map(|node| sentinel(observed, node)?.master.as_ref())
-}
-
-/// The highest `config-epoch` that the Sentinels know: the precondition of what depends on who is primary.
-pub(super) fn config_epoch(desired: &Desired, observed: &Observed) -> Option<u64> {
-    masters(desired, observed).map(|master| master.config_epoch).max()
-}
-
-/// Whether any Sentinel is electing.
-pub(super) fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
-    masters(desired, observed).any(|master| master.flags.contains("failover_in_progress"))
-}
-
-/// The node that says it is primary and that a majority of the declared Sentinels names. Standalone: the only node.
-pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
-    let says_so = |node: &NodeId| {
-        data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
-    };
-    let sentinels = of_kind(desired, NodeKind::Sentinel).count();
-    // One that is no longer declared may still be it: it has to be moved before it is removed.
-    observed.nodes.keys().copied().filter(|node| node.kind == NodeKind::Data).filter(says_so).find(|node| {
-        if desired.mode == Mode::Standalone {
-            return desired.nodes.contains_key(node);
-        }
-        let address = address(observed, *node);
-        masters(desired, observed).filter(|master| Some(&master.address) == address).count() > sentinels / 2
-    })
-}
-
-/// Whether a replica has all that the primary acknowledged a moment ago, by both their words.
-pub(super) fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
-    let (Some(own), Some(leader)) = (data(observed, node), data(observed, primary)) else { return false };
-    let Replication::Replica { primary: follows, link_up, syncing, priority, link_down_seconds: _ } = &own.replication
-    else {
-        return false;
-    };
-    let Replication::Primary { replicas } = &leader.replication else { return false };
-    let is_listed = address(observed, node).is_some_and(|address| replicas.contains_key(address));
-    Some(follows) == address(observed, primary) && *link_up && !syncing && *priority > 0 && is_listed
-}
+use crate::model::observed::Observed;
+pub(super) use crate::model::roles::{
+    address, config_epoch, data, is_failing_over, is_in_sync, masters, of_kind, primary, sentinel,
+};
+use crate::model::{Address, NodeId, NodeKind};
 
 /// Whether a Sentinel knows the address of every declared node beside itself and the primary that it watches.
 pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) -> bool {

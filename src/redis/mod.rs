@@ -4,6 +4,7 @@
 
 pub mod connection;
 pub mod error;
+pub mod hello;
 pub mod info;
 pub mod info_window;
 pub mod probe;

@@ -239,14 +239,18 @@ async fn fit_sentinel(
     watch: &impl AsyncFn(Step),
 ) -> Result<Connection, Error> {
     let mut reasons = Vec::new();
+    let mut asked = Vec::new();
     for endpoint in &request.sentinels {
-        let Ok(connection) = Connection::open(endpoint).await else {
-            reasons.push(format!("{} is silent", endpoint.name()));
-            continue;
-        };
+        match Connection::open(endpoint).await {
+            Ok(connection) => asked.push((endpoint, connection)),
+            Err(_) => reasons.push(format!("{} is silent", endpoint.name())),
+        }
+    }
+    let newest_epoch = newest_epoch(request, &asked).await?;
+    for (endpoint, connection) in asked {
         let asked_at = Instant::now();
         let objection = loop {
-            match objection(request, candidates, &connection).await? {
+            match objection(request, candidates, newest_epoch, &connection).await? {
                 // What it saw of the replicas last may be ten seconds old; it is made to look now.
                 Some(Objection::OfReplicas(_)) if asked_at.elapsed() < SEEN_WITHIN => {
                     if sentinel::set_info_period(&connection, info_window::EACH_TICK).await.is_ok() {
@@ -267,6 +271,20 @@ async fn fit_sentinel(
     Err(Error::NoFitSentinel(reasons.join(", ")))
 }
 
+/// The newest knowledge that any Sentinel has. Refused while one of them fails over: another order would get the epoch of
+/// that failover, and of two promotions with one epoch each is believed by those that heard of it first.
+async fn newest_epoch(request: &Switchover, asked: &[(&Endpoint, Connection)]) -> Result<u64, Error> {
+    let mut newest = 0;
+    for (endpoint, connection) in asked {
+        let Some(master) = sentinel::master(connection, &request.master_name).await? else { continue };
+        if master.flags.contains("failover_in_progress") {
+            return Err(Error::NoFitSentinel(format!("{} has a failover under way", endpoint.name())));
+        }
+        newest = newest.max(master.config_epoch);
+    }
+    Ok(newest)
+}
+
 /// Why a Sentinel should not act.
 enum Objection {
     /// For what it is or believes.
@@ -279,6 +297,7 @@ enum Objection {
 async fn objection(
     request: &Switchover,
     candidates: &[Candidate],
+    newest_epoch: u64,
     connection: &Connection,
 ) -> Result<Option<Objection>, CommandError> {
     const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
@@ -292,6 +311,9 @@ async fn objection(
     };
     if master.address != request.from.0 {
         return of_itself(format!("names {}", master.address));
+    }
+    if master.config_epoch < newest_epoch {
+        return of_itself("has not heard of the last failover".to_owned());
     }
     if let Some(flag) = TROUBLE.iter().find(|flag| master.flags.contains(**flag)) {
         return of_itself(format!("says {flag}"));

@@ -13,14 +13,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::connection::Connection;
 use super::error::{Error, Result};
+use super::users::DEFAULT;
 use crate::model::desired::DesiredUser;
 
 /// How the names of the users begin that exist for the length of one write.
 const SCRATCH: &str = "redoubt-scratch";
 /// Users that are asked for at once: 200 lines of rules are some 100 kB.
 const LARGEST_BATCH: usize = 200;
-/// The user that every server has.
-const DEFAULT: &str = "default";
 /// Remembered forms, 64 bytes each; more than that many mean that most belong to processes long gone. 20 layers of 6 nodes
 /// with 500 stores each have 60,000.
 const LARGEST_MEMORY: usize = 150_000;

@@ -29,6 +29,8 @@ pub const AGENT: &str = "redoubt-agent";
 pub const REPLICATION: &str = "redoubt-replication";
 /// User of the Sentinels on data nodes and on each other.
 pub const SENTINEL: &str = "redoubt-sentinel";
+/// Redis' own user for whoever does not log in: off, on every server.
+pub const DEFAULT: &str = "default";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";
 
@@ -50,7 +52,8 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +ac
      +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid \
      +sentinel|debug";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|set +sentinel|failover +sentinel|debug";
+     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set +sentinel|failover +sentinel|debug \
+     +sentinel|is-master-down-by-addr +publish";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \
@@ -110,7 +113,7 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
 pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
         (OPERATOR.to_owned(), user(&digests.operator, "allchannels", OPERATOR_ON_SENTINEL)),
-        (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_SENTINEL)),
+        (AGENT.to_owned(), user(&digests.agent, "&__sentinel__:hello", AGENT_ON_SENTINEL)),
         (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_SENTINEL)),
     ]);
     if let Some(application) = &digests.application {

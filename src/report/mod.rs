@@ -15,9 +15,8 @@ use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemorySta
 use crate::api::names;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{NodeId, NodeKind};
+use crate::model::roles::primary;
 use crate::plan::{Plan, Step};
-pub use proofs::primary;
 
 /// What is known of a layer beside `Desired`.
 #[derive(Clone, Debug)]
@@ -86,11 +85,13 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
     }
 }
 
-/// The status of a layer whose specification is not accepted: what was known of its servers stays, and `Ready` is not so.
+/// The status of a layer whose specification is not accepted: `status` is what is known of its servers, and `Ready` is not
+/// so. `old` keeps the times of conditions that did not change.
 pub fn not_accepted(
     generation: i64,
     reason: &'static str,
     faults: &[String],
+    mut status: DataLayerStatus,
     old: &DataLayerStatus,
     now: Timestamp,
 ) -> DataLayerStatus {
@@ -99,24 +100,17 @@ pub fn not_accepted(
         conditions::Said { kind: "Accepted", holds: Some(false), reason, message: message.clone() },
         conditions::Said { kind: "Ready", holds: Some(false), reason: "NotAccepted", message },
     ];
-    let progressing = "nothing is changed until the specification is corrected".to_owned();
+    let progressing = "what was accepted last is kept as it is until the specification is corrected".to_owned();
     said.push(conditions::Said {
         kind: "Progressing",
         holds: Some(false),
         reason: "NotAccepted",
         message: progressing,
     });
-    let mut status = old.clone();
     let mut renewed = conditions::timed(said, generation, &old.conditions, now);
-    let kept = old.conditions.iter().filter(|known| !renewed.iter().any(|new| new.type_ == known.type_)).cloned();
-    let kept: Vec<_> = kept.collect();
-    renewed.extend(kept);
+    status.conditions.retain(|known| !renewed.iter().any(|new| new.type_ == known.type_));
+    renewed.append(&mut status.conditions);
     status.conditions = renewed;
     status.observed_generation = Some(generation);
     status
-}
-
-/// The desired nodes of one kind, in order.
-fn desired_nodes(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
-    desired.nodes.keys().copied().filter(move |node| node.kind == kind)
 }

@@ -1,10 +1,11 @@
 //! Nodes, memory and the production checklist.
 
+use super::Facts;
 use super::conditions::Said;
-use super::{Facts, desired_nodes, proofs};
 use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer};
+use crate::model::roles::{data, is_in_sync, of_kind};
 use crate::model::{Mode, NodeId, NodeKind};
 
 /// Every declared node with its role and state.
@@ -17,7 +18,7 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
     let role = match node.kind {
         NodeKind::Sentinel => Some("Sentinel"),
         NodeKind::Data if primary == Some(node) => Some("Primary"),
-        NodeKind::Data => proofs::data(facts.observed, node).map(|_| "Replica"),
+        NodeKind::Data => data(facts.observed, node).map(|_| "Replica"),
     };
     let state = match seen.map(|seen| &seen.server) {
         None | Some(ObservedServer::Unknown) => "Unreachable",
@@ -25,7 +26,7 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
         Some(ObservedServer::Sentinel(_)) => "InSync",
         Some(ObservedServer::Data(_)) if primary == Some(node) => "InSync",
         Some(ObservedServer::Data(_)) => {
-            if primary.is_some_and(|primary| proofs::is_in_sync(facts.observed, node, primary)) {
+            if primary.is_some_and(|primary| is_in_sync(facts.observed, node, primary)) {
                 "InSync"
             } else {
                 "Syncing"
@@ -44,20 +45,18 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
 /// How many replicas have everything that the primary sent.
 pub fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
     let Some(primary) = primary else { return 0 };
-    desired_nodes(facts.desired, NodeKind::Data)
-        .filter(|node| proofs::is_in_sync(facts.observed, *node, primary))
-        .count()
+    of_kind(facts.desired, NodeKind::Data).filter(|node| is_in_sync(facts.observed, *node, primary)).count()
 }
 
 /// Engine and version of the primary.
 pub fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
-    proofs::data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
+    data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
 }
 
 /// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while nobody
 /// can be asked.
 pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
-    let share = primary.and_then(|node| proofs::data(facts.observed, node)).and_then(|server| {
+    let share = primary.and_then(|node| data(facts.observed, node)).and_then(|server| {
         let tenths = server.used_memory.saturating_mul(10).checked_div(server.maxmemory)?;
         Some(format!("{}%", tenths.min(10) * 10))
     });
@@ -98,7 +97,7 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
 
 /// Redundancy is worth nothing if all pods share one Kubernetes node.
 fn spread(facts: Facts<'_>, item: ChecklistItem) -> ChecklistItem {
-    let places = desired_nodes(facts.desired, NodeKind::Data)
+    let places = of_kind(facts.desired, NodeKind::Data)
         .filter_map(|node| facts.observed.nodes.get(&node)?.pod.as_ref()?.kubernetes_node.clone())
         .collect::<std::collections::BTreeSet<_>>();
     if item.ok && places.len() < 2 {

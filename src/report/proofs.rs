@@ -1,64 +1,16 @@
 //! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::desired_nodes;
 use crate::model::desired::Desired;
-use crate::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use crate::model::{Address, Mode, NodeId, NodeKind};
-
-/// A data node's server, if it answered.
-pub fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Data(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// A Sentinel's server, if it answered.
-pub fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
-    match &observed.nodes.get(&node)?.server {
-        ObservedServer::Sentinel(server) => Some(server),
-        _ => None,
-    }
-}
-
-/// The node that is primary beyond doubt: it says so itself, and a majority of all declared Sentinels names its address.
-pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
-    let says_so = |node: &NodeId| {
-        data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
-    };
-    if desired.mode == Mode::Standalone {
-        return desired_nodes(desired, NodeKind::Data).find(says_so);
-    }
-    let mut votes: BTreeMap<&Address, usize> = BTreeMap::new();
-    let sentinels: Vec<NodeId> = desired_nodes(desired, NodeKind::Sentinel).collect();
-    for node in &sentinels {
-        if let Some(master) = sentinel(observed, *node).and_then(|server| server.master.as_ref()) {
-            *votes.entry(&master.address).or_default() += 1;
-        }
-    }
-    let (named, _) = votes.into_iter().find(|(_, count)| count * 2 > sentinels.len())?;
-    observed.nodes.iter().find(|(_, seen)| seen.address.as_ref() == Some(named)).map(|(node, _)| *node).filter(says_so)
-}
-
-/// Whether a replica has everything that its primary sent: it follows it, and the primary counts it as online.
-pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
-    let address = |node: NodeId| observed.nodes.get(&node).and_then(|seen| seen.address.as_ref());
-    let (Some(own), Some(of_primary)) = (address(node), address(primary)) else { return false };
-    let follows = data(observed, node).is_some_and(|server| {
-        matches!(&server.replication, Replication::Replica { primary, link_up: true, syncing: false, .. } if primary == of_primary)
-    });
-    let is_counted = data(observed, primary).is_some_and(
-        |server| matches!(&server.replication, Replication::Primary { replicas } if replicas.contains_key(own)),
-    );
-    follows && is_counted
-}
+use crate::model::observed::Observed;
+use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
+use crate::model::{NodeId, NodeKind};
 
 /// Directives that are not as wanted, with their node.
 pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
-    for node in desired_nodes(desired, NodeKind::Data) {
+    for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
             missing.push(format!("{node} does not answer"));
             continue;
@@ -72,23 +24,32 @@ pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     missing
 }
 
-/// Users that are not in place, with their node.
+/// Users that are not in place, and those that nobody declared, with their node.
 pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let nobody = BTreeSet::new();
     let mut missing = Vec::new();
     for node in desired.nodes.keys().copied() {
-        let (wanted, in_place): (_, Option<&BTreeSet<String>>) = match node.kind {
-            NodeKind::Data => (&desired.users, data(observed, node).map(|server| &server.users_in_place)),
+        let (wanted, seen) = match node.kind {
+            NodeKind::Data => {
+                let server = data(observed, node);
+                (&desired.users, server.map(|server| (&server.users_in_place, &server.users_foreign)))
+            }
             NodeKind::Sentinel => {
-                (&desired.sentinel_users, sentinel(observed, node).map(|server| &server.users_in_place))
+                let server = sentinel(observed, node);
+                (&desired.sentinel_users, server.map(|server| (&server.users_in_place, &nobody)))
             }
         };
-        let Some(in_place) = in_place else {
+        let Some((in_place, foreign)) = seen else {
             missing.push(format!("{node} does not answer"));
             continue;
         };
         let names: Vec<&str> = wanted.keys().filter(|name| !in_place.contains(*name)).map(String::as_str).collect();
         if !names.is_empty() {
             missing.push(format!("{node}: {}", names.join(", ")));
+        }
+        if !foreign.is_empty() {
+            let names: Vec<&str> = foreign.iter().map(String::as_str).collect();
+            missing.push(format!("{node} has users that nobody declared: {}", names.join(", ")));
         }
     }
     missing
@@ -109,7 +70,7 @@ pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>
 /// Data nodes whose memory is not bounded as wanted.
 pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
     let wanted: Option<u64> = desired.settings.get("maxmemory").and_then(|bytes| bytes.parse().ok());
-    let nodes = desired_nodes(desired, NodeKind::Data);
+    let nodes = of_kind(desired, NodeKind::Data);
     nodes
         .filter_map(|node| match data(observed, node) {
             None => Some(format!("{node} does not answer")),
@@ -125,7 +86,7 @@ pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
 /// Data nodes that do not write what they should, or fail to.
 pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
-    for node in desired_nodes(desired, NodeKind::Data) {
+    for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
             missing.push(format!("{node} does not answer"));
             continue;
@@ -145,13 +106,13 @@ pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
 /// What is missing for the loss of any one node to be survived.
 pub fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
     let Some(primary) = primary else { return vec!["there is no primary".to_owned()] };
-    let replicas = desired_nodes(desired, NodeKind::Data).filter(|node| *node != primary);
+    let replicas = of_kind(desired, NodeKind::Data).filter(|node| *node != primary);
     let mut missing: Vec<String> = replicas
         .filter(|node| !is_in_sync(observed, *node, primary))
         .map(|node| format!("{node} is not in sync"))
         .collect();
-    let others = desired_nodes(desired, NodeKind::Sentinel).count().saturating_sub(1);
-    for node in desired_nodes(desired, NodeKind::Sentinel) {
+    let others = of_kind(desired, NodeKind::Sentinel).count().saturating_sub(1);
+    for node in of_kind(desired, NodeKind::Sentinel) {
         match sentinel(observed, node).map(|server| server.master.as_ref()) {
             None => missing.push(format!("{node} does not answer")),
             Some(None) => missing.push(format!("{node} watches no primary yet")),
@@ -159,9 +120,7 @@ pub fn availability(desired: &Desired, observed: &Observed, primary: Option<Node
                 missing.push(format!("{node} does not know every other Sentinel"));
             }
             Some(Some(master)) => {
-                let is_named =
-                    observed.nodes.get(&primary).and_then(|seen| seen.address.as_ref()) == Some(&master.address);
-                if !is_named {
+                if address(observed, primary) != Some(&master.address) {
                     missing.push(format!("{node} names another primary"));
                 }
             }

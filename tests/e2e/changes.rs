@@ -32,10 +32,33 @@ async fn rolled(layer: &Layer, what: &str, change: Value) {
     println!("{what}: {replaced} pods are new");
 }
 
+/// A change that restarts pods waits for a person, and rolls when that has approved it.
+async fn waits_for_approval(layer: &Layer, change: Value) {
+    let before = layer.pod_uids().await;
+    layer.change(json!({"update": {"approval": "Manual"}})).await;
+    layer.change(change).await;
+    eventually("it waits for the approval", SOON, async || {
+        let progressing = layer.condition("Progressing").await;
+        progressing.is_some_and(|(_, _, message)| message.contains("redoubt.dev/approved-generation"))
+    })
+    .await;
+    assert!(!layer.is("Ready").await);
+    assert_eq!(layer.pod_uids().await, before, "nothing may restart before it is approved");
+    let approved = format!("redoubt.dev/approved-generation={}", layer.object().await.metadata.generation.unwrap());
+    kubectl(&["-n", &layer.identity.namespace, "annotate", "datalayer", "web", &approved]);
+    layer.ready().await;
+    let replaced = layer.pod_uids().await.difference(&before).count();
+    assert_eq!(replaced, 3, "all data pods are new");
+    layer.change(json!({"update": null})).await;
+}
+
 async fn rolls(namespace: &str, engine: &str, successor: &str) {
     let stage = Stage::set(namespace).await;
     let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
     layer.ready().await;
+    if engine == successor {
+        waits_for_approval(&layer, json!({"cpu": "30m"})).await;
+    }
     rolled(&layer, "memory", json!({"memory": {"limit": "320Mi"}})).await;
     for node in (0..3).map(NodeId::data) {
         let pod = layer.pods().await.remove(&layer.pod(node)).unwrap();
@@ -74,21 +97,23 @@ async fn a_primary_that_is_evicted_under_load_loses_nothing() {
     let layer = stage.layer("web", json!({})).await;
     layer.ready().await;
     for round in 0..2 {
-        let verdict = layer
-            .under_load(async |layer, primary| {
-                let pods: kube::Api<Pod> = layer.api();
-                let old = pods.get(&layer.pod(primary)).await.unwrap().metadata.uid.unwrap();
-                pods.evict(&layer.pod(primary), &EvictParams::default()).await.unwrap();
-                eventually("another is primary", SOON, async || {
-                    layer.primary().await.is_some_and(|node| node != primary)
-                })
-                .await;
-                layer.is_replaced(primary, &old).await;
-            })
-            .await;
-        nothing_lost(&format!("evicted, round {round}"), &verdict);
+        nothing_lost(&format!("evicted, round {round}"), &evicted(&layer).await);
     }
     stage.strike().await;
+}
+
+/// Evicts the primary under load.
+async fn evicted(layer: &Layer) -> Verdict {
+    layer
+        .under_load(async |layer, primary| {
+            let pods: kube::Api<Pod> = layer.api();
+            let old = pods.get(&layer.pod(primary)).await.unwrap().metadata.uid.unwrap();
+            pods.evict(&layer.pod(primary), &EvictParams::default()).await.unwrap();
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|node| node != primary))
+                .await;
+            layer.is_replaced(primary, &old).await;
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,9 +186,17 @@ async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverte
     set_and_reverted(
         &layer,
         "an image that is no Redis",
-        json!({"engine": {"image": "localhost/redoubt:dev"}}),
+        json!({"engine": {"image": "localhost/not-redis:1"}}),
         json!({"engine": {"image": REDIS_7}}),
-        "CrashLoopBackOff",
+        "neither Redis nor Valkey",
+    )
+    .await;
+    set_and_reverted(
+        &layer,
+        "a directive that the engine refuses at its start",
+        json!({"config": {"no-such-directive": "1"}}),
+        json!({"config": null}),
+        "does not run",
     )
     .await;
     set_and_reverted(
@@ -199,6 +232,8 @@ async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_laye
     .await;
     assert!(!layer.is("Ready").await);
     kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true"]);
+    // Under another name: the claims of the old one are kept, with the class that they were made with.
+    stage.layer("corrected", json!({})).await.ready().await;
     stage.strike().await;
 }
 
@@ -218,6 +253,10 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
         })
         .await;
     nothing_lost("a replica more", &verdict);
+    // Pods that were there before know the new one too.
+    let verdict = evicted(&layer).await;
+    nothing_lost("evicted with a replica more", &verdict);
+    assert!(verdict.longest_gap < Duration::from_secs(3), "{:?}", verdict.longest_gap);
     let verdict = layer
         .under_load(async |layer, _| {
             kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=2"]);

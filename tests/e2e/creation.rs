@@ -1,5 +1,7 @@
 //! From `kubectl apply` to a layer that is proven: what its status says is asked of the servers.
 
+use std::collections::BTreeMap;
+
 use redoubt::model::{NodeId, NodeKind, Role};
 use redoubt::redis::{Connection, Endpoint, Secret, server};
 use serde_json::json;
@@ -11,11 +13,11 @@ async fn status_is_true(layer: &Layer) {
     let object = layer.object().await;
     let status = object.status.unwrap();
     let primary = layer.whole().await.expect("Ready means whole");
-    assert_eq!(status.primary, Some(format!("{}-{primary}", layer.identity.name)));
+    assert_eq!(status.primary, Some(layer.pod_owner(primary)));
     let memory = status.memory.unwrap();
     assert_eq!(memory.limit, memory.maxmemory + memory.copy_on_write + memory.client_buffers + memory.fragmentation);
     for (node, endpoint) in layer.endpoints().await {
-        let named = status.nodes.iter().find(|known| known.name == format!("{}-{node}", layer.identity.name)).unwrap();
+        let named = status.nodes.iter().find(|known| known.name == layer.pod_owner(node)).unwrap();
         assert_eq!(named.state.as_deref(), Some("InSync"), "{node}");
         let nobody = Endpoint { username: "default".to_owned(), password: Secret::new("guess"), ..endpoint.clone() };
         assert!(Connection::open(&nobody).await.is_err(), "the default user is on at {node}");
@@ -48,11 +50,43 @@ async fn role_at(layer: &Layer, service: &str) -> Option<Role> {
     server::replication(&Connection::open(&endpoint).await.ok()?).await.ok()?.role()
 }
 
+/// No Kubernetes node has two pods of a kind; there are three nodes.
+async fn pods_are_spread(layer: &Layer) {
+    for component in ["redis", "sentinel"] {
+        let pods = layer.pods().await;
+        let of_kind =
+            pods.iter().filter(|(name, _)| name.starts_with(&format!("{}-{component}-", layer.identity.name)));
+        let places: BTreeMap<_, _> =
+            of_kind.map(|(name, pod)| (pod.spec.as_ref().unwrap().node_name.clone().unwrap(), name)).collect();
+        assert_eq!(places.len(), 3, "{component}: {places:?}");
+    }
+}
+
+/// What `kubectl get` and `kubectl scale` see.
+fn columns_and_scale_are_right(layer: &Layer, primary: NodeId) {
+    let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
+    let table = kubectl(&["-n", namespace, "get", "datalayers"]);
+    let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(cells[0], ["NAME", "READY", "PRIMARY", "MEMORY", "MODE", "SINCE"]);
+    assert_eq!(cells[1][..5], [name, "True", &layer.pod_owner(primary), "0%", "Sentinel"]);
+    assert!(cells[1][5].ends_with(['s', 'm']), "{table}");
+    let path = format!("/apis/redoubt.dev/v1alpha1/namespaces/{namespace}/datalayers/{name}/scale");
+    let scale: serde_json::Value = serde_json::from_str(&kubectl(&["get", "--raw", &path])).unwrap();
+    assert_eq!(scale["status"]["replicas"], 2, "replicas in sync: {scale}");
+    let selector = scale["status"]["selector"].as_str().unwrap();
+    let selected = kubectl(&["-n", namespace, "get", "pods", "-l", selector, "-o", "name"]);
+    let mut selected: Vec<&str> = selected.lines().collect();
+    selected.sort_unstable();
+    assert_eq!(selected, (0..3).map(|node| format!("pod/{}", layer.pod(NodeId::data(node)))).collect::<Vec<_>>());
+}
+
 async fn becomes_ready(namespace: &str, engine: &str) {
     let stage = Stage::set(namespace).await;
     let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
     println!("{engine}: Ready {:?} after it was applied", layer.ready().await);
     status_is_true(&layer).await;
+    pods_are_spread(&layer).await;
+    columns_and_scale_are_right(&layer, layer.heals().await);
     eventually("the primary's Service leads to a primary", SOON, async || {
         role_at(&layer, "redis").await == Some(Role::Primary)
     })
@@ -101,6 +135,17 @@ async fn a_standalone_layer_is_ready_and_keeps_its_data() {
     eventually("it takes a write", SOON, async || layer.set("kept").await).await;
     layer.delete_pod(NodeId::data(0)).await;
     eventually("the key is there again", SOON, async || layer.get("kept").await.as_deref() == Some("kept")).await;
+    // One that keeps nothing comes back empty, and with its functions.
+    let cache = stage.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
+    cache.ready().await;
+    assert!(cache.set("gone").await);
+    cache.kill(NodeId::data(0), "redis-server");
+    eventually("it is empty and has its functions", SOON, async || {
+        let digest = cache.functions(NodeId::data(0)).await;
+        let expected = &redoubt::dataplane::built_in_libraries()[0].digest;
+        cache.get("gone").await.is_none() && digest.as_ref() == Some(expected)
+    })
+    .await;
     stage.strike().await;
 }
 
@@ -194,6 +239,12 @@ async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_t
     }
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     scale_operator("2");
+    // Its status is what the operator saw before it left, until it has looked again.
+    eventually("status names the primary of now", SOON, async || {
+        let named = layer.object().await.status.and_then(|status| status.primary);
+        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+    })
+    .await;
     layer.ready().await;
     status_is_true(&layer).await;
     stage.strike().await;

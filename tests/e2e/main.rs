@@ -5,15 +5,25 @@
 mod admission;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
+#[allow(dead_code)]
+#[path = "../support/bad_stores.rs"]
+mod bad_stores;
 mod changes;
+mod chart;
+mod commands;
 mod creation;
 mod failures;
 mod figures;
 #[path = "../support/history.rs"]
 mod history;
+mod invalid;
+mod layer;
 mod objects;
+mod operator;
 mod pods;
+mod sessions;
 mod stage;
+mod volumes;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};

@@ -3,20 +3,17 @@
 //! Everything that a claim looks at is asked of the servers themselves, with the application's own credentials: the operator's
 //! status is one of the things under test.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use redoubt::api::data_layer::DataLayer;
-use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
-use redoubt::model::{LayerIdentity, NodeId, NodeKind, Role};
-use redoubt::redis::{Connection, Endpoint, sentinel, server, users};
+use redoubt::model::LayerIdentity;
 use serde_json::{Value, json};
 
-use crate::history::{Verdict, Writers, check, keys_of};
+pub use crate::commands::{cluster, eventually, helm, kubectl};
+pub use crate::layer::{Layer, is_ready};
 
 /// Patience where the claim names no time.
 pub const SOON: Duration = Duration::from_mins(3);
@@ -28,33 +25,8 @@ pub const ENGINES: [(&str, &str); 3] =
 /// Writers of a history.
 pub const WRITERS: usize = 2;
 
-/// Polls until `condition` holds; how long that took. Panics at the deadline with what was waited for.
-pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < within, "not within {within:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    began.elapsed()
-}
-
-/// Runs the development cluster's command, or kubectl; its output.
-pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect("the program runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// `tests/cluster/cluster`.
-pub fn cluster(arguments: &[&str]) -> String {
-    run("tests/cluster/cluster", arguments)
-}
-
-/// `kubectl`.
-pub fn kubectl(arguments: &[&str]) -> String {
-    run("kubectl", arguments)
-}
+/// Namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
 
 /// Two replicas of the operator, of the image that is loaded now.
 pub async fn operator() {
@@ -62,16 +34,28 @@ pub async fn operator() {
     static RUNNING: OnceCell<()> = OnceCell::const_new();
     RUNNING
         .get_or_init(async || {
-            crate::client().await;
-            kubectl(&["apply", "-f", "tests/e2e/operator.yaml"]);
-            let stamp = format!(
-                r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"run":"{}"}}}}}}}}}}"#,
-                std::process::id()
-            );
-            kubectl(&["-n", "redoubt-system", "patch", "deployment", "redoubt-operator", "-p", &stamp]);
-            operator_is_there();
+            let namespaces: Api<Namespace> = Api::all(crate::client().await);
+            let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": OPERATOR_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            }});
+            let parameters = PatchParams::apply("redoubt-e2e").force();
+            namespaces.patch(OPERATOR_NAMESPACE, &parameters, &Patch::Apply(&space)).await.unwrap();
+            install_operator(&[]);
         })
         .await;
+}
+
+/// Installs or upgrades the operator by its chart and waits until it runs. The image's name is always the same, so pods are made
+/// anew for each run of the tests.
+pub fn install_operator(further: &[&str]) {
+    let run = format!("podAnnotations.run={}", std::process::id());
+    let mut arguments = vec!["upgrade", "--install", "redoubt", "charts/redoubt", "--namespace", OPERATOR_NAMESPACE];
+    // A run that was cut short may have left its own number of replicas: `kubectl scale` owns it then.
+    arguments.extend(["--values", "tests/e2e/values.yaml", "--set-string", &run, "--server-side=true"]);
+    arguments.extend(["--force-conflicts", "--wait", "--timeout", "90s"]);
+    arguments.extend(further);
+    helm(&arguments);
+    operator_is_there();
 }
 
 /// Waits until both replicas of the operator are there.
@@ -145,265 +129,4 @@ fn merge(whole: &mut Value, further: Value) {
         }
         (whole, further) => *whole = further,
     }
-}
-
-/// One layer.
-pub struct Layer {
-    /// The API server.
-    pub client: Client,
-    /// Who it is.
-    pub identity: LayerIdentity,
-}
-
-impl Layer {
-    /// Objects of one kind in the layer's namespace.
-    pub fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), &self.identity.namespace)
-    }
-
-    /// The object as it is now.
-    pub async fn object(&self) -> DataLayer {
-        self.api().get(&self.identity.name).await.unwrap()
-    }
-
-    /// Status, reason and message of a condition that speaks of this generation.
-    pub async fn condition(&self, kind: &str) -> Option<(String, String, String)> {
-        let object = self.object().await;
-        let condition = object.status?.conditions.into_iter().find(|condition| condition.type_ == kind)?;
-        (condition.observed_generation == object.metadata.generation).then_some((
-            condition.status,
-            condition.reason,
-            condition.message,
-        ))
-    }
-
-    /// Whether a condition holds for this generation.
-    pub async fn is(&self, kind: &str) -> bool {
-        self.condition(kind).await.is_some_and(|(status, _, _)| status == "True")
-    }
-
-    /// Waits until it is proven for this generation.
-    pub async fn ready(&self) -> Duration {
-        let took = eventually_or("the layer is Ready", SOON, async || self.is("Ready").await).await;
-        let Some(took) = took else {
-            let status = serde_json::to_string_pretty(&self.object().await.status).unwrap();
-            let name = &self.identity.namespace;
-            panic!("not Ready within {SOON:?}\n{status}\n{}", kubectl(&["-n", name, "get", "pods", "-o", "wide"]));
-        };
-        took
-    }
-
-    /// Changes the specification by a merge patch.
-    pub async fn change(&self, spec: Value) {
-        let api: Api<DataLayer> = self.api();
-        let patch = Patch::Merge(json!({"spec": spec}));
-        api.patch(&self.identity.name, &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    /// Fields of the application's binding Secret.
-    pub async fn binding(&self) -> BTreeMap<String, String> {
-        let secret: Secret = self.api().get(&format!("{}-redis-app", self.identity.name)).await.unwrap();
-        let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
-        secret.data.unwrap_or_default().into_iter().map(|(field, value)| (field, text(value))).collect()
-    }
-
-    /// Where each node is, by its Service, as the application's user.
-    pub async fn endpoints(&self) -> BTreeMap<NodeId, Endpoint> {
-        let password = self.binding().await["password"].clone();
-        let selector =
-            ListParams::default().labels(&format!("redoubt.dev/layer={},redoubt.dev/node", self.identity.name));
-        let services: Api<k8s_openapi::api::core::v1::Service> = self.api();
-        let mut endpoints = BTreeMap::new();
-        for service in services.list(&selector).await.unwrap() {
-            let (kind, ordinal) = service.labels()["redoubt.dev/node"].rsplit_once('-').unwrap();
-            let ordinal = ordinal.parse().unwrap();
-            let (node, port) = match kind {
-                "redis" => (NodeId::data(ordinal), REDIS_PORT),
-                _ => (NodeId::sentinel(ordinal), SENTINEL_PORT),
-            };
-            let Some(address) = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()) else { continue };
-            let (username, password) = (users::APPLICATION.to_owned(), redoubt::redis::Secret::new(&password));
-            endpoints.insert(node, Endpoint { address, port, username, password });
-        }
-        endpoints
-    }
-
-    /// The Sentinels.
-    pub async fn sentinels(&self) -> Vec<Endpoint> {
-        let all = self.endpoints().await;
-        all.into_iter().filter(|(node, _)| node.kind == NodeKind::Sentinel).map(|(_, endpoint)| endpoint).collect()
-    }
-
-    /// The operator's user on a node: what only it may ask (`CONFIG GET`).
-    pub async fn as_operator(&self, node: NodeId) -> Endpoint {
-        let secret: Secret = self.api().get(&format!("{}-redis-system", self.identity.name)).await.unwrap();
-        let password = String::from_utf8(secret.data.unwrap()["operator-password"].0.clone()).unwrap();
-        let endpoint = self.endpoints().await.remove(&node).unwrap();
-        let password = redoubt::redis::Secret::new(password);
-        Endpoint { username: users::OPERATOR.to_owned(), password, ..endpoint }
-    }
-
-    /// The node that most Sentinels name and that says it is primary with every other data node online.
-    pub async fn whole(&self) -> Option<NodeId> {
-        let endpoints = self.endpoints().await;
-        let (primary, online) = primary(&endpoints, &self.identity.master_name()).await?;
-        let data = endpoints.keys().filter(|node| node.kind == NodeKind::Data).count();
-        (online + 1 == data).then_some(primary)
-    }
-
-    /// The node that most Sentinels name and that says it is primary, whatever the others do.
-    pub async fn primary(&self) -> Option<NodeId> {
-        let endpoints = self.endpoints().await;
-        primary(&endpoints, &self.identity.master_name()).await.map(|(node, _)| node)
-    }
-
-    /// Waits until all is whole; the primary as it was seen then. (A second look might find a pod that has just begun to
-    /// stop.)
-    pub async fn heals(&self) -> NodeId {
-        let mut primary = None;
-        eventually("the layer is whole", SOON, async || {
-            primary = self.whole().await;
-            primary.is_some()
-        })
-        .await;
-        primary.expect("the condition held")
-    }
-
-    /// Waits until a node's pod is another than `old` and ready.
-    pub async fn is_replaced(&self, node: NodeId, old: &str) {
-        eventually("the pod is a new one and ready", SOON, async || {
-            let pods = self.pods().await;
-            pods.get(&self.pod(node)).is_some_and(|pod| pod.metadata.uid.as_deref() != Some(old) && is_ready(pod))
-        })
-        .await;
-    }
-
-    /// The layer's pods by name.
-    pub async fn pods(&self) -> BTreeMap<String, Pod> {
-        let selector = ListParams::default().labels(&format!("redoubt.dev/layer={}", self.identity.name));
-        let pods: Api<Pod> = self.api();
-        pods.list(&selector).await.unwrap().into_iter().map(|pod| (pod.name_any(), pod)).collect()
-    }
-
-    /// UIDs of the layer's pods.
-    pub async fn pod_uids(&self) -> BTreeSet<String> {
-        self.pods().await.values().filter_map(kube::ResourceExt::uid).collect()
-    }
-
-    /// Name of a node's pod.
-    pub fn pod(&self, node: NodeId) -> String {
-        redoubt::api::names::pod(&self.identity.name, node)
-    }
-
-    /// Deletes a node's pod.
-    pub async fn delete_pod(&self, node: NodeId) {
-        let pods: Api<Pod> = self.api();
-        pods.delete(&self.pod(node), &DeleteParams::default()).await.unwrap();
-    }
-
-    /// Kills a process of a node's pod with SIGKILL.
-    pub fn kill(&self, node: NodeId, process: &str) {
-        cluster(&["signal", &self.identity.namespace, &self.pod(node), "KILL", process]);
-    }
-
-    /// The server process that is primary now: it changes when another is promoted, and when the same one starts anew.
-    pub async fn serving(&self) -> Option<String> {
-        let endpoint = self.endpoints().await.remove(&self.primary().await?)?;
-        let connection = Connection::open(&endpoint).await.ok()?;
-        server::info(&connection).await.ok()?.run_id().map(str::to_owned)
-    }
-
-    /// Waits until another process than `old` is primary. (Which node it is, is not promised: a server that is killed right
-    /// after it was promoted has the newest data itself.)
-    pub async fn is_served_anew(&self, old: Option<String>) {
-        eventually("another process is primary", SOON, async || {
-            let now = self.serving().await;
-            now.is_some() && now != old
-        })
-        .await;
-    }
-
-    /// Sets a key on the primary; the value is the key.
-    pub async fn set(&self, key: &str) -> bool {
-        let Some(primary) = self.primary().await else { return false };
-        let Some(endpoint) = self.endpoints().await.remove(&primary) else { return false };
-        let Ok(connection) = Connection::open(&endpoint).await else { return false };
-        connection.query::<()>(redis::cmd("SET").arg(key).arg(key)).await.is_ok()
-    }
-
-    /// Reads a key from the primary.
-    pub async fn get(&self, key: &str) -> Option<String> {
-        let primary = self.primary().await?;
-        let endpoint = self.endpoints().await.remove(&primary)?;
-        let connection = Connection::open(&endpoint).await.ok()?;
-        connection.query(redis::cmd("GET").arg(key)).await.ok()
-    }
-
-    /// Puts `megabytes` of data on the primary, for a dataset that takes time to load.
-    pub async fn fill(&self, megabytes: u32) {
-        let primary = self.heals().await;
-        let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
-        let value = "x".repeat(1 << 16);
-        for number in 0..megabytes * 16 {
-            connection.query::<()>(redis::cmd("SET").arg(format!("filled:{number}")).arg(&value)).await.unwrap();
-        }
-    }
-
-    /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.
-    pub async fn under_load(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> Verdict {
-        let primary = self.heals().await;
-        let writers = Writers::start(WRITERS, &self.sentinels().await, &self.identity.master_name());
-        eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
-        disturb(self, primary).await;
-        self.heals().await;
-        let before = writers.acknowledged();
-        eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
-        let history = writers.finish().await;
-        let healed = self.heals().await;
-        check(&history, &keys_of(&self.endpoints().await[&healed]).await)
-    }
-}
-
-/// Whether Kubernetes says that a pod is ready.
-pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
-}
-
-/// Polls as [`eventually`]; `None` at the deadline.
-pub async fn eventually_or(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) -> Option<Duration> {
-    let began = Instant::now();
-    while !condition().await {
-        if began.elapsed() >= within {
-            println!("not within {within:?}: {what}");
-            return None;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Some(began.elapsed())
-}
-
-async fn primary(endpoints: &BTreeMap<NodeId, Endpoint>, master_name: &str) -> Option<(NodeId, usize)> {
-    let patience = Duration::from_millis(500);
-    let mut votes: BTreeMap<String, usize> = BTreeMap::new();
-    let sentinels: Vec<&Endpoint> =
-        endpoints.iter().filter(|(node, _)| node.kind == NodeKind::Sentinel).map(|(_, endpoint)| endpoint).collect();
-    for endpoint in &sentinels {
-        let Ok(connection) = Connection::open_with(endpoint, patience, patience).await else { continue };
-        if let Ok(Some((address, _))) = sentinel::primary_address(&connection, master_name).await {
-            *votes.entry(address.0).or_default() += 1;
-        }
-    }
-    let named = votes.into_iter().find(|(_, count)| *count > sentinels.len() / 2).map(|(address, _)| address);
-    // In mode Standalone there are no Sentinels: the only node is it.
-    let (node, endpoint) = endpoints.iter().find(|(node, endpoint)| {
-        node.kind == NodeKind::Data && (sentinels.is_empty() || Some(&endpoint.address) == named.as_ref())
-    })?;
-    let connection = Connection::open_with(endpoint, patience, patience).await.ok()?;
-    let info = server::info(&connection).await.ok()?;
-    let online = info.replicas().iter().filter(|replica| replica.online).count();
-    (info.role() == Some(Role::Primary)).then_some((*node, online))
 }

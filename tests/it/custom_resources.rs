@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::session_store::SessionStore;
@@ -15,21 +16,51 @@ use crate::support::bad_stores::{bad_store_changes, bad_stores};
 /// `kubectl apply` keeps the whole object in an annotation of at most this many bytes.
 const LARGEST: usize = 262_144;
 
+/// Where the chart has the same definitions, with what Helm must know of them.
+const OF_THE_CHART: &str = "charts/redoubt-crds/templates";
+
+/// A definition as the chart has it: Helm keeps it when the chart is uninstalled, or every layer would be deleted with it.
+fn of_the_chart(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    definition.metadata.annotations = Some([("helm.sh/resource-policy", "keep")].map(text).into());
+    definition.metadata.labels = Some([("app.kubernetes.io/part-of", "redoubt")].map(text).into());
+    definition
+}
+
 #[test]
 fn the_committed_definitions_are_the_generated_ones() {
     for definition in custom_resource_definitions() {
-        let path = Path::new("crds").join(format!("{}.yaml", definition.metadata.name.clone().unwrap()));
-        let text = serde_saphyr::to_string(&definition).unwrap();
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&path, &text).unwrap();
+        let name = format!("{}.yaml", definition.metadata.name.clone().unwrap());
+        let plain = serde_saphyr::to_string(&definition).unwrap();
+        let chart = serde_saphyr::to_string(&of_the_chart(definition)).unwrap();
+        assert!(!chart.contains("{{"), "{name} would be read as a template");
+        for (path, text) in [(Path::new("crds").join(&name), plain), (Path::new(OF_THE_CHART).join(&name), chart)] {
+            if std::env::var_os("UPDATE").is_some() {
+                fs::write(&path, &text).unwrap();
+            }
+            assert!(text.len() < LARGEST / 2, "{} has {} bytes", path.display(), text.len());
+            assert_eq!(
+                fs::read_to_string(&path).unwrap_or_default(),
+                text,
+                "{} differs from the types; write it anew with: UPDATE=1 cargo test --test it definitions",
+                path.display()
+            );
         }
-        assert!(text.len() < LARGEST / 2, "{} has {} bytes", path.display(), text.len());
-        assert_eq!(
-            fs::read_to_string(&path).unwrap_or_default(),
-            text,
-            "{} differs from the types; write it anew with: UPDATE=1 cargo test --test it definitions",
-            path.display()
-        );
+    }
+}
+
+#[test]
+fn no_definition_is_left_of_a_kind_that_is_gone() {
+    let mut known: Vec<String> = custom_resource_definitions()
+        .iter()
+        .map(|one| format!("{}.yaml", one.metadata.name.clone().unwrap()))
+        .collect();
+    known.sort();
+    for folder in ["crds", OF_THE_CHART] {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut found: Vec<String> = files.filter(|file| file != "NOTES.txt").collect();
+        found.sort();
+        assert_eq!(found, known, "{folder}");
     }
 }
 

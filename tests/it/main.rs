@@ -3,18 +3,21 @@
 
 mod agent_process;
 mod boot_rule;
+mod charts;
 mod custom_resources;
 mod directives;
 mod docs;
 mod golden;
 mod image;
 mod imports;
+mod lease;
 mod parsers;
 mod planner;
 mod planner_properties;
 mod planner_rules;
 mod redis_server;
 mod redis_users;
+mod report;
 mod scrape_cost;
 mod session_stores;
 #[path = "../support/mod.rs"]

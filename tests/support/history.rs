@@ -1,14 +1,19 @@
 //! What writers were promised, and what became of it.
 //!
-//! Writers write unique keys to whom the Sentinels name, and note when each write was sent, when it was answered, how, and
-//! by whom. The checker then compares with what a server holds. A write without an answer is unknown: it may be there.
+//! Writers write unique keys through a stock Sentinel-aware client, and note when each write was sent, when it was answered,
+//! how, and by whom. The checker then compares with what a server holds. A write without an answer is unknown: it may be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use redoubt::redis::{Connection, Endpoint, sentinel, server};
+use redis::aio::MultiplexedConnection;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
+};
+use redoubt::redis::{Connection, Endpoint};
 use tokio::task::JoinHandle;
 
 /// What a write came to.
@@ -85,8 +90,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts `count` writers. The first endpoint of each write is whom the Sentinels name; `application` is the user on
-    /// data nodes.
+    /// Starts `count` writers, which log in on Sentinels and on data nodes as the endpoints say.
     pub fn start(count: usize, sentinels: &[Endpoint], master_name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
@@ -117,6 +121,53 @@ impl Writers {
     }
 }
 
+/// Patience with a lookup. The client's own defaults would wait for a node that is cut off for a second and longer.
+const LOOKUP: Duration = Duration::from_millis(500);
+/// Patience with a write: longer than the pause of a planned move, which a patient client sits out.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// A stock client (the `redis` crate's), as an application would set it up with the binding's Sentinels.
+struct StockClient {
+    sentinels: Vec<ConnectionInfo>,
+    node: SentinelNodeConnectionInfo,
+    client: Sentinel,
+}
+
+impl StockClient {
+    fn new(sentinels: &[Endpoint]) -> Self {
+        let login = |endpoint: &Endpoint| {
+            RedisConnectionInfo::default().set_username(&endpoint.username).set_password(endpoint.password.reveal())
+        };
+        let seeds: Vec<ConnectionInfo> = sentinels
+            .iter()
+            .map(|endpoint| {
+                let address = ConnectionAddr::Tcp(endpoint.address.clone(), endpoint.port);
+                address.into_connection_info().unwrap().set_redis_settings(login(endpoint))
+            })
+            .collect();
+        let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(login(&sentinels[0]));
+        Self { client: Sentinel::build(seeds.clone()).unwrap(), sentinels: seeds, node }
+    }
+
+    /// A connection to the primary, and the primary's name in a history.
+    async fn primary(&mut self, master_name: &str) -> Option<(MultiplexedConnection, String)> {
+        let Ok(found) = tokio::time::timeout(LOOKUP, self.client.async_master_for(master_name, Some(&self.node))).await
+        else {
+            // The client takes its Sentinels' answers in order: one that is silent goes to the end.
+            self.sentinels.rotate_left(1);
+            self.client = Sentinel::build(self.sentinels.clone()).unwrap();
+            return None;
+        };
+        let found = found.ok()?;
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(LOOKUP)).set_response_timeout(Some(ANSWER));
+        let mut connection = found.get_multiplexed_async_connection_with_config(&config).await.ok()?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.ok()?;
+        let id = info.lines().find_map(|line| line.strip_prefix("master_replid:"))?;
+        Some((connection, format!("{} {}", found.get_connection_info().addr(), id.trim())))
+    }
+}
+
 async fn write_until(
     (stop, acknowledged): (&AtomicBool, &AtomicUsize),
     writer: usize,
@@ -125,11 +176,12 @@ async fn write_until(
     master_name: &str,
 ) -> Vec<Write> {
     let mut history = Vec::new();
-    let mut connection: Option<(Connection, String)> = None;
+    let mut client = StockClient::new(sentinels);
+    let mut connection = None;
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
-        let Some((server, name)) = &connection else {
-            connection = find_primary(sentinels, master_name).await;
+        let Some((server, name)) = &mut connection else {
+            connection = client.primary(master_name).await;
             if connection.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -138,10 +190,11 @@ async fn write_until(
         number += 1;
         let key = format!("h:{writer}:{number}");
         let invoked = began.elapsed();
-        let answer = server.query::<()>(redis::cmd("SET").arg(&key).arg(number)).await;
+        let answer: RedisResult<()> = redis::cmd("SET").arg(&key).arg(number).query_async(server).await;
         let outcome = match &answer {
             Ok(()) => Outcome::Ok,
-            Err(error) if error.class().is_alive() => Outcome::Refused,
+            // Only a server has error codes.
+            Err(error) if error.code().is_some() => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
         history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: name.clone() });
@@ -152,23 +205,6 @@ async fn write_until(
         }
     }
     history
-}
-
-async fn find_primary(sentinels: &[Endpoint], master_name: &str) -> Option<(Connection, String)> {
-    let timeout = Duration::from_millis(500);
-    for endpoint in sentinels {
-        let Ok(asked) = Connection::open_with(endpoint, timeout, timeout).await else { continue };
-        let Ok(Some((address, _))) = sentinel::primary_address(&asked, master_name).await else { continue };
-        let primary =
-            Endpoint { address: address.0, port: redoubt::model::node_config::REDIS_PORT, ..endpoint.clone() };
-        // Longer than the pause of a planned move, which a patient client sits out.
-        let Ok(connection) = Connection::open_with(&primary, timeout, Duration::from_secs(3)).await else { continue };
-        if let Ok(info) = server::replication(&connection).await {
-            let name = format!("{} {}", connection.name(), info.field("master_replid").unwrap_or_default());
-            return Some((connection, name));
-        }
-    }
-    None
 }
 
 /// The keys of all writers that a server holds.

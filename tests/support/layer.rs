@@ -254,6 +254,11 @@ impl Layer {
         endpoint(&self.nodes[&id].address, port, users::OPERATOR, "p-o")
     }
 
+    /// A node, as the agents' user.
+    pub fn agent_on(&self, id: NodeId) -> Endpoint {
+        Endpoint { username: users::AGENT.to_owned(), password: Secret::new("p-a"), ..self.operator_on(id) }
+    }
+
     /// Ordinals of the Sentinels.
     pub fn sentinel_ids(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().filter(|id| id.kind == NodeKind::Sentinel).collect()
@@ -280,7 +285,7 @@ impl Layer {
         (self.replication(id).await?.role() == Some(Role::Primary)).then_some(id)
     }
 
-    /// One primary, every other data node its synced and electable replica, every Sentinel knowing all.
+    /// One primary, every other data node its synced and electable replica, every Sentinel naming it and knowing all.
     pub async fn is_whole(&self) -> bool {
         let Some(primary) = self.primary().await else { return false };
         for id in self.data_ids() {
@@ -298,7 +303,8 @@ impl Layer {
             let Ok(connection) = Connection::open(&endpoint).await else { return false };
             let Ok(Some(master)) = sentinel::master(&connection, &self.master_name).await else { return false };
             let electable = sentinel::electable_replicas(&connection, &self.master_name).await.unwrap_or_default();
-            if electable.len() != replicas || master.other_sentinels.len() != others {
+            let names_it = master.address == self.nodes[&primary].address;
+            if !names_it || electable.len() != replicas || master.other_sentinels.len() != others {
                 return false;
             }
         }

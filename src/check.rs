@@ -1,0 +1,72 @@
+//! One question to an HTTP port, for a test pod that has no other program than this one.
+//!
+//! Knows HTTP and nothing of what is served.
+
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::{StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+/// Time for the answer: what is asked is served from memory.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the answer is not the wanted one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answered.
+    #[error("cannot get {url}")]
+    Get {
+        /// The page.
+        url: Uri,
+        /// Why not.
+        source: hyper_util::client::legacy::Error,
+    },
+    /// Nobody answered in time.
+    #[error("no answer within {ANSWER_WITHIN:?} from {0}")]
+    Silent(Uri),
+    /// Another answer than 200.
+    #[error("{url} answers {status}")]
+    Status {
+        /// The page.
+        url: Uri,
+        /// The answer.
+        status: StatusCode,
+    },
+}
+
+/// Asks once; a success is an answer of 200.
+pub async fn check(url: &Uri) -> Result<(), Error> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = timeout(ANSWER_WITHIN, client.get(url.clone())).await.map_err(|_| Error::Silent(url.clone()))?;
+    match answer.map_err(|source| Error::Get { url: url.clone(), source })?.status() {
+        StatusCode::OK => Ok(()),
+        status => Err(Error::Status { url: url.clone(), status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn only_an_answer_of_200_is_a_success() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let page = |name: &str| format!("http://{address}/{name}").parse::<Uri>().unwrap();
+        assert!(matches!(check(&page("healthz")).await, Err(Error::Get { .. })));
+        let serving = tokio::spawn(crate::metrics::serve(Metrics::new().unwrap(), address));
+        while let Err(Error::Get { .. }) = check(&page("healthz")).await {
+            assert!(!serving.is_finished());
+            tokio::task::yield_now().await;
+        }
+        assert!(check(&page("metrics")).await.is_ok());
+        let not_yet = check(&page("readyz")).await;
+        assert!(matches!(not_yet, Err(Error::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. })), "{not_yet:?}");
+    }
+}

@@ -1,0 +1,84 @@
+//! The objects that need no order: Secrets, Services of roles, disruption budgets.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::accepted;
+use super::context::Context;
+use super::data_layer::{Judged, Secrets};
+use crate::act::Ending;
+use crate::act::kube::Object;
+use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
+use crate::api::names;
+use crate::build::Built;
+use crate::failure::Class;
+use crate::model::NodeId;
+use crate::model::observed::Observed;
+use crate::observe::kubernetes::Children;
+use crate::plan::Step;
+use crate::report::Undone;
+
+/// Applies the objects that need no order. One that fails stops no other.
+pub(super) async fn apply_static(
+    context: &Context,
+    judged: &Judged,
+    built: &Built,
+    children: &Children,
+    secrets: &Secrets,
+    observed: &Observed,
+    passwords: &Passwords,
+) -> Vec<Undone> {
+    let mut undone = Vec::new();
+    let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
+    for secret in &built.secrets {
+        let mut secret = secret.clone();
+        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), passwords) {
+            secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
+        }
+        if secret.name_any() == names::system_secret(&judged.layer.identity.name) {
+            let specification = accepted::text(&judged.object.spec);
+            secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), specification);
+        }
+        undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
+    }
+    undone.extend(remove_binding(context, judged, secrets).await);
+    // Services without an address yet are the planner's to order.
+    let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
+    let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
+    for service in built.services.iter().chain(nodes) {
+        undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
+    }
+    for budget in &built.budgets {
+        undone.extend(apply(context, budget, children.budgets.get(&budget.name_any()).map(Arc::as_ref)).await);
+    }
+    undone
+}
+
+/// Removes the application's binding where the layer has no application user any more: its password is dead.
+async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<Undone> {
+    let layer = &judged.layer;
+    let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
+    let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
+    let (name, uid) = (binding.name_any(), binding.uid());
+    let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;
+    not_done(None, &Ending::of(&error))
+}
+
+async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {
+    let error = context.writer.apply(desired, live).await.err()?;
+    not_done(None, &Ending::of(&error))
+}
+
+/// What a step or an object came to, if it was not done.
+pub(super) fn not_done(step: Option<Step>, ending: &Ending) -> Option<Undone> {
+    let passes = match ending {
+        Ending::Done => return None,
+        Ending::Dropped(_) => true,
+        Ending::Refused(_) | Ending::NameTaken(_) => false,
+        Ending::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
+    };
+    let name_taken = matches!(ending, Ending::NameTaken(_));
+    Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
+}

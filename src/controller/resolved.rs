@@ -1,0 +1,80 @@
+//! Defaults that were decided when a layer was created and that every later pass goes on with.
+
+use serde::{Deserialize, Serialize};
+
+use super::context::Defaults;
+use crate::observe::kubernetes::Children;
+use crate::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer};
+
+/// Defaults that were decided when the layer was created, as they are recorded on its StatefulSets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Resolved {
+    engine_image: String,
+    agent_image: String,
+    /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_size: Option<u64>,
+}
+
+impl Resolved {
+    pub(super) fn of(children: &Children, defaults: &Defaults) -> Self {
+        let recorded = children.resolved_defaults().and_then(|text| serde_json::from_str(text).ok());
+        recorded.unwrap_or_else(|| Self {
+            engine_image: defaults.engine_image.clone(),
+            agent_image: defaults.agent_image.clone(),
+            volume_size: None,
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).expect("texts and a number are always JSON")
+    }
+
+    fn volumes(&self) -> DataVolumes {
+        match self.volume_size {
+            None => DataVolumes::Undecided,
+            Some(0) => DataVolumes::Without,
+            Some(size) => DataVolumes::Of(size),
+        }
+    }
+
+    pub(super) fn with_volumes(self, layer: &ValidatedLayer) -> Self {
+        let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
+            DataVolumes::Undecided => None,
+            DataVolumes::Without => Some(0),
+            DataVolumes::Of(size) => Some(size),
+        };
+        Self { volume_size, ..self }
+    }
+
+    pub(super) fn for_validation(&self) -> ResolvedDefaults {
+        ResolvedDefaults {
+            engine_image: self.engine_image.clone(),
+            agent_image: self.agent_image.clone(),
+            volumes: self.volumes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(text: &str) -> Resolved {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_recorded_of_volumes_is_what_is_validated_against() {
+        let images = r#""engineImage":"e","agentImage":"a""#;
+        for (text, volumes) in [
+            (format!("{{{images}}}"), DataVolumes::Undecided),
+            (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
+            (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
+        ] {
+            assert_eq!(recorded(&text).for_validation().volumes, volumes);
+            assert_eq!(recorded(&text).text(), text);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Waiting for something with a deadline, and the commands that a person would type.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Polls until `condition` holds; how long that took. Panics at the deadline with what was waited for.
+pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    began.elapsed()
+}
+
+/// Runs the development cluster's command, or kubectl; its output.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("the program runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// `tests/cluster/cluster`.
+pub fn cluster(arguments: &[&str]) -> String {
+    run("tests/cluster/cluster", arguments)
+}
+
+/// `kubectl`.
+pub fn kubectl(arguments: &[&str]) -> String {
+    run("kubectl", arguments)
+}
+
+/// `helm`.
+pub fn helm(arguments: &[&str]) -> String {
+    run("helm", arguments)
+}
+
+/// Polls as [`eventually`]; `None` at the deadline.
+pub async fn eventually_or(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) -> Option<Duration> {
+    let began = Instant::now();
+    while !condition().await {
+        if began.elapsed() >= within {
+            println!("not within {within:?}: {what}");
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Some(began.elapsed())
+}

@@ -1,0 +1,104 @@
+//! Specifications that are wrong or cannot be read: a layer that runs goes on, and no other layer notices.
+
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use serde_json::json;
+
+use crate::stage::{Layer, SOON, Stage, eventually, kubectl};
+
+/// Opens the definition for a moment, as one of an older version would be: what is stored then may be such that we cannot
+/// read it. [`crate::client`] closes it.
+fn open_the_definition() {
+    let open = r#"[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
+        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
+    kubectl(&["patch", "customresourcedefinition", "datalayers.redoubt.dev", "--type=json", "-p", open]);
+}
+
+async fn an_event_says_unreadable(namespace: &str) {
+    eventually("an event says what cannot be read", SOON, async || {
+        let events = kubectl(&["-n", namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"]);
+        events.contains("Unreadable")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
+    let stage = Stage::set("e2e-unreadable").await;
+    open_the_definition();
+    let unreadable = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
+        "metadata": {"name": "broken"}, "spec": {"mode": "Galactic"}});
+    let layers: Api<DynamicObject> = Api::namespaced_with(
+        stage.client.clone(),
+        &stage.namespace,
+        &ApiResource::erase::<redoubt::api::data_layer::DataLayer>(&()),
+    );
+    let stored = eventually("the object is stored", SOON, async || {
+        layers
+            .create(&kube::api::PostParams::default(), &serde_json::from_value(unreadable.clone()).unwrap())
+            .await
+            .is_ok()
+    })
+    .await;
+    println!("stored after {stored:?}");
+    crate::client().await;
+    let good = stage.layer("good", json!({})).await;
+    good.ready().await;
+    an_event_says_unreadable(&stage.namespace).await;
+    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "broken"]);
+    stage.strike().await;
+}
+
+/// The primary moves, its Services follow, and what was written is there.
+async fn goes_on(layer: &Layer, key: &str) {
+    assert!(layer.set(key).await);
+    let (primary, served) = (layer.heals().await, layer.serving().await);
+    layer.kill(primary, "redis-server");
+    layer.is_served_anew(served).await;
+    let followed = layer.services_follow(SOON).await;
+    println!("{key}: the Services followed after {followed:?}");
+    layer.heals().await;
+    assert_eq!(layer.get(key).await.as_deref(), Some(key));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on_as_it_was() {
+    let stage = Stage::set("e2e-invalid").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
+    layer.change(json!({"memory": {"limit": "20Mi"}})).await;
+    eventually("the minimum is told, and why", SOON, async || {
+        layer.condition("Accepted").await.is_some_and(|(status, _, message)| {
+            status == "False" && message.contains("spec.memory.limit") && message.contains("66Mi are needed")
+        })
+    })
+    .await;
+    goes_on(&layer, "invalid").await;
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods.clone(), restarts.clone()));
+    layer.change(json!({"memory": null})).await;
+    layer.ready().await;
+    open_the_definition();
+    let stored = || {
+        let patch = r#"{"spec": {"purpose": "Galactic"}}"#;
+        let arguments = ["-n", "e2e-invalid", "patch", "datalayer", "web", "--type=merge", "-p", patch];
+        std::process::Command::new("kubectl").args(arguments).output().unwrap().status.success()
+    };
+    eventually("what cannot be read is stored", SOON, async || stored()).await;
+    crate::client().await;
+    an_event_says_unreadable(&stage.namespace).await;
+    goes_on(&layer, "unreadable").await;
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));
+    kubectl(&[
+        "-n",
+        &stage.namespace,
+        "patch",
+        "datalayer",
+        "web",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"purpose": null}}"#,
+    ]);
+    layer.ready().await;
+    stage.strike().await;
+}

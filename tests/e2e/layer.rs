@@ -1,0 +1,332 @@
+//! One layer of a claim: what its servers say of themselves, and what can be done to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use redoubt::api::data_layer::DataLayer;
+use redoubt::api::names;
+use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::{LayerIdentity, NodeId, NodeKind, Role};
+use redoubt::redis::{Connection, Endpoint, sentinel, server, users};
+use serde_json::{Value, json};
+
+use crate::commands::{cluster, eventually, eventually_or, kubectl};
+use crate::history::{Verdict, Write, Writers, check, keys_of};
+use crate::stage::{SOON, WRITERS};
+
+/// One layer.
+pub struct Layer {
+    /// The API server.
+    pub client: Client,
+    /// Who it is.
+    pub identity: LayerIdentity,
+}
+
+impl Layer {
+    /// Objects of one kind in the layer's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.identity.namespace)
+    }
+
+    /// The object as it is now.
+    pub async fn object(&self) -> DataLayer {
+        self.api().get(&self.identity.name).await.unwrap()
+    }
+
+    /// Status, reason and message of a condition that speaks of this generation.
+    pub async fn condition(&self, kind: &str) -> Option<(String, String, String)> {
+        let object = self.object().await;
+        let condition = object.status?.conditions.into_iter().find(|condition| condition.type_ == kind)?;
+        (condition.observed_generation == object.metadata.generation).then_some((
+            condition.status,
+            condition.reason,
+            condition.message,
+        ))
+    }
+
+    /// Whether a condition holds for this generation.
+    pub async fn is(&self, kind: &str) -> bool {
+        self.condition(kind).await.is_some_and(|(status, _, _)| status == "True")
+    }
+
+    /// Waits until it is proven for this generation.
+    pub async fn ready(&self) -> Duration {
+        let mut told = String::new();
+        let took = eventually_or("the layer is Ready", SOON, async || {
+            let now = self.condition("Ready").await;
+            // What it waits for is the first thing that one wants to know of a claim that fails.
+            let words = now.as_ref().map(|(_, reason, message)| format!("{reason}: {message}")).unwrap_or_default();
+            if words != told {
+                println!("  {}: {words}", self.identity.name);
+                told = words;
+            }
+            now.is_some_and(|(status, _, _)| status == "True")
+        })
+        .await;
+        let Some(took) = took else {
+            let status = serde_json::to_string_pretty(&self.object().await.status).unwrap();
+            let name = &self.identity.namespace;
+            panic!("not Ready within {SOON:?}\n{status}\n{}", kubectl(&["-n", name, "get", "pods", "-o", "wide"]));
+        };
+        took
+    }
+
+    /// Changes the specification by a merge patch.
+    pub async fn change(&self, spec: Value) {
+        let api: Api<DataLayer> = self.api();
+        let patch = Patch::Merge(json!({"spec": spec}));
+        api.patch(&self.identity.name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Fields of the application's binding Secret.
+    pub async fn binding(&self) -> BTreeMap<String, String> {
+        let secret: Secret = self.api().get(&format!("{}-redis-app", self.identity.name)).await.unwrap();
+        let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
+        secret.data.unwrap_or_default().into_iter().map(|(field, value)| (field, text(value))).collect()
+    }
+
+    /// Where each node is, by its Service, as the application's user.
+    pub async fn endpoints(&self) -> BTreeMap<NodeId, Endpoint> {
+        let password = self.binding().await["password"].clone();
+        let selector =
+            ListParams::default().labels(&format!("redoubt.dev/layer={},redoubt.dev/node", self.identity.name));
+        let services: Api<Service> = self.api();
+        let mut endpoints = BTreeMap::new();
+        for service in services.list(&selector).await.unwrap() {
+            let (kind, ordinal) = service.labels()["redoubt.dev/node"].rsplit_once('-').unwrap();
+            let ordinal = ordinal.parse().unwrap();
+            let (node, port) = match kind {
+                "redis" => (NodeId::data(ordinal), REDIS_PORT),
+                _ => (NodeId::sentinel(ordinal), SENTINEL_PORT),
+            };
+            let Some(address) = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()) else { continue };
+            let (username, password) = (users::APPLICATION.to_owned(), redoubt::redis::Secret::new(&password));
+            endpoints.insert(node, Endpoint { address, port, username, password });
+        }
+        endpoints
+    }
+
+    /// The Sentinels.
+    pub async fn sentinels(&self) -> Vec<Endpoint> {
+        let all = self.endpoints().await;
+        all.into_iter().filter(|(node, _)| node.kind == NodeKind::Sentinel).map(|(_, endpoint)| endpoint).collect()
+    }
+
+    /// The operator's user on a node: what only it may ask (`CONFIG GET`).
+    pub async fn as_operator(&self, node: NodeId) -> Endpoint {
+        let secret: Secret = self.api().get(&format!("{}-redis-system", self.identity.name)).await.unwrap();
+        let password = String::from_utf8(secret.data.unwrap()["operator-password"].0.clone()).unwrap();
+        let endpoint = self.endpoints().await.remove(&node).unwrap();
+        let password = redoubt::redis::Secret::new(password);
+        Endpoint { username: users::OPERATOR.to_owned(), password, ..endpoint }
+    }
+
+    /// The node that most Sentinels name and that says it is primary with every other data node online.
+    pub async fn whole(&self) -> Option<NodeId> {
+        let endpoints = self.endpoints().await;
+        let (primary, online) = primary(&endpoints, &self.identity.master_name()).await?;
+        let data = endpoints.keys().filter(|node| node.kind == NodeKind::Data).count();
+        (online + 1 == data).then_some(primary)
+    }
+
+    /// The node that most Sentinels name and that says it is primary, whatever the others do.
+    pub async fn primary(&self) -> Option<NodeId> {
+        let endpoints = self.endpoints().await;
+        primary(&endpoints, &self.identity.master_name()).await.map(|(node, _)| node)
+    }
+
+    /// Waits until all is whole; the primary as it was seen then. (A second look might find a pod that has just begun to
+    /// stop.)
+    pub async fn heals(&self) -> NodeId {
+        let mut primary = None;
+        eventually("the layer is whole", SOON, async || {
+            primary = self.whole().await;
+            primary.is_some()
+        })
+        .await;
+        primary.expect("the condition held")
+    }
+
+    /// Waits until a node's pod is another than `old` and ready.
+    pub async fn is_replaced(&self, node: NodeId, old: &str) {
+        eventually("the pod is a new one and ready", SOON, async || {
+            let pods = self.pods().await;
+            pods.get(&self.pod(node)).is_some_and(|pod| pod.metadata.uid.as_deref() != Some(old) && is_ready(pod))
+        })
+        .await;
+    }
+
+    /// The layer's pods by name.
+    pub async fn pods(&self) -> BTreeMap<String, Pod> {
+        let selector = ListParams::default().labels(&format!("redoubt.dev/layer={}", self.identity.name));
+        let pods: Api<Pod> = self.api();
+        pods.list(&selector).await.unwrap().into_iter().map(|pod| (pod.name_any(), pod)).collect()
+    }
+
+    /// UIDs of the layer's pods.
+    pub async fn pod_uids(&self) -> BTreeSet<String> {
+        self.pods().await.values().filter_map(kube::ResourceExt::uid).collect()
+    }
+
+    /// Name of a node's pod.
+    pub fn pod(&self, node: NodeId) -> String {
+        names::pod(&self.identity.name, node)
+    }
+
+    /// Name of a node in status: that of its StatefulSet.
+    pub fn pod_owner(&self, node: NodeId) -> String {
+        names::node(&self.identity.name, node)
+    }
+
+    /// Deletes a node's pod.
+    pub async fn delete_pod(&self, node: NodeId) {
+        let pods: Api<Pod> = self.api();
+        pods.delete(&self.pod(node), &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Kills a process of a node's pod with SIGKILL.
+    pub fn kill(&self, node: NodeId, process: &str) {
+        cluster(&["signal", &self.identity.namespace, &self.pod(node), "KILL", process]);
+    }
+
+    /// The server process that is primary now: it changes when another is promoted, and when the same one starts anew.
+    pub async fn serving(&self) -> Option<String> {
+        let endpoint = self.endpoints().await.remove(&self.primary().await?)?;
+        let connection = Connection::open(&endpoint).await.ok()?;
+        server::info(&connection).await.ok()?.run_id().map(str::to_owned)
+    }
+
+    /// Waits until another process than `old` is primary. (Which node it is, is not promised: a server that is killed right
+    /// after it was promoted has the newest data itself.)
+    pub async fn is_served_anew(&self, old: Option<String>) {
+        eventually("another process is primary", SOON, async || {
+            let now = self.serving().await;
+            now.is_some() && now != old
+        })
+        .await;
+    }
+
+    /// Sets a key on the primary; the value is the key.
+    pub async fn set(&self, key: &str) -> bool {
+        let Some(primary) = self.primary().await else { return false };
+        let Some(endpoint) = self.endpoints().await.remove(&primary) else { return false };
+        let Ok(connection) = Connection::open(&endpoint).await else { return false };
+        connection.query::<()>(redis::cmd("SET").arg(key).arg(key)).await.is_ok()
+    }
+
+    /// Reads a key from the primary.
+    pub async fn get(&self, key: &str) -> Option<String> {
+        let primary = self.primary().await?;
+        let endpoint = self.endpoints().await.remove(&primary)?;
+        let connection = Connection::open(&endpoint).await.ok()?;
+        connection.query(redis::cmd("GET").arg(key)).await.ok()
+    }
+
+    /// Puts `keys` small keys on the primary: it takes a server longer to load many of them than the same bytes in few.
+    pub async fn fill(&self, keys: u32) {
+        const BATCH: u32 = 10_000;
+        let primary = self.heals().await;
+        let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
+        for first in (0..keys).step_by(BATCH as usize) {
+            let mut command = redis::cmd("MSET");
+            for number in first..first + BATCH {
+                command.arg(format!("filled:{number}")).arg(number);
+            }
+            connection.query::<()>(&command).await.unwrap();
+        }
+    }
+
+    /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.
+    pub async fn under_load(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> Verdict {
+        self.history(disturb).await.0
+    }
+
+    /// [`Self::under_load`], with the history and its beginning.
+    pub async fn history(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> (Verdict, Vec<Write>, Instant) {
+        let primary = self.heals().await;
+        let began = Instant::now();
+        let writers = Writers::start(WRITERS, &self.sentinels().await, &self.identity.master_name());
+        eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
+        disturb(self, primary).await;
+        self.heals().await;
+        let before = writers.acknowledged();
+        eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
+        let history = writers.finish().await;
+        let healed = self.heals().await;
+        let verdict = check(&history, &keys_of(&self.endpoints().await[&healed]).await);
+        (verdict, history, began)
+    }
+
+    /// Digest of the built-in library, as a node's functions tell it.
+    pub async fn functions(&self, node: NodeId) -> Option<String> {
+        let connection = Connection::open(&self.endpoints().await.remove(&node)?).await.ok()?;
+        connection.query(redis::cmd("FCALL_RO").arg("redoubt_digest").arg(0)).await.ok()
+    }
+
+    /// The functions of the primary are the built-in ones.
+    pub async fn functions_are_there(&self) {
+        let expected = Some(redoubt::dataplane::built_in_libraries()[0].digest.clone());
+        assert_eq!(self.functions(self.heals().await).await, expected);
+    }
+
+    /// How often each container was restarted, by pod.
+    pub async fn restarts(&self) -> BTreeMap<String, i32> {
+        let count = |pod: &Pod| {
+            let all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            all.map(|container| container.restart_count).sum()
+        };
+        self.pods().await.iter().map(|(name, pod)| (name.clone(), count(pod))).collect()
+    }
+
+    /// Waits until the Services have followed the primary: its own selects its pod, and that of the replicas does not.
+    pub async fn services_follow(&self, within: Duration) -> Duration {
+        let services: Api<Service> = self.api();
+        let pods: Api<Pod> = self.api();
+        eventually("the Services follow the primary", within, async || {
+            let Some(primary) = self.primary().await else { return false };
+            let selector = async |name: String| services.get(&name).await.ok()?.spec?.selector;
+            let name = &self.identity.name;
+            let Some(of_primary) = selector(names::primary_service(name)).await else { return false };
+            let Some(of_replicas) = selector(names::replicas_service(name)).await else { return false };
+            let labels: Vec<String> = of_replicas.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let reads = pods.list(&ListParams::default().labels(&labels.join(","))).await.unwrap();
+            of_primary.get(names::LABEL_POD_NAME) == Some(&self.pod(primary))
+                && !reads.iter().any(|pod| pod.name_any() == self.pod(primary))
+        })
+        .await
+    }
+}
+
+/// Whether Kubernetes says that a pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
+}
+
+async fn primary(endpoints: &BTreeMap<NodeId, Endpoint>, master_name: &str) -> Option<(NodeId, usize)> {
+    let patience = Duration::from_millis(500);
+    let mut votes: BTreeMap<String, usize> = BTreeMap::new();
+    let sentinels: Vec<&Endpoint> =
+        endpoints.iter().filter(|(node, _)| node.kind == NodeKind::Sentinel).map(|(_, endpoint)| endpoint).collect();
+    for endpoint in &sentinels {
+        let Ok(connection) = Connection::open_with(endpoint, patience, patience).await else { continue };
+        if let Ok(Some((address, _))) = sentinel::primary_address(&connection, master_name).await {
+            *votes.entry(address.0).or_default() += 1;
+        }
+    }
+    let named = votes.into_iter().find(|(_, count)| *count > sentinels.len() / 2).map(|(address, _)| address);
+    // In mode Standalone there are no Sentinels: the only node is it.
+    let (node, endpoint) = endpoints.iter().find(|(node, endpoint)| {
+        node.kind == NodeKind::Data && (sentinels.is_empty() || Some(&endpoint.address) == named.as_ref())
+    })?;
+    let connection = Connection::open_with(endpoint, patience, patience).await.ok()?;
+    let info = server::info(&connection).await.ok()?;
+    let online = info.replicas().iter().filter(|replica| replica.online).count();
+    (info.role() == Some(Role::Primary)).then_some((*node, online))
+}

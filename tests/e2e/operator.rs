@@ -1,0 +1,74 @@
+//! The operator itself: what it costs at rest, what it tells, and how it hands over.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::objects::writes;
+use crate::stage::{Layer, OPERATOR_NAMESPACE, SOON, Stage, eventually, kubectl};
+
+/// Everything that was told of a layer: reason, note and how often.
+fn events(layer: &Layer) -> BTreeSet<String> {
+    let all = kubectl(&["-n", &layer.identity.namespace, "get", "events.events.k8s.io", "-o", "json"]);
+    let all: Value = serde_json::from_str(&all).unwrap();
+    let of_layer = all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["kind"] == "DataLayer");
+    of_layer
+        .map(|event| format!("{} {}: {} {}", event["action"], event["reason"], event["note"], event["series"]))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() {
+    let stage = Stage::set("e2e-idle").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    // What follows Ready at once: the record that the layer was initialised.
+    let mut last = (0, Instant::now());
+    eventually("the last write is a while ago", SOON, async || {
+        let now = writes(&layer).len();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_secs(6)
+    })
+    .await;
+    let (watched, told) = (Instant::now(), events(&layer));
+    while watched.elapsed() < Duration::from_secs(30) {
+        let now = writes(&layer);
+        assert_eq!(now.len(), last.0, "{:?}", now.last());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(events(&layer), told, "nothing happened");
+    let (primary, served) = (layer.heals().await, layer.serving().await);
+    layer.kill(primary, "redis-server");
+    layer.is_served_anew(served).await;
+    layer.ready().await;
+    let news: Vec<String> = events(&layer).difference(&told).cloned().collect();
+    println!("one engine killed: {news:#?}");
+    assert!((1..=8).contains(&news.len()), "{news:#?}");
+    stage.strike().await;
+}
+
+fn leader() -> String {
+    let holder = "jsonpath={.spec.holderIdentity}";
+    let identity = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "lease", "redoubt-operator", "-o", holder]);
+    identity.split('_').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
+    crate::stage::operator().await;
+    eventually("somebody leads", SOON, async || !leader().is_empty()).await;
+    let old = leader();
+    let began = Instant::now();
+    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &old, "--wait=false"]);
+    let moved = eventually("another leads", SOON, async || {
+        let now = leader();
+        !now.is_empty() && now != old
+    })
+    .await;
+    println!("another operator leads {moved:?} after its predecessor was told to stop ({:?} in all)", began.elapsed());
+    assert!(moved < Duration::from_secs(5), "{moved:?}");
+    crate::stage::operator_is_there();
+}

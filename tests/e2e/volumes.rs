@@ -1,0 +1,196 @@
+//! Volumes that are wiped, lost or full: what a replica has survives, and where nothing is left a person decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redoubt::model::{NodeId, NodeKind};
+use redoubt::redis::{Connection, Endpoint};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::failures::delete_all_pods;
+use crate::stage::{Layer, SOON, Stage, eventually, kubectl};
+
+/// Counts the keys of every node but `except` all the time; the smallest count of each that was seen.
+fn watch_sizes(
+    endpoints: BTreeMap<NodeId, Endpoint>,
+    except: NodeId,
+) -> (Arc<AtomicBool>, JoinHandle<BTreeMap<NodeId, u64>>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&stop);
+    let task = tokio::spawn(async move {
+        let mut smallest = BTreeMap::new();
+        while !until.load(Ordering::Relaxed) {
+            for (node, endpoint) in &endpoints {
+                if *node == except || node.kind != NodeKind::Data {
+                    continue;
+                }
+                let patience = Duration::from_millis(300);
+                let Ok(connection) = Connection::open_with(endpoint, patience, patience).await else { continue };
+                let Ok(size) = connection.query::<u64>(&redis::cmd("DBSIZE")).await else { continue };
+                let least = smallest.entry(*node).or_insert(size);
+                *least = size.min(*least);
+            }
+        }
+        smallest
+    });
+    (stop, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
+    let stage = Stage::set("e2e-wiped").await;
+    // Longer than a pod takes to come back: Sentinel alone would never notice.
+    let layer = stage.layer("web", json!({"failover": {"detection": "30s"}})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    for restart in ["container", "pod"] {
+        let primary = layer.heals().await;
+        let served = layer.serving().await;
+        let (stop, sizes) = watch_sizes(layer.endpoints().await, primary);
+        wipe(&layer, primary);
+        match restart {
+            "container" => layer.kill(primary, "redoubt"),
+            _ => layer.delete_pod(primary).await,
+        }
+        layer.is_served_anew(served).await;
+        layer.heals().await;
+        stop.store(true, Ordering::Relaxed);
+        let sizes = sizes.await.unwrap();
+        println!("{restart} of a wiped primary restarted: least keys of the others {sizes:?}");
+        assert_eq!(sizes.into_values().collect::<Vec<_>>(), [1, 1], "a replica was emptied");
+        assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    }
+    stage.strike().await;
+}
+
+/// Removes everything on a node's volume while its server runs.
+fn wipe(layer: &Layer, node: NodeId) {
+    let script = "rm -rf /data/..?* /data/.[!.]* /data/*";
+    kubectl(&["-n", &layer.identity.namespace, "exec", &layer.pod(node), "--", "sh", "-c", script]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
+    let stage = Stage::set("e2e-volume-lost").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    let primary = layer.heals().await;
+    wipe(&layer, primary);
+    let old = layer.pod_uids().await;
+    delete_all_pods(&layer).await;
+    eventually("new pods serve the key", Duration::from_mins(2), async || {
+        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
+    })
+    .await;
+    layer.heals().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    layer.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_and_by_nobody_else() {
+    let stage = Stage::set("e2e-accept-loss").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    // The kubelet brings the record that the layer was Ready to running pods within a minute or two, to new ones at once.
+    let old = layer.pod_uids().await;
+    delete_all_pods(&layer).await;
+    eventually("new pods take writes", SOON, async || {
+        layer.pod_uids().await.is_disjoint(&old) && layer.set("lost").await
+    })
+    .await;
+    layer.heals().await;
+    layer.ready().await;
+    // All at once: one that lives a moment longer gives another its data.
+    std::thread::scope(|threads| {
+        for node in (0..3).map(NodeId::data) {
+            let layer = &layer;
+            threads.spawn(move || {
+                wipe(layer, node);
+                layer.kill(node, "redoubt");
+            });
+        }
+    });
+    eventually("every data node waits", SOON, async || {
+        let pods = layer.pods().await;
+        let waits = |node| layer.pod(NodeId::data(node));
+        (0..3).all(|node| pods.get(&waits(node)).is_some_and(|pod| !crate::stage::is_ready(pod)))
+    })
+    .await;
+    let pods = layer.pod_uids().await;
+    // Longer than any patience of the boot rule but that with a peer that is silent, and none is.
+    let watched = std::time::Instant::now();
+    while watched.elapsed() < Duration::from_secs(12) {
+        let primary = layer.primary().await;
+        assert_eq!(primary, None, "began by itself, with {:?}", layer.get("lost").await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("waiting: {:?}", layer.condition("Degraded").await);
+    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", "redoubt.dev/accept-loss=1"]);
+    let took = eventually("it goes on", SOON, async || layer.set("new").await).await;
+    println!("writable {took:?} after the loss was accepted");
+    layer.ready().await;
+    assert_eq!(layer.get("lost").await, None);
+    assert_eq!(layer.pod_uids().await, pods, "no pod may have to be deleted");
+    stage.strike().await;
+}
+
+/// What a write to a node's server is answered, by the word that begins an error.
+async fn answer_to_write(endpoint: &Endpoint, key: &str) -> Option<String> {
+    let connection = Connection::open(endpoint).await.ok()?;
+    // Larger than what a file system keeps in reserve.
+    let answer = connection.query::<()>(redis::cmd("SET").arg(key).arg("x".repeat(1 << 18))).await;
+    match answer {
+        Ok(()) => Some("OK".to_owned()),
+        Err(error) => error.server_text(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
+    let stage = Stage::set("e2e-full").await;
+    let volume = json!({"persistence": {"volume": {"size": "64Mi"}}});
+    let layer = stage.layer("web", volume).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    let primary = layer.heals().await;
+    let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
+    let of_primary = layer.endpoints().await.remove(&primary).unwrap();
+    for node in (0..3).map(NodeId::data) {
+        // Until there is no room: `dd` says so by its exit code.
+        let script = "dd if=/dev/zero of=/data/ballast bs=64k 2> /dev/null || true";
+        kubectl(&["-n", &stage.namespace, "exec", &layer.pod(node), "--", "sh", "-c", script]);
+    }
+    let mut number = 0;
+    eventually("writes are refused", SOON, async || {
+        number += 1;
+        let answer = answer_to_write(&of_primary, &format!("large:{number}")).await.unwrap_or_default();
+        answer.contains("MISCONF")
+    })
+    .await;
+    eventually("the layer says why", SOON, async || {
+        let persisted = layer.condition("Persisted").await;
+        persisted.is_some_and(|(status, _, message)| status == "False" && message.contains(&primary.to_string()))
+    })
+    .await;
+    println!("full: {:?} {:?}", layer.condition("Persisted").await, layer.condition("Degraded").await);
+    let watched = std::time::Instant::now();
+    while watched.elapsed() < Duration::from_secs(10) {
+        assert_eq!(layer.get("kept").await.as_deref(), Some("kept"), "reads go on");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(layer.primary().await, Some(primary), "nobody else has more room");
+    for node in (0..3).map(NodeId::data) {
+        kubectl(&["-n", &stage.namespace, "exec", &layer.pod(node), "--", "rm", "/data/ballast"]);
+    }
+    let resumed = eventually("writes go on", SOON, async || layer.set("after").await).await;
+    println!("writable {resumed:?} after there was room");
+    layer.ready().await;
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "nothing was restarted");
+    stage.strike().await;
+}

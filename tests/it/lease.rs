@@ -1,0 +1,386 @@
+//! Leadership against an API server in this process, in paused time: who works when, whatever the network does.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use redoubt::lease::{self, Candidate, Timing, stopped};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+const TIMING: Timing = Timing {
+    duration: Duration::from_secs(15),
+    renew_deadline: Duration::from_secs(10),
+    retry: Duration::from_secs(2),
+    stop_grace: Duration::from_secs(3),
+};
+
+/// Every process has an identity of its own.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// What the network does with one candidate's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Whole,
+    /// Requests do not arrive.
+    Cut,
+    /// Requests arrive, answers do not.
+    Deaf,
+    /// Somebody else edits the Lease between each of its reads and the write that follows.
+    Contended,
+}
+
+/// The API server, as far as Leases go: one object, and writes only with its current version.
+#[derive(Default)]
+struct Stored {
+    lease: Option<Lease>,
+    version: u64,
+    renewed_at: Option<Instant>,
+}
+
+/// The API server as one candidate reaches it.
+#[derive(Clone)]
+struct Side {
+    stored: Arc<Mutex<Stored>>,
+    network: Arc<Mutex<Network>>,
+}
+
+impl Stored {
+    fn store(&mut self, mut lease: Lease) {
+        self.version += 1;
+        lease.metadata.resource_version = Some(self.version.to_string());
+        self.lease = Some(lease);
+        self.renewed_at = Some(Instant::now());
+    }
+
+    fn holder(&self) -> String {
+        let spec = self.lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default()
+    }
+}
+
+impl Side {
+    async fn arrives(&self) {
+        // A request takes its time, so that others come between a read and the write that follows.
+        sleep(Duration::from_millis(3)).await;
+        if *self.network.lock().unwrap() == Network::Cut {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn answer(&self, code: StatusCode, body: String) -> Response {
+        sleep(Duration::from_millis(3)).await;
+        if matches!(*self.network.lock().unwrap(), Network::Cut | Network::Deaf) {
+            std::future::pending::<()>().await;
+        }
+        (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+
+    async fn refuse(&self, code: StatusCode, reason: &str) -> Response {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+            "message": reason, "code": code.as_u16()});
+        self.answer(code, status.to_string()).await
+    }
+}
+
+async fn read(State(side): State<Side>) -> Response {
+    side.arrives().await;
+    let found = {
+        let mut stored = side.stored.lock().unwrap();
+        let found = stored.lease.clone();
+        if *side.network.lock().unwrap() == Network::Contended
+            && let Some(lease) = found.clone()
+        {
+            let renewed_at = stored.renewed_at;
+            stored.store(lease);
+            stored.renewed_at = renewed_at;
+        }
+        found
+    };
+    match found {
+        Some(lease) => side.answer(StatusCode::OK, serde_json::to_string(&lease).unwrap()).await,
+        None => side.refuse(StatusCode::NOT_FOUND, "NotFound").await,
+    }
+}
+
+async fn write(side: Side, body: &str, is_new: bool) -> Response {
+    side.arrives().await;
+    let lease: Lease = serde_json::from_str(body).unwrap();
+    let written = {
+        let mut stored = side.stored.lock().unwrap();
+        let current = stored.lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
+        let is_current = if is_new { current.is_none() } else { current == lease.metadata.resource_version };
+        is_current.then(|| {
+            stored.store(lease);
+            serde_json::to_string(&stored.lease).unwrap()
+        })
+    };
+    match written {
+        Some(body) => side.answer(StatusCode::OK, body).await,
+        None => side.refuse(StatusCode::CONFLICT, "Conflict").await,
+    }
+}
+
+fn client(side: Side) -> Client {
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/ours/leases";
+    let create = async |State(side): State<Side>, body: String| write(side, &body, true).await;
+    let replace = async |State(side): State<Side>, body: String| write(side, &body, false).await;
+    let router = Router::new()
+        .route(PATH, post(create))
+        .route(&format!("{PATH}/operator"), get(read).put(replace))
+        .with_state(side);
+    Client::new(router, "ours")
+}
+
+/// One time that somebody worked as the leader.
+#[derive(Clone, Debug, PartialEq)]
+struct Term {
+    who: &'static str,
+    from: Instant,
+    until: Option<Instant>,
+}
+
+/// Who worked when, in the order of beginnings.
+#[derive(Clone, Default)]
+struct Terms(Arc<Mutex<Vec<Term>>>);
+
+/// Lasts as long as the work that owns it.
+struct Working {
+    terms: Terms,
+    index: usize,
+}
+
+impl Terms {
+    fn begin(&self, who: &'static str) -> Working {
+        let mut terms = self.0.lock().unwrap();
+        terms.push(Term { who, from: Instant::now(), until: None });
+        Working { terms: self.clone(), index: terms.len() - 1 }
+    }
+
+    fn all(&self) -> Vec<Term> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Who is at work now.
+    fn working(&self) -> Vec<&'static str> {
+        self.all().into_iter().filter(|term| term.until.is_none()).map(|term| term.who).collect()
+    }
+
+    fn assert_one_at_a_time(&self) {
+        for pair in self.all().windows(2) {
+            assert!(pair[0].until.is_some_and(|until| until <= pair[1].from), "two at once: {pair:#?}");
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.terms.0.lock().unwrap()[self.index].until = Some(Instant::now());
+    }
+}
+
+/// A candidate and what a test can do to it.
+struct Contender {
+    network: Arc<Mutex<Network>>,
+    stop: watch::Sender<bool>,
+    leading: JoinHandle<()>,
+}
+
+impl Contender {
+    fn network(&self, network: Network) {
+        *self.network.lock().unwrap() = network;
+    }
+}
+
+/// A world with its API server; work that is `stubborn` ends only by being dropped.
+#[derive(Default)]
+struct Stage {
+    stored: Arc<Mutex<Stored>>,
+    terms: Terms,
+}
+
+impl Stage {
+    fn candidate(&self, who: &'static str, stubborn: bool) -> Contender {
+        let network = Arc::new(Mutex::new(Network::Whole));
+        let side = Side { stored: Arc::clone(&self.stored), network: Arc::clone(&network) };
+        let candidate = Candidate {
+            namespace: "ours".to_owned(),
+            name: "operator".to_owned(),
+            identity: format!("{who}_{}", NEXT.fetch_add(1, Ordering::Relaxed)),
+            timing: TIMING,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let terms = self.terms.clone();
+        let leading = tokio::spawn(lease::lead(client(side), candidate, stopping, move |stop| {
+            let terms = terms.clone();
+            async move {
+                let _working = terms.begin(who);
+                // As kube's controller does: the passes are tasks of their own, which end with whoever waits for them.
+                stopped(stop).await;
+                if stubborn {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }));
+        Contender { network, stop, leading }
+    }
+
+    /// Two candidates of which the first leads.
+    async fn two(&self, stubborn: bool) -> [Contender; 2] {
+        let first = self.candidate("first", stubborn);
+        sleep(Duration::from_secs(1)).await;
+        let second = self.candidate("second", stubborn);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(self.terms.working(), ["first"]);
+        [first, second]
+    }
+
+    fn renewed_at(&self) -> Instant {
+        self.stored.lock().unwrap().renewed_at.unwrap()
+    }
+}
+
+/// Cut off or deaf: whatever of the loser does not stop is dropped while nobody else can hold the Lease yet.
+#[tokio::test(start_paused = true)]
+async fn the_work_of_a_leader_that_the_api_server_does_not_answer_is_dropped_before_the_lease_ends() {
+    for network in [Network::Cut, Network::Deaf] {
+        for stubborn in [false, true] {
+            let stage = Stage::default();
+            let [first, _second] = stage.two(stubborn).await;
+            first.network(network);
+            sleep(Duration::from_millis(500)).await;
+            let began = stage.renewed_at();
+            sleep(Duration::from_secs(60)).await;
+            let terms = stage.terms.all();
+            let ended = terms[0].until.unwrap_or_else(|| panic!("{network:?}: it works on"));
+            let limit = if stubborn { 13_100 } else { 10_100 };
+            assert!(ended - began <= Duration::from_millis(limit), "{network:?} {stubborn}: {:?}", ended - began);
+            assert_eq!(stage.terms.working(), ["second"], "{network:?} {stubborn}");
+            stage.terms.assert_one_at_a_time();
+        }
+    }
+}
+
+/// A Lease that was lost is not given free: others could begin before the loser's last request has arrived.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_lost_ends_by_itself() {
+    let stage = Stage::default();
+    let [first, second] = stage.two(false).await;
+    second.network(Network::Cut);
+    first.network(Network::Contended);
+    let renewed_at = stage.renewed_at();
+    while stage.terms.working() == ["first"] {
+        sleep(Duration::from_millis(50)).await;
+    }
+    // It can write again before the Lease has ended: it leads on, and it is not somebody else's turn.
+    first.network(Network::Whole);
+    assert!(stage.stored.lock().unwrap().holder().starts_with("first"));
+    assert!(renewed_at.elapsed() < TIMING.duration);
+    second.network(Network::Whole);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(stage.terms.working(), ["first"]);
+    stage.terms.assert_one_at_a_time();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_told_to_stop_gives_the_lease_free_and_another_leads_within_seconds() {
+    for stubborn in [false, true] {
+        let stage = Stage::default();
+        let [first, _second] = stage.two(stubborn).await;
+        let told_at = Instant::now();
+        first.stop.send_replace(true);
+        timeout(TIMING.stop_grace + Duration::from_secs(1), first.leading).await.expect("it returns").unwrap();
+        while stage.terms.working() != ["second"] {
+            assert!(told_at.elapsed() < Duration::from_secs(6), "{:#?}", stage.terms.all());
+            sleep(Duration::from_millis(50)).await;
+        }
+        stage.terms.assert_one_at_a_time();
+    }
+}
+
+/// A stopping process whose API server is silent does not wait for it longer than for one request.
+#[tokio::test(start_paused = true)]
+async fn a_leader_without_an_api_server_stops_all_the_same() {
+    let stage = Stage::default();
+    let [first, _second] = stage.two(true).await;
+    first.network(Network::Cut);
+    first.stop.send_replace(true);
+    timeout(Duration::from_secs(10), first.leading).await.expect("it returns").unwrap();
+    assert_eq!(stage.terms.working(), Vec::<&str>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_with_an_old_version_is_repeated_and_costs_no_leadership() {
+    let stage = Stage::default();
+    let [first, _second] = stage.two(true).await;
+    for _ in 0..20 {
+        first.network(Network::Contended);
+        sleep(Duration::from_secs(5)).await;
+        first.network(Network::Whole);
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(stage.terms.all().len(), 1, "{:#?}", stage.terms.all());
+    // If it never succeeds, it is as if nobody answered.
+    first.network(Network::Contended);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.terms.working(), ["second"]);
+    stage.terms.assert_one_at_a_time();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_lease_was_given_to_another_by_hand_stops_at_once() {
+    let stage = Stage::default();
+    let [_first, _second] = stage.two(true).await;
+    {
+        let mut stored = stage.stored.lock().unwrap();
+        let mut lease = stored.lease.clone().unwrap();
+        lease.spec.as_mut().unwrap().holder_identity = Some("somebody".to_owned());
+        stored.store(lease);
+    }
+    sleep(TIMING.retry + Duration::from_millis(100)).await;
+    assert_eq!(stage.terms.working(), Vec::<&str>::new());
+}
+
+/// Three candidates under a network that does anything to any of them, and that come and go.
+#[tokio::test(start_paused = true)]
+async fn two_candidates_never_work_at_once() {
+    const NAMES: [&str; 3] = ["one", "two", "three"];
+    const NETWORKS: [Network; 5] = [Network::Whole, Network::Whole, Network::Cut, Network::Deaf, Network::Contended];
+    let mut terms = 0;
+    for seed in 0..12 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let stage = Stage::default();
+        let mut candidates: Vec<Contender> =
+            NAMES.iter().map(|who| stage.candidate(who, random.random_bool(0.5))).collect();
+        for _ in 0..50 {
+            sleep(Duration::from_millis(random.random_range(1..12_000))).await;
+            let index = random.random_range(0..NAMES.len());
+            if random.random_bool(0.15) {
+                candidates[index].stop.send_replace(true);
+                // A candidate that comes anew is another process: the old one may still be on its way out.
+                candidates[index] = stage.candidate(NAMES[index], random.random_bool(0.5));
+            } else {
+                candidates[index].network(NETWORKS[random.random_range(0..NETWORKS.len())]);
+            }
+        }
+        stage.terms.assert_one_at_a_time();
+        terms += stage.terms.all().len();
+        for candidate in &candidates {
+            candidate.network(Network::Whole);
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.terms.working().len(), 1, "seed {seed}: nobody leads in the end");
+    }
+    assert!(terms > 60, "only {terms} terms: the stage is too quiet");
+}

@@ -1,0 +1,417 @@
+//! What is told of a layer: whole statuses of hand-made observations, and which changes are worth an event.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use k8s_openapi::jiff::Timestamp;
+use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
+use redoubt::model::NodeId;
+use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
+use redoubt::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
+use redoubt::plan::plan;
+use redoubt::report::events::{Transition, transitions};
+use redoubt::report::{Facts, Subject, Undone, not_accepted, status};
+
+use crate::planner;
+
+/// A healthy layer with a user, a library and files, whose primary is the first node.
+struct Scene {
+    desired: Desired,
+    observed: Observed,
+    subject: Subject,
+    undone: Vec<Undone>,
+    faults: Vec<String>,
+}
+
+impl Scene {
+    fn healthy() -> Self {
+        let mut desired = planner::desired("old");
+        desired.settings.extend([("appendonly", "yes"), ("maxclients", "1000")].map(|(k, v)| (k.into(), v.into())));
+        desired.users = BTreeMap::from([("web".to_owned(), DesiredUser { rules: Vec::new() })]);
+        desired.sentinel_users = BTreeMap::from([("agent".to_owned(), DesiredUser { rules: Vec::new() })]);
+        desired.libraries = BTreeMap::from([("tools".to_owned(), DesiredLibrary { digest: "d1".to_owned() })]);
+        let mut observed = planner::converged(NodeId::data(0));
+        for (node, seen) in &mut observed.nodes {
+            if let Some(pod) = &mut seen.pod {
+                pod.kubernetes_node = Some(format!("worker-{}", node.ordinal));
+            }
+            match &mut seen.server {
+                ObservedServer::Data(server) => {
+                    server.settings.clone_from(&desired.settings);
+                    server.users_in_place = ["web".to_owned()].into();
+                    server.libraries = BTreeMap::from([("tools".to_owned(), "d1".to_owned())]);
+                }
+                ObservedServer::Sentinel(server) => server.users_in_place = ["agent".to_owned()].into(),
+                ObservedServer::Unknown | ObservedServer::Loading => {}
+            }
+        }
+        let subject = Subject {
+            memory: MemoryStatus::default(),
+            keeps_data: true,
+            evicts: false,
+            application_access: true,
+            max_connections: 500,
+        };
+        Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new() }
+    }
+
+    fn data(&mut self, ordinal: u16) -> &mut DataServer {
+        match &mut self.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap().server {
+            ObservedServer::Data(server) => server,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sentinel(&mut self, ordinal: u16) -> &mut SentinelServer {
+        match &mut self.observed.nodes.get_mut(&NodeId::sentinel(ordinal)).unwrap().server {
+            ObservedServer::Sentinel(server) => server,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn status(&self) -> DataLayerStatus {
+        let plan = plan(&self.desired, &self.observed);
+        let facts = Facts {
+            desired: &self.desired,
+            observed: &self.observed,
+            plan: &plan,
+            undone: &self.undone,
+            faults: &self.faults,
+            subject: &self.subject,
+        };
+        status(facts, &DataLayerStatus::default(), Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// One line for each condition, checklist item and data node.
+fn text(status: &DataLayerStatus) -> String {
+    let mut text = String::new();
+    for said in &status.conditions {
+        let _ = writeln!(text, "{}={} {}: {}", said.type_, said.status, said.reason, said.message);
+    }
+    for item in &status.checklist {
+        let _ = writeln!(text, "[{}] {}: {}", if item.ok { "x" } else { " " }, item.item, item.evidence);
+    }
+    for node in status.nodes.iter().filter(|node| node.role.as_deref() != Some("Sentinel")) {
+        let words = [&node.role, &node.state].map(|word| word.as_deref().unwrap_or("-"));
+        let _ = writeln!(text, "{} {}", node.name, words.join(" "));
+    }
+    text
+}
+
+/// What of a status differs from that of the healthy layer.
+fn differing(scene: &Scene) -> String {
+    let healthy = text(&Scene::healthy().status());
+    text(&scene.status()).lines().filter(|line| !healthy.lines().any(|known| known == *line)).fold(
+        String::new(),
+        |mut text, line| {
+            text.push_str(line);
+            text.push('\n');
+            text
+        },
+    )
+}
+
+#[test]
+fn a_healthy_layer_is_ready_and_everything_is_proven() {
+    insta::assert_snapshot!(text(&Scene::healthy().status()), @r"
+    Accepted=True Valid: the specification is valid
+    MemoryBounded=True Bounded: every data node's maxmemory is as planned
+    Persisted=True Persisted: every data node writes its files as declared
+    FunctionsLoaded=True Loaded: the primary answers for every library
+    UsersInPlace=True InPlace: every server has exactly the declared users
+    SettingsApplied=True Applied: every directive was read back as declared
+    HighlyAvailable=True Redundant: any one node may be lost
+    Degraded=False AsDeclared: nothing is wrong
+    Progressing=False AsDeclared: nothing is left to do
+    Ready=True Proven: proven on the live servers for this generation
+    [x] memory bounded: every data node's maxmemory is as planned
+    [x] eviction fits the uses: no key without a TTL is ever evicted
+    [x] persisted: every data node writes its files as declared
+    [x] functions on every primary: the primary answers for every library
+    [x] connections within the pool budget: maxclients 1000 for a budget of 500 connections
+    [x] no single point of failure: any one node may be lost
+    web-redis-0 Primary InSync
+    web-redis-1 Replica InSync
+    web-redis-2 Replica InSync
+    ");
+}
+
+#[test]
+fn without_a_primary_nothing_that_depends_on_one_is_proven() {
+    let mut scene = Scene::healthy();
+    for ordinal in 0..2 {
+        scene.sentinel(ordinal).master = None;
+    }
+    insta::assert_snapshot!(differing(&scene), @r"
+    FunctionsLoaded=False NotLoaded: there is no primary to ask
+    HighlyAvailable=False NotRedundant: there is no primary
+    Degraded=True Trouble: most Sentinels do not agree on a primary yet
+    Progressing=True Waiting: most Sentinels do not agree on a primary yet
+    Ready=False NoPrimary: no data node is primary by its own word and that of most Sentinels
+    [ ] functions on every primary: there is no primary to ask
+    [ ] no single point of failure: there is no primary
+    web-redis-0 Replica Syncing
+    web-redis-1 Replica Syncing
+    web-redis-2 Replica Syncing
+    ");
+}
+
+#[test]
+fn one_replica_that_is_not_synced_is_named() {
+    let mut scene = Scene::healthy();
+    if let Replication::Replica { link_up, .. } = &mut scene.data(2).replication {
+        *link_up = false;
+    }
+    insta::assert_snapshot!(differing(&scene), @r"
+    HighlyAvailable=False NotRedundant: redis-2 is not in sync
+    Progressing=True Waiting: redis-2 is not in sync yet
+    Ready=False NotRedundant: HighlyAvailable: redis-2 is not in sync
+    [ ] no single point of failure: redis-2 is not in sync
+    web-redis-2 Replica Syncing
+    ");
+}
+
+/// Found by an audit: the report called replicas in sync that no Sentinel would elect.
+#[test]
+fn replicas_that_nobody_may_elect_are_no_redundancy() {
+    let mut scene = Scene::healthy();
+    for ordinal in 1..3 {
+        if let Replication::Replica { priority, .. } = &mut scene.data(ordinal).replication {
+            *priority = 0;
+        }
+    }
+    insta::assert_snapshot!(differing(&scene), @r"
+    HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
+    Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
+    Ready=False NotRedundant: HighlyAvailable: redis-1 is not in sync; redis-2 is not in sync
+    [ ] no single point of failure: redis-1 is not in sync; redis-2 is not in sync
+    web-redis-1 Replica Syncing
+    web-redis-2 Replica Syncing
+    ");
+}
+
+#[test]
+fn a_missing_library_is_named() {
+    let mut scene = Scene::healthy();
+    scene.data(0).libraries.clear();
+    insta::assert_snapshot!(differing(&scene), @r"
+    FunctionsLoaded=False NotLoaded: tools
+    Progressing=True Changing: steps are being carried out
+    Ready=False NotLoaded: FunctionsLoaded: tools
+    [ ] functions on every primary: tools
+    ");
+}
+
+#[test]
+fn a_setting_that_differs_is_named_with_its_node() {
+    let mut scene = Scene::healthy();
+    scene.data(1).settings.insert("appendonly".to_owned(), "no".to_owned());
+    scene.data(2).maxmemory = 0;
+    insta::assert_snapshot!(differing(&scene), @r"
+    MemoryBounded=False NotBounded: redis-2 has no maxmemory
+    Persisted=False NotPersisted: redis-1: appendonly is not as declared
+    SettingsApplied=False NotApplied: redis-1: appendonly
+    Progressing=True Changing: steps are being carried out
+    Ready=False NotBounded: MemoryBounded: redis-2 has no maxmemory
+    [ ] memory bounded: redis-2 has no maxmemory
+    [ ] persisted: redis-1: appendonly is not as declared
+    ");
+}
+
+#[test]
+fn a_user_that_is_missing_or_that_nobody_declared_is_named_with_its_node() {
+    let mut scene = Scene::healthy();
+    scene.data(1).users_in_place.clear();
+    scene.data(2).users_foreign.insert("mallory".to_owned());
+    scene.sentinel(0).users_in_place.clear();
+    insta::assert_snapshot!(differing(&scene), @r"
+    UsersInPlace=False NotInPlace: redis-1: web; redis-2 has users that nobody declared: mallory; sentinel-0: agent
+    Progressing=True Changing: steps are being carried out
+    Ready=False NotInPlace: UsersInPlace: redis-1: web; redis-2 has users that nobody declared: mallory; sentinel-0: agent
+    ");
+}
+
+#[test]
+fn a_server_that_cannot_write_is_named() {
+    let mut scene = Scene::healthy();
+    scene.data(0).persistence_trouble = Some("rdb".to_owned());
+    insta::assert_snapshot!(differing(&scene), @r"
+    Persisted=False NotPersisted: redis-0 cannot write its rdb file
+    Ready=False NotPersisted: Persisted: redis-0 cannot write its rdb file
+    [ ] persisted: redis-0 cannot write its rdb file
+    ");
+}
+
+#[test]
+fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
+    let mut scene = Scene::healthy();
+    let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+    seen.server = ObservedServer::Unknown;
+    let pod = seen.pod.as_mut().unwrap();
+    (pod.ready, pod.trouble) = (false, Some("ImagePullBackOff: no such image".to_owned()));
+    insta::assert_snapshot!(differing(&scene), @r"
+    MemoryBounded=False NotBounded: redis-2 does not answer
+    Persisted=False NotPersisted: redis-2 does not answer
+    UsersInPlace=False NotInPlace: redis-2 does not answer
+    SettingsApplied=False NotApplied: redis-2 does not answer
+    HighlyAvailable=False NotRedundant: redis-2 is not in sync
+    Degraded=True Trouble: the pod of redis-2 does not run: ImagePullBackOff: no such image
+    Progressing=True Waiting: the pod of redis-2 does not run: ImagePullBackOff: no such image; redis-2 is not in sync yet
+    Ready=False NotBounded: MemoryBounded: redis-2 does not answer
+    [ ] memory bounded: redis-2 does not answer
+    [ ] persisted: redis-2 does not answer
+    [ ] no single point of failure: redis-2 is not in sync
+    web-redis-2 - Unreachable
+    ");
+}
+
+#[test]
+fn a_paused_layer_says_so() {
+    let mut scene = Scene::healthy();
+    scene.desired.paused = true;
+    insta::assert_snapshot!(differing(&scene), @"Progressing=False Paused: spec.paused is set: nothing is changed");
+}
+
+#[test]
+fn what_production_lacks_is_on_the_checklist() {
+    let mut scene = Scene::healthy();
+    scene.subject = Subject { keeps_data: false, evicts: true, max_connections: 2_000, ..scene.subject };
+    for seen in scene.observed.nodes.values_mut() {
+        seen.pod.as_mut().unwrap().kubernetes_node = Some("the-only-worker".to_owned());
+    }
+    insta::assert_snapshot!(differing(&scene), @r"
+    Persisted=False NotDeclared: declared without persistence: the data is lost when all data pods are
+    [x] eviction fits the uses: allkeys-*: right for a cache, where any key may go
+    [ ] persisted: declared without persistence: the data is lost when all data pods are
+    [ ] connections within the pool budget: maxclients 1000 for a budget of 2000 connections
+    [ ] no single point of failure: all data pods run on one Kubernetes node
+    ");
+}
+
+/// A step that somebody forbids is trouble; one that may succeed later is not.
+#[test]
+fn only_what_does_not_pass_by_itself_degrades() {
+    let undone = |passes| Undone { step: None, why: "forbidden: quota".to_owned(), passes, name_taken: false };
+    let mut scene = Scene::healthy();
+    scene.undone = vec![undone(true)];
+    insta::assert_snapshot!(differing(&scene), @r"
+    Progressing=True Changing: steps are being carried out
+    Ready=False Changing: steps are being carried out
+    ");
+    scene.undone = vec![undone(false)];
+    scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
+    insta::assert_snapshot!(differing(&scene), @r"
+    Degraded=True Trouble: forbidden: quota; redis-0: ACL LIST is denied
+    Progressing=True Changing: steps are being carried out
+    Ready=False Changing: steps are being carried out
+    ");
+}
+
+#[test]
+fn an_invalid_specification_keeps_what_was_known_of_the_servers() {
+    let before = Scene::healthy().status();
+    let faults = ["spec.replicas: at least 1".to_owned()];
+    let after = not_accepted(2, "Invalid", &faults, before.clone(), &before, Timestamp::UNIX_EPOCH);
+    let known = text(&before);
+    let new: Vec<String> =
+        text(&after).lines().filter(|line| !known.lines().any(|old| old == *line)).map(str::to_owned).collect();
+    insta::assert_snapshot!(new.join("\n"), @r"
+    Accepted=False Invalid: spec.replicas: at least 1
+    Ready=False NotAccepted: spec.replicas: at least 1
+    Progressing=False NotAccepted: nothing is changed until the specification is corrected
+    ");
+    assert_eq!((after.nodes, after.primary), (before.nodes, before.primary));
+}
+
+/// A time changes with the status of its condition and with nothing else.
+#[test]
+fn a_condition_keeps_its_time_while_its_status_does() {
+    let scene = Scene::healthy();
+    let plan = plan(&scene.desired, &scene.observed);
+    let facts = Facts {
+        desired: &scene.desired,
+        observed: &scene.observed,
+        plan: &plan,
+        undone: &scene.undone,
+        faults: &scene.faults,
+        subject: &scene.subject,
+    };
+    let mut old = scene.status();
+    for condition in &mut old.conditions {
+        "some other words".clone_into(&mut condition.message);
+        if condition.type_ == "Ready" {
+            "False".clone_into(&mut condition.status);
+        }
+    }
+    let later = Timestamp::from_second(60).unwrap();
+    let new = status(facts, &old, later);
+    let moved: Vec<&str> = new
+        .conditions
+        .iter()
+        .filter(|condition| condition.last_transition_time.0 == later)
+        .map(|condition| condition.type_.as_str())
+        .collect();
+    assert_eq!(moved, ["Ready"]);
+}
+
+#[test]
+fn the_same_status_is_no_event_and_neither_are_other_words() {
+    let old = Scene::healthy().status();
+    assert_eq!(transitions(&old, &old), []);
+    let mut new = old.clone();
+    for condition in &mut new.conditions {
+        condition.message.push_str(", still");
+        "Otherwise".clone_into(&mut condition.reason);
+    }
+    assert_eq!(transitions(&old, &new), []);
+}
+
+#[test]
+fn a_condition_that_changes_is_one_event_and_progress_is_none() {
+    let old = Scene::healthy().status();
+    let mut scene = Scene::healthy();
+    scene.data(0).libraries.clear();
+    let new = scene.status();
+    let actions = |transitions: Vec<Transition>| {
+        transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
+    };
+    let told = |action: &str, warning| (action.to_owned(), warning);
+    assert_eq!(actions(transitions(&old, &new)), [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]);
+    assert_eq!(actions(transitions(&new, &old)), [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]);
+}
+
+#[test]
+fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
+    let first = Scene::healthy().status();
+    let told = transitions(&DataLayerStatus::default(), &first);
+    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
+    let refused = not_accepted(
+        1,
+        "Invalid",
+        &["no".to_owned()],
+        DataLayerStatus::default(),
+        &DataLayerStatus::default(),
+        Timestamp::UNIX_EPOCH,
+    );
+    let told = transitions(&DataLayerStatus::default(), &refused);
+    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
+}
+
+#[test]
+fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
+    let old = Scene::healthy().status();
+    let moved = DataLayerStatus { primary: Some("web-redis-1".to_owned()), ..old.clone() };
+    let lost = DataLayerStatus { primary: None, ..old.clone() };
+    assert_eq!(
+        transitions(&old, &moved),
+        [Transition {
+            warning: false,
+            action: "PrimaryMoved".to_owned(),
+            reason: "PrimaryMoved".to_owned(),
+            note: "the primary moved from web-redis-0 to web-redis-1".to_owned(),
+        }]
+    );
+    assert_eq!(transitions(&old, &lost), []);
+    assert_eq!(transitions(&lost, &old), []);
+}

@@ -230,9 +230,10 @@ async fn look_after(
         library: session_library.as_ref(),
         paused: desired.paused,
     };
-    let uses_are_busy = uses.settle(context, scene).await?;
+    let uses_are_busy = uses.settle(context, scene).await;
     let pause = pause(context, &desired, &plan, &undone);
-    Ok((status, if uses_are_busy { pause.min(UNDER_WAY) } else { pause }))
+    // A layer in which something fails keeps its own, slower pace.
+    Ok((status, if uses_are_busy && undone.is_empty() { pause.min(UNDER_WAY) } else { pause }))
 }
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
@@ -265,7 +266,7 @@ async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults
     let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
     publish::publish(context, object, &status).await?;
     let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
-    uses.tell(context, object, &trouble).await?;
+    uses.tell(context, object, &trouble).await;
     Ok(NOT_ACCEPTED)
 }
 

@@ -39,6 +39,7 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
         return refuse(context, store, &Refusal { reason: "Invalid", message }).await;
     }
     let found = context.layer(&namespace, &name);
+    let uid = store.uid().unwrap_or_default();
     if is_dedicated(store)
         && let Err(error) = context.writer.apply(&dedicated_layer(store), found.as_ref()).await
     {
@@ -50,9 +51,14 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
             (_, Class::Invalid) if found.is_none() => {
                 refuse(context, store, &Refusal { reason: "LayerRefused", message }).await
             }
+            (_, Class::Invalid) => {
+                context.uses.layer_change(&uid, Some(message));
+                Ok(REFUSED)
+            }
             _ => Err(Error::Act(error)),
         };
     }
+    context.uses.layer_change(&uid, None);
     let reference = || LayerReference { namespace: namespace.clone(), name: name.clone() };
     let Some(layer) = found.filter(|layer| layer.metadata.deletion_timestamp.is_none()) else {
         if is_dedicated(store) {

@@ -35,6 +35,8 @@ pub struct StoreFacts {
     pub name_taken: bool,
     /// User that the binding shows.
     pub user: Option<String>,
+    /// What the API server said of a change of the dedicated layer that it did not take.
+    pub change_refused: Option<String>,
     /// User whose credentials are still valid beside it.
     pub previous_user: Option<String>,
 }
@@ -66,7 +68,9 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
         (_, false) => said("Progressing", Some(true), ready.reason, ready.message.clone()),
     });
     // A store that was never Ready is not degraded by what is still on its way.
-    conditions.push(if !is_ready && (was_ready || was_degraded) {
+    conditions.push(if let Some(words) = &facts.change_refused {
+        said("Degraded", Some(true), "LayerRefused", format!("the layer runs on unchanged: {words}"))
+    } else if !is_ready && (was_ready || was_degraded) {
         said("Degraded", Some(true), ready.reason, ready.message.clone())
     } else {
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")

@@ -20,6 +20,7 @@ mod redis_users;
 mod report;
 mod scrape_cost;
 mod session_stores;
+mod store_report;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -37,7 +37,7 @@ use crate::model::observed::{Observed, ObservedServer};
 use crate::model::session_policy::SessionPolicy;
 use crate::model::{NodeId, NodeKind};
 use crate::redis::store_access::{connections_of, violations};
-use crate::redis::users::{store_user, store_user_name, store_user_on_sentinel};
+use crate::redis::users::{session_store_on_data, session_store_on_sentinel, store_user_name};
 use crate::redis::{Connection, Secret};
 use crate::report::session_store::{StoreFacts, status};
 use crate::validate::ValidatedLayer;
@@ -48,7 +48,7 @@ use crate::validate::session_store::{ValidatedStore, admit};
 const BELIEVED: Duration = Duration::from_secs(30);
 /// Secrets that are read again in one pass at most: 500 stores are gone through in a minute.
 const MOST_READS: usize = 25;
-/// How long a proof of a user's rights holds. They are compared as text in every pass. (A proof is 52 questions, some 0.2 ms of
+/// How long a proof of a user's rights holds. They are compared as text in every pass. (A proof is 55 questions, some 0.2 ms of
 /// the primary's time: 500 stores cost it a tenth of a second in five minutes.)
 const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// Reads and writes of one pass that are under way together.
@@ -238,8 +238,8 @@ impl Uses {
         for it in &self.uses {
             for rotation in Phase::of(it.binding.as_ref()).valid(it.store.rotation) {
                 let (name, digest) = (it.user(rotation), digest(&it.password(context, rotation)));
-                data.insert(name.clone(), store_user(&digest, &it.store.policy.prefix));
-                sentinels.insert(name, store_user_on_sentinel(&digest));
+                data.insert(name.clone(), session_store_on_data(&digest, &it.store.policy.prefix));
+                sentinels.insert(name, session_store_on_sentinel(&digest));
             }
         }
         (data, sentinels)

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::error::Result;
 
 /// `+`: must be allowed; `-`: must not. `@` is the store's prefix, `!` a key of nobody's.
-pub const EXPECTATIONS: [&str; 52] = [
+pub const EXPECTATIONS: [&str; 55] = [
     "+PING",
     "+ROLE",
     "+INFO",
@@ -52,6 +52,9 @@ pub const EXPECTATIONS: [&str; 52] = [
     "-SCAN 0",
     "-KEYS *",
     "-RANDOMKEY",
+    "-CLIENT TRACKING on BCAST",
+    "-PUBSUB CHANNELS",
+    "-SCRIPT FLUSH",
     "-DBSIZE",
     "-FLUSHALL",
     "-EVAL x 0",

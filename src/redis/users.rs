@@ -60,24 +60,13 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
 
-// What stock session libraries need within their prefix, and what the session functions call: the server holds a function's
-// commands against the rights of its caller. Not SCAN, RANDOMKEY or DBSIZE: they tell of the keys of other stores, and the
-// name of a session is its secret. Not EVAL: a script that does not end stops everybody. INFO and ROLE are what clients ask a
-// server before they trust it. WAIT is in a category that is taken away.
-const STORE_ON_DATA: &str = "+@read +@write +@transaction +@connection +subscribe +unsubscribe +psubscribe +punsubscribe \
-     +publish +ssubscribe +sunsubscribe +spublish +time +info +role +command -@blocking -@dangerous -@admin -function -scan -randomkey \
-     -dbsize +info +role +wait +fcall +fcall_ro";
-const STORE_ON_SENTINEL: &str = APPLICATION_ON_SENTINEL;
-
-/// User of a session store on data nodes: its prefix and its commands only.
-pub fn store_user(digest: &str, prefix: &str) -> DesiredUser {
-    user(digest, &format!("~{prefix}* &{prefix}*"), STORE_ON_DATA)
-}
-
-/// The same user on Sentinels: it may ask where the primary is, and be told of moves.
-pub fn store_user_on_sentinel(digest: &str) -> DesiredUser {
-    user(digest, "allchannels", STORE_ON_SENTINEL)
-}
+// What stock session libraries and the session functions use, by category, and nothing that shows or stops another tenant's:
+// - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
+//   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
+// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded;
+// - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
+const SESSION_STORE_ON_DATA: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
+     -scan -randomkey -dbsize -pubsub -client|tracking +fcall +fcall_ro +info +role +time";
 
 /// Name of a store's user. Namespaces and stores have no '.' in their names, so no two share one; nor does any with a system
 /// user. Each rotation is a user of its own: whose connection is whose is then beyond doubt.
@@ -120,6 +109,17 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
         users.insert(APPLICATION.to_owned(), user(application, "allchannels", APPLICATION_ON_SENTINEL));
     }
     users
+}
+
+/// The user of a session store on every data node: only keys and channels whose name begins with `prefix`, which must hold none
+/// of the characters `*?[]\` that mean something in a pattern.
+pub fn session_store_on_data(digest: &str, prefix: &str) -> DesiredUser {
+    user(digest, &format!("~{prefix}* &{prefix}*"), SESSION_STORE_ON_DATA)
+}
+
+/// The user of a session store on every Sentinel: it may ask where the primary is.
+pub fn session_store_on_sentinel(digest: &str) -> DesiredUser {
+    user(digest, "allchannels", APPLICATION_ON_SENTINEL)
 }
 
 /// An ACL file (also the `user` lines of a Sentinel's configuration): the given users, and the default user off.

@@ -219,7 +219,7 @@ fn every_example_is_accepted_and_has_no_unknown_field() {
 #[test]
 fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
     let mut count = 0;
-    for path in files("docs", "md").into_iter().chain(["README.md".into()]) {
+    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")).chain(["README.md".into()]) {
         for block in yaml_blocks(&fs::read_to_string(&path).unwrap()) {
             accept(&block, &path.display().to_string());
             count += 1;
@@ -255,7 +255,7 @@ fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
 #[test]
 fn every_annotation_that_a_document_names_is_one_of_ours() {
     let names = fs::read_to_string("src/api/names.rs").unwrap();
-    for path in files("docs", "md") {
+    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")) {
         let text = fs::read_to_string(&path).unwrap();
         for word in code_words(&text).into_iter().filter(|word| word.starts_with("redoubt.dev/") && !word.contains('*'))
         {
@@ -272,4 +272,26 @@ fn the_status_has_every_part_that_the_documents_promise() {
     for field in ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration"] {
         assert!(schema["properties"][field].is_object(), "{field}");
     }
+}
+
+#[test]
+fn every_condition_and_reason_of_a_session_store_is_explained() {
+    let text = fs::read_to_string("docs/uses/sessions.md").unwrap();
+    let explained = code_words(&text);
+    let is_name = |word: &&str| {
+        word.len() > 3
+            && word.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && word.chars().all(|letter| letter.is_ascii_alphabetic())
+    };
+    let mut count = 0;
+    for path in ["src/report/session_store.rs", "src/validate/session_store.rs", "src/controller/session_store.rs"] {
+        let source = fs::read_to_string(path).unwrap();
+        for name in
+            source.split('"').skip(1).step_by(2).filter(is_name).filter(|name| !["True", "SessionStore"].contains(name))
+        {
+            assert!(explained.contains(&name), "docs/uses/sessions.md does not explain `{name}` of {path}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
 }

@@ -292,7 +292,7 @@ fn a_paused_layer_is_only_looked_at() {
 /// A use's user and library come and go like any other, on Sentinels too; and a changed policy is one load on the primary.
 #[test]
 fn users_and_policies_of_uses_come_and_go() {
-    let mut wanted = desired("new");
+    let mut wanted = desired("old");
     let user = |digest: &str| DesiredUser { rules: vec!["reset".to_owned(), format!("#{digest}")] };
     wanted.users.insert("ss.shop.web".to_owned(), user("a"));
     wanted.sentinel_users.insert("ss.shop.web".to_owned(), user("a"));

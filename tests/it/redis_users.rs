@@ -454,7 +454,7 @@ async fn tenants(engine: &Engine) -> Process {
     for store in ["web", "api"] {
         let name = users::store_user_name("shop", store, 0);
         let digest = Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-        let rules = users::store_user(&digest, &format!("{store}:")).rules;
+        let rules = users::session_store_on_data(&digest, &format!("{store}:")).rules;
         server::acl_set_user(&operator, &name, &rules).await.unwrap();
     }
     let policies = ["web", "api"].map(|store| SessionPolicy {

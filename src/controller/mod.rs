@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
@@ -335,7 +335,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         let stores: std::collections::BTreeSet<String> = stores.iter().filter_map(|store| store.uid()).collect();
         context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
-        context.told.retain(|uid| alive.contains(uid));
+        context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
     }
 }
 
@@ -345,7 +345,8 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         Ok(layer) => layer,
         Err(invalid) => {
             if context.told.is_news(&invalid.metadata) {
-                tell_unreadable(&watched, &context, &invalid.error).await;
+                let meanwhile = "the layer is kept as it was accepted last until it is corrected";
+                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
             return go_on_unread(&context, &invalid.metadata).await;
         }
@@ -376,21 +377,17 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
 }
 
 /// An object that no longer parses is told of; what runs goes on running.
-async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
-    tracing::warn!(layer = watched.name_any(), error = words, "cannot read the layer");
+async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
+    tracing::warn!(kind = object.kind, name = object.name, error = words, "cannot read the object");
+    let note: String = format!("the stored object cannot be read; {meanwhile}: {words}").chars().take(1000).collect();
     let event = Event {
         type_: EventType::Warning,
         reason: "Unreadable".to_owned(),
-        note: Some(
-            format!("the stored object cannot be read; the layer is kept as it was accepted last until it is corrected: {words}")
-                .chars()
-                .take(1000)
-                .collect(),
-        ),
+        note: Some(note),
         action: "Read".to_owned(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &watched.object_ref(&())).await {
+    if let Err(error) = context.recorder.publish(&event, &object).await {
         tracing::debug!(error = %Chain(&error), "cannot publish an event");
     }
 }
@@ -410,10 +407,15 @@ fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<
 
 /// One pass over one session store.
 async fn reconcile_store(watched: Arc<WatchedStore>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
-    // One that cannot be read is told of by the layers' passes leaving everything as it is.
-    let Ok(store) = &watched.0 else {
-        tracing::warn!(store = watched.name_any(), "cannot read the session store");
-        return Ok(Action::await_change());
+    let store = match &watched.0 {
+        Ok(store) => store,
+        Err(invalid) => {
+            if context.told.is_news(&invalid.metadata) {
+                let meanwhile = "no layer takes a user or a policy of a store away until it is corrected";
+                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
+            }
+            return Ok(Action::await_change());
+        }
     };
     if store.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());

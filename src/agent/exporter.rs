@@ -1,11 +1,11 @@
 //! `INFO` as Prometheus text, under the names of `redis_exporter`, so that existing dashboards work.
 
-use prometheus::{Counter, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::redis::info::Info;
 
 /// Fields of `INFO` that are exported as they are: field → metric and its help.
-const FIELDS: [(&str, &str, &str); 66] = [
+const FIELDS: [(&str, &str, &str); 65] = [
     ("uptime_in_seconds", "redis_uptime_in_seconds", "Seconds since the server started"),
     ("process_id", "redis_process_id", "Process id of the server"),
     ("io_threads_active", "redis_io_threads_active", "Whether threads do input and output"),
@@ -69,7 +69,6 @@ const FIELDS: [(&str, &str, &str); 66] = [
     ("second_repl_offset", "redis_second_repl_offset", "Offset up to which the previous history is served"),
     ("repl_backlog_size", "redis_replication_backlog_bytes", "Size of the backlog"),
     ("repl_backlog_histlen", "redis_repl_backlog_history_bytes", "Bytes in the backlog"),
-    ("slave_repl_offset", "redis_slave_repl_offset", "Bytes of the stream that the replica processed"),
     ("latest_fork_usec", "redis_latest_fork_usec", "Microseconds of the last fork"),
     ("slave_priority", "redis_slave_priority", "replica-priority; 0 is never elected"),
 ];
@@ -87,7 +86,7 @@ const SECONDS: [(&str, &str, &str); 4] = [
 ];
 
 /// Fields that say `ok` or not, or `up` or not: 1 or 0.
-const STATUSES: [(&str, &str, &str); 4] = [
+const STATUSES: [(&str, &str, &str); 3] = [
     ("rdb_last_bgsave_status", "redis_rdb_last_bgsave_status", "Whether the last snapshot succeeded"),
     ("aof_last_bgrewrite_status", "redis_aof_last_bgrewrite_status", "Whether the last rewrite succeeded"),
     (
@@ -95,7 +94,14 @@ const STATUSES: [(&str, &str, &str); 4] = [
         "redis_aof_last_write_status",
         "Whether the last write to the append-only file succeeded",
     ),
+];
+
+/// Fields of a replica, which the exporter labels with the primary that it follows.
+const LINK: [(&str, &str, &str); 4] = [
     ("master_link_status", "redis_master_link_up", "Whether the replica's link is up"),
+    ("master_last_io_seconds_ago", "redis_master_last_io_seconds_ago", "Seconds since the primary was last heard"),
+    ("master_sync_in_progress", "redis_master_sync_in_progress", "Whether the replica is being filled"),
+    ("slave_repl_offset", "redis_slave_repl_offset", "Bytes of the stream that the replica processed"),
 ];
 
 /// Labels of `redis_instance_info`, which are fields of `INFO`.
@@ -131,7 +137,13 @@ pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, pro
                 single(&registry, name, help, f64::from(u8::from(matches!(value, "ok" | "up"))))?;
             }
         }
+        if let (Some(now), Some(uptime)) = (info.number("server_time_usec"), info.number("uptime_in_seconds")) {
+            let started = float((now / 1_000_000).saturating_sub(uptime));
+            single(&registry, "redis_start_time_seconds", "When the server started", started)?;
+        }
         labelled(&registry, info)?;
+        link(&registry, info)?;
+        commands(&registry, info)?;
         if let Some(ratio) = hit_ratio {
             let help = "Reads that found their key, by all reads, over the last five minutes";
             single(&registry, "redoubt_keyspace_hit_ratio_5m", help, ratio)?;
@@ -182,6 +194,48 @@ fn labelled(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
     }
     registry.register(Box::new(offsets))?;
     registry.register(Box::new(lags))
+}
+
+/// A replica's link; a primary has none.
+fn link(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
+    let (Some(host), Some(port)) = (info.field("master_host"), info.field("master_port")) else { return Ok(()) };
+    for (field, name, help) in LINK {
+        let value = match info.field(field) {
+            Some("up") => 1.0,
+            Some("down") => 0.0,
+            _ => match info.decimal(field) {
+                Some(number) => number,
+                None => continue,
+            },
+        };
+        let gauge = GaugeVec::new(Opts::new(name, help), &["master_host", "master_port"])?;
+        gauge.with_label_values(&[host, port]).set(value);
+        registry.register(Box::new(gauge))?;
+    }
+    let names = ["master_host", "master_port", "read_only"];
+    let replica = GaugeVec::new(Opts::new("redis_slave_info", "Whom the replica follows"), &names)?;
+    replica.with_label_values(&[host, port, info.field("slave_read_only").unwrap_or_default()]).set(1.0);
+    registry.register(Box::new(replica))
+}
+
+/// What was carried out, by command. Their number is the engine's, some hundreds.
+fn commands(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
+    let counter = |name: &str, help: &str| CounterVec::new(Opts::new(name, help), &["cmd"]);
+    let calls = counter("redis_commands_total", "Calls, by command")?;
+    let seconds = counter("redis_commands_duration_seconds_total", "Seconds of all calls, by command")?;
+    let rejected = counter("redis_commands_rejected_calls_total", "Calls that were refused, by command")?;
+    let failed = counter("redis_commands_failed_calls_total", "Calls that failed, by command")?;
+    for command in info.commands() {
+        let label = [command.name.as_str()];
+        calls.with_label_values(&label).inc_by(float(command.calls));
+        seconds.with_label_values(&label).inc_by(float(command.microseconds) / 1_000_000.0);
+        rejected.with_label_values(&label).inc_by(float(command.rejected));
+        failed.with_label_values(&label).inc_by(float(command.failed));
+    }
+    for counter in [calls, seconds, rejected, failed] {
+        registry.register(Box::new(counter))?;
+    }
+    Ok(())
 }
 
 /// Prometheus knows only floats: beyond 2^53 the last digits are lost.

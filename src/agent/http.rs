@@ -1,7 +1,7 @@
 //! The agent's port: probes for the kubelet, the record for peers, metrics for Prometheus. Nothing here changes anything.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -15,12 +15,34 @@ use super::health::Health;
 use super::state::State;
 use super::{Error, Result, exporter};
 use crate::model::node_config::AGENT_PORT;
+use crate::redis::info::Info;
 use crate::redis::{Connection, server};
 
 #[derive(Clone)]
 struct Context {
     state: Arc<State>,
     environment: Environment,
+    /// The connection that scrapes ask over: opening one and logging in would cost more than the question.
+    scraping: Arc<Mutex<Option<Connection>>>,
+}
+
+impl Context {
+    /// One `INFO`; `None`: the server does not answer it.
+    async fn info(&self) -> Option<Info> {
+        let kept = self.scraping.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(connection) = kept {
+            match server::info(&connection).await {
+                Ok(info) => return Some(info),
+                Err(error) if error.class().is_alive() => return None,
+                // Its server is another one by now, or somebody cut it.
+                Err(_) => {}
+            }
+        }
+        let connection = Connection::open(&self.state.own_endpoint(&self.environment)).await.ok()?;
+        let info = server::info(&connection).await.ok()?;
+        *self.scraping.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        Some(info)
+    }
 }
 
 /// Opens the port and serves until the process ends.
@@ -40,7 +62,7 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
         .route("/metrics", get(metrics))
-        .with_state(Context { state, environment: environment.clone() });
+        .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the agent's port closed");
@@ -64,11 +86,7 @@ async fn lineage(Shared(context): Shared<Context>) -> Response {
 }
 
 async fn metrics(Shared(context): Shared<Context>) -> Response {
-    let info = async {
-        let connection = Connection::open(&context.state.own_endpoint(&context.environment)).await?;
-        server::info(&connection).await
-    };
-    match exporter::render(info.await.ok().as_ref(), context.state.hit_ratio()) {
+    match exporter::render(context.info().await.as_ref(), context.state.hit_ratio()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

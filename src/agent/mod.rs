@@ -31,6 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use config::{Environment, Error as ConfigError};
 
 use crate::model::NodeKind;
+use crate::telemetry::Chain;
 
 /// Why an agent ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +71,8 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error with its causes, for one line of a log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    Chain(error).to_string()
 }
 
 /// Runs the node until SIGTERM.

@@ -145,13 +145,15 @@ impl Watch {
     }
 
     /// A replica that is whole may be elected; one that is not may not, unless it was never linked and has the best of what is
-    /// left: else a layer whose primary came back empty would have nobody to elect.
+    /// left, or a person chose its data: else a layer whose primary came back empty would have nobody to elect.
     async fn keep_priority(&mut self, state: &State, connection: &Connection, info: &Info) {
         let Some(link) = info.primary_link() else { return };
         if link.priority != 0 || link.syncing {
             return;
         }
-        if link.up || (!self.linked && self.asking.may_be_elected(state).await) {
+        let config = state.config();
+        let is_chosen = config.accept_loss == Some(config.node.ordinal);
+        if link.up || (!self.linked && (is_chosen || self.asking.may_be_elected(state).await)) {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {

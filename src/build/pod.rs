@@ -152,14 +152,21 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
     volumes
 }
 
-/// Over Kubernetes nodes and zones, but never at the price of not running.
+/// Evenly over the Kubernetes nodes that may be used, so that the loss of one takes as few as can be: with three, one replica
+/// and one Sentinel. (The scheduler's wish alone put two Sentinels of three on one node of three.) Over zones, if it can be.
 fn spread(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
     let selector = json!({"matchLabels": {
         names::LABEL_LAYER: inputs.layer.identity.name,
         names::LABEL_COMPONENT: component(node.kind),
     }});
-    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-        .into_iter()
-        .map(|key| json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}))
-        .collect()
+    vec![
+        json!({
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "nodeTaintsPolicy": "Honor", "labelSelector": selector,
+        }),
+        json!({
+            "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": selector,
+        }),
+    ]
 }

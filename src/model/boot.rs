@@ -293,10 +293,14 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
         return BootDecision::AskForFailover;
     }
     let Some(own) = own else {
-        return if facts.records().next().is_some() {
+        let mut records = facts.records().map(|(_, _, theirs)| theirs).peekable();
+        return if records.peek().is_none() {
+            everybody_empty(facts, Some(facts.own_ordinal))
+        } else if records.any(|theirs| theirs.synced) {
             BootDecision::Wait(WaitReason::PeerIsNewer)
         } else {
-            everybody_empty(facts, Some(facts.own_ordinal))
+            // Replicas that began empty and follow us in vain: nobody has data, and nobody will.
+            BootDecision::Wait(WaitReason::DataMissing)
         };
     };
     for (_, activity, theirs) in facts.records() {

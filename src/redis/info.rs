@@ -39,6 +39,21 @@ pub struct Database {
     pub mean_lifetime_milliseconds: u64,
 }
 
+/// One `cmdstat_NAME:` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandStatistics {
+    /// `get`, `config|set`.
+    pub name: String,
+    /// How often it was carried out.
+    pub calls: u64,
+    /// Time that it took, all calls together.
+    pub microseconds: u64,
+    /// How often it was refused before it began.
+    pub rejected: u64,
+    /// How often it failed.
+    pub failed: u64,
+}
+
 /// A replica's view of its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryLink {
@@ -186,6 +201,21 @@ impl Info {
                 expiring: value("expires"),
                 mean_lifetime_milliseconds: value("avg_ttl"),
             }
+        })
+    }
+
+    /// What was carried out, by command (`INFO commandstats`).
+    pub fn commands(&self) -> impl Iterator<Item = CommandStatistics> {
+        self.fields.iter().filter_map(|(field, line)| {
+            let name = field.strip_prefix("cmdstat_")?.to_owned();
+            let value = |name| part(line, name).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
+            Some(CommandStatistics {
+                name,
+                calls: value("calls"),
+                microseconds: value("usec"),
+                rejected: value("rejected_calls"),
+                failed: value("failed_calls"),
+            })
         })
     }
 

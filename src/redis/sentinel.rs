@@ -7,7 +7,7 @@ use ::redis::{FromRedisValue as _, Value, cmd};
 use futures::{Stream, StreamExt as _};
 
 use super::connection::{Connection, Endpoint, open_subscriber};
-use super::error::{Class, Result};
+use super::error::Result;
 use super::info::Info;
 use crate::model::Address;
 use crate::model::observed::SentinelMaster;
@@ -51,17 +51,6 @@ pub(super) fn read_master(
         .ok_or_else(|| connection.bad_reply("SENTINEL MASTERS", "an entry without an address"))
 }
 
-/// Names of everything that this Sentinel monitors.
-pub async fn monitored(connection: &Connection) -> Result<BTreeSet<String>> {
-    let masters: Vec<Fields> = connection.query(cmd("SENTINEL").arg("MASTERS")).await?;
-    Ok(masters.into_iter().filter_map(|mut fields| fields.remove("name")).collect())
-}
-
-/// `SENTINEL MYID`.
-pub async fn my_id(connection: &Connection) -> Result<String> {
-    connection.query(cmd("SENTINEL").arg("MYID")).await
-}
-
 /// `SENTINEL RESET`: forget replicas and Sentinels and find them again. One Sentinel at a time, never in a failover.
 pub async fn reset(connection: &Connection, master_name: &str) -> Result<u64> {
     connection.query(cmd("SENTINEL").arg("RESET").arg(master_name)).await
@@ -70,21 +59,6 @@ pub async fn reset(connection: &Connection, master_name: &str) -> Result<u64> {
 /// `SENTINEL REMOVE`: stop monitoring.
 pub async fn remove(connection: &Connection, master_name: &str) -> Result<()> {
     connection.query(cmd("SENTINEL").arg("REMOVE").arg(master_name)).await
-}
-
-/// `SENTINEL CKQUORUM`: `Some(reason)` when the Sentinels that are up could not agree or elect.
-pub async fn missing_quorum(connection: &Connection, master_name: &str) -> Result<Option<String>> {
-    match connection.query::<String>(cmd("SENTINEL").arg("CKQUORUM").arg(master_name)).await {
-        Ok(_) => Ok(None),
-        Err(error) if error.class() == Class::Other => Ok(Some(error.server_text().unwrap_or_default())),
-        Err(error) => Err(error),
-    }
-}
-
-/// `SENTINEL FAILOVER … COORDINATED` (Valkey 9): the old primary hands over instead of being deserted. An error of class
-/// `Other` where the server does not know it.
-pub async fn failover_coordinated(connection: &Connection, master_name: &str) -> Result<()> {
-    connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name).arg("COORDINATED")).await
 }
 
 fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]) -> Option<SentinelMaster> {

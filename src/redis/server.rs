@@ -189,11 +189,6 @@ pub async fn cut_user(connection: &Connection, user: &str) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("USER").arg(user).arg("SKIPME").arg("yes")).await
 }
 
-/// Ends all subscriptions: on a demoted primary subscribers would listen for ever. How many.
-pub async fn cut_subscribers(connection: &Connection) -> Result<u64> {
-    connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").arg("SKIPME").arg("yes")).await
-}
-
 /// `REPLICAOF NO ONE`: take writes.
 pub async fn replica_of_no_one(connection: &Connection) -> Result<()> {
     connection.query(cmd("REPLICAOF").arg("NO").arg("ONE")).await
@@ -232,19 +227,9 @@ pub async fn wait(connection: &Connection, replicas: u16, limit: Duration) -> Re
     patient.query(cmd("WAIT").arg(replicas).arg(milliseconds)).await
 }
 
-/// `LASTSAVE`: seconds since the Unix epoch of the last snapshot that succeeded.
-pub async fn last_save(connection: &Connection) -> Result<u64> {
-    connection.query(&cmd("LASTSAVE")).await
-}
-
 /// `BGSAVE SCHEDULE`: a snapshot now, or when a running rewrite is over.
 pub async fn background_save(connection: &Connection) -> Result<()> {
     connection.query::<Value>(cmd("BGSAVE").arg("SCHEDULE")).await.map(drop)
-}
-
-/// `DBSIZE`.
-pub async fn database_size(connection: &Connection) -> Result<u64> {
-    connection.query(&cmd("DBSIZE")).await
 }
 
 #[cfg(test)]

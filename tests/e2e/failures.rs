@@ -33,7 +33,7 @@ async fn moved_from(layer: &Layer, old: NodeId) {
 
 /// Bound of the Services' following, from the moment at which another serves. The promise is 1 s; two cores that run three
 /// nodes are given more, and the figure is printed.
-const FOLLOWED: Duration = Duration::from_secs(3);
+const FOLLOWED: Duration = Duration::from_secs(5);
 
 /// What holds as soon as another process serves.
 async fn followed(layer: &Layer, what: &str) {

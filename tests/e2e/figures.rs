@@ -1,6 +1,6 @@
 //! The figures of `docs/promises.md`, measured on the development cluster by `make bench`.
 //!
-//! Each is a distribution, not one lucky run. `REDOUBT_RUNS` divides the number of runs for a quick look; the page says how
+//! Each is a distribution, not one lucky run. `REDOUBT_RUNS_DIVISOR` divides the number of runs for a quick look; the page says how
 //! many there were.
 
 use std::fmt::Write as _;
@@ -96,7 +96,7 @@ async fn all_pods(layer: &Layer, count: usize) -> Figure {
     Figure { event: "all six pods deleted, to writable".into(), runs: all, note: "aim ≤ 9 s".into() }
 }
 
-/// Resident memory of the leading operator, MiB, and its writes in `minutes` of rest.
+/// Resident memory of the larger of the operator's processes, MiB, and its writes in `minutes` of rest.
 async fn at_rest(minutes: u64) -> (f64, usize) {
     let operator = "redoubt-system:redoubt-operator";
     let count = || cluster(&["writes", operator]).lines().count();
@@ -128,7 +128,10 @@ fn write_page(figures: &[Figure], rest: (f64, usize, u64)) {
     }
     let (memory, writes, minutes) = rest;
     if memory > 0.0 {
-        let _ = writeln!(text, "\nAt rest, with one layer: the leading operator takes {memory:.0} MiB.");
+        let _ = writeln!(
+            text,
+            "\nAt rest, with one layer: the larger of the operator's two processes takes {memory:.0} MiB."
+        );
     }
     let _ =
         writeln!(text, "\nIn {minutes} idle minutes it wrote to the API server {writes} times, its lease left out.");

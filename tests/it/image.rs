@@ -1,5 +1,5 @@
-//! What is shipped and what may be in it: the facts of `Dockerfile`, `deny.toml` and `LICENSE`, where neither Docker nor
-//! cargo-deny is at hand.
+//! What is shipped and what may be in it: the facts of `Dockerfile`, where Docker is not at hand, and of `deny.toml` and
+//! `LICENSE`, which `make deny` holds against the dependencies.
 
 use std::collections::BTreeMap;
 use std::fs;

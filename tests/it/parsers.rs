@@ -181,7 +181,7 @@ fn a_node_config_survives_the_way_and_a_damaged_one_is_named() {
 }
 
 /// What dashboards for redis_exporter ask for, of what one `INFO` holds.
-const EXPORTERS_NAMES: [&str; 30] = [
+const EXPORTERS_NAMES: [&str; 33] = [
     "redis_up",
     "redis_uptime_in_seconds",
     "redis_connected_clients",
@@ -212,6 +212,18 @@ const EXPORTERS_NAMES: [&str; 30] = [
     "redis_rdb_changes_since_last_save",
     "redis_latest_fork_seconds",
     "redis_cpu_user_seconds_total",
+    "redis_start_time_seconds",
+    "redis_commands_total",
+    "redis_commands_duration_seconds_total",
+];
+
+/// Names that only a replica has, there with labels.
+const REPLICAS_NAMES: [&str; 5] = [
+    "redis_slave_info",
+    "redis_slave_repl_offset",
+    "redis_master_link_up",
+    "redis_master_last_io_seconds_ago",
+    "redis_master_sync_in_progress",
 ];
 
 #[tokio::test]
@@ -221,7 +233,8 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         let (first, second) =
             (Process::server(&engine, &["appendonly yes"]).await, Process::server(&engine, &[]).await);
         let connection = first.connect().await;
-        second.follow(&second.connect().await, &first).await;
+        let replica = second.connect().await;
+        second.follow(&replica, &first).await;
         connection.query::<()>(redis::cmd("SET").arg("key").arg(1).arg("EX").arg(100)).await.unwrap();
         let info = redoubt::redis::server::info(&connection).await.unwrap();
         let text = exporter::render(Some(&info), Some(0.5)).unwrap();
@@ -231,6 +244,13 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         assert!(has("redoubt_keyspace_hit_ratio_5m"));
         for line in ["redis_db_keys{db=\"db0\"} 1", "redis_db_keys_expiring{db=\"db0\"} 1", "redis_aof_enabled 1"] {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(text.contains("redis_commands_total{cmd=\"set\"} 1\n"), "{text}");
+        let info = redoubt::redis::server::info(&replica).await.unwrap();
+        let text = exporter::render(Some(&info), None).unwrap();
+        let labels = format!("{{master_host=\"{}\",master_port=\"6379\"", first.address);
+        for name in REPLICAS_NAMES {
+            assert!(text.contains(&format!("{name}{labels}")), "{name} of {}: {text}", engine.name);
         }
     }
 }

@@ -319,7 +319,7 @@ fn an_invalid_specification_keeps_what_was_known_of_the_servers() {
     insta::assert_snapshot!(new.join("\n"), @r"
     Accepted=False Invalid: spec.replicas: at least 1
     Ready=False NotAccepted: spec.replicas: at least 1
-    Progressing=False NotAccepted: nothing is changed until the specification is corrected
+    Progressing=False NotAccepted: what was accepted last is kept as it is until the specification is corrected
     ");
     assert_eq!((after.nodes, after.primary), (before.nodes, before.primary));
 }

@@ -10,6 +10,8 @@ use crate::support::eventually;
 use crate::support::layer::{Layer, Options, SOON};
 
 const SCRAPES: u32 = 200;
+/// The agent is this build's.
+const BUILT: &str = if cfg!(debug_assertions) { "an agent without optimisation" } else { "an agent with optimisation" };
 const PAGE: &str = "docs/promises.md";
 const BEGIN: &str = "<!-- scrapes: written by `make bench` -->";
 const END: &str = "<!-- end of scrapes -->";
@@ -50,6 +52,32 @@ async fn cost(server: &Endpoint, address: &str) -> (Duration, f64, f64) {
     (elapsed / SCRAPES, each(after.0 - before.0), each(after.1 - before.1))
 }
 
+/// Calls of one command since the server's start.
+async fn calls(connection: &Connection, command: &str) -> u64 {
+    let info = redoubt::redis::server::info(connection).await.unwrap();
+    info.commands().find(|known| known.name == command).map_or(0, |known| known.calls)
+}
+
+/// A scrape opens no connection and logs in nowhere: the one that is kept is asked, and a new one is made when it was cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_is_one_info_on_a_connection_that_is_kept() {
+    let layer = Layer::whole(&Options::default()).await;
+    let server = layer.operator_on(layer.primary().await.unwrap());
+    let address = format!("{}:{AGENT_PORT}", server.address);
+    let connection = Connection::open(&server).await.unwrap();
+    let scrape = async || get(&address, "/metrics").await.is_some_and(|text| text.contains("redis_up 1"));
+    assert!(scrape().await);
+    let (logins, infos) = (calls(&connection, "auth").await, calls(&connection, "info").await);
+    for _ in 0..SCRAPES {
+        assert!(scrape().await);
+    }
+    let logins = calls(&connection, "auth").await - logins;
+    assert!(logins < u64::from(SCRAPES) / 4, "{logins} logins in {SCRAPES} scrapes");
+    assert!(calls(&connection, "info").await - infos >= u64::from(SCRAPES));
+    redoubt::redis::server::cut_clients(&connection).await.unwrap();
+    assert!(scrape().await, "a connection that was cut is replaced within the scrape");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a figure: make bench"]
 async fn scrapes_are_measured_and_written() {
@@ -76,8 +104,8 @@ async fn scrapes_are_measured_and_written() {
     process.wait().unwrap();
     let ratio = theirs.0.as_secs_f64() / ours.0.as_secs_f64();
     let text = format!(
-        "{BEGIN}\n\n{SCRAPES} scrapes of the same primary one after the other, Redis 7.0; commands of Sentinels, replicas and the \
-         agent's own looks in that time are counted in both.\n\n\
+        "{BEGIN}\n\n{SCRAPES} scrapes of the same primary one after the other, Redis 7.0, {BUILT}; commands of Sentinels, \
+         replicas and the agent's own looks in that time are counted in both.\n\n\
          | | commands per scrape | server time per scrape | wall time per scrape |\n|---|---|---|---|\n\
          | agent `/metrics` | {:.1} | {:.0} µs | {:.2} ms |\n| `prometheus-redis-exporter` | {:.1} | {:.0} µs | {:.2} ms |\n\n\
          Ratio of wall times: {ratio:.1}.\n\n{END}",

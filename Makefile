@@ -26,7 +26,8 @@ deny: ## what may be depended on; advisories too where their database can be had
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
 it: tools helm ## tests that need no Kubernetes; real engines on loopback
-	cargo test --locked --lib --bins --test it
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 
 generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed

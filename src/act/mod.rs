@@ -32,7 +32,7 @@ pub enum Error {
     #[error(transparent)]
     Library(#[from] crate::dataplane::Error),
     /// An object of our name exists and is not ours.
-    #[error("{object} exists and does not belong to this layer")]
+    #[error("{object} exists and belongs to somebody else")]
     NameTaken {
         /// Kind, namespace and name.
         object: String,

@@ -23,6 +23,7 @@ use kube::{Client, ResourceExt};
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use crate::api::names::ANNOTATION_ROTATION;
 use crate::failure::request;
 use crate::redis::Secret;
 
@@ -113,6 +114,12 @@ impl RootKey {
         }
     }
 
+    fn store_password(&self, store_uid: &str, rotation: u32) -> Secret {
+        let mut hex = self.derive(&format!("{store_uid}/session-store/{rotation}"));
+        hex.truncate(PASSWORD_LENGTH);
+        Secret::new(hex)
+    }
+
     /// HMAC-SHA-256 (RFC 2104) of `message`, as hexadecimal.
     fn derive(&self, message: &str) -> String {
         let mut key = [0_u8; BLOCK];
@@ -151,6 +158,23 @@ impl Vault {
     /// What the system Secret's annotation must say: our root key's id if the passwords were derived from it.
     pub fn root_key_of(&self, layer_uid: &str, passwords: &Passwords) -> Option<String> {
         (self.root.passwords(layer_uid) == *passwords).then(|| self.root.id())
+    }
+
+    /// Password of a store's user. `binding` is the store's Secret as it is: it counts if it shows these very credentials and
+    /// was made by another root key.
+    pub fn store_password(&self, store_uid: &str, rotation: u32, binding: Option<&KubernetesSecret>) -> Secret {
+        let derived = self.root.store_password(store_uid, rotation);
+        let stored = binding.filter(|secret| {
+            let says = |name: &str| secret.annotations().get(name).map(String::as_str);
+            says(ANNOTATION_ROTATION) == Some(&rotation.to_string())
+                && says(ANNOTATION_ROOT_KEY) != Some(&self.root.id())
+        });
+        stored.and_then(|secret| field(secret, "password")).map_or(derived, Secret::new)
+    }
+
+    /// What the annotation of a binding must say: our root key's id if the password was derived from it.
+    pub fn root_key_of_store(&self, store_uid: &str, rotation: u32, password: &Secret) -> Option<String> {
+        (self.root.store_password(store_uid, rotation) == *password).then(|| self.root.id())
     }
 
     /// Forgets layers that are gone.
@@ -258,6 +282,22 @@ mod tests {
         let first = vault.passwords("uid-1", Some(&old), None);
         assert_eq!(vault.passwords("uid-1", None, None), first);
         assert_eq!(vault.passwords("uid-1", Some(&secret(None, &complete("edited"))), None), first);
+    }
+
+    #[test]
+    fn each_rotation_of_a_store_has_a_password_of_its_own_and_a_lost_root_key_changes_none() {
+        let vault = Vault::new(RootKey::fixed("k"));
+        let (first, second) = (vault.store_password("uid-1", 0, None), vault.store_password("uid-1", 1, None));
+        assert_ne!(first, second);
+        assert_ne!(first, vault.store_password("uid-2", 0, None));
+        let mut binding = secret(Some("another"), &[("password", "stored")]);
+        binding.annotations_mut().insert(ANNOTATION_ROTATION.to_owned(), "0".to_owned());
+        let believed = vault.store_password("uid-1", 0, Some(&binding));
+        assert_eq!(believed.reveal(), "stored");
+        assert_eq!(vault.root_key_of_store("uid-1", 0, &believed), None);
+        assert_eq!(vault.store_password("uid-1", 1, Some(&binding)), second, "the next one is derived again");
+        binding.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), RootKey::fixed("k").id());
+        assert_eq!(vault.store_password("uid-1", 0, Some(&binding)), first, "an edit by hand is undone");
     }
 
     #[test]

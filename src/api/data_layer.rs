@@ -327,11 +327,11 @@ pub struct Failover {
 #[x_kube(
     validation = Rule::new("!has(self.external)").message("access.external is not implemented in this version"),
     validation = Rule::new("!has(self.announce) || self.announce == 'Address'").message("access.announce Hostname is not implemented in this version"),
-    validation = Rule::new("!has(self.namespaces) || !has(self.namespaces.from) || self.namespaces.from == 'Same'")
-        .message("access.namespaces: only 'Same' is implemented in this version")
+    validation = Rule::new("!has(self.namespaces) || (has(self.namespaces.from) && self.namespaces.from == 'Selector') == has(self.namespaces.selector)")
+        .message("access.namespaces.selector belongs to from: Selector, which needs it")
 )]
 pub struct Access {
-    /// Namespaces whose uses may name this layer. Default: its own.
+    /// Namespaces whose uses may name this layer; one that may no longer loses its user. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
     /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
@@ -349,13 +349,15 @@ pub struct Access {
 /// Namespaces that may name a layer, like Gateway API's allowed routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AllowedNamespaces {
-    /// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
+    /// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<NamespaceChoice>,
     /// With `Selector`: labels of the namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 }
 
-/// `Same`, `All` or `Selector`; only `Same` is implemented in this version. Default: `Same`.
+/// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NamespaceChoice {
     /// The layer's own.

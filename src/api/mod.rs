@@ -7,11 +7,13 @@ pub mod data_layer;
 pub mod data_layer_status;
 pub mod metadata_rules;
 pub mod names;
+pub mod session_store;
+pub mod session_store_status;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
 /// All custom resource definitions.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![data_layer::DataLayer::crd()]
+    vec![data_layer::DataLayer::crd(), session_store::SessionStore::crd()]
 }

@@ -60,6 +60,15 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
 pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
 
+/// Annotation of the binding Secret of a use: which of its credentials it shows.
+pub const ANNOTATION_ROTATION: &str = "redoubt.dev/rotation";
+/// Annotation of the binding Secret of a use: the credentials that it showed before, while they are still valid.
+pub const ANNOTATION_PREVIOUS_ROTATION: &str = "redoubt.dev/previous-rotation";
+/// Annotation of the binding Secret of a use: since when it has shown what it shows, milliseconds since the Unix epoch.
+pub const ANNOTATION_ROTATED_AT: &str = "redoubt.dev/rotated-at";
+
+/// Longest name of a session store: its dedicated layer is named after it.
+pub const LONGEST_STORE_NAME: usize = 31;
 /// Longest name of a layer: `NAME-sentinel-NN` must stay a StatefulSet name whose pods' revision label fits 63 characters.
 pub const LONGEST_LAYER_NAME: usize = 40;
 
@@ -101,6 +110,16 @@ pub fn system_secret(layer: &str) -> String {
 /// Binding Secret of the application user.
 pub fn application_secret(layer: &str) -> String {
     format!("{layer}-redis-app")
+}
+
+/// The dedicated layer of a session store.
+pub fn sessions_layer(store: &str) -> String {
+    format!("{store}-sessions")
+}
+
+/// Binding Secret of a session store.
+pub fn session_binding(store: &str) -> String {
+    format!("{store}-session-binding")
 }
 
 /// Disruption budget of the data nodes or of the Sentinels.

@@ -7,6 +7,7 @@ use super::{Inputs, metadata, object};
 use crate::api::names;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
+use crate::validate::ValidatedLayer;
 
 /// Credentials of one layer. No `Debug` output shows them.
 #[derive(Clone, Copy)]
@@ -50,36 +51,39 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
         }),
     )];
     if inputs.layer.application_access {
-        secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding(inputs)));
+        let binding = service_binding(inputs.layer, "app", credentials.application);
+        secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding));
     }
     secrets
 }
 
 fn secret(inputs: &Inputs<'_>, name: &str, kind: &str, fields: &Value) -> Secret {
+    fill(object(json!({"metadata": metadata(inputs, name, NodeKind::Data, &[]), "type": kind})), fields)
+}
+
+/// A Secret with these fields, all texts.
+pub(super) fn fill(mut secret: Secret, fields: &Value) -> Secret {
     let text = |value: &Value| value.as_str().unwrap_or_default().as_bytes().to_vec();
     let data = fields
         .as_object()
         .into_iter()
         .flatten()
         .map(|(field, value)| (field.clone(), k8s_openapi::ByteString(text(value))));
-    let mut secret: Secret = object(json!({"metadata": metadata(inputs, name, NodeKind::Data, &[]), "type": kind}));
     secret.data = Some(data.collect());
     secret
 }
 
 /// What a stock client needs (Service Binding specification, "Workload projection"), with or without Sentinel.
-fn binding(inputs: &Inputs<'_>) -> Value {
-    let layer = inputs.layer;
+pub(super) fn service_binding(layer: &ValidatedLayer, user: &str, password: &str) -> Value {
     let host = format!("{}.{}.svc", names::primary_service(&layer.identity.name), layer.identity.namespace);
-    let password = inputs.credentials.application;
     let mut fields = json!({
         "type": "redis",
         "provider": "redoubt",
         "host": host,
         "port": REDIS_PORT.to_string(),
-        "username": "app",
+        "username": user,
         "password": password,
-        "uri": format!("redis://app:{password}@{host}:{REDIS_PORT}/0"),
+        "uri": format!("redis://{user}:{password}@{host}:{REDIS_PORT}/0"),
         "max-connections": layer.max_connections.to_string(),
     });
     if layer.sentinels > 0 {
@@ -90,7 +94,7 @@ fn binding(inputs: &Inputs<'_>) -> Value {
         let services = std::iter::once(names::sentinels_service(name)).chain(own);
         let seeds: Vec<String> = services.map(|service| format!("{service}.{namespace}.svc:{SENTINEL_PORT}")).collect();
         fields["sentinels"] = json!(seeds.join(","));
-        fields["sentinel-username"] = json!("app");
+        fields["sentinel-username"] = json!(user);
         fields["sentinel-password"] = json!(password);
         fields["master-name"] = json!(layer.identity.master_name());
     }

@@ -4,13 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
+use super::uses::Memory;
+use super::{Watched, WatchedStore};
 use crate::act::Writer;
 use crate::act::secrets::Vault;
+use crate::api::data_layer::DataLayer;
 use crate::metrics::Metrics;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
@@ -29,6 +35,14 @@ pub struct Context {
     pub metrics: Metrics,
     /// What the watches know.
     pub stores: Stores,
+    /// Layers.
+    pub layers: Store<Watched>,
+    /// Session stores.
+    pub session_stores: Store<WatchedStore>,
+    /// Namespaces, by their metadata; `None`: only one is watched, and its labels are nobody's to ask.
+    pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
+    /// Stores as they were last seen.
+    pub uses: Memory,
     /// Open connections.
     pub pool: Pool,
     /// Subscriptions to Sentinels.
@@ -87,8 +101,27 @@ impl Context {
             services.wait_until_ready().now_or_never(),
             pods.wait_until_ready().now_or_never(),
             budgets.wait_until_ready().now_or_never(),
+            self.layers.wait_until_ready().now_or_never(),
+            self.session_stores.wait_until_ready().now_or_never(),
+            self.namespaces.as_ref().map_or(Some(Ok(())), |store| store.wait_until_ready().now_or_never()),
         ];
         seen.into_iter().try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
+    }
+
+    /// A layer, if it is there and can be read.
+    pub fn layer(&self, namespace: &str, name: &str) -> Option<DataLayer> {
+        self.layers.get(&ObjectRef::new(name).within(namespace))?.0.as_ref().ok().cloned()
+    }
+
+    /// Whether a layer is there and cannot be read: its own pass goes on with what was accepted last.
+    pub fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
+        self.layers.get(&ObjectRef::new(name).within(namespace)).is_some_and(|layer| layer.0.is_err())
+    }
+
+    /// Labels of a namespace, if it is known.
+    pub fn labels_of(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        let found = self.namespaces.as_ref()?.get(&ObjectRef::new(namespace))?;
+        Some(found.labels().clone())
     }
 
     /// Closes what belongs to pods that are gone.

@@ -12,6 +12,7 @@ use kube::api::Api;
 use super::context::Context;
 use super::objects::{apply_static, not_done};
 use super::resolved::Resolved;
+use super::uses::{self, Scene, Uses};
 use super::{accepted, desired as wanted, publish};
 use crate::act::kube::key_of;
 use crate::act::secrets::Passwords;
@@ -22,16 +23,16 @@ use crate::api::names;
 use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
 use crate::build::{Inputs, build, declared};
-use crate::dataplane::built_in_libraries;
+use crate::dataplane::{Library, built_in_libraries};
 use crate::failure::{Class, Request, request};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind, roles};
 use crate::observe::kubernetes::{Children, children};
 use crate::observe::servers::{Answer, Question};
-use crate::plan::{Plan, Waiting, plan};
+use crate::plan::{Plan, Step, Waiting, plan};
 use crate::redis::Connection;
-use crate::redis::users::{acl_file, data_users, sentinel_users};
+use crate::redis::users::acl_file;
 use crate::report::{self, Facts, Undone};
 use crate::validate::{Fault, ValidatedLayer, validate};
 
@@ -50,6 +51,9 @@ pub enum Error {
     /// A request that the whole pass depends on.
     #[error(transparent)]
     Request(#[from] Request),
+    /// An object that the whole pass depends on.
+    #[error(transparent)]
+    Act(act::Error),
     /// The watches are gone: the process is stopping.
     #[error("the watches have ended")]
     WatchesEnded,
@@ -60,6 +64,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
+            Self::Act(error) => error.class(),
             Self::WatchesEnded => Class::Transient,
         }
     }
@@ -77,15 +82,16 @@ pub(super) struct Judged {
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Error> {
     let known = Known::gather(context, identity(object)).await?;
+    let uses = uses::gather(context, object).await?;
     let judged = match known.validate(object) {
         Ok(layer) => Judged { layer, object: object.clone(), faults: Vec::new() },
         Err(faults) => match known.earlier(&object.metadata) {
             Some((object, layer)) => Judged { layer, object, faults },
-            None => return not_accepted(context, object, &faults).await,
+            None => return not_accepted(context, object, &uses, &faults).await,
         },
     };
     let old = object.status.clone().unwrap_or_default();
-    let (mut status, pause) = Box::pin(look_after(context, known, &judged, &old)).await?;
+    let (mut status, pause) = Box::pin(look_after(context, known, &judged, &uses, &old)).await?;
     if !judged.faults.is_empty() {
         let generation = object.metadata.generation.unwrap_or_default();
         let words: Vec<String> = judged.faults.iter().map(ToString::to_string).collect();
@@ -104,7 +110,8 @@ pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result
     let known = Known::gather(context, identity).await?;
     let Some((object, layer)) = known.earlier(metadata) else { return Ok(None) };
     let judged = Judged { layer, object, faults: Vec::new() };
-    let (_, pause) = Box::pin(look_after(context, known, &judged, &DataLayerStatus::default())).await?;
+    let uses = uses::gather(context, &judged.object).await?;
+    let (_, pause) = Box::pin(look_after(context, known, &judged, &uses, &DataLayerStatus::default())).await?;
     Ok(Some(pause))
 }
 
@@ -141,13 +148,15 @@ async fn look_after(
     context: &Context,
     known: Known,
     judged: &Judged,
+    uses: &Uses,
     old: &DataLayerStatus,
 ) -> Result<(DataLayerStatus, Duration), Error> {
     let Known { identity, children, secrets, resolved } = known;
     let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, layer);
-    let (data_file, sentinel_file) = (acl_file(&data_users(&digests)), acl_file(&sentinel_users(&digests)));
+    let accounts = wanted::Users::of(&digests, uses.users(context));
+    let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.with_volumes(layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
@@ -160,16 +169,20 @@ async fn look_after(
         primary: observed.primary_service,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
-    let libraries = built_in_libraries();
-    let desired = wanted::desired(object, layer, &build(&inputs), &digests, &libraries);
+    let session_library = uses.library();
+    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(session_library.clone()).collect();
+    let mut desired = wanted::desired(object, layer, &build(&inputs), accounts, &libraries);
+    desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
     let mut answers = context.pool.ask(questions.values().cloned().collect()).await;
     listen(context, &identity, &questions, &answers);
     let faults = take_answers(&mut observed, &mut answers);
+    uses.spare(&mut observed);
 
     let plan = plan(&desired, &observed);
     let built = build(&Inputs { primary: plan.dials.primary.or(observed.primary_service), ..inputs });
     let mut undone = Vec::new();
+    let connections = connections(&answers);
     if !desired.paused {
         undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;
         let means = Means {
@@ -181,12 +194,15 @@ async fn look_after(
             live_services: &children.services,
             live_workloads: &children.workloads,
             libraries: &libraries,
-            connections: &connections(&answers),
+            connections: &connections,
             endpoints: &questions.iter().map(|(node, question)| (*node, question.endpoint.clone())).collect(),
             addresses: &addresses,
         };
         for (step, ending) in act::carry_out(&context.writer, means, &plan.steps).await {
             context.metrics.step(act::name_of(&step), ending.word());
+            if matches!(step, Step::LoadLibrary { .. }) {
+                context.uses.loaded(&identity.uid);
+            }
             undone.extend(not_done(Some(step), &ending));
         }
     }
@@ -204,7 +220,20 @@ async fn look_after(
         let why = std::slice::from_ref(&taken.why);
         status = report::not_accepted(desired.generation, "NameTaken", why, status, old, publish::now());
     }
-    Ok((status, pause(context, &desired, &plan, &undone)))
+    let scene = Scene {
+        object,
+        layer,
+        desired: &desired,
+        observed: &observed,
+        connections: &connections,
+        primary: roles::primary(&desired, &observed),
+        library: session_library.as_ref(),
+        paused: desired.paused,
+    };
+    let uses_are_busy = uses.settle(context, scene).await;
+    let pause = pause(context, &desired, &plan, &undone);
+    // A layer in which something fails keeps its own, slower pace.
+    Ok((status, if uses_are_busy && undone.is_empty() { pause.min(UNDER_WAY) } else { pause }))
 }
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
@@ -230,12 +259,14 @@ fn identity(object: &DataLayer) -> LayerIdentity {
     }
 }
 
-async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -> Result<Duration, Error> {
+async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults: &[Fault]) -> Result<Duration, Error> {
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let generation = object.metadata.generation.unwrap_or_default();
     let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
     publish::publish(context, object, &status).await?;
+    let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
+    uses.tell(context, object, &trouble).await;
     Ok(NOT_ACCEPTED)
 }
 

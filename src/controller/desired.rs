@@ -9,7 +9,7 @@ use crate::api::data_layer_status::MemoryStatus;
 use crate::api::names;
 use crate::build::{Built, declared};
 use crate::dataplane::Library;
-use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, SentinelSettings};
+use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind, directives};
 use crate::observe::kubernetes::Children;
@@ -31,12 +31,30 @@ pub fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests
     }
 }
 
+/// The users of a layer's servers: the system's, and those of its uses.
+pub struct Users {
+    /// Of the data nodes.
+    pub data: BTreeMap<String, DesiredUser>,
+    /// Of the Sentinels.
+    pub sentinels: BTreeMap<String, DesiredUser>,
+}
+
+impl Users {
+    /// Puts both together.
+    pub fn of(digests: &PasswordDigests, uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>)) -> Self {
+        let (mut data, mut sentinels) = (data_users(digests), sentinel_users(digests));
+        data.extend(uses.0);
+        sentinels.extend(uses.1);
+        Self { data, sentinels }
+    }
+}
+
 /// What the planner compares with.
 pub fn desired(
     object: &DataLayer,
     layer: &ValidatedLayer,
     built: &Built,
-    digests: &PasswordDigests,
+    users: Users,
     libraries: &[Library],
 ) -> Desired {
     // Before all addresses are known nothing is built that has a revision; the planner asks for addresses first.
@@ -58,12 +76,13 @@ pub fn desired(
         // A directive that we do not know is in `redis.conf` only: how a server spells its value is nothing to compare with.
         settings: layer.settings.clone().into_iter().filter(|(name, _)| directives::is_known(name)).collect(),
         start_only: layer.settings.keys().filter(|name| directives::is_start_only(name)).cloned().collect(),
-        users: data_users(digests),
-        sentinel_users: sentinel_users(digests),
+        users: users.data,
+        sentinel_users: users.sentinels,
         libraries: libraries
             .iter()
             .map(|library| (library.name.clone(), DesiredLibrary { digest: library.digest.clone() }))
             .collect(),
+        gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: layer.quorum,
             detection_milliseconds: layer.detection_milliseconds,

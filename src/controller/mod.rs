@@ -7,18 +7,22 @@ pub mod data_layer;
 pub mod desired;
 mod objects;
 mod publish;
+mod relay;
 mod resolved;
+pub mod session_store;
+pub mod uses;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config as ControllerConfig};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::predicates;
@@ -34,6 +38,7 @@ use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
+use crate::api::session_store::SessionStore;
 use crate::cli::OperatorArguments;
 use crate::failure::{Class, request};
 use crate::lease::{self, Candidate, Stop, Timing};
@@ -55,7 +60,9 @@ const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
-type Watched = DeserializeGuard<DataLayer>;
+pub type Watched = DeserializeGuard<DataLayer>;
+/// The same of session stores.
+pub type WatchedStore = DeserializeGuard<SessionStore>;
 
 /// Why the operator ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +185,13 @@ pub async fn control(
     let (services, service_changes) = watched::<Service>(&client, scope);
     let (pods, pod_changes) = watched::<Pod>(&client, scope);
     let (budgets, budget_changes) = watched::<PodDisruptionBudget>(&client, scope);
-    let (layers, layer_changes) = layers(&client, scope);
+    let (layer_news, layers_touched) = unbounded();
+    let (store_news, stores_touched) = unbounded();
+    let (layers, layer_changes) = uniquely::<DataLayer>(&client, scope, layer_news);
+    let (session_stores, store_changes) = uniquely::<SessionStore>(&client, scope, store_news);
+    let (namespaces, namespace_changes) = namespaces(&client, scope);
+    let (to_layers, wanted_layers) = unbounded();
+    let (to_stores, wanted_stores) = unbounded();
     let (listeners, news) = Listeners::new();
     let context = Arc::new(Context {
         writer: Writer::new(client.clone(), metrics.clone()),
@@ -186,6 +199,10 @@ pub async fn control(
         client,
         metrics,
         stores: Stores { workloads, services, pods, budgets },
+        layers: layers.clone(),
+        session_stores: session_stores.clone(),
+        namespaces,
+        uses: uses::Memory::default(),
         pool: Pool::default(),
         listeners,
         vault: Vault::new(root),
@@ -200,15 +217,28 @@ pub async fn control(
         .owns_stream(budget_changes)
         .watches_stream(pod_changes, |pod| layer_of(&pod))
         .reconcile_on(news.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
+        .reconcile_on(wanted_layers)
         .graceful_shutdown_on(lease::stopped(stop.clone()))
         .run(reconcile, after_failure, Arc::clone(&context));
+    let store_controller = Controller::for_stream(store_changes, session_stores.clone())
+        .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
+        .reconcile_on(wanted_stores)
+        .graceful_shutdown_on(lease::stopped(stop.clone()))
+        .run(reconcile_store, after_store_failure, Arc::clone(&context));
     let reconciling = controller.for_each(async |result| {
         if let Err(error) = result {
             tracing::debug!(error = %Chain(&error), "controller");
         }
     });
+    let reconciling_stores = store_controller.for_each(async |result| {
+        if let Err(error) = result {
+            tracing::debug!(error = %Chain(&error), "controller of session stores");
+        }
+    });
+    let relaying = relay::relay(&context, layers_touched, stores_touched, namespace_changes, to_layers, to_stores);
     tokio::select! {
-        () = reconciling => {}
+        _ = futures::future::join(reconciling, reconciling_stores) => {}
+        () = relaying => {}
         () = keep_house(&context, &layers) => {}
     }
 }
@@ -235,22 +265,57 @@ where
     (store, changes)
 }
 
-/// The watch of the layers. Our own writes of status start no pass.
-fn layers(
+/// The watch of custom resources of one kind, each told to `news` when it is touched. Our own writes of status start no pass.
+fn uniquely<K>(
     client: &Client,
     scope: Option<&str>,
-) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>> + Send + use<>) {
-    let api: Api<Watched> = match scope {
+    news: UnboundedSender<DeserializeGuard<K>>,
+) -> (Store<DeserializeGuard<K>>, impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + use<K>)
+where
+    K: crate::act::kube::Object + Send + Sync + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = match scope {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     let (store, writer) = reflector::store();
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
+        .inspect_ok(move |event| {
+            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object) =
+                event
+            {
+                // Nobody listens any more once we are told to stop.
+                let _ = news.unbounded_send(object.clone());
+            }
+        })
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
     (store, changes)
+}
+
+/// Metadata of a namespace.
+type NamespaceMeta = PartialObjectMeta<Namespace>;
+
+/// The watch of the namespaces' labels; nothing where only one namespace is looked after.
+fn namespaces(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Option<Store<NamespaceMeta>>, futures::stream::BoxStream<'static, NamespaceMeta>) {
+    if scope.is_some() {
+        return (None, futures::stream::pending().boxed());
+    }
+    let api: Api<NamespaceMeta> = Api::all(client.clone());
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(async |namespace| namespace.ok());
+    (Some(store), changes.boxed())
 }
 
 /// The layer that a pod belongs to, by its label.
@@ -266,8 +331,11 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.forget_the_dead();
         let alive: std::collections::BTreeSet<String> = layers.state().iter().filter_map(|layer| layer.uid()).collect();
         context.vault.retain(|uid| alive.contains(uid));
-        context.backoff.retain(|uid| alive.contains(uid));
-        context.told.retain(|uid| alive.contains(uid));
+        let stores = context.session_stores.state();
+        let stores: std::collections::BTreeSet<String> = stores.iter().filter_map(|store| store.uid()).collect();
+        context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
     }
 }
 
@@ -277,7 +345,8 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         Ok(layer) => layer,
         Err(invalid) => {
             if context.told.is_news(&invalid.metadata) {
-                tell_unreadable(&watched, &context, &invalid.error).await;
+                let meanwhile = "the layer is kept as it was accepted last until it is corrected";
+                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
             return go_on_unread(&context, &invalid.metadata).await;
         }
@@ -308,21 +377,17 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
 }
 
 /// An object that no longer parses is told of; what runs goes on running.
-async fn tell_unreadable(watched: &Watched, context: &Context, words: &str) {
-    tracing::warn!(layer = watched.name_any(), error = words, "cannot read the layer");
+async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
+    tracing::warn!(kind = object.kind, name = object.name, error = words, "cannot read the object");
+    let note: String = format!("the stored object cannot be read; {meanwhile}: {words}").chars().take(1000).collect();
     let event = Event {
         type_: EventType::Warning,
         reason: "Unreadable".to_owned(),
-        note: Some(
-            format!("the stored object cannot be read; the layer is kept as it was accepted last until it is corrected: {words}")
-                .chars()
-                .take(1000)
-                .collect(),
-        ),
+        note: Some(note),
         action: "Read".to_owned(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &watched.object_ref(&())).await {
+    if let Err(error) = context.recorder.publish(&event, &object).await {
         tracing::debug!(error = %Chain(&error), "cannot publish an event");
     }
 }
@@ -337,5 +402,37 @@ fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<
     } else {
         tracing::warn!(layer, namespace, class = error.class().word(), error = %Chain(error), "pass failed");
     }
+    Action::requeue(pause)
+}
+
+/// One pass over one session store.
+async fn reconcile_store(watched: Arc<WatchedStore>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
+    let store = match &watched.0 {
+        Ok(store) => store,
+        Err(invalid) => {
+            if context.told.is_news(&invalid.metadata) {
+                let meanwhile = "no layer takes a user or a policy of a store away until it is corrected";
+                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
+            }
+            return Ok(Action::await_change());
+        }
+    };
+    if store.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    let pause = session_store::pass(&context, store).await?;
+    context.backoff.succeeded(&store.uid().unwrap_or_default());
+    Ok(Action::requeue(pause))
+}
+
+/// How long a session store is left alone after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
+fn after_store_failure(watched: Arc<WatchedStore>, error: &data_layer::Error, context: Arc<Context>) -> Action {
+    let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
+    let (store, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
+    tracing::warn!(store, namespace, class = error.class().word(), error = %Chain(error), "pass over a store failed");
     Action::requeue(pause)
 }

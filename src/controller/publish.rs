@@ -1,17 +1,20 @@
 //! The end of a pass: one patch of status, if it differs, and the events of what changed.
 
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
-use kube::{Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
+use crate::act::kube::Object;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
+use crate::api::session_store::SessionStore;
+use crate::api::session_store_status::SessionStoreStatus;
 use crate::failure::{Request, request};
-use crate::report::events::transitions;
+use crate::report::events::{Transition, of_conditions, transitions};
 use crate::telemetry::Chain;
 
 /// Now, in whole seconds: conditions hold no fractions, so a status that is read back must compare as equal.
@@ -19,26 +22,43 @@ pub fn now() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Writes the status if it differs from what is stored, and publishes what changed.
+/// Writes the status of a layer if it differs from what is stored, and publishes what changed.
 pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerStatus) -> Result<(), Request> {
     let old = layer.status.clone().unwrap_or_default();
     if *status == old {
         return Ok(());
     }
-    let (name, namespace) = (layer.name_any(), layer.namespace().unwrap_or_default());
-    let api: Api<DataLayer> = Api::namespaced(context.client.clone(), &namespace);
+    write(context, layer, &json!(status), transitions(&old, status)).await
+}
+
+/// The same of a session store.
+pub async fn publish_store(
+    context: &Context,
+    store: &SessionStore,
+    status: &SessionStoreStatus,
+) -> Result<(), Request> {
+    let old = store.status.clone().unwrap_or_default();
+    if *status == old {
+        return Ok(());
+    }
+    write(context, store, &json!(status), of_conditions(&old.conditions, &status.conditions)).await
+}
+
+async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: Vec<Transition>) -> Result<(), Request> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({
-        "apiVersion": DataLayer::api_version(&()),
-        "kind": DataLayer::kind(&()),
-        // With the UID, what was found out about one layer is never told of its successor.
-        "metadata": {"name": name, "namespace": namespace, "uid": layer.uid()},
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // With the UID, what was found out about one object is never told of its successor.
+        "metadata": {"name": name, "namespace": namespace, "uid": object.uid()},
         "status": status,
     });
     let parameters = PatchParams::apply(names::MANAGER_STATUS).force();
-    let object = format!("the status of DataLayer {namespace}/{name}");
-    request("patch", &object, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
+    let words = format!("the status of {} {namespace}/{name}", K::kind(&()));
+    request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
     context.metrics.write("Status");
-    for transition in transitions(&old, status) {
+    for transition in news {
         let event = Event {
             type_: if transition.warning { EventType::Warning } else { EventType::Normal },
             reason: transition.reason,
@@ -47,7 +67,7 @@ pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerSta
             secondary: None,
         };
         // An event that is lost changes nothing: status has said it.
-        if let Err(error) = context.recorder.publish(&event, &layer.object_ref(&())).await {
+        if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::warn!(error = %Chain(&error), "cannot publish an event");
         }
         context.metrics.write("Event");

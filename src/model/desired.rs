@@ -31,6 +31,8 @@ pub struct Desired {
     pub sentinel_users: BTreeMap<String, DesiredUser>,
     /// Function libraries of every primary: name → library.
     pub libraries: BTreeMap<String, DesiredLibrary>,
+    /// Whether a library was loaded a moment ago: changes are gathered, and loads are a second apart at least.
+    pub gathering: bool,
     /// What every Sentinel should be set to.
     pub sentinel_settings: SentinelSettings,
     /// Name of the primary in the Sentinels.

@@ -89,6 +89,7 @@ mod tests {
             users: BTreeMap::new(),
             sentinel_users: BTreeMap::new(),
             libraries: BTreeMap::new(),
+            gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: 2,
                 detection_milliseconds: 1,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::roles::{data, of_kind, sentinel};
-use super::{Plan, Step};
+use super::{Plan, Step, Waiting};
 use crate::model::NodeKind;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
@@ -38,7 +38,12 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         && let Some(server) = data(observed, primary)
     {
         for (library, wanted) in &desired.libraries {
-            if server.libraries.get(library) != Some(&wanted.digest) {
+            if server.libraries.get(library) == Some(&wanted.digest) {
+                continue;
+            }
+            if desired.gathering {
+                plan.waiting.push(Waiting::Gathering);
+            } else {
                 let (library, digest) = (library.clone(), wanted.digest.clone());
                 plan.steps.push(Step::LoadLibrary { node: primary, run_id: server.run_id.clone(), library, digest });
             }

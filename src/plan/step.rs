@@ -242,6 +242,8 @@ pub enum RestartReason {
 /// What is not done yet, and what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Waiting {
+    /// A function library was loaded a moment ago; the next load takes what has come together since.
+    Gathering,
     /// The node's Service has no address yet.
     Address {
         /// The node.

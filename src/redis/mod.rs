@@ -11,6 +11,7 @@ pub mod probe;
 mod reply;
 pub mod sentinel;
 pub mod server;
+pub mod store_access;
 pub mod switchover;
 pub mod user_forms;
 pub mod users;

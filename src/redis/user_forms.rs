@@ -2,23 +2,27 @@
 //!
 //! Servers rewrite rules: `ACL LIST` shows them reordered, with categories taken apart, and each engine and version does it
 //! its own way. So the server itself is asked how it would write the desired rules: they are given to a scratch user, which
-//! is off and exists for three commands in one write, and what `ACL LIST` shows of it is compared with the real user's line.
+//! is off and exists for the length of one write, and what `ACL LIST` shows of it is compared with the real user's line.
 //! The answer holds for the life of the server's process and is remembered until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use ::redis::{Cmd, FromRedisValue as _, cmd};
+use sha2::{Digest as _, Sha256};
 
 use super::connection::Connection;
 use super::error::{Error, Result};
 use super::users::DEFAULT;
 use crate::model::desired::DesiredUser;
 
-/// Name of the user that exists for three commands.
+/// How the names of the users begin that exist for the length of one write.
 const SCRATCH: &str = "redoubt-scratch";
-/// Remembered forms; more than that many mean that most belong to processes long gone. 20 layers of 6 nodes have 600.
-const LARGEST_MEMORY: usize = 10_000;
+/// Users that are asked for at once: 200 lines of rules are some 100 kB.
+const LARGEST_BATCH: usize = 200;
+/// Remembered forms, 64 bytes each; more than that many mean that most belong to processes long gone. 20 layers of 6 nodes
+/// with 500 stores each have 60,000.
+const LARGEST_MEMORY: usize = 150_000;
 
 /// A user as one server writes it. `Debug` is left out: it would print password digests.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub struct UserReport {
 /// How servers write the desired rules: remembered by process and rules. One for the whole operator; cheap to share.
 #[derive(Default)]
 pub struct UserForms {
-    known: Mutex<BTreeMap<(String, Vec<String>), Form>>,
+    known: Mutex<BTreeMap<Fingerprint, Fingerprint>>,
 }
 
 impl UserForms {
@@ -79,59 +83,100 @@ impl UserForms {
     ) -> (UserReport, Vec<Error>) {
         let live: BTreeMap<&str, Form> = lines.iter().filter_map(|line| parse_line(line)).collect();
         let mut report = UserReport::default();
-        let mut faults = Vec::new();
-        for (name, user) in desired {
-            let Some(live) = live.get(name.as_str()) else { continue };
-            match self.form(connection, run_id, user).await {
-                Ok(form) => {
-                    if form == *live {
-                        report.in_place.insert(name.clone());
-                    }
-                }
-                Err(error) => faults.push(error),
+        let present: Vec<(&String, &DesiredUser)> =
+            desired.iter().filter(|(name, _)| live.contains_key(name.as_str())).collect();
+        let unknown: Vec<&DesiredUser> =
+            present.iter().map(|(_, user)| *user).filter(|user| self.known(run_id, user).is_none()).collect();
+        let faults = self.learn(connection, run_id, &unknown).await;
+        for (name, user) in present {
+            let live = live.get(name.as_str()).map(Form::fingerprint);
+            if live.is_some() && self.known(run_id, user) == live {
+                report.in_place.insert(name.clone());
             }
         }
         let is_foreign = |(name, form): &(&&str, &Form)| {
-            !desired.contains_key(**name) && **name != SCRATCH && (**name != DEFAULT || form.on)
+            !desired.contains_key(**name) && !name.starts_with(SCRATCH) && (**name != DEFAULT || form.on)
         };
         report.foreign = live.iter().filter(is_foreign).map(|(name, _)| (*name).to_owned()).collect();
         (report, faults)
     }
 
-    async fn form(&self, connection: &Connection, run_id: &str, user: &DesiredUser) -> Result<Form> {
-        let key = (run_id.to_owned(), user.rules.clone());
-        if let Some(form) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(form.clone());
+    fn known(&self, run_id: &str, user: &DesiredUser) -> Option<Fingerprint> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key(run_id, user)).copied()
+    }
+
+    /// Asks the server for the forms of these users, many in one round trip.
+    async fn learn(&self, connection: &Connection, run_id: &str, users: &[&DesiredUser]) -> Vec<Error> {
+        let mut faults = Vec::new();
+        for batch in users.chunks(LARGEST_BATCH) {
+            let forms = match ask_forms(connection, batch).await {
+                Ok(forms) => forms,
+                Err(error) => {
+                    faults.push(error);
+                    return faults;
+                }
+            };
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= LARGEST_MEMORY {
+                known.clear();
+            }
+            for (user, form) in batch.iter().zip(forms) {
+                match form {
+                    Ok(form) => _ = known.insert(key(run_id, user), form.fingerprint()),
+                    Err(error) => faults.push(error),
+                }
+            }
         }
-        let form = ask_form(connection, user).await?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= LARGEST_MEMORY {
-            known.clear();
-        }
-        known.insert(key, form.clone());
-        Ok(form)
+        faults
     }
 }
 
-async fn ask_form(connection: &Connection, user: &DesiredUser) -> Result<Form> {
+/// What is remembered instead of names, rules and forms, which would be a hundred times as large.
+type Fingerprint = [u8; 32];
+
+fn key(run_id: &str, user: &DesiredUser) -> Fingerprint {
+    Sha256::digest(format!("{run_id}\n{}", user.rules.join("\n"))).into()
+}
+
+impl Form {
+    fn fingerprint(&self) -> Fingerprint {
+        let passwords: Vec<&str> = self.passwords.iter().map(String::as_str).collect();
+        Sha256::digest(format!("{}\n{}\n\n{}", self.on, passwords.join("\n"), self.rules.join("\n"))).into()
+    }
+}
+
+/// The forms of these users, or the server's words on the rules that it does not take. The outer error is the connection's.
+async fn ask_forms(connection: &Connection, users: &[&DesiredUser]) -> Result<Vec<Result<Form>>> {
     let acl = |subcommand: &str, arguments: &[&str]| -> Cmd {
         let mut command = cmd("ACL");
         command.arg(subcommand).arg(arguments);
         command
     };
-    let mut rules: Vec<&str> = vec![SCRATCH];
-    rules.extend(user.rules.iter().map(String::as_str));
-    rules.push("off");
-    let commands = [acl("SETUSER", &rules), acl("LIST", &[]), acl("DELUSER", &[SCRATCH])];
-    let mut replies = connection.query_all(&commands).await?.into_iter();
-    let mut next = || replies.next().unwrap_or_else(|| Err(connection.bad_reply("ACL", "too few replies")));
-    next()?;
-    let lines = Vec::<String>::from_redis_value(next()?)
-        .map_err(|error| connection.bad_reply("ACL LIST", error.to_string()))?;
-    next()?;
-    let scratch = lines.iter().filter_map(|line| parse_line(line)).find(|(name, _)| *name == SCRATCH);
-    let (_, form) = scratch.ok_or_else(|| connection.bad_reply("ACL LIST", "no line of the user just set"))?;
-    Ok(Form { on: is_on(user), ..form })
+    let names: Vec<String> = (0..users.len()).map(|number| format!("{SCRATCH}-{number}")).collect();
+    let mut commands: Vec<Cmd> = Vec::new();
+    for (name, user) in names.iter().zip(users) {
+        let mut rules: Vec<&str> = vec![name];
+        rules.extend(user.rules.iter().map(String::as_str));
+        rules.push("off");
+        commands.push(acl("SETUSER", &rules));
+    }
+    commands.push(acl("LIST", &[]));
+    commands.push(acl("DELUSER", &names.iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut replies = connection.query_all(&commands).await?;
+    let too_few = || Err(connection.bad_reply("ACL", "too few replies"));
+    let deleted = replies.pop().unwrap_or_else(too_few);
+    let lines = replies.pop().unwrap_or_else(too_few)?;
+    deleted?;
+    let lines =
+        Vec::<String>::from_redis_value(lines).map_err(|error| connection.bad_reply("ACL LIST", error.to_string()))?;
+    let mut scratch: BTreeMap<&str, Form> = lines.iter().filter_map(|line| parse_line(line)).collect();
+    let forms = names.iter().zip(users).zip(replies).map(|((name, user), set)| {
+        set?;
+        let form = scratch.remove(name.as_str());
+        let form = form.ok_or_else(|| connection.bad_reply("ACL LIST", "no line of the user just set"))?;
+        Ok(Form { on: is_on(user), ..form })
+    });
+    Ok(forms.collect())
 }
 
 #[cfg(test)]

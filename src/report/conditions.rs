@@ -4,7 +4,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Facts, proofs};
-use crate::api::data_layer_status::DataLayerStatus;
 use crate::model::{Mode, NodeId};
 use crate::plan::step::ApplyReason;
 use crate::plan::{Refused, Step, Waiting};
@@ -171,6 +170,7 @@ const fn is_bookkeeping(step: &Step) -> bool {
 /// A wait as a sentence.
 fn waiting(waiting: &Waiting) -> String {
     match waiting {
+        Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),
         Waiting::Address { node } => format!("{node} has no address yet"),
         Waiting::Pod { node, trouble: None } => format!("the pod of {node} does not run yet"),
         Waiting::Pod { node, trouble: Some(words) } => format!("the pod of {node} does not run: {words}"),
@@ -217,7 +217,7 @@ fn refused(refused: &Refused) -> String {
 }
 
 /// The conditions with their times: a time changes with the status and with nothing else.
-pub fn timed(said: Vec<Said>, generation: i64, old: &DataLayerStatus, now: Timestamp) -> Vec<Condition> {
+pub fn timed(said: Vec<Said>, generation: i64, old: &[Condition], now: Timestamp) -> Vec<Condition> {
     let word = |holds: Option<bool>| match holds {
         Some(true) => "True",
         Some(false) => "False",
@@ -226,7 +226,7 @@ pub fn timed(said: Vec<Said>, generation: i64, old: &DataLayerStatus, now: Times
     said.into_iter()
         .map(|said| {
             let status = word(said.holds);
-            let since = old.conditions.iter().find(|known| known.type_ == said.kind && known.status == status);
+            let since = old.iter().find(|known| known.type_ == said.kind && known.status == status);
             Condition {
                 type_: said.kind.to_owned(),
                 status: status.to_owned(),

@@ -1,5 +1,7 @@
 //! What is worth an event: a condition that changed, told once. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::data_layer_status::DataLayerStatus;
 
 /// Characters of a note; the API server takes 1 kB.
@@ -20,9 +22,24 @@ pub struct Transition {
 
 /// The transitions between two statuses. `Progressing` is left out: it changes with every step.
 pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transition> {
+    let mut transitions = of_conditions(&old.conditions, &new.conditions);
+    if new.primary.is_some() && old.primary.is_some() && new.primary != old.primary {
+        let name = |status: &DataLayerStatus| status.primary.clone().unwrap_or_default();
+        transitions.push(Transition {
+            warning: false,
+            action: "PrimaryMoved".to_owned(),
+            reason: "PrimaryMoved".to_owned(),
+            note: format!("the primary moved from {} to {}", name(old), name(new)),
+        });
+    }
+    transitions
+}
+
+/// The transitions between two lists of conditions.
+pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     let mut transitions = Vec::new();
-    for condition in new.conditions.iter().filter(|condition| condition.type_ != "Progressing") {
-        let before = old.conditions.iter().find(|known| known.type_ == condition.type_);
+    for condition in new.iter().filter(|condition| condition.type_ != "Progressing") {
+        let before = old.iter().find(|known| known.type_ == condition.type_);
         let holds = condition.status == "True";
         let is_bad = holds == (condition.type_ == "Degraded");
         // What was never said before is news only if it is what everybody waits for, or a refusal.
@@ -40,15 +57,6 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
                 note: condition.message.chars().take(LONGEST_NOTE).collect(),
             });
         }
-    }
-    if new.primary.is_some() && old.primary.is_some() && new.primary != old.primary {
-        let name = |status: &DataLayerStatus| status.primary.clone().unwrap_or_default();
-        transitions.push(Transition {
-            warning: false,
-            action: "PrimaryMoved".to_owned(),
-            reason: "PrimaryMoved".to_owned(),
-            note: format!("the primary moved from {} to {}", name(old), name(new)),
-        });
     }
     transitions
 }

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod events;
 pub mod nodes;
 mod proofs;
+pub mod session_store;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -80,7 +81,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
             .subject
             .application_access
             .then(|| BindingReference { name: names::application_secret(&layer.name) }),
-        conditions: conditions::timed(conditions, facts.desired.generation, old, now),
+        conditions: conditions::timed(conditions, facts.desired.generation, &old.conditions, now),
     }
 }
 
@@ -106,7 +107,7 @@ pub fn not_accepted(
         reason: "NotAccepted",
         message: progressing,
     });
-    let mut renewed = conditions::timed(said, generation, old, now);
+    let mut renewed = conditions::timed(said, generation, &old.conditions, now);
     status.conditions.retain(|known| !renewed.iter().any(|new| new.type_ == known.type_));
     renewed.append(&mut status.conditions);
     status.conditions = renewed;

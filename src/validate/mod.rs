@@ -4,6 +4,7 @@
 
 mod config;
 pub mod quantity;
+pub mod session_store;
 mod volume;
 
 pub use volume::{DataVolumes, Volume};

@@ -6,6 +6,7 @@ use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
 use crate::bad_layers::{bad_changes, bad_layers};
+use crate::bad_stores::bad_stores;
 
 async fn layers() -> Api<DynamicObject> {
     let resource = ApiResource::erase::<DataLayer>(&());
@@ -56,4 +57,37 @@ async fn bad_changes_are_refused_with_the_reason() {
         let refused = changed.expect_err(&format!("accepted: {old} to {new}")).to_string();
         assert!(refused.contains(reason), "{old} to {new}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn bad_session_stores_are_refused_with_the_reason_and_the_smallest_is_accepted() {
+    let resource = ApiResource::erase::<redoubt::api::session_store::SessionStore>(&());
+    let stores: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+    let object = |name: &str, spec: &Value| -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    for (name, spec, reason) in bad_stores() {
+        let refused = stores.create(&dry_run(), &object(&name, &spec)).await;
+        let refused = refused.expect_err(&format!("accepted: {spec}")).to_string();
+        assert!(refused.contains(reason), "{spec}: {refused}");
+    }
+    stores.create(&dry_run(), &object("web", &json!({"idleTimeout": "30m"}))).await.unwrap();
+    // `layer.namespace` cannot be named in CEL, and cannot be changed all the same. No such layer: no pods.
+    let old = json!({"idleTimeout": "30m", "layer": {"name": "nowhere", "namespace": "default"}});
+    stores.create(&PostParams::default(), &object("change", &old)).await.unwrap();
+    for (field, reason) in
+        [("namespace", "layer.namespace cannot be changed"), ("name", "layer.name cannot be changed")]
+    {
+        let mut new = old.clone();
+        new["layer"][field] = json!("other");
+        let mut kept = stores.get("change").await.unwrap();
+        kept.data["spec"] = new;
+        let changed = stores.replace("change", &dry_run(), &kept).await;
+        let refused = changed.expect_err(&format!("{field} was changed")).to_string();
+        assert!(refused.contains(reason), "{field}: {refused}");
+    }
+    stores.delete("change", &DeleteParams::default()).await.unwrap();
 }

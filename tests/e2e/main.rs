@@ -5,6 +5,9 @@
 mod admission;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
+#[allow(dead_code)]
+#[path = "../support/bad_stores.rs"]
+mod bad_stores;
 mod changes;
 mod chart;
 mod commands;
@@ -18,6 +21,7 @@ mod layer;
 mod objects;
 mod operator;
 mod pods;
+mod sessions;
 mod stage;
 mod volumes;
 

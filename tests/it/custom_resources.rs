@@ -6,10 +6,12 @@ use std::path::Path;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
+use redoubt::api::session_store::SessionStore;
 use redoubt::model::directives::{self, DirectiveClass};
 use serde_json::{Value, json};
 
 use crate::support::bad_layers::{bad_changes, bad_layers};
+use crate::support::bad_stores::{bad_store_changes, bad_stores};
 
 /// `kubectl apply` keeps the whole object in an annotation of at most this many bytes.
 const LARGEST: usize = 262_144;
@@ -73,7 +75,8 @@ fn every_field_is_described_with_its_default() {
 }
 
 /// Fields without a default: required, or nothing where nothing is given.
-const WITHOUT_DEFAULT: [&str; 10] = [
+const WITHOUT_DEFAULT: [&str; 11] = [
+    "idleTimeout",
     "mode",
     "shards",
     "config",
@@ -224,15 +227,50 @@ fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
     }
 }
 
+fn parse_store(name: &str, spec: &Value) -> Result<SessionStore, String> {
+    serde_json::from_value(json!({
+        "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore",
+        "metadata": {"name": name, "namespace": "shop", "uid": "uid-1"}, "spec": spec,
+    }))
+    .map_err(|error| error.to_string())
+}
+
+fn store(name: &str, spec: &Value) -> Result<(), String> {
+    parse_store(name, spec)?.validate_cel().map_err(|errors| format!("{errors:?}"))
+}
+
 #[test]
-fn the_examples_are_accepted() {
-    let mut count = 0;
-    for entry in fs::read_dir("examples").unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        let example: DataLayer = serde_saphyr::from_str(&text).unwrap();
-        assert!(example.validate_cel().is_ok(), "{}", path.display());
-        count += 1;
+fn good_stores_are_accepted() {
+    for spec in [
+        json!({"idleTimeout": "30m"}),
+        json!({"idleTimeout": "30m", "absoluteLifetime": "30m", "touchInterval": "30m", "maxPerUser": 5, "onExceed": "Reject"}),
+        json!({"idleTimeout": "1h30m", "touchInterval": "0s", "keyPrefix": "team-a.web_1:sessions:", "revokeReplicas": 2}),
+        json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "data"}, "access": {"rotation": 3, "rotationGrace": "10m"}}),
+        json!({"idleTimeout": "1500h", "layer": {"dedicated": {"mode": "Sentinel", "replicas": 1, "memory": {"limit": "1Gi"}}}}),
+    ] {
+        assert_eq!(store("web", &spec), Ok(()), "{spec}");
+        assert!(redoubt::validate::session_store::validate(&parse_store("web", &spec).unwrap(), 2).is_ok(), "{spec}");
     }
-    assert!(count > 0);
+}
+
+#[test]
+fn bad_stores_are_refused_with_the_reason_by_admission_and_by_validation() {
+    for (name, spec, reason) in bad_stores() {
+        let refused = store(&name, &spec).expect_err(&format!("accepted: {spec}"));
+        assert!(refused.contains(reason), "{spec}: {refused}");
+        let faults = redoubt::validate::session_store::validate(&parse_store(&name, &spec).unwrap(), 2);
+        assert!(faults.is_err(), "accepted by validation: {spec}");
+    }
+}
+
+#[test]
+fn what_cannot_change_of_a_store_is_refused() {
+    for (old, new, reason) in bad_store_changes() {
+        let parse = |spec: &Value| parse_store("web", spec).unwrap();
+        let refused = parse(&new).validate_cel_update(&parse(&old)).expect_err(&format!("accepted: {old} to {new}"));
+        assert!(format!("{refused:?}").contains(reason), "{old} to {new}: {refused:?}");
+    }
+    let (old, new) =
+        (json!({"idleTimeout": "30m"}), json!({"idleTimeout": "10m", "maxPerUser": 3, "access": {"rotation": 1}}));
+    assert!(parse_store("web", &new).unwrap().validate_cel_update(&parse_store("web", &old).unwrap()).is_ok());
 }

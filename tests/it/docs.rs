@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
+use redoubt::api::session_store::{SessionStore, SessionStoreSpec};
 use redoubt::model::directives::{self, DirectiveClass};
-use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, session_store, validate};
 use serde_json::{Value, json};
 
 /// Fields whose inside is Kubernetes' own and described there.
@@ -55,7 +56,9 @@ fn section(text: &mut String, path: &str, schema: &Value) {
         let description = one_line(field["description"].as_str().unwrap_or_default());
         let _ = writeln!(text, "| `{name}` | {} | {must}{description} |", type_of(field));
     }
-    for (name, field) in fields.iter().filter(|(name, _)| !OF_KUBERNETES.contains(&name.as_str())) {
+    // `dedicated` is the specification of a DataLayer, which has its own chapter.
+    let elsewhere = |name: &str| OF_KUBERNETES.contains(&name) || name == "dedicated";
+    for (name, field) in fields.iter().filter(|(name, _)| !elsewhere(name)) {
         let is_list = field["type"] == "array";
         let (path, inner) =
             if is_list { (format!("{path}.{name}[]"), &field["items"]) } else { (format!("{path}.{name}"), field) };
@@ -100,7 +103,7 @@ fn collect_messages(schema: &Value, messages: &mut Vec<String>) {
             messages.push(message);
         }
     }
-    for field in schema["properties"].as_object().into_iter().flat_map(|fields| fields.values()) {
+    for (_, field) in schema["properties"].as_object().into_iter().flatten().filter(|(name, _)| *name != "dedicated") {
         collect_messages(field, messages);
     }
 }
@@ -162,6 +165,9 @@ fn accept(text: &str, place: &str) {
     let mut value: Value = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
     value["metadata"]["namespace"] = json!("shop");
     value["metadata"]["uid"] = json!("5f0e6f7e-1111-4222-8333-944444444444");
+    if value["kind"] == "SessionStore" {
+        return accept_store(value, place);
+    }
     assert_known_fields(&value["spec"], place);
     let layer: DataLayer = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
     layer.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
@@ -171,6 +177,24 @@ fn accept(text: &str, place: &str) {
         volumes: DataVolumes::Undecided,
     };
     validate(&layer, &resolved).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
+}
+
+/// Fields without their texts: a duration is read in one spelling and written in another.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::String(_) => Value::Null,
+        other => other.clone(),
+    }
+}
+
+fn accept_store(value: Value, place: &str) {
+    let spec = value["spec"].clone();
+    let store: SessionStore = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let read: SessionStoreSpec = serde_json::from_value(spec.clone()).unwrap();
+    assert_eq!(shape(&serde_json::to_value(read).unwrap()), shape(&spec), "{place}: a field is unknown");
+    store.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
+    session_store::validate(&store, 2).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }
 
 /// Reading drops a field that is misspelled; what comes out again must be what went in.
@@ -195,7 +219,7 @@ fn every_example_is_accepted_and_has_no_unknown_field() {
 #[test]
 fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
     let mut count = 0;
-    for path in files("docs", "md").into_iter().chain(["README.md".into()]) {
+    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")).chain(["README.md".into()]) {
         for block in yaml_blocks(&fs::read_to_string(&path).unwrap()) {
             accept(&block, &path.display().to_string());
             count += 1;
@@ -231,7 +255,7 @@ fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
 #[test]
 fn every_annotation_that_a_document_names_is_one_of_ours() {
     let names = fs::read_to_string("src/api/names.rs").unwrap();
-    for path in files("docs", "md") {
+    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")) {
         let text = fs::read_to_string(&path).unwrap();
         for word in code_words(&text).into_iter().filter(|word| word.starts_with("redoubt.dev/") && !word.contains('*'))
         {
@@ -248,4 +272,26 @@ fn the_status_has_every_part_that_the_documents_promise() {
     for field in ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration"] {
         assert!(schema["properties"][field].is_object(), "{field}");
     }
+}
+
+#[test]
+fn every_condition_and_reason_of_a_session_store_is_explained() {
+    let text = fs::read_to_string("docs/uses/sessions.md").unwrap();
+    let explained = code_words(&text);
+    let is_name = |word: &&str| {
+        word.len() > 3
+            && word.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && word.chars().all(|letter| letter.is_ascii_alphabetic())
+    };
+    let mut count = 0;
+    for path in ["src/report/session_store.rs", "src/validate/session_store.rs", "src/controller/session_store.rs"] {
+        let source = fs::read_to_string(path).unwrap();
+        for name in
+            source.split('"').skip(1).step_by(2).filter(is_name).filter(|name| !["True", "SessionStore"].contains(name))
+        {
+            assert!(explained.contains(&name), "docs/uses/sessions.md does not explain `{name}` of {path}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
 }

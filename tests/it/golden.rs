@@ -5,9 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use redoubt::api::data_layer::DataLayer;
+use redoubt::api::session_store::SessionStore;
 use redoubt::build::secrets::Credentials;
+use redoubt::build::session_store::{Shown, binding, dedicated_layer};
 use redoubt::build::{Built, Inputs, build, declared};
 use redoubt::model::{Address, NodeId, NodeKind};
+use redoubt::validate::session_store::validate as validate_store;
 use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, validate};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -277,4 +280,45 @@ fn the_binding_has_all_that_a_client_needs() {
         )
     );
     assert_eq!(field("uri"), Some(format!("redis://app:{SECRET}-application@web-redis.shop.svc:6379/0")));
+}
+
+/// The binding Secret of a store on a layer of another namespace, in the middle of a rotation; and a dedicated layer.
+#[test]
+fn the_objects_of_a_session_store_are_the_committed_ones() {
+    let metadata = json!({"name": "web", "namespace": "shop", "uid": "6f0e6f7e-1111-4222-8333-944444444444"});
+    let object = |spec: Value| -> SessionStore {
+        let object =
+            json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    };
+    let minimal = object(json!({"idleTimeout": "30m"}));
+    let described = object(
+        json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone", "memory": {"limit": "1Gi"}}}}),
+    );
+    let store = validate_store(&minimal, 2).unwrap();
+    let password = format!("{SECRET}-application");
+    let shown = Shown {
+        user: "ss.shop.web.3",
+        password: &password,
+        rotation: 3,
+        previous: Some(2),
+        rotated_at: 1_700_000_000_000,
+    };
+    let mut secret = json!(binding(&store, &validated(&json!({"mode": "Sentinel"})), shown));
+    secret["kind"] = json!("Secret");
+    show_data(&mut secret);
+    let documents = [secret, json!(dedicated_layer(&minimal)), json!(dedicated_layer(&described))];
+    let texts: Vec<String> = documents.iter().map(|it| serde_saphyr::to_string(it).unwrap()).collect();
+    let text = format!("---\n{}\n", texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>().join("\n---\n"));
+    assert!(!text.contains(SECRET), "the golden file would hold a secret");
+    let path = Path::new("tests/golden/session-store.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path, &text).unwrap();
+    }
+    assert!(
+        fs::read_to_string(path).unwrap_or_default() == text,
+        "write it anew with: UPDATE=1 cargo test --test it golden"
+    );
+    let layer: DataLayer = dedicated_layer(&minimal);
+    assert!(layer.validate_cel().is_ok());
 }

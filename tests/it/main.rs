@@ -19,6 +19,8 @@ mod redis_server;
 mod redis_users;
 mod report;
 mod scrape_cost;
+mod session_stores;
+mod store_report;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redoubt::model::desired::{Desired, DesiredNode, SentinelSettings};
+use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
 use redoubt::model::observed::{
     DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
     SentinelServer,
@@ -36,6 +36,7 @@ pub fn desired(revision: &str) -> Desired {
         users: BTreeMap::new(),
         sentinel_users: BTreeMap::new(),
         libraries: BTreeMap::new(),
+        gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: 2,
             detection_milliseconds: 5_000,
@@ -286,4 +287,42 @@ fn a_paused_layer_is_only_looked_at() {
     let paused = Desired { paused: true, ..desired("new") };
     let plan = plan(&paused, &Observed::default());
     assert_eq!((plan.steps, plan.waiting), (vec![], vec![Waiting::Paused]));
+}
+
+/// A use's user and library come and go like any other, on Sentinels too; and a changed policy is one load on the primary.
+#[test]
+fn users_and_policies_of_uses_come_and_go() {
+    let mut wanted = desired("old");
+    let user = |digest: &str| DesiredUser { rules: vec!["reset".to_owned(), format!("#{digest}")] };
+    wanted.users.insert("ss.shop.web".to_owned(), user("a"));
+    wanted.sentinel_users.insert("ss.shop.web".to_owned(), user("a"));
+    wanted.libraries.insert("redoubt_sessions".to_owned(), DesiredLibrary { digest: "second".to_owned() });
+    let mut seen = converged(NodeId::data(0));
+    for (id, node) in &mut seen.nodes {
+        match &mut node.server {
+            ObservedServer::Data(server) => {
+                server.users_foreign.insert("ss.shop.gone".to_owned());
+                server.libraries.insert("redoubt_sessions".to_owned(), "first".to_owned());
+            }
+            ObservedServer::Sentinel(server) => _ = server.users_foreign.insert("ss.shop.gone".to_owned()),
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    let steps = plan(&wanted, &seen).steps;
+    for id in nodes() {
+        let run_id = format!("run-{id}");
+        let set = Step::SetUser { node: id, run_id: run_id.clone(), user: "ss.shop.web".to_owned() };
+        let delete = Step::DeleteUser { node: id, run_id, user: "ss.shop.gone".to_owned() };
+        assert!(steps.contains(&set) && steps.contains(&delete), "{id}: {steps:?}");
+    }
+    let (library, digest) = ("redoubt_sessions".to_owned(), "second".to_owned());
+    let load = Step::LoadLibrary { node: NodeId::data(0), run_id: "run-redis-0".to_owned(), library, digest };
+    assert_eq!(steps.iter().filter(|step| matches!(step, Step::LoadLibrary { .. })).collect::<Vec<_>>(), [&load]);
+    assert_eq!(steps.len(), 13, "{steps:?}");
+
+    // Right after a load the next one waits for what else may change.
+    wanted.gathering = true;
+    let next = plan(&wanted, &seen);
+    assert!(next.waiting.contains(&Waiting::Gathering));
+    assert!(!next.steps.iter().any(|step| matches!(step, Step::LoadLibrary { .. })));
 }

@@ -11,7 +11,7 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"bootstrap": {}}), "bootstrap is not implemented"),
         (json!({"access": {"external": {}}}), "access.external is not implemented"),
         (json!({"access": {"announce": "Hostname"}}), "Hostname is not implemented"),
-        (json!({"access": {"namespaces": {"from": "All"}}}), "only 'Same' is implemented"),
+        (json!({"access": {"namespaces": {"from": "Selector"}}}), "which needs it"),
         (json!({"replicas": 0}), "mode Sentinel needs at least 1 replica"),
         (json!({"mode": "Standalone", "replicas": 1}), "mode Standalone has no replicas"),
         (json!({"mode": "Standalone", "failover": {}}), "mode Standalone has no failover"),

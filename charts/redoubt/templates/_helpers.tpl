@@ -82,6 +82,16 @@ pod. */ -}}
 - apiGroups: [redoubt.dev]
   resources: [datalayers, sessionstores]
   verbs: [get, list, watch]
+# The dedicated layers of session stores.
+- apiGroups: [redoubt.dev]
+  resources: [datalayers]
+  verbs: [create, patch]
+{{- if not .Values.watchNamespace }}
+# Their labels say whom a layer lets in.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get, list, watch]
+{{- end }}
 - apiGroups: [redoubt.dev]
   resources: [datalayers/status, sessionstores/status]
   verbs: [patch]

@@ -215,6 +215,7 @@ impl World {
             users: BTreeMap::new(),
             sentinel_users: BTreeMap::new(),
             libraries: BTreeMap::from([("library".to_owned(), DesiredLibrary { digest: "digest".to_owned() })]),
+            gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: self.quorum(),
                 detection_milliseconds: DETECTION * 1000,

@@ -1,0 +1,150 @@
+//! `SessionStore`: what an application needs of its login sessions.
+//!
+//! The texts of the fields become the descriptions in the CRD: they are written for operators. What one object alone can
+//! tell is a CEL rule, so that `kubectl apply` itself says no; `validate::session_store` says the same again, because an
+//! object may have been stored before a rule was written.
+
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::data_layer::DataLayerSpec;
+use super::session_store_status::SessionStoreStatus;
+
+/// A store of login sessions: a place in a data layer, session functions with its policy, a user and a binding Secret.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "redoubt.dev",
+    version = "v1alpha1",
+    kind = "SessionStore",
+    plural = "sessionstores",
+    shortname = "ss",
+    category = "redoubt",
+    namespaced,
+    cel,
+    derive = "PartialEq",
+    status = "SessionStoreStatus",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.name"),
+    printcolumn(name = "Binding", type_ = "string", json_path = ".status.binding.name"),
+    printcolumn(name = "Idle", type_ = "string", json_path = ".spec.idleTimeout"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
+    validation = Rule::new("self.metadata.name.size() <= 31 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters: a dedicated layer is named NAME-sessions")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.absoluteLifetime) || duration(self.idleTimeout) <= duration(self.absoluteLifetime)")
+        .message("idleTimeout must not be above absoluteLifetime: no session lives that long"),
+    validation = Rule::new("!has(self.touchInterval) || duration(self.touchInterval) <= duration(self.idleTimeout)")
+        .message("touchInterval must not be above idleTimeout: a session that is in use would end between two renewals"),
+    validation = Rule::new("!has(self.onExceed) || has(self.maxPerUser)").message("onExceed needs maxPerUser"),
+    validation = Rule::new("(has(self.keyPrefix) ? self.keyPrefix : '') == (has(oldSelf.keyPrefix) ? oldSelf.keyPrefix : '')")
+        .message("keyPrefix cannot be changed: the sessions that there are would be lost"),
+    validation = Rule::new("(has(self.layer) && has(self.layer.name) ? self.layer.name : '') == (has(oldSelf.layer) && has(oldSelf.layer.name) ? oldSelf.layer.name : '')")
+        .message("layer.name cannot be changed: the sessions that there are would be lost; make a new store"),
+    validation = Rule::new("(has(self.access) && has(self.access.rotation) ? self.access.rotation : 0) >= (has(oldSelf.access) && has(oldSelf.access.rotation) ? oldSelf.access.rotation : 0)")
+        .message("access.rotation only grows: a password that was dropped is never valid again")
+)]
+pub struct SessionStoreSpec {
+    /// Where the sessions are. Default: a layer of the store's own, as of `dedicated: {mode: Sentinel}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<LayerChoice>,
+    /// What each key of the store begins with: letters, digits, '-', '_', '.' and ':', at most 64 characters, ':' at its end.
+    /// No store of a layer may have a prefix that begins another's. Cannot be changed. Default: the store's name and ':'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}:$')")
+        .message("keyPrefix must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', and end with ':'"))]
+    pub key_prefix: Option<String>,
+    /// A session that is not read for this long ends, such as `30m`; 1s to 8784h (a year).
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8784h')").message("idleTimeout must be from 1s to 8784h, such as 30m"))]
+    pub idle_timeout: Duration,
+    /// A session ends this long after its creation, however often it is read; 1s to 87840h. Default: 720h, the longest that
+    /// NIST SP 800-63B allows without a new login, or `idleTimeout` if that is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('87840h')").message("absoluteLifetime must be from 1s to 87840h, such as 720h"))]
+    pub absolute_lifetime: Option<Duration>,
+    /// Reads renew a session at most this often: each renewal is a write, on the replicas too. `0s`: each read. Default: a
+    /// tenth of `idleTimeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('8784h')").message("touchInterval must be from 0s to 8784h, such as 1m"))]
+    pub touch_interval: Option<Duration>,
+    /// Live sessions that one user may have, 1 to 10,000. Default: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_per_user: Option<i32>,
+    /// What a login above `maxPerUser` does: `EvictOldest` ends the user's oldest session, `Reject` refuses the login.
+    /// Default: `EvictOldest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_exceed: Option<ExceedChoice>,
+    /// Replicas that should confirm a revocation before the application takes it for done (`WAIT`): published in the binding
+    /// as `wait-replicas`, 0 to 9; not more than the layer has. Default: 1 where the layer has replicas, otherwise 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9))]
+    pub revoke_replicas: Option<i32>,
+    /// The store's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<StoreAccess>,
+}
+
+/// Where the sessions are. Default: a layer of the store's own, as of `dedicated: {mode: Sentinel}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated"),
+    // `namespace` is a reserved word of CEL: with a name there is nothing else that could differ.
+    validation = Rule::new("!has(self.name) || !has(oldSelf.name) || self == oldSelf")
+        .message("layer.name and layer.namespace cannot be changed: the sessions that there are would be lost; make a new store"),
+    validation = Rule::new("!has(self.dedicated) || !has(self.dedicated.purpose) || self.dedicated.purpose == 'Sessions'")
+        .message("layer.dedicated.purpose of a session store is Sessions")
+)]
+pub struct LayerChoice {
+    /// Name of a `DataLayer`. Cannot be changed. Default: the layer is dedicated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub name: Option<String>,
+    /// Its namespace; another than the store's only with that layer's leave (`access.namespaces`). Cannot be changed. Default:
+    /// the store's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// A layer of the store's own: a `DataLayer` named NAME-sessions with these fields, `purpose: Sessions` and no user for
+    /// all keys. It goes with the store; its volumes stay, unless `persistence.volume.reclaim` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedicated: Option<Box<DataLayerSpec>>,
+}
+
+/// What a login above `maxPerUser` does: `EvictOldest` ends the user's oldest session, `Reject` refuses the login.
+/// Default: `EvictOldest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExceedChoice {
+    /// The user's oldest sessions end.
+    EvictOldest,
+    /// The login is refused.
+    Reject,
+}
+
+/// The store's user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreAccess {
+    /// A number to raise for new credentials: the binding Secret then shows a new user and password, and the old ones stay
+    /// valid until nobody uses them. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub rotation: Option<i32>,
+    /// How long the old credentials stay valid at most; then they are dropped and their connections are cut. Before that
+    /// they go once nobody is connected with them, but not in the first 3 minutes: a mounted Secret lags. `0s` to `168h`.
+    /// Default: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('168h')").message("access.rotationGrace must be from 0s to 168h, such as 1h"))]
+    pub rotation_grace: Option<Duration>,
+}

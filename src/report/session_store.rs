@@ -1,0 +1,204 @@
+//! What is told of a session store. Pure; `Ready` is said only of what this very pass of its layer saw.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::conditions::{Said, timed};
+use crate::api::data_layer_status::BindingReference;
+use crate::api::session_store_status::{FunctionsStatus, LayerReference, SessionStoreStatus};
+
+/// What is known of an accepted store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Namespace and name of its layer.
+    pub layer: (String, String),
+    /// Why the layer itself cannot be worked with, if so.
+    pub layer_trouble: Option<String>,
+    /// Whether the layer has a primary beyond doubt.
+    pub has_primary: bool,
+    /// Whether the primary answered for a library that holds the store's policy.
+    pub functions_loaded: bool,
+    /// That library, the policy's digest and the generation that it was made from.
+    pub functions: FunctionsStatus,
+    /// Servers that answer and do not have the user as wanted.
+    pub user_missing: Vec<String>,
+    /// Servers that do not answer.
+    pub silent: Vec<String>,
+    /// What `ACL DRYRUN` judges otherwise than it should; `None`: it was not asked yet.
+    pub violations: Option<Vec<String>>,
+    /// Name of the binding Secret, if it is as it should be.
+    pub binding: Option<String>,
+    /// Why it is not.
+    pub binding_trouble: Option<String>,
+    /// Whether the binding's name belongs to somebody else.
+    pub name_taken: bool,
+    /// User that the binding shows.
+    pub user: Option<String>,
+    /// What the API server said of a change of the dedicated layer that it did not take.
+    pub change_refused: Option<String>,
+    /// User whose credentials are still valid beside it.
+    pub previous_user: Option<String>,
+}
+
+fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Said {
+    Said { kind, holds, reason, message: message.into() }
+}
+
+/// The status of an accepted store.
+pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> SessionStoreStatus {
+    if facts.name_taken {
+        let why = facts.binding_trouble.clone().unwrap_or_default();
+        return refused(facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
+    }
+    let accepted = said("Accepted", Some(true), "Valid", "the layer serves this store");
+    let mut conditions = vec![accepted, functions(facts), user(facts), access(facts), binding(facts)];
+    let ready = ready(facts, &conditions);
+    let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+    let was_degraded = old.conditions.iter().any(|known| known.type_ == "Degraded" && known.status == "True");
+    let is_ready = ready.holds == Some(true);
+    conditions.push(match (&facts.previous_user, is_ready) {
+        (Some(previous), true) => said(
+            "Progressing",
+            Some(true),
+            "Rotating",
+            format!("{previous} stays valid until nobody is connected with it, or its grace is over"),
+        ),
+        (None, true) => said("Progressing", Some(false), "AsDeclared", "nothing is left to do"),
+        (_, false) => said("Progressing", Some(true), ready.reason, ready.message.clone()),
+    });
+    // A store that was never Ready is not degraded by what is still on its way.
+    conditions.push(if let Some(words) = &facts.change_refused {
+        said("Degraded", Some(true), "LayerRefused", format!("the layer runs on unchanged: {words}"))
+    } else if !is_ready && (was_ready || was_degraded) {
+        said("Degraded", Some(true), ready.reason, ready.message.clone())
+    } else {
+        said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
+    });
+    conditions.push(ready);
+    SessionStoreStatus {
+        observed_generation: Some(facts.generation),
+        conditions: timed(conditions, facts.generation, &old.conditions, now),
+        layer: Some(layer(facts)),
+        binding: facts.binding.clone().map(|name| BindingReference { name }),
+        functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
+        user: facts.user.clone(),
+    }
+}
+
+fn layer(facts: &StoreFacts) -> LayerReference {
+    let (namespace, name) = facts.layer.clone();
+    LayerReference { namespace, name }
+}
+
+fn functions(facts: &StoreFacts) -> Said {
+    let kind = "FunctionsLoaded";
+    if facts.functions_loaded {
+        said(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
+    } else if facts.has_primary {
+        said(kind, Some(false), "NotLoaded", "the primary does not answer yet for a library that holds this policy")
+    } else {
+        said(kind, None, "NoPrimary", "there is no primary to ask")
+    }
+}
+
+fn user(facts: &StoreFacts) -> Said {
+    let missing = facts.user_missing.iter().map(|node| format!("{node} does not have the user as declared"));
+    let silent = facts.silent.iter().map(|node| format!("{node} does not answer"));
+    let why: Vec<String> = missing.chain(silent).collect();
+    if why.is_empty() {
+        said("UserInPlace", Some(true), "InPlace", "every server has exactly the declared user")
+    } else {
+        said("UserInPlace", Some(false), "NotInPlace", why.join("; "))
+    }
+}
+
+fn access(facts: &StoreFacts) -> Said {
+    let kind = "AccessProven";
+    match &facts.violations {
+        None => said(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
+        Some(violations) if violations.is_empty() => said(
+            kind,
+            Some(true),
+            "Proven",
+            "ACL DRYRUN on the primary allows what the store needs and refuses the rest",
+        ),
+        Some(violations) => said(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
+    }
+}
+
+fn binding(facts: &StoreFacts) -> Said {
+    match (&facts.binding, &facts.binding_trouble) {
+        (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
+        (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
+        (None, None) => said("BindingWritten", Some(false), "NotWritten", "it is written once its user is in place"),
+    }
+}
+
+fn ready(facts: &StoreFacts, conditions: &[Said]) -> Said {
+    let no = |reason, message: String| said("Ready", Some(false), reason, message);
+    if let Some(trouble) = &facts.layer_trouble {
+        return no("LayerNotAccepted", trouble.clone());
+    }
+    if !facts.has_primary {
+        return no("NoPrimary", "the layer has no primary now".to_owned());
+    }
+    // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it.
+    let away = facts.user_missing.is_empty();
+    let missing = conditions.iter().find(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && away));
+    missing.map_or_else(
+        || said("Ready", Some(true), "Proven", "proven on the live servers for this generation"),
+        |missing| no(missing.reason, format!("{}: {}", missing.kind, missing.message)),
+    )
+}
+
+/// The status of a store that its layer does not serve.
+pub fn refused(
+    generation: i64,
+    reason: &'static str,
+    message: &str,
+    layer: Option<LayerReference>,
+    old: &SessionStoreStatus,
+    now: Timestamp,
+) -> SessionStoreStatus {
+    let was_served = old.conditions.iter().any(|known| {
+        known.status == "True"
+            && (known.type_ == "Ready" || (known.type_ == "Degraded" && known.reason == "NotAccepted"))
+    });
+    let degraded = if was_served {
+        let message =
+            format!("it was served before; its user and binding are removed, its keys stay until their TTL: {message}");
+        said("Degraded", Some(true), "NotAccepted", message)
+    } else {
+        said("Degraded", Some(false), "AsDeclared", "it was never served")
+    };
+    let conditions = vec![
+        said("Accepted", Some(false), reason, message),
+        said("Ready", Some(false), "NotAccepted", message),
+        said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes"),
+        degraded,
+    ];
+    SessionStoreStatus {
+        observed_generation: Some(generation),
+        conditions: timed(conditions, generation, &old.conditions, now),
+        layer,
+        ..SessionStoreStatus::default()
+    }
+}
+
+/// The status of a store whose dedicated layer is being made.
+pub fn pending(generation: i64, layer: LayerReference, old: &SessionStoreStatus, now: Timestamp) -> SessionStoreStatus {
+    let message = "its layer is being made";
+    let conditions = vec![
+        said("Accepted", Some(true), "Valid", "the layer is of the store's own"),
+        said("Ready", Some(false), "LayerPending", message),
+        said("Progressing", Some(true), "LayerPending", message),
+        said("Degraded", Some(false), "AsDeclared", "nothing is wrong"),
+    ];
+    SessionStoreStatus {
+        observed_generation: Some(generation),
+        conditions: timed(conditions, generation, &old.conditions, now),
+        layer: Some(layer),
+        ..SessionStoreStatus::default()
+    }
+}

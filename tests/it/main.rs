@@ -16,6 +16,11 @@ mod planner_rules;
 mod redis_server;
 mod redis_users;
 mod scrape_cost;
+mod sessions_cost;
+mod sessions_functions;
+mod sessions_model;
+mod sessions_races;
+mod sessions_refusals;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

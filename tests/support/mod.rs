@@ -4,6 +4,7 @@ pub mod bad_layers;
 pub mod engine_process;
 pub mod history;
 pub mod layer;
+pub mod session_calls;
 
 use std::time::{Duration, Instant};
 

@@ -188,37 +188,49 @@ end
 
 local function oversized() return bad('a session holds at most 65536 bytes of names and values') end
 
+-- When a session was created, if it is there and USER's; nil, and an error for another type. An index may name one that plain
+-- commands deleted, and whose id somebody else has got since.
+local function created_of(place, user, id)
+  local reply = redis.pcall('HMGET', place.base .. 's:' .. id, '@u', '@c')
+  if is_error(reply) then return nil, reply end
+  if reply[1] == user then return number(reply[2]) end
+end
+
+-- Takes ids out of an index, in batches.
+local function strike(index, ids)
+  for first = 1, #ids, BATCH do
+    redis.call('ZREM', index, unpack(ids, first, math.min(first + BATCH - 1, #ids)))
+  end
+end
+
 -- Ends sessions by id, in batches. Answers how many there were.
 local function remove(place, index, ids)
   local ended = 0
   for first = 1, #ids, BATCH do
-    local keys, members = {}, {}
-    for at = first, math.min(first + BATCH - 1, #ids) do
-      keys[#keys + 1] = place.base .. 's:' .. ids[at]
-      members[#members + 1] = ids[at]
-    end
+    local keys = {}
+    for at = first, math.min(first + BATCH - 1, #ids) do keys[#keys + 1] = place.base .. 's:' .. ids[at] end
     ended = ended + redis.call('UNLINK', unpack(keys))
-    redis.call('ZREM', index, unpack(members))
   end
+  strike(index, ids)
   return ended
 end
 
 -- Makes room in a user's index for one more session. Answers an error if there is none, or if a key is of another type.
-local function make_room(place, index, now)
+local function make_room(place, index, user, now)
   local trimmed = redis.pcall('ZREMRANGEBYSCORE', index, '-inf', whole(now))
   if is_error(trimmed) then return trimmed end
   local policy = place.policy
   if not policy.cap or redis.call('ZCARD', index) < policy.cap then return nil end
-  -- Sessions that plain commands deleted are still in the index.
-  local live, dead = {}, {}
+  local live, over, absent = {}, {}, {}
   for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do
-    local created = redis.pcall('HGET', place.base .. 's:' .. id, '@c')
-    if is_error(created) then return created end
-    created = number(created)
-    if created and created + policy.absolute > now then
-      live[#live + 1] = {id = id, created = created}
+    local created, failure = created_of(place, user, id)
+    if failure then return failure end
+    if not created then
+      absent[#absent + 1] = id
+    elseif created + policy.absolute <= now then
+      over[#over + 1] = id
     else
-      dead[#dead + 1] = id
+      live[#live + 1] = {id = id, created = created}
     end
   end
   local excess = #live - policy.cap + 1
@@ -232,7 +244,8 @@ local function make_room(place, index, now)
   end)
   local oldest = {}
   for at = 1, excess do oldest[at] = live[at].id end
-  remove(place, index, dead)
+  strike(index, absent)
+  remove(place, index, over)
   if excess > 0 then count(policy, 'evicted', remove(place, index, oldest)) end
 end
 
@@ -259,7 +272,7 @@ local function create(keys, args)
   local expires = now + math.min(policy.idle, policy.absolute)
   if user ~= '' then
     local index = index_of(place, user)
-    failure = make_room(place, index, now) or note(index, place.name, expires)
+    failure = make_room(place, index, user, now) or note(index, place.name, expires)
     if failure then return failure end
   end
   redis.call('HSET', place.key, '@u', user, '@c', whole(now), '@v', '1', '@b', whole(bytes), unpack(flat))
@@ -428,10 +441,18 @@ local function revoke_all(keys, args)
     kept, failure = open({base = place.base, name = args[1], policy = place.policy}, now_milliseconds(), {})
     if failure then return failure end
   end
-  local ids = {}
+  local ids, absent = {}, {}
   for _, id in ipairs(members) do
-    if not kept or id ~= kept.id then ids[#ids + 1] = id end
+    local created
+    created, failure = created_of(place, place.name, id)
+    if failure then return failure end
+    if not created then
+      absent[#absent + 1] = id
+    elseif not kept or id ~= kept.id then
+      ids[#ids + 1] = id
+    end
   end
+  strike(place.key, absent)
   local ended = remove(place, place.key, ids)
   count(place.policy, 'revoked', ended)
   return ended
@@ -454,7 +475,7 @@ local function list(keys, args)
     local session
     session, failure = open({base = place.base, name = id, policy = place.policy}, now, {})
     if failure then return failure end
-    if session and session.id == id then
+    if session and session.id == id and session.user == place.name then
       live[#live + 1] = {id, session.created, expiry_unchanged(place, session, now)}
     end
   end

@@ -242,7 +242,7 @@ async fn ask(connection: &Connection, step: &Move) -> Result<Value, String> {
 }
 
 async fn indexes_are_the_live_sessions(connection: &Connection, model: &mut Model) -> bool {
-    for user in 0..USERS.len() {
+    for (user, name) in USERS.iter().enumerate() {
         let from = settled(connection, model).await;
         let mut listed = list(connection, &index(user)).await;
         let to = server_time(connection).await;
@@ -256,7 +256,7 @@ async fn indexes_are_the_live_sessions(connection: &Connection, model: &mut Mode
             .into_iter()
             .map(|id| (id.to_string(), model.sessions[&id].created, model.sessions[&id].expires))
             .collect();
-        assert_eq!(listed, expected, "sessions of {}", USERS[user]);
+        assert_eq!(listed, expected, "sessions of {name}");
     }
     true
 }

@@ -96,10 +96,17 @@ pub async fn list(connection: &Connection, index: &str) -> Vec<(String, i64, i64
 pub async fn counter(connection: &Connection, store: &str, name: &str) -> i64 {
     let names = ["created", "read", "renewed", "revoked", "rejected", "evicted", "missed"];
     let at = names.iter().position(|known| *known == name).unwrap();
-    let rows: Vec<(String, i64, i64, i64, i64, i64, i64, i64)> =
-        redis::from_redis_value(call(connection, "sessions_counters", &[], &[]).await.unwrap()).unwrap();
-    let row = rows.into_iter().find(|row| row.0 == store);
-    row.map_or(0, |row| [row.1, row.2, row.3, row.4, row.5, row.6, row.7][at])
+    let rows: Vec<(String, [i64; 7])> = match call(connection, "sessions_counters", &[], &[]).await.unwrap() {
+        Value::Array(rows) => rows.into_iter().map(counter_row).collect(),
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter().find(|row| row.0 == store).map_or(0, |row| row.1[at])
+}
+
+fn counter_row(row: Value) -> (String, [i64; 7]) {
+    let row: Vec<String> = redis::from_redis_value(row).unwrap();
+    let counts: Vec<i64> = row[1..].iter().map(|count| count.parse().unwrap()).collect();
+    (row[0].clone(), counts.try_into().unwrap())
 }
 
 /// The server's clock, milliseconds since 1970.

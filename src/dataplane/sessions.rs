@@ -1,4 +1,4 @@
-//! The session library: the functions of `lua/sessions.lua` with the policies of a layer's stores compiled in.
+//! The session library: the functions of `lua/session_functions.lua` with the policies of a layer's stores compiled in.
 //!
 //! Knows how a policy is written in Lua. Must not know where policies come from; what the functions take and answer is said
 //! at each of them in the Lua source.
@@ -11,8 +11,8 @@ use super::library::Library;
 
 /// Name of the library.
 pub const LIBRARY: &str = "redoubt_sessions";
-/// The source without policies.
-pub const TEMPLATE: &str = include_str!("lua/sessions.lua");
+/// The source without policies, in two files: what a session is, and the functions.
+pub const TEMPLATE: &str = concat!(include_str!("lua/sessions.lua"), include_str!("lua/session_functions.lua"));
 /// Where the policies go in [`TEMPLATE`].
 const POLICIES_PLACE: &str = "@POLICIES@\n";
 /// A hundred years. Lua's numbers are exact up to 2^53, and a server takes no expiry beyond 2^63 ms.

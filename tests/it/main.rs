@@ -21,6 +21,11 @@ mod report;
 mod scrape_cost;
 mod session_stores;
 mod store_report;
+mod sessions_cost;
+mod sessions_functions;
+mod sessions_model;
+mod sessions_races;
+mod sessions_refusals;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -5,6 +5,7 @@ pub mod bad_stores;
 pub mod engine_process;
 pub mod history;
 pub mod layer;
+pub mod session_calls;
 
 use std::time::{Duration, Instant};
 

@@ -188,37 +188,49 @@ end
 
 local function oversized() return bad('a session holds at most 65536 bytes of names and values') end
 
+-- When a session was created, if it is there and USER's; nil, and an error for another type. An index may name one that plain
+-- commands deleted, and whose id somebody else has got since.
+local function created_of(place, user, id)
+  local reply = redis.pcall('HMGET', place.base .. 's:' .. id, '@u', '@c')
+  if is_error(reply) then return nil, reply end
+  if reply[1] == user then return number(reply[2]) end
+end
+
+-- Takes ids out of an index, in batches.
+local function strike(index, ids)
+  for first = 1, #ids, BATCH do
+    redis.call('ZREM', index, unpack(ids, first, math.min(first + BATCH - 1, #ids)))
+  end
+end
+
 -- Ends sessions by id, in batches. Answers how many there were.
 local function remove(place, index, ids)
   local ended = 0
   for first = 1, #ids, BATCH do
-    local keys, members = {}, {}
-    for at = first, math.min(first + BATCH - 1, #ids) do
-      keys[#keys + 1] = place.base .. 's:' .. ids[at]
-      members[#members + 1] = ids[at]
-    end
+    local keys = {}
+    for at = first, math.min(first + BATCH - 1, #ids) do keys[#keys + 1] = place.base .. 's:' .. ids[at] end
     ended = ended + redis.call('UNLINK', unpack(keys))
-    redis.call('ZREM', index, unpack(members))
   end
+  strike(index, ids)
   return ended
 end
 
 -- Makes room in a user's index for one more session. Answers an error if there is none, or if a key is of another type.
-local function make_room(place, index, now)
+local function make_room(place, index, user, now)
   local trimmed = redis.pcall('ZREMRANGEBYSCORE', index, '-inf', whole(now))
   if is_error(trimmed) then return trimmed end
   local policy = place.policy
   if not policy.cap or redis.call('ZCARD', index) < policy.cap then return nil end
-  -- Sessions that plain commands deleted are still in the index.
-  local live, dead = {}, {}
+  local live, over, absent = {}, {}, {}
   for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do
-    local created = redis.pcall('HGET', place.base .. 's:' .. id, '@c')
-    if is_error(created) then return created end
-    created = number(created)
-    if created and created + policy.absolute > now then
-      live[#live + 1] = {id = id, created = created}
+    local created, failure = created_of(place, user, id)
+    if failure then return failure end
+    if not created then
+      absent[#absent + 1] = id
+    elseif created + policy.absolute <= now then
+      over[#over + 1] = id
     else
-      dead[#dead + 1] = id
+      live[#live + 1] = {id = id, created = created}
     end
   end
   local excess = #live - policy.cap + 1
@@ -232,338 +244,7 @@ local function make_room(place, index, now)
   end)
   local oldest = {}
   for at = 1, excess do oldest[at] = live[at].id end
-  remove(place, index, dead)
+  strike(index, absent)
+  remove(place, index, over)
   if excess > 0 then count(policy, 'evicted', remove(place, index, oldest)) end
 end
-
--- redoubt_session_create
---   keys:       1: the session
---   arguments:  USER [FIELD VALUE]...
---   result:     integer: when the session ends unless it is used. EXISTS if the id is taken; LIMIT if the store refuses more
---               sessions of the user
---   complexity: O(fields), and O(sessions of the user) when the user has as many as the store allows
---   slot rule:  the index of USER is derived; flags none: refused when memory is full
-local function create(keys, args)
-  local place, failure = place_of(keys, SESSION, 1)
-  if not place then return failure end
-  if #args % 2 == 0 then return bad('takes USER [FIELD VALUE]...') end
-  local user, policy = args[1], place.policy
-  if #user > MAX_USER then return bad('a user has at most 512 bytes') end
-  local bytes, flat = pairs_of(args, 2, (#args - 1) / 2, {})
-  if not bytes then return flat end
-  if bytes > MAX_BYTES then return oversized() end
-  local held = redis.pcall('HLEN', place.key)
-  if is_error(held) then return held end
-  if held > 0 then return taken() end
-  local now = now_milliseconds()
-  local expires = now + math.min(policy.idle, policy.absolute)
-  if user ~= '' then
-    local index = index_of(place, user)
-    failure = make_room(place, index, now) or note(index, place.name, expires)
-    if failure then return failure end
-  end
-  redis.call('HSET', place.key, '@u', user, '@c', whole(now), '@v', '1', '@b', whole(bytes), unpack(flat))
-  redis.call('PEXPIREAT', place.key, whole(expires))
-  count(policy, 'created')
-  return expires
-end
-
-local function get_with(expiry_of, keys, args)
-  local place, failure = place_of(keys, SESSION, 1)
-  if not place then return failure end
-  if #args > MAX_FIELDS then return bad('at most 512 fields in one call') end
-  for _, name in ipairs(args) do
-    if string.byte(name) == 64 then return bad('field names that begin with @ are reserved') end
-  end
-  local now = now_milliseconds()
-  local session
-  session, failure = open(place, now, #args > 0 and args or nil)
-  if failure then return failure end
-  if not session then
-    count(place.policy, 'missed')
-    return false
-  end
-  local expires
-  expires, failure = expiry_of(place, session, now)
-  if failure then return failure end
-  count(place.policy, 'read')
-  return {session.version, session.created, expires, session.user, session.fields}
-end
-
--- Expiry as it is, held to a policy that has become shorter.
-local function expiry_unchanged(place, session, now)
-  local wanted, expires = expiries(place, session, now)
-  return expires < 0 and wanted or math.min(expires, session.created + place.policy.absolute)
-end
-
--- redoubt_session_get
---   keys:       1: the session
---   arguments:  [FIELD]...; none: all fields
---   result:     array: integers version, created, expires; bulk string user; array of FIELD VALUE... without absent ones.
---               Null if there is no such session. Renews: the session lives for the idle timeout from now, but not beyond its
---               absolute lifetime, and not more often than the touch interval
---   complexity: O(fields)
---   slot rule:  the index of the session's user is derived, and the session behind a rotated id; flag `allow-oom`: reads and
---               renews when memory is full
-local function get(keys, args) return get_with(renew, keys, args) end
-
--- redoubt_session_get_ro
---   keys:       1: the session
---   arguments:  [FIELD]...; none: all fields
---   result:     as redoubt_session_get, without renewing
---   complexity: O(fields); writes nothing
---   slot rule:  the session behind a rotated id is derived; flag `no-writes`: by FCALL_RO on replicas and on servers that
---               refuse writes
-local function get_ro(keys, args) return get_with(expiry_unchanged, keys, args) end
-
-local function left_with(expiry_of, keys, args)
-  if #args > 0 then return bad('takes no arguments') end
-  local session = get_with(expiry_of, keys, {'-'})
-  if not session then return 0 end
-  if is_error(session) then return session end
-  return session[3]
-end
-
--- redoubt_session_touch
---   keys:       1: the session
---   arguments:  none
---   result:     integer: when the session ends, 0 if there is none. Renews as redoubt_session_get
---   complexity: O(1)
---   slot rule:  as redoubt_session_get; flag `allow-oom`
-local function touch(keys, args) return left_with(renew, keys, args) end
-
--- redoubt_session_exists
---   keys:       1: the session
---   arguments:  none
---   result:     integer: when the session ends, 0 if there is none
---   complexity: O(1); writes nothing
---   slot rule:  as redoubt_session_get_ro; flag `no-writes`
-local function exists(keys, args) return left_with(expiry_unchanged, keys, args) end
-
--- redoubt_session_set
---   keys:       1: the session
---   arguments:  VERSION COUNT [FIELD VALUE]... (COUNT times) [FIELD-TO-DELETE]...; VERSION is empty: any
---   result:     integer: the new version. NOSESSION if there is none: a save never brings back a session; CONFLICT if its
---               version is not VERSION. Renews as redoubt_session_get
---   complexity: O(fields named)
---   slot rule:  as redoubt_session_get; flags none: refused when memory is full
-local function set(keys, args)
-  local place, failure = place_of(keys, SESSION, 1)
-  if not place then return failure end
-  local version, wanted = args[1], number(args[2])
-  if not wanted or (version ~= '' and not number(version)) or #args < 2 + 2 * wanted then
-    return bad('takes VERSION COUNT [FIELD VALUE]... [FIELD-TO-DELETE]...')
-  end
-  local seen, names, deleted = {}, {}, {}
-  local bytes, flat = pairs_of(args, 3, wanted, seen)
-  if not bytes then return flat end
-  if #args - 2 - wanted > MAX_FIELDS then return bad('at most 512 fields in one call') end
-  for at = 3 + 2 * wanted, #args do
-    local fault = fault_of_name(args[at], seen)
-    if fault then return bad(fault) end
-    deleted[#deleted + 1] = args[at]
-    names[#names + 1] = args[at]
-  end
-  for at = 1, #flat, 2 do names[#names + 1] = flat[at] end
-  local now = now_milliseconds()
-  local session
-  session, failure = open(place, now, names)
-  if failure then return failure end
-  if not session then
-    count(place.policy, 'missed')
-    return gone()
-  end
-  if version ~= '' and number(version) ~= session.version then
-    return redis.error_reply('CONFLICT the session has version ' .. whole(session.version))
-  end
-  for at = 1, #session.fields, 2 do bytes = bytes - #session.fields[at] - #session.fields[at + 1] end
-  bytes = math.max(0, session.bytes + bytes)
-  if bytes > MAX_BYTES and bytes > session.bytes then return oversized() end
-  local _, failed = renew(place, session, now)
-  if failed then return failed end
-  if #deleted > 0 then redis.call('HDEL', session.key, unpack(deleted)) end
-  redis.call('HSET', session.key, '@v', whole(session.version + 1), '@b', whole(bytes), unpack(flat))
-  return session.version + 1
-end
-
--- redoubt_session_revoke
---   keys:       1: the session
---   arguments:  none
---   result:     integer: 1 if a session ended, 0 if there was none. By a rotated id too, within its grace period
---   complexity: O(1)
---   slot rule:  as redoubt_session_get; flag `allow-oom`
-local function revoke(keys, args)
-  local place, failure = place_of(keys, SESSION, 1)
-  if not place then return failure end
-  if #args > 0 then return bad('takes no arguments') end
-  local session
-  session, failure = open(place, now_milliseconds(), {})
-  if failure then return failure end
-  -- What no session is any more must not be left either: a longer policy would let it live again.
-  redis.call('UNLINK', place.key)
-  if not session then return 0 end
-  redis.call('UNLINK', session.key)
-  if session.user ~= '' then
-    local removed = redis.pcall('ZREM', index_of(place, session.user), session.id)
-    if is_error(removed) then removed = nil end -- something else is under the index: the session must end all the same
-  end
-  count(place.policy, 'revoked')
-  return 1
-end
-
--- redoubt_session_revoke_all
---   keys:       1: the index of a user
---   arguments:  [ID]: of a session to keep
---   result:     integer: sessions that ended, all at once
---   complexity: O(sessions of the user)
---   slot rule:  the sessions are derived from the index; flag `allow-oom`
-local function revoke_all(keys, args)
-  local place, failure = place_of(keys, INDEX, 1)
-  if not place then return failure end
-  if #args > 1 then return bad('takes [ID]') end
-  local members = redis.pcall('ZRANGE', place.key, 0, -1)
-  if is_error(members) then return members end
-  local kept
-  if args[1] then
-    kept, failure = open({base = place.base, name = args[1], policy = place.policy}, now_milliseconds(), {})
-    if failure then return failure end
-  end
-  local ids = {}
-  for _, id in ipairs(members) do
-    if not kept or id ~= kept.id then ids[#ids + 1] = id end
-  end
-  local ended = remove(place, place.key, ids)
-  count(place.policy, 'revoked', ended)
-  return ended
-end
-
--- redoubt_session_list
---   keys:       1: the index of a user
---   arguments:  none
---   result:     array of arrays, oldest first: bulk string id, integers created, expires; live sessions only
---   complexity: O(sessions of the user); writes nothing
---   slot rule:  the sessions are derived from the index; flag `no-writes`
-local function list(keys, args)
-  local place, failure = place_of(keys, INDEX, 1)
-  if not place then return failure end
-  if #args > 0 then return bad('takes no arguments') end
-  local members = redis.pcall('ZRANGE', place.key, 0, -1)
-  if is_error(members) then return members end
-  local now, live = now_milliseconds(), {}
-  for _, id in ipairs(members) do
-    local session
-    session, failure = open({base = place.base, name = id, policy = place.policy}, now, {})
-    if failure then return failure end
-    if session and session.id == id then
-      live[#live + 1] = {id, session.created, expiry_unchanged(place, session, now)}
-    end
-  end
-  table.sort(live, function(one, other)
-    if one[2] ~= other[2] then return one[2] < other[2] end
-    return one[1] < other[1]
-  end)
-  return live
-end
-
--- redoubt_session_rotate
---   keys:       2: the session, and the key that it gets; same prefix and TAG
---   arguments:  GRACE: milliseconds for which the old id still works, at most the idle timeout; 0 at a login
---   result:     integer: when the session ends. NOSESSION if there is none; EXISTS if the new id is taken; CONFLICT if the old
---               one was rotated already. The session keeps its fields, its creation and its place in the index; in its grace
---               period the old id is another name of it: what is read, saved or revoked by it is the one session
---   complexity: O(1)
---   slot rule:  as redoubt_session_get; flags none: refused when memory is full
-local function rotate(keys, args)
-  local old, failure = place_of(keys, SESSION, 2)
-  if not old then return failure end
-  local new
-  new, failure = place_of({keys[2]}, SESSION, 1)
-  if not new then return failure end
-  local grace = number(args[1])
-  if old.base ~= new.base then return bad('both keys must have the same prefix and TAG') end
-  if #args ~= 1 or not grace or grace > old.policy.idle then return bad('takes GRACE, at most the idle timeout') end
-  local now = now_milliseconds()
-  local session
-  session, failure = open(old, now, {})
-  if failure then return failure end
-  if not session then
-    count(old.policy, 'missed')
-    return gone()
-  end
-  if session.is_rotated then return redis.error_reply('CONFLICT the session was rotated already') end
-  local held = redis.pcall('HLEN', new.key)
-  if is_error(held) then return held end
-  if held > 0 then return taken() end
-  local expires = expiries(old, session, now)
-  if session.user ~= '' then
-    local index = index_of(old, session.user)
-    failure = note(index, new.name, expires)
-    if failure then return failure end
-    redis.call('ZREM', index, old.name)
-  end
-  redis.call('RENAME', old.key, new.key)
-  redis.call('PEXPIREAT', new.key, whole(expires))
-  if grace > 0 then
-    redis.call('HSET', old.key, '@n', new.name)
-    redis.call('PEXPIREAT', old.key, whole(now + grace))
-  end
-  return expires
-end
-
--- redoubt_sessions_counters
---   keys:       none
---   arguments:  none
---   result:     array of arrays, one for each store used since the library was loaded here: bulk string store, integers
---               created, read, renewed, revoked, rejected, evicted, missed
---   complexity: O(stores); reads and writes no key
---   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_counters()
-  local all = {}
-  for store, of_store in pairs(counters) do
-    local row = {store}
-    for at, name in ipairs(COUNTERS) do row[at + 1] = of_store[name] end
-    all[#all + 1] = row
-  end
-  return all
-end
-
--- redoubt_sessions_policies
---   keys:       none
---   arguments:  none
---   result:     array: PREFIX GENERATION..., the policies that are compiled in; generations are bulk strings
---   complexity: O(stores); reads and writes no key
---   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_policies()
-  local all = {}
-  for prefix, policy in pairs(POLICIES) do
-    all[#all + 1] = prefix
-    all[#all + 1] = type(policy) == 'string' and string.match(policy, '^%S+') or policy.generation
-  end
-  return all
-end
-
--- redoubt_sessions_digest
---   keys:       none
---   arguments:  none
---   result:     bulk string: the digest of this library's source
---   complexity: O(1); reads and writes no key
---   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_digest() return DIGEST end
-
-local function register(name, callback, flags, description)
-  redis.register_function{function_name = name, callback = callback, flags = flags, description = description}
-end
-
-register('redoubt_session_create', create, {}, 'begins a session')
-register('redoubt_session_get', get, {'allow-oom'}, 'reads a session and renews it')
-register('redoubt_session_get_ro', get_ro, {'no-writes'}, 'reads a session')
-register('redoubt_session_touch', touch, {'allow-oom'}, 'renews a session')
-register('redoubt_session_exists', exists, {'no-writes'}, 'says when a session ends')
-register('redoubt_session_set', set, {}, 'changes fields of a session')
-register('redoubt_session_revoke', revoke, {'allow-oom'}, 'ends a session')
-register('redoubt_session_revoke_all', revoke_all, {'allow-oom'}, 'ends all sessions of a user')
-register('redoubt_session_list', list, {'no-writes'}, 'lists the sessions of a user')
-register('redoubt_session_rotate', rotate, {}, 'gives a session another id')
-register('redoubt_sessions_counters', read_counters, {'no-writes', 'allow-stale'}, 'counters of the stores')
-register('redoubt_sessions_policies', read_policies, {'no-writes', 'allow-stale'}, 'policies that are compiled in')
-register('redoubt_sessions_digest', read_digest, {'no-writes', 'allow-stale'}, 'digest of the library redoubt_sessions')

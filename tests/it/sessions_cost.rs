@@ -1,0 +1,260 @@
+//! What the session functions cost beside plain commands that do the same, what a library of 10,000 stores costs, and that
+//! `docs/uses/sessions.md` shows the functions as they are.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use redis::{Cmd, cmd};
+use redoubt::dataplane::{load, session_library, sessions};
+use redoubt::model::session_policy::SessionPolicy;
+use redoubt::redis::Connection;
+
+use crate::support::engine_process::{Process, engines};
+use crate::support::session_calls::{HOUR, call, number, policy, server_with};
+
+const PAGE: &str = "docs/uses/sessions.md";
+/// Calls of one kind by all connections together.
+const CALLS: usize = 20_000;
+/// Bytes of a session's one field.
+const PAYLOAD: usize = 512;
+
+/// Puts `text` between the comments that begin with `begin` and `end`.
+fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
+    let (head, rest) = page.split_once(begin).expect("the page has a place for this");
+    let (_, tail) = rest.split_once(end).expect("the place has an end");
+    format!("{head}{begin}\n\n{text}\n{end}{tail}")
+}
+
+/// The headers of the Lua source, as Markdown.
+fn headers() -> String {
+    let comments = sessions::TEMPLATE.lines().filter_map(|line| line.strip_prefix("--")).map(str::trim_end);
+    let mut text = String::from("```text\n");
+    let mut shows = false;
+    for line in comments.map(|line| line.strip_prefix(' ').unwrap_or(line)) {
+        let is_name = line.starts_with("redoubt_session") && !line.contains(' ');
+        if is_name && shows {
+            text.push('\n');
+        }
+        shows = is_name || (shows && line.starts_with("  "));
+        if shows {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    text + "```\n"
+}
+
+#[test]
+fn the_committed_page_shows_the_functions_as_they_are() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let begin = "<!-- functions: written by `UPDATE=1 cargo test --test it sessions_cost` -->";
+    let wanted = put(&page, begin, "<!-- end of functions -->", &headers());
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(PAGE, &wanted).unwrap();
+    }
+    let registered = sessions::TEMPLATE.lines().filter(|line| line.starts_with("register('")).count();
+    assert_eq!(headers().lines().filter(|line| line.starts_with("redoubt_session")).count(), registered);
+    assert!(std::fs::read_to_string(PAGE).unwrap() == wanted, "{PAGE}: UPDATE=1 cargo test --test it sessions_cost");
+}
+
+/// Microseconds and calls of commands since their counting began, by the commands' name.
+async fn server_micros(connection: &Connection, only: Option<&str>) -> u64 {
+    let text: String = connection.query(cmd("INFO").arg("commandstats")).await.unwrap();
+    let of = |line: &str| line.split_once(",usec=")?.1.split(',').next()?.parse::<u64>().ok();
+    let counts = |line: &&str| match only {
+        Some(name) => line.starts_with(&format!("cmdstat_{name}:")),
+        None => !line.starts_with("cmdstat_info:") && !line.starts_with("cmdstat_config|"),
+    };
+    text.lines().filter(counts).filter_map(of).sum()
+}
+
+#[tokio::test]
+async fn ten_thousand_stores_load_within_the_limit() {
+    for engine in engines() {
+        let (_process, connection) = server_with(&engine, &[], &[]).await;
+        let stores: Vec<SessionPolicy> = (0..10_000)
+            .map(|number| SessionPolicy {
+                store: format!("namespace{}/store{number}", number % 50),
+                generation: number,
+                max_per_user: Some(5),
+                ..policy(&format!("store{number}"))
+            })
+            .collect();
+        let library = session_library(&stores);
+        load(&connection, &library).await.unwrap();
+        let took = server_micros(&connection, Some("function|load")).await;
+        let memory: String = connection.query(cmd("INFO").arg("memory")).await.unwrap();
+        let field = |name: &str| -> u64 {
+            let line = memory.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.parse().unwrap()
+        };
+        let (source, lua) = (field("used_memory_functions:"), field("used_memory_vm_functions:"));
+        println!("{}: 10,000 stores loaded in {} ms; {source} bytes and {lua} of Lua", engine.name, took / 1000);
+        assert!(took < 500_000, "Redis gives a library 500 ms");
+        assert!(source + lua < 20 << 20);
+        number(&connection, "session_create", &["store9999:{t}s:a"], &["bob"]).await;
+        let policies: Vec<String> =
+            redis::from_redis_value(call(&connection, "sessions_policies", &[], &[]).await.unwrap()).unwrap();
+        assert_eq!(policies.len(), 20_000);
+    }
+}
+
+/// One way to do one thing: the commands of each round trip. One round trip's answers do not decide the next's commands
+/// here, but they do in an application.
+struct Way {
+    thing: &'static str,
+    functions: fn(usize, &str) -> Vec<Vec<Cmd>>,
+    plain: fn(usize, &str) -> Vec<Vec<Cmd>>,
+}
+
+fn key(number: usize) -> String {
+    format!("web:{{t{number}}}s:{number}")
+}
+
+fn index(number: usize) -> String {
+    format!("web:{{t{number}}}u:user{number}")
+}
+
+fn function(name: &str, number: usize, arguments: &[&str]) -> Vec<Vec<Cmd>> {
+    let mut call = cmd("FCALL");
+    call.arg(format!("redoubt_session_{name}")).arg(1).arg(key(number)).arg(arguments);
+    vec![vec![call]]
+}
+
+fn plain(words: &[&str]) -> Cmd {
+    let mut command = cmd(words[0]);
+    command.arg(&words[1..]);
+    command
+}
+
+/// The least that stock clients can do for the same: no guard against a race is better than none where it needs a script.
+fn ways() -> [Way; 4] {
+    [
+        Way {
+            thing: "create",
+            functions: |number, payload| function("create", number, &[&format!("user{number}"), "data", payload]),
+            plain: |number, payload| {
+                let (key, index, hour) = (key(number), index(number), HOUR.to_string());
+                let user = format!("user{number}");
+                vec![
+                    vec![plain(&["HSETNX", &key, "user", &user])],
+                    vec![
+                        plain(&["MULTI"]),
+                        plain(&["HSET", &key, "created", "1795556093345", "version", "1", "data", payload]),
+                        plain(&["PEXPIRE", &key, &hour]),
+                        plain(&["ZADD", &index, "1795559693345", &number.to_string()]),
+                        plain(&["PEXPIRE", &index, &hour]),
+                        plain(&["EXEC"]),
+                    ],
+                ]
+            },
+        },
+        Way {
+            thing: "get, renewing",
+            functions: |number, _| function("get", number, &[]),
+            plain: |number, _| {
+                let (key, index, hour) = (key(number), index(number), HOUR.to_string());
+                vec![
+                    vec![plain(&["HGETALL", &key]), plain(&["PTTL", &key])],
+                    vec![
+                        plain(&["PEXPIRE", &key, &hour]),
+                        plain(&["ZADD", &index, "1795559693345", &number.to_string()]),
+                        plain(&["PEXPIRE", &index, &hour]),
+                    ],
+                ]
+            },
+        },
+        Way {
+            thing: "set a field, if the version is still that",
+            functions: |number, payload| function("set", number, &["", "1", "data", payload]),
+            plain: |number, payload| {
+                let (key, hour) = (key(number), HOUR.to_string());
+                vec![
+                    vec![plain(&["WATCH", &key]), plain(&["HGET", &key, "version"])],
+                    vec![
+                        plain(&["MULTI"]),
+                        plain(&["HSET", &key, "data", payload, "version", "2"]),
+                        plain(&["PEXPIRE", &key, &hour]),
+                        plain(&["EXEC"]),
+                    ],
+                ]
+            },
+        },
+        Way {
+            thing: "revoke",
+            functions: |number, _| function("revoke", number, &[]),
+            plain: |number, _| {
+                let key = key(number);
+                vec![
+                    vec![plain(&["HGET", &key, "user"])],
+                    vec![plain(&["UNLINK", &key]), plain(&["ZREM", &index(number), &number.to_string()])],
+                ]
+            },
+        },
+    ]
+}
+
+/// Things done per second and server microseconds for each.
+async fn cost(connections: &[Connection], steps: fn(usize, &str) -> Vec<Vec<Cmd>>) -> (f64, f64) {
+    let admin = &connections[0];
+    let payload = "v".repeat(PAYLOAD);
+    admin.query::<()>(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+    let began = Instant::now();
+    let each = CALLS / connections.len();
+    let workers = connections.iter().cloned().enumerate().map(|(worker, connection)| {
+        let payload = payload.clone();
+        tokio::spawn(async move {
+            for number in worker * each..(worker + 1) * each {
+                for round_trip in steps(number, &payload) {
+                    for answer in connection.query_all(&round_trip).await.unwrap() {
+                        answer.unwrap();
+                    }
+                }
+            }
+        })
+    });
+    join_all(workers.collect::<Vec<_>>()).await.into_iter().for_each(Result::unwrap);
+    let elapsed = began.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let (calls, micros) = ((each * connections.len()) as f64, server_micros(admin, None).await as f64);
+    (calls / elapsed, micros / calls)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a figure: make bench"]
+async fn sessions_are_measured_and_written() {
+    let mut text = format!(
+        "Written by `make bench`: {CALLS} sessions of {PAYLOAD} bytes, each of a user of its own, loopback, two cores shared by \
+         clients and server. Plain commands take two round trips, the second decided by the first's answer; they have no \
+         cap, no absolute lifetime, and no throttle of renewals (every read here renews). Server time is that of \
+         `INFO commandstats`.\n\n| engine | | connections | FCALL /s | plain /s | FCALL server µs | plain server µs |\n\
+         |---|---|---|---|---|---|---|\n"
+    );
+    for engine in engines() {
+        for count in [1, 50] {
+            let (process, _) = server_with(&engine, &[policy("web")], &[]).await;
+            let connections = join_all((0..count).map(|_| open(&process))).await;
+            let mut rows = Vec::new();
+            for way in ways() {
+                rows.push((way.thing, cost(&connections, way.functions).await));
+            }
+            connections[0].query::<()>(&cmd("FLUSHALL")).await.unwrap();
+            for (way, (thing, (rate, micros))) in ways().into_iter().zip(rows) {
+                let (plain_rate, plain_micros) = cost(&connections, way.plain).await;
+                let _ = writeln!(
+                    text,
+                    "| {} | {thing} | {count} | {rate:.0} | {plain_rate:.0} | {micros:.1} | {plain_micros:.1} |",
+                    engine.name
+                );
+            }
+        }
+    }
+    println!("{text}");
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let written = put(&page, "<!-- sessions: written by `make bench` -->", "<!-- end of sessions -->", &text);
+    std::fs::write(PAGE, written).unwrap();
+}
+
+async fn open(process: &Process) -> Connection {
+    process.connect().await.with_response_timeout(Duration::from_secs(20))
+}

@@ -1,0 +1,128 @@
+//! Calls of the session functions, as an application makes them.
+
+use redis::{Value, cmd};
+use redoubt::dataplane::{load, session_library};
+use redoubt::model::session_policy::{OnExceed, SessionPolicy};
+use redoubt::redis::{Connection, Error};
+
+use super::engine_process::{Engine, Process};
+
+/// One hour of milliseconds.
+pub const HOUR: u64 = 3_600_000;
+
+/// A policy with the prefix `NAME:`: an hour idle, twelve in all, each read renews, any number of sessions.
+pub fn policy(name: &str) -> SessionPolicy {
+    SessionPolicy {
+        store: format!("shop/{name}"),
+        generation: 1,
+        prefix: format!("{name}:"),
+        idle_timeout_milliseconds: HOUR,
+        absolute_lifetime_milliseconds: 12 * HOUR,
+        touch_interval_milliseconds: 0,
+        max_per_user: None,
+        on_exceed: OnExceed::EvictOldest,
+    }
+}
+
+/// A server with these stores.
+pub async fn server_with(engine: &Engine, policies: &[SessionPolicy], lines: &[&str]) -> (Process, Connection) {
+    let process = Process::server(engine, lines).await;
+    let connection = process.connect().await;
+    load(&connection, &session_library(policies)).await.unwrap();
+    (process, connection)
+}
+
+/// Calls `redoubt_<function>`; the ones without writes with `FCALL_RO`.
+pub async fn call(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> Result<Value, Error> {
+    const READS: [&str; 6] = [
+        "session_get_ro",
+        "session_exists",
+        "session_list",
+        "sessions_counters",
+        "sessions_policies",
+        "sessions_digest",
+    ];
+    let mut command = cmd(if READS.contains(&function) { "FCALL_RO" } else { "FCALL" });
+    command.arg(format!("redoubt_{function}")).arg(keys.len()).arg(keys).arg(arguments);
+    connection.query(&command).await
+}
+
+/// An answer that is an integer.
+pub async fn number(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> i64 {
+    match call(connection, function, keys, arguments).await {
+        Ok(Value::Int(number)) => number,
+        other => panic!("{function} {keys:?} {arguments:?}: {other:?}"),
+    }
+}
+
+/// The code of an answer that is an error.
+pub async fn refusal(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> String {
+    match call(connection, function, keys, arguments).await {
+        Err(error) => error.server_text().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned(),
+        Ok(answer) => panic!("{function} {keys:?} {arguments:?}: {answer:?}"),
+    }
+}
+
+/// A session as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    pub version: i64,
+    pub created: i64,
+    pub expires: i64,
+    pub user: String,
+    /// Sorted by name.
+    pub fields: Vec<(String, String)>,
+}
+
+/// Reads a session with `session_get` or `session_get_ro`; `None`: there is none.
+pub async fn read(connection: &Connection, function: &str, key: &str) -> Option<Read> {
+    let answer = call(connection, function, &[key], &[]).await.unwrap();
+    if answer == Value::Nil {
+        return None;
+    }
+    let (version, created, expires, user, flat): (i64, i64, i64, String, Vec<String>) =
+        redis::from_redis_value(answer).unwrap();
+    let mut fields: Vec<_> = flat.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    fields.sort();
+    Some(Read { version, created, expires, user, fields })
+}
+
+/// Ids, creations and expiries of a user's sessions.
+pub async fn list(connection: &Connection, index: &str) -> Vec<(String, i64, i64)> {
+    redis::from_redis_value(call(connection, "session_list", &[index], &[]).await.unwrap()).unwrap()
+}
+
+/// A counter of a store; 0 if it has none yet.
+pub async fn counter(connection: &Connection, store: &str, name: &str) -> i64 {
+    let names = ["created", "read", "renewed", "revoked", "rejected", "evicted", "missed"];
+    let at = names.iter().position(|known| *known == name).unwrap();
+    let rows: Vec<(String, [i64; 7])> = match call(connection, "sessions_counters", &[], &[]).await.unwrap() {
+        Value::Array(rows) => rows.into_iter().map(counter_row).collect(),
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter().find(|row| row.0 == store).map_or(0, |row| row.1[at])
+}
+
+fn counter_row(row: Value) -> (String, [i64; 7]) {
+    let row: Vec<String> = redis::from_redis_value(row).unwrap();
+    let counts: Vec<i64> = row[1..].iter().map(|count| count.parse().unwrap()).collect();
+    (row[0].clone(), counts.try_into().unwrap())
+}
+
+/// The server's clock, milliseconds since 1970.
+pub async fn server_time(connection: &Connection) -> i64 {
+    let (seconds, micros): (i64, i64) = connection.query(&cmd("TIME")).await.unwrap();
+    seconds * 1000 + micros / 1000
+}
+
+/// Every key with what it holds.
+pub async fn contents(connection: &Connection) -> Vec<(String, Option<Vec<u8>>)> {
+    let mut keys: Vec<String> = connection.query(cmd("KEYS").arg("*")).await.unwrap();
+    keys.sort();
+    let mut all = Vec::new();
+    for key in keys {
+        let dump = connection.query(cmd("DUMP").arg(&key)).await.unwrap();
+        all.push((key, dump));
+    }
+    all
+}

@@ -19,7 +19,8 @@ lint: ## formatting, and clippy with warnings as errors
 	cargo clippy --locked --all-targets -- -D warnings
 
 it: tools ## tests that need no Kubernetes; real engines on loopback
-	cargo test --locked --lib --bins --test it
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 
 generate: ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed

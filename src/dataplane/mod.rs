@@ -4,5 +4,7 @@
 //! library is the planner's to say.
 
 pub mod library;
+pub mod sessions;
 
 pub use library::{Error, Library, built_in_libraries, load};
+pub use sessions::session_library;

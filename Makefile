@@ -7,7 +7,7 @@ cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
 binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
-.PHONY: help test lint it generate cluster-test image e2e bench soak cluster-up cluster-down tools
+.PHONY: help test lint it generate cluster-test image e2e bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -18,7 +18,7 @@ lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-it: tools ## tests that need no Kubernetes; real engines on loopback
+it: tools clients ## tests that need no Kubernetes; real engines on loopback
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 
@@ -61,3 +61,6 @@ tools: # what the tests start beside the toolchains
 	@command -v redis-server > /dev/null || { \
 	  command -v apt-get > /dev/null || { echo "make: redis-server is missing, and there is no apt-get to install it" >&2; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server > /dev/null; }
+
+clients: # the session libraries and clients of other languages that the tests run
+	@tests/clients/install > /dev/null

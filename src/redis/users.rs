@@ -57,6 +57,14 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
 
+// What stock session libraries and the session functions use, by category, and nothing that shows or stops another tenant's:
+// - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
+//   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
+// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded;
+// - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
+const SESSION_STORE_ON_DATA: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
+     -scan -randomkey -dbsize -pubsub -client|tracking +fcall +fcall_ro +info +role +time";
+
 fn user(digest: &str, scope: &str, commands: &str) -> DesiredUser {
     let password = format!("#{digest}");
     let words =
@@ -89,6 +97,17 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
         users.insert(APPLICATION.to_owned(), user(application, "allchannels", APPLICATION_ON_SENTINEL));
     }
     users
+}
+
+/// The user of a session store on every data node: only keys and channels whose name begins with `prefix`, which must hold none
+/// of the characters `*?[]\` that mean something in a pattern.
+pub fn session_store_on_data(digest: &str, prefix: &str) -> DesiredUser {
+    user(digest, &format!("~{prefix}* &{prefix}*"), SESSION_STORE_ON_DATA)
+}
+
+/// The user of a session store on every Sentinel: it may ask where the primary is.
+pub fn session_store_on_sentinel(digest: &str) -> DesiredUser {
+    user(digest, "allchannels", APPLICATION_ON_SENTINEL)
 }
 
 /// An ACL file (also the `user` lines of a Sentinel's configuration): the given users, and the default user off.

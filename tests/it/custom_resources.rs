@@ -198,6 +198,9 @@ fn the_examples_are_accepted() {
     let mut count = 0;
     for entry in fs::read_dir("examples").unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue; // of clients, which other tests run
+        }
         let text = fs::read_to_string(&path).unwrap();
         let example: DataLayer = serde_saphyr::from_str(&text).unwrap();
         assert!(example.validate_cel().is_ok(), "{}", path.display());

@@ -16,6 +16,7 @@ mod planner_rules;
 mod redis_server;
 mod redis_users;
 mod scrape_cost;
+mod stock_clients;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

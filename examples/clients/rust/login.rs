@@ -4,8 +4,8 @@
 
 use std::error::Error;
 
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::ConnectionAddr;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use sha2::{Digest as _, Sha256};
 
 #[tokio::main]

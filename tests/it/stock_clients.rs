@@ -25,7 +25,7 @@ const PREFIX: &str = "web:";
 const OBSERVER: &str = "observer";
 const SOON: Duration = Duration::from_secs(30);
 /// A JVM on a busy machine of two cores, with room.
-const PROGRAM_ENDS: Duration = Duration::from_secs(120);
+const PROGRAM_ENDS: Duration = Duration::from_mins(2);
 
 const CONNECT_REDIS: &[&str] = &[
     "created under the prefix",
@@ -105,7 +105,7 @@ fn digests() -> PasswordDigests {
 struct Layer {
     primary: Process,
     _replica: Process,
-    _sentinel: Process,
+    sentinel: Process,
     observer: Connection,
     bindings: PathBuf,
 }
@@ -124,7 +124,7 @@ impl Layer {
         replica.follow(&connect(&replica, users::OPERATOR).await, &primary).await;
         let sentinel = Self::sentinel(engine, &primary).await;
         let bindings = primary.folder.join("bindings");
-        let layer = Self { primary, _replica: replica, _sentinel: sentinel, observer, bindings };
+        let layer = Self { primary, _replica: replica, sentinel, observer, bindings };
         layer.bind();
         layer
     }
@@ -160,7 +160,7 @@ impl Layer {
     fn bind(&self) {
         let (host, secret) = (self.primary.address.as_str(), password(STORE_USER));
         let (port, uri) = (PORT.to_string(), format!("redis://{STORE_USER}:{secret}@{host}:{PORT}/0"));
-        let seeds = format!("{}:{PORT}", self._sentinel.address);
+        let seeds = format!("{}:{PORT}", self.sentinel.address);
         let direct = [
             ("type", "redis"),
             ("provider", "redoubt"),
@@ -226,6 +226,14 @@ async fn installed(language: &str) -> PathBuf {
     folder.unwrap_or_else(|| panic!("no folder for {language}: {text}")).into()
 }
 
+/// Builds an example of this package; answers its program.
+async fn built_example(name: &str) -> PathBuf {
+    let status = Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", name]).status().await;
+    assert!(status.unwrap().success(), "example {name} does not build");
+    let this_test = std::env::current_exe().unwrap();
+    this_test.parent().unwrap().parent().unwrap().join("examples").join(name)
+}
+
 /// A module read from standard input finds its packages in the folder in which it runs.
 fn node(folder: &PathBuf, source: &str) -> Command {
     let mut command = Command::new("node");
@@ -278,6 +286,7 @@ async fn spring_session_works_under_a_prefix() {
 #[tokio::test]
 async fn the_examples_log_a_user_in_with_the_binding() {
     let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
+    let of_rust = built_example("login").await;
     let policy = SessionPolicy {
         store: "shop/web".to_owned(),
         generation: 1,
@@ -292,13 +301,11 @@ async fn the_examples_log_a_user_in_with_the_binding() {
         let layer = Layer::start(&engine).await;
         let operator = connect(&layer.primary, users::OPERATOR).await;
         load(&operator, &session_library(std::slice::from_ref(&policy))).await.unwrap();
-        let mut rust = Command::new(env!("CARGO"));
-        rust.args(["run", "--quiet", "--locked", "--example", "login"]);
         let programs = [
             (python(&of_python, "examples/clients/python/login.py"), "ada ['role', 'admin']"),
             (node(&of_node, "examples/clients/node/login.mjs"), "ada [ 'role', 'admin' ]"),
             (Command::new(of_go.join("login")), "ada [role admin]"),
-            (rust, "ada [\"role\", \"admin\"]"),
+            (Command::new(&of_rust), "ada [\"role\", \"admin\"]"),
         ];
         for (count, (program, says)) in programs.into_iter().enumerate() {
             assert_eq!(layer.run(program).await, [says], "{}", engine.name);

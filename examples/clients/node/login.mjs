@@ -1,0 +1,20 @@
+// Logs a user in to the session store of a binding. Needs: npm install redis
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createSentinel } from "redis";
+
+const field = (name) => readFileSync(`${process.env.SERVICE_BINDING_ROOT}/web/${name}`, "utf8");
+const seeds = field("sentinels").split(",").map((seed) => seed.split(":"));
+const redis = await createSentinel({
+  name: field("master-name"),
+  sentinelRootNodes: seeds.map(([host, port]) => ({ host, port: Number(port) })),
+  sentinelClientOptions: { username: field("sentinel-username"), password: field("sentinel-password") },
+  nodeClientOptions: { username: field("username"), password: field("password") },
+}).on("error", console.error).connect();
+
+const user = "ada", token = randomBytes(16).toString("base64url");
+const key = `${field("prefix")}{${createHash("sha256").update(user).digest("hex").slice(0, 8)}}s:${token}`;
+await redis.fCall("redoubt_session_create", { keys: [key], arguments: [user, "role", "admin"] });
+const [version, created, expires, who, fields] = await redis.fCall("redoubt_session_get", { keys: [key], arguments: [] });
+console.log(who, fields);
+await redis.close();

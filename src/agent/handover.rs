@@ -45,8 +45,9 @@ pub async fn hand_over(environment: &Environment, state: &State) {
     let began = Instant::now();
     loop {
         let Err(error) = switchover(&request).await else { return };
-        // A failover that has just been, or a replica that is just coming back: both are over in a moment.
-        let may_pass = !matches!(error, SwitchoverError::NotPrimary(_));
+        // A failover that has just been is over in a moment. Sentinels or replicas that are gone are not waited for: where all
+        // pods end at once nobody would come.
+        let may_pass = matches!(error, SwitchoverError::FailoverUnderWay(_));
         if !may_pass || began.elapsed() >= TRY_FOR {
             tracing::warn!(%error, "the primary stops without a successor; the Sentinels elect one");
             return;

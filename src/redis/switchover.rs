@@ -58,6 +58,9 @@ pub enum Error {
     /// No Sentinel answers that sees this primary healthy and no failover under way.
     #[error("no Sentinel can act: {0}")]
     NoFitSentinel(String),
+    /// A Sentinel has a failover under way, which is over in a moment.
+    #[error("{0} has a failover under way")]
+    FailoverUnderWay(String),
     /// No replica is online with its link up and a priority above 0.
     #[error("no replica of {0} is fit to take over")]
     NoFitReplica(Address),
@@ -278,7 +281,7 @@ async fn newest_epoch(request: &Switchover, asked: &[(&Endpoint, Connection)]) -
     for (endpoint, connection) in asked {
         let Some(master) = sentinel::master(connection, &request.master_name).await? else { continue };
         if master.flags.contains("failover_in_progress") {
-            return Err(Error::NoFitSentinel(format!("{} has a failover under way", endpoint.name())));
+            return Err(Error::FailoverUnderWay(endpoint.name()));
         }
         newest = newest.max(master.config_epoch);
     }

@@ -1,8 +1,8 @@
 //! A failover that the agent asks for because its engine is dead: ordered at the best Sentinel, and seen through.
 //!
-//! The Sentinel promotes within 0.3 s, but learns of its own success, and re-points the other replicas, only by its next
-//! `INFO`, up to a second later. Until then the new primary has no replica and may refuse writers
-//! (`min-replicas-to-write`). So the agent watches the promotion itself and does what the Sentinel will do anyway.
+//! What follows the order (the Sentinels told, the other replicas re-pointed) is also done by the agent of the Sentinel that
+//! acts, [`super::herald`]. This agent sees it through as well: it waits for the promotion in any case, and whichever is
+//! quicker ends the time in which the new primary has no replica and may refuse writers (`min-replicas-to-write`).
 
 use std::time::Duration;
 
@@ -11,9 +11,8 @@ use tokio::time::{sleep, timeout};
 
 use super::state::State;
 use crate::model::Address;
-use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::observed::SentinelMaster;
-use crate::redis::hello::{self, Hello};
 use crate::redis::server::RoleReply;
 use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
 
@@ -28,12 +27,9 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine. The new primary, which the other
 /// replicas follow already; `None`: nobody was promoted, or not in time.
 pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address]) -> Option<Address> {
-    let ordered = order(state, config).await?;
+    order(state, config).await?;
     let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
     tracing::info!(primary = %promoted, "promoted");
-    if let Some(ordered) = &ordered {
-        tell(config, ordered, &promoted).await;
-    }
     let others = replicas.iter().filter(|address| **address != promoted);
     join_all(others.map(async |address| {
         if let Err(error) = follow(&state.data_endpoint(address), &promoted).await {
@@ -63,33 +59,23 @@ struct Asked {
     delay: Duration,
 }
 
-/// A failover that was ordered here.
-struct Ordered {
-    actor: Asked,
-    /// The other Sentinels that answered.
-    others: Vec<Asked>,
-}
-
 /// Asks one Sentinel after the other until one begins: first the one that will hear of its success soonest, since all
-/// Sentinel-aware clients wait for that. `None`: nobody would; `Some(None)`: a failover is under way that was ordered
-/// elsewhere.
-async fn order(state: &State, config: &NodeConfig) -> Option<Option<Ordered>> {
+/// Sentinel-aware clients wait for that. `None`: nobody would, and none is under way.
+async fn order(state: &State, config: &NodeConfig) -> Option<()> {
     let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
     let asked: Vec<Asked> = asked.into_iter().flatten().collect();
     let own = config.own_address();
     // Between two orders the Sentinels need up to two seconds to hear of the first one's epoch: a second order elsewhere
     // would get the same.
     if asked.iter().any(|asked| Some(&asked.named) == own && fails_over_from(&asked.master, own)) {
-        return Some(None);
+        return Some(());
     }
     for index in fit(&asked, own) {
         let Asked { address, connection, delay, .. } = &asked[index];
         match sentinel::failover(connection, &config.master_name).await {
             Ok(()) => {
                 tracing::info!(sentinel = %address, ?delay, "asked for a failover");
-                let mut others = asked;
-                let actor = others.remove(index);
-                return Some(Some(Ordered { actor, others }));
+                return Some(());
             }
             Err(error) => {
                 let reason = error.server_text().unwrap_or_else(|| error.to_string());
@@ -98,41 +84,6 @@ async fn order(state: &State, config: &NodeConfig) -> Option<Option<Ordered>> {
         }
     }
     None
-}
-
-/// Tells every Sentinel of the promotion: the one that acts in the name of another, the others in the name of that one. It
-/// would find out within a second and tell them itself; until then all of them name the dead primary.
-async fn tell(config: &NodeConfig, ordered: &Ordered, promoted: &Address) {
-    let Ordered { actor, others } = ordered;
-    let epoch = match hello::failover_epoch(&actor.connection, &actor.master.address, REDIS_PORT).await {
-        Ok(epoch) if epoch > actor.master.config_epoch => epoch,
-        Ok(_) => return,
-        Err(error) => {
-            tracing::info!(%error, "the Sentinels find out by themselves");
-            return;
-        }
-    };
-    let Some((run_id_of_other, other)) = actor.master.other_sentinels.iter().next() else { return };
-    let in_the_name_of_the_actor = others.iter().filter_map(|asked| {
-        let known = asked.master.other_sentinels.iter().find(|(_, address)| **address == actor.address)?;
-        Some((asked, known.0, known.1))
-    });
-    let messages = std::iter::once((actor, run_id_of_other, other)).chain(in_the_name_of_the_actor);
-    join_all(messages.map(async |(asked, run_id, sender)| {
-        let message = Hello {
-            sender,
-            sender_port: SENTINEL_PORT,
-            run_id,
-            master_name: &config.master_name,
-            primary: promoted,
-            port: REDIS_PORT,
-            epoch,
-        };
-        if let Err(error) = hello::tell(&asked.connection, &message).await {
-            tracing::info!(sentinel = %asked.address, %error, "the Sentinel finds out by itself");
-        }
-    }))
-    .await;
 }
 
 async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Asked> {

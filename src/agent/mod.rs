@@ -13,6 +13,7 @@ pub mod exporter;
 pub mod failover;
 pub mod handover;
 pub mod health;
+pub mod herald;
 pub mod hit_ratio;
 pub mod http;
 pub mod install;

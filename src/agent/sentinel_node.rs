@@ -11,7 +11,7 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, StopSignal, chain, durable, handover, peers, sentinel_conf};
+use super::{Error, Result, StopSignal, chain, durable, handover, herald, peers, sentinel_conf};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
@@ -19,6 +19,9 @@ use crate::redis::{Connection, info_window, sentinel, server};
 
 /// Between two looks at the own Sentinel.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two `PING` of the Sentinel to the same server. A silent server is down when one has waited for the time of
+/// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late.
+const PING_PERIOD: Duration = Duration::from_millis(200);
 /// A Sentinel keeps nothing that it would have to write at the end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -73,8 +76,10 @@ async fn live(
         look(environment, state, followed).await
     };
     let mut reached = Reached::Nothing;
+    let mut herald = std::pin::pin!(herald::announce_promotions(environment, state));
     loop {
         tokio::select! {
+            never = &mut herald => match never {},
             status = child.wait() => {
                 return Some((reached, status.map_or_else(|error| error.to_string(), |status| status.to_string())));
             }
@@ -127,12 +132,13 @@ struct Followed {
     dissent: Dissent,
 }
 
-/// Keeps the period of the Sentinel's `INFO` ([`info_window`]): set after each start, and again where a planned move, which
-/// changes it for some seconds, was killed.
+/// Keeps the periods of the Sentinel's `PING` and `INFO` ([`info_window`]): set after each start, and that of `INFO` again where a
+/// planned move, which changes it for some seconds, was killed.
 #[derive(Default)]
 struct Pace {
     looked: Option<Instant>,
     was_off: bool,
+    pings: bool,
 }
 
 impl Pace {
@@ -147,6 +153,10 @@ impl Pace {
         self.looked = Some(Instant::now());
         let usual = info_window::period_of(ordinal);
         let kept = async {
+            if !self.pings {
+                sentinel::set_ping_period(connection, PING_PERIOD).await?;
+                self.pings = true;
+            }
             let is_off = sentinel::info_period(connection).await? != Some(usual);
             if is_off && (is_first || self.was_off) {
                 return sentinel::set_info_period(connection, usual).await.map(|()| false);

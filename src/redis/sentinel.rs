@@ -149,6 +149,12 @@ pub async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
     Ok(settings.get("INFO-PERIOD").and_then(|value| value.parse().ok()).map(Duration::from_millis))
 }
 
+/// `SENTINEL DEBUG PING-PERIOD`: the time between two `PING` to each server, 1 s unless set. A restart forgets it too.
+pub async fn set_ping_period(connection: &Connection, period: Duration) -> Result<()> {
+    let milliseconds = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
+    connection.query(cmd("SENTINEL").arg("DEBUG").arg("PING-PERIOD").arg(milliseconds)).await
+}
+
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.
 pub async fn failover(connection: &Connection, master_name: &str) -> Result<()> {
     connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name)).await
@@ -176,7 +182,10 @@ pub async fn is_in_tilt(connection: &Connection) -> Result<bool> {
     Ok(Info::parse(&text).field("sentinel_tilt") == Some("1"))
 }
 
-/// One `+switch-master` event: the name and the new primary's address.
+/// The event of a Sentinel that told a replica to be primary and waits until it is.
+pub const WAIT_PROMOTION: &str = "+failover-state-wait-promotion";
+
+/// A primary that moves: the name and the new primary's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryMoved {
     /// Name of the primary in the Sentinels.
@@ -192,6 +201,26 @@ pub async fn primary_moves(endpoint: &Endpoint) -> Result<impl Stream<Item = Pri
         let payload: String = message.get_payload().ok()?;
         parse_switch(&payload)
     }))
+}
+
+/// Replicas that one Sentinel has just ordered to be primary (`+failover-state-wait-promotion`), until its connection ends.
+pub async fn promotions(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
+    let subscriber = open_subscriber(endpoint, WAIT_PROMOTION).await?;
+    Ok(subscriber.into_on_message().filter_map(async |message| {
+        let payload: String = message.get_payload().ok()?;
+        parse_promotion(&payload)
+    }))
+}
+
+/// `slave <name> <ip> <port> @ <master name> <master ip> <master port>` (Sentinel's documentation, "Pub/Sub messages").
+fn parse_promotion(payload: &str) -> Option<PrimaryMoved> {
+    let words: Vec<&str> = payload.split(' ').collect();
+    match words.as_slice() {
+        ["slave", _, address, _, "@", master_name, ..] => {
+            Some(PrimaryMoved { master_name: (*master_name).to_owned(), address: Address((*address).to_owned()) })
+        }
+        _ => None,
+    }
 }
 
 /// `<name> <old ip> <old port> <new ip> <new port>` (Sentinel's documentation, "Pub/Sub messages").
@@ -217,7 +246,9 @@ mod tests {
     #[test]
     fn a_switch_names_the_new_address() {
         let moved = PrimaryMoved { master_name: "web-1".into(), address: Address("10.0.0.2".into()) };
-        assert_eq!(parse_switch("web-1 10.0.0.1 6379 10.0.0.2 6379"), Some(moved));
+        assert_eq!(parse_switch("web-1 10.0.0.1 6379 10.0.0.2 6379"), Some(moved.clone()));
+        assert_eq!(parse_promotion("slave 10.0.0.2:6379 10.0.0.2 6379 @ web-1 10.0.0.1 6379"), Some(moved));
+        assert_eq!(parse_promotion("master web-1 10.0.0.1 6379"), None);
     }
 
     proptest! {
@@ -229,7 +260,7 @@ mod tests {
 
         #[test]
         fn no_payload_makes_the_parser_fail(payload in ".{0,80}") {
-            let _ = parse_switch(&payload);
+            let _ = (parse_switch(&payload), parse_promotion(&payload));
         }
     }
 }

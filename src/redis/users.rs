@@ -53,7 +53,9 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +ac
      +sentinel|debug";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
      +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set +sentinel|failover +sentinel|debug \
-     +sentinel|is-master-down-by-addr +publish";
+     +sentinel|is-master-down-by-addr +publish +subscribe";
+// What agents say in the Sentinels' words, and the event that they wait for: see `super::hello`.
+const AGENT_CHANNELS_ON_SENTINEL: &str = "&__sentinel__:hello &+failover-state-wait-promotion";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \
@@ -102,7 +104,7 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
 pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
         (OPERATOR.to_owned(), user(&digests.operator, "allchannels", OPERATOR_ON_SENTINEL)),
-        (AGENT.to_owned(), user(&digests.agent, "&__sentinel__:hello", AGENT_ON_SENTINEL)),
+        (AGENT.to_owned(), user(&digests.agent, AGENT_CHANNELS_ON_SENTINEL, AGENT_ON_SENTINEL)),
         (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_SENTINEL)),
     ]);
     if let Some(application) = &digests.application {

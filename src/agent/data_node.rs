@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::boot::{Start, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
@@ -29,14 +29,23 @@ enum End {
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     let mut restarts = Restarts::default();
+    let mut not_before = Instant::now();
     loop {
         state.set_activity(Activity::Deciding);
         state.set_health(Health::Deciding);
-        let started = tokio::select! {
-            started = decide_and_start(environment, state, &program) => started,
+        // Decided at once whatever pause is due: a failover is asked for on the way, and others take over meanwhile.
+        let decided = tokio::select! {
+            decided = decide(environment, state) => decided,
             () = stop.received() => return Ok(()),
         };
+        if decided.is_ok() && Instant::now() < not_before {
+            tokio::select! {
+                () = sleep_until(not_before) => continue,
+                () = stop.received() => return Ok(()),
+            }
+        }
         let began = Instant::now();
+        let started = decided.and_then(|start| Ok((start_engine(environment, state, &program, &start)?, start)));
         let (reached, status) = match started {
             Ok((engine, start)) => match live(environment, state, engine, &start, stop).await {
                 End::Stopped => return Ok(()),
@@ -49,27 +58,21 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
             Err(error) => return Err(error),
         };
-        state.set_activity(Activity::Deciding);
-        state.set_health(Health::Deciding);
         let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
             return Err(restarts.hopeless(&program, status).into());
         };
         tracing::warn!(status, ?reached, ?pause, "the engine ended");
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.received() => return Ok(()),
-        }
+        not_before = Instant::now() + pause;
     }
 }
 
-async fn decide_and_start(environment: &Environment, state: &State, program: &Path) -> Result<(Child, Start)> {
+/// What to start as, by what is known now.
+async fn decide(environment: &Environment, state: &State) -> Result<Start> {
     state.refresh_config(environment);
     let config = state.config();
     let append_only = config.settings.get("appendonly").is_some_and(|value| value == "yes");
     state.set_lineage(if config.keeps_data { lineage_file::read(environment, append_only)? } else { None });
-    let start = wait_for_decision(environment, state).await;
-    let engine = start_engine(environment, state, program, &start)?;
-    Ok((engine, start))
+    Ok(wait_for_decision(environment, state).await)
 }
 
 fn start_engine(environment: &Environment, state: &State, program: &Path, start: &Start) -> Result<Child> {

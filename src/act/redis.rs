@@ -8,7 +8,7 @@ use crate::dataplane::{Library, load};
 use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
 use crate::model::node_config::REDIS_PORT;
-use crate::redis::{Connection, sentinel, server, users};
+use crate::redis::{Connection, sentinel, server};
 
 /// Whether the server is still the process with this `run_id`.
 pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
@@ -34,20 +34,18 @@ pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, St
     }
 }
 
-/// Creates or mends a user.
+/// Creates or mends a user. One that is switched off loses the connections that it still has.
 pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
     server::acl_set_user(connection, name, &user.rules).await?;
+    if !user.is_on() {
+        server::cut_user(connection, name).await?;
+    }
     Ok(Ending::Done)
 }
 
-/// Removes a user and ends its connections. The default user cannot be removed: it is switched off.
+/// Removes a user and ends its connections.
 pub async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
-    if name == users::DEFAULT {
-        server::acl_set_user(connection, name, &["reset".to_owned(), "off".to_owned()]).await?;
-        server::cut_user(connection, name).await?;
-    } else {
-        server::acl_delete_user(connection, name).await?;
-    }
+    server::acl_delete_user(connection, name).await?;
     Ok(Ending::Done)
 }
 

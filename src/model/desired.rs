@@ -59,6 +59,14 @@ pub struct DesiredUser {
     pub rules: Vec<String>,
 }
 
+impl DesiredUser {
+    /// Whether the rules leave the user switched on.
+    pub fn is_on(&self) -> bool {
+        let last = self.rules.iter().rev().find(|rule| matches!(rule.as_str(), "on" | "off" | "reset"));
+        last.is_some_and(|rule| rule == "on")
+    }
+}
+
 /// A function library as it should be on each primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredLibrary {

@@ -47,15 +47,6 @@ fn parse_line(line: &str) -> Option<(&str, Form)> {
     Some((name, form))
 }
 
-/// Whether the rules leave the user switched on.
-fn is_on(user: &DesiredUser) -> bool {
-    user.rules
-        .iter()
-        .rev()
-        .find(|rule| matches!(rule.as_str(), "on" | "off" | "reset"))
-        .is_some_and(|rule| rule == "on")
-}
-
 /// What the comparison of one server's users says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserReport {
@@ -72,8 +63,8 @@ pub struct UserForms {
 }
 
 impl UserForms {
-    /// Compares `lines` (`ACL LIST` of the process `run_id`) with the desired users; asks the server only for forms that it
-    /// was not asked for before. The errors say which users' rules this server does not take.
+    /// Compares `lines` (`ACL LIST` of the process `run_id`) with the desired users; asks the server only for forms that
+    /// differ from what it said before, or that it was not asked for. The errors say which users' rules this server does not take.
     pub async fn compare(
         &self,
         connection: &Connection,
@@ -85,15 +76,17 @@ impl UserForms {
         let mut report = UserReport::default();
         let present: Vec<(&String, &DesiredUser)> =
             desired.iter().filter(|(name, _)| live.contains_key(name.as_str())).collect();
-        let unknown: Vec<&DesiredUser> =
-            present.iter().map(|(_, user)| *user).filter(|user| self.known(run_id, user).is_none()).collect();
-        let faults = self.learn(connection, run_id, &unknown).await;
-        for (name, user) in present {
+        let is_as_known = |name: &String, user: &DesiredUser| {
             let live = live.get(name.as_str()).map(Form::fingerprint);
-            if live.is_some() && self.known(run_id, user) == live {
-                report.in_place.insert(name.clone());
-            }
-        }
+            live.is_some() && self.known(run_id, user) == live
+        };
+        // Only a match is believed of the memory: Redis 7.0 writes the rules of one user in an order that may change while it
+        // runs, and a form that was right once would have the user set anew for ever.
+        let doubtful: Vec<&DesiredUser> =
+            present.iter().filter(|(name, user)| !is_as_known(name, user)).map(|(_, user)| *user).collect();
+        let faults = self.learn(connection, run_id, &doubtful).await;
+        report.in_place =
+            present.iter().filter(|(name, user)| is_as_known(name, user)).map(|(name, _)| (*name).clone()).collect();
         let is_foreign = |(name, form): &(&&str, &Form)| {
             !desired.contains_key(**name) && !name.starts_with(SCRATCH) && (**name != DEFAULT || form.on)
         };
@@ -174,7 +167,7 @@ async fn ask_forms(connection: &Connection, users: &[&DesiredUser]) -> Result<Ve
         set?;
         let form = scratch.remove(name.as_str());
         let form = form.ok_or_else(|| connection.bad_reply("ACL LIST", "no line of the user just set"))?;
-        Ok(Form { on: is_on(user), ..form })
+        Ok(Form { on: user.is_on(), ..form })
     });
     Ok(forms.collect())
 }
@@ -198,10 +191,10 @@ mod tests {
     #[test]
     fn the_last_switch_counts() {
         let user = |rules: &[&str]| DesiredUser { rules: rules.iter().map(|rule| (*rule).to_owned()).collect() };
-        assert!(is_on(&user(&["reset", "on", "+get"])));
-        assert!(!is_on(&user(&["reset", "on", "off"])));
-        assert!(!is_on(&user(&["on", "reset"])));
-        assert!(!is_on(&user(&[])));
+        assert!(user(&["reset", "on", "+get"]).is_on());
+        assert!(!user(&["reset", "on", "off"]).is_on());
+        assert!(!user(&["on", "reset"]).is_on());
+        assert!(!user(&[]).is_on());
     }
 
     proptest! {

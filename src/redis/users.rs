@@ -29,7 +29,7 @@ pub const AGENT: &str = "redoubt-agent";
 pub const REPLICATION: &str = "redoubt-replication";
 /// User of the Sentinels on data nodes and on each other.
 pub const SENTINEL: &str = "redoubt-sentinel";
-/// Redis' own user for whoever does not log in: off, on every server.
+/// Redis' own user for whoever does not log in: off and without a password on every server, so nobody can be it.
 pub const DEFAULT: &str = "default";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";
@@ -58,6 +58,10 @@ const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +
 const AGENT_CHANNELS_ON_SENTINEL: &str = "&__sentinel__:hello &+failover-state-wait-promotion";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
+// Nobody can be the default user, but a server that reads its append-only file is: what `EXEC` finds there, and so what every
+// function and script wrote, is checked against this user's rights and left out without a word where they lack (Redis up to
+// 8.4, issue 14541; Valkey issue 3983).
+const DEFAULT_ON_DATA: &str = "allkeys allchannels +@all";
 const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +role +info +subscribe +psubscribe \
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
@@ -86,6 +90,11 @@ fn user(digest: &str, scope: &str, commands: &str) -> DesiredUser {
     DesiredUser { rules: words.map(str::to_owned).collect() }
 }
 
+fn switched_off(rights: &str) -> DesiredUser {
+    let words = ["reset", "off"].into_iter().chain(rights.split_whitespace());
+    DesiredUser { rules: words.map(str::to_owned).collect() }
+}
+
 /// Users of every data node.
 pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
@@ -93,6 +102,7 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
         (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
         (REPLICATION.to_owned(), user(&digests.replication, "", REPLICATION_ON_DATA)),
         (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_DATA)),
+        (DEFAULT.to_owned(), switched_off(DEFAULT_ON_DATA)),
     ]);
     if let Some(application) = &digests.application {
         users.insert(APPLICATION.to_owned(), user(application, "allkeys allchannels", APPLICATION_ON_DATA));
@@ -106,6 +116,7 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
         (OPERATOR.to_owned(), user(&digests.operator, "allchannels", OPERATOR_ON_SENTINEL)),
         (AGENT.to_owned(), user(&digests.agent, AGENT_CHANNELS_ON_SENTINEL, AGENT_ON_SENTINEL)),
         (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_SENTINEL)),
+        (DEFAULT.to_owned(), switched_off("")),
     ]);
     if let Some(application) = &digests.application {
         users.insert(APPLICATION.to_owned(), user(application, "allchannels", APPLICATION_ON_SENTINEL));
@@ -124,8 +135,10 @@ pub fn session_store_on_sentinel(digest: &str) -> DesiredUser {
     user(digest, "allchannels", APPLICATION_ON_SENTINEL)
 }
 
-/// An ACL file (also the `user` lines of a Sentinel's configuration): the given users, and the default user off.
+/// An ACL file (also the `user` lines of a Sentinel's configuration) of exactly these users. Where the default user is not
+/// among them it is off, and has no rights.
 pub fn acl_file(users: &BTreeMap<String, DesiredUser>) -> String {
-    let lines = users.iter().map(|(name, user)| format!("user {name} {}\n", user.rules.join(" ")));
-    std::iter::once("user default reset off\n".to_owned()).chain(lines).collect()
+    let line = |(name, user): (&String, &DesiredUser)| format!("user {name} {}\n", user.rules.join(" "));
+    let without = (!users.contains_key(DEFAULT)).then(|| format!("user {DEFAULT} reset off\n"));
+    without.into_iter().chain(users.iter().map(line)).collect()
 }

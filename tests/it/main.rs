@@ -5,6 +5,7 @@ mod agent_process;
 mod boot_rule;
 mod charts;
 mod custom_resources;
+mod default_user;
 mod directives;
 mod docs;
 mod golden;

@@ -364,9 +364,11 @@ async fn reader(store: &Store, stop: Arc<AtomicBool>, failures: Arc<AtomicUsize>
         if looked.elapsed() > Duration::from_millis(500) {
             looked = Instant::now();
             let now = store.binding().await.unwrap();
-            if now != binding {
-                connection = connect(&store.client, &now).await.unwrap();
-                binding = now;
+            // As a pool does: the old connection is used until the new one stands.
+            if now != binding
+                && let Some(new) = connect(&store.client, &now).await
+            {
+                (connection, binding) = (new, now);
             }
         }
         number += 1;

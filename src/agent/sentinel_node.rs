@@ -20,7 +20,8 @@ use crate::redis::{Connection, info_window, sentinel, server};
 /// Between two looks at the own Sentinel.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two `PING` of the Sentinel to the same server. A silent server is down when one has waited for the time of
-/// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late.
+/// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late. So often
+/// it also asks the others whether they agree.
 const PING_PERIOD: Duration = Duration::from_millis(200);
 /// A Sentinel keeps nothing that it would have to write at the end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -155,6 +156,7 @@ impl Pace {
         let kept = async {
             if !self.pings {
                 sentinel::set_ping_period(connection, PING_PERIOD).await?;
+                sentinel::set_ask_period(connection, PING_PERIOD).await?;
                 self.pings = true;
             }
             let is_off = sentinel::info_period(connection).await? != Some(usual);

@@ -132,8 +132,7 @@ fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
 /// `SENTINEL DEBUG INFO-PERIOD` (Redis 7.0, Valkey): the time between two `INFO` to each data node while all is well, 10 s
 /// unless set. It is not written to the Sentinel's file: a restart forgets it.
 pub async fn set_info_period(connection: &Connection, period: Duration) -> Result<()> {
-    let milliseconds = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
-    connection.query(cmd("SENTINEL").arg("DEBUG").arg("INFO-PERIOD").arg(milliseconds)).await
+    set_period(connection, "INFO-PERIOD", period).await
 }
 
 fn is_electable(fields: &Fields) -> bool {
@@ -151,8 +150,18 @@ pub async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
 
 /// `SENTINEL DEBUG PING-PERIOD`: the time between two `PING` to each server, 1 s unless set. A restart forgets it too.
 pub async fn set_ping_period(connection: &Connection, period: Duration) -> Result<()> {
+    set_period(connection, "PING-PERIOD", period).await
+}
+
+/// `SENTINEL DEBUG ASK-PERIOD`: the time between two questions to each other Sentinel whether it, too, takes a primary for
+/// dead, 1 s unless set. A restart forgets it too.
+pub async fn set_ask_period(connection: &Connection, period: Duration) -> Result<()> {
+    set_period(connection, "ASK-PERIOD", period).await
+}
+
+async fn set_period(connection: &Connection, name: &str, period: Duration) -> Result<()> {
     let milliseconds = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
-    connection.query(cmd("SENTINEL").arg("DEBUG").arg("PING-PERIOD").arg(milliseconds)).await
+    connection.query(cmd("SENTINEL").arg("DEBUG").arg(name).arg(milliseconds)).await
 }
 
 /// `SENTINEL FAILOVER`: without asking the other Sentinels.

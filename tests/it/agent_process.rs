@@ -12,7 +12,7 @@ use crate::support::{eventually, spread};
 
 const WRITERS: usize = 3;
 
-async fn write_some(layer: &Layer, enough: usize) -> BTreeSet<String> {
+pub async fn write_some(layer: &Layer, enough: usize) -> BTreeSet<String> {
     let primary = layer.primary().await.unwrap();
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     eventually("enough is written", SOON, async || layer.keys(primary).await.unwrap_or(0) >= enough as u64).await;

@@ -16,6 +16,7 @@ mod parsers;
 mod planner;
 mod planner_properties;
 mod planner_rules;
+mod probes;
 mod redis_server;
 mod redis_users;
 mod report;

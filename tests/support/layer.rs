@@ -35,11 +35,13 @@ pub struct Options {
     pub detection: u64,
     /// `min-replicas-to-write`.
     pub min_replicas: u16,
+    /// Further settings of the data nodes.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1 }
+        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1, settings: &[] }
     }
 }
 
@@ -204,10 +206,15 @@ impl Layer {
 
     /// What a node's agent says to the readiness probe: status line, headers and words.
     pub async fn readiness(&self, id: NodeId) -> Option<String> {
+        self.probe(id, "ready").await
+    }
+
+    /// What a node's agent says to one of the probes: `started`, `ready` or `live`.
+    pub async fn probe(&self, id: NodeId, which: &str) -> Option<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let address = (self.nodes[&id].address.0.as_str(), redoubt::model::node_config::AGENT_PORT);
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        stream.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n").await.ok()?;
+        stream.write_all(format!("GET /health/{which} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer)
@@ -367,6 +374,7 @@ fn settings(options: &Options) -> BTreeMap<String, String> {
         ("repl-timeout", "10"),
     ]
     .into_iter()
+    .chain(options.settings.iter().copied())
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect()
 }

@@ -1,0 +1,120 @@
+//! What the probes say of a server that is alive and answers with errors: nobody restarts it for that.
+
+use std::time::Duration;
+
+use redoubt::model::{NodeId, Role};
+use redoubt::redis::{Class, Connection, server};
+
+use crate::agent_process::write_some;
+use crate::support::eventually;
+use crate::support::layer::{Layer, Options, SOON};
+
+/// Long: no Sentinel interferes.
+const DETECTION: u64 = 60_000;
+
+/// Asks all three probes: which say yes, and the agent's word for it.
+async fn verdicts(layer: &Layer, id: NodeId) -> Option<(bool, bool, bool, String)> {
+    let (mut yes, mut word) = (Vec::new(), String::new());
+    for which in ["started", "ready", "live"] {
+        let answer = layer.probe(id, which).await?;
+        yes.push(answer.contains("200 OK"));
+        word = answer.split("\r\n\r\n").nth(1)?.lines().next()?.to_owned();
+    }
+    Some((yes[0], yes[1], yes[2], word))
+}
+
+async fn says(layer: &Layer, id: NodeId, ready: bool, word: &str) {
+    eventually(&format!("{id} says {word}"), SOON, async || {
+        verdicts(layer, id).await == Some((true, ready, true, word.to_owned()))
+    })
+    .await;
+}
+
+async fn some_replica(layer: &Layer) -> NodeId {
+    let primary = layer.primary().await.unwrap();
+    layer.data_ids().into_iter().find(|id| *id != primary).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_script_does_not_end_is_busy_ready_and_left_alone() {
+    let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let replica = some_replica(&layer).await;
+    let engine = layer.engine_pids(replica);
+    let operator = Connection::open(&layer.operator_on(replica)).await.unwrap();
+    server::config_set(&operator, "busy-reply-threshold", "20").await.unwrap();
+    let endless = Connection::open_with(&layer.endpoint(replica), SOON, SOON).await.unwrap();
+    let script = redis::cmd("EVAL_RO").arg("while true do end").arg(0).clone();
+    let running = tokio::spawn(async move { endless.query::<()>(&script).await });
+    says(&layer, replica, true, "Answering").await;
+    let other = Connection::open(&layer.endpoint(replica)).await;
+    let busy = match other {
+        Ok(other) => other.query::<String>(redis::cmd("GET").arg("key")).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(busy.class(), Class::Busy, "{busy}");
+    // A busy server takes AUTH and SCRIPT KILL, and little else.
+    let killer = Connection::open(&layer.endpoint(replica)).await.unwrap();
+    killer.query::<()>(redis::cmd("SCRIPT").arg("KILL")).await.unwrap();
+    assert!(running.await.unwrap().is_err(), "it was ended");
+    says(&layer, replica, true, "Serving").await;
+    assert_eq!(layer.engine_pids(replica), engine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_cannot_save_refuses_writes_and_is_left_alone() {
+    let settings = &[("save", "1 1"), ("stop-writes-on-bgsave-error", "yes")];
+    let layer = Layer::whole(&Options { detection: DETECTION, settings, ..Options::default() }).await;
+    let primary = layer.primary().await.unwrap();
+    let engine = layer.engine_pids(primary);
+    // A folder where the snapshot belongs: root may write anywhere, so permissions would not do.
+    let snapshot = layer.data(primary).join("dump.rdb");
+    let _ = std::fs::remove_file(&snapshot);
+    std::fs::create_dir_all(snapshot.join("obstacle")).unwrap();
+    let application = Connection::open(&layer.endpoint(primary)).await.unwrap();
+    eventually("writes are refused", SOON, async || {
+        let written = application.query::<()>(redis::cmd("SET").arg("key").arg(1)).await;
+        written.is_err_and(|error| error.class() == Class::CannotPersist)
+    })
+    .await;
+    let ping = application.query::<String>(&redis::cmd("PING")).await.unwrap_err();
+    assert_eq!(ping.class(), Class::CannotPersist, "PING says it too");
+    says(&layer, primary, true, "Serving").await;
+    assert_eq!((layer.engine_pids(primary), layer.primary().await), (engine, Some(primary)));
+    std::fs::remove_dir_all(&snapshot).unwrap();
+    eventually("writes are taken again", SOON, async || {
+        application.query::<()>(redis::cmd("SET").arg("key").arg(1)).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_reads_its_files_is_live_and_not_ready_however_long_it_takes() {
+    // A thousandth of a second for each key.
+    let settings = &[("key-load-delay", "1000")];
+    let layer = Layer::whole(&Options { detection: DETECTION, settings, ..Options::default() }).await;
+    write_some(&layer, 4_000).await;
+    let replica = some_replica(&layer).await;
+    layer.kill_engine(replica);
+    says(&layer, replica, false, "Loading").await;
+    let loading = Connection::open_with(&layer.endpoint(replica), SOON, SOON).await;
+    if let Ok(loading) = loading
+        && let Err(error) = loading.query::<Option<String>>(redis::cmd("GET").arg("key")).await
+    {
+        assert_eq!(error.class(), Class::Loading, "{error}");
+    }
+    says(&layer, replica, true, "Serving").await;
+    assert_eq!(layer.replication(replica).await.unwrap().role(), Some(Role::Replica));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_its_primary_is_live_and_not_ready() {
+    let mut layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let replica = some_replica(&layer).await;
+    says(&layer, replica, true, "Serving").await;
+    let primary = layer.primary().await.unwrap();
+    layer.kill_node(primary);
+    says(&layer, replica, false, "Syncing").await;
+    layer.start_node(primary);
+    says(&layer, replica, true, "Serving").await;
+    assert!(layer.wait_until_whole().await < Duration::from_secs(60));
+}

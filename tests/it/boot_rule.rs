@@ -1,6 +1,8 @@
 //! The boot rule's truth table: every combination of small domains, for up to four nodes, against its invariants.
 
-use redoubt::model::boot::{BootDecision, BootFacts, Comparison, Peer, PrimaryReason, SentinelAnswer, compare, decide};
+use redoubt::model::boot::{
+    BootDecision, BootFacts, Comparison, Peer, PrimaryReason, SentinelAnswer, WaitReason, compare, decide,
+};
 use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use redoubt::model::{Mode, Offset, ReplicationId, Role};
 
@@ -44,7 +46,9 @@ fn peers_of_one() -> Vec<Peer> {
     for lineage in volumes() {
         peers.push(Peer::Answers { activity: Activity::Deciding, lineage: lineage.clone() });
         if let Some(lineage) = lineage {
-            peers.push(Peer::Answers { activity: Activity::Stopping, lineage: Some(lineage.clone()) });
+            for activity in [Activity::Stopping, Activity::Loading] {
+                peers.push(Peer::Answers { activity, lineage: Some(lineage.clone()) });
+            }
             for role in [Role::Replica, Role::Primary] {
                 let lineage = Lineage { role, clean_stop: false, ..lineage.clone() };
                 peers.push(Peer::Answers { activity: Activity::Serving, lineage: Some(lineage) });
@@ -54,18 +58,48 @@ fn peers_of_one() -> Vec<Peer> {
     peers
 }
 
-/// Three Sentinels of which all, or none, name a node; or which are silent.
+/// Three Sentinels of which all, most, one or none name a node, or which are silent, or of which each says another thing.
 fn sentinel_views(nodes: u16) -> Vec<Vec<SentinelAnswer>> {
-    let mut views = vec![vec![SentinelAnswer::Silent; 3], vec![SentinelAnswer::NamesNobody; 3]];
-    views.extend((0..nodes).map(|node| vec![SentinelAnswer::Names(node); 3]));
-    views.push(vec![SentinelAnswer::Names(0), SentinelAnswer::Silent, SentinelAnswer::Silent]);
+    use SentinelAnswer::{Names, NamesNobody, Silent};
+    let mut views = vec![vec![Silent; 3], vec![NamesNobody; 3]];
+    views.extend((0..nodes).map(|node| vec![Names(node); 3]));
+    views.push(vec![Names(0), Silent, Silent]);
+    views.push(vec![Names(0), Names(0), Silent]);
+    views.push(vec![Names(0), NamesNobody, Silent]);
+    if nodes > 1 {
+        views.push(vec![Names(1), Names(1), Names(0)]);
+        views.push(vec![Names(0), Names(1), Silent]);
+        views.push(vec![Names(0), Names(nodes - 1), NamesNobody]);
+    }
     views
 }
 
+/// What is varied beside the node's own record and the Sentinels.
+struct Domain {
+    peers: Vec<Peer>,
+    /// Whether data is meant to survive.
+    keeps_data: Vec<bool>,
+    /// Whose data a person chose.
+    accept_loss: Vec<Option<u16>>,
+}
+
+impl Domain {
+    /// Data is kept and no person decided.
+    fn usual() -> Self {
+        Self { peers: peers_of_one(), keeps_data: vec![true], accept_loss: vec![None] }
+    }
+
+    fn whole(nodes: u16) -> Self {
+        let accept_loss = std::iter::once(None).chain((0..nodes).map(Some)).collect();
+        Self { keeps_data: vec![true, false], accept_loss, ..Self::usual() }
+    }
+}
+
 /// Calls `check` with every combination that the view of node `own` can have among `nodes` nodes.
-fn every_view(nodes: u16, own_ordinal: u16, peer_states: &[Peer], mut check: impl FnMut(&BootFacts)) {
+fn every_view(nodes: u16, own_ordinal: u16, domain: &Domain, mut check: impl FnMut(&BootFacts)) {
+    let peer_states = &domain.peers;
     let others: Vec<u16> = (0..nodes).filter(|node| *node != own_ordinal).collect();
-    let combinations = peer_states.len().pow(u32::try_from(others.len()).expect("few nodes"));
+    let worlds = peer_states.len().pow(u32::try_from(others.len()).expect("few nodes"));
     let sentinel_views = sentinel_views(nodes);
     let mut facts = BootFacts {
         mode: Mode::Sentinel,
@@ -79,7 +113,7 @@ fn every_view(nodes: u16, own_ordinal: u16, peer_states: &[Peer], mut check: imp
         sentinels: vec![],
         sentinels_silent_milliseconds: 60_000,
     };
-    for index in 0..combinations {
+    for index in 0..worlds {
         let mut rest = index;
         for other in &others {
             facts.peers.insert(*other, peer_states[rest % peer_states.len()].clone());
@@ -89,13 +123,20 @@ fn every_view(nodes: u16, own_ordinal: u16, peer_states: &[Peer], mut check: imp
             facts.own = own;
             for sentinels in &sentinel_views {
                 facts.sentinels.clone_from(sentinels);
-                for initialised in [false, true] {
-                    facts.initialised = initialised;
+                for (initialised, keeps_data, accept_loss) in
+                    combinations(&[false, true], &domain.keeps_data, &domain.accept_loss)
+                {
+                    (facts.initialised, facts.keeps_data, facts.accept_loss) = (initialised, keeps_data, accept_loss);
                     check(&facts);
                 }
             }
         }
     }
+}
+
+/// Every combination of three lists.
+fn combinations<A: Copy, B: Copy, C: Copy>(first: &[A], second: &[B], third: &[C]) -> impl Iterator<Item = (A, B, C)> {
+    first.iter().flat_map(move |a| second.iter().flat_map(move |b| third.iter().map(move |c| (*a, *b, *c))))
 }
 
 fn answering(facts: &BootFacts) -> impl Iterator<Item = (Activity, &Lineage)> {
@@ -110,22 +151,27 @@ fn check_invariants(facts: &BootFacts) {
     let decision = decide(facts);
     let say = |claim: &str| format!("{claim}: {decision:?} from {facts:#?}");
     match &decision {
+        BootDecision::StartPrimary(PrimaryReason::LossAccepted) => {
+            assert_eq!(facts.accept_loss, Some(facts.own_ordinal), "{}", say("a loss that nobody accepted"));
+            let undecided = decide(&BootFacts { accept_loss: None, ..facts.clone() });
+            assert!(matches!(undecided, BootDecision::Wait(_)), "{}", say("a person's word outranks the rule"));
+        }
         BootDecision::StartPrimary(_) => {
             for (_, theirs) in answering(facts) {
                 let Some(own) = &facts.own else { panic!("{}", say("an empty node is primary while a peer has data")) };
                 assert_ne!(compare(own, theirs, LAYER), Comparison::Older, "{}", say("an older node is primary"));
             }
             assert!(
-                facts.own.is_some() || !facts.initialised,
+                facts.own.is_some() || !facts.initialised || !facts.keeps_data,
                 "{}",
                 say("an empty node is primary in a layer that had data")
             );
             assert!(facts.own.as_ref().is_none_or(|own| own.synced), "{}", say("half a dataset is primary"));
-            let named = facts.sentinels.iter().filter_map(|answer| match answer {
-                SentinelAnswer::Names(node) if *node != facts.own_ordinal => Some(()),
-                _ => None,
-            });
-            assert!(named.count() < 2, "{}", say("a node is primary against the majority"));
+            let against = facts
+                .peers
+                .keys()
+                .map(|peer| facts.sentinels.iter().filter(|answer| **answer == SentinelAnswer::Names(*peer)).count());
+            assert!(against.max() < Some(2), "{}", say("a node is primary against the majority"));
         }
         BootDecision::Follow { primary, electable } => {
             let Some(peer) = facts.peers.get(primary) else { panic!("{}", say("follows nobody")) };
@@ -153,7 +199,7 @@ fn check_invariants(facts: &BootFacts) {
 /// Sentinels that are just starting may remember a primary; only data that no Sentinel can know of does not wait for them.
 #[test]
 fn nobody_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
-    every_view(3, 1, &peers_of_one(), |facts| {
+    every_view(3, 1, &Domain::usual(), |facts| {
         let silent = facts.sentinels.iter().filter(|answer| **answer == SentinelAnswer::Silent).count();
         if silent < 2 {
             return;
@@ -167,17 +213,58 @@ fn nobody_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
 
 #[test]
 fn no_view_of_up_to_three_nodes_breaks_an_invariant() {
-    let states = peers_of_one();
     for nodes in 1..=3 {
         for own in 0..nodes {
-            every_view(nodes, own, &states, check_invariants);
+            every_view(nodes, own, &Domain::whole(nodes), check_invariants);
         }
     }
 }
 
 #[test]
 fn no_view_of_four_nodes_breaks_an_invariant() {
-    every_view(4, 1, &peers_of_one(), check_invariants);
+    every_view(4, 1, &Domain::usual(), check_invariants);
+}
+
+/// The first and the last of four, whose peers are all above and all below: what yields to the lowest ordinal does here.
+#[test]
+fn no_view_of_the_first_and_the_last_of_four_nodes_breaks_an_invariant() {
+    let mut domain = Domain::usual();
+    let deciding_or_serving = |peer: &Peer| match peer {
+        Peer::Answers { activity, .. } => matches!(activity, Activity::Deciding | Activity::Serving),
+        Peer::Silent { .. } => true,
+    };
+    domain.peers.retain(deciding_or_serving);
+    for own in [0, 3] {
+        every_view(4, own, &domain, check_invariants);
+    }
+}
+
+/// Alone there is nobody to ask: what is there is served, and what is missing is a person's to give up.
+#[test]
+fn a_node_alone_serves_what_it_has_and_never_begins_anew_where_data_was() {
+    for (own, (initialised, keeps_data, accept_loss)) in volumes().iter().flat_map(|own| {
+        combinations(&[false, true], &[true, false], &[None, Some(0), Some(1)]).map(move |rest| (own, rest))
+    }) {
+        let facts = BootFacts {
+            mode: Mode::Standalone,
+            layer_uid: LAYER.to_owned(),
+            own_ordinal: 0,
+            own: own.clone(),
+            initialised,
+            keeps_data,
+            accept_loss,
+            peers: std::collections::BTreeMap::new(),
+            sentinels: vec![],
+            sentinels_silent_milliseconds: 0,
+        };
+        let missing = own.is_none() && initialised && keeps_data;
+        let expected = match (missing, accept_loss) {
+            (false, _) => BootDecision::StartPrimary(PrimaryReason::OnlyNode),
+            (true, Some(0)) => BootDecision::StartPrimary(PrimaryReason::LossAccepted),
+            (true, _) => BootDecision::Wait(WaitReason::DataMissing),
+        };
+        assert_eq!(decide(&facts), expected, "{facts:#?}");
+    }
 }
 
 /// Nodes that all restart at once and see each other: the decisions of all of them, together.

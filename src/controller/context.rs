@@ -12,7 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
-use super::uses::Memory;
+use super::use_memory::Memory;
 use super::{Watched, WatchedStore};
 use crate::act::Writer;
 use crate::act::secrets::Vault;

@@ -9,7 +9,9 @@ mod objects;
 mod publish;
 mod relay;
 mod resolved;
+mod rotation;
 pub mod session_store;
+pub mod use_memory;
 pub mod uses;
 
 use std::sync::Arc;
@@ -202,7 +204,7 @@ pub async fn control(
         layers: layers.clone(),
         session_stores: session_stores.clone(),
         namespaces,
-        uses: uses::Memory::default(),
+        uses: use_memory::Memory::default(),
         pool: Pool::default(),
         listeners,
         vault: Vault::new(root),

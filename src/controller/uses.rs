@@ -1,16 +1,8 @@
 //! The session stores of one layer, in the layer's own pass: users, policies, bindings, proofs and status. They open no
 //! connections of their own.
-//!
-//! A rotation needs no memory of ours. Each rotation is a user of its own, and the binding Secret says which one it shows,
-//! which one it showed before, and since when:
-//!
-//! 1. another rotation is wanted: its user is made beside the one that is shown;
-//! 2. every server that answers has it: the binding shows it, and names the one before;
-//! 3. nobody is connected as the one before, or its grace is over: the binding no longer names it, so nobody declared it any
-//!    more, and the planner removes it, which ends its connections.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream;
@@ -21,6 +13,8 @@ use kube::api::Api;
 
 use super::context::Context;
 use super::publish;
+use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
+use super::use_memory::locked;
 use crate::act::kube::key_of;
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, digest};
 use crate::act::{Applied, Ending};
@@ -53,65 +47,6 @@ const MOST_READS: usize = 25;
 const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// Reads and writes of one pass that are under way together.
 const TOGETHER: usize = 8;
-/// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
-/// minutes, so an application that is between two connections still has the old ones.
-const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
-/// Function libraries are loaded this far apart: changes of many stores come together.
-const GATHERED: Duration = Duration::from_secs(1);
-
-/// What is remembered of the stores and their layers while this process leads. All of it can be found out again.
-#[derive(Default)]
-pub struct Memory {
-    bindings: Mutex<BTreeMap<String, (Instant, Option<KubernetesSecret>)>>,
-    proofs: Mutex<BTreeMap<String, Proof>>,
-    loads: Mutex<BTreeMap<String, Instant>>,
-    proven: Mutex<BTreeMap<String, (String, String)>>,
-    refusals: Mutex<BTreeMap<String, String>>,
-}
-
-/// Who was asked what, when, and what was wrong.
-type Proof = (String, Instant, Vec<String>);
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every use of these maps is one call: none is left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Memory {
-    /// Forgets stores and layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        locked(&self.bindings).retain(|uid, _| lives(uid));
-        locked(&self.proofs).retain(|uid, _| lives(uid));
-        locked(&self.proven).retain(|uid, _| lives(uid));
-        locked(&self.loads).retain(|uid, _| lives(uid));
-        locked(&self.refusals).retain(|uid, _| lives(uid));
-    }
-
-    /// What the API server said of the last change of a store's dedicated layer; `None`: it took it.
-    pub fn layer_change(&self, store_uid: &str, refusal: Option<String>) {
-        let mut refusals = locked(&self.refusals);
-        match refusal {
-            Some(words) => _ = refusals.insert(store_uid.to_owned(), words),
-            None => _ = refusals.remove(store_uid),
-        }
-    }
-
-    /// Forgets what was read of a store's binding.
-    pub fn forget_binding(&self, uid: &str) {
-        locked(&self.bindings).remove(uid);
-    }
-
-    /// A library was loaded on the layer.
-    pub fn loaded(&self, layer_uid: &str) {
-        locked(&self.loads).insert(layer_uid.to_owned(), Instant::now());
-    }
-
-    /// Whether a library was loaded on the layer a moment ago.
-    pub fn is_gathering(&self, layer_uid: &str) -> bool {
-        locked(&self.loads).get(layer_uid).is_some_and(|loaded| loaded.elapsed() < GATHERED)
-    }
-}
-
 /// One store that the layer serves.
 struct Use {
     store: ValidatedStore,
@@ -125,56 +60,6 @@ pub struct Uses {
     uses: Vec<Use>,
     /// Whether a store somewhere cannot be read: then nobody's user and policy is taken away.
     pub frozen: bool,
-}
-
-/// What a binding says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Phase {
-    shown: Option<u32>,
-    previous: Option<u32>,
-    rotated_at: u64,
-}
-
-impl Phase {
-    fn of(binding: Option<&KubernetesSecret>) -> Self {
-        let number = |name: &str| binding?.annotations().get(name)?.parse::<u64>().ok();
-        let rotation = |name: &str| number(name).and_then(|number| number.try_into().ok());
-        let shown = rotation(names::ANNOTATION_ROTATION);
-        Self {
-            shown,
-            previous: rotation(names::ANNOTATION_PREVIOUS_ROTATION).filter(|previous| Some(*previous) != shown),
-            rotated_at: number(names::ANNOTATION_ROTATED_AT).unwrap_or_default(),
-        }
-    }
-
-    /// The credentials that should be valid now.
-    fn valid(self, wanted: u32) -> Vec<u32> {
-        let mut valid: Vec<u32> = self.shown.into_iter().chain(self.previous).collect();
-        // A further rotation waits for the end of the one that is under way: two are valid, never three.
-        if self.previous.is_none() && self.shown != Some(wanted) {
-            valid.push(wanted);
-        }
-        valid
-    }
-
-    /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: nobody is
-    /// connected as the previous one.
-    fn next(self, store: &ValidatedStore, now: u64, is_in_place: bool, is_unused: bool) -> Self {
-        let wanted = store.rotation;
-        match self {
-            Self { previous: Some(_), rotated_at, .. } => {
-                let grace = store.rotation_grace_milliseconds;
-                // A time in the future is nobody's: it ends the grace instead of making it longer.
-                let age = now.checked_sub(rotated_at).unwrap_or(u64::MAX);
-                let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP_MILLISECONDS));
-                if is_over { Self { previous: None, ..self } } else { self }
-            }
-            Self { shown, .. } if shown != Some(wanted) && is_in_place => {
-                Self { shown: Some(wanted), previous: shown, rotated_at: now }
-            }
-            unchanged => unchanged,
-        }
-    }
 }
 
 /// All stores that the layer serves now, with their bindings.
@@ -513,82 +398,5 @@ impl Use {
                 facts.binding_trouble = Some(ending.detail().to_owned());
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::session_policy::OnExceed;
-
-    fn store(rotation: u32, grace: u64) -> ValidatedStore {
-        ValidatedStore {
-            uid: "uid-1".to_owned(),
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-            policy: SessionPolicy {
-                store: "shop/web".to_owned(),
-                generation: 1,
-                prefix: "web:".to_owned(),
-                idle_timeout_milliseconds: 1,
-                absolute_lifetime_milliseconds: 1,
-                touch_interval_milliseconds: 1,
-                max_per_user: None,
-                on_exceed: OnExceed::EvictOldest,
-            },
-            wait_replicas: 1,
-            rotation,
-            rotation_grace_milliseconds: grace,
-        }
-    }
-
-    const HOUR: u64 = 3_600_000;
-
-    #[test]
-    fn a_binding_shows_only_a_user_that_is_in_place() {
-        let none = Phase::default();
-        assert_eq!(none.valid(0), [0]);
-        assert_eq!(none.next(&store(0, HOUR), 7, false, false), none);
-        let first = none.next(&store(0, HOUR), 7, true, false);
-        assert_eq!(first, Phase { shown: Some(0), previous: None, rotated_at: 7 });
-        assert_eq!(first.next(&store(0, HOUR), 8, true, true), first, "at rest");
-    }
-
-    #[test]
-    fn a_rotation_keeps_two_and_ends_when_the_old_one_is_unused_or_its_grace_is_over() {
-        let first = Phase { shown: Some(0), previous: None, rotated_at: 7 };
-        assert_eq!(first.valid(1), [0, 1]);
-        assert_eq!(first.next(&store(1, HOUR), 1_000, false, true), first, "not before the new one is in place");
-        let both = first.next(&store(1, HOUR), 1_000, true, false);
-        assert_eq!(both, Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 });
-        assert_eq!(both.valid(1), [1, 0]);
-        assert_eq!(both.next(&store(1, HOUR), 1_000 + 179_999, true, true), both, "a mounted Secret may lag");
-        let after = Phase { previous: None, ..both };
-        assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, true), after);
-        assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, false), both);
-        assert_eq!(both.next(&store(1, HOUR), 1_000 + HOUR, true, false), after);
-        assert_eq!(after.valid(1), [1]);
-    }
-
-    #[test]
-    fn a_further_rotation_waits_for_the_one_that_is_under_way() {
-        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 };
-        assert_eq!(both.valid(2), [1, 0]);
-        assert_eq!(both.next(&store(2, HOUR), 2_000, true, true), both);
-    }
-
-    #[test]
-    fn a_time_in_the_future_makes_no_grace_longer() {
-        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: u64::MAX };
-        assert_eq!(both.next(&store(1, HOUR), 2_000, true, false).previous, None);
-    }
-
-    #[test]
-    fn a_binding_is_read_as_it_was_written() {
-        let secret: KubernetesSecret = serde_json::from_value(serde_json::json!({"metadata": {"annotations": {
-            "redoubt.dev/rotation": "2", "redoubt.dev/previous-rotation": "1", "redoubt.dev/rotated-at": "5"}}}))
-        .unwrap();
-        assert_eq!(Phase::of(Some(&secret)), Phase { shown: Some(2), previous: Some(1), rotated_at: 5 });
-        assert_eq!(Phase::of(None), Phase::default());
     }
 }

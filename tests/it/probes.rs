@@ -1,7 +1,5 @@
 //! What the probes say of a server that is alive and answers with errors: nobody restarts it for that.
 
-use std::time::Duration;
-
 use redoubt::model::{NodeId, Role};
 use redoubt::redis::{Class, Connection, server};
 
@@ -18,7 +16,7 @@ async fn verdicts(layer: &Layer, id: NodeId) -> Option<(bool, bool, bool, String
     for which in ["started", "ready", "live"] {
         let answer = layer.probe(id, which).await?;
         yes.push(answer.contains("200 OK"));
-        word = answer.split("\r\n\r\n").nth(1)?.lines().next()?.to_owned();
+        answer.split("\r\n\r\n").nth(1)?.lines().next()?.clone_into(&mut word);
     }
     Some((yes[0], yes[1], yes[2], word))
 }
@@ -116,5 +114,5 @@ async fn a_replica_without_its_primary_is_live_and_not_ready() {
     says(&layer, replica, false, "Syncing").await;
     layer.start_node(primary);
     says(&layer, replica, true, "Serving").await;
-    assert!(layer.wait_until_whole().await < Duration::from_secs(60));
+    layer.wait_until_whole().await;
 }

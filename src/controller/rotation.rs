@@ -1,0 +1,145 @@
+//! The rotation of a store's credentials, told by what its binding says.
+//!
+//! A rotation needs no memory of ours. Each rotation is a user of its own, and the binding Secret says which one it shows,
+//! which one it showed before, and since when:
+//!
+//! 1. another rotation is wanted: its user is made beside the one that is shown;
+//! 2. every server that answers has it: the binding shows it, and names the one before;
+//! 3. nobody is connected as the one before, or its grace is over: the binding no longer names it, so nobody declared it any
+//!    more, and the planner removes it, which ends its connections.
+
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use kube::ResourceExt as _;
+
+use crate::api::names;
+use crate::validate::session_store::ValidatedStore;
+
+/// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
+/// minutes, so an application that is between two connections still has the old ones.
+pub const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
+/// What a binding says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phase {
+    pub shown: Option<u32>,
+    pub previous: Option<u32>,
+    pub rotated_at: u64,
+}
+
+impl Phase {
+    pub fn of(binding: Option<&KubernetesSecret>) -> Self {
+        let number = |name: &str| binding?.annotations().get(name)?.parse::<u64>().ok();
+        let rotation = |name: &str| number(name).and_then(|number| number.try_into().ok());
+        let shown = rotation(names::ANNOTATION_ROTATION);
+        Self {
+            shown,
+            previous: rotation(names::ANNOTATION_PREVIOUS_ROTATION).filter(|previous| Some(*previous) != shown),
+            rotated_at: number(names::ANNOTATION_ROTATED_AT).unwrap_or_default(),
+        }
+    }
+
+    /// The credentials that should be valid now.
+    pub fn valid(self, wanted: u32) -> Vec<u32> {
+        let mut valid: Vec<u32> = self.shown.into_iter().chain(self.previous).collect();
+        // A further rotation waits for the end of the one that is under way: two are valid, never three.
+        if self.previous.is_none() && self.shown != Some(wanted) {
+            valid.push(wanted);
+        }
+        valid
+    }
+
+    /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: nobody is
+    /// connected as the previous one.
+    pub fn next(self, store: &ValidatedStore, now: u64, is_in_place: bool, is_unused: bool) -> Self {
+        let wanted = store.rotation;
+        match self {
+            Self { previous: Some(_), rotated_at, .. } => {
+                let grace = store.rotation_grace_milliseconds;
+                // A time in the future is nobody's: it ends the grace instead of making it longer.
+                let age = now.checked_sub(rotated_at).unwrap_or(u64::MAX);
+                let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP_MILLISECONDS));
+                if is_over { Self { previous: None, ..self } } else { self }
+            }
+            Self { shown, .. } if shown != Some(wanted) && is_in_place => {
+                Self { shown: Some(wanted), previous: shown, rotated_at: now }
+            }
+            unchanged => unchanged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::session_policy::{OnExceed, SessionPolicy};
+
+    fn store(rotation: u32, grace: u64) -> ValidatedStore {
+        ValidatedStore {
+            uid: "uid-1".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            policy: SessionPolicy {
+                store: "shop/web".to_owned(),
+                generation: 1,
+                prefix: "web:".to_owned(),
+                idle_timeout_milliseconds: 1,
+                absolute_lifetime_milliseconds: 1,
+                touch_interval_milliseconds: 1,
+                max_per_user: None,
+                on_exceed: OnExceed::EvictOldest,
+            },
+            wait_replicas: 1,
+            rotation,
+            rotation_grace_milliseconds: grace,
+        }
+    }
+
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn a_binding_shows_only_a_user_that_is_in_place() {
+        let none = Phase::default();
+        assert_eq!(none.valid(0), [0]);
+        assert_eq!(none.next(&store(0, HOUR), 7, false, false), none);
+        let first = none.next(&store(0, HOUR), 7, true, false);
+        assert_eq!(first, Phase { shown: Some(0), previous: None, rotated_at: 7 });
+        assert_eq!(first.next(&store(0, HOUR), 8, true, true), first, "at rest");
+    }
+
+    #[test]
+    fn a_rotation_keeps_two_and_ends_when_the_old_one_is_unused_or_its_grace_is_over() {
+        let first = Phase { shown: Some(0), previous: None, rotated_at: 7 };
+        assert_eq!(first.valid(1), [0, 1]);
+        assert_eq!(first.next(&store(1, HOUR), 1_000, false, true), first, "not before the new one is in place");
+        let both = first.next(&store(1, HOUR), 1_000, true, false);
+        assert_eq!(both, Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 });
+        assert_eq!(both.valid(1), [1, 0]);
+        assert_eq!(both.next(&store(1, HOUR), 1_000 + 179_999, true, true), both, "a mounted Secret may lag");
+        let after = Phase { previous: None, ..both };
+        assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, true), after);
+        assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, false), both);
+        assert_eq!(both.next(&store(1, HOUR), 1_000 + HOUR, true, false), after);
+        assert_eq!(after.valid(1), [1]);
+    }
+
+    #[test]
+    fn a_further_rotation_waits_for_the_one_that_is_under_way() {
+        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 };
+        assert_eq!(both.valid(2), [1, 0]);
+        assert_eq!(both.next(&store(2, HOUR), 2_000, true, true), both);
+    }
+
+    #[test]
+    fn a_time_in_the_future_makes_no_grace_longer() {
+        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: u64::MAX };
+        assert_eq!(both.next(&store(1, HOUR), 2_000, true, false).previous, None);
+    }
+
+    #[test]
+    fn a_binding_is_read_as_it_was_written() {
+        let secret: KubernetesSecret = serde_json::from_value(serde_json::json!({"metadata": {"annotations": {
+            "redoubt.dev/rotation": "2", "redoubt.dev/previous-rotation": "1", "redoubt.dev/rotated-at": "5"}}}))
+        .unwrap();
+        assert_eq!(Phase::of(Some(&secret)), Phase { shown: Some(2), previous: Some(1), rotated_at: 5 });
+        assert_eq!(Phase::of(None), Phase::default());
+    }
+}

@@ -1,0 +1,63 @@
+//! What is remembered of the stores and their layers from one pass to the next.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+
+/// Function libraries are loaded this far apart: changes of many stores come together.
+const GATHERED: Duration = Duration::from_secs(1);
+
+/// What is remembered of the stores and their layers while this process leads. All of it can be found out again.
+#[derive(Default)]
+pub struct Memory {
+    pub(super) bindings: Mutex<BTreeMap<String, (Instant, Option<KubernetesSecret>)>>,
+    pub(super) proofs: Mutex<BTreeMap<String, Proof>>,
+    loads: Mutex<BTreeMap<String, Instant>>,
+    pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
+    pub(super) refusals: Mutex<BTreeMap<String, String>>,
+}
+
+/// Who was asked what, when, and what was wrong.
+pub(super) type Proof = (String, Instant, Vec<String>);
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Every use of these maps is one call: none is left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    /// Forgets stores and layers that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        locked(&self.bindings).retain(|uid, _| lives(uid));
+        locked(&self.proofs).retain(|uid, _| lives(uid));
+        locked(&self.proven).retain(|uid, _| lives(uid));
+        locked(&self.loads).retain(|uid, _| lives(uid));
+        locked(&self.refusals).retain(|uid, _| lives(uid));
+    }
+
+    /// What the API server said of the last change of a store's dedicated layer; `None`: it took it.
+    pub fn layer_change(&self, store_uid: &str, refusal: Option<String>) {
+        let mut refusals = locked(&self.refusals);
+        match refusal {
+            Some(words) => _ = refusals.insert(store_uid.to_owned(), words),
+            None => _ = refusals.remove(store_uid),
+        }
+    }
+
+    /// Forgets what was read of a store's binding.
+    pub fn forget_binding(&self, uid: &str) {
+        locked(&self.bindings).remove(uid);
+    }
+
+    /// A library was loaded on the layer.
+    pub fn loaded(&self, layer_uid: &str) {
+        locked(&self.loads).insert(layer_uid.to_owned(), Instant::now());
+    }
+
+    /// Whether a library was loaded on the layer a moment ago.
+    pub fn is_gathering(&self, layer_uid: &str) -> bool {
+        locked(&self.loads).get(layer_uid).is_some_and(|loaded| loaded.elapsed() < GATHERED)
+    }
+}

@@ -8,7 +8,7 @@ use crate::dataplane::{Library, load};
 use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
 use crate::model::node_config::REDIS_PORT;
-use crate::redis::{Connection, sentinel, server};
+use crate::redis::{Connection, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
 pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
@@ -34,13 +34,23 @@ pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, St
     }
 }
 
-/// Creates or mends a user. One that is switched off loses the connections that it still has.
+/// Creates or mends a user. One that is switched off loses the connections that it still has; so does an application whose
+/// password is another one now (a store that was made anew under its old name): a server leaves them logged in. Replicas and
+/// Sentinels keep theirs, which are the same servers.
 pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
+    let before = if users::is_an_applications(name) { server::acl_list(connection).await? } else { Vec::new() };
     server::acl_set_user(connection, name, &user.rules).await?;
-    if !user.is_on() {
+    if !user.is_on() || passwords(&before, name).any(|password| !user.rules.iter().any(|rule| rule == password)) {
         server::cut_user(connection, name).await?;
     }
     Ok(Ending::Done)
+}
+
+/// The password digests of a user in the lines of `ACL LIST`, each with its `#`.
+fn passwords<'lines>(lines: &'lines [String], name: &str) -> impl Iterator<Item = &'lines str> {
+    let prefix = format!("user {name} ");
+    let line = lines.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default();
+    line.split_whitespace().filter(|word| word.starts_with('#'))
 }
 
 /// Removes a user and ends its connections.

@@ -74,6 +74,11 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
 const SESSION_STORE_ON_DATA: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
      -scan -randomkey -dbsize -pubsub -client|tracking +fcall +fcall_ro +info +role +time";
 
+/// Whether it is the user of an application, the layer's or a store's, and not of the system.
+pub fn is_an_applications(name: &str) -> bool {
+    name == APPLICATION || name.starts_with("ss.")
+}
+
 /// Name of a store's user. Namespaces and stores have no '.' in their names, so no two share one; nor does any with a system
 /// user. Each rotation is a user of its own: whose connection is whose is then beyond doubt.
 pub fn store_user_name(namespace: &str, store: &str, rotation: u32) -> String {

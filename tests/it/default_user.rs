@@ -99,6 +99,21 @@ async fn a_default_user_that_somebody_switched_on_is_switched_off_with_its_conne
     }
 }
 
+#[tokio::test]
+async fn who_logged_in_with_a_password_that_is_none_any_more_is_cut() {
+    for engine in engines() {
+        let node = node(&engine).await;
+        let operator = open(&node, users::OPERATOR).await;
+        let held = open(&node, users::APPLICATION).await;
+        let (same, mut another) = (data_users(&digests()), digests());
+        set_user(&operator, users::APPLICATION, &same[users::APPLICATION]).await.unwrap();
+        assert!(held.query::<String>(&redis::cmd("PING")).await.is_ok(), "{}: nothing changed", engine.name);
+        another.application = Some("a".repeat(64));
+        set_user(&operator, users::APPLICATION, &data_users(&another)[users::APPLICATION]).await.unwrap();
+        assert!(held.query::<String>(&redis::cmd("PING")).await.is_err(), "{}", engine.name);
+    }
+}
+
 #[test]
 fn an_acl_file_always_switches_the_default_user_off() {
     assert_eq!(acl_file(&BTreeMap::new()), "user default reset off\n");

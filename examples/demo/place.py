@@ -143,7 +143,7 @@ def note(facts):
     kubectl("apply", "-f", "-", input=json.dumps(space))
     notes = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "demo"}}
     old = noted()
-    notes["data"] = {name: "yes" if made or old.get(name) == "yes" else "no" for name, made in facts.items()}
+    notes["data"] = {**old, **{name: "yes" for name, made in facts.items() if made}}
     in_demo("apply", "-f", "-", input=json.dumps(notes))
 
 
@@ -207,14 +207,13 @@ def take_down():
         return
     say(f"Deleting the namespace {NAMESPACE}, with the store, its data layer and the volumes in it.")
     shown("kubectl", "delete", "namespace", NAMESPACE, "--timeout=120s")
-    if made.get("operator") == "yes":
-        say("Uninstalling the operator that the demo installed.")
+    left = kubectl("get", "datalayers,sessionstores", "--all-namespaces", "-o", "name", check=False)
+    if made.get("operator") == "yes" and left:
+        say(f"The operator that the demo installed stays, because others use it now:\n{left}")
+    elif made.get("operator") == "yes":
+        say("Uninstalling the operator that the demo installed, and its definitions.")
         shown("helm", "uninstall", "redoubt", "--namespace", OPERATOR, "--wait")
         shown("helm", "uninstall", "redoubt-crds", "--namespace", OPERATOR)
-        left = kubectl("get", "datalayers,sessionstores", "--all-namespaces", "-o", "name")
-        if left:
-            say(f"The definitions stay, because others use them:\n{left}")
-        else:
-            shown("kubectl", "delete", "crd", "-l", "app.kubernetes.io/part-of=redoubt")
+        shown("kubectl", "delete", "crd", "-l", "app.kubernetes.io/part-of=redoubt")
         say(f"The namespace {OPERATOR} stays, with the key that passwords are derived from.")
     say("Gone.")

@@ -51,7 +51,7 @@ readme: ## README.md in a fresh clone, command by command; starts the developmen
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme
 
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; tests/readme; \
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; $(MAKE) image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
 
 bench: tools ## measure the figures of docs/promises.md and docs/uses; half an hour

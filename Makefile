@@ -9,10 +9,16 @@ binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help test lint deny it helm generate cluster-test image e2e bench soak cluster-up cluster-down tools clients
+.PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
+
+demo: ## a session store on a real cluster, from nothing to a revoked login, measured; IMAGE=… on a cluster of yours
+	@IMAGE='$(IMAGE)' PYTHONDONTWRITEBYTECODE=1 examples/demo/tour
+
+demo-down: ## end what the demo made
+	@PYTHONDONTWRITEBYTECODE=1 examples/demo/tour --down
 
 test: tools lint deny it cluster-test e2e ## everything that a change must pass
 
@@ -41,8 +47,11 @@ image: ## load the image of this tree's binary into the running development clus
 	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
 	$(cluster) image localhost/redoubt:dev $(binary)
 
-e2e: ## claims about a real Kubernetes; starts the development cluster and ends it
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+readme: ## README.md in a fresh clone, command by command; starts the development cluster and ends it
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme
+
+e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; $(MAKE) image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
 
 bench: tools ## measure the figures of docs/promises.md and docs/uses; half an hour

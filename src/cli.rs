@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::Chain;
-use crate::{agent, api, check, controller};
+use crate::{agent, api, check, controller, demo};
 
 /// The operator for the Redis data layer.
 #[derive(Debug, Parser)]
@@ -48,6 +48,14 @@ enum Command {
     },
     /// Print the custom resource definitions, as YAML.
     Crds,
+    /// Act as an application of a session store, for `make demo`: take one step and print what came of it as JSON.
+    Demo {
+        /// Folder in which the store's binding is mounted.
+        #[arg(long, default_value = "/bindings/web")]
+        binding: PathBuf,
+        #[command(subcommand)]
+        step: demo::Step,
+    },
     /// Copy this program into a folder.
     Install {
         /// The folder.
@@ -94,6 +102,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
         Command::Check { url } => check::check(&url).await.map_err(Into::into),
         Command::Crds => print_definitions().map_err(Into::into),
+        Command::Demo { binding, step } => demo::take(&step, binding).await.map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,7 @@
 //! | [`report`] | plan and outcomes → conditions, events, metric labels | clients |
 //! | [`controller`] | the only place where the steps meet | – |
 //! | [`agent`] | process 1 of every pod: boots, watches and hands over its server | Kubernetes, `controller` |
+//! | [`demo`] | a session store's binding: the application of `make demo` | Kubernetes |
 //!
 //! A test (`tests/it/imports.rs`) reads the `use crate::` lines and holds them against this table.
 //!
@@ -41,6 +42,7 @@ pub mod check;
 pub mod cli;
 pub mod controller;
 pub mod dataplane;
+pub mod demo;
 pub mod failure;
 pub mod lease;
 pub mod metrics;

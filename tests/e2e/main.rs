@@ -12,6 +12,7 @@ mod changes;
 mod chart;
 mod commands;
 mod creation;
+mod demo;
 mod failures;
 mod figures;
 #[path = "../support/history.rs"]

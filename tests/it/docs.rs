@@ -1,13 +1,16 @@
 //! The documents: the reference is generated from the definitions, and what the others show is what the code takes.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::api::session_store::{SessionStore, SessionStoreSpec};
+use redoubt::dataplane::sessions;
 use redoubt::model::directives::{self, DirectiveClass};
 use redoubt::validate::{DataVolumes, ResolvedDefaults, session_store, validate};
 use serde_json::{Value, json};
@@ -15,34 +18,94 @@ use serde_json::{Value, json};
 /// Fields whose inside is Kubernetes' own and described there.
 const OF_KUBERNETES: [&str; 5] = ["affinity", "tolerations", "selector", "conditions", "pullSecrets"];
 
-fn reference() -> String {
-    let mut text = "# Reference\n\nGenerated from the definitions in `crds/` and the tables of directives; do not edit. Write it anew with \
-                    `UPDATE=1 cargo test --test it docs`.\n"
-        .to_owned();
+/// Folder of the generated pages.
+const REFERENCE: &str = "docs/reference";
+const GENERATED: &str = "Generated; do not edit. Write it anew with `UPDATE=1 cargo test --test it docs`.\n";
+
+/// The generated pages by file name.
+fn reference() -> BTreeMap<String, String> {
+    let mut pages =
+        BTreeMap::from([("directives.md".to_owned(), directive_tables()), ("functions.md".to_owned(), functions())]);
+    let mut index = format!("# Reference\n\n{GENERATED}\n| page | made of |\n|---|---|\n");
     for definition in custom_resource_definitions() {
-        let version = &definition.spec.versions[0];
-        let names = &definition.spec.names;
-        let _ = write!(
-            text,
-            "\n## {}\n\n`apiVersion: {}/{}`, plural `{}`, short `{}`.\n",
-            names.kind,
-            definition.spec.group,
-            version.name,
-            names.plural,
-            names.short_names.clone().unwrap_or_default().join("`, `")
-        );
-        let schema = serde_json::to_value(&version.schema).unwrap();
-        for part in ["spec", "status"] {
-            section(&mut text, part, &schema["openAPIV3Schema"]["properties"][part]);
-        }
-        let _ = write!(text, "\n### What admission refuses\n\n");
-        let mut messages = Vec::new();
-        collect_messages(&schema["openAPIV3Schema"], &mut messages);
-        for message in messages {
-            let _ = writeln!(text, "- {message}");
+        let kind = &definition.spec.names.kind;
+        let name = format!("{}.md", words_of(kind).join("-"));
+        let _ = writeln!(index, "| [{kind}]({name}) | the definition of the custom resource, in `crds/` |");
+        pages.insert(name, resource(&definition));
+    }
+    index.push_str("| [Session functions](functions.md) | the headers of the Lua library that every data node has |\n");
+    index.push_str("| [Directives](directives.md) | the tables of directives in `src/model/directives.rs` |\n");
+    pages.insert("README.md".to_owned(), index);
+    pages
+}
+
+/// `DataLayer`: `data`, `layer`.
+fn words_of(kind: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for letter in kind.chars() {
+        match words.last_mut() {
+            Some(word) if letter.is_lowercase() => word.push(letter),
+            _ => words.push(letter.to_lowercase().to_string()),
         }
     }
-    text.push_str(&directive_tables());
+    words
+}
+
+fn resource(definition: &CustomResourceDefinition) -> String {
+    let version = &definition.spec.versions[0];
+    let names = &definition.spec.names;
+    let mut text = format!(
+        "# {}\n\n{GENERATED}\n`apiVersion: {}/{}`, plural `{}`, short `{}`.\n",
+        names.kind,
+        definition.spec.group,
+        version.name,
+        names.plural,
+        names.short_names.clone().unwrap_or_default().join("`, `")
+    );
+    let schema = serde_json::to_value(&version.schema).unwrap();
+    for part in ["spec", "status"] {
+        section(&mut text, part, &schema["openAPIV3Schema"]["properties"][part]);
+    }
+    let _ = write!(text, "\n## What admission refuses\n\n");
+    let mut messages = Vec::new();
+    collect_messages(&schema["openAPIV3Schema"], &mut messages);
+    for message in messages {
+        let _ = writeln!(text, "- {message}");
+    }
+    text
+}
+
+/// The headers of the Lua source: what holds for all functions, then each of them.
+fn functions() -> String {
+    let mut text = format!(
+        "# Session functions\n\n{GENERATED}\nCalled with any client: `FCALL redoubt_session_get 1 'web:{{t7}}s:4fzk…'`. What they are for: \
+         [sessions](../uses/sessions.md).\n\n## What holds for all\n\n"
+    );
+    let comment = |line: &'static str| line.strip_prefix("--").map(|words| words.strip_prefix(' ').unwrap_or(words));
+    let head = sessions::TEMPLATE.lines().skip_while(|line| !line.starts_with("--")).map_while(comment).skip(2);
+    for line in head {
+        let _ = writeln!(text, "{line}");
+    }
+    let mut shows = false;
+    for line in sessions::TEMPLATE.lines().filter_map(comment).map(str::trim_end) {
+        let is_name = line.starts_with("redoubt_session") && !line.contains([' ', ':']);
+        if shows && !is_name && !line.starts_with("  ") {
+            text.push_str("```\n");
+        }
+        if is_name && shows {
+            text.push_str("```\n");
+        }
+        if is_name {
+            let _ = write!(text, "\n## {line}\n\n```text\n");
+        }
+        shows = is_name || (shows && line.starts_with("  "));
+        if shows && !is_name {
+            let _ = writeln!(text, "{}", &line[2..]);
+        }
+    }
+    if shows {
+        text.push_str("```\n");
+    }
     text
 }
 
@@ -50,13 +113,13 @@ fn reference() -> String {
 fn section(text: &mut String, path: &str, schema: &Value) {
     let Some(fields) = schema["properties"].as_object() else { return };
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let _ = write!(text, "\n### `{path}`\n\n| field | type | |\n|---|---|---|\n");
+    let _ = write!(text, "\n## `{path}`\n\n| field | type | |\n|---|---|---|\n");
     for (name, field) in fields {
         let must = if path == "spec" && required.contains(&name.as_str()) { "**Required.** " } else { "" };
         let description = one_line(field["description"].as_str().unwrap_or_default());
         let _ = writeln!(text, "| `{name}` | {} | {must}{description} |", type_of(field));
     }
-    // `dedicated` is the specification of a DataLayer, which has its own chapter.
+    // `dedicated` is the specification of a DataLayer, which has its own page.
     let elsewhere = |name: &str| OF_KUBERNETES.contains(&name) || name == "dedicated";
     for (name, field) in fields.iter().filter(|(name, _)| !elsewhere(name)) {
         let is_list = field["type"] == "array";
@@ -109,11 +172,12 @@ fn collect_messages(schema: &Value, messages: &mut Vec<String>) {
 }
 
 fn directive_tables() -> String {
-    let mut text = "\n## Directives of `spec.config`\n\nValues are brought into the form in which the server reports them; one that \
-                    it would not take is refused. A directive that is in none of these lists is allowed: it is put into \
-                    `redis.conf` as it is written, is not compared with the running servers, and rolls the pods when it \
-                    changes. The engine may still be one that does not have it.\n"
-        .to_owned();
+    let mut text = format!(
+        "# Directives of `spec.config`\n\n{GENERATED}\nValues are brought into the form in which the server reports them; one that \
+         it would not take is refused. A directive that is in none of these lists is allowed: it is put into `redis.conf` as \
+         it is written, is not compared with the running servers, and rolls the pods when it changes. The engine may still \
+         be one that does not have it.\n"
+    );
     let of = |wanted: DirectiveClass| {
         let names = directives::known_names().filter(|name| directives::class(name) == wanted);
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
@@ -134,16 +198,35 @@ fn directive_tables() -> String {
 
 #[test]
 fn the_committed_reference_is_the_generated_one() {
-    let path = Path::new("docs/reference.md");
-    let text = reference();
+    let pages = reference();
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(path, &text).unwrap();
+        fs::create_dir_all(REFERENCE).unwrap();
+        for path in files(REFERENCE, "md") {
+            fs::remove_file(path).unwrap();
+        }
+        for (name, text) in &pages {
+            fs::write(Path::new(REFERENCE).join(name), text).unwrap();
+        }
     }
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    let committed: BTreeMap<String, String> =
+        files(REFERENCE, "md").iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect();
+    let differing: Vec<&String> =
+        pages.keys().chain(committed.keys()).filter(|name| pages.get(*name) != committed.get(*name)).collect();
     assert!(
-        fs::read_to_string(path).unwrap_or_default() == text,
-        "{} differs from the definitions; write it anew with: UPDATE=1 cargo test --test it docs",
-        path.display()
+        differing.is_empty(),
+        "{REFERENCE} {differing:?}: write them anew with: UPDATE=1 cargo test --test it docs"
     );
+}
+
+#[test]
+fn the_reference_has_every_function_that_is_registered() {
+    let page = functions();
+    let names = sessions::TEMPLATE.lines().filter_map(|line| line.strip_prefix("register('")?.split('\'').next());
+    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("\n## {name}\n"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let shown = page.lines().filter(|line| line.starts_with("## redoubt_")).count();
+    assert_eq!(shown, sessions::TEMPLATE.lines().filter(|line| line.starts_with("register('")).count());
 }
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -226,6 +309,45 @@ fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
         }
     }
     assert!(count > 0, "no document shows a layer");
+}
+
+/// The client in each language, by the word that marks its blocks.
+const CLIENTS: [(&str, &str); 4] = [
+    ("python", "examples/clients/python/login.py"),
+    ("js", "examples/clients/node/login.mjs"),
+    ("go", "examples/clients/go/main.go"),
+    ("rust", "examples/clients/rust/login.rs"),
+];
+
+/// The clients are run by `stock_clients`; what the front page shows of them must be the very lines.
+#[test]
+fn the_front_page_shows_each_client_as_it_is_run() {
+    let page = fs::read_to_string("README.md").unwrap();
+    for (language, path) in CLIENTS {
+        let client = fs::read_to_string(path).unwrap();
+        let bare = |text: &str| text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+        let blocks: Vec<&str> = page.split(&format!("```{language}\n")).skip(1).collect();
+        assert_eq!(blocks.len(), 1, "{language}");
+        let shown = bare(blocks[0].split("```").next().unwrap());
+        assert!(
+            shown.lines().count() >= 10 && bare(&client).contains(&shown),
+            "README.md does not show lines of {path}"
+        );
+    }
+}
+
+#[test]
+fn every_link_to_a_file_leads_somewhere() {
+    let pages =
+        [files("docs", "md"), files("docs/uses", "md"), files(REFERENCE, "md"), vec!["README.md".into()]].concat();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_ours = !link.is_empty() && !link.contains("://") && !link.contains(char::is_whitespace);
+            let target = page.parent().unwrap().join(link);
+            assert!(!is_ours || target.exists(), "{} links to {link}", page.display());
+        }
+    }
 }
 
 /// The texts between backquotes.

@@ -23,7 +23,8 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("lease", vec!["telemetry"]),
         ("metrics", vec![]),
         ("check", vec![]),
-        ("cli", vec!["agent", "api", "check", "controller", "telemetry"]),
+        ("demo", vec!["redis"]),
+        ("cli", vec!["agent", "api", "check", "controller", "demo", "telemetry"]),
     ])
 }
 
@@ -37,7 +38,7 @@ fn forbidden(module: &str) -> &'static [&'static str] {
     match module {
         "model" | "plan" => &["kube", "k8s_openapi", "redis", "tokio", "rand", "std::time::SystemTime", "HashMap"],
         "api" | "validate" | "build" | "report" => &["kube::Client", "kube::Api", "redis::", "tokio"],
-        "redis" | "dataplane" | "agent" => &["kube", "k8s_openapi"],
+        "redis" | "dataplane" | "agent" | "demo" => &["kube", "k8s_openapi"],
         _ => &[],
     }
 }

@@ -1,16 +1,15 @@
-//! What the session functions cost beside plain commands that do the same, what a library of 10,000 stores costs, and that
-//! `docs/uses/sessions.md` shows the functions as they are.
+//! What the session functions cost beside plain commands that do the same, and what a library of 10,000 stores costs.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use redis::{Cmd, cmd};
-use redoubt::dataplane::{load, session_library, sessions};
+use redoubt::dataplane::{load, session_library};
 use redoubt::model::session_policy::SessionPolicy;
 use redoubt::redis::Connection;
 
-use crate::support::engine_process::{Process, engines};
+use crate::support::engine_process::{Engine, Process, engines};
 use crate::support::session_calls::{HOUR, call, number, policy, server_with};
 
 const PAGE: &str = "docs/uses/sessions.md";
@@ -24,37 +23,6 @@ fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
     let (head, rest) = page.split_once(begin).expect("the page has a place for this");
     let (_, tail) = rest.split_once(end).expect("the place has an end");
     format!("{head}{begin}\n\n{text}\n{end}{tail}")
-}
-
-/// The headers of the Lua source, as Markdown.
-fn headers() -> String {
-    let comments = sessions::TEMPLATE.lines().filter_map(|line| line.strip_prefix("--")).map(str::trim_end);
-    let mut text = String::from("```text\n");
-    let mut shows = false;
-    for line in comments.map(|line| line.strip_prefix(' ').unwrap_or(line)) {
-        let is_name = line.starts_with("redoubt_session") && !line.contains(' ');
-        if is_name && shows {
-            text.push('\n');
-        }
-        shows = is_name || (shows && line.starts_with("  "));
-        if shows {
-            let _ = writeln!(text, "{line}");
-        }
-    }
-    text + "```\n"
-}
-
-#[test]
-fn the_committed_page_shows_the_functions_as_they_are() {
-    let page = std::fs::read_to_string(PAGE).unwrap();
-    let begin = "<!-- functions: written by `UPDATE=1 cargo test --test it sessions_cost` -->";
-    let wanted = put(&page, begin, "<!-- end of functions -->", &headers());
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(PAGE, &wanted).unwrap();
-    }
-    let registered = sessions::TEMPLATE.lines().filter(|line| line.starts_with("register('")).count();
-    assert_eq!(headers().lines().filter(|line| line.starts_with("redoubt_session")).count(), registered);
-    assert!(std::fs::read_to_string(PAGE).unwrap() == wanted, "{PAGE}: UPDATE=1 cargo test --test it sessions_cost");
 }
 
 /// Microseconds and calls of commands since their counting began, by the commands' name.
@@ -96,6 +64,69 @@ async fn ten_thousand_stores_load_within_the_limit() {
         let policies: Vec<String> =
             redis::from_redis_value(call(&connection, "sessions_policies", &[], &[]).await.unwrap()).unwrap();
         assert_eq!(policies.len(), 20_000);
+    }
+}
+
+/// Payloads whose cost in memory `docs/operations.md` tells, bytes.
+const PAYLOADS: [usize; 3] = [128, 512, 2_048];
+/// The page for sizing, and where in it the table is.
+const SIZING: (&str, &str, &str) = (
+    "docs/operations.md",
+    "<!-- sizes: written by `UPDATE=1 cargo test --test it sessions_cost` -->",
+    "<!-- end of sizes -->",
+);
+
+/// Bytes of memory that one session of a user of its own takes, its place in the user's index included.
+async fn bytes_of_a_session(engine: &Engine, payload: usize) -> u64 {
+    let (_process, connection) = server_with(engine, &[policy("web")], &[]).await;
+    let used = async || {
+        let text: String = connection.query(cmd("INFO").arg("memory")).await.unwrap();
+        let used = text.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        used.trim().parse::<u64>().unwrap()
+    };
+    let before = used().await;
+    let data = "x".repeat(payload);
+    for first in (0..CALLS).step_by(1_000) {
+        let create = |number: usize| {
+            let mut create = cmd("FCALL");
+            create.arg("redoubt_session_create").arg(1).arg(format!("web:{{{number:08x}}}s:{number:032x}"));
+            create.arg(format!("user-{number}")).arg("data").arg(&data).clone()
+        };
+        let commands: Vec<Cmd> = (first..first + 1_000).map(create).collect();
+        for reply in connection.query_all(&commands).await.unwrap() {
+            reply.unwrap();
+        }
+    }
+    (used().await - before) / CALLS as u64
+}
+
+#[tokio::test]
+async fn the_page_for_sizing_tells_what_a_session_takes() {
+    let mut measured = Vec::new();
+    for engine in engines() {
+        for payload in PAYLOADS {
+            measured.push((engine.name.clone(), payload, bytes_of_a_session(&engine, payload).await));
+        }
+    }
+    let (path, begin, end) = SIZING;
+    let page = std::fs::read_to_string(path).unwrap();
+    let row = |engine: &str, payload: usize| format!("| {engine} | {payload} | ");
+    if std::env::var_os("UPDATE").is_some() {
+        let mut text = String::from("| engine | bytes of its fields | bytes of memory |\n|---|---|---|\n");
+        for (engine, payload, bytes) in &measured {
+            let _ = writeln!(text, "{}{bytes} |", row(engine, *payload));
+        }
+        std::fs::write(path, put(&page, begin, end, &text)).unwrap();
+    }
+    let page = std::fs::read_to_string(path).unwrap();
+    for (engine, payload, bytes) in measured {
+        let told =
+            page.split(&row(&engine, payload)).nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        let Some(told) = told else {
+            assert_eq!(engine, "default", "{path} tells nothing of {engine}; `make it` names the engines");
+            continue;
+        };
+        assert!(told.abs_diff(bytes) * 20 <= bytes, "{path}: {engine}, {payload}: {bytes}, not {told}");
     }
 }
 

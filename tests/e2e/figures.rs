@@ -50,16 +50,26 @@ async fn creation(stage: &Stage) -> Figure {
 }
 
 /// Gap of Sentinel-aware writers around an event, and what they lost.
-async fn gaps(layer: &Layer, event: &str, count: usize, aim: &str, disturb: impl AsyncFn(&Layer)) -> Figure {
+async fn gaps(
+    layer: &Layer,
+    event: &str,
+    count: usize,
+    aim: &str,
+    followed: &mut Vec<Duration>,
+    disturb: impl AsyncFn(&Layer),
+) -> Figure {
     let (mut all, mut lost, mut acknowledged) = (Vec::new(), 0, 0);
     for _ in 0..count {
+        let mut took = Duration::ZERO;
         let verdict = layer
             .under_load(async |layer, _| {
                 let served = layer.serving().await;
                 disturb(layer).await;
                 layer.is_served_anew(served).await;
+                took = layer.services_follow(SOON).await;
             })
             .await;
+        followed.push(took);
         all.push(verdict.longest_gap);
         lost += verdict.lost.len();
         acknowledged += verdict.acknowledged;
@@ -160,11 +170,20 @@ async fn figures_are_measured_and_written() {
     let (memory, writes) = at_rest(minutes).await;
     let primary = async |layer: &Layer| layer.heals().await;
     let engine = async |layer: &Layer| layer.kill(primary(layer).await, "redis-server");
-    figures.push(gaps(&layer, "engine of the primary killed, gap", runs(20), "aim ≤ 0.5 s", engine).await);
+    let mut followed = Vec::new();
+    let what = "engine of the primary killed, gap";
+    figures.push(gaps(&layer, what, runs(20), "aim ≤ 0.5 s", &mut followed, engine).await);
     let agent = async |layer: &Layer| layer.kill(primary(layer).await, "redoubt");
-    figures.push(gaps(&layer, "agent of the primary killed, gap", runs(10), "aim ≤ detection + 1.5 s", agent).await);
+    let what = "agent of the primary killed, gap";
+    figures.push(gaps(&layer, what, runs(10), "aim ≤ detection + 1.5 s", &mut followed, agent).await);
     let pod = async |layer: &Layer| layer.delete_pod(primary(layer).await).await;
-    figures.push(gaps(&layer, "pod of the primary deleted, gap", runs(10), "aim ≤ 0.25 s", pod).await);
+    let what = "pod of the primary deleted, gap";
+    figures.push(gaps(&layer, what, runs(10), "aim ≤ 0.25 s", &mut followed, pod).await);
+    figures.push(Figure {
+        event: "another primary serves, to the Services' following".into(),
+        runs: followed,
+        note: "promise ≤ 1 s".into(),
+    });
     let node = async |layer: &Layer| {
         let pod = layer.pods().await.remove(&layer.pod(primary(layer).await)).unwrap();
         let node = pod.spec.unwrap().node_name.unwrap();
@@ -173,7 +192,8 @@ async fn figures_are_measured_and_written() {
         layer.is_served_anew(served).await;
         cluster(&["heal", &node]);
     };
-    figures.push(gaps(&layer, "node of the primary cut off, gap", runs(3), "aim ≤ detection + 1 s", node).await);
+    let what = "node of the primary cut off, gap";
+    figures.push(gaps(&layer, what, runs(5), "aim ≤ detection + 1 s", &mut Vec::new(), node).await);
     figures.push(all_pods(&layer, runs(10)).await);
     write_page(&figures, (memory, writes, minutes));
     stage.strike().await;

@@ -1,4 +1,4 @@
-//! One question to an HTTP port, for a test pod that has no other program than this one.
+//! Asking an HTTP port, for a test pod that has no other program than this one.
 //!
 //! Knows HTTP and nothing of what is served.
 
@@ -9,10 +9,16 @@ use hyper::body::Bytes;
 use hyper::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Time for the answer: what is asked is served from memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long [`check_soon`] goes on asking. A name that was asked for before its Service existed is remembered as unknown by
+/// cluster DNS for up to 30 s, and kube-proxy follows a new Service a moment late.
+const SOON: Duration = Duration::from_secs(40);
+/// Between two questions of it.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Why the answer is not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,17 @@ pub enum Error {
     },
 }
 
+/// Asks until the answer is 200, for [`SOON`] at most; the last failure otherwise.
+pub async fn check_soon(url: &Uri) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        match check(url).await {
+            Err(_) if began.elapsed() < SOON => sleep(AGAIN_AFTER).await,
+            last => return last,
+        }
+    }
+}
+
 /// Asks once; a success is an answer of 200.
 pub async fn check(url: &Uri) -> Result<(), Error> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
@@ -53,6 +70,16 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_stays_closed_is_a_failure_in_the_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let page = format!("http://{}/", listener.local_addr().unwrap()).parse::<Uri>().unwrap();
+        drop(listener);
+        let began = Instant::now();
+        assert!(check_soon(&page).await.is_err());
+        assert!(began.elapsed() >= SOON);
+    }
+
     #[tokio::test]
     async fn only_an_answer_of_200_is_a_success() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -66,6 +93,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(check(&page("metrics")).await.is_ok());
+        assert!(check_soon(&page("metrics")).await.is_ok());
         let not_yet = check(&page("readyz")).await;
         assert!(matches!(not_yet, Err(Error::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. })), "{not_yet:?}");
     }

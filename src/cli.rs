@@ -100,7 +100,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }
         Command::Install { directory } => agent::install::install(&directory).map_err(Into::into),
-        Command::Check { url } => check::check(&url).await.map_err(Into::into),
+        Command::Check { url } => check::check_soon(&url).await.map_err(Into::into),
         Command::Crds => print_definitions().map_err(Into::into),
         Command::Demo { binding, step } => demo::take(&step, binding).await.map_err(Into::into),
     };

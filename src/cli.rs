@@ -41,7 +41,7 @@ enum Command {
         #[arg(long)]
         bind: Option<IpAddr>,
     },
-    /// Ask a page of an operator's HTTP port once; fails unless it answers 200. What `helm test` runs.
+    /// Ask a page of an operator's HTTP port for up to 40 s until it answers 200. What `helm test` runs.
     Check {
         /// The page: `http://HOST:8080/readyz`.
         url: hyper::Uri,

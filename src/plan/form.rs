@@ -50,7 +50,11 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
                 plan.waiting.push(Waiting::Pod { node: *node, trouble: pod.trouble.clone() });
             }
             Some(pod) => {
-                if pod.restart_revision == wanted.restart_revision && pod.config_digest != wanted.config_digest {
+                // The document belongs to the pod's revision, so an older pod keeps its own until its turn. One that is down has
+                // to be told all the same: it may wait for a peer that the old document does not name, and hold up the roll.
+                let is_down = !pod.ready && seen.server == ObservedServer::Unknown;
+                let takes_it = pod.restart_revision == wanted.restart_revision || is_down;
+                if takes_it && pod.config_digest != wanted.config_digest {
                     plan.steps.push(Step::PatchConfig {
                         node: *node,
                         pod_uid: pod.uid.clone(),

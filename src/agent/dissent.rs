@@ -1,16 +1,17 @@
-//! A Sentinel that names another primary than the majority and will hear of nothing that changes its mind.
+//! A Sentinel that names another primary than it should and will hear of nothing that changes its mind.
 //!
 //! Sentinels believe the newest epoch, and a new epoch with the address that they have is no news. One that still
 //! reconfigures the replicas of a failover from A to B has A as its primary's address: when it hears of the next one, from B
 //! back to A, it takes the new epoch and goes on, and ends by naming B under the epoch of A. From then on nobody's knowledge
-//! is newer than its own. (Read in Sentinel's source, `sentinelProcessHelloMessage`; seen when primaries were killed one
+//! is newer than its own. Nor is there for one that was shown a primary that died at once: Sentinels find each other through the
+//! servers that they watch, and it watches nobody else. (Read in Sentinel's source, `sentinelProcessHelloMessage`; seen when primaries were killed one
 //! after the other, Redis 7.0.) Such a Sentinel can neither elect nor be counted on, so it is shown the primary anew.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::peers;
+use super::peers::{self, View};
 use super::state::State;
 use crate::model::observed::SentinelMaster;
 use crate::model::{Address, Role};
@@ -52,22 +53,62 @@ impl Dissent {
     }
 }
 
-/// The primary that a majority names by knowledge as new as ours, that says so itself, while ours says that it is none or
-/// says nothing. A Sentinel in a failover is left alone: it will hear, or end, by itself.
+/// The primary that a majority names by knowledge as new as ours, or that anybody names by newer knowledge, which is what a
+/// Sentinel itself believes; it says so itself, while ours says that it is none or says nothing. A Sentinel in a failover is left
+/// alone: it will hear, or end, by itself.
 async fn right_one(state: &State, own: &SentinelMaster) -> Option<Address> {
     if own.flags.contains("failover_in_progress") {
         return None;
     }
     let config = state.config();
-    let (named, epoch) = peers::majority(&peers::ask_sentinels(state, &config).await)?;
-    if named == own.address || epoch < own.config_epoch {
-        return None;
-    }
+    let named = better_known(&peers::ask_sentinels(state, &config).await, own)?;
     let (theirs, ours) = tokio::join!(role(state, &named), role(state, &own.address));
     (theirs == Some(Role::Primary) && ours != Some(Role::Primary)).then_some(named)
+}
+
+/// Whom these views name instead of the own Sentinel's primary.
+fn better_known(views: &[View], own: &SentinelMaster) -> Option<Address> {
+    let of_most = peers::majority(views).filter(|(_, epoch)| *epoch >= own.config_epoch);
+    let newest = views.iter().filter_map(|view| match view {
+        View::Names(address, epoch) if *epoch > own.config_epoch => Some((epoch, address)),
+        _ => None,
+    });
+    let named = of_most.map(|(address, _)| address).or_else(|| newest.max().map(|(_, address)| address.clone()))?;
+    (named != own.address).then_some(named)
 }
 
 async fn role(state: &State, address: &Address) -> Option<Role> {
     let connection = Connection::open_with(&state.data_endpoint(address), ANSWER_WITHIN, ANSWER_WITHIN).await.ok()?;
     server::replication(&connection).await.ok()?.role()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    #[test]
+    fn the_majority_is_believed_or_whoever_knows_something_newer() {
+        let address = |last: u8| Address(format!("10.0.0.{last}"));
+        let own = SentinelMaster {
+            address: address(1),
+            config_epoch: 7,
+            flags: BTreeSet::new(),
+            quorum: 2,
+            detection_milliseconds: 5_000,
+            failover_timeout_milliseconds: 15_000,
+            other_sentinels: BTreeMap::new(),
+            steady_milliseconds: None,
+            replicas: BTreeMap::new(),
+        };
+        let names = |last: u8, epoch: u64| View::Names(address(last), epoch);
+        let better = |views: &[View]| better_known(views, &own);
+        assert_eq!(better(&[names(1, 7), names(2, 7), names(2, 7)]), Some(address(2)), "the majority");
+        assert_eq!(better(&[names(1, 7), names(2, 6), names(2, 6)]), None, "who are left behind");
+        assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), None, "as new as ours");
+        assert_eq!(better(&[names(1, 7), names(2, 8), View::NamesNobody]), Some(address(2)), "newer than ours");
+        assert_eq!(better(&[names(1, 7), names(2, 8), names(3, 9)]), Some(address(3)), "the newest");
+        assert_eq!(better(&[names(1, 8), names(1, 8), View::Silent]), None, "whom we name");
+    }
 }

@@ -161,6 +161,7 @@ impl World {
     pub(super) fn tick_sentinels(&mut self) {
         for node in self.sentinels() {
             self.find_primary(node);
+            self.learn_better(node);
             self.greet(node);
             self.look(node);
             self.finish_failover(node);
@@ -194,6 +195,26 @@ impl World {
             (found, self.pods.get_mut(&node).and_then(|pod| pod.server.as_mut()))
         {
             sentinel.belief = Some(Belief::first(address, quorum, time));
+        }
+    }
+
+    /// The agent shows its Sentinel a primary anew that others name by newer knowledge, and that serves while its own does not.
+    fn learn_better(&mut self, node: NodeId) {
+        let Some(own) = self.belief(node).filter(|own| own.failover.is_none()).cloned() else { return };
+        let is_serving = |address: &Address| self.reach(node, address).is_some_and(|id| self.is_primary(id));
+        let document = &self.pods[&node].built.document;
+        let others = document.of_kind(NodeKind::Sentinel).filter_map(|(_, address)| self.reach(node, address));
+        let newest = others
+            .filter_map(|other| self.belief(other))
+            .map(|theirs| (theirs.config_epoch, theirs.address.clone()))
+            .filter(|(epoch, address)| *epoch > own.config_epoch && *address != own.address)
+            .max();
+        let Some((_, better)) = newest.filter(|(_, better)| is_serving(better) && !is_serving(&own.address)) else {
+            return;
+        };
+        let (time, quorum) = (self.time, document.quorum);
+        if let Some(belief) = self.belief_mut(node) {
+            *belief = Belief::first(better, quorum, time);
         }
     }
 

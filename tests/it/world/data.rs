@@ -247,11 +247,15 @@ impl World {
         let time = self.time;
         let Some(follows) = self.data_of(node).map(|data| data.follows.clone()) else { return };
         let epoch = self.majority_epoch(node);
+        let successor = self.successor(node);
         let Some(address) = follows else {
             let Some(data) = self.data_mut(node) else { return };
             data.offset += 1;
             data.epoch = epoch.unwrap_or(data.epoch);
             (data.synced, data.electable) = (true, true);
+            if successor.is_some() {
+                (data.follows, data.linked, data.down_since) = (successor, false, time);
+            }
             return;
         };
         let source = self.reach(node, &address).filter(|source| *source != node);
@@ -284,6 +288,14 @@ impl World {
             (data.linked, data.synced, data.electable, data.offset) = (false, false, false, 0);
         }
         (data.history, data.previous) = (source.history, source.previous);
+    }
+
+    /// Whom a primary follows that the Sentinels replaced while it served on: its agent has it step down.
+    fn successor(&self, node: NodeId) -> Option<Address> {
+        let own = self.data_of(node)?;
+        let (named, epoch) = self.majority(node)?;
+        let serves = self.reach(node, &named).is_some_and(|other| other != node && self.is_primary(other));
+        (serves && epoch > own.epoch).then_some(named)
     }
 
     /// As [`World::data`], for the node itself: being cut off does not matter.

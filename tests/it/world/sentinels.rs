@@ -149,13 +149,20 @@ impl World {
 
     /// The epoch of a node that most of the Sentinels of its document name.
     pub fn majority_epoch(&self, node: NodeId) -> Option<u64> {
+        let own = self.pods.get(&node)?.built.document.nodes.get(&node)?;
+        self.majority(node).filter(|(named, _)| named == own).map(|(_, epoch)| epoch)
+    }
+
+    /// Whom most of the Sentinels of a node's document name, as far as it reaches them, and the highest epoch of those.
+    pub fn majority(&self, node: NodeId) -> Option<(Address, u64)> {
         let document = &self.pods.get(&node)?.built.document;
         let sentinels: Vec<&Address> = document.of_kind(NodeKind::Sentinel).map(|(_, address)| address).collect();
-        let own = document.nodes.get(&node)?;
-        let beliefs = sentinels.iter().filter_map(|address| self.belief(self.reach(node, address)?));
-        let epochs: Vec<u64> =
-            beliefs.filter(|belief| belief.address == *own).map(|belief| belief.config_epoch).collect();
-        if epochs.len() > sentinels.len() / 2 { epochs.into_iter().max() } else { None }
+        let mut votes: BTreeMap<&Address, Vec<u64>> = BTreeMap::new();
+        for belief in sentinels.iter().filter_map(|address| self.belief(self.reach(node, address)?)) {
+            votes.entry(&belief.address).or_default().push(belief.config_epoch);
+        }
+        let (named, epochs) = votes.into_iter().find(|(_, epochs)| epochs.len() > sentinels.len() / 2)?;
+        Some((named.clone(), epochs.into_iter().max()?))
     }
 
     pub(super) fn tick_sentinels(&mut self) {

@@ -126,7 +126,8 @@ async fn at_rest(minutes: u64) -> (f64, usize) {
     (largest, writes)
 }
 
-fn write_page(figures: &[Figure], rest: (f64, usize, u64)) {
+/// `rest`: memory in MiB, writes, and in how many minutes; `None`: not measured yet.
+fn write_page(figures: &[Figure], rest: Option<(f64, usize, u64)>) {
     let mut text = format!(
         "{BEGIN}\n\nWritten by `make bench`: the development cluster (three nodes on one machine with two cores), Redis 7.0, \
          one primary, two replicas, three Sentinels, detection 5 s. A gap is the longest time without an acknowledged \
@@ -136,15 +137,13 @@ fn write_page(figures: &[Figure], rest: (f64, usize, u64)) {
     for figure in figures {
         text += &figure.row();
     }
-    let (memory, writes, minutes) = rest;
-    if memory > 0.0 {
+    if let Some((memory, writes, minutes)) = rest {
         let _ = writeln!(
             text,
-            "\nAt rest, with one layer: the larger of the operator's two processes takes {memory:.0} MiB."
+            "\nAt rest, with one layer: the larger of the operator's two processes takes {memory:.0} MiB.\n\n\
+             In {minutes} idle minutes it wrote to the API server {writes} times, its lease left out."
         );
     }
-    let _ =
-        writeln!(text, "\nIn {minutes} idle minutes it wrote to the API server {writes} times, its lease left out.");
     text += END;
     let page = std::fs::read_to_string(PAGE).unwrap();
     let (head, rest) = page.split_once(BEGIN).expect("the page has a place for the figures");
@@ -157,29 +156,20 @@ fn write_page(figures: &[Figure], rest: (f64, usize, u64)) {
 #[ignore = "takes half an hour: make bench"]
 async fn figures_are_measured_and_written() {
     let stage = Stage::set("bench").await;
+    // Written after each figure: whoever ends this early keeps what was measured.
     let mut figures = vec![creation(&stage).await];
     let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
-    let minutes = if std::env::var("REDOUBT_RUNS_DIVISOR").is_ok() { 2 } else { 10 };
-    eventually("it is at rest", SOON, async || {
-        let before = cluster(&["writes", "redoubt-system:redoubt-operator"]).lines().count();
-        tokio::time::sleep(Duration::from_secs(8)).await;
-        before == cluster(&["writes", "redoubt-system:redoubt-operator"]).lines().count()
-    })
-    .await;
-    let (memory, writes) = at_rest(minutes).await;
-    // After each figure: whoever ends this early keeps what was measured.
-    let rest = (memory, writes, minutes);
     let primary = async |layer: &Layer| layer.heals().await;
     let engine = async |layer: &Layer| layer.kill(primary(layer).await, "redis-server");
     let mut followed = Vec::new();
     let what = "engine of the primary killed, gap";
     figures.push(gaps(&layer, what, runs(20), "aim ≤ 0.5 s", &mut followed, engine).await);
-    write_page(&figures, rest);
+    write_page(&figures, None);
     let agent = async |layer: &Layer| layer.kill(primary(layer).await, "redoubt");
     let what = "agent of the primary killed, gap";
     figures.push(gaps(&layer, what, runs(5), "aim ≤ detection + 1.5 s", &mut followed, agent).await);
-    write_page(&figures, rest);
+    write_page(&figures, None);
     let pod = async |layer: &Layer| layer.delete_pod(primary(layer).await).await;
     let what = "pod of the primary deleted, gap";
     figures.push(gaps(&layer, what, runs(5), "aim ≤ 0.25 s", &mut followed, pod).await);
@@ -188,7 +178,7 @@ async fn figures_are_measured_and_written() {
         runs: followed,
         note: "promise ≤ 1 s".into(),
     });
-    write_page(&figures, rest);
+    write_page(&figures, None);
     let node = async |layer: &Layer| {
         let pod = layer.pods().await.remove(&layer.pod(primary(layer).await)).unwrap();
         let node = pod.spec.unwrap().node_name.unwrap();
@@ -199,8 +189,17 @@ async fn figures_are_measured_and_written() {
     };
     let what = "node of the primary cut off, gap";
     figures.push(gaps(&layer, what, runs(5), "aim ≤ detection + 1 s", &mut Vec::new(), node).await);
-    write_page(&figures, rest);
+    write_page(&figures, None);
     figures.push(all_pods(&layer, runs(5)).await);
-    write_page(&figures, rest);
+    write_page(&figures, None);
+    let minutes = if std::env::var("REDOUBT_RUNS_DIVISOR").is_ok() { 2 } else { 10 };
+    eventually("it is at rest", SOON, async || {
+        let before = cluster(&["writes", "redoubt-system:redoubt-operator"]).lines().count();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        before == cluster(&["writes", "redoubt-system:redoubt-operator"]).lines().count()
+    })
+    .await;
+    let (memory, writes) = at_rest(minutes).await;
+    write_page(&figures, Some((memory, writes, minutes)));
     stage.strike().await;
 }

@@ -6,7 +6,9 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Environment;
+use super::peers;
 use super::state::State;
+use crate::model::lineage::Activity;
 use crate::model::{Mode, NodeKind, Role};
 use crate::redis::switchover::{Error as SwitchoverError, Switchover, switchover};
 use crate::redis::{Connection, server};
@@ -45,15 +47,25 @@ pub async fn hand_over(environment: &Environment, state: &State) {
     let began = Instant::now();
     loop {
         let Err(error) = switchover(&request).await else { return };
-        // A failover that has just been is over in a moment. Sentinels or replicas that are gone are not waited for: where all
-        // pods end at once nobody would come.
-        let may_pass = matches!(error, SwitchoverError::FailoverUnderWay(_));
-        if !may_pass || began.elapsed() >= TRY_FOR {
+        if began.elapsed() >= TRY_FOR || !may_pass(state, &error).await {
             tracing::warn!(%error, "the primary stops without a successor; the Sentinels elect one");
             return;
         }
         tracing::info!(%error, "the primary cannot be handed over yet");
         sleep(TRY_EVERY).await;
+    }
+}
+
+/// Whether the reason may be gone in a moment. A failover that has just been is over soon. A replica that has just come back is
+/// fit once its agent says so; but where all pods end at once nobody would come, so it is waited for only while one serves.
+async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
+    match error {
+        SwitchoverError::FailoverUnderWay(_) => true,
+        SwitchoverError::NoFitReplica(_) | SwitchoverError::NoFitSentinel(_) | SwitchoverError::Lagging(_) => {
+            let answers = peers::ask_agents(&state.config()).await;
+            answers.values().flatten().any(|answer| answer.activity == Activity::Serving)
+        }
+        SwitchoverError::NotPrimary(_) | SwitchoverError::NobodyPromoted | SwitchoverError::Command(_) => false,
     }
 }
 

@@ -184,6 +184,41 @@ async fn a_primary_that_is_told_to_stop_hands_over_without_loss() {
     assert!(!verdict.two_primaries);
 }
 
+/// Each is told while the one before has just come back, and is perhaps not fit yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn primaries_told_to_stop_one_right_after_the_other_all_hand_over() {
+    // Longer than anything is waited for here: whoever is primary after another was handed over to.
+    let mut layer = Layer::whole(&Options { detection: 120_000, ..Options::default() }).await;
+    for _ in 0..2 {
+        let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
+            let ids = layer.data_ids();
+            eventually("all are ready, as a disruption budget asks", SOON, async || {
+                let mut ready = 0;
+                for id in &ids {
+                    ready += usize::from(layer.readiness(*id).await.is_some_and(|text| text.contains("200 OK")));
+                }
+                ready == ids.len()
+            })
+            .await;
+            layer.terminate_node(primary).await;
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary))
+                .await;
+            layer.start_node(primary);
+            // The next one is told as soon as this one serves, whole or not.
+            let next = layer.primary().await.unwrap();
+            eventually("it is ready again", SOON, async || {
+                layer.readiness(primary).await.is_some_and(|text| text.contains("200 OK"))
+            })
+            .await;
+            layer.terminate_node(next).await;
+            eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != next)).await;
+            layer.start_node(next);
+        })
+        .await;
+        assert!(verdict.lost.is_empty() && !verdict.two_primaries, "{verdict:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_replica() {
     let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;

@@ -174,7 +174,8 @@ async fn look_after(
     let mut desired = wanted::desired(object, layer, &build(&inputs), accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
-    let mut answers = context.pool.ask(questions.values().cloned().collect()).await;
+    let last_move = context.listeners.last_move(&(identity.namespace.clone(), identity.name.clone()));
+    let mut answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
     listen(context, &identity, &questions, &answers);
     let faults = take_answers(&mut observed, &mut answers);
     uses.spare(&mut observed);

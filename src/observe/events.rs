@@ -1,14 +1,17 @@
 //! News from the Sentinels: a primary that moved is looked at at once, not at the next pass.
 //!
 //! Knows subscriptions; what follows from the news is decided by the pass that it starts, which looks at everything anew.
-//! Every Sentinel of a layer is listened to: the one that is cut off together with the old primary tells nothing.
+//! Every Sentinel of a layer is listened to: the one that is cut off together with the old primary tells nothing. A pass that
+//! is under way hears of it too, and waits no longer for who is silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::redis::Endpoint;
 use crate::redis::sentinel::primary_moves;
@@ -16,10 +19,20 @@ use crate::redis::sentinel::primary_moves;
 /// Namespace and name of a layer of which there are news.
 pub type News = (String, String);
 
+/// When a Sentinel last told of a move of a layer's primary; `None`: not yet.
+pub type LastMove = watch::Receiver<Option<Instant>>;
+
 /// The subscriptions of all layers, by the Sentinel pod's UID.
 pub struct Listeners {
     news: UnboundedSender<News>,
-    listening: Mutex<BTreeMap<String, JoinHandle<()>>>,
+    listening: Mutex<BTreeMap<String, Listening>>,
+    moves: Mutex<BTreeMap<News, watch::Sender<Option<Instant>>>>,
+}
+
+/// A subscription to one Sentinel.
+struct Listening {
+    layer: News,
+    task: JoinHandle<()>,
 }
 
 impl Listeners {
@@ -27,46 +40,65 @@ impl Listeners {
     /// primary and per Sentinel, so the queue is short.
     pub fn new() -> (Self, UnboundedReceiver<News>) {
         let (news, receiver) = unbounded();
-        (Self { news, listening: Mutex::default() }, receiver)
+        (Self { news, listening: Mutex::default(), moves: Mutex::default() }, receiver)
+    }
+
+    /// Tells of the moves of a layer's primary.
+    pub fn last_move(&self, layer: &News) -> LastMove {
+        self.told(layer).subscribe()
+    }
+
+    fn told(&self, layer: &News) -> watch::Sender<Option<Instant>> {
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.entry(layer.clone()).or_default().clone()
     }
 
     /// Listens to this Sentinel unless that is already so. A subscription that ended is made anew by the next call.
     pub fn listen(&self, pod_uid: &str, endpoint: &Endpoint, layer: News) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        if listening.get(pod_uid).is_some_and(|task| !task.is_finished()) {
+        if listening.get(pod_uid).is_some_and(|known| !known.task.is_finished()) {
             return;
         }
-        let task = tokio::spawn(relay(endpoint.clone(), layer, self.news.clone()));
-        listening.insert(pod_uid.to_owned(), task);
+        let relay = relay(endpoint.clone(), layer.clone(), self.news.clone(), self.told(&layer));
+        listening.insert(pod_uid.to_owned(), Listening { layer, task: tokio::spawn(relay) });
     }
 
     /// Ends the subscriptions to pods that are gone.
     pub fn retain(&self, alive: &BTreeSet<String>) {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, task| {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.retain(|uid, known| {
             let keep = alive.contains(uid);
             if !keep {
-                task.abort();
+                known.task.abort();
             }
             keep
         });
+        let layers: BTreeSet<&News> = listening.values().map(|known| &known.layer).collect();
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner).retain(|layer, _| layers.contains(layer));
     }
 }
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        for task in self.listening.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            task.abort();
+        for known in self.listening.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            known.task.abort();
         }
     }
 }
 
 /// Passes on each move of a primary until the Sentinel is gone; that it is gone is news too.
-async fn relay(endpoint: Endpoint, layer: News, news: UnboundedSender<News>) {
+async fn relay(
+    endpoint: Endpoint,
+    layer: News,
+    news: UnboundedSender<News>,
+    last_move: watch::Sender<Option<Instant>>,
+) {
     match primary_moves(&endpoint).await {
         Ok(moves) => {
             let mut moves = std::pin::pin!(moves);
             while let Some(moved) = moves.next().await {
                 tracing::info!(master = moved.master_name, address = %moved.address, "a Sentinel moved the primary");
+                last_move.send_replace(Some(Instant::now()));
                 if news.unbounded_send(layer.clone()).is_err() {
                     return;
                 }

@@ -1,18 +1,20 @@
 //! What the layer's servers answer: one connection per pod, asked all at once, each within a bounded time.
 //!
-//! A pod that is silent costs the pass [`PATIENCE`] and no more, however many are. Connections are kept by the pod's UID: a
-//! new pod at an old address is never taken for its predecessor.
+//! A pod that is silent costs the pass [`PATIENCE`] and no more, however many are, and less as soon as a Sentinel tells that
+//! the primary moved: what follows it must not wait for what is dead. Connections are kept by the pod's UID: a new pod at an
+//! old address is never taken for its predecessor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
 use crate::model::NodeId;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::ObservedServer;
+use crate::observe::events::LastMove;
 use crate::redis::probe::{DataProbe, Probed, probe_data, probe_sentinel};
 use crate::redis::user_forms::UserForms;
 use crate::redis::{Class, Connection, Endpoint};
@@ -20,8 +22,11 @@ use crate::redis::{Class, Connection, Endpoint};
 /// How long one server may keep a pass waiting, connecting included. A healthy one answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same for a pod that was silent in the pass before: what fails over must not wait for what is dead.
-const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(250);
+/// The same for a pod that was silent in the pass before, and for every pod when the primary has just moved.
+const SHORT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// For how long a move of the primary makes passes hurry: each Sentinel tells of it in its turn, and each time a pass follows.
+const JUST_MOVED: Duration = Duration::from_secs(2);
 
 /// What is asked of one pod.
 #[derive(Clone, Debug)]
@@ -70,9 +75,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Asks every pod at the same time.
-    pub async fn ask(&self, questions: Vec<Question>) -> BTreeMap<NodeId, Answer> {
-        let asking = questions.into_iter().map(async |question| (question.node, self.ask_one(&question).await));
+    /// Asks every pod of a layer at the same time.
+    pub async fn ask(&self, questions: Vec<Question>, last_move: &LastMove) -> BTreeMap<NodeId, Answer> {
+        let asking =
+            questions.into_iter().map(async |question| (question.node, self.ask_one(&question, last_move).await));
         join_all(asking).await.into_iter().collect()
     }
 
@@ -82,10 +88,10 @@ impl Pool {
         self.silent().retain(|uid| alive.contains(uid));
     }
 
-    async fn ask_one(&self, question: &Question) -> Answer {
+    async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
         let was_silent = self.silent().contains(&question.pod_uid);
-        let patience = if was_silent { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
-        let asked = timeout(patience, async {
+        let patience = if was_silent { SHORT_PATIENCE } else { PATIENCE };
+        let asking = async {
             let connection = self.connection(question).await.map_err(Probed::unknown)?;
             let probed = match &question.asked {
                 Asked::Data(probe) => probe_data(&connection, probe, &self.forms).await,
@@ -94,19 +100,24 @@ impl Pool {
                 }
             };
             Ok::<_, Probed>((connection, probed))
-        });
+        };
         let began = Instant::now();
-        let asked = asked.await;
-        let is_silent = !matches!(asked, Ok(Ok(_))) && began.elapsed() >= PATIENCE_WITH_THE_SILENT;
+        let asked = tokio::select! {
+            biased;
+            asked = asking => Some(asked),
+            () = sleep(patience) => None,
+            () = hurry(last_move.clone()) => None,
+        };
+        let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= SHORT_PATIENCE;
         if is_silent {
             self.silent().insert(question.pod_uid.clone());
         } else {
             self.silent().remove(&question.pod_uid);
         }
         let (connection, probed) = match asked {
-            Ok(Ok((connection, probed))) => (Some(connection), probed),
-            Ok(Err(probed)) => (None, probed),
-            Err(_) => {
+            Some(Ok((connection, probed))) => (Some(connection), probed),
+            Some(Err(probed)) => (None, probed),
+            None => {
                 self.connections().remove(&question.pod_uid);
                 // The same words in each pass: status must not change with our patience.
                 let fault = format!("{}: no answer within {PATIENCE:?}", question.endpoint.name());
@@ -140,6 +151,16 @@ impl Pool {
     }
 }
 
+/// Resolves when who has just moved has been waited for: a short while after the beginning, or after the news.
+async fn hurry(mut last_move: LastMove) {
+    let has_just_moved = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < JUST_MOVED);
+    if last_move.wait_for(has_just_moved).await.is_err() {
+        // Nobody is left who could tell.
+        std::future::pending::<()>().await;
+    }
+    sleep(SHORT_PATIENCE).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +186,44 @@ mod tests {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
         let questions: Vec<Question> = (0..5).map(|ordinal| question(NodeId::data(ordinal), port)).collect();
+        let (_moves, last_move) = tokio::sync::watch::channel(None);
         let (pool, started) = (Pool::default(), std::time::Instant::now());
-        let answers = pool.ask(questions.clone()).await;
+        let answers = pool.ask(questions.clone(), &last_move).await;
         assert_eq!(answers.len(), 5);
         assert!(answers.values().all(|answer| answer.server == ObservedServer::Unknown && answer.connection.is_none()));
         assert!(started.elapsed() < 2 * PATIENCE);
         let started = std::time::Instant::now();
-        let again = pool.ask(questions.clone()).await;
+        let again = pool.ask(questions.clone(), &last_move).await;
         assert!(started.elapsed() < PATIENCE, "who was silent before is waited for less");
-        assert_eq!(faults(&again), faults(&pool.ask(questions).await), "status rests while a pod is silent");
+        assert_eq!(
+            faults(&again),
+            faults(&pool.ask(questions, &last_move).await),
+            "status rests while a pod is silent"
+        );
+    }
+
+    /// How long a pass waits for a silent pod when news of a move come after `news_after`.
+    async fn waited(pool: &Pool, news_after: Option<Duration>) -> Duration {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let question = question(NodeId::data(0), silent.local_addr().unwrap().port());
+        let (moves, last_move) = tokio::sync::watch::channel(None);
+        let started = Instant::now();
+        let tell = async {
+            if let Some(after) = news_after {
+                sleep(after).await;
+                moves.send_replace(Some(Instant::now()));
+            }
+        };
+        futures::future::join(pool.ask(vec![question], &last_move), tell).await;
+        started.elapsed()
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_is_waited_for_less_once_the_primary_moved() {
+        let before = waited(&Pool::default(), Some(Duration::ZERO)).await;
+        assert!(before >= SHORT_PATIENCE && before < PATIENCE, "{before:?}");
+        let meanwhile = waited(&Pool::default(), Some(Duration::from_millis(300))).await;
+        assert!(meanwhile >= 2 * SHORT_PATIENCE && meanwhile < PATIENCE, "{meanwhile:?}");
+        assert!(waited(&Pool::default(), None).await >= PATIENCE);
     }
 }

@@ -84,6 +84,10 @@ pub struct OperatorArguments {
     /// Name of this replica in the Lease; without it, the host name.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Seconds that a leader is respected after its last sign of life, 3 to 60. Shorter: a leader that is lost with its node is
+    /// replaced sooner. Longer: one that an API server answers slowly keeps its place.
+    #[arg(long, env = "REDOUBT_LEASE_DURATION", default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=60))]
+    pub lease_duration: u64,
     /// Layers that are looked after at the same time.
     #[arg(long, default_value_t = 4)]
     pub concurrency: u16,

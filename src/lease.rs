@@ -47,8 +47,10 @@ pub enum Error {
     },
 }
 
-/// The times of leadership (client-go's defaults, which every cluster administrator knows).
-#[derive(Clone, Copy, Debug)]
+/// The times of leadership: shorter than client-go's (15 s, 10 s, 2 s), because the Services of a layer wait for a new leader
+/// where the old one is lost together with the node of a primary. Until then Sentinels need detection + 1 s: with the default
+/// the next leader is there by about that time. What it costs is one small write a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How long a Lease that nobody renews is respected.
     pub duration: Duration,
@@ -60,14 +62,10 @@ pub struct Timing {
     pub stop_grace: Duration,
 }
 
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
-            stop_grace: Duration::from_secs(3),
-        }
+impl Timing {
+    /// Of a Lease that lasts this long: the leader may miss three renewals, and has stopped when five sixths are over.
+    pub fn lasting(duration: Duration) -> Self {
+        Self { duration, renew_deadline: duration * 2 / 3, retry: duration / 6, stop_grace: duration / 6 }
     }
 }
 
@@ -329,7 +327,7 @@ mod tests {
     }
 
     fn decided(seen: Option<&Seen>, now: Instant) -> Action {
-        decide(seen, "me", &Timing::default(), now, Timestamp::UNIX_EPOCH)
+        decide(seen, "me", &Timing::lasting(Duration::from_secs(15)), now, Timestamp::UNIX_EPOCH)
     }
 
     fn later() -> Instant {
@@ -369,7 +367,10 @@ mod tests {
 
     #[test]
     fn the_loser_has_stopped_before_the_lease_ends() {
-        let timing = Timing::default();
-        assert!(timing.renew_deadline + timing.stop_grace < timing.duration);
+        for seconds in 3..=60 {
+            let timing = Timing::lasting(Duration::from_secs(seconds));
+            assert!(timing.renew_deadline + timing.stop_grace < timing.duration, "{timing:?}");
+            assert!(3 * timing.retry <= timing.renew_deadline, "two renewals may fail: {timing:?}");
+        }
     }
 }

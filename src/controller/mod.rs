@@ -95,7 +95,7 @@ pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
         namespace: arguments.namespace.clone(),
         name: NAME.to_owned(),
         identity: identity(&arguments),
-        timing: Timing::default(),
+        timing: Timing::lasting(Duration::from_secs(arguments.lease_duration)),
     };
     let lead = lease::lead(client.clone(), candidate, shutdown, |stop| {
         let (client, metrics, arguments) = (client.clone(), metrics.clone(), arguments.clone());

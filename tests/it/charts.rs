@@ -118,6 +118,7 @@ fn values_that_mean_nothing_are_refused_and_named() {
         ("watchNamespace=Shop", "watchNamespace"),
         ("watchNamespace={a,b}", "watchNamespace"),
         ("concurrency=0", "concurrency"),
+        ("leaseDuration=2", "leaseDuration"),
         ("defaultEngineImage=", "defaultEngineImage"),
         ("logLevel=loud", "logLevel"),
         ("serviceAccount.crate=true", "crate"),
@@ -270,9 +271,11 @@ fn the_charts_defaults_and_versions_are_the_programs() {
     let values = yaml("charts/redoubt/values.yaml");
     let command = Arguments::command();
     let operator = command.find_subcommand("operator").unwrap();
-    for (argument, value) in
-        [("default_engine_image", &values["defaultEngineImage"]), ("concurrency", &values["concurrency"])]
-    {
+    for (argument, value) in [
+        ("default_engine_image", &values["defaultEngineImage"]),
+        ("concurrency", &values["concurrency"]),
+        ("lease_duration", &values["leaseDuration"]),
+    ] {
         let known = operator.get_arguments().find(|known| known.get_id() == argument).unwrap();
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         assert_eq!(known.get_default_values(), [value.as_str()], "{argument}");

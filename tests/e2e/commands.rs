@@ -26,6 +26,31 @@ pub fn cluster(arguments: &[&str]) -> String {
     run("tests/cluster/cluster", arguments)
 }
 
+/// A node that is off the network for as long as this lives: also a claim that fails leaves the cluster whole to the next one.
+pub struct CutOff {
+    node: String,
+}
+
+impl CutOff {
+    /// Cuts it off.
+    pub fn begin(node: &str) -> Self {
+        cluster(&["cut", node]);
+        Self { node: node.to_owned() }
+    }
+
+    /// Puts it back.
+    pub fn heal(self) {}
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        let healed = Command::new("tests/cluster/cluster").args(["heal", &self.node]).status();
+        if !healed.is_ok_and(|status| status.success()) {
+            println!("cannot put {} back on the network", self.node);
+        }
+    }
+}
+
 /// `kubectl`.
 pub fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", arguments)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::commands::CutOff;
 use crate::stage::{Layer, REDIS_7, SOON, Stage, cluster, eventually, kubectl};
 
 const PAGE: &str = "docs/promises.md";
@@ -183,9 +184,9 @@ async fn figures_are_measured_and_written() {
         let pod = layer.pods().await.remove(&layer.pod(primary(layer).await)).unwrap();
         let node = pod.spec.unwrap().node_name.unwrap();
         let served = layer.serving().await;
-        cluster(&["cut", &node]);
+        let cut = CutOff::begin(&node);
         layer.is_served_anew(served).await;
-        cluster(&["heal", &node]);
+        cut.heal();
     };
     let what = "node of the primary cut off, gap";
     figures.push(gaps(&layer, what, runs(5), "aim ≤ detection + 1 s", &mut Vec::new(), node).await);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::commands::CutOff;
 use crate::objects::writes;
 use crate::stage::{Layer, OPERATOR_NAMESPACE, SOON, Stage, eventually, kubectl};
 
@@ -72,5 +73,47 @@ async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
     .await;
     println!("another operator leads {moved:?} after its predecessor was told to stop ({:?} in all)", began.elapsed());
     assert!(moved < Duration::from_secs(5), "{moved:?}");
+    crate::stage::operator_is_there();
+}
+
+fn node_of(namespace: &str, pod: &str) -> String {
+    kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_leader() {
+    // The Lease lasts 6 s and the next leader looks at it each second; Sentinels need the detection of 5 s and 1 s. The rest is
+    // what two cores that run three nodes are given.
+    const FOLLOWED: Duration = Duration::from_secs(6 + 1 + 5);
+    let stage = Stage::set("e2e-cut-leader").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let leaders_node = node_of(OPERATOR_NAMESPACE, &leader());
+    for _ in 0..10 {
+        let primary = layer.heals().await;
+        if node_of(&stage.namespace, &layer.pod(primary)) == leaders_node {
+            break;
+        }
+        let served = layer.serving().await;
+        layer.delete_pod(primary).await;
+        layer.is_served_anew(served).await;
+    }
+    let (primary, served) = (layer.heals().await, layer.serving().await);
+    assert_eq!(
+        node_of(&stage.namespace, &layer.pod(primary)),
+        leaders_node,
+        "ten moves, and never to the leader's node"
+    );
+    let (old, began) = (leader(), Instant::now());
+    let network = CutOff::begin(&leaders_node);
+    layer.is_served_anew(served).await;
+    let moved = began.elapsed();
+    let after = layer.services_follow(FOLLOWED).await;
+    println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");
+    assert!(began.elapsed() < FOLLOWED, "{:?}", began.elapsed());
+    assert_ne!(leader(), old);
+    network.heal();
+    layer.ready().await;
+    stage.strike().await;
     crate::stage::operator_is_there();
 }

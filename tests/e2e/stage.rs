@@ -89,7 +89,14 @@ impl Stage {
         operator().await;
         let client = crate::client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        let gone = async || namespaces.get_opt(namespace).await.unwrap().is_none();
+        // That of an earlier run, which may have failed half-way.
+        let gone = async || {
+            let left = namespaces.get_opt(namespace).await.unwrap();
+            if left.as_ref().is_some_and(|space| space.metadata.deletion_timestamp.is_none()) {
+                namespaces.delete(namespace, &DeleteParams::default()).await.unwrap();
+            }
+            left.is_none()
+        };
         eventually("the namespace of an earlier run is gone", SOON, gone).await;
         let space =
             json!({"metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});

@@ -12,6 +12,7 @@ use crate::model::lineage::Activity;
 use crate::model::{Mode, NodeKind, Role};
 use crate::redis::switchover::{Error as SwitchoverError, Switchover, switchover};
 use crate::redis::{Connection, server};
+use crate::telemetry::Chain;
 
 /// How long the election of a planned move may take. Measured at 0.1 to 0.4 s; a second attempt would not fit in it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,10 +49,10 @@ pub async fn hand_over(environment: &Environment, state: &State) {
     loop {
         let Err(error) = switchover(&request).await else { return };
         if began.elapsed() >= TRY_FOR || !may_pass(state, &error).await {
-            tracing::warn!(%error, "the primary stops without a successor; the Sentinels elect one");
+            tracing::warn!(error = %Chain(&error), "the primary stops without a successor; the Sentinels elect one");
             return;
         }
-        tracing::info!(%error, "the primary cannot be handed over yet");
+        tracing::info!(error = %Chain(&error), "the primary cannot be handed over yet");
         sleep(TRY_EVERY).await;
     }
 }
@@ -61,7 +62,10 @@ pub async fn hand_over(environment: &Environment, state: &State) {
 async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
     match error {
         SwitchoverError::FailoverUnderWay(_) => true,
-        SwitchoverError::NoFitReplica(_) | SwitchoverError::NoFitSentinel(_) | SwitchoverError::Lagging(_) => {
+        SwitchoverError::NoFitReplica(_)
+        | SwitchoverError::NoFitSentinel(_)
+        | SwitchoverError::Lagging(_)
+        | SwitchoverError::Refused(_) => {
             let answers = peers::ask_agents(&state.config()).await;
             answers.values().flatten().any(|answer| answer.activity == Activity::Serving)
         }

@@ -20,9 +20,12 @@ use crate::redis::{Connection, info_window, sentinel, server};
 /// Between two looks at the own Sentinel.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two `PING` of the Sentinel to the same server. A silent server is down when one has waited for the time of
-/// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late. So often
-/// it also asks the others whether they agree.
-const PING_PERIOD: Duration = Duration::from_millis(200);
+/// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late. Not less: a
+/// Sentinel whose primary is down elects no replica of which it has had no `INFO` for five of these periods, and then asks
+/// only once a second (`sentinelSelectSlave`); with 200 ms it would at times find nobody, and try again half a minute later.
+const PING_PERIOD: Duration = Duration::from_millis(400);
+/// Between two questions to the other Sentinels whether they agree that the primary is down.
+const ASK_PERIOD: Duration = Duration::from_millis(200);
 /// A Sentinel keeps nothing that it would have to write at the end.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -156,7 +159,7 @@ impl Pace {
         let kept = async {
             if !self.pings {
                 sentinel::set_ping_period(connection, PING_PERIOD).await?;
-                sentinel::set_ask_period(connection, PING_PERIOD).await?;
+                sentinel::set_ask_period(connection, ASK_PERIOD).await?;
                 self.pings = true;
             }
             let is_off = sentinel::info_period(connection).await? != Some(usual);
@@ -265,4 +268,18 @@ async fn find_primary(state: &State) -> Option<Address> {
         return None;
     }
     config.data_nodes.get(&first?.ordinal).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_replica_becomes_unfit_between_two_infos() {
+        // A tick of Sentinel takes up to 100 ms, and a busy machine may stall it for a while.
+        let (tick, stall) = (Duration::from_millis(100), Duration::from_millis(500));
+        assert!(5 * PING_PERIOD > info_window::WHILE_FAILING_OVER + tick + stall, "while its primary is down");
+        assert!((0..5).all(|ordinal| 2 * info_window::period_of(ordinal) > tick + stall), "at rest: three periods");
+        assert!(3 * info_window::EACH_TICK > tick, "while a move makes it look");
+    }
 }

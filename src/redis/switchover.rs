@@ -20,6 +20,9 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 /// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked anew.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How long a promotion that a Sentinel ordered before it ended may take to be seen.
+const LAST_ORDER: Duration = Duration::from_millis(300);
+
 /// How long a Sentinel may take to see a priority that was just set: it looks in each tick then, every 50 to 100 ms.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,9 @@ pub enum Error {
     /// A replica that could be elected did not catch up.
     #[error("replica {0} did not catch up with the paused primary")]
     Lagging(Address),
+    /// The Sentinel that was to act would not: it sees something that it did not see a moment before.
+    #[error("the Sentinel refused: {0}")]
+    Refused(String),
     /// The Sentinels did not promote anybody in time.
     #[error("the Sentinels promoted nobody")]
     NobodyPromoted,
@@ -86,7 +92,7 @@ struct Candidate {
 pub enum Step {
     /// A replica that is not fit got priority 0. Its agent restores it when it is in sync.
     UnfitMarked(Address),
-    /// The acting Sentinel was made to ask its replicas at another pace. Its agent sets the usual one every few seconds.
+    /// A Sentinel was made to ask its replicas in each tick. The mover, and its agent every few seconds, sets the usual pace.
     InfoPaced,
     /// Writers stand still. A pause ends by itself, or when the agent sees its server demoted.
     WritesPaused,
@@ -113,16 +119,6 @@ pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step))
     let from = Connection::open(from_endpoint).await?;
     let candidates = fit_candidates(request, &from, &watch).await?;
     let actor = fit_sentinel(request, &candidates, &watch).await?;
-    let addresses: Vec<&Address> = candidates.iter().map(|candidate| &candidate.address).collect();
-    match info_window::wait_until_open(&actor, &request.master_name, &addresses).await {
-        Ok(true) => {}
-        Ok(false) => tracing::info!("the Sentinel's INFO could not be timed: its clients will hear of the move late"),
-        // Users of before this order existed, or an engine without it: the move itself needs it not.
-        Err(error) => {
-            tracing::info!(%error, "the Sentinel's INFO cannot be timed: its clients will hear of the move late");
-        }
-    }
-    watch(Step::InfoPaced).await;
     let paused_at = Instant::now();
     let pause = request.failover_timeout + request.patience;
     server::pause_writes(&from, pause.as_millis().try_into().unwrap_or(u64::MAX)).await?;
@@ -153,13 +149,12 @@ async fn elect(
         let caught_up = timeout(CATCH_UP, reaches(&candidate.connection, offset)).await;
         caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
     }
-    sentinel::failover(actor, &request.master_name).await?;
-    watch(Step::FailoverOrdered).await;
-    if let Err(error) = sentinel::set_info_period(actor, info_window::PERIOD).await {
-        tracing::debug!(%error, "the Sentinel's agent sets its pace");
+    if let Err(error) = sentinel::failover(actor, &request.master_name).await {
+        // `NOGOODSLAVE`, `INPROG`: it answered, and does not begin.
+        return Err(error.server_text().map_or(Error::Command(error), Error::Refused));
     }
-    let promoted =
-        timeout(request.patience, first_primary(request, candidates)).await.map_err(|_| Error::NobodyPromoted)?;
+    watch(Step::FailoverOrdered).await;
+    let promoted = promoted(request, actor, candidates).await.ok_or(Error::NobodyPromoted)?;
     let (to, port) = (&promoted.address.0, request.from.1.port);
     server::replica_of(from, to, port).await?;
     watch(Step::PrimaryDemoted).await;
@@ -178,6 +173,26 @@ async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandE
         sleep(LOOK_EVERY).await;
     }
     Ok(())
+}
+
+/// Waits for the promotion. `None`: it did not come in time, or cannot come any more because the Sentinel that was to make it is
+/// gone (where all pods end at once, it ends within milliseconds).
+async fn promoted<'a>(request: &Switchover, actor: &Connection, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+    let promotion = first_primary(request, candidates);
+    let mut promotion = std::pin::pin!(promotion);
+    tokio::select! {
+        promoted = &mut promotion => Some(promoted),
+        () = sleep(request.patience) => None,
+        // What it ordered with its last breath is done soon.
+        () = is_gone(actor) => timeout(LAST_ORDER, &mut promotion).await.ok(),
+    }
+}
+
+/// Resolves when nobody answers there any more.
+async fn is_gone(actor: &Connection) {
+    while server::ping(actor).await.is_ok() {
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// The Sentinels cut all connections of the replica that they promote, ours too: whoever does not answer is asked over a
@@ -251,20 +266,7 @@ async fn fit_sentinel(
     }
     let newest_epoch = newest_epoch(request, &asked).await?;
     for (endpoint, connection) in asked {
-        let asked_at = Instant::now();
-        let objection = loop {
-            match objection(request, candidates, newest_epoch, &connection).await? {
-                // What it saw of the replicas last may be ten seconds old; it is made to look now.
-                Some(Objection::OfReplicas(_)) if asked_at.elapsed() < SEEN_WITHIN => {
-                    if sentinel::set_info_period(&connection, info_window::EACH_TICK).await.is_ok() {
-                        watch(Step::InfoPaced).await;
-                    }
-                    sleep(LOOK_EVERY).await;
-                }
-                other => break other,
-            }
-        };
-        match objection {
+        match objection_after_a_look(request, candidates, newest_epoch, &connection, watch).await? {
             None => return Ok(connection),
             Some(Objection::OfItself(reason) | Objection::OfReplicas(reason)) => {
                 reasons.push(format!("{} {reason}", endpoint.name()));
@@ -272,6 +274,35 @@ async fn fit_sentinel(
         }
     }
     Err(Error::NoFitSentinel(reasons.join(", ")))
+}
+
+/// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old.
+async fn objection_after_a_look(
+    request: &Switchover,
+    candidates: &[Candidate],
+    newest_epoch: u64,
+    connection: &Connection,
+    watch: &impl AsyncFn(Step),
+) -> Result<Option<Objection>, Error> {
+    let asked_at = Instant::now();
+    let mut paced = false;
+    let objection = loop {
+        match objection(request, candidates, newest_epoch, connection).await {
+            Ok(Some(Objection::OfReplicas(_))) if asked_at.elapsed() < SEEN_WITHIN => {
+                if !paced && sentinel::set_info_period(connection, info_window::EACH_TICK).await.is_ok() {
+                    paced = true;
+                    watch(Step::InfoPaced).await;
+                }
+                sleep(LOOK_EVERY).await;
+            }
+            other => break other,
+        }
+    };
+    if paced {
+        // It would find every replica unfit a moment later: see `info_window`.
+        sentinel::set_info_period(connection, info_window::PERIOD).await?;
+    }
+    Ok(objection?)
 }
 
 /// The newest knowledge that any Sentinel has. Refused while one of them fails over: another order would get the epoch of

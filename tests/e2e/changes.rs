@@ -96,7 +96,7 @@ async fn a_primary_that_is_evicted_under_load_loses_nothing() {
     let stage = Stage::set("e2e-evicted").await;
     let layer = stage.layer("web", json!({})).await;
     layer.ready().await;
-    for round in 0..2 {
+    for round in 0..crate::failures::rounds(2) {
         nothing_lost(&format!("evicted, round {round}"), &evicted(&layer).await);
     }
     stage.strike().await;

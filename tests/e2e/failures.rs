@@ -45,7 +45,7 @@ async fn followed(layer: &Layer, what: &str) {
 }
 
 /// How often something is repeated: `make soak` sets `REDOUBT_ROUNDS` for more.
-fn rounds(at_least: usize) -> usize {
+pub fn rounds(at_least: usize) -> usize {
     std::env::var("REDOUBT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0).max(at_least)
 }
 

@@ -92,7 +92,7 @@ async fn killed_after(layer: &Layer, from: NodeId, step: &Step) {
 async fn heals_after(step: Step) {
     let layer = Layer::whole(&Options::default()).await;
     let from = layer.primary().await.unwrap();
-    if matches!(step, Step::UnfitMarked(_)) {
+    if matches!(step, Step::UnfitMarked(_) | Step::InfoPaced) {
         let astray = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
         let connection = Connection::open(&layer.operator_on(astray)).await.unwrap();
         server::replica_of(&connection, "127.0.0.1", 1).await.unwrap();

@@ -122,7 +122,7 @@ impl Writers {
 }
 
 /// Patience with a lookup. The client's own defaults would wait for a node that is cut off for a second and longer.
-const LOOKUP: Duration = Duration::from_millis(500);
+const LOOKUP: Duration = Duration::from_millis(250);
 /// Patience with a write: longer than the pause of a planned move, which a patient client sits out.
 const ANSWER: Duration = Duration::from_secs(3);
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 
+use super::freshest;
 use super::state::State;
 use crate::model::Address;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
@@ -27,6 +28,7 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine. The new primary, which the other
 /// replicas follow already; `None`: nobody was promoted, or not in time.
 pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address]) -> Option<Address> {
+    freshest::is_known(state, config, replicas).await;
     order(state, config).await?;
     let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
     tracing::info!(primary = %promoted, "promoted");

@@ -11,6 +11,7 @@ pub mod durable;
 pub mod engine;
 pub mod exporter;
 pub mod failover;
+mod freshest;
 pub mod handover;
 pub mod health;
 pub mod herald;

@@ -48,10 +48,11 @@ pub fn expected_delay(views: &[ReplicaView]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Address;
+    use crate::model::{Address, Offset};
 
     fn view(age: u64) -> ReplicaView {
-        ReplicaView { address: Address(format!("10.0.0.{age}")), electable: true, info_age: Duration::from_millis(age) }
+        let address = Address(format!("10.0.0.{age}"));
+        ReplicaView { address, electable: true, info_age: Duration::from_millis(age), offset: Offset(0) }
     }
 
     #[test]

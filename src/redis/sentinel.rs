@@ -9,8 +9,8 @@ use futures::{Stream, StreamExt as _};
 use super::connection::{Connection, Endpoint, open_subscriber};
 use super::error::Result;
 use super::info::Info;
-use crate::model::Address;
 use crate::model::observed::SentinelMaster;
+use crate::model::{Address, Offset};
 
 type Fields = BTreeMap<String, String>;
 
@@ -110,6 +110,8 @@ pub struct ReplicaView {
     pub electable: bool,
     /// Time since the Sentinel's last `INFO` of it (`info-refresh`).
     pub info_age: Duration,
+    /// How much of its primary's stream it had then (`slave-repl-offset`): of several, the Sentinel elects who has most.
+    pub offset: Offset,
 }
 
 /// The replicas that this Sentinel knows.
@@ -126,7 +128,8 @@ pub async fn electable_replicas(connection: &Connection, master_name: &str) -> R
 
 fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
     let age = fields.get("info-refresh")?.parse().ok().map(Duration::from_millis)?;
-    Some(ReplicaView { address: address(fields)?, electable: is_electable(fields), info_age: age })
+    let offset = Offset(fields.get("slave-repl-offset")?.parse().ok()?);
+    Some(ReplicaView { address: address(fields)?, electable: is_electable(fields), info_age: age, offset })
 }
 
 /// `SENTINEL DEBUG INFO-PERIOD` (Redis 7.0, Valkey): the time between two `INFO` to each data node while all is well, 10 s

@@ -262,6 +262,9 @@ impl Layer {
         let history = writers.finish().await;
         let healed = self.heals().await;
         let verdict = check(&history, &keys_of(&self.endpoints().await[&healed]).await);
+        for lost in history.iter().filter(|write| verdict.lost.contains(&write.key)) {
+            println!("lost: {lost:?}");
+        }
         (verdict, history, began)
     }
 

@@ -147,6 +147,13 @@ impl Layer {
         }
     }
 
+    /// Stops a node's engine in its tracks, or lets it go on: it misses what happens meanwhile.
+    pub fn freeze_engine(&self, id: NodeId, frozen: bool) {
+        for pid in self.engine_pids(id) {
+            signal(pid, if frozen { "STOP" } else { "CONT" });
+        }
+    }
+
     /// Kills agent and engine, as when the container's or the machine's end is sudden.
     pub fn kill_node(&mut self, id: NodeId) {
         let engines = self.engine_pids(id);

@@ -1,0 +1,68 @@
+//! Of two replicas the one that has more takes over, whatever the Sentinels saw of them last.
+
+use redoubt::model::NodeId;
+use redoubt::redis::{Connection, server};
+
+use crate::support::eventually;
+use crate::support::layer::{Layer, Options, SOON};
+
+/// Writes that only one of the replicas gets.
+const WRITES: usize = 50;
+
+async fn run_id(layer: &Layer, id: NodeId) -> String {
+    let connection = Connection::open(&layer.operator_on(id)).await.unwrap();
+    server::info(&connection).await.unwrap().run_id().unwrap().to_owned()
+}
+
+async fn online_replicas(primary: &Connection) -> usize {
+    server::replication(primary).await.unwrap().replicas().into_iter().filter(|replica| replica.online).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lacks_what_another_has_is_not_elected() {
+    let layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    for round in 0..3 {
+        layer.wait_until_whole().await;
+        let primary = layer.primary().await.unwrap();
+        let mut replicas: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
+        // Between two whose last seen offsets are the same a Sentinel takes the smaller run id.
+        if run_id(&layer, replicas[0]).await > run_id(&layer, replicas[1]).await {
+            replicas.reverse();
+        }
+        let [behind, ahead] = replicas[..] else { panic!("two replicas") };
+        let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+        layer.freeze_engine(behind, true);
+        // The one that is frozen cannot come back; the other does at once.
+        operator.query::<()>(redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica")).await.unwrap();
+        eventually("one replica is back", SOON, async || online_replicas(&operator).await == 1).await;
+        let application = Connection::open(&layer.endpoint(primary)).await.unwrap();
+        let mut written = 0;
+        eventually("only one replica gets the writes", SOON, async || {
+            while written < WRITES {
+                let key = format!("round-{round}:{written}");
+                if application.query::<()>(redis::cmd("SET").arg(key).arg(1)).await.is_err() {
+                    return false;
+                }
+                written += 1;
+            }
+            true
+        })
+        .await;
+        let offset = server::replication(&operator).await.unwrap().offset();
+        eventually("that one has them", SOON, async || {
+            layer.replication(ahead).await.is_some_and(|info| info.offset() >= offset)
+        })
+        .await;
+        layer.kill_engine(primary);
+        layer.freeze_engine(behind, false);
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+        assert_eq!(layer.primary().await, Some(ahead), "round {round}");
+        layer.wait_until_whole().await;
+        let application = Connection::open(&layer.endpoint(ahead)).await.unwrap();
+        for number in 0..WRITES {
+            let key = format!("round-{round}:{number}");
+            let found: Option<u8> = application.query(redis::cmd("GET").arg(&key)).await.unwrap();
+            assert_eq!(found, Some(1), "{key}");
+        }
+    }
+}

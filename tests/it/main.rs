@@ -20,6 +20,7 @@ mod probes;
 mod redis_server;
 mod redis_users;
 mod report;
+mod report_events;
 mod scrape_cost;
 mod session_stores;
 mod sessions_cost;

@@ -8,6 +8,7 @@ mod custom_resources;
 mod default_user;
 mod directives;
 mod docs;
+mod docs_reference;
 mod golden;
 mod image;
 mod imports;

@@ -3,6 +3,7 @@
 
 mod agent_process;
 mod boot_rule;
+mod boot_rule_worlds;
 mod charts;
 mod custom_resources;
 mod default_user;

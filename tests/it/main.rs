@@ -24,6 +24,7 @@ mod redis_users;
 mod report;
 mod report_events;
 mod scrape_cost;
+mod sentinel_users;
 mod session_stores;
 mod sessions_cost;
 mod sessions_functions;
@@ -32,6 +33,7 @@ mod sessions_races;
 mod sessions_refusals;
 mod stock_clients;
 mod store_report;
+mod store_users;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -4,18 +4,22 @@
 //! tell is a CEL rule, so that `kubectl apply` itself says no. The schema of an optional enumeration shows its type's text, not
 //! its field's: so both are the same.
 
+mod access;
+mod pods;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::LocalObjectReference;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceChoice};
+pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
+use super::config_rules;
 use super::data_layer_status::DataLayerStatus;
-use super::{config_rules, metadata_rules};
 
 /// A deployment of Redis or Valkey: pods, volumes, services, users, configuration, disruption budget.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -321,67 +325,6 @@ pub struct Failover {
     pub quorum: Option<i32>,
 }
 
-/// Who may use the layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.external)").message("access.external is not implemented in this version"),
-    validation = Rule::new("!has(self.announce) || self.announce == 'Address'").message("access.announce Hostname is not implemented in this version"),
-    validation = Rule::new("!has(self.namespaces) || (has(self.namespaces.from) && self.namespaces.from == 'Selector') == has(self.namespaces.selector)")
-        .message("access.namespaces.selector belongs to from: Selector, which needs it")
-)]
-pub struct Access {
-    /// Namespaces whose uses may name this layer; one that may no longer loses its user. Default: its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<AllowedNamespaces>,
-    /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
-    /// Cannot be changed. Default: `Address`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub announce: Option<Announce>,
-    /// Access from outside of the cluster; not implemented in this version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
-    /// Whether the layer has a user of its own for all keys, with a binding Secret `NAME-redis-app`. Default: true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub application: Option<bool>,
-}
-
-/// Namespaces that may name a layer, like Gateway API's allowed routes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AllowedNamespaces {
-    /// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<NamespaceChoice>,
-    /// With `Selector`: labels of the namespaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<LabelSelector>,
-}
-
-/// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum NamespaceChoice {
-    /// The layer's own.
-    Same,
-    /// All.
-    All,
-    /// Those that the selector matches.
-    Selector,
-}
-
-/// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
-/// Cannot be changed. Default: `Address`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Announce {
-    /// The fixed address of the node's Service.
-    Address,
-    /// A host name.
-    Hostname,
-}
-
-/// Access from outside of the cluster; not implemented in this version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct External {}
-
 /// Encryption of connections; not implemented in this version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tls {}
@@ -389,76 +332,3 @@ pub struct Tls {}
 /// Data to begin with; not implemented in this version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bootstrap {}
-
-/// Where pods may run. Data pods, and Sentinels, are spread over nodes and zones in any case.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Scheduling {
-    /// Labels that a Kubernetes node must have, at most 20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints that pods tolerate, at most 20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 20))]
-    pub tolerations: Option<Vec<Toleration>>,
-    /// Affinity, in addition to the spreading.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
-    /// Priority class of the pods, at most 253 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub priority_class_name: Option<String>,
-}
-
-/// Labels and annotations to add to each pod. A change rolls the pods. Those of `redoubt.dev`, and those that Redoubt sets
-/// itself, are refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct PodMetadata {
-    /// Labels, at most 20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    #[x_kube(
-        validation = Rule::new(metadata_rules::KEYS_ARE_NAMES).message("podMetadata.labels: a key is a Kubernetes label name, such as 'team' or 'example.com/team'"),
-        validation = Rule::new(metadata_rules::VALUES_ARE_LABELS).message("podMetadata.labels: a value is letters, digits, '-', '_' and '.', at most 63 characters, and begins and ends with a letter or digit"),
-        validation = Rule::new(metadata_rules::labels_are_not_ours()).message("podMetadata.labels: this label is Redoubt's own to set")
-    )]
-    pub labels: Option<BTreeMap<String, LabelValue>>,
-    /// Annotations, at most 20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 20))]
-    #[x_kube(
-        validation = Rule::new(metadata_rules::KEYS_ARE_NAMES).message("podMetadata.annotations: a key is a Kubernetes annotation name, such as 'team' or 'example.com/team'"),
-        validation = Rule::new(metadata_rules::annotations_are_not_ours()).message("podMetadata.annotations: this annotation is Redoubt's own to set")
-    )]
-    pub annotations: Option<BTreeMap<String, AnnotationValue>>,
-}
-
-/// Value of a label, at most 63 characters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct LabelValue(#[schemars(length(max = 63))] pub String);
-
-/// Value of an annotation, at most 4,096 characters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct AnnotationValue(#[schemars(length(max = 4096))] pub String);
-
-/// How changes that restart pods are carried out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Update {
-    /// `Automatic`: node by node, at once. `Manual`: after the annotation `redoubt.dev/approved-generation` names the
-    /// generation. Default: `Automatic`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval: Option<ApprovalPolicy>,
-}
-
-/// `Automatic`: node by node, at once. `Manual`: after the annotation `redoubt.dev/approved-generation` names the
-/// generation. Default: `Automatic`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ApprovalPolicy {
-    /// Nobody has to.
-    Automatic,
-    /// A person.
-    Manual,
-}

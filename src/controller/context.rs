@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
 use super::use_memory::Memory;
-use super::{Watched, WatchedStore};
+use super::watches::{Watched, WatchedStore};
 use crate::act::Writer;
 use crate::act::secrets::Vault;
 use crate::api::data_layer::DataLayer;

@@ -1,4 +1,4 @@
-//! The only place where the steps meet: what is watched, when a pass is made, and what follows from its end.
+//! The only place where the steps meet: when a pass is made, and what follows from its end.
 
 mod accepted;
 pub mod backoff;
@@ -13,33 +13,31 @@ mod rotation;
 pub mod session_store;
 pub mod use_memory;
 pub mod uses;
+mod watches;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::StreamExt;
+use futures::channel::mpsc::unbounded;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::Api;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config as ControllerConfig};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::predicates;
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, watcher};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::backoff::Backoff;
 use self::context::{Context, Defaults, Told};
+use self::watches::{Watched, WatchedStore, layer_of, namespaces, uniquely, watched};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
 use crate::api::data_layer::DataLayer;
-use crate::api::names;
 use crate::api::session_store::SessionStore;
 use crate::cli::OperatorArguments;
 use crate::failure::{Class, request};
@@ -60,11 +58,6 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 /// How often connections of pods that are gone are closed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
-
-/// The custom resource as it is watched: one that no longer parses does not stop the others.
-pub type Watched = DeserializeGuard<DataLayer>;
-/// The same of session stores.
-pub type WatchedStore = DeserializeGuard<SessionStore>;
 
 /// Why the operator ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -243,87 +236,6 @@ pub async fn control(
         () = relaying => {}
         () = keep_house(&context, &layers) => {}
     }
-}
-
-/// A watch of one kind with our labels, filled into a store, and the stream of what changed.
-fn watched<K>(
-    client: &Client,
-    scope: Option<&str>,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
-where
-    K: crate::act::kube::Object + Send + Sync + 'static,
-{
-    let api: Api<K> = match scope {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let (store, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER))
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects()
-        .predicate_filter(predicates::resource_version, PredicateConfig::default());
-    (store, changes)
-}
-
-/// The watch of custom resources of one kind, each told to `news` when it is touched. Our own writes of status start no pass.
-fn uniquely<K>(
-    client: &Client,
-    scope: Option<&str>,
-    news: UnboundedSender<DeserializeGuard<K>>,
-) -> (Store<DeserializeGuard<K>>, impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + use<K>)
-where
-    K: crate::act::kube::Object + Send + Sync + 'static,
-{
-    let api: Api<DeserializeGuard<K>> = match scope {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let (store, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .inspect_ok(move |event| {
-            if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object) =
-                event
-            {
-                // Nobody listens any more once we are told to stop.
-                let _ = news.unbounded_send(object.clone());
-            }
-        })
-        .applied_objects()
-        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
-    (store, changes)
-}
-
-/// Metadata of a namespace.
-type NamespaceMeta = PartialObjectMeta<Namespace>;
-
-/// The watch of the namespaces' labels; nothing where only one namespace is looked after.
-fn namespaces(
-    client: &Client,
-    scope: Option<&str>,
-) -> (Option<Store<NamespaceMeta>>, futures::stream::BoxStream<'static, NamespaceMeta>) {
-    if scope.is_some() {
-        return (None, futures::stream::pending().boxed());
-    }
-    let api: Api<NamespaceMeta> = Api::all(client.clone());
-    let (store, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .touched_objects()
-        .filter_map(async |namespace| namespace.ok());
-    (Some(store), changes.boxed())
-}
-
-/// The layer that a pod belongs to, by its label.
-fn layer_of(pod: &Pod) -> Option<ObjectRef<Watched>> {
-    let name = pod.labels().get(names::LABEL_LAYER)?;
-    Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
 }
 
 /// Closes and forgets what belongs to the dead, for ever.

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
-use super::{NamespaceMeta, Watched, WatchedStore};
+use super::watches::{NamespaceMeta, Watched, WatchedStore};
 use crate::api::session_store::SessionStore;
 use crate::validate::session_store::layer_of;
 

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::publish;
 use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
 use super::use_memory::locked;
+use super::watches::WatchedStore;
 use crate::act::kube::key_of;
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, digest};
 use crate::act::{Applied, Ending};
@@ -50,7 +51,7 @@ const TOGETHER: usize = 8;
 /// One store that the layer serves.
 struct Use {
     store: ValidatedStore,
-    object: Arc<super::WatchedStore>,
+    object: Arc<WatchedStore>,
     /// The binding as it is, if it is the store's.
     binding: Option<KubernetesSecret>,
 }
@@ -68,7 +69,7 @@ pub async fn gather(context: &Context, layer: &DataLayer) -> Result<Uses, Reques
     let frozen = watched.iter().any(|store| store.0.is_err());
     let labels = |namespace: &str| context.labels_of(namespace);
     let admitted = admit(layer, watched.iter().filter_map(|store| store.0.as_ref().ok()), &labels).admitted;
-    let by_uid: BTreeMap<String, Arc<super::WatchedStore>> =
+    let by_uid: BTreeMap<String, Arc<WatchedStore>> =
         watched.into_iter().filter_map(|store| Some((store.uid()?, store))).collect();
     let mut allowance = MOST_READS;
     let mut uses = Vec::new();
@@ -89,7 +90,7 @@ pub async fn gather(context: &Context, layer: &DataLayer) -> Result<Uses, Reques
 async fn with_binding(
     context: &Context,
     store: ValidatedStore,
-    object: Arc<super::WatchedStore>,
+    object: Arc<WatchedStore>,
     known: Option<KubernetesSecret>,
     reads: bool,
 ) -> Result<Use, Request> {

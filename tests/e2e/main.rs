@@ -22,8 +22,10 @@ mod layer;
 mod objects;
 mod operator;
 mod pods;
+mod session_access;
 mod sessions;
 mod stage;
+mod store;
 mod volumes;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -3,12 +3,14 @@
 
 mod agent_process;
 mod boot_rule;
+mod boot_rule_worlds;
 mod charts;
 mod custom_resources;
 mod default_user;
 mod directives;
 mod docs;
 mod freshest;
+mod docs_reference;
 mod golden;
 mod image;
 mod imports;
@@ -21,7 +23,9 @@ mod probes;
 mod redis_server;
 mod redis_users;
 mod report;
+mod report_events;
 mod scrape_cost;
+mod sentinel_users;
 mod session_stores;
 mod sessions_cost;
 mod sessions_functions;
@@ -30,6 +34,7 @@ mod sessions_races;
 mod sessions_refusals;
 mod stock_clients;
 mod store_report;
+mod store_users;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;

@@ -1,4 +1,4 @@
-//! What is told of a layer: whole statuses of hand-made observations, and which changes are worth an event.
+//! What is told of a layer: whole statuses of hand-made observations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,13 +9,12 @@ use redoubt::model::NodeId;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
 use redoubt::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::plan::plan;
-use redoubt::report::events::{Transition, transitions};
 use redoubt::report::{Facts, Subject, Undone, not_accepted, status};
 
 use crate::planner;
 
 /// A healthy layer with a user, a library and files, whose primary is the first node.
-struct Scene {
+pub struct Scene {
     desired: Desired,
     observed: Observed,
     subject: Subject,
@@ -24,7 +23,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn healthy() -> Self {
+    pub fn healthy() -> Self {
         let mut desired = planner::desired("old");
         desired.settings.extend([("appendonly", "yes"), ("maxclients", "1000")].map(|(k, v)| (k.into(), v.into())));
         desired.users = BTreeMap::from([("web".to_owned(), DesiredUser { rules: Vec::new() })]);
@@ -55,7 +54,7 @@ impl Scene {
         Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new() }
     }
 
-    fn data(&mut self, ordinal: u16) -> &mut DataServer {
+    pub fn data(&mut self, ordinal: u16) -> &mut DataServer {
         match &mut self.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap().server {
             ObservedServer::Data(server) => server,
             other => panic!("{other:?}"),
@@ -69,7 +68,7 @@ impl Scene {
         }
     }
 
-    fn status(&self) -> DataLayerStatus {
+    pub fn status(&self) -> DataLayerStatus {
         let plan = plan(&self.desired, &self.observed);
         let facts = Facts {
             desired: &self.desired,
@@ -353,65 +352,4 @@ fn a_condition_keeps_its_time_while_its_status_does() {
         .map(|condition| condition.type_.as_str())
         .collect();
     assert_eq!(moved, ["Ready"]);
-}
-
-#[test]
-fn the_same_status_is_no_event_and_neither_are_other_words() {
-    let old = Scene::healthy().status();
-    assert_eq!(transitions(&old, &old), []);
-    let mut new = old.clone();
-    for condition in &mut new.conditions {
-        condition.message.push_str(", still");
-        "Otherwise".clone_into(&mut condition.reason);
-    }
-    assert_eq!(transitions(&old, &new), []);
-}
-
-#[test]
-fn a_condition_that_changes_is_one_event_and_progress_is_none() {
-    let old = Scene::healthy().status();
-    let mut scene = Scene::healthy();
-    scene.data(0).libraries.clear();
-    let new = scene.status();
-    let actions = |transitions: Vec<Transition>| {
-        transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
-    };
-    let told = |action: &str, warning| (action.to_owned(), warning);
-    assert_eq!(actions(transitions(&old, &new)), [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]);
-    assert_eq!(actions(transitions(&new, &old)), [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]);
-}
-
-#[test]
-fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
-    let first = Scene::healthy().status();
-    let told = transitions(&DataLayerStatus::default(), &first);
-    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
-    let refused = not_accepted(
-        1,
-        "Invalid",
-        &["no".to_owned()],
-        DataLayerStatus::default(),
-        &DataLayerStatus::default(),
-        Timestamp::UNIX_EPOCH,
-    );
-    let told = transitions(&DataLayerStatus::default(), &refused);
-    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
-}
-
-#[test]
-fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
-    let old = Scene::healthy().status();
-    let moved = DataLayerStatus { primary: Some("web-redis-1".to_owned()), ..old.clone() };
-    let lost = DataLayerStatus { primary: None, ..old.clone() };
-    assert_eq!(
-        transitions(&old, &moved),
-        [Transition {
-            warning: false,
-            action: "PrimaryMoved".to_owned(),
-            reason: "PrimaryMoved".to_owned(),
-            note: "the primary moved from web-redis-0 to web-redis-1".to_owned(),
-        }]
-    );
-    assert_eq!(transitions(&old, &lost), []);
-    assert_eq!(transitions(&lost, &old), []);
 }

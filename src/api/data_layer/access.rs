@@ -1,0 +1,67 @@
+//! `spec.access`: who may use a layer, and by which addresses. The texts become descriptions in the CRD.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who may use the layer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.external)").message("access.external is not implemented in this version"),
+    validation = Rule::new("!has(self.announce) || self.announce == 'Address'").message("access.announce Hostname is not implemented in this version"),
+    validation = Rule::new("!has(self.namespaces) || (has(self.namespaces.from) && self.namespaces.from == 'Selector') == has(self.namespaces.selector)")
+        .message("access.namespaces.selector belongs to from: Selector, which needs it")
+)]
+pub struct Access {
+    /// Namespaces whose uses may name this layer; one that may no longer loses its user. Default: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<AllowedNamespaces>,
+    /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+    /// Cannot be changed. Default: `Address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<Announce>,
+    /// Access from outside of the cluster; not implemented in this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// Whether the layer has a user of its own for all keys, with a binding Secret `NAME-redis-app`. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<bool>,
+}
+
+/// Namespaces that may name a layer, like Gateway API's allowed routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AllowedNamespaces {
+    /// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<NamespaceChoice>,
+    /// With `Selector`: labels of the namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NamespaceChoice {
+    /// The layer's own.
+    Same,
+    /// All.
+    All,
+    /// Those that the selector matches.
+    Selector,
+}
+
+/// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
+/// Cannot be changed. Default: `Address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Announce {
+    /// The fixed address of the node's Service.
+    Address,
+    /// A host name.
+    Hostname,
+}
+
+/// Access from outside of the cluster; not implemented in this version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct External {}

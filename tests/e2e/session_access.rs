@@ -1,0 +1,185 @@
+//! Claims about who may use a session store: its own users and no others, of the namespaces that its layer lets in, with
+//! credentials that are rotated under load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, DeleteParams};
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+
+use crate::commands::{eventually, kubectl};
+use crate::layer::Layer;
+use crate::stage::{SOON, Stage};
+use crate::store::{Store, call, connect, run};
+
+/// A layer that stores share, small.
+async fn shared(stage: &Stage, further: Value) -> Layer {
+    stage.layer("shared", further).await
+}
+
+fn on_shared(namespace: &str) -> Value {
+    json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": namespace}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes_takes_its_user_along() {
+    let stage = Stage::set("e2e-session-tenants").await;
+    let layer = shared(&stage, json!({"access": {"application": false}})).await;
+    let web = Store::create(&stage, "web", on_shared(&stage.namespace)).await;
+    let api = Store::create(&stage, "api", on_shared(&stage.namespace)).await;
+    web.ready().await;
+    api.ready().await;
+    let (mut of_web, mut of_api) = (web.connect().await.unwrap(), api.connect().await.unwrap());
+    run::<i64>(&mut of_web, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap();
+    run::<i64>(&mut of_api, call("redoubt_session_create", "api:{t}s:1", &["ada"])).await.unwrap();
+    for command in [
+        call("redoubt_session_get", "web:{t}s:1", &[]),
+        call("redoubt_session_revoke", "web:{t}s:1", &[]),
+        call("redoubt_session_revoke_all", "web:{t}u:ada", &[]),
+        redis::cmd("HGETALL").arg("web:{t}s:1").clone(),
+        redis::cmd("DEL").arg("web:{t}s:1").clone(),
+        redis::cmd("SCAN").arg(0).clone(),
+        redis::cmd("ACL").arg("LIST").clone(),
+        redis::cmd("FUNCTION").arg("FLUSH").clone(),
+    ] {
+        let error = run::<redis::Value>(&mut of_api, command).await.unwrap_err();
+        assert_eq!(error.code(), Some("NOPERM"), "{error:?}");
+    }
+    let overlapping = Store::create(&stage, "third", {
+        let mut spec = on_shared(&stage.namespace);
+        spec["keyPrefix"] = json!("web:admin:");
+        spec
+    })
+    .await;
+    overlapping.refused("PrefixOverlaps", "e2e-session-tenants/web").await;
+
+    // The binding of the one that goes is worth nothing any more; its keys stay until their TTL.
+    let old = web.binding().await.unwrap();
+    web.api().delete("web", &DeleteParams::default()).await.unwrap();
+    eventually("its connections are cut", SOON, async || run::<String>(&mut of_web, redis::cmd("PING")).await.is_err())
+        .await;
+    eventually("its user is gone", SOON, async || connect(&stage.client, &old).await.is_none()).await;
+    run::<redis::Value>(&mut of_api, call("redoubt_session_get", "api:{t}s:1", &[])).await.unwrap();
+    // The next in line gets the prefix, and with it what is left under it.
+    overlapping.ready().await;
+    layer.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_lets_another_namespace_in_and_out_again() {
+    let stage = Stage::set("e2e-session-leave").await;
+    let other = Stage::set("e2e-session-tenant").await;
+    let layer = shared(&stage, json!({})).await;
+    layer.ready().await;
+    let store = Store::create(&other, "web", on_shared(&stage.namespace)).await;
+    store.refused("NotAllowed", "access.namespaces").await;
+    assert!(store.binding().await.is_none());
+
+    let selector = json!({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}});
+    layer.change(json!({"access": {"namespaces": selector}})).await;
+    kubectl(&["label", "namespace", &other.namespace, "team=a"]);
+    store.ready().await;
+    let binding = store.binding().await.unwrap();
+    let mut connection = connect(&stage.client, &binding).await.unwrap();
+    run::<i64>(&mut connection, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap();
+
+    kubectl(&["label", "namespace", &other.namespace, "team-"]);
+    store.refused("NotAllowed", "access.namespaces").await;
+    eventually("the user is gone", SOON, async || connect(&stage.client, &binding).await.is_none()).await;
+    assert!(run::<String>(&mut connection, redis::cmd("PING")).await.is_err(), "its connections are cut");
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &other.namespace);
+    assert!(secrets.get_opt("web-session-binding").await.unwrap().is_none(), "the binding is gone");
+
+    layer.change(json!({"access": {"namespaces": {"from": "All", "selector": null}}})).await;
+    store.ready().await;
+    let mut connection = store.connect().await.unwrap();
+    let found: redis::Value = run(&mut connection, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap();
+    assert_ne!(found, redis::Value::Nil, "its sessions were kept");
+    other.strike().await;
+    stage.strike().await;
+}
+
+/// A connection once there is one: eight clients that begin at once on two cores may wait for more than a second.
+async fn first_connection(client: &Client, binding: &BTreeMap<String, String>) -> MultiplexedConnection {
+    let began = Instant::now();
+    loop {
+        if let Some(connection) = connect(client, binding).await {
+            return connection;
+        }
+        assert!(began.elapsed() < SOON, "the binding leads to no primary within {SOON:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A client that reads its mounted binding again and again, and moves to new credentials when it shows them.
+async fn reader(store: &Store, stop: Arc<AtomicBool>, failures: Arc<AtomicUsize>, calls: Arc<AtomicUsize>) {
+    let mut binding = store.binding().await.unwrap();
+    let mut connection = first_connection(&store.client, &binding).await;
+    let mut looked = Instant::now();
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        if looked.elapsed() > Duration::from_millis(500) {
+            looked = Instant::now();
+            let now = store.binding().await.unwrap();
+            // As a pool does: the old connection is used until the new one stands.
+            if now != binding
+                && let Some(new) = connect(&store.client, &now).await
+            {
+                (connection, binding) = (new, now);
+            }
+        }
+        number += 1;
+        let key = format!("web:{{t}}s:{}", number % 50);
+        let written: RedisResult<()> =
+            run(&mut connection, redis::cmd("SETEX").arg(key).arg(60).arg(number).clone()).await;
+        calls.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = written {
+            println!("{error:?}");
+            failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
+    let stage = Stage::set("e2e-session-rotation").await;
+    let grace = json!({"rotationGrace": "10s"});
+    let store = Arc::new(Store::create(&stage, "web", json!({"idleTimeout": "30m", "access": grace})).await);
+    store.ready().await;
+    let first = store.binding().await.unwrap();
+    let mut held = first_connection(&stage.client, &first).await;
+    let (stop, failures, calls) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, stop, failures, calls) =
+                (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&failures), Arc::clone(&calls));
+            tokio::spawn(async move { reader(&store, stop, failures, calls).await })
+        })
+        .collect();
+    store.change(json!({"access": {"rotation": 1}})).await;
+    eventually("the binding shows new credentials", SOON, async || store.binding().await.unwrap() != first).await;
+    let second = store.binding().await.unwrap();
+    assert_ne!((&first["username"], &first["password"]), (&second["username"], &second["password"]));
+    // Two are valid.
+    drop(first_connection(&stage.client, &second).await);
+    run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
+    eventually("the old connection is cut", SOON, async || run::<String>(&mut held, redis::cmd("PING")).await.is_err())
+        .await;
+    eventually("the old credentials are dead", SOON, async || connect(&stage.client, &first).await.is_none()).await;
+    store.ready().await;
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    println!("{} commands", calls.load(Ordering::Relaxed));
+    assert_eq!(failures.load(Ordering::Relaxed), 0);
+    stage.strike().await;
+}

@@ -1,0 +1,229 @@
+//! The generated pages of the documents, `docs/reference`: made of the definitions, the tables of directives and the Lua
+//! library's headers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use redoubt::api::custom_resource_definitions;
+use redoubt::dataplane::sessions;
+use redoubt::model::directives::{self, DirectiveClass};
+use serde_json::{Value, json};
+
+use crate::docs::files;
+
+/// Fields whose inside is Kubernetes' own and described there.
+const OF_KUBERNETES: [&str; 5] = ["affinity", "tolerations", "selector", "conditions", "pullSecrets"];
+
+/// Folder of the generated pages.
+pub const REFERENCE: &str = "docs/reference";
+const GENERATED: &str = "Generated; do not edit. Write it anew with `UPDATE=1 cargo test --test it docs`.\n";
+
+/// The generated pages by file name.
+fn reference() -> BTreeMap<String, String> {
+    let mut pages =
+        BTreeMap::from([("directives.md".to_owned(), directive_tables()), ("functions.md".to_owned(), functions())]);
+    let mut index = format!("# Reference\n\n{GENERATED}\n| page | made of |\n|---|---|\n");
+    for definition in custom_resource_definitions() {
+        let kind = &definition.spec.names.kind;
+        let name = format!("{}.md", words_of(kind).join("-"));
+        let _ = writeln!(index, "| [{kind}]({name}) | the definition of the custom resource, in `crds/` |");
+        pages.insert(name, resource(&definition));
+    }
+    index.push_str("| [Session functions](functions.md) | the headers of the Lua library that every data node has |\n");
+    index.push_str("| [Directives](directives.md) | the tables of directives in `src/model/directives.rs` |\n");
+    pages.insert("README.md".to_owned(), index);
+    pages
+}
+
+/// `DataLayer`: `data`, `layer`.
+fn words_of(kind: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for letter in kind.chars() {
+        match words.last_mut() {
+            Some(word) if letter.is_lowercase() => word.push(letter),
+            _ => words.push(letter.to_lowercase().to_string()),
+        }
+    }
+    words
+}
+
+fn resource(definition: &CustomResourceDefinition) -> String {
+    let version = &definition.spec.versions[0];
+    let names = &definition.spec.names;
+    let mut text = format!(
+        "# {}\n\n{GENERATED}\n`apiVersion: {}/{}`, plural `{}`, short `{}`.\n",
+        names.kind,
+        definition.spec.group,
+        version.name,
+        names.plural,
+        names.short_names.clone().unwrap_or_default().join("`, `")
+    );
+    let schema = serde_json::to_value(&version.schema).unwrap();
+    for part in ["spec", "status"] {
+        section(&mut text, part, &schema["openAPIV3Schema"]["properties"][part]);
+    }
+    let _ = write!(text, "\n## What admission refuses\n\n");
+    let mut messages = Vec::new();
+    collect_messages(&schema["openAPIV3Schema"], &mut messages);
+    for message in messages {
+        let _ = writeln!(text, "- {message}");
+    }
+    text
+}
+
+/// The headers of the Lua source: what holds for all functions, then each of them.
+fn functions() -> String {
+    let mut text = format!(
+        "# Session functions\n\n{GENERATED}\nCalled with any client: `FCALL redoubt_session_get 1 'web:{{t7}}s:4fzk…'`. What they are for: \
+         [sessions](../uses/sessions.md).\n\n## What holds for all\n\n"
+    );
+    let comment = |line: &'static str| line.strip_prefix("--").map(|words| words.strip_prefix(' ').unwrap_or(words));
+    let head = sessions::TEMPLATE.lines().skip_while(|line| !line.starts_with("--")).map_while(comment).skip(2);
+    for line in head {
+        let _ = writeln!(text, "{line}");
+    }
+    let mut shows = false;
+    for line in sessions::TEMPLATE.lines().filter_map(comment).map(str::trim_end) {
+        let is_name = line.starts_with("redoubt_session") && !line.contains([' ', ':']);
+        if shows && !is_name && !line.starts_with("  ") {
+            text.push_str("```\n");
+        }
+        if is_name && shows {
+            text.push_str("```\n");
+        }
+        if is_name {
+            let _ = write!(text, "\n## {line}\n\n```text\n");
+        }
+        shows = is_name || (shows && line.starts_with("  "));
+        if shows && !is_name {
+            let _ = writeln!(text, "{}", &line[2..]);
+        }
+    }
+    if shows {
+        text.push_str("```\n");
+    }
+    text
+}
+
+/// A table of an object's fields, then those of the objects in it.
+fn section(text: &mut String, path: &str, schema: &Value) {
+    let Some(fields) = schema["properties"].as_object() else { return };
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let _ = write!(text, "\n## `{path}`\n\n| field | type | |\n|---|---|---|\n");
+    for (name, field) in fields {
+        let must = if path == "spec" && required.contains(&name.as_str()) { "**Required.** " } else { "" };
+        let description = one_line(field["description"].as_str().unwrap_or_default());
+        let _ = writeln!(text, "| `{name}` | {} | {must}{description} |", type_of(field));
+    }
+    // `dedicated` is the specification of a DataLayer, which has its own page.
+    let elsewhere = |name: &str| OF_KUBERNETES.contains(&name) || name == "dedicated";
+    for (name, field) in fields.iter().filter(|(name, _)| !elsewhere(name)) {
+        let is_list = field["type"] == "array";
+        let (path, inner) =
+            if is_list { (format!("{path}.{name}[]"), &field["items"]) } else { (format!("{path}.{name}"), field) };
+        section(text, &path, inner);
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+fn type_of(field: &Value) -> String {
+    let words: Vec<String> = field["enum"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|word| format!("`{word}`"))
+        .collect();
+    if !words.is_empty() {
+        return words.join(", ");
+    }
+    if field["x-kubernetes-int-or-string"] == json!(true) {
+        return "quantity".to_owned();
+    }
+    match field["type"].as_str() {
+        Some("array") => format!("list of {}", type_of(&field["items"])),
+        Some("object") if field["additionalProperties"].is_object() => "map of string".to_owned(),
+        Some("integer") => match (field["minimum"].as_f64(), field["maximum"].as_f64()) {
+            (Some(least), Some(most)) => format!("integer, {least} to {most}"),
+            _ => "integer".to_owned(),
+        },
+        Some(other) => other.to_owned(),
+        None => "any".to_owned(),
+    }
+}
+
+fn collect_messages(schema: &Value, messages: &mut Vec<String>) {
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        let message = one_line(rule["message"].as_str().expect("every rule has a message"));
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+    for (_, field) in schema["properties"].as_object().into_iter().flatten().filter(|(name, _)| *name != "dedicated") {
+        collect_messages(field, messages);
+    }
+}
+
+fn directive_tables() -> String {
+    let mut text = format!(
+        "# Directives of `spec.config`\n\n{GENERATED}\nValues are brought into the form in which the server reports them; one that \
+         it would not take is refused. A directive that is in none of these lists is allowed: it is put into `redis.conf` as \
+         it is written, is not compared with the running servers, and rolls the pods when it changes. The engine may still \
+         be one that does not have it.\n"
+    );
+    let of = |wanted: DirectiveClass| {
+        let names = directives::known_names().filter(|name| directives::class(name) == wanted);
+        names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let _ = write!(text, "\n**Set live:** {}.\n", of(DirectiveClass::Live));
+    let _ = write!(text, "\n**Roll the pods:** {}.\n", of(DirectiveClass::StartOnly));
+    let fields: Vec<String> = directives::field_names().map(|(name, field)| format!("`{name}` ({field})")).collect();
+    let _ = write!(text, "\n**Refused, because a field sets them:** {}.\n", fields.join(", "));
+    let ours: Vec<String> = directives::our_names().map(|name| format!("`{name}`")).collect();
+    let (prefixes, suffixes) = directives::our_affixes();
+    let affixes: Vec<String> =
+        prefixes.map(|prefix| format!("`{prefix}*`")).chain(suffixes.map(|suffix| format!("`*{suffix}`"))).collect();
+    let _ = write!(text, "\n**Refused, because Redoubt sets them:** {}, {}.\n", ours.join(", "), affixes.join(", "));
+    let renamed: Vec<String> = directives::renamed_names().map(|(old, new)| format!("`{old}` (`{new}`)")).collect();
+    let _ = write!(text, "\n**Refused, because the name is old:** {}.\n", renamed.join(", "));
+    text
+}
+
+#[test]
+fn the_committed_reference_is_the_generated_one() {
+    let pages = reference();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(REFERENCE).unwrap();
+        for path in files(REFERENCE, "md") {
+            fs::remove_file(path).unwrap();
+        }
+        for (name, text) in &pages {
+            fs::write(Path::new(REFERENCE).join(name), text).unwrap();
+        }
+    }
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    let committed: BTreeMap<String, String> =
+        files(REFERENCE, "md").iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect();
+    let differing: Vec<&String> =
+        pages.keys().chain(committed.keys()).filter(|name| pages.get(*name) != committed.get(*name)).collect();
+    assert!(
+        differing.is_empty(),
+        "{REFERENCE} {differing:?}: write them anew with: UPDATE=1 cargo test --test it docs"
+    );
+}
+
+#[test]
+fn the_reference_has_every_function_that_is_registered() {
+    let page = functions();
+    let names = sessions::TEMPLATE.lines().filter_map(|line| line.strip_prefix("register('")?.split('\'').next());
+    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("\n## {name}\n"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let shown = page.lines().filter(|line| line.starts_with("## redoubt_")).count();
+    assert_eq!(shown, sessions::TEMPLATE.lines().filter(|line| line.starts_with("register('")).count());
+}

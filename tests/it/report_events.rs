@@ -1,0 +1,69 @@
+//! Which changes of a layer's status are worth an event.
+
+use k8s_openapi::jiff::Timestamp;
+use redoubt::api::data_layer_status::DataLayerStatus;
+use redoubt::report::events::{Transition, transitions};
+use redoubt::report::not_accepted;
+
+use crate::report::Scene;
+
+#[test]
+fn the_same_status_is_no_event_and_neither_are_other_words() {
+    let old = Scene::healthy().status();
+    assert_eq!(transitions(&old, &old), []);
+    let mut new = old.clone();
+    for condition in &mut new.conditions {
+        condition.message.push_str(", still");
+        "Otherwise".clone_into(&mut condition.reason);
+    }
+    assert_eq!(transitions(&old, &new), []);
+}
+
+#[test]
+fn a_condition_that_changes_is_one_event_and_progress_is_none() {
+    let old = Scene::healthy().status();
+    let mut scene = Scene::healthy();
+    scene.data(0).libraries.clear();
+    let new = scene.status();
+    let actions = |transitions: Vec<Transition>| {
+        transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
+    };
+    let told = |action: &str, warning| (action.to_owned(), warning);
+    assert_eq!(actions(transitions(&old, &new)), [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]);
+    assert_eq!(actions(transitions(&new, &old)), [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]);
+}
+
+#[test]
+fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
+    let first = Scene::healthy().status();
+    let told = transitions(&DataLayerStatus::default(), &first);
+    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
+    let refused = not_accepted(
+        1,
+        "Invalid",
+        &["no".to_owned()],
+        DataLayerStatus::default(),
+        &DataLayerStatus::default(),
+        Timestamp::UNIX_EPOCH,
+    );
+    let told = transitions(&DataLayerStatus::default(), &refused);
+    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
+}
+
+#[test]
+fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
+    let old = Scene::healthy().status();
+    let moved = DataLayerStatus { primary: Some("web-redis-1".to_owned()), ..old.clone() };
+    let lost = DataLayerStatus { primary: None, ..old.clone() };
+    assert_eq!(
+        transitions(&old, &moved),
+        [Transition {
+            warning: false,
+            action: "PrimaryMoved".to_owned(),
+            reason: "PrimaryMoved".to_owned(),
+            note: "the primary moved from web-redis-0 to web-redis-1".to_owned(),
+        }]
+    );
+    assert_eq!(transitions(&old, &lost), []);
+    assert_eq!(transitions(&lost, &old), []);
+}

@@ -146,13 +146,14 @@ fn loaded_in(layer: &Layer, node: NodeId, since: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for() {
     const DETECTED: Duration = Duration::from_secs(1);
+    const KEYS: u32 = 2_500_000;
     let stage = Stage::set("e2e-big").await;
     let further = json!({"memory": {"limit": "1Gi"}, "failover": {"detection": "1s"}});
     let layer = stage.layer("web", further).await;
     layer.ready().await;
-    layer.fill(1_500_000).await;
+    layer.fill(KEYS).await;
     for process in [Some("redis-server"), Some("redoubt"), None] {
-        let what = format!("1,500,000 keys, {} of the primary dies", process.unwrap_or("pod"));
+        let what = format!("{KEYS} keys, {} of the primary dies", process.unwrap_or("pod"));
         let now = k8s_openapi::jiff::Timestamp::now().to_string();
         let old = layer.heals().await;
         let verdict = struck(&layer, &what, process).await;
@@ -167,7 +168,7 @@ async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for
         let loaded = Duration::from_secs_f64(loaded.unwrap());
         println!("{what}: it loads {loaded:?}, longest gap {:?}", verdict.longest_gap);
         assert!(loaded > DETECTED, "the dataset is too small for the claim: {loaded:?}");
-        assert_eq!(layer.get("filled:1499999").await.as_deref(), Some("1499999"));
+        assert_eq!(layer.get(&format!("filled:{}", KEYS - 1)).await, Some((KEYS - 1).to_string()));
     }
     stage.strike().await;
 }

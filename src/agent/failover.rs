@@ -4,6 +4,7 @@
 //! acts, [`super::herald`]. This agent sees it through as well: it waits for the promotion in any case, and whichever is
 //! quicker ends the time in which the new primary has no replica and may refuse writers (`min-replicas-to-write`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -28,8 +29,8 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine. The new primary, which the other
 /// replicas follow already; `None`: nobody was promoted, or not in time.
 pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address]) -> Option<Address> {
-    freshest::is_known(state, config, replicas).await;
-    order(state, config).await?;
+    let informed = freshest::known_to(state, config, replicas).await;
+    order(state, config, &informed).await?;
     let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
     tracing::info!(primary = %promoted, "promoted");
     let others = replicas.iter().filter(|address| **address != promoted);
@@ -61,9 +62,10 @@ struct Asked {
     delay: Duration,
 }
 
-/// Asks one Sentinel after the other until one begins: first the one that will hear of its success soonest, since all
-/// Sentinel-aware clients wait for that. `None`: nobody would, and none is under way.
-async fn order(state: &State, config: &NodeConfig) -> Option<()> {
+/// Asks one Sentinel after the other until one begins: first those that would elect who has most (`informed`), and of them the
+/// one that will hear of its success soonest, since all Sentinel-aware clients wait for that. `None`: nobody would, and none
+/// is under way.
+async fn order(state: &State, config: &NodeConfig, informed: &BTreeSet<Address>) -> Option<()> {
     let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
     let asked: Vec<Asked> = asked.into_iter().flatten().collect();
     let own = config.own_address();
@@ -72,7 +74,7 @@ async fn order(state: &State, config: &NodeConfig) -> Option<()> {
     if asked.iter().any(|asked| Some(&asked.named) == own && fails_over_from(&asked.master, own)) {
         return Some(());
     }
-    for index in fit(&asked, own) {
+    for index in fit(&asked, own, informed) {
         let Asked { address, connection, delay, .. } = &asked[index];
         match sentinel::failover(connection, &config.master_name).await {
             Ok(()) => {
@@ -99,11 +101,14 @@ async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<As
 /// Which Sentinels may be told to fail over from this node, the quickest first: those that name it by the newest
 /// knowledge that any has. One that has yet to hear of the last failover would give its own the very epoch of that one, and
 /// of two promotions with one epoch each is believed by those that heard of it first, for ever.
-fn fit(asked: &[Asked], own: Option<&Address>) -> Vec<usize> {
+fn fit(asked: &[Asked], own: Option<&Address>, informed: &BTreeSet<Address>) -> Vec<usize> {
     let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
     let mut fit: Vec<usize> =
         (0..asked.len()).filter(|index| may_be_told(&asked[*index].master, newest, own)).collect();
-    fit.sort_by_key(|index| (asked[*index].delay, &asked[*index].address));
+    fit.sort_by_key(|index| {
+        let Asked { address, delay, .. } = &asked[*index];
+        (!informed.contains(address), *delay, address)
+    });
     fit
 }
 

@@ -4,10 +4,12 @@
 //! may take one that lacks what another has, and what only that one had is lost. The primary is dead, so what a replica has
 //! does not change any more; where they differ, the Sentinels are made to look before one of them is told to fail over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 
 use super::state::State;
@@ -16,73 +18,85 @@ use crate::model::{Address, Offset};
 use crate::redis::sentinel::ReplicaView;
 use crate::redis::{Connection, info_window, sentinel, server};
 
-/// Time for a server's answer: it is the next thing that everybody waits for, so a silent one is passed over soon.
+/// Time for a server's answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// How long a replica may take to read what its dead primary still sent: it is in its own socket's buffer.
-const READ_WITHIN: Duration = Duration::from_millis(300);
+/// How long the replicas may take to say what they have, once they have read what the dead primary still sent: it is in the
+/// buffer of their own socket. Who takes longer is busy with it, so behind.
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
 /// How long a Sentinel may take to see it: it looks in each tick, every 50 to 100 ms.
 const SEEN_WITHIN: Duration = Duration::from_millis(400);
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Waits until every Sentinel would elect a replica that has most of what the dead primary sent. After a short while it is
-/// left at that: writers wait.
-pub async fn is_known(state: &State, config: &NodeConfig, replicas: &[Address]) {
+/// Which Sentinels would elect a replica that has most of what the dead primary sent. The first that does ends the waiting;
+/// where none does in time it is left at that, because writers wait.
+pub async fn known_to(state: &State, config: &NodeConfig, replicas: &[Address]) -> BTreeSet<Address> {
+    let sentinels = || config.sentinels.values();
     let offsets = offsets(state, replicas).await;
-    if offsets.values().min() == offsets.values().max() {
-        return;
+    if offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
+        return sentinels().cloned().collect();
     }
     tracing::info!(?offsets, "the replicas differ; the Sentinels are made to look");
-    join_all(config.sentinels.values().map(async |address| {
-        match timeout(SEEN_WITHIN, is_seen(state, config, address, &offsets)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(sentinel = %address, %error, "the Sentinel cannot be made to look"),
-            Err(_) => tracing::warn!(sentinel = %address, "the Sentinel might elect a replica that lacks something"),
+    let mut looking: FuturesUnordered<_> = sentinels()
+        .map(async |address| match is_seen(state, config, address, &offsets).await {
+            Ok(()) => Some(address.clone()),
+            Err(error) => {
+                tracing::info!(sentinel = %address, %error, "the Sentinel cannot be made to look");
+                None
+            }
+        })
+        .collect();
+    let first = async {
+        while let Some(seen) = looking.next().await {
+            if seen.is_some() {
+                return seen;
+            }
         }
-        // Its agent would set the pace too, seconds later; until then it asks more than it has to.
-        if let Ok(connection) = open(state, address).await {
-            let _ = sentinel::set_info_period(&connection, info_window::PERIOD).await;
-        }
-    }))
-    .await;
+        None
+    };
+    let first = timeout(SEEN_WITHIN, first).await.ok().flatten();
+    if first.is_none() {
+        tracing::warn!("the Sentinels might elect a replica that lacks something");
+    }
+    first.into_iter().collect()
 }
 
-/// What each replica has, once it has read all that its dead primary sent; who does not answer is left out.
+/// What each replica has; who does not say it in time is left out.
 async fn offsets(state: &State, replicas: &[Address]) -> BTreeMap<Address, Offset> {
     let asked = replicas.iter().map(async |address| {
-        let endpoint = state.data_endpoint(address);
-        let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await.ok()?;
-        let read = timeout(READ_WITHIN, has_read_all(&connection)).await;
-        match read {
-            Ok(offset) => Some((address.clone(), offset.ok()?)),
-            Err(_) => Some((address.clone(), server::replication(&connection).await.ok()?.offset())),
-        }
+        let offset = timeout(TOLD_WITHIN, async {
+            let endpoint = state.data_endpoint(address);
+            let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
+            has_read_all(&connection).await
+        });
+        Some((address.clone(), offset.await.ok()?.ok()?))
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// A link that is down has been read to its end.
+/// A link that is down has been read to its end. It may stay up although the primary is dead, while a child of it that writes a
+/// file holds its sockets: then two looks with the same answer tell, because a server that answers us also reads what is
+/// there from others.
 async fn has_read_all(connection: &Connection) -> crate::redis::Result<Offset> {
+    let mut before = None;
     loop {
         let info = server::replication(connection).await?;
-        if !info.primary_link().is_some_and(|link| link.up) {
-            return Ok(info.offset());
+        let offset = info.offset();
+        if !info.primary_link().is_some_and(|link| link.up) || before.replace(offset) == Some(offset) {
+            return Ok(offset);
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-async fn open(state: &State, address: &Address) -> crate::redis::Result<Connection> {
-    Connection::open_with(&state.sentinel_endpoint(address), ANSWER_WITHIN, ANSWER_WITHIN).await
-}
-
+/// Returns once this Sentinel would. Its agent sets the usual pace again within seconds.
 async fn is_seen(
     state: &State,
     config: &NodeConfig,
     address: &Address,
     offsets: &BTreeMap<Address, Offset>,
 ) -> crate::redis::Result<()> {
-    let connection = open(state, address).await?;
+    let connection = Connection::open_with(&state.sentinel_endpoint(address), ANSWER_WITHIN, ANSWER_WITHIN).await?;
     sentinel::set_info_period(&connection, info_window::EACH_TICK).await?;
     while !elects_the_freshest(&sentinel::replica_views(&connection, &config.master_name).await?, offsets) {
         sleep(LOOK_EVERY).await;

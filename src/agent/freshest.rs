@@ -31,34 +31,50 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Which Sentinels would elect a replica that has most of what the dead primary sent. The first that does ends the waiting;
 /// where none does in time it is left at that, because writers wait.
 pub async fn known_to(state: &State, config: &NodeConfig, replicas: &[Address]) -> BTreeSet<Address> {
-    let sentinels = || config.sentinels.values();
     let offsets = offsets(state, replicas).await;
     if offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
-        return sentinels().cloned().collect();
+        return config.sentinels.values().cloned().collect();
     }
     tracing::info!(?offsets, "the replicas differ; the Sentinels are made to look");
-    let mut looking: FuturesUnordered<_> = sentinels()
-        .map(async |address| match is_seen(state, config, address, &offsets).await {
-            Ok(()) => Some(address.clone()),
-            Err(error) => {
-                tracing::info!(sentinel = %address, %error, "the Sentinel cannot be made to look");
-                None
-            }
-        })
-        .collect();
-    let first = async {
-        while let Some(seen) = looking.next().await {
-            if seen.is_some() {
-                return seen;
-            }
+    let opened = join_all(config.sentinels.values().map(async |address| {
+        let endpoint = state.sentinel_endpoint(address);
+        Some((address, Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await.ok()?))
+    }));
+    let sentinels: Vec<(&Address, Connection)> = opened.await.into_iter().flatten().collect();
+    let first = timeout(SEEN_WITHIN, first_to_see(&sentinels, &config.master_name, &offsets)).await;
+    // With the pace of the looks it would hold each replica for unfit between two of them, and elect nobody.
+    join_all(sentinels.iter().map(async |(address, connection)| {
+        if let Err(error) = sentinel::set_info_period(connection, info_window::PERIOD).await {
+            tracing::info!(sentinel = %address, %error, "its agent sets its pace");
         }
-        None
-    };
-    let first = timeout(SEEN_WITHIN, first).await.ok().flatten();
+    }))
+    .await;
+    let first = first.ok().flatten();
     if first.is_none() {
         tracing::warn!("the Sentinels might elect a replica that lacks something");
     }
     first.into_iter().collect()
+}
+
+/// The first Sentinel that would elect who has most; `None`: all of them fell silent.
+async fn first_to_see(
+    sentinels: &[(&Address, Connection)],
+    master_name: &str,
+    offsets: &BTreeMap<Address, Offset>,
+) -> Option<Address> {
+    let mut looking: FuturesUnordered<_> = sentinels
+        .iter()
+        .map(async |(address, connection)| {
+            let seen = is_seen(connection, master_name, offsets).await;
+            seen.ok().map(|()| (*address).clone())
+        })
+        .collect();
+    while let Some(seen) = looking.next().await {
+        if seen.is_some() {
+            return seen;
+        }
+    }
+    None
 }
 
 /// What each replica has; who does not say it in time is left out.
@@ -89,16 +105,21 @@ async fn has_read_all(connection: &Connection) -> crate::redis::Result<Offset> {
     }
 }
 
-/// Returns once this Sentinel would. Its agent sets the usual pace again within seconds.
+/// Returns once this Sentinel would; it is made to look in each of its ticks if it would not yet.
 async fn is_seen(
-    state: &State,
-    config: &NodeConfig,
-    address: &Address,
+    connection: &Connection,
+    master_name: &str,
     offsets: &BTreeMap<Address, Offset>,
 ) -> crate::redis::Result<()> {
-    let connection = Connection::open_with(&state.sentinel_endpoint(address), ANSWER_WITHIN, ANSWER_WITHIN).await?;
-    sentinel::set_info_period(&connection, info_window::EACH_TICK).await?;
-    while !elects_the_freshest(&sentinel::replica_views(&connection, &config.master_name).await?, offsets) {
+    let would = async || {
+        let views = sentinel::replica_views(connection, master_name).await?;
+        crate::redis::Result::Ok(elects_the_freshest(&views, offsets))
+    };
+    if would().await? {
+        return Ok(());
+    }
+    sentinel::set_info_period(connection, info_window::EACH_TICK).await?;
+    while !would().await? {
         sleep(LOOK_EVERY).await;
     }
     Ok(())

@@ -20,8 +20,8 @@ pub const PERIOD: Duration = Duration::from_millis(800);
 /// How much less it is for each further Sentinel: so they never ask in step for long, and when an engine dies the `INFO` of
 /// one of them is likely to be of a good age.
 const OUT_OF_STEP: Duration = Duration::from_millis(45);
-/// The period that makes a Sentinel ask in each of its ticks, while a planned move waits for it to see what was just changed.
-/// Three of it outlast a tick: a Sentinel that is left with it can still elect.
+/// The period that makes a Sentinel ask in each of its ticks, for as long as somebody waits for it to see what has just changed.
+/// Set [`PERIOD`] again before it is told to fail over: with this one it finds every replica unfit a few ticks later.
 pub const EACH_TICK: Duration = Duration::from_millis(50);
 /// Age of an `INFO` that is likely to be refreshed before the promotion.
 const REFRESHED: Duration = Duration::from_millis(830);

@@ -3,6 +3,7 @@
 //!
 //! Knows clients and the plan's steps. Must never see `observe` or `validate`.
 
+mod claims;
 pub mod fingerprint;
 pub mod kube;
 pub mod redis;

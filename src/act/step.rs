@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::kube::{Applied, Writer};
-use super::{Ending, Error, redis};
+use super::{Ending, Error, claims, redis};
 use crate::api::names;
 use crate::dataplane::Library;
 use crate::failure::Class;
@@ -98,7 +98,10 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
         Step::ApplyWorkload { node, .. } => {
             let Some(workload) = means.workloads.get(node) else { return Ok(not_built(*node)) };
             let live = means.live_workloads.get(node).map(Arc::as_ref);
-            Ok(applied(&writer.apply(&with_claims_of(workload, live), live).await?))
+            if live.is_none() {
+                claims::are_ours(writer.client(), workload).await?;
+            }
+            Ok(applied(&writer.apply(&claims::kept(workload, live), live).await?))
         }
         Step::RestartPod { node, pod_uid, .. } => {
             let pod = names::pod(&means.layer.name, *node);
@@ -172,16 +175,6 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
     }
 }
 
-/// The StatefulSet as built, but with the claims of the one that is there: Kubernetes refuses any change of them, and with it
-/// every other change.
-fn with_claims_of(workload: &StatefulSet, live: Option<&StatefulSet>) -> StatefulSet {
-    let mut workload = workload.clone();
-    if let (Some(wanted), Some(live)) = (&mut workload.spec, live.and_then(|live| live.spec.as_ref())) {
-        wanted.volume_claim_templates.clone_from(&live.volume_claim_templates);
-    }
-    workload
-}
-
 /// Applies a node's Service with the address that it had before. Where somebody else has got that address meanwhile, it gets
 /// another, and the node is announced anew.
 async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<Ending, Error> {
@@ -217,24 +210,5 @@ fn applied<K>(applied: &Applied<K>) -> Ending {
     match applied {
         Applied::Unchanged | Applied::Written(_) => Ending::Done,
         Applied::Deleting => Ending::Dropped("its predecessor is still being deleted".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workload(claims: &serde_json::Value, image: &str) -> StatefulSet {
-        let pod = json!({"metadata": {}, "spec": {"containers": [{"name": "redis", "image": image}]}});
-        let spec = json!({"selector": {}, "serviceName": "a", "template": pod, "volumeClaimTemplates": claims});
-        serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec})).unwrap()
-    }
-
-    #[test]
-    fn claims_that_are_there_are_kept_and_all_else_is_as_built() {
-        let claim = |size: &str| json!([{"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": size}}}}]);
-        let (built, live) = (workload(&claim("2Gi"), "new"), workload(&claim("1Gi"), "old"));
-        assert_eq!(with_claims_of(&built, Some(&live)), workload(&claim("1Gi"), "new"));
-        assert_eq!(with_claims_of(&built, None), built);
     }
 }

@@ -1,6 +1,6 @@
 //! From a validated layer and its built objects to what the planner, the probes and the report want to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::act::secrets::{Passwords, digest};
@@ -89,7 +89,6 @@ pub fn desired(
             failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
         },
         master_name: layer.identity.master_name(),
-        stale_objects: BTreeSet::new(),
     }
 }
 

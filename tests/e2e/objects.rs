@@ -201,6 +201,7 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
     let workload =
         json!({"spec": {"replicas": 0, "serviceName": "theirs", "selector": {"matchLabels": labels}, "template": pod}});
     let budget = json!({"spec": {"maxUnavailable": 7, "selector": {"matchLabels": labels}}});
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}});
     let all = [
         foreign("v1", "Service", "web-redis", port.clone()),
         foreign("v1", "Service", "web-redis-1", port),
@@ -208,6 +209,7 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
         foreign("v1", "Secret", "web-redis-system", json!({"stringData": {"password": "theirs"}})),
         foreign("policy/v1", "PodDisruptionBudget", "web-redis", budget),
         foreign("apps/v1", "StatefulSet", "web-redis-2", workload),
+        foreign("v1", "PersistentVolumeClaim", "data-web-redis-0-0", claim),
     ];
     let all: Vec<DynamicObject> = all.into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
     let api = |object: &DynamicObject| -> Api<DynamicObject> {

@@ -37,8 +37,6 @@ pub struct Desired {
     pub sentinel_settings: SentinelSettings,
     /// Name of the primary in the Sentinels.
     pub master_name: String,
-    /// Static objects (Services, budget, Secrets, …) whose observed form differs from the built one. They carry no order.
-    pub stale_objects: BTreeSet<String>,
 }
 
 /// The wanted revisions of one node. All three are opaque digests made by `build`.

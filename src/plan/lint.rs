@@ -96,7 +96,6 @@ mod tests {
                 failover_timeout_milliseconds: 1,
             },
             master_name: "web-uid".into(),
-            stale_objects: BTreeSet::new(),
         }
     }
 

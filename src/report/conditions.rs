@@ -103,6 +103,9 @@ fn degraded(facts: Facts<'_>) -> Said {
     }
     // A layer that was never Ready is not degraded by what is still on its way.
     if facts.observed.initialised {
+        if facts.subject.keeps_data {
+            why.extend(proofs::files(facts.observed));
+        }
         why.extend(facts.faults.iter().cloned());
     }
     if why.is_empty() {

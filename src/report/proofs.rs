@@ -96,11 +96,16 @@ pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
                 missing.push(format!("{node}: {name} is not as declared"));
             }
         }
-        if let Some(trouble) = &server.persistence_trouble {
-            missing.push(format!("{node} cannot write its {trouble} file"));
-        }
     }
+    missing.extend(files(observed));
     missing
+}
+
+/// Which data nodes cannot write their files: a full volume, for one.
+pub fn files(observed: &Observed) -> Vec<String> {
+    let troubled =
+        observed.nodes.keys().filter_map(|node| Some((node, data(observed, *node)?.persistence_trouble.as_ref()?)));
+    troubled.map(|(node, trouble)| format!("{node} cannot write its {trouble} file")).collect()
 }
 
 /// What is missing for the loss of any one node to be survived.

@@ -175,7 +175,9 @@ async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     .await;
     eventually("the layer says why", SOON, async || {
         let persisted = layer.condition("Persisted").await;
+        let degraded = layer.condition("Degraded").await;
         persisted.is_some_and(|(status, _, message)| status == "False" && message.contains(&primary.to_string()))
+            && degraded.is_some_and(|(status, _, message)| status == "True" && message.contains("cannot write"))
     })
     .await;
     println!("full: {:?} {:?}", layer.condition("Persisted").await, layer.condition("Degraded").await);

@@ -43,7 +43,6 @@ pub fn desired(revision: &str) -> Desired {
             failover_timeout_milliseconds: 15_000,
         },
         master_name: "web-uid".to_owned(),
-        stale_objects: BTreeSet::new(),
     }
 }
 

@@ -237,6 +237,7 @@ fn a_server_that_cannot_write_is_named() {
     scene.data(0).persistence_trouble = Some("rdb".to_owned());
     insta::assert_snapshot!(differing(&scene), @r"
     Persisted=False NotPersisted: redis-0 cannot write its rdb file
+    Degraded=True Trouble: redis-0 cannot write its rdb file
     Ready=False NotPersisted: Persisted: redis-0 cannot write its rdb file
     [ ] persisted: redis-0 cannot write its rdb file
     ");

@@ -222,7 +222,6 @@ impl World {
                 failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
             },
             master_name: "web-uid".to_owned(),
-            stale_objects: BTreeSet::new(),
         }
     }
 

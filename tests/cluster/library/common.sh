@@ -36,11 +36,11 @@ need_node() { # NODE: prints its number, or ends with what is wrong
   echo "$number"
 }
 
-is_up() { # the mark tells a whole start from one that was cut short
+is_up() { # the mark tells a whole start from one that was cut short, the answer one that lives from what a dead machine left
   [ -e "$state/complete" ] && kubectl get --raw /readyz > /dev/null 2>&1
 }
 
-need_up() { [ -e "$state/complete" ] || fail "not up; start it with: $0 up"; }
+need_up() { is_up || fail "not up; start it with: $0 up"; }
 
 wait_for() { # SECONDS WHAT COMMAND...
   local end=$((SECONDS + $1)) what=$2; shift 2

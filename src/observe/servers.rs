@@ -22,8 +22,11 @@ use crate::redis::{Class, Connection, Endpoint};
 /// How long one server may keep a pass waiting, connecting included. A healthy one answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The same for a pod that was silent in the pass before, and for every pod when the primary has just moved.
-const SHORT_PATIENCE: Duration = Duration::from_millis(250);
+/// The same for a pod that was silent in the pass before.
+const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(250);
+
+/// The same for every pod when the primary has just moved.
+const HURRY: Duration = Duration::from_millis(150);
 
 /// For how long a move of the primary makes passes hurry: each Sentinel tells of it in its turn, and each time a pass follows.
 const JUST_MOVED: Duration = Duration::from_secs(2);
@@ -90,25 +93,15 @@ impl Pool {
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
         let was_silent = self.silent().contains(&question.pod_uid);
-        let patience = if was_silent { SHORT_PATIENCE } else { PATIENCE };
-        let asking = async {
-            let connection = self.connection(question).await.map_err(Probed::unknown)?;
-            let probed = match &question.asked {
-                Asked::Data(probe) => probe_data(&connection, probe, &self.forms).await,
-                Asked::Sentinel { master_name, users } => {
-                    probe_sentinel(&connection, master_name, users, &self.forms).await
-                }
-            };
-            Ok::<_, Probed>((connection, probed))
-        };
+        let patience = if was_silent { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
         let began = Instant::now();
         let asked = tokio::select! {
             biased;
-            asked = asking => Some(asked),
+            asked = self.probe(question) => Some(asked),
             () = sleep(patience) => None,
             () = hurry(last_move.clone()) => None,
         };
-        let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= SHORT_PATIENCE;
+        let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= HURRY;
         if is_silent {
             self.silent().insert(question.pod_uid.clone());
         } else {
@@ -124,21 +117,35 @@ impl Pool {
                 return Answer { server: ObservedServer::Unknown, faults: vec![fault], connection: None };
             }
         };
-        if probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied)) {
-            // Dead, or logged in with rights of yesterday: the next pass opens another.
+        if is_useless(&probed) {
             self.connections().remove(&question.pod_uid);
         }
         let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
         Answer { server: probed.server, faults, connection }
     }
 
-    async fn connection(&self, question: &Question) -> Result<Connection, crate::redis::Error> {
-        if let Some(connection) = self.connections().get(&question.pod_uid) {
-            return Ok(connection.clone());
+    /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections
+    /// of the replica that they promote, and that very server is the one which matters then.
+    async fn probe(&self, question: &Question) -> Result<(Connection, Probed), Probed> {
+        let open = self.connections().get(&question.pod_uid).cloned();
+        if let Some(connection) = open {
+            let probed = self.probe_over(&connection, question).await;
+            if !is_useless(&probed) {
+                return Ok((connection, probed));
+            }
+            self.connections().remove(&question.pod_uid);
         }
-        let connection = Connection::open(&question.endpoint).await?;
+        let connection = Connection::open(&question.endpoint).await.map_err(Probed::unknown)?;
         self.connections().insert(question.pod_uid.clone(), connection.clone());
-        Ok(connection)
+        let probed = self.probe_over(&connection, question).await;
+        Ok((connection, probed))
+    }
+
+    async fn probe_over(&self, connection: &Connection, question: &Question) -> Probed {
+        match &question.asked {
+            Asked::Data(probe) => probe_data(connection, probe, &self.forms).await,
+            Asked::Sentinel { master_name, users } => probe_sentinel(connection, master_name, users, &self.forms).await,
+        }
     }
 
     fn silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -151,6 +158,11 @@ impl Pool {
     }
 }
 
+/// Dead, or logged in with rights of yesterday.
+fn is_useless(probed: &Probed) -> bool {
+    probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied))
+}
+
 /// Resolves when who has just moved has been waited for: a short while after the beginning, or after the news.
 async fn hurry(mut last_move: LastMove) {
     let has_just_moved = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < JUST_MOVED);
@@ -158,7 +170,7 @@ async fn hurry(mut last_move: LastMove) {
         // Nobody is left who could tell.
         std::future::pending::<()>().await;
     }
-    sleep(SHORT_PATIENCE).await;
+    sleep(HURRY).await;
 }
 
 #[cfg(test)]
@@ -221,9 +233,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_silent_is_waited_for_less_once_the_primary_moved() {
         let before = waited(&Pool::default(), Some(Duration::ZERO)).await;
-        assert!(before >= SHORT_PATIENCE && before < PATIENCE, "{before:?}");
+        assert!(before >= HURRY && before < PATIENCE, "{before:?}");
         let meanwhile = waited(&Pool::default(), Some(Duration::from_millis(300))).await;
-        assert!(meanwhile >= 2 * SHORT_PATIENCE && meanwhile < PATIENCE, "{meanwhile:?}");
+        assert!(meanwhile >= 2 * HURRY && meanwhile < PATIENCE, "{meanwhile:?}");
         assert!(waited(&Pool::default(), None).await >= PATIENCE);
     }
 }

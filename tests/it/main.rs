@@ -15,6 +15,7 @@ mod golden;
 mod image;
 mod imports;
 mod lease;
+mod observed_servers;
 mod parsers;
 mod planner;
 mod planner_properties;

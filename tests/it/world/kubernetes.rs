@@ -47,6 +47,10 @@ impl World {
     }
 
     fn start_pods(&mut self) {
+        // A pod whose Secret is not there stays in ContainerCreating.
+        if !self.statics.contains(super::STATIC[0]) {
+            return;
+        }
         let idle: Vec<NodeId> = self
             .pods
             .iter()

@@ -23,6 +23,9 @@ pub use sentinels::{Belief, Sentinel};
 pub const DETECTION: u64 = 5;
 /// Seconds of `failover-timeout`.
 pub const FAILOVER_TIMEOUT: u64 = 15;
+/// Objects that need no order, in the order in which a pass applies them; pods mount the first.
+pub const STATIC: [&str; 6] =
+    ["Secret system", "Secret app", "Service primary", "Service replicas", "Service sentinels", "PodDisruptionBudget"];
 /// Images of this revision and above do not exist.
 pub const FIRST_BAD_REVISION: u8 = 100;
 
@@ -98,8 +101,13 @@ pub struct World {
     pub workloads: BTreeMap<NodeId, Workload>,
     pub pods: BTreeMap<NodeId, Pod>,
     pub volumes: BTreeMap<NodeId, Volume>,
+    /// Those of [`STATIC`] that are there.
+    pub statics: BTreeSet<&'static str>,
     pub primary_service: Option<NodeId>,
+    /// What status has recorded.
     pub was_ready: bool,
+    /// Writes of the operator so far: objects, the primary's Service, steps, the record of having been Ready.
+    pub effects: usize,
     /// Nodes whose machine is cut from everybody.
     pub cut: BTreeSet<NodeId>,
     /// Nodes that do not answer the operator in its next pass.
@@ -130,8 +138,10 @@ impl World {
             workloads: BTreeMap::new(),
             pods: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            statics: BTreeSet::new(),
             primary_service: None,
             was_ready: false,
+            effects: 0,
             cut: BTreeSet::new(),
             mute: BTreeSet::new(),
             built: BTreeMap::new(),
@@ -243,26 +253,54 @@ impl World {
         }
     }
 
-    /// One pass of the operator, of which only so many steps are done, and a second of everybody else.
-    pub fn round(&mut self, steps: usize) -> Plan {
+    /// One pass of the operator, which ends for good after so many side effects, and a second of everybody else.
+    pub fn round(&mut self, effects: usize) -> Plan {
         let plan = self.plan();
         let faults = redoubt::plan::lint::lint(&self.desired(), &plan);
         self.violations.extend(faults.into_iter().map(|fault| format!("{fault}: {plan:?}")));
         let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();
-        if is_idle && !self.is_as_declared() {
-            self.violations.push("neither converged nor explained".to_owned());
-        }
         self.remember_built();
-        self.was_ready |= is_idle;
-        if steps > 0 && !self.specification.paused {
-            self.primary_service = plan.dials.primary.or(self.primary_service);
+        let last = self.effects.saturating_add(effects);
+        if !self.specification.paused {
+            self.apply_statics(last);
+            // What a pass leaves undone the next one does: only one that was not cut short has to have done everything.
+            if is_idle && self.effects < last && !self.is_as_declared() {
+                self.violations.push("neither converged nor explained".to_owned());
+            }
+            self.dial(&plan, last);
+            for step in &plan.steps {
+                if self.effects < last {
+                    self.effects += 1;
+                    self.carry_out(step);
+                }
+            }
         }
-        for step in plan.steps.iter().take(steps) {
-            self.carry_out(step);
+        if is_idle && !self.was_ready && self.effects < last {
+            self.effects += 1;
+            self.was_ready = true;
         }
         self.mute.clear();
         self.tick();
         plan
+    }
+
+    fn apply_statics(&mut self, last: usize) {
+        for object in STATIC {
+            if self.effects < last && self.statics.insert(object) {
+                self.effects += 1;
+            }
+        }
+    }
+
+    /// Points the primary's Service.
+    fn dial(&mut self, plan: &Plan, last: usize) {
+        if let Some(primary) = plan.dials.primary
+            && self.primary_service != Some(primary)
+            && self.effects < last
+        {
+            self.effects += 1;
+            self.primary_service = Some(primary);
+        }
     }
 
     /// Rounds until the world is as desired, `limit` at most; how many it took.
@@ -311,6 +349,7 @@ impl World {
             && are_run
             && follow
             && self.primary_service == Some(*primary)
+            && self.statics.len() == STATIC.len()
             && self.pods.iter().all(|(id, pod)| id.kind == NodeKind::Sentinel || pod.reads == (id != primary))
             && declared.iter().filter(|id| id.kind == NodeKind::Sentinel).all(|id| self.knows_exactly(*id, *primary))
             && !self.specification.paused

@@ -53,6 +53,12 @@ pub async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnsw
     join_all(answers).await.into_iter().collect()
 }
 
+/// The highest term that any other data node's record tells; 0: none answers.
+pub async fn highest_term(config: &NodeConfig) -> u64 {
+    let answers = ask_agents(config).await;
+    answers.values().flatten().filter_map(|answer| Some(answer.lineage.as_ref()?.term)).max().unwrap_or(0)
+}
+
 /// Asks one Sentinel.
 async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> View {
     let ask = async {
@@ -70,6 +76,15 @@ async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> 
 /// Asks all Sentinels, side by side.
 pub async fn ask_sentinels(state: &State, config: &NodeConfig) -> Vec<View> {
     join_all(config.sentinels.values().map(|address| ask_sentinel(state, config, address))).await
+}
+
+/// The newest epoch that any of them tells; 0: none does.
+pub fn newest_epoch(views: &[View]) -> u64 {
+    let epochs = views.iter().filter_map(|view| match view {
+        View::Names(_, epoch) => Some(*epoch),
+        View::NamesNobody | View::Silent => None,
+    });
+    epochs.max().unwrap_or(0)
 }
 
 /// Whom a majority of the declared Sentinels names, with the highest epoch of those votes.

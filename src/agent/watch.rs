@@ -13,7 +13,7 @@ use super::state::State;
 use super::{lineage_file, peers, redis_conf};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use crate::model::node_config::REDIS_PORT;
-use crate::model::{Address, Role};
+use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
 
@@ -29,6 +29,8 @@ pub struct Watch {
     term: u64,
     epoch: u64,
     last_role: Option<Role>,
+    /// The replication id that it had at the last look, if it was primary then.
+    primary_as: Option<ReplicationId>,
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
     asking: Asking,
@@ -56,6 +58,7 @@ impl Watch {
             term,
             epoch: own.map_or(0, |own| own.epoch),
             last_role,
+            primary_as: None,
             linked: false,
             asking: Asking::default(),
             demoted: false,
@@ -111,7 +114,8 @@ impl Watch {
     /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
     /// the successor says itself that it is primary (Sentinels that come back from an old file may name a replica of ours),
     /// and only in an epoch above all that were known when this node became primary: until they hear of a promotion, the
-    /// Sentinels name the predecessor, which may still serve.
+    /// Sentinels name the predecessor, which may still serve. The order goes over the connection of the look that it follows
+    /// from: a Sentinel cuts all connections of a server that it promotes, so it cannot reach one promoted since.
     async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
         let config = state.config();
         let Some((named, epoch)) = &self.majority else { return };
@@ -165,9 +169,8 @@ impl Watch {
     async fn record(&mut self, state: &State, info: &Info) {
         let config = state.config();
         let Some(role) = info.role() else { return };
-        if role == Role::Primary && self.last_role == Some(Role::Replica) {
-            self.term += 1;
-        }
+        let is_promoted = self.is_promoted(role, info);
+        self.primary_as = (role == Role::Primary).then(|| info.replication_id());
         self.demoted = role == Role::Replica && self.last_role == Some(Role::Primary);
         self.last_role = Some(role);
         let link = info.primary_link();
@@ -178,7 +181,17 @@ impl Watch {
             return;
         }
         let primary = link.as_ref().map(|link| link.primary.clone()).or_else(|| config.own_address().cloned());
-        self.majority = peers::majority(&peers::ask_sentinels(state, &config).await);
+        let views = if is_promoted {
+            self.baseline = None;
+            // A primary that was replaced and came back between two looks never held its predecessor's term.
+            let (views, highest_term) =
+                tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
+            self.term = self.term.max(highest_term) + 1;
+            views
+        } else {
+            peers::ask_sentinels(state, &config).await
+        };
+        self.majority = peers::majority(&views);
         if let Some((named, epoch)) = &self.majority
             && in_sync
             && Some(named) == primary.as_ref()
@@ -186,7 +199,7 @@ impl Watch {
             self.epoch = *epoch;
         }
         self.baseline = (role == Role::Primary).then(|| {
-            let known = self.majority.as_ref().map_or(0, |(_, epoch)| *epoch).max(self.epoch);
+            let known = peers::newest_epoch(&views).max(self.epoch);
             self.baseline.unwrap_or(known)
         });
         if role == Role::Replica && in_sync {
@@ -208,6 +221,16 @@ impl Watch {
             keys: info.keys().0,
             clean_stop: false,
         }));
+    }
+
+    /// Whether it became primary since the last look: it was a replica then, or a primary with another replication id. A server
+    /// takes a new one for each promotion and keeps the one before as the second; where it only has no replica for long, it
+    /// has no second one ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/),
+    /// "Replication ID explained").
+    fn is_promoted(&self, role: Role, info: &Info) -> bool {
+        let has_another_id = self.primary_as.as_ref().is_some_and(|before| *before != info.replication_id());
+        role == Role::Primary
+            && (self.last_role == Some(Role::Replica) || (has_another_id && info.previous_replication_id().is_some()))
     }
 
     /// A synced replica holds its primary's line of data, so it holds its term.

@@ -71,6 +71,27 @@ async fn a_primary_that_was_replaced_behind_its_back_steps_down_by_itself() {
     layer.wait_until_whole().await;
 }
 
+/// Two moves may fall between two looks of an agent, which has seen no change of its engine's role then. It would keep a term
+/// below that of the primary in between, and hold it for its successor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agent_holds_the_highest_term() {
+    let layer = Layer::whole(&Options { data_nodes: 2, ..Options::default() }).await;
+    let term = async |id| Some(layer.lineage(id).await?.lineage?.term);
+    let first = layer.primary().await.unwrap();
+    let second = layer.data_ids().into_iter().find(|id| *id != first).unwrap();
+    let at_first = term(first).await.unwrap();
+    layer.freeze_agent(first, true);
+    switchover(&request(&layer, first)).await.unwrap();
+    eventually("the second has a term of its own", SOON, async || term(second).await > Some(at_first)).await;
+    let in_between = term(second).await;
+    eventually("it is moved back", SOON, async || switchover(&request(&layer, second)).await.is_ok()).await;
+    layer.freeze_agent(first, false);
+    eventually("the first has a higher term again", SOON, async || term(first).await > in_between).await;
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(first));
+    assert_eq!(term(second).await, term(first).await);
+}
+
 /// Runs a move and ends the mover, connections and all, right after the first step of this kind.
 async fn killed_after(layer: &Layer, from: NodeId, step: &Step) {
     let request = request(layer, from);

@@ -154,6 +154,11 @@ impl Layer {
         }
     }
 
+    /// Stops a node's agent in its tracks, or lets it go on, and leaves its engine alone.
+    pub fn freeze_agent(&self, id: NodeId, frozen: bool) {
+        signal(self.nodes[&id].agent.as_ref().unwrap().id(), if frozen { "STOP" } else { "CONT" });
+    }
+
     /// Kills agent and engine, as when the container's or the machine's end is sudden.
     pub fn kill_node(&mut self, id: NodeId) {
         let engines = self.engine_pids(id);

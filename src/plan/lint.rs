@@ -19,6 +19,8 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     let waits = |waiting: &Waiting| plan.waiting.contains(waiting);
     expect(disruptions.len() <= 1, "more than one node is disturbed");
     expect(plan.steps.iter().collect::<BTreeSet<_>>().len() == plan.steps.len(), "a step is there twice");
+    let routes = |step: &Step| matches!(step, Step::LabelReads { .. });
+    expect(plan.steps.iter().is_sorted_by_key(|step| !routes(step)), "clients are routed after another step");
     expect(plan.steps.is_empty() || !waits(&Waiting::Paused), "a paused layer is changed");
     expect(!(waits(&Waiting::Failover) && waits(&Waiting::Primary)), "no primary is told twice");
     let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();

@@ -56,6 +56,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         plan.waiting.push(Waiting::Paused);
         return plan;
     }
+    roles::route(desired, observed, &mut plan);
     form::plan(desired, observed, &mut plan);
     roles::plan(desired, observed, &mut plan);
     live::plan(desired, observed, &mut plan);

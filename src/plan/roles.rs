@@ -25,6 +25,18 @@ pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) ->
         })
 }
 
+/// What routes clients: it comes before every other step, however many of those there are.
+pub(super) fn route(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let Some(primary) = plan.dials.primary else { return };
+    for node in of_kind(desired, NodeKind::Data) {
+        let Some(pod) = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref()) else { continue };
+        let reads = node != primary;
+        if pod.reads != reads && !pod.deleting {
+            plan.steps.push(Step::LabelReads { node, pod_uid: pod.uid.clone(), reads });
+        }
+    }
+}
+
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if is_failing_over(desired, observed) {
         plan.waiting.push(Waiting::Failover);
@@ -36,12 +48,8 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         return;
     };
     for node in of_kind(desired, NodeKind::Data) {
-        let Some(pod) = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref()) else { continue };
-        let reads = node != primary;
-        if pod.reads != reads && !pod.deleting {
-            plan.steps.push(Step::LabelReads { node, pod_uid: pod.uid.clone(), reads });
-        }
-        if node != primary && !is_in_sync(observed, node, primary) {
+        let has_pod = observed.nodes.get(&node).is_some_and(|seen| seen.pod.is_some());
+        if has_pod && node != primary && !is_in_sync(observed, node, primary) {
             plan.waiting.push(Waiting::Sync { node });
         }
     }

@@ -18,6 +18,8 @@ use crate::redis::{Connection, sentinel};
 
 /// Time for a peer's whole answer. It serves it from memory; a node that takes longer is as good as silent this time.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+/// How often a silent peer is asked for its term: a promotion waits for it.
+const TERM_TRIES: usize = 3;
 /// A record is some 400 bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
@@ -55,8 +57,16 @@ pub async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnsw
 
 /// The highest term that any other data node's record tells; 0: none answers.
 pub async fn highest_term(config: &NodeConfig) -> u64 {
-    let answers = ask_agents(config).await;
-    answers.values().flatten().filter_map(|answer| Some(answer.lineage.as_ref()?.term)).max().unwrap_or(0)
+    let mut highest = 0;
+    for _ in 0..TERM_TRIES {
+        let answers = ask_agents(config).await;
+        let terms = answers.values().flatten().filter_map(|answer| Some(answer.lineage.as_ref()?.term));
+        highest = terms.max().unwrap_or(0).max(highest);
+        if answers.values().all(Option::is_some) {
+            break;
+        }
+    }
+    highest
 }
 
 /// Asks one Sentinel.

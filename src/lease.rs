@@ -47,9 +47,9 @@ pub enum Error {
     },
 }
 
-/// The times of leadership: shorter than client-go's (15 s, 10 s, 2 s), because the Services of a layer wait for a new leader
-/// where the old one is lost together with the node of a primary. Until then Sentinels need detection + 1 s: with the default
-/// the next leader is there by about that time. What it costs is one small write a second.
+/// The times of leadership: shorter than client-go's (15 s, 10 s, 2 s), because a layer waits for all but its Services until a
+/// new leader is there. With the default that is by about the time that Sentinels need for a node which is lost, detection +
+/// 1 s. What it costs is one small write a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How long a Lease that nobody renews is respected.
@@ -142,33 +142,46 @@ pub async fn stopped(mut stop: Stop) {
 }
 
 /// Leads whenever this process holds the Lease: calls `work` anew each time that it becomes leader, and returns when
-/// `shutdown` says so and the Lease is released.
-pub async fn lead<Work, Working>(client: Client, candidate: Candidate, shutdown: Stop, mut work: Work)
-where
+/// `shutdown` says so and the Lease is released. Whenever it does not hold the Lease it calls `stand_by`, which is dropped
+/// before `work` begins: it may do only what is harmless beside a leader.
+pub async fn lead<Work, Working, StandBy, StandingBy>(
+    client: Client,
+    candidate: Candidate,
+    shutdown: Stop,
+    mut work: Work,
+    stand_by: StandBy,
+) where
     Work: FnMut(Stop) -> Working,
     Working: Future<Output = ()>,
+    StandBy: Fn(Stop) -> StandingBy,
+    StandingBy: Future<Output = ()>,
 {
     let api = Api::namespaced(client, &candidate.namespace);
     let mut holder = Holder { api, candidate, seen: None, deadline: Instant::now() };
-    // A sender that is gone has said so too (see `stopped`).
-    while !*shutdown.borrow() && shutdown.has_changed().is_ok() {
-        let pause = match holder.attempt().await {
-            Ok(None) => {
-                info!(identity = holder.candidate.identity, "became the leader");
-                holder.hold(&shutdown, &mut work).await;
-                holder.candidate.timing.retry
-            }
-            Ok(Some(pause)) => pause,
-            Err(error) => {
-                warn!(error = %Chain(&error), "cannot become the leader");
-                holder.candidate.timing.retry
-            }
+    let mut pause = Duration::ZERO;
+    loop {
+        let standing_by = async {
+            stand_by(shutdown.clone()).await;
+            // Who has nothing to do has not become the leader.
+            std::future::pending::<()>().await;
         };
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stopped(shutdown.clone()) => {}
+        let is_ours = tokio::select! {
+            is_ours = holder.wait(pause, &shutdown) => is_ours,
+            () = standing_by => false,
+        };
+        if !is_ours {
+            return;
         }
+        info!(identity = holder.candidate.identity, "became the leader");
+        holder.hold(&shutdown, &mut work).await;
+        // Another may take what was given up.
+        pause = holder.candidate.timing.retry;
     }
+}
+
+/// A sender that is gone has said so too (see [`stopped`]).
+fn has_to_stop(shutdown: &Stop) -> bool {
+    *shutdown.borrow() || shutdown.has_changed().is_err()
 }
 
 /// Why the work of a leader comes to its end.
@@ -194,6 +207,27 @@ struct Holder {
 }
 
 impl Holder {
+    /// Tries after `pause`, and again and again, until the Lease is ours. `false`: `shutdown` came first.
+    async fn wait(&mut self, mut pause: Duration, shutdown: &Stop) -> bool {
+        loop {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stopped(shutdown.clone()) => {}
+            }
+            if has_to_stop(shutdown) {
+                return false;
+            }
+            pause = match self.attempt().await {
+                Ok(None) => return true,
+                Ok(Some(pause)) => pause,
+                Err(error) => {
+                    warn!(error = %Chain(&error), "cannot become the leader");
+                    self.candidate.timing.retry
+                }
+            };
+        }
+    }
+
     /// Reads the Lease and takes it if that is right. `None`: it is ours now.
     async fn attempt(&mut self) -> Result<Option<Duration>, Error> {
         // Counted from before the request: the server may have written long before its answer arrives.

@@ -30,6 +30,7 @@
 //! - No state of ours outside Redis and the API server: the loop is the state machine, status is a report.
 //! - No sleep and no hidden retry inside a reconcile: what is not ready becomes [`plan::Waiting`].
 //! - No effect on stale facts: every [`plan::Step`] names the process, pod or object that it was decided for.
+//! - No client waits for a Lease: every replica of the operator points the Services, and only its leader does all else.
 //! - No failover by the operator: Sentinels elect; we only move a healthy primary, and without loss.
 //! - No server is started while its agent is in doubt whose data is newest ([`model::boot`]).
 //! - No secret in a specification, status, event, log line, argument, environment variable or metric.

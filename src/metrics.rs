@@ -84,9 +84,10 @@ impl Metrics {
         self.writes.with_label_values(&[object]).inc();
     }
 
-    /// Whether this replica leads.
-    pub fn leading(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
+    /// This replica leads for as long as the answer lives: work that is dropped has ended too.
+    pub fn leads(&self) -> Leads {
+        self.leader.set(1);
+        Leads(self.leader.clone())
     }
 
     /// Says that this replica has started (a candidate is ready too: it has to be counted by a rollout).
@@ -99,6 +100,16 @@ impl Metrics {
         let mut text = Vec::new();
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// See [`Metrics::leads`].
+#[must_use]
+pub struct Leads(IntGauge);
+
+impl Drop for Leads {
+    fn drop(&mut self) {
+        self.0.set(0);
     }
 }
 
@@ -136,5 +147,14 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains(r#"redoubt_steps_total{outcome="done",step="RestartPod"} 1"#), "{text}");
         assert!(text.contains(r#"redoubt_api_writes_total{object="Service"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn who_leads_does_so_until_the_work_is_dropped() {
+        let metrics = Metrics::new().unwrap();
+        let leads = metrics.leads();
+        assert!(metrics.text().contains("redoubt_leader 1"));
+        drop(leads);
+        assert!(metrics.text().contains("redoubt_leader 0"));
     }
 }

@@ -68,6 +68,16 @@ impl Writer {
     /// `live` is the object as the watch knows it; `None` may also mean that it exists without our labels, so it is read
     /// by name before anything is written. An object without the wanted controller reference is never applied over.
     pub async fn apply<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
+        self.apply_to(desired, live, false).await
+    }
+
+    /// The same, and only to the version that `live` is: for what more than one replica of the operator writes, and for what
+    /// would be wrong if somebody had written it since.
+    pub async fn apply_as_seen<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
+        self.apply_to(desired, live, true).await
+    }
+
+    async fn apply_to<K: Object>(&self, desired: &K, live: Option<&K>, as_seen: bool) -> Result<Applied<K>, Error> {
         let key = key_of(desired);
         if let Some(live) = live {
             check_owner(&key, desired, live)?;
@@ -89,6 +99,9 @@ impl Writer {
             }
             // With the UID the API server refuses to apply to a successor that is not ours.
             wanted["metadata"]["uid"] = json!(found.uid());
+            if as_seen {
+                wanted["metadata"]["resourceVersion"] = json!(found.resource_version());
+            }
         }
         let parameters = PatchParams::apply(MANAGER_OBJECTS).force();
         let written =

@@ -12,7 +12,7 @@ pub mod step;
 pub mod switchover;
 
 pub use kube::{Applied, Writer};
-pub use step::{Means, carry_out, name_of};
+pub use step::{Means, carry_out, label_reads, name_of};
 
 use crate::failure::{Class, Request};
 use crate::telemetry::Chain;

@@ -70,15 +70,21 @@ impl std::fmt::Debug for RootKey {
 }
 
 impl RootKey {
-    /// Reads the root key's Secret in the operator's namespace; creates it, once, if there is none.
-    pub async fn load(client: Client, namespace: &str, name: &str) -> Result<Self, Error> {
+    /// Reads the root key's Secret in the operator's namespace; `None`: there is none.
+    pub async fn read(client: Client, namespace: &str, name: &str) -> Result<Option<Self>, Error> {
         let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
         let object = format!("Secret {namespace}/{name}");
-        if let Some(key) =
-            request("read", &object, api.get_opt(name)).await?.and_then(|secret| field(&secret, ROOT_KEY_FIELD))
-        {
-            return Ok(Self(key));
+        let found = request("read", &object, api.get_opt(name)).await?;
+        Ok(found.and_then(|secret| field(&secret, ROOT_KEY_FIELD)).map(Self))
+    }
+
+    /// The same; creates it, once, if there is none.
+    pub async fn load(client: Client, namespace: &str, name: &str) -> Result<Self, Error> {
+        if let Some(key) = Self::read(client.clone(), namespace, name).await? {
+            return Ok(key);
         }
+        let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
+        let object = format!("Secret {namespace}/{name}");
         let key = hexadecimal(&rand::random::<[u8; 32]>());
         let secret = KubernetesSecret {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },

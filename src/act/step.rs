@@ -117,12 +117,7 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
                 .map(|()| Ending::Done)
         }
         Step::LabelReads { node, pod_uid, reads } => {
-            let pod = names::pod(&means.layer.name, *node);
-            let metadata = json!({"labels": {names::LABEL_READS: if *reads { "yes" } else { "no" }}});
-            writer
-                .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_ROLES)
-                .await
-                .map(|()| Ending::Done)
+            label_reads(writer, means.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
         }
         Step::RemoveNode { node, workload_uid, .. } => {
             remove(writer, means.layer, *node, workload_uid.as_deref()).await
@@ -173,6 +168,19 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
         other => Ok(not_built(other.node())),
     }
+}
+
+/// Says of a pod whether the replicas' Service selects it.
+pub async fn label_reads(
+    writer: &Writer,
+    layer: &LayerIdentity,
+    node: NodeId,
+    pod_uid: &str,
+    reads: bool,
+) -> Result<(), Error> {
+    let pod = names::pod(&layer.name, node);
+    let metadata = json!({"labels": {names::LABEL_READS: if reads { "yes" } else { "no" }}});
+    writer.annotate::<Pod>(&layer.namespace, &pod, pod_uid, metadata, names::MANAGER_ROLES).await
 }
 
 /// Applies a node's Service with the address that it had before. Where somebody else has got that address meanwhile, it gets

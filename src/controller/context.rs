@@ -22,9 +22,20 @@ use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
 use crate::observe::servers::Pool;
 
-/// Everything that a pass may use; one for as long as this process leads, so that nothing of an earlier leadership is
-/// believed.
+/// What this replica of the operator has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// It leads: everything.
+    Lead,
+    /// Another leads, or nobody: point the Services at who serves.
+    Route,
+}
+
+/// Everything that a pass may use; one for as long as this process has the same duty, so that nothing of an earlier leadership
+/// is believed.
 pub struct Context {
+    /// What passes do.
+    pub duty: Duty,
     /// For reads by name.
     pub client: Client,
     /// Writes objects.

@@ -81,14 +81,11 @@ pub(super) struct Judged {
 
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Error> {
-    let known = Known::gather(context, identity(object)).await?;
+    let known = Known::gather(context, &object.metadata).await?;
     let uses = uses::gather(context, object).await?;
-    let judged = match known.validate(object) {
-        Ok(layer) => Judged { layer, object: object.clone(), faults: Vec::new() },
-        Err(faults) => match known.earlier(&object.metadata) {
-            Some((object, layer)) => Judged { layer, object, faults },
-            None => return not_accepted(context, object, &uses, &faults).await,
-        },
+    let judged = match known.judge(object) {
+        Ok(judged) => judged,
+        Err(faults) => return not_accepted(context, object, &uses, &faults).await,
     };
     let old = object.status.clone().unwrap_or_default();
     let (mut status, pause) = Box::pin(look_after(context, known, &judged, &uses, &old)).await?;
@@ -104,27 +101,29 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
 /// Makes a pass over a layer whose object no longer parses, with the specification that was accepted last. Its status cannot
 /// be read, so none is written. `None`: no specification is known.
 pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result<Option<Duration>, Error> {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let identity =
-        LayerIdentity { uid: text(&metadata.uid), namespace: text(&metadata.namespace), name: text(&metadata.name) };
-    let known = Known::gather(context, identity).await?;
-    let Some((object, layer)) = known.earlier(metadata) else { return Ok(None) };
-    let judged = Judged { layer, object, faults: Vec::new() };
+    let known = Known::gather(context, metadata).await?;
+    let Some(judged) = known.earlier(metadata) else { return Ok(None) };
     let uses = uses::gather(context, &judged.object).await?;
     let (_, pause) = Box::pin(look_after(context, known, &judged, &uses, &DataLayerStatus::default())).await?;
     Ok(Some(pause))
 }
 
 /// What Kubernetes has of a layer.
-struct Known {
-    identity: LayerIdentity,
-    children: Children,
-    secrets: Secrets,
-    resolved: Resolved,
+pub(super) struct Known {
+    pub(super) identity: LayerIdentity,
+    pub(super) children: Children,
+    pub(super) secrets: Secrets,
+    pub(super) resolved: Resolved,
 }
 
 impl Known {
-    async fn gather(context: &Context, identity: LayerIdentity) -> Result<Self, Error> {
+    pub(super) async fn gather(context: &Context, metadata: &ObjectMeta) -> Result<Self, Error> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let identity = LayerIdentity {
+            uid: text(&metadata.uid),
+            namespace: text(&metadata.namespace),
+            name: text(&metadata.name),
+        };
         let children = children(&context.stores, &identity);
         let secrets = Secrets::read(context, &identity).await?;
         let resolved = Resolved::of(&children, &context.defaults);
@@ -135,11 +134,22 @@ impl Known {
         validate(object, &self.resolved.for_validation())
     }
 
+    /// The layer as it is declared, or, where that is wrong, as it was accepted last. An error: it never was.
+    pub(super) fn judge(&self, object: &DataLayer) -> Result<Judged, Vec<Fault>> {
+        match self.validate(object) {
+            Ok(layer) => Ok(Judged { layer, object: object.clone(), faults: Vec::new() }),
+            Err(faults) => match self.earlier(&object.metadata) {
+                Some(judged) => Ok(Judged { faults, ..judged }),
+                None => Err(faults),
+            },
+        }
+    }
+
     /// The layer as it was accepted last.
-    fn earlier(&self, metadata: &ObjectMeta) -> Option<(DataLayer, ValidatedLayer)> {
+    pub(super) fn earlier(&self, metadata: &ObjectMeta) -> Option<Judged> {
         let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
         let layer = self.validate(&object).ok()?;
-        Some((object, layer))
+        Some(Judged { layer, object, faults: Vec::new() })
     }
 }
 
@@ -174,16 +184,12 @@ async fn look_after(
     let mut desired = wanted::desired(object, layer, &build(&inputs), accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
-    let last_move = context.listeners.last_move(&(identity.namespace.clone(), identity.name.clone()));
-    let mut answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
-    listen(context, &identity, &questions, &answers);
-    let faults = take_answers(&mut observed, &mut answers);
+    let (connections, faults) = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
 
     let plan = plan(&desired, &observed);
     let built = build(&Inputs { primary: plan.dials.primary.or(observed.primary_service), ..inputs });
     let mut undone = Vec::new();
-    let connections = connections(&answers);
     if !desired.paused {
         undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;
         let means = Means {
@@ -252,14 +258,6 @@ fn pause(context: &Context, desired: &Desired, plan: &Plan, undone: &[Undone]) -
     if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }
 
-fn identity(object: &DataLayer) -> LayerIdentity {
-    LayerIdentity {
-        uid: object.uid().unwrap_or_default(),
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    }
-}
-
 async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults: &[Fault]) -> Result<Duration, Error> {
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -291,7 +289,7 @@ impl Secrets {
     }
 
     /// Only what belongs to this very layer is believed.
-    fn passwords(&self, context: &Context, layer: &LayerIdentity) -> Passwords {
+    pub(super) fn passwords(&self, context: &Context, layer: &LayerIdentity) -> Passwords {
         let ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.uid);
         let (system, application) = (self.system.as_ref().filter(ours), self.application.as_ref().filter(ours));
         context.vault.passwords(&layer.uid, system, application)
@@ -302,7 +300,11 @@ impl Secrets {
     }
 }
 
-fn credentials<'a>(passwords: &'a Passwords, data_users: &'a str, sentinel_users: &'a str) -> Credentials<'a> {
+pub(super) fn credentials<'a>(
+    passwords: &'a Passwords,
+    data_users: &'a str,
+    sentinel_users: &'a str,
+) -> Credentials<'a> {
     Credentials {
         operator: passwords.operator.reveal(),
         agent: passwords.agent.reveal(),
@@ -315,14 +317,14 @@ fn credentials<'a>(passwords: &'a Passwords, data_users: &'a str, sentinel_users
 }
 
 /// What Kubernetes says of the layer.
-fn seen(context: &Context, children: &Children, layer: &LayerIdentity) -> Observed {
+pub(super) fn seen(context: &Context, children: &Children, layer: &LayerIdentity) -> Observed {
     let at = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
     let fingerprints = context.writer.fingerprints();
     children.observed(layer, at, |workload| fingerprints.is_untouched(&key_of(workload), workload), digest)
 }
 
 /// Every node's address: its Service's, or the one that a Service which is gone had and gets again.
-fn addresses(declared: &[NodeId], observed: &Observed, children: &Children) -> BTreeMap<NodeId, Address> {
+pub(super) fn addresses(declared: &[NodeId], observed: &Observed, children: &Children) -> BTreeMap<NodeId, Address> {
     let live = observed.nodes.iter().filter_map(|(node, seen)| Some((*node, seen.address.clone()?)));
     let mut addresses = children.announced.clone();
     // Documents of yesterday name nodes that are gone.
@@ -331,18 +333,24 @@ fn addresses(declared: &[NodeId], observed: &Observed, children: &Children) -> B
     addresses
 }
 
-/// Moves what the servers answered into the observation; answers what they refused to say.
-fn take_answers(observed: &mut Observed, answers: &mut BTreeMap<NodeId, Answer>) -> Vec<String> {
-    let mut faults = Vec::new();
+/// Asks the servers and moves what they answer into the observation; listens to the Sentinels among them from now on. Answers
+/// the open connections, and what the servers refused to say.
+pub(super) async fn ask(
+    context: &Context,
+    layer: &LayerIdentity,
+    questions: &BTreeMap<NodeId, Question>,
+    observed: &mut Observed,
+) -> (BTreeMap<NodeId, Connection>, Vec<String>) {
+    let last_move = context.listeners.last_move(&(layer.namespace.clone(), layer.name.clone()));
+    let answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
+    listen(context, layer, questions, &answers);
+    let (mut connections, mut faults) = (BTreeMap::new(), Vec::new());
     for (node, answer) in answers {
         faults.extend(answer.faults.iter().map(|fault| format!("{node}: {fault}")));
-        observed.nodes.entry(*node).or_default().server = std::mem::take(&mut answer.server);
+        observed.nodes.entry(node).or_default().server = answer.server;
+        connections.extend(answer.connection.map(|connection| (node, connection)));
     }
-    faults
-}
-
-fn connections(answers: &BTreeMap<NodeId, Answer>) -> BTreeMap<NodeId, Connection> {
-    answers.iter().filter_map(|(node, answer)| Some((*node, answer.connection.clone()?))).collect()
+    (connections, faults)
 }
 
 /// Listens to every Sentinel that answered.

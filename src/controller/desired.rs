@@ -1,6 +1,6 @@
 //! From a validated layer and its built objects to what the planner, the probes and the report want to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::act::secrets::{Passwords, digest};
@@ -90,6 +90,13 @@ pub fn desired(
         },
         master_name: layer.identity.master_name(),
     }
+}
+
+/// What those need to know who only look who serves: the roles, and nothing of settings, users and functions.
+pub fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> Desired {
+    let nobody = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
+    let all = desired(object, layer, built, nobody, &[]);
+    Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
 }
 
 /// Whether a person has yet to approve restarts for this generation.

@@ -10,6 +10,7 @@ mod publish;
 mod relay;
 mod resolved;
 mod rotation;
+pub mod routing;
 pub mod session_store;
 pub mod use_memory;
 pub mod uses;
@@ -33,7 +34,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::backoff::Backoff;
-use self::context::{Context, Defaults, Told};
+use self::context::{Context, Defaults, Duty, Told};
 use self::watches::{Watched, WatchedStore, layer_of, namespaces, uniquely, watched};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
@@ -56,6 +57,8 @@ const ROOT_KEY: &str = "redoubt-root-key";
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Pause while the watches are still filling after a start: a list takes some 10 ms.
 const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
+/// Pause while nobody has made the root key: the first leader of a new installation does.
+const ROOT_KEY_MISSING: Duration = Duration::from_secs(1);
 /// How often connections of pods that are gone are closed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
@@ -90,17 +93,22 @@ pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
         identity: identity(&arguments),
         timing: Timing::lasting(Duration::from_secs(arguments.lease_duration)),
     };
-    let lead = lease::lead(client.clone(), candidate, shutdown, |stop| {
-        let (client, metrics, arguments) = (client.clone(), metrics.clone(), arguments.clone());
+    let means = || (client.clone(), metrics.clone(), arguments.clone());
+    let lead = |stop| {
+        let (client, metrics, arguments) = means();
         async move {
-            metrics.leading(true);
-            work(client, metrics.clone(), &arguments, stop).await;
-            metrics.leading(false);
+            let _leads = metrics.leads();
+            work(client, metrics, &arguments, stop).await;
         }
-    });
+    };
+    let stand_by = |stop| {
+        let (client, metrics, arguments) = means();
+        async move { stand_by(client, metrics, &arguments, stop).await }
+    };
+    let leading = lease::lead(client.clone(), candidate, shutdown, lead, stand_by);
     let answering = say_when_ready(client.clone(), metrics.clone());
     tokio::select! {
-        () = lead => Ok(()),
+        () = leading => Ok(()),
         ended = metrics::serve(metrics.clone(), arguments.listen) => Ok(ended?),
         () = answering => Ok(()),
     }
@@ -160,10 +168,20 @@ async fn work(client: Client, metrics: Metrics, arguments: &OperatorArguments, s
             return;
         }
     };
-    let defaults =
-        Defaults { engine_image: arguments.default_engine_image.clone(), agent_image: arguments.agent_image.clone() };
-    let scope = arguments.watch_namespace.as_deref();
-    control(client, metrics, root, defaults, scope, arguments.concurrency, stop).await;
+    control(client, metrics, root, Duty::Lead, arguments, stop).await;
+}
+
+/// What a replica does that does not lead, until told to stop or to lead.
+async fn stand_by(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
+    let root = loop {
+        match RootKey::read(client.clone(), &arguments.namespace, ROOT_KEY).await {
+            Ok(Some(root)) => break root,
+            Ok(None) => tracing::debug!("there is no root key yet"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "cannot stand by without the root key"),
+        }
+        tokio::time::sleep(ROOT_KEY_MISSING).await;
+    };
+    control(client, metrics, root, Duty::Route, arguments, stop).await;
 }
 
 /// Watches and reconciles until told to stop.
@@ -171,11 +189,13 @@ pub async fn control(
     client: Client,
     metrics: Metrics,
     root: RootKey,
-    defaults: Defaults,
-    scope: Option<&str>,
-    concurrency: u16,
+    duty: Duty,
+    arguments: &OperatorArguments,
     stop: Stop,
 ) {
+    let (scope, concurrency) = (arguments.watch_namespace.as_deref(), arguments.concurrency);
+    let defaults =
+        Defaults { engine_image: arguments.default_engine_image.clone(), agent_image: arguments.agent_image.clone() };
     let (workloads, workload_changes) = watched::<StatefulSet>(&client, scope);
     let (services, service_changes) = watched::<Service>(&client, scope);
     let (pods, pod_changes) = watched::<Pod>(&client, scope);
@@ -189,6 +209,7 @@ pub async fn control(
     let (to_stores, wanted_stores) = unbounded();
     let (listeners, news) = Listeners::new();
     let context = Arc::new(Context {
+        duty,
         writer: Writer::new(client.clone(), metrics.clone()),
         recorder: Recorder::new(client.clone(), Reporter { controller: NAME.to_owned(), instance: None }),
         client,
@@ -258,7 +279,7 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     let layer = match &watched.0 {
         Ok(layer) => layer,
         Err(invalid) => {
-            if context.told.is_news(&invalid.metadata) {
+            if context.duty == Duty::Lead && context.told.is_news(&invalid.metadata) {
                 let meanwhile = "the layer is kept as it was accepted last until it is corrected";
                 tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
@@ -273,7 +294,10 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
     }
     let started = Instant::now();
-    let result = data_layer::pass(&context, layer).await;
+    let result = match context.duty {
+        Duty::Lead => data_layer::pass(&context, layer).await,
+        Duty::Route => routing::pass(&context, &layer.metadata, Some(layer)).await,
+    };
     let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
     context.metrics.pass(outcome, started.elapsed());
     Ok(Action::requeue(result?))
@@ -286,6 +310,9 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
     }
     if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    if context.duty == Duty::Route {
+        return Ok(Action::requeue(routing::pass(context, metadata, None).await?));
     }
     Ok(data_layer::pass_unreadable(context, metadata).await?.map_or_else(Action::await_change, Action::requeue))
 }
@@ -321,6 +348,9 @@ fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<
 
 /// One pass over one session store.
 async fn reconcile_store(watched: Arc<WatchedStore>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
+    if context.duty == Duty::Route {
+        return Ok(Action::await_change());
+    }
     let store = match &watched.0 {
         Ok(store) => store,
         Err(invalid) => {

@@ -8,9 +8,9 @@ use kube::ResourceExt;
 use super::accepted;
 use super::context::Context;
 use super::data_layer::{Judged, Secrets};
-use crate::act::Ending;
 use crate::act::kube::Object;
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
+use crate::act::{self, Applied, Ending};
 use crate::api::names;
 use crate::build::Built;
 use crate::failure::Class;
@@ -44,10 +44,15 @@ pub(super) async fn apply_static(
         undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
     }
     undone.extend(remove_binding(context, judged, secrets).await);
+    // Who leads is not the only one to point them (see `routing`).
+    for service in &built.services {
+        let live = children.services.get(&service.name_any()).map(Arc::as_ref);
+        undone.extend(ended(context.writer.apply_as_seen(service, live).await));
+    }
     // Services without an address yet are the planner's to order.
     let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
     let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
-    for service in built.services.iter().chain(nodes) {
+    for service in nodes {
         undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
     }
     for budget in &built.budgets {
@@ -67,8 +72,11 @@ async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -
 }
 
 async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {
-    let error = context.writer.apply(desired, live).await.err()?;
-    not_done(None, &Ending::of(&error))
+    ended(context.writer.apply(desired, live).await)
+}
+
+fn ended<K>(applied: Result<Applied<K>, act::Error>) -> Option<Undone> {
+    not_done(None, &Ending::of(&applied.err()?))
 }
 
 /// What a step or an object came to, if it was not done.

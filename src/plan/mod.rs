@@ -45,18 +45,27 @@ pub struct Dials {
     pub apply: BTreeMap<NodeId, String>,
 }
 
-/// Plans the next safe batch. Rules in the order of their urgency; a rule that disturbs runs only when nothing else is
-/// left to do, so that at most one node is away by our hand.
-pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+/// Plans what routes clients, and nothing else: what a replica of the operator does that does not lead.
+pub fn route(desired: &Desired, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     plan.dials.initialised = observed.initialised;
-    plan.dials.primary = roles::primary(desired, observed);
     if desired.paused || desired.mode == Mode::Cluster {
-        plan.dials.primary = None;
         plan.waiting.push(Waiting::Paused);
         return plan;
     }
+    plan.dials.primary = roles::primary(desired, observed);
     roles::route(desired, observed, &mut plan);
+    plan
+}
+
+/// Plans the next safe batch. Rules in the order of their urgency; a rule that disturbs runs only when nothing else is
+/// left to do, so that at most one node is away by our hand.
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    // Clients first, however many other steps there are.
+    let mut plan = route(desired, observed);
+    if plan.waiting.contains(&Waiting::Paused) {
+        return plan;
+    }
     form::plan(desired, observed, &mut plan);
     roles::plan(desired, observed, &mut plan);
     live::plan(desired, observed, &mut plan);

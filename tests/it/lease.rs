@@ -208,6 +208,8 @@ impl Contender {
 struct Stage {
     stored: Arc<Mutex<Stored>>,
     terms: Terms,
+    /// Who stood by when.
+    standing_by: Terms,
 }
 
 impl Stage {
@@ -221,18 +223,18 @@ impl Stage {
             timing: TIMING,
         };
         let (stop, stopping) = watch::channel(false);
-        let terms = self.terms.clone();
-        let leading = tokio::spawn(lease::lead(client(side), candidate, stopping, move |stop| {
-            let terms = terms.clone();
-            async move {
-                let _working = terms.begin(who);
-                // As kube's controller does: the passes are tasks of their own, which end with whoever waits for them.
-                stopped(stop).await;
-                if stubborn {
-                    std::future::pending::<()>().await;
-                }
+        // As kube's controller does: the passes are tasks of their own, which end with whoever waits for them.
+        let last = move |terms: Terms, stop| async move {
+            let _working = terms.begin(who);
+            stopped(stop).await;
+            if stubborn {
+                std::future::pending::<()>().await;
             }
-        }));
+        };
+        let (terms, standing_by) = (self.terms.clone(), self.standing_by.clone());
+        let work = move |stop| last(terms.clone(), stop);
+        let stand_by = move |stop| last(standing_by.clone(), stop);
+        let leading = tokio::spawn(lease::lead(client(side), candidate, stopping, work, stand_by));
         Contender { network, stop, leading }
     }
 
@@ -243,6 +245,7 @@ impl Stage {
         let second = self.candidate("second", stubborn);
         sleep(Duration::from_secs(20)).await;
         assert_eq!(self.terms.working(), ["first"]);
+        assert_eq!(self.standing_by.working(), ["second"]);
         [first, second]
     }
 
@@ -268,6 +271,11 @@ async fn the_work_of_a_leader_that_the_api_server_does_not_answer_is_dropped_bef
             assert!(ended - began <= Duration::from_millis(limit), "{network:?} {stubborn}: {:?}", ended - began);
             assert_eq!(stage.terms.working(), ["second"], "{network:?} {stubborn}");
             stage.terms.assert_one_at_a_time();
+            assert_eq!(stage.standing_by.working(), ["first"], "who lost it stands by at once");
+            let standing = stage.standing_by.all();
+            assert_eq!(terms[0].until, standing.last().map(|term| term.from), "and not while it works");
+            let mut seconds = standing.iter().filter(|term| term.who == "second");
+            assert_eq!(seconds.next().and_then(|term| term.until), terms.last().map(|term| term.from));
         }
     }
 }
@@ -301,6 +309,7 @@ async fn a_leader_that_is_told_to_stop_gives_the_lease_free_and_another_leads_wi
         let told_at = Instant::now();
         first.stop.send_replace(true);
         timeout(TIMING.stop_grace + Duration::from_secs(1), first.leading).await.expect("it returns").unwrap();
+        assert_eq!(stage.standing_by.working(), ["second"], "who stops does not stand by");
         while stage.terms.working() != ["second"] {
             assert!(told_at.elapsed() < Duration::from_secs(6), "{:#?}", stage.terms.all());
             sleep(Duration::from_millis(50)).await;

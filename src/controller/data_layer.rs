@@ -167,7 +167,7 @@ async fn look_after(
     let digests = wanted::digests(&passwords, layer);
     let accounts = wanted::Users::of(&digests, uses.users(context));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
-    let resolved_text = resolved.with_volumes(layer).text();
+    let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity);
     observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
     let addresses = addresses(&declared(layer), &observed, &children);

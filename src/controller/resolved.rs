@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::context::Defaults;
+use crate::model::purpose::Shares;
 use crate::observe::kubernetes::Children;
 use crate::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer};
 
@@ -15,6 +16,9 @@ pub(super) struct Resolved {
     /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     volume_size: Option<u64>,
+    /// How memory is divided. `None`: not decided yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<Shares>,
 }
 
 impl Resolved {
@@ -24,6 +28,7 @@ impl Resolved {
             engine_image: defaults.engine_image.clone(),
             agent_image: defaults.agent_image.clone(),
             volume_size: None,
+            shares: None,
         })
     }
 
@@ -39,13 +44,14 @@ impl Resolved {
         }
     }
 
-    pub(super) fn with_volumes(self, layer: &ValidatedLayer) -> Self {
+    /// With what was decided for this layer.
+    pub(super) fn decided(self, layer: &ValidatedLayer) -> Self {
         let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
             DataVolumes::Undecided => None,
             DataVolumes::Without => Some(0),
             DataVolumes::Of(size) => Some(size),
         };
-        Self { volume_size, ..self }
+        Self { volume_size, shares: Some(layer.shares), ..self }
     }
 
     pub(super) fn for_validation(&self) -> ResolvedDefaults {
@@ -53,6 +59,7 @@ impl Resolved {
             engine_image: self.engine_image.clone(),
             agent_image: self.agent_image.clone(),
             volumes: self.volumes(),
+            shares: self.shares,
         }
     }
 }
@@ -60,6 +67,7 @@ impl Resolved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Purpose;
 
     fn recorded(text: &str) -> Resolved {
         serde_json::from_str(text).unwrap()
@@ -76,5 +84,13 @@ mod tests {
             assert_eq!(recorded(&text).for_validation().volumes, volumes);
             assert_eq!(recorded(&text).text(), text);
         }
+    }
+
+    #[test]
+    fn what_was_recorded_of_shares_is_what_is_validated_against() {
+        let text = r#"{"engineImage":"e","agentImage":"a","shares":{"purpose":"Cache","maxmemoryPercent":70,"clientPercent":9}}"#;
+        let shares = recorded(text).for_validation().shares.unwrap();
+        assert_eq!((shares.purpose, shares.maxmemory_percent, shares.client_percent), (Purpose::Cache, 70, 9));
+        assert_eq!(recorded(text).text(), text);
     }
 }

@@ -34,7 +34,7 @@ pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&Data
     let Some(Judged { layer, object, .. }) = &judged else { return Ok(AT_REST) };
     let Known { identity, children, secrets, resolved } = known;
     let passwords = secrets.passwords(context, &identity);
-    let resolved_text = resolved.with_volumes(layer).text();
+    let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity);
     if !observed.initialised {
         // Nobody uses a layer that is still being made, and who makes it points its Services.

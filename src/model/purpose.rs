@@ -1,6 +1,21 @@
 //! What a purpose means for the servers: the defaults of the matrix in `dataplane.md` §3.
 
+use serde::{Deserialize, Serialize};
+
 use super::Purpose;
+
+/// How the memory of a purpose is divided. Recorded for a layer when it is made: a later version of the operator that divides
+/// otherwise must not take a share away from data that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shares {
+    /// The purpose; another one has other shares.
+    pub purpose: Purpose,
+    /// See [`PurposeDefaults::maxmemory_percent`].
+    pub maxmemory_percent: u8,
+    /// See [`PurposeDefaults::client_percent`].
+    pub client_percent: u8,
+}
 
 /// Defaults of one purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +34,24 @@ pub struct PurposeDefaults {
     pub min_replicas_to_write: u16,
     /// `latency-monitor-threshold`, milliseconds.
     pub latency_threshold: u16,
+}
+
+impl PurposeDefaults {
+    /// With the shares that were recorded for this purpose.
+    #[must_use]
+    pub fn with(self, purpose: Purpose, recorded: Option<Shares>) -> Self {
+        match recorded.filter(|shares| shares.purpose == purpose) {
+            Some(Shares { maxmemory_percent, client_percent, .. }) => {
+                Self { maxmemory_percent, client_percent, ..self }
+            }
+            None => self,
+        }
+    }
+
+    /// What to record.
+    pub const fn shares(&self, purpose: Purpose) -> Shares {
+        Shares { purpose, maxmemory_percent: self.maxmemory_percent, client_percent: self.client_percent }
+    }
 }
 
 /// The defaults of a purpose.

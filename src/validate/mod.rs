@@ -16,7 +16,7 @@ use kube::ResourceExt as _;
 use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Scheduling};
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, LONGEST_LAYER_NAME};
 use crate::model::memory::MemoryPlan;
-use crate::model::purpose::{self, PurposeDefaults};
+use crate::model::purpose::{self, PurposeDefaults, Shares};
 use crate::model::settings::{SettingInputs, settings};
 use crate::model::{LayerIdentity, Mode, Purpose};
 
@@ -54,6 +54,8 @@ pub struct ValidatedLayer {
     pub grace_period_seconds: u64,
     /// Memory of a data pod.
     pub memory: MemoryPlan,
+    /// The shares that it was divided by where the specification says none.
+    pub shares: Shares,
     /// CPU request of a data pod, millicores.
     pub cpu_millicores: u64,
     /// Whether anything survives a restart.
@@ -83,6 +85,8 @@ pub struct ResolvedDefaults {
     pub agent_image: String,
     /// The volumes that the data nodes were made with.
     pub volumes: DataVolumes,
+    /// How memory is divided where the specification does not say; `None`: not decided yet.
+    pub shares: Option<Shares>,
 }
 
 /// One thing that is wrong with a specification.
@@ -105,7 +109,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     }
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
-    let defaults = purpose::defaults(purpose_of(spec));
+    let defaults = purpose::defaults(purpose_of(spec)).with(purpose_of(spec), resolved.shares);
     let replicas = replicas_of(spec, mode, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
     let sentinels = if mode == Mode::Sentinel { small(failover.sentinels.unwrap_or(3)) } else { 0 };
@@ -159,6 +163,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         // One planned move that is given up at its latest, then Redis' own shutdown-timeout of 10 s, then some.
         grace_period_seconds: failover_timeout_milliseconds / 1_000 + 20,
         memory,
+        shares: defaults.shares(purpose_of(spec)),
         cpu_millicores: cpu.unwrap_or_default(),
         keeps_data,
         volume,

@@ -9,8 +9,17 @@ fn layer(spec: &Value) -> DataLayer {
 }
 
 fn judged_with(volumes: DataVolumes, spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
-    let resolved = ResolvedDefaults { engine_image: "engine".to_owned(), agent_image: "agent".to_owned(), volumes };
-    validate(&layer(spec), &resolved).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    judged_as_recorded(volumes, None, spec)
+}
+
+fn judged_as_recorded(
+    volumes: DataVolumes,
+    shares: Option<Shares>,
+    spec: &Value,
+) -> Result<ValidatedLayer, Vec<String>> {
+    let (engine_image, agent_image) = ("engine".to_owned(), "agent".to_owned());
+    validate(&layer(spec), &ResolvedDefaults { engine_image, agent_image, volumes, shares })
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
 fn judged(spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
@@ -29,6 +38,22 @@ fn the_smallest_layer_is_safe() {
     assert_eq!(setting("maxmemory-policy"), Some("noeviction"));
     assert_eq!((setting("appendonly"), setting("min-replicas-to-write")), (Some("yes"), Some("1")));
     assert_eq!(layer.volume.unwrap().size, 1 << 30);
+}
+
+#[test]
+fn memory_is_divided_as_was_recorded_for_the_purpose_unless_the_specification_says_how() {
+    let recorded = Shares { purpose: Purpose::Mixed, maxmemory_percent: 50, client_percent: 8 };
+    let divided = |spec: &Value| {
+        let layer = judged_as_recorded(DataVolumes::Undecided, Some(recorded), spec).unwrap();
+        (layer.memory.maxmemory, layer.memory.client_buffers, layer.shares)
+    };
+    let percent = (256 << 20) / 100;
+    let as_recorded = divided(&json!({"mode": "Sentinel"}));
+    assert_eq!(as_recorded, (50 * percent, 50 * percent / 100 * 8, recorded));
+    assert_eq!(divided(&json!({"mode": "Sentinel", "memory": {"maxmemoryPercent": 40}})).0, 40 * percent);
+    // Another purpose is another decision.
+    let (cache, _, shares) = divided(&json!({"mode": "Sentinel", "purpose": "Cache"}));
+    assert_eq!((cache, shares), (75 * percent, purpose::defaults(Purpose::Cache).shares(Purpose::Cache)));
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Layer {
             engine_image: engine.to_owned(),
             agent_image: "localhost/redoubt:dev".to_owned(),
             volumes: DataVolumes::Undecided,
+            shares: None,
         };
         let validated = validate(&stored, &resolved).unwrap();
         let mut layer = Self { client, namespace: namespace.to_owned(), validated, addresses: BTreeMap::new() };

@@ -42,6 +42,7 @@ fn accept(text: &str, place: &str) {
         engine_image: "engine".to_owned(),
         agent_image: "agent".to_owned(),
         volumes: DataVolumes::Undecided,
+        shares: None,
     };
     validate(&layer, &resolved).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }

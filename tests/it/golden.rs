@@ -72,6 +72,7 @@ fn validated(spec: &Value) -> ValidatedLayer {
         engine_image: "example.test/engine:1".to_owned(),
         agent_image: "example.test/redoubt:1".to_owned(),
         volumes: DataVolumes::Undecided,
+        shares: None,
     };
     validate(&layer, &resolved).unwrap()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -168,8 +169,7 @@ async fn look_after(
     let accounts = wanted::Users::of(&digests, uses.users(context));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.decided(layer).text();
-    let mut observed = seen(context, &children, &identity);
-    observed.initialised |= old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+    let mut observed = seen(context, &children, &identity, Some(old));
     let addresses = addresses(&declared(layer), &observed, &children);
     let inputs = Inputs {
         layer,
@@ -317,10 +317,19 @@ pub(super) fn credentials<'a>(
 }
 
 /// What Kubernetes says of the layer.
-pub(super) fn seen(context: &Context, children: &Children, layer: &LayerIdentity) -> Observed {
+pub(super) fn seen(
+    context: &Context,
+    children: &Children,
+    layer: &LayerIdentity,
+    status: Option<&DataLayerStatus>,
+) -> Observed {
     let at = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
     let fingerprints = context.writer.fingerprints();
-    children.observed(layer, at, |workload| fingerprints.is_untouched(&key_of(workload), workload), digest)
+    let is_untouched = |workload: &StatefulSet| fingerprints.is_untouched(&key_of(workload), workload);
+    let mut observed = children.observed(layer, at, is_untouched, digest);
+    let mut conditions = status.iter().flat_map(|status| &status.conditions);
+    observed.initialised |= conditions.any(|known| known.type_ == "Ready" && known.status == "True");
+    observed
 }
 
 /// Every node's address: its Service's, or the one that a Service which is gone had and gets again.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::context::Context;
-use super::data_layer::{Error, Judged, Known, addresses, ask, credentials, seen};
+use super::data_layer::{Error, Known, addresses, ask, credentials, seen};
 use super::desired::{questions, roles_only};
 use crate::act::{self, label_reads};
 use crate::api::data_layer::DataLayer;
@@ -31,14 +31,16 @@ pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&Data
     let known = Known::gather(context, metadata).await?;
     let judged = object.map_or_else(|| known.earlier(metadata), |object| known.judge(object).ok());
     // A layer that was never accepted has nothing that could be pointed.
-    let Some(Judged { layer, object, .. }) = &judged else { return Ok(AT_REST) };
+    let Some(judged) = &judged else { return Ok(AT_REST) };
+    let layer = &judged.layer;
     let Known { identity, children, secrets, resolved } = known;
     let passwords = secrets.passwords(context, &identity);
     let resolved_text = resolved.decided(layer).text();
-    let mut observed = seen(context, &children, &identity);
+    let status = object.as_ref().and_then(|object| object.status.as_ref());
+    let mut observed = seen(context, &children, &identity, status);
     if !observed.initialised {
         // Nobody uses a layer that is still being made, and who makes it points its Services.
-        return Ok(AT_REST);
+        return Ok(UNDER_WAY);
     }
     let addresses = addresses(&declared(layer), &observed, &children);
     let inputs = Inputs {
@@ -49,7 +51,7 @@ pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&Data
         primary: observed.primary_service,
         credentials: credentials(&passwords, "", ""),
     };
-    let desired = roles_only(object, layer, &build(&inputs));
+    let desired = roles_only(&judged.object, layer, &build(&inputs));
     ask(context, &identity, &questions(&desired, &children, &passwords), &mut observed).await;
     let plan = route(&desired, &observed);
     if plan.dials.primary.is_none() {

@@ -80,7 +80,7 @@ async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
 /// Whether a replica of the operator says that it leads.
 fn leads(pod: &str) -> bool {
     let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics");
-    kubectl(&["get", "--raw", &path]).contains("redoubt_leader 1")
+    kubectl(&["get", "--raw", &path]).lines().any(|line| line == "redoubt_leader 1")
 }
 
 /// Nobody leads the operator for as long as this lives: its Lease is held by one who does not exist.

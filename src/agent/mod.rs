@@ -18,6 +18,7 @@ pub mod herald;
 pub mod hit_ratio;
 pub mod http;
 pub mod install;
+mod introduction;
 pub mod lineage_file;
 pub mod peers;
 pub mod redis_conf;

@@ -11,7 +11,7 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, StopSignal, chain, durable, handover, herald, peers, sentinel_conf};
+use super::{Error, Result, StopSignal, chain, durable, handover, herald, introduction, peers, sentinel_conf};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
@@ -196,7 +196,8 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
     true
 }
 
-/// Sees to it that the Sentinel watches the primary: shown where it watches none, and anew where it is left behind.
+/// Sees to it that the Sentinel watches the primary, shown where it watches none and anew where it is left behind, and that it
+/// knows the others.
 async fn keep_shown(
     environment: &Environment,
     state: &State,
@@ -204,19 +205,20 @@ async fn keep_shown(
     dissent: &mut Dissent,
 ) -> Result<(), ShowError> {
     let config = state.config();
-    let Some(own) = sentinel::master(connection, &config.master_name).await? else {
-        return match find_primary(state).await {
-            Some(primary) => show(environment, state, connection, &primary).await,
-            None => Ok(()),
-        };
-    };
+    let mut own = sentinel::master(connection, &config.master_name).await?;
+    if own.is_none() {
+        let Some(primary) = find_primary(state).await else { return Ok(()) };
+        show(environment, state, connection, &primary).await?;
+        own = sentinel::master(connection, &config.master_name).await?;
+    }
+    let Some(own) = own else { return Ok(()) };
     if let Some(right) = dissent.look(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
-        show(environment, state, connection, &right).await?;
+        return show(environment, state, connection, &right).await;
     }
-    Ok(())
+    Ok(introduction::introduce(connection, &config, &own).await?)
 }
 
 async fn show(

@@ -238,14 +238,14 @@ async fn look_after(
         paused: desired.paused,
     };
     let uses_are_busy = uses.settle(context, scene).await;
-    let pause = pause(context, &desired, &plan, &undone);
+    let pause = pause(context, &desired, observed.initialised, &plan, &undone);
     // A layer in which something fails keeps its own, slower pace.
     Ok((status, if uses_are_busy && undone.is_empty() { pause.min(UNDER_WAY) } else { pause }))
 }
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
 /// announces itself; what was tried and failed is tried less and less often.
-fn pause(context: &Context, desired: &Desired, plan: &Plan, undone: &[Undone]) -> Duration {
+fn pause(context: &Context, desired: &Desired, is_initialised: bool, plan: &Plan, undone: &[Undone]) -> Duration {
     if !desired.paused && !undone.is_empty() {
         let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
         return pause.min(LONGEST_WITH_FAILURES);
@@ -254,7 +254,9 @@ fn pause(context: &Context, desired: &Desired, plan: &Plan, undone: &[Undone]) -
     let is_others = |waiting: &Waiting| {
         matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
     };
-    let is_at_rest = plan.steps.is_empty() && plan.waiting.iter().all(is_others);
+    // That it was whole once has to be written down soon: until then a node that finds nothing may take the layer for new.
+    let is_recorded = plan.dials.initialised == is_initialised;
+    let is_at_rest = is_recorded && plan.steps.is_empty() && plan.waiting.iter().all(is_others);
     if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }
 

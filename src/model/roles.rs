@@ -62,7 +62,9 @@ pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
     })
 }
 
-/// Whether a replica has all that the primary acknowledged a moment ago, by both their words.
+/// Whether a replica has all that the primary acknowledged a moment ago, by both their words. Not before it has acknowledged
+/// anything itself: until then, up to a second after a full sync, a primary lists it as online and counts it for
+/// `min-replicas-to-write`, and keeps back what it is to be sent (`repl_start_cmd_stream_on_ack` in its source).
 pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     let (Some(own), Some(leader)) = (data(observed, node), data(observed, primary)) else { return false };
     let Replication::Replica { primary: follows, link_up, syncing, priority, link_down_seconds: _ } = &own.replication
@@ -70,6 +72,7 @@ pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
         return false;
     };
     let Replication::Primary { replicas } = &leader.replication else { return false };
-    let is_listed = address(observed, node).is_some_and(|address| replicas.contains_key(address));
-    Some(follows) == address(observed, primary) && *link_up && !syncing && *priority > 0 && is_listed
+    let acknowledged = address(observed, node).and_then(|address| replicas.get(address));
+    let is_sent_writes = acknowledged.is_some_and(|offset| offset.0 > 0);
+    Some(follows) == address(observed, primary) && *link_up && !syncing && *priority > 0 && is_sent_writes
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use redoubt::model::NodeId;
+use redoubt::model::{Address, NodeId};
 use redoubt::redis::{Connection, sentinel};
 
 use crate::support::history::{Verdict, Writers, check, keys_of};
@@ -149,6 +149,28 @@ async fn sentinels_agree_after_engines_that_die_one_after_the_other() {
         eventually("it is dead", SOON, async || layer.replication(primary.unwrap()).await.is_none()).await;
     }
     println!("{kills} deaths in a row: whole after {:?}", layer.wait_until_whole().await);
+}
+
+/// Nobody but its agent can tell it: the others are dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_was_made_to_forget_knows_all_voters_again_although_they_are_dead() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let (one, others) = (layer.sentinel_ids()[0], layer.sentinel_ids()[1..].to_vec());
+    for id in &others {
+        layer.kill_node(*id);
+    }
+    let connection = Connection::open(&layer.operator_on(one)).await.unwrap();
+    sentinel::reset(&connection, &layer.master_name).await.unwrap();
+    let addresses: BTreeSet<Address> = others.iter().map(|id| layer.nodes[id].address.clone()).collect();
+    eventually("it knows the declared voters", SOON, async || {
+        let known = sentinel::master(&connection, &layer.master_name).await.unwrap();
+        known.is_some_and(|known| known.other_sentinels.into_values().collect::<BTreeSet<_>>() == addresses)
+    })
+    .await;
+    for id in others {
+        layer.start_node(id);
+    }
+    println!("all Sentinels there again: whole after {:?}", layer.wait_until_whole().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

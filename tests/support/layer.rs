@@ -310,7 +310,8 @@ impl Layer {
         for id in self.data_ids() {
             let Some(info) = self.replication(id).await else { return false };
             let is_fine = match info.primary_link() {
-                None => id == primary,
+                // Before a replica acknowledges for the first time, it is sent no writes.
+                None => id == primary && info.replicas().iter().all(|replica| replica.offset.0 > 0),
                 Some(link) => link.up && link.priority > 0 && link.primary == self.nodes[&primary].address,
             };
             if !is_fine {

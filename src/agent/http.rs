@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -17,6 +18,9 @@ use super::{Error, Result, exporter};
 use crate::model::node_config::AGENT_PORT;
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
+
+/// How long the first answers wait for something better to say: the probes' `timeoutSeconds` is 1.
+const FIRST_READY_WITHIN: Duration = Duration::from_millis(700);
 
 #[derive(Clone)]
 struct Context {
@@ -58,7 +62,7 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
     };
     let router = Router::new()
         .route("/health/started", get(async |context| verdict(context, Health::is_started)))
-        .route("/health/ready", get(async |context| verdict(context, Health::is_ready)))
+        .route("/health/ready", get(readiness))
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
         .route("/metrics", get(metrics))
@@ -69,6 +73,11 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         }
     });
     Ok(())
+}
+
+async fn readiness(context: Shared<Context>) -> (StatusCode, String) {
+    context.state.first_ready(FIRST_READY_WITHIN).await;
+    verdict(context, Health::is_ready)
 }
 
 fn verdict(Shared(context): Shared<Context>, judge: fn(&Health) -> bool) -> (StatusCode, String) {

@@ -25,6 +25,7 @@ pub mod redis_conf;
 pub mod sentinel_conf;
 pub mod sentinel_node;
 pub mod state;
+mod verdict;
 pub mod watch;
 
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! What the parts of one agent share: the configuration, the lineage, what the engine is doing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::config::{Environment, Error as ConfigError, read_node_config, read_secret};
 use super::health::Health;
+use super::verdict::Verdict;
 use super::{Error, chain};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
@@ -13,6 +15,7 @@ use crate::redis::{Endpoint, Secret, users};
 /// The shared state. Locks are held for a copy, never across an await.
 pub struct State {
     password: Secret,
+    verdict: Verdict,
     inner: Mutex<Inner>,
 }
 
@@ -21,7 +24,6 @@ struct Inner {
     config_trouble: Option<String>,
     activity: Activity,
     lineage: Option<Lineage>,
-    health: Health,
     trouble: Option<String>,
     hit_ratio: Option<f64>,
 }
@@ -31,12 +33,12 @@ impl State {
     pub fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
+            verdict: Verdict::default(),
             inner: Mutex::new(Inner {
                 config,
                 config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
-                health: Health::Deciding,
                 trouble: None,
                 hit_ratio: None,
             }),
@@ -87,12 +89,17 @@ impl State {
 
     /// The verdict on the engine.
     pub fn health(&self) -> Health {
-        self.lock().health.clone()
+        self.verdict.get()
     }
 
     /// Replaces the verdict.
     pub fn set_health(&self, health: Health) {
-        self.lock().health = health;
+        self.verdict.set(health);
+    }
+
+    /// See [`Verdict::first_ready`].
+    pub async fn first_ready(&self, patience: Duration) {
+        self.verdict.first_ready(patience).await;
     }
 
     /// What keeps the agent from writing its files, in words that name the file.

@@ -84,6 +84,14 @@ metadata: {name: standard, annotations: {storageclass.kubernetes.io/is-default-c
 provisioner: volumes.kubenode.dev
 volumeBindingMode: WaitForFirstConsumer
 allowVolumeExpansion: true
+---
+# On two cores a kubelet at times hears of a new pod before the node authorizer does, is refused the pod's volume claim or Secret,
+# and asks again some 13 s later. What the role adds to that of the authorizer is the same for pods of other nodes.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kubelets}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:node}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: system:nodes}]
 YAML
 }
 

@@ -1,0 +1,72 @@
+//! The verdict on the engine as it is now, and waiting for the first good one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::health::Health;
+
+/// What is known of the engine, shared.
+pub struct Verdict {
+    health: watch::Sender<Health>,
+    was_ready: AtomicBool,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self { health: watch::Sender::new(Health::Deciding), was_ready: AtomicBool::new(false) }
+    }
+}
+
+impl Verdict {
+    /// As it is now.
+    pub fn get(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    /// Replaces it.
+    pub fn set(&self, health: Health) {
+        self.was_ready.fetch_or(health.is_ready(), Ordering::Relaxed);
+        self.health.send_replace(health);
+    }
+
+    /// Waits until the node is ready for the first time, at most for `patience`: a kubelet asks once a second, and a layer is
+    /// not whole before it knows. Who was ready once is not waited for: that it no longer is has to be told at once.
+    pub async fn first_ready(&self, patience: Duration) {
+        if !self.was_ready.load(Ordering::Relaxed) {
+            // Too late is an answer too.
+            let _ = timeout(patience, self.health.subscribe().wait_for(Health::is_ready)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(700);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_readiness_is_waited_for() {
+        let (verdict, began) = (Verdict::default(), Instant::now());
+        verdict.first_ready(PATIENCE).await;
+        assert_eq!(began.elapsed(), PATIENCE, "never ready");
+        let serving = async {
+            sleep(Duration::from_millis(100)).await;
+            verdict.set(Health::Syncing);
+            sleep(Duration::from_millis(100)).await;
+            verdict.set(Health::Serving);
+        };
+        let began = Instant::now();
+        tokio::join!(verdict.first_ready(PATIENCE), serving);
+        assert_eq!(began.elapsed(), Duration::from_millis(200), "no longer than until it is");
+        verdict.set(Health::Silent);
+        let began = Instant::now();
+        verdict.first_ready(PATIENCE).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "it was");
+    }
+}

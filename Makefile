@@ -50,9 +50,16 @@ image: ## load the image of this tree's binary into the running development clus
 readme: ## README.md in a fresh clone, command by command; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme
 
+# Claims that spend their time waiting and measure nothing: two at a time. (The others kill the operator, change definitions that
+# all share, or print figures.)
+side_by_side := volumes:: session_access:: changes::replicas_are changes::what_cannot changes::a_storage_class
+
+# README.md loads the image of the last commit: only what is not committed yet needs another one.
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; $(MAKE) image; \
-	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; \
+	  [ -z "$$(git status --porcelain)" ] || $(MAKE) image; \
+	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=2 --nocapture $(side_by_side); \
+	  cargo test --locked --test e2e -- --test-threads=1 --nocapture $(addprefix --skip ,$(side_by_side))
 
 bench: tools ## measure the figures of docs/promises.md and docs/uses; half an hour
 	@command -v prometheus-redis-exporter > /dev/null || { \

@@ -22,7 +22,7 @@ use crate::plan::{Plan, Step, route};
 use crate::telemetry::Chain;
 
 /// Pause while the Services select who serves: a move announces itself.
-const AT_REST: Duration = Duration::from_secs(5);
+const AT_REST: Duration = Duration::from_secs(10);
 /// Pause while nobody is known to serve, or something could not be written.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 

@@ -332,6 +332,7 @@ async fn primary(endpoints: &BTreeMap<NodeId, Endpoint>, master_name: &str) -> O
     })?;
     let connection = Connection::open_with(endpoint, patience, patience).await.ok()?;
     let info = server::info(&connection).await.ok()?;
-    let online = info.replicas().iter().filter(|replica| replica.online).count();
+    // One that has been sent the data and reads it is online too; it has acknowledged nothing yet.
+    let online = info.replicas().iter().filter(|replica| replica.online && replica.offset.0 > 0).count();
     (info.role() == Some(Role::Primary)).then_some((*node, online))
 }

@@ -45,6 +45,8 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill(primary, "redis-server");
     layer.is_served_anew(served).await;
+    // Another may serve before the operator has looked.
+    eventually("the death is told", SOON, async || events(&layer) != told).await;
     layer.ready().await;
     let news: Vec<String> = events(&layer).difference(&told).cloned().collect();
     println!("one engine killed: {news:#?}");
@@ -111,7 +113,9 @@ async fn services_follow_although_nobody_leads_the_operator() {
     let nobody = NobodyLeads::begin();
     // The leader looks at its Lease each second.
     eventually("the leader has stopped", SOON, async || {
-        let pods = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+        let operators = ["-l", "app.kubernetes.io/name=redoubt-operator", "--field-selector=status.phase=Running"];
+        let named = ["-n", OPERATOR_NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].metadata.name}"];
+        let pods = kubectl(&[named.as_slice(), operators.as_slice()].concat());
         pods.split_whitespace().all(|pod| !leads(pod))
     })
     .await;

@@ -28,8 +28,14 @@ fn lost_only_what_no_replica_had(verdict: &Verdict) {
     assert!(!verdict.two_primaries, "two primaries acknowledged at once");
 }
 
-async fn moved_from(layer: &Layer, old: NodeId) {
-    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|node| node != old)).await;
+async fn moved_from(layer: &Layer, old: NodeId) -> NodeId {
+    let mut primary = None;
+    eventually("another is primary", SOON, async || {
+        primary = layer.primary().await.filter(|node| *node != old);
+        primary.is_some()
+    })
+    .await;
+    primary.expect("the condition held")
 }
 
 /// Bound of the Services' following, from the moment at which another serves. The promise is 1 s; two cores that run three
@@ -37,8 +43,9 @@ async fn moved_from(layer: &Layer, old: NodeId) {
 pub const FOLLOWED: Duration = Duration::from_secs(5);
 
 /// What holds as soon as another process serves.
-async fn followed(layer: &Layer, what: &str) {
-    println!("{what}: the Services followed {:?} after another served", layer.services_follow(FOLLOWED).await);
+async fn followed(layer: &Layer, served_by: NodeId, what: &str) {
+    let followed = layer.services_follow(served_by, FOLLOWED).await;
+    println!("{what}: the Services followed {followed:?} after another served");
 }
 
 /// How often something is repeated: `make soak` sets `REDOUBT_ROUNDS` for more.
@@ -55,8 +62,8 @@ async fn struck(layer: &Layer, what: &str, process: Option<&str>) -> Verdict {
                 Some(process) => layer.kill(primary, process),
                 None => layer.delete_pod(primary).await,
             }
-            layer.is_served_anew(served).await;
-            followed(layer, what).await;
+            let served_by = layer.is_served_anew(served).await;
+            followed(layer, served_by, what).await;
         })
         .await;
     tell(what, &verdict);
@@ -223,10 +230,10 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_
             let began = Instant::now();
             cut = since_1970();
             let network = CutOff::begin(&node);
-            moved_from(layer, primary).await;
+            let served_by = moved_from(layer, primary).await;
             println!("another is primary {:?} after the cut", began.elapsed());
             // Also where the leader of the operator is on that node.
-            println!("the Services followed {:?} later", layer.services_follow(FOLLOWED).await);
+            println!("the Services followed {:?} later", layer.services_follow(served_by, FOLLOWED).await);
             network.heal();
             alone = Some(writes.end());
         })

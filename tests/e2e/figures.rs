@@ -66,8 +66,8 @@ async fn gaps(
             .under_load(async |layer, _| {
                 let served = layer.serving().await;
                 disturb(layer).await;
-                layer.is_served_anew(served).await;
-                took = layer.services_follow(SOON).await;
+                let served_by = layer.is_served_anew(served).await;
+                took = layer.services_follow(served_by, SOON).await;
             })
             .await;
         followed.push(took);

@@ -54,8 +54,8 @@ async fn goes_on(layer: &Layer, key: &str) {
     assert!(layer.set(key).await);
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill(primary, "redis-server");
-    layer.is_served_anew(served).await;
-    let followed = layer.services_follow(SOON).await;
+    let served_by = layer.is_served_anew(served).await;
+    let followed = layer.services_follow(served_by, SOON).await;
     println!("{key}: the Services followed after {followed:?}");
     layer.heals().await;
     assert_eq!(layer.get(key).await.as_deref(), Some(key));

@@ -197,19 +197,27 @@ impl Layer {
 
     /// The server process that is primary now: it changes when another is promoted, and when the same one starts anew.
     pub async fn serving(&self) -> Option<String> {
-        let endpoint = self.endpoints().await.remove(&self.primary().await?)?;
+        self.process_of(self.primary().await?).await
+    }
+
+    async fn process_of(&self, node: NodeId) -> Option<String> {
+        let endpoint = self.endpoints().await.remove(&node)?;
         let connection = Connection::open(&endpoint).await.ok()?;
         server::info(&connection).await.ok()?.run_id().map(str::to_owned)
     }
 
-    /// Waits until another process than `old` is primary. (Which node it is, is not promised: a server that is killed right
-    /// after it was promoted has the newest data itself.)
-    pub async fn is_served_anew(&self, old: Option<String>) {
+    /// Waits until another process than `old` is primary; of which node. (Which one it is, is not promised: a server that is
+    /// killed right after it was promoted has the newest data itself.)
+    pub async fn is_served_anew(&self, old: Option<String>) -> NodeId {
+        let mut served_by = None;
         eventually("another process is primary", SOON, async || {
-            let now = self.serving().await;
+            let Some(primary) = self.primary().await else { return false };
+            let now = self.process_of(primary).await;
+            served_by = Some(primary);
             now.is_some() && now != old
         })
         .await;
+        served_by.expect("the condition held")
     }
 
     /// Sets a key on the primary; the value is the key.
@@ -289,22 +297,32 @@ impl Layer {
         self.pods().await.iter().map(|(name, pod)| (name.clone(), count(pod))).collect()
     }
 
-    /// Waits until the Services have followed the primary: its own selects its pod, and that of the replicas does not.
-    pub async fn services_follow(&self, within: Duration) -> Duration {
-        let services: Api<Service> = self.api();
-        let pods: Api<Pod> = self.api();
-        eventually("the Services follow the primary", within, async || {
-            let Some(primary) = self.primary().await else { return false };
-            let selector = async |name: String| services.get(&name).await.ok()?.spec?.selector;
-            let name = &self.identity.name;
-            let Some(of_primary) = selector(names::primary_service(name)).await else { return false };
-            let Some(of_replicas) = selector(names::replicas_service(name)).await else { return false };
-            let labels: Vec<String> = of_replicas.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let reads = pods.list(&ListParams::default().labels(&labels.join(","))).await.unwrap();
-            of_primary.get(names::LABEL_POD_NAME) == Some(&self.pod(primary))
-                && !reads.iter().any(|pod| pod.name_any() == self.pod(primary))
-        })
-        .await
+    /// Waits until the Services have followed the primary, which was `served_by` just now: its own selects its pod, and that of
+    /// the replicas does not.
+    pub async fn services_follow(&self, served_by: NodeId, within: Duration) -> Duration {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let (began, mut primary) = (Instant::now(), served_by);
+        // Asked anew only where they do not follow soon: to ask servers of which one is cut off takes half a second.
+        while eventually_or("the Services follow", PATIENCE, async || self.services_select(primary).await)
+            .await
+            .is_none()
+        {
+            assert!(began.elapsed() < within, "not within {within:?}: the Services follow the primary");
+            primary = self.primary().await.unwrap_or(primary);
+        }
+        began.elapsed()
+    }
+
+    async fn services_select(&self, primary: NodeId) -> bool {
+        let (services, pods): (Api<Service>, Api<Pod>) = (self.api(), self.api());
+        let selector = async |name: String| services.get(&name).await.ok()?.spec?.selector;
+        let name = &self.identity.name;
+        let Some(of_primary) = selector(names::primary_service(name)).await else { return false };
+        let Some(of_replicas) = selector(names::replicas_service(name)).await else { return false };
+        let labels: Vec<String> = of_replicas.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let reads = pods.list(&ListParams::default().labels(&labels.join(","))).await.unwrap();
+        of_primary.get(names::LABEL_POD_NAME) == Some(&self.pod(primary))
+            && !reads.iter().any(|pod| pod.name_any() == self.pod(primary))
     }
 }
 

@@ -122,8 +122,8 @@ async fn services_follow_although_nobody_leads_the_operator() {
     for round in 0..rounds(3) {
         let (primary, served) = (layer.heals().await, layer.serving().await);
         layer.kill(primary, "redis-server");
-        layer.is_served_anew(served).await;
-        let followed = layer.services_follow(FOLLOWED).await;
+        let served_by = layer.is_served_anew(served).await;
+        let followed = layer.services_follow(served_by, FOLLOWED).await;
         println!("nobody leads, round {round}: the Services followed {followed:?} after another served");
     }
     assert_eq!(leader(), "nobody");
@@ -159,9 +159,9 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     );
     let (old, began) = (leader(), Instant::now());
     let network = CutOff::begin(&leaders_node);
-    layer.is_served_anew(served).await;
+    let served_by = layer.is_served_anew(served).await;
     let moved = began.elapsed();
-    let after = layer.services_follow(FOLLOWED).await;
+    let after = layer.services_follow(served_by, FOLLOWED).await;
     println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");
     eventually("another replica of the operator leads", SOON, async || leader() != old).await;
     network.heal();

@@ -90,6 +90,7 @@ fn start_engine(environment: &Environment, state: &State, program: &Path, start:
         state.set_lineage(Some(lineage));
     }
     state.set_trouble(None);
+    state.set_announced(Some(own));
     state.set_activity(Activity::Loading);
     state.set_health(Health::Starting);
     Ok(engine::start(program, &path, false)?)

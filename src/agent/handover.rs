@@ -30,21 +30,12 @@ pub async fn hand_over(environment: &Environment, state: &State) {
     if config.mode != Mode::Sentinel || config.node.kind != NodeKind::Data {
         return;
     }
-    let Some(own) = config.own_address().cloned() else { return };
     let endpoint = state.own_endpoint(environment);
     let role = async { server::replication(&Connection::open(&endpoint).await?).await };
     if !role.await.is_ok_and(|info| info.role() == Some(Role::Primary)) {
         return;
     }
-    let others = config.data_nodes.values().filter(|address| **address != own);
-    let request = Switchover {
-        master_name: config.master_name.clone(),
-        from: (own.clone(), endpoint),
-        others: others.map(|address| (address.clone(), state.data_endpoint(address))).collect(),
-        sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
-        failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
-        patience: PATIENCE,
-    };
+    let Some(request) = request(environment, state) else { return };
     let began = Instant::now();
     loop {
         let Err(error) = switchover(&request).await else { return };
@@ -55,6 +46,28 @@ pub async fn hand_over(environment: &Environment, state: &State) {
         tracing::info!(error = %Chain(&error), "the primary cannot be handed over yet");
         sleep(TRY_EVERY).await;
     }
+}
+
+/// Tries to move the primary away, once.
+pub async fn try_once(environment: &Environment, state: &State) -> Result<(), SwitchoverError> {
+    match request(environment, state) {
+        Some(request) => switchover(&request).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The move away from this node, which the Sentinels know by the address that it announces. `None`: it announces none yet.
+fn request(environment: &Environment, state: &State) -> Option<Switchover> {
+    let config = state.config();
+    let others = config.data_nodes.iter().filter(|(ordinal, _)| **ordinal != config.node.ordinal);
+    Some(Switchover {
+        master_name: config.master_name.clone(),
+        from: (state.announced()?, state.own_endpoint(environment)),
+        others: others.map(|(_, address)| (address.clone(), state.data_endpoint(address))).collect(),
+        sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
+        failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
+        patience: PATIENCE,
+    })
 }
 
 /// Whether the reason may be gone in a moment. A failover that has just been is over soon. A replica that has just come back is

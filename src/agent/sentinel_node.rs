@@ -42,8 +42,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         let began = Instant::now();
         let (reached, status) = match started {
             Ok(child) => match live(environment, state, child, stop).await {
-                Some(end) => end,
-                None => return Ok(()),
+                End::Stopped => return Ok(()),
+                End::Readdressed => continue,
+                End::Died { reached, status } => (reached, status),
             },
             // As for data nodes: the disk may be mended.
             Err(error @ Error::File { .. }) => {
@@ -64,13 +65,20 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     }
 }
 
-/// Watches a running Sentinel. `None`: it was told to stop.
-async fn live(
-    environment: &Environment,
-    state: &State,
-    mut child: Child,
-    stop: &mut StopSignal,
-) -> Option<(Reached, String)> {
+/// How a Sentinel's life ended.
+enum End {
+    Stopped,
+    /// Its Service came back with another cluster IP, which a Sentinel announces from its start on. It keeps what it knows and
+    /// is away for a moment.
+    Readdressed,
+    Died {
+        reached: Reached,
+        status: String,
+    },
+}
+
+/// Watches a running Sentinel until it ends or is told to.
+async fn live(environment: &Environment, state: &State, mut child: Child, stop: &mut StopSignal) -> End {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut followed = Followed::default();
@@ -85,18 +93,24 @@ async fn live(
         tokio::select! {
             never = &mut herald => match never {},
             status = child.wait() => {
-                return Some((reached, status.map_or_else(|error| error.to_string(), |status| status.to_string())));
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                return End::Died { reached, status };
             }
             () = stop.received() => {
                 state.set_health(Health::Stopping);
                 handover::shut_down(&mut child, STOP_WITHIN).await;
-                return None;
+                return End::Stopped;
             }
             answers = look(&mut ticks, &mut followed) => {
                 if answers {
                     reached = Reached::Serving;
                 }
                 engine::reap_orphans(child.id());
+                if state.announced().as_ref() != state.config().own_address() {
+                    tracing::warn!(address = ?state.config().own_address(), "the Sentinel has another address: it starts anew");
+                    handover::shut_down(&mut child, STOP_WITHIN).await;
+                    return End::Readdressed;
+                }
             }
         }
     }
@@ -126,6 +140,7 @@ async fn write_configuration(environment: &Environment, state: &State) -> Result
     let password = read_secret(environment, "sentinel-password")?;
     let users = read_users(environment)?;
     durable::replace(&path, &sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
+    state.set_announced(Some(own));
     Ok(path)
 }
 

@@ -25,6 +25,7 @@ struct Inner {
     activity: Activity,
     lineage: Option<Lineage>,
     trouble: Option<String>,
+    announced: Option<Address>,
     hit_ratio: Option<f64>,
 }
 
@@ -40,6 +41,7 @@ impl State {
                 activity: Activity::Deciding,
                 lineage: None,
                 trouble: None,
+                announced: None,
                 hit_ratio: None,
             }),
         })
@@ -116,6 +118,16 @@ impl State {
             (Some(_), None) => tracing::info!("the node's files are written again"),
             _ => {}
         }
+    }
+
+    /// The address that the running server announces: the declared one, but for a while after a Service came back with another.
+    pub fn announced(&self) -> Option<Address> {
+        self.lock().announced.clone()
+    }
+
+    /// Replaces it.
+    pub fn set_announced(&self, address: Option<Address>) {
+        self.lock().announced = address;
     }
 
     /// Hits by reads over the last minutes; `None`: nobody read.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::announcement::Announcement;
 use super::boot::{Asking, Start};
 use super::config::Environment;
 use super::engine::Reached;
@@ -34,6 +35,7 @@ pub struct Watch {
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
     asking: Asking,
+    announcement: Announcement,
     demoted: bool,
     majority: Option<(Address, u64)>,
     /// While a primary: the highest epoch that was known when it became one.
@@ -61,6 +63,7 @@ impl Watch {
             primary_as: None,
             linked: false,
             asking: Asking::default(),
+            announcement: Announcement::default(),
             demoted: false,
             majority: None,
             baseline: None,
@@ -94,6 +97,7 @@ impl Watch {
                         self.step_down(state, &connection, &info).await;
                         self.end_pause(&connection).await;
                         self.keep_priority(state, &connection, &info).await;
+                        self.announcement.keep(environment, state, &connection, &info).await;
                         state.set_activity(activity_of(&info));
                     }
                 }

@@ -53,6 +53,16 @@ pub async fn cut_clients(connection: &Connection) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes")).await
 }
 
+/// Ends the link to the primary; the replica makes another at once.
+pub async fn cut_primary(connection: &Connection) -> Result<u64> {
+    connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("master")).await
+}
+
+/// Ends all connections that subscribe; a Sentinel holds one on each server that it watches.
+pub async fn cut_subscribers(connection: &Connection) -> Result<u64> {
+    connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await
+}
+
 /// `PING`.
 pub async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await

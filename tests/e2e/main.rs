@@ -2,6 +2,7 @@
 //! back by themselves, with nobody's help.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, clippy::missing_panics_doc)]
 
+mod addresses;
 mod admission;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;

@@ -1,5 +1,7 @@
 //! A layer of agents with their engines, each on a loopback address of its own with the ports of a pod.
 
+mod address;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +53,8 @@ pub struct Node {
     pub id: NodeId,
     /// Its address.
     pub address: Address,
+    /// Where it listens.
+    bind: Address,
     folder: PathBuf,
     agent: Option<Child>,
 }
@@ -118,7 +122,7 @@ impl Layer {
                 let address = config.own_address().unwrap().clone();
                 let folder = root.join(id.to_string());
                 write_folder(&folder, &config);
-                (id, Node { id, address, folder, agent: None })
+                (id, Node { id, bind: address.clone(), address, folder, agent: None })
             })
             .collect();
         Self { nodes, master_name, root }
@@ -131,7 +135,7 @@ impl Layer {
         let folder = |name: &str| node.folder.join(name).display().to_string();
         let child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
             .args(["agent", "--data", &folder("data"), "--config", &folder("config.json")])
-            .args(["--secrets", &folder("secrets"), "--run", &folder("run"), "--bind", &node.address.0])
+            .args(["--secrets", &folder("secrets"), "--run", &folder("run"), "--bind", &node.bind.0])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -1,0 +1,63 @@
+//! A node whose Service came back with another cluster IP: announced anew, with its server running.
+//!
+//! It happens where a Service was deleted and somebody else got its address before it was made again; the operator tells the
+//! agents the new one. Connections that were there go on through the old address for as long as the network remembers them, new
+//! ones reach whoever has it now. A replica tells its address only when it links to its primary (`REPLCONF ip-address`,
+//! [Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/#configuring-replication-in-docker-and-nat)),
+//! so it links anew. A primary is known by its old address to all Sentinels and clients: it hands over first, without loss.
+//! What the Sentinels remember of the old address is the operator's to make them forget.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::Environment;
+use super::handover;
+use super::state::State;
+use crate::model::{Address, Mode, Role};
+use crate::redis::info::Info;
+use crate::redis::{Connection, server};
+use crate::telemetry::Chain;
+
+/// Between two tries to hand over: one that fails may have kept writers waiting for some seconds.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
+
+/// What is followed of the announced address.
+#[derive(Default)]
+pub struct Announcement {
+    handed_over: Option<Instant>,
+}
+
+impl Announcement {
+    /// Announces the declared address where the server still has another one.
+    pub async fn keep(&mut self, environment: &Environment, state: &State, connection: &Connection, info: &Info) {
+        let config = state.config();
+        let Some(own) = config.own_address().filter(|own| Some(*own) != state.announced().as_ref()) else { return };
+        if info.role() == Some(Role::Primary) && config.mode == Mode::Sentinel {
+            if self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY) {
+                tracing::warn!(address = %own, "the primary has another address: it hands over");
+                if let Err(error) = handover::try_once(environment, state).await {
+                    tracing::warn!(error = %Chain(&error), "not handed over, to be tried again");
+                }
+                self.handed_over = Some(Instant::now());
+            }
+            return;
+        }
+        match announce(connection, own).await {
+            Ok(()) => {
+                tracing::warn!(address = %own, "the node is announced by another address");
+                state.set_announced(Some(own.clone()));
+            }
+            Err(error) => tracing::warn!(address = %own, %error, "not announced yet"),
+        }
+    }
+}
+
+/// Whoever came by the old address comes anew by the other one; who cannot sees at once that nobody is there.
+async fn announce(connection: &Connection, own: &Address) -> crate::redis::Result<()> {
+    server::config_set(connection, "replica-announce-ip", &own.0).await?;
+    server::cut_primary(connection).await?;
+    server::cut_subscribers(connection).await?;
+    server::cut_clients(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! A node that gets another address, as where its Service is made anew.
+
+use std::fs;
+
+use redoubt::model::node_config::{AGENT_PORT, NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::{Address, NodeId, NodeKind};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Layer;
+
+impl Layer {
+    /// Gives a node another address, which leads to where it listens, and tells every agent. What came by the old one goes on to
+    /// be served, as established connections do when a Service is gone.
+    pub async fn readdress(&mut self, id: NodeId) -> Address {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let (network, last) = node.bind.0.rsplit_once('.').unwrap();
+        let address = Address(format!("{network}.{}", last.parse::<u8>().unwrap() + 50));
+        for port in [REDIS_PORT, SENTINEL_PORT, AGENT_PORT] {
+            forward(&address, &node.bind, port).await;
+        }
+        node.address = address.clone();
+        for node in self.nodes.values() {
+            let path = node.folder.join("config.json");
+            let mut config: NodeConfig = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            match id.kind {
+                NodeKind::Data => config.data_nodes.insert(id.ordinal, address.clone()),
+                NodeKind::Sentinel => config.sentinels.insert(id.ordinal, address.clone()),
+            };
+            // Whole or not at all: an agent reads it at any time.
+            fs::write(path.with_extension("new"), serde_json::to_string(&config).unwrap()).unwrap();
+            fs::rename(path.with_extension("new"), &path).unwrap();
+        }
+        address
+    }
+}
+
+/// Passes connections on until the test ends.
+async fn forward(from: &Address, to: &Address, port: u16) {
+    let listener = TcpListener::bind((from.0.as_str(), port)).await.unwrap();
+    let to = to.0.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let to = to.clone();
+            tokio::spawn(async move {
+                if let Ok(mut server) = TcpStream::connect((to.as_str(), port)).await {
+                    // Either end may close at any time.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+}

@@ -52,7 +52,7 @@ readme: ## README.md in a fresh clone, command by command; starts the developmen
 
 # Claims that spend their time waiting and measure nothing: two at a time. (The others kill the operator, change definitions that
 # all share, or print figures.)
-side_by_side := addresses:: volumes:: session_access:: changes::replicas_are changes::what_cannot changes::a_storage_class
+side_by_side := addresses:: volumes:: session_access:: changes::replicas_are changes::sentinels_are changes::what_cannot changes::a_storage_class
 
 # README.md loads the image of the last commit: only what is not committed yet needs another one.
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it

@@ -88,10 +88,12 @@ pub fn build(inputs: &Inputs<'_>) -> Built {
 /// The document of one node.
 pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
     let layer = inputs.layer;
-    // Those of nodes that are still to be removed as well: one of them may be the primary, and a node that boots and does
-    // not know it would take the layer for one without a primary.
+    // Data nodes that are still to be removed as well: one of them may be the primary, and a node that boots and does not know
+    // it would take the layer for one without a primary. Not so Sentinels: the agents introduce to theirs whom the document
+    // names, and one that is to go would never be forgotten.
+    let is_named = |node: &NodeId| node.kind == NodeKind::Data || node.ordinal < layer.sentinels;
     let addresses = |kind: NodeKind| {
-        let of_kind = inputs.addresses.iter().filter(move |(node, _)| node.kind == kind);
+        let of_kind = inputs.addresses.iter().filter(move |(node, _)| node.kind == kind && is_named(node));
         of_kind.map(|(node, address)| (node.ordinal, address.clone())).collect()
     };
     NodeConfig {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::EvictParams;
 use redoubt::model::NodeId;
+use redoubt::redis::{Connection, sentinel};
 use serde_json::{Value, json};
 
 use crate::history::Verdict;
@@ -268,5 +269,32 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
         })
         .await;
     nothing_lost("a replica less", &verdict);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
+    let stage = Stage::set("e2e-sentinels-scaled").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let voters = async |expected: u16| {
+        let sentinels = layer.sentinels().await;
+        assert_eq!(sentinels.len(), usize::from(expected), "a Service each");
+        for endpoint in sentinels {
+            let connection = Connection::open(&endpoint).await.unwrap();
+            let master = sentinel::master(&connection, &layer.identity.master_name()).await.unwrap().unwrap();
+            assert_eq!(master.other_sentinels.len(), usize::from(expected) - 1, "{}", endpoint.address);
+            assert_eq!(master.quorum, expected / 2 + 1);
+        }
+    };
+    for count in [5_u16, 3] {
+        let before = layer.restarts().await;
+        layer.change(json!({"failover": {"sentinels": count}})).await;
+        let took = layer.ready().await;
+        println!("{count} Sentinels: ready after {took:.1?}");
+        voters(count).await;
+        let after = layer.restarts().await;
+        assert!(before.iter().all(|(pod, count)| after.get(pod).is_none_or(|now| now == count)), "nothing restarts");
+    }
     stage.strike().await;
 }

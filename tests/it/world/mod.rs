@@ -188,6 +188,14 @@ impl World {
         addresses
     }
 
+    /// Those that documents name: a Sentinel that is to go is introduced to nobody.
+    fn named(&self) -> BTreeMap<NodeId, Address> {
+        let declared = self.declared();
+        let mut named = self.addresses();
+        named.retain(|node, _| node.kind == NodeKind::Data || declared.contains(node));
+        named
+    }
+
     pub fn quorum(&self) -> u16 {
         self.specification.sentinels / 2 + 1
     }
@@ -197,7 +205,7 @@ impl World {
         Built {
             revision: self.specification.revision,
             document: Document {
-                nodes: self.addresses(),
+                nodes: self.named(),
                 initialised: self.was_ready,
                 accept_loss: self.specification.accept_loss,
                 setting: self.specification.setting,

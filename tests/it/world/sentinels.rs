@@ -170,6 +170,7 @@ impl World {
             self.find_primary(node);
             self.learn_better(node);
             self.greet(node);
+            self.introduce(node);
             self.look(node);
             self.finish_failover(node);
             if self.wants_failover(node) {
@@ -249,6 +250,22 @@ impl World {
             belief.current_epoch = belief.current_epoch.max(current);
             if epoch > belief.config_epoch {
                 belief.switch(&primary, epoch, time);
+            }
+        }
+    }
+
+    /// The agent introduces every Sentinel that the node's document names.
+    fn introduce(&mut self, node: NodeId) {
+        let declared: Vec<(NodeId, Address)> = self.pods[&node]
+            .built
+            .document
+            .of_kind(NodeKind::Sentinel)
+            .filter(|(other, _)| *other != node)
+            .map(|(other, address)| (other, address.clone()))
+            .collect();
+        if let Some(belief) = self.belief_mut(node) {
+            for (other, address) in declared {
+                belief.others.entry(other).or_insert(address);
             }
         }
     }

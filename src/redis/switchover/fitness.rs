@@ -1,0 +1,155 @@
+//! Who may act in a planned move, and who may take over: asked of the servers just before it begins.
+
+use tokio::time::{Instant, sleep};
+
+use super::{Candidate, Error, LOOK_EVERY, SEEN_WITHIN, Step, Switchover};
+use crate::model::{Address, Role};
+use crate::redis::connection::{Connection, Endpoint};
+use crate::redis::error::Error as CommandError;
+use crate::redis::{info_window, sentinel, server};
+
+/// The replicas that are online, linked and electable. One that answers but is not fit gets priority 0, so that the
+/// Sentinels pass it over.
+pub(super) async fn fit_candidates(
+    request: &Switchover,
+    from: &Connection,
+    watch: &impl AsyncFn(Step),
+) -> Result<Vec<Candidate>, Error> {
+    let info = server::replication(from).await?;
+    if info.role() != Some(Role::Primary) {
+        return Err(Error::NotPrimary(request.from.0.clone()));
+    }
+    let online: Vec<Address> =
+        info.replicas().into_iter().filter(|replica| replica.online).map(|replica| replica.address).collect();
+    let mut fit = Vec::new();
+    for (address, endpoint) in &request.others {
+        let Ok(connection) = Connection::open(endpoint).await else { continue };
+        let Ok(info) = server::replication(&connection).await else { continue };
+        let is_fit = online.contains(address)
+            && info.primary_link().is_some_and(|link| link.up && !link.syncing && link.priority > 0);
+        if is_fit {
+            fit.push(Candidate { address: address.clone(), connection });
+        } else {
+            server::config_set(&connection, "replica-priority", "0").await?;
+            watch(Step::UnfitMarked(address.clone())).await;
+        }
+    }
+    if fit.is_empty() {
+        return Err(Error::NoFitReplica(request.from.0.clone()));
+    }
+    Ok(fit)
+}
+
+/// A Sentinel that sees the primary where it is, healthy, with no failover under way, and that would elect no replica but
+/// the fit ones.
+pub(super) async fn fit_sentinel(
+    request: &Switchover,
+    candidates: &[Candidate],
+    watch: &impl AsyncFn(Step),
+) -> Result<Connection, Error> {
+    let mut reasons = Vec::new();
+    let mut asked = Vec::new();
+    for endpoint in &request.sentinels {
+        match Connection::open(endpoint).await {
+            Ok(connection) => asked.push((endpoint, connection)),
+            Err(_) => reasons.push(format!("{} is silent", endpoint.name())),
+        }
+    }
+    let newest_epoch = newest_epoch(request, &asked).await?;
+    for (endpoint, connection) in asked {
+        match objection_after_a_look(request, candidates, newest_epoch, &connection, watch).await? {
+            None => return Ok(connection),
+            Some(Objection::OfItself(reason) | Objection::OfReplicas(reason)) => {
+                reasons.push(format!("{} {reason}", endpoint.name()));
+            }
+        }
+    }
+    Err(Error::NoFitSentinel(reasons.join(", ")))
+}
+
+/// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old.
+async fn objection_after_a_look(
+    request: &Switchover,
+    candidates: &[Candidate],
+    newest_epoch: u64,
+    connection: &Connection,
+    watch: &impl AsyncFn(Step),
+) -> Result<Option<Objection>, Error> {
+    let asked_at = Instant::now();
+    let mut paced = false;
+    let objection = loop {
+        match objection(request, candidates, newest_epoch, connection).await {
+            Ok(Some(Objection::OfReplicas(_))) if asked_at.elapsed() < SEEN_WITHIN => {
+                if !paced && sentinel::set_info_period(connection, info_window::EACH_TICK).await.is_ok() {
+                    paced = true;
+                    watch(Step::InfoPaced).await;
+                }
+                sleep(LOOK_EVERY).await;
+            }
+            other => break other,
+        }
+    };
+    if paced {
+        // It would find every replica unfit a moment later: see `info_window`.
+        sentinel::set_info_period(connection, info_window::PERIOD).await?;
+    }
+    Ok(objection?)
+}
+
+/// The newest knowledge that any Sentinel has. Refused while one of them fails over: another order would get the epoch of
+/// that failover, and of two promotions with one epoch each is believed by those that heard of it first.
+async fn newest_epoch(request: &Switchover, asked: &[(&Endpoint, Connection)]) -> Result<u64, Error> {
+    let mut newest = 0;
+    for (endpoint, connection) in asked {
+        let Some(master) = sentinel::master(connection, &request.master_name).await? else { continue };
+        if master.flags.contains("failover_in_progress") {
+            return Err(Error::FailoverUnderWay(endpoint.name()));
+        }
+        newest = newest.max(master.config_epoch);
+    }
+    Ok(newest)
+}
+
+/// Why a Sentinel should not act.
+enum Objection {
+    /// For what it is or believes.
+    OfItself(String),
+    /// For what it saw of the replicas, which its next `INFO` may change.
+    OfReplicas(String),
+}
+
+/// Why this Sentinel should not act; `None`: it may.
+async fn objection(
+    request: &Switchover,
+    candidates: &[Candidate],
+    newest_epoch: u64,
+    connection: &Connection,
+) -> Result<Option<Objection>, CommandError> {
+    const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
+    let of_itself = |reason: String| Ok(Some(Objection::OfItself(reason)));
+    let of_replicas = |reason: String| Ok(Some(Objection::OfReplicas(reason)));
+    if sentinel::is_in_tilt(connection).await? {
+        return of_itself("is in TILT".to_owned());
+    }
+    let Some(master) = sentinel::master(connection, &request.master_name).await? else {
+        return of_itself("monitors nothing".to_owned());
+    };
+    if master.address != request.from.0 {
+        return of_itself(format!("names {}", master.address));
+    }
+    if master.config_epoch < newest_epoch {
+        return of_itself("has not heard of the last failover".to_owned());
+    }
+    if let Some(flag) = TROUBLE.iter().find(|flag| master.flags.contains(**flag)) {
+        return of_itself(format!("says {flag}"));
+    }
+    let electable = sentinel::electable_replicas(connection, &request.master_name).await?;
+    let is_candidate = |address: &Address| candidates.iter().any(|candidate| candidate.address == *address);
+    if let Some(address) = electable.iter().find(|address| !is_candidate(address)) {
+        return of_replicas(format!("might elect {address}, which is not fit"));
+    }
+    if electable.is_empty() {
+        return of_replicas("knows no fit replica yet".to_owned());
+    }
+    Ok(None)
+}

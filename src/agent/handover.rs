@@ -75,14 +75,19 @@ fn request(environment: &Environment, state: &State) -> Option<Switchover> {
 async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
     match error {
         SwitchoverError::FailoverUnderWay(_) => true,
-        SwitchoverError::NoFitReplica(_)
+        // Writers still wait: tried again, nothing that anybody was promised is at stake.
+        SwitchoverError::Undecided(_)
+        | SwitchoverError::NoFitReplica(_)
         | SwitchoverError::NoFitSentinel(_)
         | SwitchoverError::Lagging(_)
         | SwitchoverError::Refused(_) => {
             let answers = peers::ask_agents(&state.config()).await;
             answers.values().flatten().any(|answer| answer.activity == Activity::Serving)
         }
-        SwitchoverError::NotPrimary(_) | SwitchoverError::NobodyPromoted | SwitchoverError::Command(_) => false,
+        SwitchoverError::NotPrimary(_)
+        | SwitchoverError::NobodyPromoted
+        | SwitchoverError::NotDemoted { .. }
+        | SwitchoverError::Command(_) => false,
     }
 }
 

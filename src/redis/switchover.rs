@@ -54,7 +54,7 @@ pub struct Moved {
     pub paused: Duration,
 }
 
-/// Why the primary was not moved. It goes on serving, unpaused.
+/// Why the primary was not moved. It goes on serving, unpaused but where [`Error::leaves_paused`] says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server to move from is no primary (any more).
@@ -75,12 +75,34 @@ pub enum Error {
     /// The Sentinel that was to act would not: it sees something that it did not see a moment before.
     #[error("the Sentinel refused: {0}")]
     Refused(String),
-    /// The Sentinels did not promote anybody in time.
-    #[error("the Sentinels promoted nobody")]
+    /// The Sentinel that acted gave the failover up without a promotion.
+    #[error("the Sentinel gave up and promoted nobody")]
     NobodyPromoted,
+    /// Somebody may have been ordered to become primary, and may yet become it.
+    #[error("it is not known yet whether anybody takes over from {0}")]
+    Undecided(Address),
+    /// Another is primary, and the one before could not be told.
+    #[error("{to} is primary, and {from} could not be told")]
+    NotDemoted {
+        /// The primary before.
+        from: Address,
+        /// The primary now.
+        to: Address,
+        /// Cause.
+        #[source]
+        source: Box<CommandError>,
+    },
     /// A command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
+}
+
+impl Error {
+    /// Whether writers still wait at the old primary: what it took now might be lost. The pause ends by itself once the
+    /// Sentinels have given up, or by its agent when it follows the new primary.
+    pub fn leaves_paused(&self) -> bool {
+        matches!(self, Self::Undecided(_) | Self::NotDemoted { .. })
+    }
 }
 
 /// A connected replica that may take over.
@@ -110,7 +132,7 @@ pub enum Step {
     ClientsCut,
 }
 
-/// Moves the primary. On an error writers are let go on where they were.
+/// Moves the primary. On an error writers are let go on where they were, once it is sure that nobody else becomes primary.
 pub async fn switchover(request: &Switchover) -> Result<Moved, Error> {
     switchover_watched(request, async |_| ()).await
 }
@@ -125,8 +147,11 @@ pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step))
     let pause = request.failover_timeout + request.patience;
     server::pause_writes(&from, pause.as_millis().try_into().unwrap_or(u64::MAX)).await?;
     watch(Step::WritesPaused).await;
-    let result = elect(request, &from, &actor, &candidates, &watch).await;
-    // Whatever came of it, nobody stays paused; a demoted server answers writers with READONLY.
+    let result = match elect(request, &from, &actor, &candidates, &watch).await {
+        Err(error) if error.leaves_paused() => return Err(error),
+        known => known,
+    };
+    // A demoted server answers writers with READONLY.
     let unpaused = server::unpause(&from).await;
     watch(Step::WritesResumed).await;
     let to = result?;
@@ -152,13 +177,20 @@ async fn elect(
         caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
     }
     if let Err(error) = sentinel::failover(actor, &request.master_name).await {
-        // `NOGOODSLAVE`, `INPROG`: it answered, and does not begin.
-        return Err(error.server_text().map_or(Error::Command(error), Error::Refused));
+        // `NOGOODSLAVE`, `INPROG`: it answered, and does not begin. One that is silent may have begun.
+        if let Some(words) = error.server_text() {
+            return Err(Error::Refused(words));
+        }
+        tracing::warn!(%error, "no answer to the order");
     }
     watch(Step::FailoverOrdered).await;
-    let promoted = promoted(request, actor, candidates).await.ok_or(Error::NobodyPromoted)?;
+    let promoted = promoted(request, actor, candidates).await?;
     let (to, port) = (&promoted.address.0, request.from.1.port);
-    server::replica_of(from, to, port).await?;
+    server::replica_of(from, to, port).await.map_err(|source| Error::NotDemoted {
+        from: request.from.0.clone(),
+        to: promoted.address.clone(),
+        source: Box::new(source),
+    })?;
     watch(Step::PrimaryDemoted).await;
     // The Sentinels would do so too, one after the other; until then min-replicas-to-write may refuse writers.
     for other in candidates.iter().filter(|other| other.address != promoted.address) {
@@ -177,22 +209,47 @@ async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandE
     Ok(())
 }
 
-/// Waits for the promotion. `None`: it did not come in time, or cannot come any more because the Sentinel that was to make it is
-/// gone (where all pods end at once, it ends within milliseconds).
-async fn promoted<'a>(request: &Switchover, actor: &Connection, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+/// Waits for the promotion, or until the Sentinel that was to make it says that it gave up. One that is gone (where all pods end
+/// at once, within milliseconds) may have given its order.
+async fn promoted<'a>(
+    request: &Switchover,
+    actor: &Connection,
+    candidates: &'a [Candidate],
+) -> Result<&'a Candidate, Error> {
     let promotion = first_primary(request, candidates);
     let mut promotion = std::pin::pin!(promotion);
+    let undecided = || Error::Undecided(request.from.0.clone());
     tokio::select! {
-        promoted = &mut promotion => Some(promoted),
-        () = sleep(request.patience) => None,
-        // What it ordered with its last breath is done soon.
-        () = is_gone(actor) => timeout(LAST_ORDER, &mut promotion).await.ok(),
+        promoted = &mut promotion => Ok(promoted),
+        () = sleep(request.patience) => Err(undecided()),
+        end = end_of_failover(request, actor) => match end {
+            End::GivenUp => Err(Error::NobodyPromoted),
+            End::Done => timeout(request.patience, &mut promotion).await.map_err(|_| undecided()),
+            // What it ordered with its last breath is done soon.
+            End::Gone => timeout(LAST_ORDER, &mut promotion).await.map_err(|_| undecided()),
+        },
     }
 }
 
-/// Resolves when nobody answers there any more.
-async fn is_gone(actor: &Connection) {
-    while server::ping(actor).await.is_ok() {
+/// How the failover of a Sentinel ended, in its own words.
+enum End {
+    /// It goes on watching the primary that was.
+    GivenUp,
+    /// It watches another.
+    Done,
+    /// It does not answer any more.
+    Gone,
+}
+
+/// Resolves when the Sentinel has no failover under way. It has one from the moment on in which it takes the order.
+async fn end_of_failover(request: &Switchover, actor: &Connection) -> End {
+    loop {
+        match sentinel::master(actor, &request.master_name).await {
+            Ok(Some(master)) if master.flags.contains("failover_in_progress") => {}
+            Ok(Some(master)) if master.address == request.from.0 => return End::GivenUp,
+            Ok(_) => return End::Done,
+            Err(_) => return End::Gone,
+        }
         sleep(LOOK_EVERY).await;
     }
 }

@@ -127,9 +127,15 @@ async fn a_node_that_is_drained_under_load_loses_nothing() {
             let pod = layer.pods().await.remove(&layer.pod(primary)).unwrap();
             let node = pod.spec.unwrap().node_name.unwrap();
             let served = layer.serving().await;
-            // Only the primary's pod: volumes of this cluster cannot leave their node, so of two Sentinels that share one the
-            // second is kept there by the disruption budget, and rightly.
-            let selector = format!("redoubt.dev/layer=web,redoubt.dev/node={primary}");
+            // Only the primary's pod and a Sentinel's: volumes of this cluster cannot leave their node, so of two Sentinels that
+            // share one the second is kept there by the disruption budget, and rightly.
+            let is_there = |name: &String, pod: &Pod| {
+                name.contains("-sentinel-") && pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&node)
+            };
+            let sentinel = layer.pods().await.into_iter().find(|(name, pod)| is_there(name, pod));
+            let (sentinel, _) = sentinel.expect("a Sentinel on each node");
+            let sentinel = sentinel.trim_start_matches("web-").trim_end_matches("-0");
+            let selector = format!("redoubt.dev/layer=web,redoubt.dev/node in ({primary},{sentinel})");
             kubectl(&[
                 "drain",
                 &node,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redoubt::model::NodeId;
 use redoubt::model::{Address, Role};
-use redoubt::redis::switchover::{Step, Switchover, switchover, switchover_watched};
+use redoubt::redis::switchover::{Error, Step, Switchover, switchover, switchover_watched};
 use redoubt::redis::{Connection, sentinel, server};
 
 use crate::support::history::{Writers, check, keys_of};
@@ -92,6 +92,56 @@ async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agen
     // A replica takes its primary's term at its next look.
     eventually("both hold the same term", SOON, async || term(second).await == term(first).await).await;
     assert!(term(first).await > in_between);
+}
+
+/// A candidate that stalls has its order in its socket and obeys when it goes on. What the old primary took meanwhile would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_whose_end_nobody_knows_keeps_writers_waiting_and_loses_nothing() {
+    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, detection: 5_000, ..Options::default() }).await;
+    let from = layer.primary().await.unwrap();
+    let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
+    let request = Switchover { patience: Duration::from_secs(1), ..request(&layer, from) };
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > 200).await;
+    let moved = switchover_watched(&request, async |step| {
+        if step == Step::FailoverOrdered {
+            layer.freeze_engine(to, true);
+        }
+    })
+    .await;
+    assert!(matches!(moved, Err(Error::Undecided(_))), "{moved:?}");
+    let limit = Duration::from_millis(500);
+    let writer = Connection::open_with(&layer.endpoint(from), SOON, limit).await.unwrap();
+    let answer = writer.query::<()>(redis::cmd("SET").arg("meanwhile").arg(1)).await;
+    assert!(answer.as_ref().is_err_and(|error| error.server_text().is_none()), "nobody writes: {answer:?}");
+    layer.freeze_engine(to, false);
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(to), "the order is obeyed");
+    let at = layer.keys(to).await.unwrap();
+    eventually("writes arrive again", SOON, async || layer.keys(to).await.unwrap_or(0) > at + 200).await;
+    let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
+    assert_eq!(verdict.lost, Vec::<String>::new());
+    assert!(!verdict.two_primaries);
+}
+
+/// As where a Kubernetes node is drained: a Sentinel on it ends together with the primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_ends_while_it_is_asked_is_passed_over() {
+    let layer = Layer::whole(&Options::default()).await;
+    let from = layer.primary().await.unwrap();
+    let astray = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
+    let connection = Connection::open(&layer.operator_on(astray)).await.unwrap();
+    server::replica_of(&connection, "127.0.0.1", 1).await.unwrap();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    switchover_watched(&request(&layer, from), async |step| {
+        if step == Step::InfoPaced && asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            layer.kill_engine(NodeId::sentinel(0));
+        }
+    })
+    .await
+    .unwrap();
+    assert!(asked.into_inner() > 0, "the first was asked for long enough to end meanwhile");
+    layer.wait_until_whole().await;
 }
 
 /// Runs a move and ends the mover, connections and all, right after the first step of this kind.

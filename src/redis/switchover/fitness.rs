@@ -30,8 +30,11 @@ pub(super) async fn fit_candidates(
         if is_fit {
             fit.push(Candidate { address: address.clone(), connection });
         } else {
-            server::config_set(&connection, "replica-priority", "0").await?;
-            watch(Step::UnfitMarked(address.clone())).await;
+            match server::config_set(&connection, "replica-priority", "0").await {
+                Ok(()) => watch(Step::UnfitMarked(address.clone())).await,
+                // Whoever might elect it all the same is not told to act: see `objection`.
+                Err(error) => tracing::warn!(replica = %address, %error, "not marked as unfit"),
+            }
         }
     }
     if fit.is_empty() {
@@ -47,21 +50,25 @@ pub(super) async fn fit_sentinel(
     candidates: &[Candidate],
     watch: &impl AsyncFn(Step),
 ) -> Result<Connection, Error> {
-    let mut reasons = Vec::new();
-    let mut asked = Vec::new();
+    let (mut reasons, mut asked, mut newest_epoch) = (Vec::new(), Vec::new(), 0);
     for endpoint in &request.sentinels {
-        match Connection::open(endpoint).await {
-            Ok(connection) => asked.push((endpoint, connection)),
-            Err(_) => reasons.push(format!("{} is silent", endpoint.name())),
+        match ask(request, endpoint).await {
+            Ok((connection, epoch)) => {
+                newest_epoch = newest_epoch.max(epoch);
+                asked.push((endpoint, connection));
+            }
+            Err(Unfit::FailsOver) => return Err(Error::FailoverUnderWay(endpoint.name())),
+            Err(Unfit::Silent) => reasons.push(format!("{} is silent", endpoint.name())),
         }
     }
-    let newest_epoch = newest_epoch(request, &asked).await?;
     for (endpoint, connection) in asked {
-        match objection_after_a_look(request, candidates, newest_epoch, &connection, watch).await? {
-            None => return Ok(connection),
-            Some(Objection::OfItself(reason) | Objection::OfReplicas(reason)) => {
+        match objection_after_a_look(request, candidates, newest_epoch, &connection, watch).await {
+            Ok(None) => return Ok(connection),
+            Ok(Some(Objection::OfItself(reason) | Objection::OfReplicas(reason))) => {
                 reasons.push(format!("{} {reason}", endpoint.name()));
             }
+            // Where a Kubernetes node is drained, a Sentinel on it ends while its primary looks for one: there are others.
+            Err(error) => reasons.push(format!("{} ended while it was asked ({error})", endpoint.name())),
         }
     }
     Err(Error::NoFitSentinel(reasons.join(", ")))
@@ -74,7 +81,7 @@ async fn objection_after_a_look(
     newest_epoch: u64,
     connection: &Connection,
     watch: &impl AsyncFn(Step),
-) -> Result<Option<Objection>, Error> {
+) -> Result<Option<Objection>, CommandError> {
     let asked_at = Instant::now();
     let mut paced = false;
     let objection = loop {
@@ -93,21 +100,25 @@ async fn objection_after_a_look(
         // It would find every replica unfit a moment later: see `info_window`.
         sentinel::set_info_period(connection, info_window::PERIOD).await?;
     }
-    Ok(objection?)
+    objection
 }
 
-/// The newest knowledge that any Sentinel has. Refused while one of them fails over: another order would get the epoch of
-/// that failover, and of two promotions with one epoch each is believed by those that heard of it first.
-async fn newest_epoch(request: &Switchover, asked: &[(&Endpoint, Connection)]) -> Result<u64, Error> {
-    let mut newest = 0;
-    for (endpoint, connection) in asked {
-        let Some(master) = sentinel::master(connection, &request.master_name).await? else { continue };
-        if master.flags.contains("failover_in_progress") {
-            return Err(Error::FailoverUnderWay(endpoint.name()));
-        }
-        newest = newest.max(master.config_epoch);
+/// A Sentinel that is not asked any further.
+enum Unfit {
+    /// It fails over: another order would get the epoch of that failover, and of two promotions with one epoch each is believed
+    /// by those that heard of it first.
+    FailsOver,
+    Silent,
+}
+
+/// Opens a connection and asks what the newest knowledge of this Sentinel is; 0: it watches nothing.
+async fn ask(request: &Switchover, endpoint: &Endpoint) -> Result<(Connection, u64), Unfit> {
+    let connection = Connection::open(endpoint).await.map_err(|_| Unfit::Silent)?;
+    let master = sentinel::master(&connection, &request.master_name).await.map_err(|_| Unfit::Silent)?;
+    if master.as_ref().is_some_and(|master| master.flags.contains("failover_in_progress")) {
+        return Err(Unfit::FailsOver);
     }
-    Ok(newest)
+    Ok((connection, master.map_or(0, |master| master.config_epoch)))
 }
 
 /// Why a Sentinel should not act.

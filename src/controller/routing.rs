@@ -28,6 +28,12 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Makes one pass over a layer; `object` is `None` where it cannot be read: then it is the layer that was accepted last.
 pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
+    let pause = look(context, metadata, object).await?;
+    context.backoff.succeeded(metadata.uid.as_deref().unwrap_or_default());
+    Ok(pause)
+}
+
+async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
     let known = Known::gather(context, metadata).await?;
     let judged = object.map_or_else(|| known.earlier(metadata), |object| known.judge(object).ok());
     // A layer that was never accepted has nothing that could be pointed.

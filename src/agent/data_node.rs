@@ -45,9 +45,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
         }
         let began = Instant::now();
-        let started = decided.and_then(|start| Ok((start_engine(environment, state, &program, &start)?, start)));
+        let started = decided.and_then(|decided| Ok((start_engine(environment, state, &program, &decided)?, decided)));
         let (reached, status) = match started {
-            Ok((engine, start)) => match live(environment, state, engine, &start, stop).await {
+            Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
                 End::Died { reached, status } => (reached, status),
             },
@@ -66,17 +66,33 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     }
 }
 
-/// What to start as, by what is known now.
-async fn decide(environment: &Environment, state: &State) -> Result<Start> {
-    state.refresh_config(environment);
-    let config = state.config();
-    let append_only = config.settings.get("appendonly").is_some_and(|value| value == "yes");
-    state.set_lineage(if config.keeps_data { lineage_file::read(environment, append_only)? } else { None });
-    Ok(wait_for_decision(environment, state).await)
+/// How to start the engine.
+struct Decided {
+    start: Start,
+    /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
+    /// then writes all into the other file.
+    append_only: bool,
 }
 
-fn start_engine(environment: &Environment, state: &State, program: &Path, start: &Start) -> Result<Child> {
+/// What to start as, by what is known now.
+async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
+    state.refresh_config(environment);
     let config = state.config();
+    let wanted = config.settings.get("appendonly").is_some_and(|value| value == "yes");
+    let dataset = if config.keeps_data { lineage_file::read(environment, wanted)? } else { None };
+    let append_only = match &dataset {
+        Some(dataset) => dataset.append_only,
+        None if config.keeps_data => lineage_file::starts_with(environment, wanted),
+        None => wanted,
+    };
+    state.set_lineage(dataset.map(|dataset| dataset.lineage));
+    Ok(Decided { start: wait_for_decision(environment, state).await, append_only })
+}
+
+fn start_engine(environment: &Environment, state: &State, program: &Path, decided: &Decided) -> Result<Child> {
+    let Decided { start, append_only } = decided;
+    let mut config = state.config();
+    redis_conf::load_from(&mut config.settings, *append_only);
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let replication = read_secret(environment, "replication-password")?;
     let text = redis_conf::render(environment, &config, &own, &replication, start.primary.as_ref(), start.electable);
@@ -101,10 +117,10 @@ async fn live(
     environment: &Environment,
     state: &State,
     mut engine: Child,
-    start: &Start,
+    decided: &Decided,
     stop: &mut StopSignal,
 ) -> End {
-    let mut watch = Watch::new(state, start);
+    let mut watch = Watch::new(state, &decided.start, decided.append_only);
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {

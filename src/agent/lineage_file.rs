@@ -17,28 +17,59 @@ fn path(environment: &Environment) -> PathBuf {
     environment.data.join("redoubt/lineage.json")
 }
 
-/// Reads the record. `None`: the volume holds no dataset that the engine would load, whatever a record says: a volume whose
-/// files were lost under a running server gets a new record when that server stops. A dataset whose record is missing or
-/// damaged is never "empty": it is some data, older than any that we know of, and it yields to every other.
-pub fn read(environment: &Environment, append_only: bool) -> Result<Option<Lineage>> {
-    let files: &[&str] = if append_only { &APPEND_ONLY_FILES } else { &SNAPSHOT_FILES };
-    if !files.iter().any(|name| environment.data.join(name).exists()) {
+/// What a data node has on its volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The record of it.
+    pub lineage: Lineage,
+    /// Whether the engine has to be started with an append-only file to load it.
+    pub append_only: bool,
+}
+
+/// Reads what is there. `None`: the volume holds no dataset, whatever a record says: a volume whose files were lost under a running
+/// server gets a new record when that server stops. A dataset whose record is missing or damaged is never "empty": it is some data,
+/// older than any that we know of, and it yields to every other. `wanted`: whether the engine is to have an append-only file, which
+/// counts only where no record says what the data is in: where that was changed shortly before the server ended, the other file
+/// is there as well, and old.
+pub fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> {
+    let path = path(environment);
+    let record = match durable::read(&path)? {
+        // Data that somebody else put there.
+        None => of_unknown_origin(),
+        Some(text) => match parse(&text) {
+            Ok(lineage) => lineage,
+            Err(fault @ Fault::Newer(_)) => {
+                return Err(durable::failed("parsing", &path)(std::io::Error::other(fault)));
+            }
+            Err(fault @ Fault::Damaged(_)) => {
+                if holds(environment, wanted) {
+                    durable::set_aside(&path, &fault.to_string());
+                }
+                of_unknown_origin()
+            }
+        },
+    };
+    let append_only = record.append_only.unwrap_or(wanted);
+    if !holds(environment, append_only) {
         return Ok(None);
     }
-    let path = path(environment);
-    // Data that somebody else put there.
-    let Some(text) = durable::read(&path)? else { return Ok(Some(of_unknown_origin())) };
-    match parse(&text) {
-        // Without an append-only file what is on disk after a sudden end is the last snapshot, up to an hour older than the
-        // record: among equals it yields to a node that wrote everything when it stopped.
-        Ok(lineage) if !append_only && !lineage.clean_stop => Ok(Some(Lineage { offset: Offset(0), ..lineage })),
-        Ok(lineage) => Ok(Some(lineage)),
-        Err(fault @ Fault::Newer(_)) => Err(durable::failed("parsing", &path)(std::io::Error::other(fault))),
-        Err(fault @ Fault::Damaged(_)) => {
-            durable::set_aside(&path, &fault.to_string());
-            Ok(Some(of_unknown_origin()))
-        }
-    }
+    // Without an append-only file what is on disk after a sudden end is the last snapshot, up to an hour older than the record:
+    // among equals it yields to a node that wrote everything when it stopped.
+    let is_older = !append_only && !record.clean_stop;
+    let lineage = if is_older { Lineage { offset: Offset(0), ..record } } else { record };
+    Ok(Some(Dataset { lineage, append_only }))
+}
+
+/// Whether to start with an append-only file a node that counts as empty: where a person chose it all the same, whatever is there
+/// is loaded, and not overwritten.
+pub fn starts_with(environment: &Environment, wanted: bool) -> bool {
+    if holds(environment, wanted) || !holds(environment, !wanted) { wanted } else { !wanted }
+}
+
+/// Whether the files are there that an engine with, or without, an append-only file loads.
+fn holds(environment: &Environment, append_only: bool) -> bool {
+    let files: &[&str] = if append_only { &APPEND_ONLY_FILES } else { &SNAPSHOT_FILES };
+    files.iter().any(|name| environment.data.join(name).exists())
 }
 
 /// What is wrong with a record.
@@ -81,6 +112,7 @@ fn of_unknown_origin() -> Lineage {
         link_up: true,
         keys: 0,
         clean_stop: false,
+        append_only: None,
     }
 }
 
@@ -104,23 +136,37 @@ mod tests {
         let nowhere = PathBuf::new;
         let environment =
             Environment { data: folder.clone(), config: nowhere(), secrets: nowhere(), run: nowhere(), bind: None };
-        write(&environment, &Lineage { keys: 7, clean_stop: true, ..of_unknown_origin() }).unwrap();
-        assert_eq!(read(&environment, true).unwrap(), None);
+        let keys = |wanted| read(&environment, wanted).unwrap().map(|dataset| dataset.lineage.keys);
+        let record = Lineage { keys: 7, clean_stop: true, ..of_unknown_origin() };
+        write(&environment, &record).unwrap();
+        assert_eq!(keys(true), None);
         // What a server saves when it stops: with an append-only file it is not loaded.
         fs::write(folder.join("dump.rdb"), "REDIS").unwrap();
-        assert_eq!(read(&environment, true).unwrap(), None);
-        assert_eq!(read(&environment, false).unwrap().map(|lineage| lineage.keys), Some(7));
+        assert_eq!(keys(true), None);
+        assert_eq!(keys(false), Some(7));
         let sudden = Lineage { offset: Offset(900), clean_stop: false, ..of_unknown_origin() };
         for (clean_stop, offset) in [(true, 900), (false, 0)] {
             write(&environment, &Lineage { clean_stop, ..sudden.clone() }).unwrap();
-            let read = read(&environment, false).unwrap().map(|lineage| lineage.offset);
+            let read = read(&environment, false).unwrap().map(|dataset| dataset.lineage.offset);
             assert_eq!(read, Some(Offset(offset)), "a snapshot is older than the record of a sudden end");
         }
-        write(&environment, &Lineage { keys: 7, clean_stop: true, ..of_unknown_origin() }).unwrap();
+        write(&environment, &record).unwrap();
         fs::create_dir_all(folder.join("appendonlydir")).unwrap();
-        assert_eq!(read(&environment, true).unwrap(), None);
+        assert_eq!(keys(true), None);
         fs::write(folder.join("appendonlydir/appendonly.aof.manifest"), "file").unwrap();
-        assert_eq!(read(&environment, true).unwrap().map(|lineage| lineage.keys), Some(7));
+        assert_eq!(keys(true), Some(7));
+        // Both are there, and one is old: the record says which.
+        for holds in [true, false] {
+            write(&environment, &Lineage { append_only: Some(holds), ..record.clone() }).unwrap();
+            for wanted in [true, false] {
+                assert_eq!(read(&environment, wanted).unwrap().map(|dataset| dataset.append_only), Some(holds));
+            }
+        }
+        // The file that the record names is lost; the other is older than it says.
+        fs::remove_file(folder.join("appendonlydir/appendonly.aof.manifest")).unwrap();
+        write(&environment, &Lineage { append_only: Some(true), ..record.clone() }).unwrap();
+        assert_eq!((keys(true), keys(false)), (None, None));
+        assert!(!starts_with(&environment, true), "the snapshot is loaded where a person chose this node");
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! The data node's `redis.conf`: the specification's directives, and those that are the agent's own.
 
+use std::collections::BTreeMap;
+
 use super::config::Environment;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::{Address, directives};
@@ -23,7 +25,8 @@ pub fn render(
     let priority = if primary.is_some() && !electable { 0 } else { PRIORITY_WHOLE }.to_string();
     let data = environment.data.display().to_string();
     let users_file = environment.run.join("users.acl").display().to_string();
-    let mut text: String = config.settings.iter().map(|(name, value)| line(name, &split(name, value))).collect();
+    let written = config.settings.iter().filter(|(name, _)| !directives::is_set_live_only(name));
+    let mut text: String = written.map(|(name, value)| line(name, &split(name, value))).collect();
     let mut own = |name: &str, values: &[&str]| text.push_str(&line(name, values));
     own("port", &[&port]);
     own("bind", &bind.split(' ').collect::<Vec<_>>());
@@ -42,6 +45,17 @@ pub fn render(
         own("replicaof", &[&primary.0, &port]);
     }
     text
+}
+
+/// Has the engine load the append-only file, or the snapshot, whatever is wanted of it once it runs. One that has only a snapshot
+/// writes it when it stops.
+pub fn load_from(settings: &mut BTreeMap<String, String>, append_only: bool) {
+    let wanted = settings.get("appendonly").is_some_and(|value| value == "yes");
+    if wanted != append_only {
+        tracing::warn!(append_only, wanted, "the data is in the other file: the server is started with that one");
+        settings.insert("appendonly".to_owned(), if append_only { "yes" } else { "no" }.to_owned());
+        settings.insert("shutdown-on-sigterm".to_owned(), if append_only { "nosave" } else { "save" }.to_owned());
+    }
 }
 
 /// Directives that take several words get them as several; all others are one word, whatever it holds.

@@ -15,14 +15,14 @@ use super::{lineage_file, peers, redis_conf};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, ReplicationId, Role};
-use crate::redis::info::Info;
+use crate::redis::info::{AppendOnly, Info};
 use crate::redis::{Connection, server};
 
 /// The record is written at least this often, so that its offset is at most so old (as old as `appendfsync everysec`).
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is followed of a running engine.
-#[expect(clippy::struct_excessive_bools, reason = "four facts that are independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 pub struct Watch {
     connection: Option<Connection>,
     answered: bool,
@@ -41,12 +41,15 @@ pub struct Watch {
     /// While a primary: the highest epoch that was known when it became one.
     baseline: Option<u64>,
     written: Option<(Instant, Lineage)>,
+    /// Whether the data is in the append-only file.
+    append_only: bool,
+    was_in_sync: bool,
     hits: HitHistory,
 }
 
 impl Watch {
     /// Of an engine that is being started.
-    pub fn new(state: &State, start: &Start) -> Self {
+    pub fn new(state: &State, start: &Start, append_only: bool) -> Self {
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
         let (term, last_role) = match start.primary {
@@ -68,6 +71,8 @@ impl Watch {
             majority: None,
             baseline: None,
             written: None,
+            append_only,
+            was_in_sync: false,
             hits: HitHistory::default(),
         }
     }
@@ -209,6 +214,7 @@ impl Watch {
         if role == Role::Replica && in_sync {
             self.copy_term(&config, primary.as_ref()).await;
         }
+        self.note_append_only(info, in_sync);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
         state.set_lineage(Some(Lineage {
@@ -224,7 +230,21 @@ impl Watch {
             link_up: in_sync,
             keys: info.keys().0,
             clean_stop: false,
+            append_only: Some(self.append_only),
         }));
+        self.was_in_sync = in_sync;
+    }
+
+    /// An append-only file that is written anew still holds all data in what was there before, but not after a full sync: a replica
+    /// begins a new one with what it was sent, and until that is whole the old one has what the replica had before.
+    fn note_append_only(&mut self, info: &Info, in_sync: bool) {
+        self.append_only = match info.append_only() {
+            AppendOnly::Off => false,
+            AppendOnly::Whole => true,
+            AppendOnly::Rewriting => {
+                self.append_only && (info.role() == Some(Role::Primary) || (in_sync && self.was_in_sync))
+            }
+        };
     }
 
     /// Whether it became primary since the last look: it was a replica then, or a primary with another replication id. A server

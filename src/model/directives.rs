@@ -27,6 +27,15 @@ pub enum DirectiveClass {
     Unknown,
 }
 
+/// Directives that a running server may refuse for how it was built, and that end its start there: they are never written into
+/// `redis.conf`, only set. Debian's Redis has an allocator that cannot defragment.
+const OF_THE_BUILD: [&str; 1] = ["activedefrag"];
+
+/// Whether a directive is set on running servers only.
+pub fn is_set_live_only(name: &str) -> bool {
+    OF_THE_BUILD.contains(&name)
+}
+
 /// A directive whose values are known.
 struct Known {
     name: &'static str,
@@ -152,6 +161,7 @@ const KNOWN: &[Known] = &[
     live("set-max-listpack-entries", up_to(LONG)),
     live("set-max-listpack-value", up_to(LONG)),
     at_start("set-proc-title", Form::YesNo),
+    live("shutdown-on-sigterm", Form::Word(&["default", "nosave", "save"])),
     live("slowlog-log-slower-than", from(-1, LONG)),
     live("slowlog-max-len", up_to(LONG)),
     live("stop-writes-on-bgsave-error", Form::YesNo),

@@ -40,6 +40,10 @@ pub struct Lineage {
     pub keys: u64,
     /// Whether the server ended by our order, with everything written (and, from a primary, sent).
     pub clean_stop: bool,
+    /// Whether the data is in the append-only file, and not in the snapshot. What is wanted may be another: a server that is told to
+    /// have one begins by writing all data into it, and its old one may still be there. `None`: an older agent's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append_only: Option<bool>,
 }
 
 /// What an agent answers to `GET /lineage`.

@@ -42,6 +42,9 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     set("appendfsync", "everysec".to_owned());
     set("aof-use-rdb-preamble", "yes".to_owned());
     set("save", if inputs.snapshots { "3600 1" } else { "" }.to_owned());
+    // A server that is told to stop writes a snapshot first wherever `save` is set, however long that takes, and then reads the
+    // append-only file at its next start (documentation, "Redis signals handling").
+    set("shutdown-on-sigterm", if inputs.append_only { "nosave" } else { "default" }.to_owned());
     set("min-replicas-to-write", inputs.min_replicas_to_write.to_string());
     set("min-replicas-max-lag", inputs.max_replica_lag.to_string());
     set("repl-backlog-size", inputs.defaults.backlog.min(inputs.memory.maxmemory / 8).to_string());

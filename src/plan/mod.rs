@@ -73,7 +73,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     forget::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);
     removal::plan(desired, observed, &mut plan);
-    if plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty() {
+    // A setting that a server refuses for ever keeps a layer from being Ready, not from being used.
+    let rests = plan.steps.iter().all(|step| matches!(step, Step::SetSettings { .. }));
+    if rests && plan.waiting.is_empty() && plan.refused.is_empty() {
         plan.dials.initialised = true;
     }
     for step in &plan.steps {

@@ -69,6 +69,17 @@ pub struct PrimaryLink {
     pub down_seconds: Option<u64>,
 }
 
+/// State of the append-only file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOnly {
+    /// There is none, or it is not written.
+    Off,
+    /// It is being written anew, or that failed: whether the one before holds all data, only the past can tell.
+    Rewriting,
+    /// It holds all data.
+    Whole,
+}
+
 impl Info {
     /// Reads the text of `INFO`.
     pub fn parse(text: &str) -> Self {
@@ -142,6 +153,17 @@ impl Info {
             ("aof_last_bgrewrite_status", "aof-rewrite"),
         ];
         STATUSES.into_iter().find(|(status, _)| self.field(status) == Some("err")).map(|(_, trouble)| trouble)
+    }
+
+    /// Whether there is an append-only file, and whether it holds all data: not while it is written anew, which after a full sync,
+    /// and where it was switched on just now, is the first time.
+    pub fn append_only(&self) -> AppendOnly {
+        let is = |name: &str, value: &str| self.field(name) == Some(value);
+        if !is("aof_enabled", "1") {
+            return AppendOnly::Off;
+        }
+        let is_rewritten = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
+        if is_rewritten || is("aof_last_bgrewrite_status", "err") { AppendOnly::Rewriting } else { AppendOnly::Whole }
     }
 
     /// `role`.

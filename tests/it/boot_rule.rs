@@ -25,6 +25,7 @@ pub fn record(epoch: u64, term: u64, offset: u64) -> Lineage {
         link_up: true,
         keys: offset,
         clean_stop: true,
+        append_only: Some(true),
     }
 }
 

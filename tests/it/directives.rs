@@ -15,6 +15,8 @@ use crate::support::engine_process::{Process, engines};
 
 /// Values of every form, well spelled and badly; each directive is tried with those that its form takes.
 const VALUES: &[&str] = &[
+    "default",
+    "nosave",
     "yes",
     "NO",
     "0",
@@ -269,4 +271,17 @@ async fn what_the_agent_writes_starts_a_server_that_reports_it() {
             assert_eq!(server::config_get(&connection, &names).await.unwrap(), settings, "{}", engine.name);
         }
     }
+}
+
+/// Debian's Redis is built with an allocator that cannot defragment, and such a server does not start with it in its file.
+#[tokio::test]
+async fn a_directive_that_a_build_may_refuse_is_in_no_file_and_a_refusal_is_answered() {
+    let settings = BTreeMap::from([("activedefrag".to_owned(), "yes".to_owned())]);
+    assert_eq!(rendered(&settings), Vec::<String>::new());
+    let mut refused = 0;
+    for engine in engines() {
+        let process = Process::server(&engine, &[]).await;
+        refused += server::config_set_all(&process.connect().await, &settings).await.unwrap().len();
+    }
+    assert!(refused > 0, "none of these builds refuses it: nothing was shown");
 }

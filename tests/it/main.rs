@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod agent_addresses;
+mod agent_files;
 mod agent_process;
 mod boot_rule;
 mod boot_rule_worlds;

@@ -59,6 +59,7 @@ fn any_lineage() -> impl Strategy<Value = Lineage> {
             link_up,
             keys,
             clean_stop,
+            append_only: [None, Some(synced)][usize::from(link_up)],
         },
     )
 }

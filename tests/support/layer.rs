@@ -238,11 +238,17 @@ impl Layer {
 
     /// Records in every document that the layer was Ready, as the operator does.
     pub fn mark_initialised(&self) {
+        self.edit_documents(|config| config.initialised = true);
+    }
+
+    /// Changes every node's document. Whole or not at all: its agent reads it at any time.
+    pub fn edit_documents(&self, edit: impl Fn(&mut NodeConfig)) {
         for node in self.nodes.values() {
             let path = node.folder.join("config.json");
             let mut config: NodeConfig = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-            config.initialised = true;
-            fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
+            edit(&mut config);
+            fs::write(path.with_extension("new"), serde_json::to_string(&config).unwrap()).unwrap();
+            fs::rename(path.with_extension("new"), &path).unwrap();
         }
     }
 

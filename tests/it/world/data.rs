@@ -62,6 +62,7 @@ impl Data {
             link_up: self.follows.is_none() || self.linked,
             keys: self.offset,
             clean_stop,
+            append_only: Some(true),
         }
     }
 

@@ -1,8 +1,6 @@
 //! A node that gets another address, as where its Service is made anew.
 
-use std::fs;
-
-use redoubt::model::node_config::{AGENT_PORT, NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
 use redoubt::model::{Address, NodeId, NodeKind};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,17 +17,13 @@ impl Layer {
             forward(&address, &node.bind, port).await;
         }
         node.address = address.clone();
-        for node in self.nodes.values() {
-            let path = node.folder.join("config.json");
-            let mut config: NodeConfig = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-            match id.kind {
-                NodeKind::Data => config.data_nodes.insert(id.ordinal, address.clone()),
-                NodeKind::Sentinel => config.sentinels.insert(id.ordinal, address.clone()),
+        self.edit_documents(|config| {
+            let addresses = match id.kind {
+                NodeKind::Data => &mut config.data_nodes,
+                NodeKind::Sentinel => &mut config.sentinels,
             };
-            // Whole or not at all: an agent reads it at any time.
-            fs::write(path.with_extension("new"), serde_json::to_string(&config).unwrap()).unwrap();
-            fs::rename(path.with_extension("new"), &path).unwrap();
-        }
+            addresses.insert(id.ordinal, address.clone());
+        });
         address
     }
 }

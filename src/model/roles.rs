@@ -62,6 +62,19 @@ pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
     })
 }
 
+/// How much of what the primary sent a replica may not have acknowledged yet, in bytes, and still count as in sync. It acknowledges
+/// once a second, so some is always under way. It is what Redis itself calls too much: the soft limit of its
+/// `client-output-buffer-limit` for replicas.
+const LAGGING_BYTES: u64 = 64 << 20;
+
+/// Whether a replica that is linked is far behind: were it elected, that much would be lost.
+pub fn is_lagging(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+    let Some(leader) = data(observed, primary) else { return false };
+    let Replication::Primary { replicas } = &leader.replication else { return false };
+    let acknowledged = address(observed, node).and_then(|address| replicas.get(address));
+    acknowledged.is_some_and(|offset| offset.0 > 0 && leader.offset.0.saturating_sub(offset.0) > LAGGING_BYTES)
+}
+
 /// Whether a replica has all that the primary acknowledged a moment ago, by both their words. Not before it has acknowledged
 /// anything itself: until then, up to a second after a full sync, a primary lists it as online and counts it for
 /// `min-replicas-to-write`, and keeps back what it is to be sent (`repl_start_cmd_stream_on_ack` in its source).
@@ -74,5 +87,10 @@ pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     let Replication::Primary { replicas } = &leader.replication else { return false };
     let acknowledged = address(observed, node).and_then(|address| replicas.get(address));
     let is_sent_writes = acknowledged.is_some_and(|offset| offset.0 > 0);
-    Some(follows) == address(observed, primary) && *link_up && !syncing && *priority > 0 && is_sent_writes
+    Some(follows) == address(observed, primary)
+        && *link_up
+        && !syncing
+        && *priority > 0
+        && is_sent_writes
+        && !is_lagging(observed, node, primary)
 }

@@ -4,8 +4,8 @@ use super::Facts;
 use super::conditions::Said;
 use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
-use crate::model::observed::{Observed, ObservedServer};
-use crate::model::roles::{data, is_in_sync, of_kind};
+use crate::model::observed::{Observed, ObservedServer, Replication};
+use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
 use crate::model::{Mode, NodeId, NodeKind};
 
 /// Every declared node with its role and state.
@@ -18,16 +18,23 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
     let role = match node.kind {
         NodeKind::Sentinel => Some("Sentinel"),
         NodeKind::Data if primary == Some(node) => Some("Primary"),
-        NodeKind::Data => data(facts.observed, node).map(|_| "Replica"),
+        NodeKind::Data => data(facts.observed, node).map(|server| match server.replication {
+            // By its own word only: the Sentinels name another, or nobody.
+            Replication::Primary { .. } => "Primary",
+            Replication::Replica { .. } => "Replica",
+        }),
     };
     let state = match seen.map(|seen| &seen.server) {
         None | Some(ObservedServer::Unknown) => "Unreachable",
         Some(ObservedServer::Loading) => "Loading",
+        Some(ObservedServer::Sentinel(server)) if server.tilt || server.master.is_none() => "Syncing",
         Some(ObservedServer::Sentinel(_)) => "InSync",
         Some(ObservedServer::Data(_)) if primary == Some(node) => "InSync",
         Some(ObservedServer::Data(_)) => {
             if primary.is_some_and(|primary| is_in_sync(facts.observed, node, primary)) {
                 "InSync"
+            } else if primary.is_some_and(|primary| is_lagging(facts.observed, node, primary)) {
+                "Lagging"
             } else {
                 "Syncing"
             }

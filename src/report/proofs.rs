@@ -1,7 +1,5 @@
 //! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
 
-use std::collections::BTreeSet;
-
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
@@ -26,7 +24,6 @@ pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
 
 /// Users that are not in place, and those that nobody declared, with their node.
 pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
-    let nobody = BTreeSet::new();
     let mut missing = Vec::new();
     for node in desired.nodes.keys().copied() {
         let (wanted, seen) = match node.kind {
@@ -36,7 +33,7 @@ pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
             }
             NodeKind::Sentinel => {
                 let server = sentinel(observed, node);
-                (&desired.sentinel_users, server.map(|server| (&server.users_in_place, &nobody)))
+                (&desired.sentinel_users, server.map(|server| (&server.users_in_place, &server.users_foreign)))
             }
         };
         let Some((in_place, foreign)) = seen else {

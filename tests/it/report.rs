@@ -150,9 +150,25 @@ fn without_a_primary_nothing_that_depends_on_one_is_proven() {
     Ready=False NoPrimary: no data node is primary by its own word and that of most Sentinels
     [ ] functions on every primary: there is no primary to ask
     [ ] no single point of failure: there is no primary
-    web-redis-0 Replica Syncing
+    web-redis-0 Primary Syncing
     web-redis-1 Replica Syncing
     web-redis-2 Replica Syncing
+    ");
+}
+
+#[test]
+fn a_replica_that_is_linked_and_far_behind_is_lagging_and_not_redundant() {
+    let mut scene = Scene::healthy();
+    scene.data(0).offset.0 = 9 + (64 << 20);
+    assert_eq!(differing(&scene), "", "so much may be under way");
+    scene.data(0).offset.0 += 1;
+    insta::assert_snapshot!(differing(&scene), @r"
+    HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
+    Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
+    Ready=False NotRedundant: HighlyAvailable: redis-1 is not in sync; redis-2 is not in sync
+    [ ] no single point of failure: redis-1 is not in sync; redis-2 is not in sync
+    web-redis-1 Replica Lagging
+    web-redis-2 Replica Lagging
     ");
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -31,6 +32,8 @@ impl std::fmt::Display for Key {
 struct Remembered {
     desired: String,
     live: String,
+    /// When it was asked for last.
+    used: Instant,
 }
 
 /// Remembers what was applied.
@@ -41,20 +44,33 @@ impl Fingerprints {
     /// Whether the live object is what it was right after `desired` was applied.
     pub fn is_as_applied(&self, key: &Key, desired: &impl Serialize, live: &impl Serialize) -> bool {
         self.with(|known| {
-            known.get(key).is_some_and(|known| known.desired == fingerprint(desired) && known.live == fingerprint(live))
+            known.get_mut(key).is_some_and(|known| {
+                known.used = Instant::now();
+                known.desired == fingerprint(desired) && known.live == fingerprint(live)
+            })
         })
     }
 
     /// Whether the live object is what it was right after our last apply, whatever that was. Not so for one that we have
     /// not applied since our start.
     pub fn is_untouched(&self, key: &Key, live: &impl Serialize) -> bool {
-        self.with(|known| known.get(key).is_some_and(|known| known.live == fingerprint(live)))
+        self.with(|known| {
+            known.get_mut(key).is_some_and(|known| {
+                known.used = Instant::now();
+                known.live == fingerprint(live)
+            })
+        })
     }
 
     /// Remembers an apply and the API server's answer to it.
     pub fn remember(&self, key: Key, desired: &impl Serialize, live: &impl Serialize) {
-        let remembered = Remembered { desired: fingerprint(desired), live: fingerprint(live) };
+        let remembered = Remembered { desired: fingerprint(desired), live: fingerprint(live), used: Instant::now() };
         self.with(|known| known.insert(key, remembered));
+    }
+
+    /// Forgets what nobody asked for in this time: each object that is there is asked for in each pass.
+    pub fn forget_unused(&self, since: Duration) {
+        self.with(|known| known.retain(|_, known| known.used.elapsed() < since));
     }
 
     /// Forgets an object.
@@ -103,6 +119,16 @@ mod tests {
         known.remember(key(), &desired, &json!({"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}, "status": 1}));
         let live = json!({"metadata": {"resourceVersion": "2"}, "spec": {"a": 1}, "status": 2});
         assert!(known.is_as_applied(&key(), &desired, &live));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten() {
+        let known = Fingerprints::default();
+        known.remember(key(), &json!({}), &json!({}));
+        known.forget_unused(Duration::from_hours(1));
+        assert!(known.is_as_applied(&key(), &json!({}), &json!({})));
+        known.forget_unused(Duration::ZERO);
+        assert!(!known.is_as_applied(&key(), &json!({}), &json!({})));
     }
 
     #[test]

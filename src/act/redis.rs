@@ -72,6 +72,7 @@ pub async fn set_sentinel(connection: &Connection, master: &str, settings: Senti
         ("quorum", settings.quorum.to_string()),
         ("down-after-milliseconds", detection.clone()),
         ("failover-timeout", settings.failover_timeout_milliseconds.to_string()),
+        ("parallel-syncs", settings.parallel_syncs.to_string()),
         // Otherwise a primary that restarts and loads for minutes counts as alive (DESIGN §2).
         ("master-reboot-down-after-period", detection),
     ];

@@ -119,9 +119,7 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
         Step::LabelReads { node, pod_uid, reads } => {
             label_reads(writer, means.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
         }
-        Step::RemoveNode { node, workload_uid, .. } => {
-            remove(writer, means.layer, *node, workload_uid.as_deref()).await
-        }
+        Step::RemoveNode { node, workload_uid, .. } => remove(writer, means, *node, workload_uid.as_deref()).await,
         Step::Switchover { .. } => super::switchover::switch(means, step).await,
         Step::SetSettings { node, run_id, .. }
         | Step::SetUser { node, run_id, .. }
@@ -200,13 +198,17 @@ async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service
 }
 
 /// Removes a node's StatefulSet (with its pod), and its Service last: the address is needed until the server has stopped.
-async fn remove(writer: &Writer, layer: &LayerIdentity, node: NodeId, uid: Option<&str>) -> Result<Ending, Error> {
-    let name = names::node(&layer.name, node);
-    if uid.is_some() {
-        writer.delete::<StatefulSet>(&layer.namespace, &name, uid).await?;
-    } else {
-        writer.delete::<Service>(&layer.namespace, &name, None).await?;
+async fn remove(writer: &Writer, means: Means<'_>, node: NodeId, workload_uid: Option<&str>) -> Result<Ending, Error> {
+    let (namespace, name) = (means.layer.namespace.as_str(), names::node(&means.layer.name, node));
+    if workload_uid.is_some() {
+        writer.delete::<StatefulSet>(namespace, &name, workload_uid).await?;
+        return Ok(Ending::Done);
     }
+    // The one that was seen, and not what somebody may have made under its name since.
+    let Some(uid) = means.live_services.get(&name).and_then(|service| service.uid()) else {
+        return Ok(Ending::Dropped("its Service is gone".to_owned()));
+    };
+    writer.delete::<Service>(namespace, &name, Some(&uid)).await?;
     Ok(Ending::Done)
 }
 

@@ -98,6 +98,7 @@ mod tests {
             quorum: 2,
             detection_milliseconds: 5_000,
             failover_timeout_milliseconds: 15_000,
+            parallel_syncs: 3,
             other_sentinels: BTreeMap::new(),
             steady_milliseconds: None,
             replicas: BTreeMap::new(),

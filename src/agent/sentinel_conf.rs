@@ -101,8 +101,7 @@ pub fn my_id(layer_uid: &str, ordinal: u16) -> String {
     })
 }
 
-/// Options of the monitored primary, as pairs for `SENTINEL SET`. `parallel-syncs` is all at once: replicas resume their
-/// sync from the backlog, so none is away for long, and writers wait for the first that is back.
+/// Options of the monitored primary, as pairs for `SENTINEL SET`.
 pub fn options(config: &NodeConfig, password: &Secret) -> Vec<(&'static str, String)> {
     vec![
         ("down-after-milliseconds", config.detection_milliseconds.to_string()),

@@ -281,12 +281,13 @@ pub struct VolumeSpec {
     pub reclaim: Option<Reclaim>,
 }
 
-/// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
+/// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them. With `Delete`
+/// a node's volume goes with its StatefulSet: also when the node is scaled away, or somebody deletes its StatefulSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
     /// They stay.
     Retain,
-    /// They go with the layer.
+    /// They go with the layer, and each with its node.
     Delete,
 }
 

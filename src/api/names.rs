@@ -9,7 +9,8 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Field manager of the objects built from a specification.
 pub const MANAGER_OBJECTS: &str = "redoubt";
-/// Field manager of what follows live roles: the primary Service's selector, the reads label.
+/// Field manager of what follows live roles on pods: the reads label. (The primary Service's selector is a part of the Service as it is
+/// built, by [`MANAGER_OBJECTS`].)
 pub const MANAGER_ROLES: &str = "redoubt-roles";
 /// Field manager of status.
 pub const MANAGER_STATUS: &str = "redoubt-status";

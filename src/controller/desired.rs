@@ -87,6 +87,7 @@ pub fn desired(
             quorum: layer.quorum,
             detection_milliseconds: layer.detection_milliseconds,
             failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+            parallel_syncs: layer.data_nodes,
         },
         master_name: layer.identity.master_name(),
     }

@@ -61,6 +61,8 @@ const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 const ROOT_KEY_MISSING: Duration = Duration::from_secs(1);
 /// How often connections of pods that are gone are closed.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// An object that no pass asked for in this time is gone, or its layer has failed for as long: what is known of it costs one apply.
+const UNUSED: Duration = Duration::from_hours(1);
 
 /// Why the operator ended without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -271,6 +273,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.writer.fingerprints().forget_unused(UNUSED);
     }
 }
 

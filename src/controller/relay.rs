@@ -26,6 +26,11 @@ impl Seen {
         let version = (meta.generation, meta.deletion_timestamp.is_some());
         self.0.insert(meta.uid.clone().unwrap_or_default(), version) != Some(version)
     }
+
+    /// Forgets an object that is gone.
+    fn forget(&mut self, meta: &kube::core::ObjectMeta) {
+        self.0.remove(meta.uid.as_deref().unwrap_or_default());
+    }
 }
 
 /// Relays until the process stops leading.
@@ -47,6 +52,9 @@ pub(super) async fn relay(
                 if seen_layers.is_news(kube::Resource::meta(&layer)) || !is_there {
                     wake_stores(context, &to_stores, |store| layer_of(store) == place);
                 }
+                if !is_there {
+                    seen_layers.forget(kube::Resource::meta(&layer));
+                }
             }
             store = stores.next().fuse() => {
                 let Some(store) = store else { return };
@@ -60,6 +68,9 @@ pub(super) async fn relay(
                     wake_stores(context, &to_stores, |other| {
                         layer_of(other) == (namespace.clone(), name.clone()) && is_refused(other)
                     });
+                }
+                if !is_there {
+                    seen_stores.forget(&read.metadata);
                 }
             }
             namespace = namespaces.next().fuse() => {

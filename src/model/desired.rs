@@ -81,4 +81,7 @@ pub struct SentinelSettings {
     pub detection_milliseconds: u64,
     /// `failover-timeout`.
     pub failover_timeout_milliseconds: u64,
+    /// `parallel-syncs`: all data nodes at once. Replicas resume their sync from the backlog, so none is away for long, and writers
+    /// wait for the first that is back.
+    pub parallel_syncs: u16,
 }

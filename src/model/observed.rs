@@ -171,6 +171,8 @@ pub struct SentinelMaster {
     pub detection_milliseconds: u64,
     /// `failover-timeout`.
     pub failover_timeout_milliseconds: u64,
+    /// `parallel-syncs`.
+    pub parallel_syncs: u16,
     /// Other Sentinels that it knows: `runid` → address.
     pub other_sentinels: BTreeMap<String, Address>,
     /// Milliseconds since this Sentinel last began to know its primary anew (`role-reported-time`): its own start, a

@@ -96,6 +96,7 @@ mod tests {
                 quorum: 2,
                 detection_milliseconds: 1,
                 failover_timeout_milliseconds: 1,
+                parallel_syncs: 1,
             },
             master_name: "web-uid".into(),
         }

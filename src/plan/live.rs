@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::roles::{data, of_kind, sentinel};
 use super::{Plan, Step, Waiting};
 use crate::model::NodeKind;
-use crate::model::desired::Desired;
+use crate::model::desired::{Desired, SentinelSettings};
 use crate::model::observed::Observed;
 
 /// Directives that fit the memory limit of the pod which they were planned for: a pod of another revision has another.
@@ -53,8 +53,13 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for node in of_kind(desired, NodeKind::Sentinel) {
         let Some(server) = sentinel(observed, node) else { continue };
         let differs = server.master.as_ref().is_some_and(|master| {
-            (master.quorum, master.detection_milliseconds, master.failover_timeout_milliseconds)
-                != (wanted.quorum, wanted.detection_milliseconds, wanted.failover_timeout_milliseconds)
+            let live = SentinelSettings {
+                quorum: master.quorum,
+                detection_milliseconds: master.detection_milliseconds,
+                failover_timeout_milliseconds: master.failover_timeout_milliseconds,
+                parallel_syncs: master.parallel_syncs,
+            };
+            live != wanted
         });
         if differs {
             plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });

@@ -70,6 +70,7 @@ fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]
         quorum: number("quorum").try_into().unwrap_or(u16::MAX),
         detection_milliseconds: number("down-after-milliseconds"),
         failover_timeout_milliseconds: number("failover-timeout"),
+        parallel_syncs: number("parallel-syncs").try_into().unwrap_or(u16::MAX),
         other_sentinels: other_sentinels
             .iter()
             .filter_map(|fields| Some((fields.get("runid")?.clone(), address(fields)?)))

@@ -15,6 +15,8 @@ fn nothing_lost(what: &str, verdict: &Verdict) {
     println!("{what}: {} acknowledged, longest gap {:?}", verdict.acknowledged, verdict.longest_gap);
     assert_eq!(verdict.lost, Vec::<String>::new(), "{what}");
     assert!(!verdict.two_primaries, "{what}: two primaries acknowledged at once");
+    // The promise is 1 s, the aim 0.25 s: `make bench` measures it. Two cores run three nodes and the tests here.
+    assert!(verdict.longest_gap < Duration::from_secs(3), "{what}: {:?}", verdict.longest_gap);
 }
 
 /// Changes the specification under load and waits until that is proven.
@@ -263,7 +265,6 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     // Pods that were there before know the new one too.
     let verdict = evicted(&layer).await;
     nothing_lost("evicted with a replica more", &verdict);
-    assert!(verdict.longest_gap < Duration::from_secs(3), "{:?}", verdict.longest_gap);
     let verdict = layer
         .under_load(async |layer, _| {
             kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=2"]);

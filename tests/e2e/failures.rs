@@ -1,5 +1,6 @@
 //! What fails, and what that costs: writers with unique values go on all the time, and the checker judges.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, ListParams};
@@ -38,9 +39,19 @@ async fn moved_from(layer: &Layer, old: NodeId) -> NodeId {
     primary.expect("the condition held")
 }
 
-/// Bound of the Services' following, from the moment at which another serves. The promise is 1 s; two cores that run three
-/// nodes are given more, and the figure is printed.
-pub const FOLLOWED: Duration = Duration::from_secs(5);
+/// What two cores that run three nodes and the tests are given beyond a promise; the figures are printed, and measured by `make bench`.
+const LEEWAY: Duration = Duration::from_secs(2);
+/// Bound of the Services' following, from the moment at which another serves. The promise is 1 s.
+pub const FOLLOWED: Duration = Duration::from_secs(1).saturating_add(LEEWAY);
+
+/// Bound of the time without an acknowledged write when a process of the primary dies, or its pod is told to stop: 1 s where an
+/// agent is there to ask for a failover or to hand over, detection + 1.5 s where it died itself.
+fn promised(process: Option<&str>, detection: Duration) -> Duration {
+    match process {
+        Some("redoubt") => detection + Duration::from_millis(1_500),
+        Some(_) | None => Duration::from_secs(1),
+    }
+}
 
 /// What holds as soon as another process serves.
 async fn followed(layer: &Layer, served_by: NodeId, what: &str) {
@@ -54,7 +65,7 @@ pub fn rounds(at_least: usize) -> usize {
 }
 
 /// Kills a process of the primary, or deletes its pod (`None`); the verdict on what that cost.
-async fn struck(layer: &Layer, what: &str, process: Option<&str>) -> Verdict {
+async fn struck(layer: &Layer, what: &str, process: Option<&str>, detection: Duration) -> Verdict {
     let verdict = layer
         .under_load(async |layer, primary| {
             let served = layer.serving().await;
@@ -67,6 +78,7 @@ async fn struck(layer: &Layer, what: &str, process: Option<&str>) -> Verdict {
         })
         .await;
     tell(what, &verdict);
+    assert!(verdict.longest_gap < promised(process, detection) + LEEWAY, "{what}: {:?}", verdict.longest_gap);
     layer.functions_are_there().await;
     verdict
 }
@@ -78,14 +90,14 @@ async fn killed_and_deleted(namespace: &str, engine: &str) {
     let process = if engine.contains("valkey") { "valkey-server" } else { "redis-server" };
     for round in 0..rounds(2) {
         let what = format!("{engine}, engine killed, round {round}");
-        lost_only_what_no_replica_had(&struck(&layer, &what, Some(process)).await);
+        lost_only_what_no_replica_had(&struck(&layer, &what, Some(process), DETECTION).await);
     }
     for round in 0..rounds(1) {
         let what = format!("{engine}, agent killed, round {round}");
-        lost_only_what_no_replica_had(&struck(&layer, &what, Some("redoubt")).await);
+        lost_only_what_no_replica_had(&struck(&layer, &what, Some("redoubt"), DETECTION).await);
     }
     for round in 0..rounds(1) {
-        let verdict = struck(&layer, &format!("{engine}, pod deleted, round {round}"), None).await;
+        let verdict = struck(&layer, &format!("{engine}, pod deleted, round {round}"), None, DETECTION).await;
         assert_eq!(verdict.lost, Vec::<String>::new(), "a pod that is told to stop hands over without loss");
         assert!(!verdict.two_primaries);
     }
@@ -160,7 +172,7 @@ async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for
         let what = format!("{KEYS} keys, {} of the primary dies", process.unwrap_or("pod"));
         let now = k8s_openapi::jiff::Timestamp::now().to_string();
         let old = layer.heals().await;
-        let verdict = struck(&layer, &what, process).await;
+        let verdict = struck(&layer, &what, process, DETECTED).await;
         lost_only_what_no_replica_had(&verdict);
         assert!(process.is_some() || verdict.lost.is_empty(), "a pod that is told to stop hands over without loss");
         let mut loaded = None;
@@ -240,7 +252,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_
         .await;
     tell("the primary's node cut off", &verdict);
     assert!(!verdict.two_primaries, "both sides acknowledged at once");
-    assert!(verdict.longest_gap < DETECTION + Duration::from_secs(10), "{:?}", verdict.longest_gap);
+    assert!(verdict.longest_gap < DETECTION + Duration::from_millis(1_500) + LEEWAY, "{:?}", verdict.longest_gap);
     lost_only_what_no_replica_had(&verdict);
     let mut lost = Vec::new();
     for (key, time) in alone.unwrap() {
@@ -262,6 +274,16 @@ pub async fn delete_all_pods(layer: &Layer) {
     let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = layer.api();
     let label = ListParams::default().labels(&format!("redoubt.dev/layer={}", layer.identity.name));
     pods.delete_collection(&DeleteParams::default(), &label).await.unwrap();
+}
+
+/// Waits until pods other than `old` have the key `kept` and take writes.
+pub async fn serves_again(layer: &Layer, old: &BTreeSet<String>) {
+    eventually("new pods have the key and take writes", Duration::from_mins(1), async || {
+        layer.pod_uids().await.is_disjoint(old)
+            && layer.get("kept").await.as_deref() == Some("kept")
+            && layer.set("writable").await
+    })
+    .await;
 }
 
 async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
@@ -323,11 +345,8 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     kubectl(&["-n", namespace, "scale", &stateful, "--replicas=0"]);
     let (began, old) = (Instant::now(), layer.pod_uids().await);
     delete_all_pods(&layer).await;
-    eventually("new pods serve the key", Duration::from_mins(2), async || {
-        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
-    })
-    .await;
-    println!("all pods deleted and one held back: readable after {:?}", began.elapsed());
+    serves_again(&layer, &old).await;
+    println!("all pods deleted and one held back: serves after {:?}", began.elapsed());
     crate::stage::scale_operator("2");
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));

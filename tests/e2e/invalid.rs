@@ -55,7 +55,7 @@ async fn goes_on(layer: &Layer, key: &str) {
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill(primary, "redis-server");
     let served_by = layer.is_served_anew(served).await;
-    let followed = layer.services_follow(served_by, SOON).await;
+    let followed = layer.services_follow(served_by, crate::failures::FOLLOWED).await;
     println!("{key}: the Services followed after {followed:?}");
     layer.heals().await;
     assert_eq!(layer.get(key).await.as_deref(), Some(key));

@@ -121,7 +121,7 @@ async fn stateful_set_by_hand(layer: &Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
-    use redoubt::redis::{Connection, server};
+    use redoubt::redis::{Connection, sentinel, server};
     let stage = Stage::set("e2e-drift").await;
     let layer = stage.layer("web", json!({})).await;
     layer.ready().await;
@@ -136,6 +136,19 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
             connection.query::<()>(redis::cmd("FUNCTION").arg("DELETE").arg("redoubt")).await.unwrap();
         }
     }
+    let master_name = layer.identity.master_name();
+    let sentinel = Connection::open(&layer.as_operator(NodeId::sentinel(0)).await).await.unwrap();
+    for (option, value) in [("parallel-syncs", "1"), ("failover-timeout", "60000")] {
+        sentinel::set(&sentinel, &master_name, option, value).await.unwrap();
+    }
+    server::acl_set_user(&sentinel, "intruder", &["on".into(), "nopass".into(), "+@all".into()]).await.unwrap();
+    eventually("the Sentinel is mended", MENDED_WITHIN, async || {
+        let known = sentinel::master(&sentinel, &master_name).await.unwrap().unwrap();
+        let users = server::acl_list(&sentinel).await.unwrap();
+        (known.parallel_syncs, known.failover_timeout_milliseconds) == (3, 15_000)
+            && !users.iter().any(|user| user.contains("intruder"))
+    })
+    .await;
     let expected = &redoubt::dataplane::built_in_libraries()[0].digest;
     eventually("everything is mended", MENDED_WITHIN, async || {
         let mut mended = true;

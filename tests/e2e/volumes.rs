@@ -82,10 +82,7 @@ async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
     wipe(&layer, primary);
     let old = layer.pod_uids().await;
     delete_all_pods(&layer).await;
-    eventually("new pods serve the key", Duration::from_mins(2), async || {
-        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
-    })
-    .await;
+    crate::failures::serves_again(&layer, &old).await;
     layer.heals().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     layer.ready().await;

@@ -41,6 +41,7 @@ pub fn desired(revision: &str) -> Desired {
             quorum: 2,
             detection_milliseconds: 5_000,
             failover_timeout_milliseconds: 15_000,
+            parallel_syncs: 3,
         },
         master_name: "web-uid".to_owned(),
     }
@@ -90,6 +91,7 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
             quorum: 2,
             detection_milliseconds: 5_000,
             failover_timeout_milliseconds: 15_000,
+            parallel_syncs: 3,
             steady_milliseconds: Some(60_000),
             other_sentinels: others(NodeKind::Sentinel, node).map(|id| (format!("id-{id}"), address(id))).collect(),
             replicas: others(NodeKind::Data, primary).map(|id| (address(id), BTreeSet::new())).collect(),

@@ -238,6 +238,7 @@ impl World {
                 quorum: self.quorum(),
                 detection_milliseconds: DETECTION * 1000,
                 failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
+                parallel_syncs: 1,
             },
             master_name: "web-uid".to_owned(),
         }

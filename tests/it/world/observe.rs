@@ -119,6 +119,7 @@ impl World {
             quorum: belief.quorum,
             detection_milliseconds: DETECTION * 1000,
             failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
+            parallel_syncs: 1,
             other_sentinels: belief
                 .others
                 .iter()

@@ -68,7 +68,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
-	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --ignored --nocapture figures_are
+	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 
 soak: ## the claims about failures again and again: ROUNDS=5
 	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 cargo test --locked --test it -- planner_properties switchover agent_process
@@ -76,7 +76,7 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
-	    REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: pods::; done
+	    REDOUBT_LOAD=full REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: pods::; done
 
 cluster-up: ## start the development cluster, with the engines' images
 	$(cluster) images

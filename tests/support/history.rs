@@ -90,8 +90,13 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts `count` writers, which log in on Sentinels and on data nodes as the endpoints say.
+    /// Starts `count` writers at full speed, which log in on Sentinels and on data nodes as the endpoints say.
     pub fn start(count: usize, sentinels: &[Endpoint], master_name: &str) -> Self {
+        Self::paced(count, sentinels, master_name, Duration::ZERO)
+    }
+
+    /// As [`Self::start`]; each writer rests for `pause` after each write.
+    pub fn paced(count: usize, sentinels: &[Endpoint], master_name: &str, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
@@ -99,7 +104,9 @@ impl Writers {
             .map(|writer| {
                 let (stop, sentinels, name) = (Arc::clone(&stop), sentinels.to_vec(), master_name.to_owned());
                 let acknowledged = Arc::clone(&acknowledged);
-                tokio::spawn(async move { write_until((&stop, &acknowledged), writer, began, &sentinels, &name).await })
+                tokio::spawn(async move {
+                    write_until((&stop, &acknowledged), writer, (began, pause), &sentinels, &name).await
+                })
             })
             .collect();
         Self { stop, acknowledged, tasks }
@@ -171,7 +178,7 @@ impl StockClient {
 async fn write_until(
     (stop, acknowledged): (&AtomicBool, &AtomicUsize),
     writer: usize,
-    began: Instant,
+    (began, pause): (Instant, Duration),
     sentinels: &[Endpoint],
     master_name: &str,
 ) -> Vec<Write> {
@@ -200,6 +207,9 @@ async fn write_until(
         history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: name.clone() });
         if outcome == Outcome::Ok {
             acknowledged.fetch_add(1, Ordering::Relaxed);
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         } else {
             connection = None;
         }

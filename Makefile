@@ -5,11 +5,12 @@ SHELL := bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/target
 cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
-binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
+profile := quick
+binary = $(CARGO_TARGET_DIR)/static/$(target)/$(profile)/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
+.PHONY: help demo demo-down test compile collect lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -20,7 +21,21 @@ demo: ## a session store on a real cluster, from nothing to a revoked login, mea
 demo-down: ## end what the demo made
 	@PYTHONDONTWRITEBYTECODE=1 examples/demo/tour --down
 
-test: tools lint deny it cluster-test e2e ## everything that a change must pass
+test: tools ## everything that a change must pass
+	$(MAKE) --jobs=2 compile collect
+	$(MAKE) deny it cluster-test e2e
+
+# Both take minutes on a machine that has nothing yet, and wait in turns: for the network, for one crate. Debian's packages are
+# installed by one of them only.
+compile: lint # what is Rust
+	cargo test --locked --no-run --all-targets
+	$(static)
+
+collect: # what is not: Kubernetes, stock clients, engines and their images
+	$(cluster) build
+	tests/clients/install > /dev/null
+	tests/engines/engines > /dev/null
+	$(cluster) images
 
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
@@ -42,24 +57,28 @@ generate: helm ## write anew what is generated: definitions, golden files, refer
 cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test
 
+static = RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile $(profile) --bin redoubt \
+  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
+
 image: ## load the image of this tree's binary into the running development cluster
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --bin redoubt \
-	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
+	$(static)
 	$(cluster) image localhost/redoubt:dev $(binary)
 
 readme: ## README.md in a fresh clone, command by command; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme
 
-# Claims that spend their time waiting and measure nothing: two at a time. (The others kill the operator, change definitions that
-# all share, or print figures.)
-side_by_side := addresses:: volumes:: session_access:: changes::replicas_are changes::sentinels_are changes::what_cannot changes::a_storage_class
+# Claims that are alone on the cluster: they end the operator, change the definitions that all share, take a Kubernetes node away,
+# or hold a second against what a death costs. All others run side by side; `make bench` measures their figures alone.
+alone := operator:: chart:: invalid:: demo:: creation::an_operator_that creation::without_its_operator \
+  failures::a_primary_whose_node failures::all_pods_deleted_and_one_held changes::a_node_that_is_drained \
+  failures::a_dataset failures::primaries_that_die failures::redis_ failures::valkey_
 
 # README.md loads the image of the last commit: only what is not committed yet needs another one.
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; \
 	  [ -z "$$(git status --porcelain)" ] || $(MAKE) image; \
-	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=2 --nocapture $(side_by_side); \
-	  cargo test --locked --test e2e -- --test-threads=1 --nocapture $(addprefix --skip ,$(side_by_side))
+	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=2 --nocapture $(addprefix --skip ,$(alone)); \
+	  cargo test --locked --test e2e -- --test-threads=1 --nocapture $(alone)
 
 bench: tools ## measure the figures of docs/promises.md and docs/uses; half an hour
 	@command -v prometheus-redis-exporter > /dev/null || { \
@@ -67,7 +86,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	cargo test --locked --test it -- --ignored --nocapture scrapes_are
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image profile=image; \
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 
 soak: ## the claims about failures again and again: ROUNDS=5

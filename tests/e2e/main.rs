@@ -16,6 +16,7 @@ mod creation;
 mod demo;
 mod failures;
 mod figures;
+#[allow(dead_code)]
 #[path = "../support/history.rs"]
 mod history;
 mod invalid;

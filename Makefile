@@ -10,7 +10,7 @@ binary = $(CARGO_TARGET_DIR)/static/$(target)/$(profile)/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help demo demo-down test compile collect lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
+.PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -21,21 +21,7 @@ demo: ## a session store on a real cluster, from nothing to a revoked login, mea
 demo-down: ## end what the demo made
 	@PYTHONDONTWRITEBYTECODE=1 examples/demo/tour --down
 
-test: tools ## everything that a change must pass
-	$(MAKE) --jobs=2 compile collect
-	$(MAKE) deny it cluster-test e2e
-
-# Both take minutes on a machine that has nothing yet, and wait in turns: for the network, for one crate. Debian's packages are
-# installed by one of them only.
-compile: lint # what is Rust
-	cargo test --locked --no-run --all-targets
-	$(static)
-
-collect: # what is not: Kubernetes, stock clients, engines and their images
-	$(cluster) build
-	tests/clients/install > /dev/null
-	tests/engines/engines > /dev/null
-	$(cluster) images
+test: tools lint deny it cluster-test e2e ## everything that a change must pass
 
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
@@ -57,11 +43,9 @@ generate: helm ## write anew what is generated: definitions, golden files, refer
 cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test
 
-static = RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile $(profile) --bin redoubt \
-  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
-
 image: ## load the image of this tree's binary into the running development cluster
-	$(static)
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile $(profile) --bin redoubt \
+	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
 	$(cluster) image localhost/redoubt:dev $(binary)
 
 readme: ## README.md in a fresh clone, command by command; starts the development cluster and ends it

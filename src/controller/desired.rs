@@ -121,7 +121,7 @@ pub fn subject(layer: &ValidatedLayer) -> Subject {
             used: None,
         },
         keeps_data: layer.keeps_data,
-        evicts: layer.settings.get("maxmemory-policy").is_some_and(|policy| policy.starts_with("allkeys-")),
+        purpose: layer.purpose,
         application_access: layer.application_access,
         max_connections: layer.max_connections,
     }

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemoryStatus};
 use crate::api::names;
+use crate::model::Purpose;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::roles::primary;
@@ -25,8 +26,8 @@ pub struct Subject {
     pub memory: MemoryStatus,
     /// Whether the layer's data should survive a restart.
     pub keeps_data: bool,
-    /// Whether eviction removes any key (`allkeys-*`).
-    pub evicts: bool,
+    /// What the data is for.
+    pub purpose: Purpose,
     /// Whether there is an application user with a binding Secret.
     pub application_access: bool,
     /// Connections that uses may open together.

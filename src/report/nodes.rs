@@ -6,7 +6,7 @@ use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer, Replication};
 use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{Mode, NodeId, NodeKind, Purpose};
 
 /// Every declared node with its role and state.
 pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<NodeStatus> {
@@ -82,17 +82,12 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
         }
     };
     let subject = facts.subject;
-    let eviction = if subject.evicts {
-        "allkeys-*: right for a cache, where any key may go"
-    } else {
-        "no key without a TTL is ever evicted"
-    };
     let clients = facts.desired.settings.get("maxclients").cloned().unwrap_or_default();
     let has_room = clients.parse::<u32>().is_ok_and(|clients| clients >= subject.max_connections);
     let budget = format!("maxclients {clients} for a budget of {} connections", subject.max_connections);
     let mut items = vec![
         of("memory bounded", "MemoryBounded"),
-        ChecklistItem { item: "eviction fits the uses".to_owned(), ok: true, evidence: eviction.to_owned() },
+        eviction(facts),
         of("persisted", "Persisted"),
         of("functions on every primary", "FunctionsLoaded"),
         ChecklistItem { item: "connections within the pool budget".to_owned(), ok: has_room, evidence: budget },
@@ -100,6 +95,21 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
     let redundant = of("no single point of failure", "HighlyAvailable");
     items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });
     items
+}
+
+/// What is dropped when memory is full must be what may go. A session or a context has a TTL as every key has, so a policy that picks
+/// among keys with a TTL drops it, unless it takes those that are about to end.
+fn eviction(facts: Facts<'_>) -> ChecklistItem {
+    let policy = facts.desired.settings.get("maxmemory-policy").map_or("noeviction", String::as_str);
+    let (ok, evidence) = match policy {
+        "noeviction" => (true, "noeviction: no key is ever evicted".to_owned()),
+        "volatile-ttl" => (true, "volatile-ttl: only keys that end soonest are evicted".to_owned()),
+        _ if facts.subject.purpose == Purpose::Cache => {
+            (true, format!("{policy}: right for a cache, where a key may go"))
+        }
+        _ => (false, format!("{policy}: drops keys that are still wanted when memory is full")),
+    };
+    ChecklistItem { item: "eviction fits the uses".to_owned(), ok, evidence }
 }
 
 /// Redundancy is worth nothing if all pods share one Kubernetes node.

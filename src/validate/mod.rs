@@ -32,6 +32,8 @@ pub struct ValidatedLayer {
     pub identity: LayerIdentity,
     /// Mode.
     pub mode: Mode,
+    /// What the data is for.
+    pub purpose: Purpose,
     /// Image of the engine.
     pub engine_image: String,
     /// Image that the agent is copied from.
@@ -151,6 +153,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     Ok(ValidatedLayer {
         identity,
         mode,
+        purpose: purpose_of(spec),
         engine_image: engine.image.unwrap_or_else(|| resolved.engine_image.clone()),
         agent_image: resolved.agent_image.clone(),
         pull_policy: engine.pull_policy.map(|policy| format!("{policy:?}")),

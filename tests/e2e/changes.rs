@@ -305,3 +305,25 @@ async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
     }
     stage.strike().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_data_pod_or_sentinel_is_not_evicted_while_one_is_away() {
+    let stage = Stage::set("e2e-budget").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    let primary = layer.heals().await;
+    let pods: kube::Api<Pod> = layer.api();
+    let evict = async |node| pods.evict(&layer.pod(node), &EvictParams::default()).await;
+    let replicas: Vec<NodeId> = (0..3).map(NodeId::data).filter(|node| *node != primary).collect();
+    for [first, second] in [[replicas[0], replicas[1]], [NodeId::sentinel(0), NodeId::sentinel(1)]] {
+        let old = layer.pods().await;
+        let uid = |node| old[&layer.pod(node)].metadata.uid.clone().unwrap();
+        evict(first).await.unwrap();
+        let refused = evict(second).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 429), "{refused:?}");
+        layer.is_replaced(first, &uid(first)).await;
+        assert_eq!(layer.pods().await[&layer.pod(second)].metadata.uid, Some(uid(second)));
+        layer.ready().await;
+    }
+    stage.strike().await;
+}

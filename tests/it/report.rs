@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
-use redoubt::model::NodeId;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
 use redoubt::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
+use redoubt::model::{NodeId, Purpose};
 use redoubt::plan::plan;
 use redoubt::report::{Facts, Subject, Undone, not_accepted, status};
 
@@ -47,7 +47,7 @@ impl Scene {
         let subject = Subject {
             memory: MemoryStatus::default(),
             keeps_data: true,
-            evicts: false,
+            purpose: Purpose::Mixed,
             application_access: true,
             max_connections: 500,
         };
@@ -125,7 +125,7 @@ fn a_healthy_layer_is_ready_and_everything_is_proven() {
     Progressing=False AsDeclared: nothing is left to do
     Ready=True Proven: proven on the live servers for this generation
     [x] memory bounded: every data node's maxmemory is as planned
-    [x] eviction fits the uses: no key without a TTL is ever evicted
+    [x] eviction fits the uses: noeviction: no key is ever evicted
     [x] persisted: every data node writes its files as declared
     [x] functions on every primary: the primary answers for every library
     [x] connections within the pool budget: maxclients 1000 for a budget of 500 connections
@@ -292,13 +292,18 @@ fn a_paused_layer_says_so() {
 #[test]
 fn what_production_lacks_is_on_the_checklist() {
     let mut scene = Scene::healthy();
-    scene.subject = Subject { keeps_data: false, evicts: true, max_connections: 2_000, ..scene.subject };
+    scene.subject = Subject { keeps_data: false, max_connections: 2_000, ..scene.subject };
+    let policy = ("maxmemory-policy".to_owned(), "volatile-lru".to_owned());
+    scene.desired.settings.extend([policy.clone()]);
+    for ordinal in 0..3 {
+        scene.data(ordinal).settings.extend([policy.clone()]);
+    }
     for seen in scene.observed.nodes.values_mut() {
         seen.pod.as_mut().unwrap().kubernetes_node = Some("the-only-worker".to_owned());
     }
     insta::assert_snapshot!(differing(&scene), @r"
     Persisted=False NotDeclared: declared without persistence: the data is lost when all data pods are
-    [x] eviction fits the uses: allkeys-*: right for a cache, where any key may go
+    [ ] eviction fits the uses: volatile-lru: drops keys that are still wanted when memory is full
     [ ] persisted: declared without persistence: the data is lost when all data pods are
     [ ] connections within the pool budget: maxclients 1000 for a budget of 2000 connections
     [ ] no single point of failure: all data pods run on one Kubernetes node

@@ -42,7 +42,6 @@ build_go() {
   for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=$minor"
   done
-  # GOGC: the compiler collects garbage less often; it takes some 2 GiB.
-  (cd "$here/kubenode" && GOGC=400 CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w $flags" -o "$bin/" ./cmd/... helm.sh/helm/v4/cmd/helm) ||
+  (cd "$here/kubenode" && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w $flags" -o "$bin/" ./cmd/... helm.sh/helm/v4/cmd/helm) ||
     fail "the build failed"
 }

@@ -5,8 +5,7 @@ SHELL := bash
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/target
 cluster := tests/cluster/cluster
 target := x86_64-unknown-linux-gnu
-profile := quick
-binary = $(CARGO_TARGET_DIR)/static/$(target)/$(profile)/redoubt
+binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
@@ -44,7 +43,7 @@ cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test
 
 image: ## load the image of this tree's binary into the running development cluster
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile $(profile) --bin redoubt \
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --bin redoubt \
 	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
 	$(cluster) image localhost/redoubt:dev $(binary)
 
@@ -69,7 +68,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	cargo test --locked --test it -- --ignored --nocapture scrapes_are
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image profile=image; \
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 
 soak: ## the claims about failures again and again: ROUNDS=5

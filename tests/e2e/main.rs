@@ -34,10 +34,18 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt as _};
+use tokio::sync::OnceCell;
 
 /// A client of the cluster that KUBECONFIG names, with our definitions in place.
 pub async fn client() -> Client {
+    static DEFINED: OnceCell<()> = OnceCell::const_new();
     let client = Client::try_default().await.expect("a cluster: make cluster-up, and KUBECONFIG set");
+    DEFINED.get_or_init(async || define(&client).await).await;
+    client
+}
+
+/// Puts our definitions in place, as they are.
+pub async fn define(client: &Client) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in redoubt::api::custom_resource_definitions() {
         let name = definition.name_any();
@@ -45,5 +53,4 @@ pub async fn client() -> Client {
         definitions.patch(&name, &parameters, &Patch::Apply(&definition)).await.unwrap();
         await_condition(definitions.clone(), &name, conditions::is_crd_established()).await.unwrap();
     }
-    client
 }

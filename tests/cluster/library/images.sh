@@ -35,7 +35,7 @@ binary_image() { # NAME ENTRYPOINT BINARY ARCHIVE: an image that holds one stati
   local work
   work=$(mktemp -d)
   mkdir -p "$work/root" "$(dirname "$4")"
-  install -m 0755 "$3" "$work/root/$2"
+  install -s -m 0755 "$3" "$work/root/$2"
   tar -C "$work/root" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --format=gnu -cf "$work/layer.tar" "$2"
   "$here/docker-archive" "$1" "$work/layer.tar" "{\"User\": \"65532:65532\", \"Entrypoint\": [\"/$2\"]}" "$4"
   rm -rf "$work"

@@ -162,7 +162,7 @@ fn loaded_in(layer: &Layer, node: NodeId, since: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for() {
     const DETECTED: Duration = Duration::from_secs(1);
-    const KEYS: u32 = 2_500_000;
+    const KEYS: u32 = 2_000_000;
     let stage = Stage::set("e2e-big").await;
     let further = json!({"memory": {"limit": "1Gi"}, "failover": {"detection": "1s"}});
     let layer = stage.layer("web", further).await;

@@ -71,11 +71,10 @@ impl Asking {
         Round { decision: decide(&facts), answers, views }
     }
 
-    /// Whether the rule would now let this node, which follows somebody without ever having been linked, be elected. It was
-    /// started so because somebody else had as much; that one may have lost it since.
-    pub async fn may_be_elected(&mut self, state: &State) -> bool {
+    /// What the rule says of this node now, of which the engine runs: it was started on what was known then.
+    pub async fn decision(&mut self, state: &State) -> BootDecision {
         let config = state.config();
-        matches!(self.round(state, &config).await.decision, BootDecision::Follow { electable: true, .. })
+        self.round(state, &config).await.decision
     }
 }
 

@@ -12,6 +12,7 @@ use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::state::State;
 use super::{lineage_file, peers, redis_conf};
+use crate::model::boot::{BootDecision, PrimaryReason};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, ReplicationId, Role};
@@ -34,7 +35,8 @@ pub struct Watch {
     primary_as: Option<ReplicationId>,
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
-    asking: Asking,
+    /// While the rule is asked again ([`Watch::decide_again`]).
+    asking: Option<Asking>,
     announcement: Announcement,
     demoted: bool,
     majority: Option<(Address, u64)>,
@@ -65,7 +67,7 @@ impl Watch {
             last_role,
             primary_as: None,
             linked: false,
-            asking: Asking::default(),
+            asking: None,
             announcement: Announcement::default(),
             demoted: false,
             majority: None,
@@ -101,7 +103,9 @@ impl Watch {
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
                         self.end_pause(&connection).await;
-                        self.keep_priority(state, &connection, &info).await;
+                        let decision = self.decide_again(state, &info).await;
+                        self.keep_priority(state, &connection, &info, decision.as_ref()).await;
+                        accept_nomination(&connection, decision.as_ref()).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
                         state.set_activity(activity_of(&info));
                     }
@@ -157,16 +161,36 @@ impl Watch {
         }
     }
 
+    /// The boot rule once more, for a replica that finds nobody to follow: without a link since its start, because the rule may
+    /// say another thing by now; later, only if the Sentinels name this very node.
+    async fn decide_again(&mut self, state: &State, info: &Info) -> Option<BootDecision> {
+        let is_alone = info.primary_link().is_some_and(|link| !link.up && !link.syncing);
+        let config = state.config();
+        let is_named = || self.majority.as_ref().is_some_and(|(named, _)| config.own_address() == Some(named));
+        if !is_alone || (self.linked && !is_named()) {
+            self.asking = None;
+            return None;
+        }
+        Some(self.asking.get_or_insert_default().decision(state).await)
+    }
+
     /// A replica that is whole may be elected; one that is not may not, unless it was never linked and has the best of what is
     /// left, or a person chose its data: else a layer whose primary came back empty would have nobody to elect.
-    async fn keep_priority(&mut self, state: &State, connection: &Connection, info: &Info) {
+    async fn keep_priority(
+        &mut self,
+        state: &State,
+        connection: &Connection,
+        info: &Info,
+        decision: Option<&BootDecision>,
+    ) {
         let Some(link) = info.primary_link() else { return };
         if link.priority != 0 || link.syncing {
             return;
         }
         let config = state.config();
         let is_chosen = config.accept_loss == Some(config.node.ordinal);
-        if link.up || (!self.linked && (is_chosen || self.asking.may_be_elected(state).await)) {
+        let is_best = matches!(decision, Some(BootDecision::Follow { electable: true, .. }));
+        if link.up || (!self.linked && (is_chosen || is_best)) {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {
@@ -297,6 +321,21 @@ impl Watch {
             (true, false) => Reached::Loading,
             (false, false) => Reached::Nothing,
         }
+    }
+}
+
+/// Sentinels elect among the replicas of the node that they name, never that node: one that they name and that runs as a replica is
+/// promoted by nobody. So it is when all nodes start anew before most Sentinels heard of the last failover: they name its loser, whom
+/// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, for ever.
+async fn accept_nomination(connection: &Connection, decision: Option<&BootDecision>) {
+    let Some(BootDecision::StartPrimary(reason)) = decision else { return };
+    // A person who accepts a loss makes the node electable, and the Sentinels decide.
+    if *reason == PrimaryReason::LossAccepted {
+        return;
+    }
+    tracing::info!(?reason, "the replica has nobody to follow and is to be the primary");
+    if let Err(error) = server::replica_of_no_one(connection).await {
+        tracing::warn!(%error, "the replica has nobody to follow");
     }
 }
 

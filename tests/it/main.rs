@@ -4,6 +4,7 @@
 mod agent_addresses;
 mod agent_files;
 mod agent_process;
+mod agent_restarts;
 mod boot_rule;
 mod boot_rule_worlds;
 mod charts;

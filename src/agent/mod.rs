@@ -25,6 +25,7 @@ pub mod peers;
 pub mod redis_conf;
 pub mod sentinel_conf;
 pub mod sentinel_node;
+mod spin;
 pub mod state;
 mod verdict;
 pub mod watch;

@@ -10,6 +10,7 @@ use super::config::{Environment, read_secret, read_users};
 use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
+use super::spin::Spin;
 use super::state::State;
 use super::{Error, Result, StopSignal, chain, durable, handover, herald, introduction, peers, sentinel_conf};
 use crate::model::lineage::Activity;
@@ -43,7 +44,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         let (reached, status) = match started {
             Ok(child) => match live(environment, state, child, stop).await {
                 End::Stopped => return Ok(()),
-                End::Readdressed => continue,
+                End::Ordered => continue,
                 End::Died { reached, status } => (reached, status),
             },
             // As for data nodes: the disk may be mended.
@@ -68,9 +69,8 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
 /// How a Sentinel's life ended.
 enum End {
     Stopped,
-    /// Its Service came back with another cluster IP, which a Sentinel announces from its start on. It keeps what it knows and
-    /// is away for a moment.
-    Readdressed,
+    /// We ended it, to start it anew: it keeps what it knows and is away for a moment.
+    Ordered,
     Died {
         reached: Reached,
         status: String,
@@ -88,6 +88,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
         look(environment, state, followed).await
     };
     let mut reached = Reached::Nothing;
+    let mut spin = Spin::default();
     let mut herald = std::pin::pin!(herald::announce_promotions(environment, state));
     loop {
         tokio::select! {
@@ -102,18 +103,32 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                 return End::Stopped;
             }
             answers = look(&mut ticks, &mut followed) => {
+                engine::reap_orphans(child.id());
                 if answers {
                     reached = Reached::Serving;
+                } else {
+                    spin.forget();
                 }
-                engine::reap_orphans(child.id());
-                if state.announced().as_ref() != state.config().own_address() {
-                    tracing::warn!(address = ?state.config().own_address(), "the Sentinel has another address: it starts anew");
+                if let Some(reason) = reason_to_restart(environment, state, &mut spin, child.id()).await {
+                    tracing::warn!(reason, "the Sentinel starts anew");
                     handover::shut_down(&mut child, STOP_WITHIN).await;
-                    return End::Readdressed;
+                    return End::Ordered;
                 }
             }
         }
     }
+}
+
+async fn reason_to_restart(
+    environment: &Environment,
+    state: &State,
+    spin: &mut Spin,
+    pid: Option<u32>,
+) -> Option<&'static str> {
+    if state.announced().as_ref() != state.config().own_address() {
+        return Some("its Service came back with another address, and a Sentinel announces its own from its start on");
+    }
+    spin.is_to_end(environment, state, pid).await.then_some("it is busy with nothing")
 }
 
 async fn configure_and_start(environment: &Environment, state: &State, program: &Path) -> Result<Child> {

@@ -286,6 +286,31 @@ pub async fn serves_again(layer: &Layer, old: &BTreeSet<String>) {
     .await;
 }
 
+/// How often the engine in a pod gave up the processor by itself.
+const RESTS: &str = "for folder in /proc/[0-9]*; do case $(cat $folder/comm) in redis-server|valkey-server) \
+                     sed -n 's/^voluntary_ctxt_switches:[[:space:]]*//p' $folder/status; esac; done";
+
+/// Sentinels that connected to nodes which were away may be busy with nothing from then on: their agents end them.
+async fn sentinels_rest(layer: &Layer) {
+    for ordinal in 0..3 {
+        let pod = layer.pod(NodeId::sentinel(ordinal));
+        let rests = || -> Option<u64> {
+            let script = ["-n", &layer.identity.namespace, "exec", &pod, "-c", "sentinel", "--", "sh", "-c", RESTS];
+            kubectl(&script).trim().parse().ok()
+        };
+        let mut before = rests();
+        // Between two looks a Sentinel at rest wakes up five times or more.
+        let took = eventually("the Sentinel rests", Duration::from_mins(1), async || {
+            let now = rests();
+            let rested = now.zip(before).is_some_and(|(now, before)| now.abs_diff(before) >= 5);
+            before = now;
+            rested
+        })
+        .await;
+        println!("{pod} rests after {took:?}");
+    }
+}
+
 async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
     let stage = Stage::set(namespace).await;
     let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
@@ -311,6 +336,7 @@ async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
         }
     }
     println!("{engine}: all pods deleted {rounds} times: slowest {slowest:?}");
+    sentinels_rest(&layer).await;
     layer.ready().await;
     stage.strike().await;
 }

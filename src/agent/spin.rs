@@ -18,9 +18,10 @@ use super::state::State;
 use crate::model::observed::SentinelMaster;
 use crate::redis::{Connection, sentinel};
 
-/// How long it must not have rested. Two Sentinels that began to spin together are not started anew together.
+/// How long it must not have rested: longer than a new layer takes to form, which its nodes do one after the other. Two
+/// Sentinels that began to spin together are not started anew together.
 fn patience(ordinal: u16) -> Duration {
-    Duration::from_secs(5 + 2 * u64::from(ordinal))
+    Duration::from_secs(15 + 5 * u64::from(ordinal))
 }
 
 /// Rests in a second of a process that may have nothing else to do. A Sentinel at rest wakes up a hundred times a second, and our

@@ -326,16 +326,15 @@ impl Watch {
 
 /// Sentinels elect among the replicas of the node that they name, never that node: one that they name and that runs as a replica is
 /// promoted by nobody. So it is when all nodes start anew before most Sentinels heard of the last failover: they name its loser, whom
-/// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, for ever.
+/// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, for ever. Where
+/// they name nobody this node stays what it is: whom they named before may be loading yet.
 async fn accept_nomination(connection: &Connection, decision: Option<&BootDecision>) {
-    let Some(BootDecision::StartPrimary(reason)) = decision else { return };
-    // A person who accepts a loss makes the node electable, and the Sentinels decide.
-    if *reason == PrimaryReason::LossAccepted {
+    if decision != Some(&BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)) {
         return;
     }
-    tracing::info!(?reason, "the replica has nobody to follow and is to be the primary");
+    tracing::info!("the Sentinels name this replica, and nobody has newer data: it becomes primary");
     if let Err(error) = server::replica_of_no_one(connection).await {
-        tracing::warn!(%error, "the replica has nobody to follow");
+        tracing::warn!(%error, "this node stays a replica, though the Sentinels name it");
     }
 }
 

@@ -288,7 +288,7 @@ pub async fn serves_again(layer: &Layer, old: &BTreeSet<String>) {
 
 /// How often the engine in a pod gave up the processor by itself.
 const RESTS: &str = "for folder in /proc/[0-9]*; do case $(cat $folder/comm) in redis-server|valkey-server) \
-                     sed -n 's/^voluntary_ctxt_switches:[[:space:]]*//p' $folder/status; esac; done";
+                     while read -r name number; do [ $name != voluntary_ctxt_switches: ] || echo $number; done < $folder/status; esac; done";
 
 /// Sentinels that connected to nodes which were away may be busy with nothing from then on: their agents end them.
 async fn sentinels_rest(layer: &Layer) {

@@ -254,13 +254,15 @@ impl World {
         }
     }
 
-    /// The agent introduces every Sentinel that the node's document names.
+    /// The agent introduces every Sentinel that the node's document names and that answers.
     fn introduce(&mut self, node: NodeId) {
         let declared: Vec<(NodeId, Address)> = self.pods[&node]
             .built
             .document
             .of_kind(NodeKind::Sentinel)
-            .filter(|(other, _)| *other != node)
+            .filter(|(other, address)| {
+                *other != node && self.reach(node, address).is_some_and(|it| self.server(it).is_some())
+            })
             .map(|(other, address)| (other, address.clone()))
             .collect();
         if let Some(belief) = self.belief_mut(node) {

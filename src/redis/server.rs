@@ -1,6 +1,7 @@
 //! Commands to a data node.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::redis::{Value, cmd};
@@ -61,6 +62,11 @@ pub async fn cut_primary(connection: &Connection) -> Result<u64> {
 /// Ends all connections that subscribe; a Sentinel holds one on each server that it watches.
 pub async fn cut_subscribers(connection: &Connection) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub")).await
+}
+
+/// Ends the connection of the client at that address and port. How many that were: 0 or 1.
+pub async fn cut_address(connection: &Connection, client: SocketAddr) -> Result<u64> {
+    connection.query(cmd("CLIENT").arg("KILL").arg("ADDR").arg(client.to_string()).arg("SKIPME").arg("yes")).await
 }
 
 /// `PING`.

@@ -51,9 +51,9 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +ac
      +acl|deluser +client|kill +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|sentinels \
      +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid \
      +sentinel|debug";
-const AGENT_ON_SENTINEL: &str = "+ping +info +role +shutdown +sentinel|masters +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set +sentinel|failover +sentinel|debug \
-     +sentinel|is-master-down-by-addr +publish +subscribe";
+const AGENT_ON_SENTINEL: &str = "+ping +info +role +client|kill +shutdown +sentinel|masters +sentinel|replicas \
+     +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set \
+     +sentinel|failover +sentinel|debug +sentinel|is-master-down-by-addr +publish +subscribe";
 // What agents say in the Sentinels' words, and the event that they wait for: see `super::hello`.
 const AGENT_CHANNELS_ON_SENTINEL: &str = "&__sentinel__:hello &+failover-state-wait-promotion";
 const SENTINEL_ON_SENTINEL: &str =

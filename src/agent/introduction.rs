@@ -4,31 +4,17 @@
 //! so long a new Sentinel, or one that was made to forget, knows fewer voters than there are, and for ever if all that it
 //! watches is dead. Its agent knows the others from the node's document, and their identities, which are fixed
 //! ([`sentinel_conf::my_id`]), so it says to the own Sentinel what each of the others would say: their own hello.
-//!
-//! Only of those that answer. The document of a pod that waits for its turn in a roll may name one that was removed since: were
-//! it introduced, no reset could make it forgotten, and with it remembered too few would be left for the turn to come.
 
-use super::peers::{self, View};
 use super::sentinel_conf::my_id;
-use super::state::State;
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::observed::SentinelMaster;
 use crate::model::{Address, NodeKind};
 use crate::redis::Connection;
 use crate::redis::hello::{self, Hello};
 
-/// Introduces who is declared, answers and is not known. Nobody is changed that the Sentinel knows: what a Sentinel says of
-/// itself counts.
-pub async fn introduce(
-    connection: &Connection,
-    state: &State,
-    config: &NodeConfig,
-    own: &SentinelMaster,
-) -> crate::redis::Result<()> {
+/// Introduces who is declared and not known. Nobody is changed that the Sentinel knows: what a Sentinel says of itself counts.
+pub async fn introduce(connection: &Connection, config: &NodeConfig, own: &SentinelMaster) -> crate::redis::Result<()> {
     for (run_id, sender) in strangers(config, own) {
-        if peers::ask_sentinel(state, config, sender).await == View::Silent {
-            continue;
-        }
         let hello = Hello {
             sender,
             sender_port: SENTINEL_PORT,

@@ -70,7 +70,7 @@ pub async fn highest_term(config: &NodeConfig) -> u64 {
 }
 
 /// Asks one Sentinel.
-pub async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> View {
+async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> View {
     let ask = async {
         let endpoint = state.sentinel_endpoint(address);
         let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;

@@ -248,7 +248,7 @@ async fn keep_shown(
         sentinel::remove(connection, &config.master_name).await?;
         return show(environment, state, connection, &right).await;
     }
-    Ok(introduction::introduce(connection, state, &config, &own).await?)
+    Ok(introduction::introduce(connection, &config, &own).await?)
 }
 
 async fn show(

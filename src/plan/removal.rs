@@ -2,7 +2,7 @@
 
 use super::roles::{config_epoch, data, is_in_sync, of_kind};
 use super::step::RestartReason;
-use super::{Plan, Refused, Step, Waiting, forget, safety};
+use super::{Plan, Refused, Step, Waiting, forget, roll, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::{Mode, NodeId, NodeKind};
@@ -42,6 +42,12 @@ fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Re
         let is_done = seen.pod.is_none() && !forget::is_remembered(desired, observed);
         return Ok(is_done.then_some(Step::RemoveNode { node, workload_uid: None, config_epoch: None }));
     };
+    // The document of a pod that waits for its turn in a roll still names the Sentinel: that pod's agent would introduce it again,
+    // so it could never be forgotten, and while it is remembered too few are left for the turn to come.
+    let names_it = |other: NodeId| roll::is_outdated(desired, observed, other);
+    if node.kind == NodeKind::Sentinel && of_kind(desired, NodeKind::Sentinel).any(names_it) {
+        return Ok(None);
+    }
     if let Some(refusal) = safety::veto(desired, observed, plan.dials.primary, node) {
         return Err(refusal);
     }

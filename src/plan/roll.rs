@@ -43,7 +43,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 }
 
 /// Whether a node's pod or StatefulSet is of another revision. One that is being deleted comes back as it should be.
-fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+pub(super) fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
     let (Some(wanted), Some(seen)) = (desired.nodes.get(&node), observed.nodes.get(&node)) else { return false };
     if safety::is_leaving(observed, node) {
         return false;

@@ -254,15 +254,13 @@ impl World {
         }
     }
 
-    /// The agent introduces every Sentinel that the node's document names and that answers.
+    /// The agent introduces every Sentinel that the node's document names.
     fn introduce(&mut self, node: NodeId) {
         let declared: Vec<(NodeId, Address)> = self.pods[&node]
             .built
             .document
             .of_kind(NodeKind::Sentinel)
-            .filter(|(other, address)| {
-                *other != node && self.reach(node, address).is_some_and(|it| self.server(it).is_some())
-            })
+            .filter(|(other, _)| *other != node)
             .map(|(other, address)| (other, address.clone()))
             .collect();
         if let Some(belief) = self.belief_mut(node) {

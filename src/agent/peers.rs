@@ -18,6 +18,8 @@ use crate::redis::{Connection, sentinel};
 
 /// Time for a peer's whole answer. It serves it from memory; a node that takes longer is as good as silent this time.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+/// Part of it for the answer on a kept connection: what is left is enough for a new one.
+const KEPT_ANSWERS_WITHIN: Duration = Duration::from_millis(100);
 /// How often a silent peer is asked for its term: a promotion waits for it.
 const TERM_TRIES: usize = 3;
 /// A record is some 400 bytes.
@@ -69,12 +71,22 @@ pub async fn highest_term(config: &NodeConfig) -> u64 {
     highest
 }
 
-/// Asks one Sentinel.
+/// Asks one Sentinel, on the connection of the last question if it is still answered on that.
 async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> View {
     let ask = async {
+        if let Some(kept) = state.kept_connection(address)
+            && let Ok(Ok(answer)) =
+                timeout(KEPT_ANSWERS_WITHIN, sentinel::primary_address(&kept, &config.master_name)).await
+        {
+            return Ok(answer);
+        }
+        // Its other end may be gone without a word: that says nothing of who has the address now.
+        state.keep_connection(address, None);
         let endpoint = state.sentinel_endpoint(address);
         let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
-        sentinel::primary_address(&connection, &config.master_name).await
+        let answer = sentinel::primary_address(&connection, &config.master_name).await?;
+        state.keep_connection(address, Some(connection));
+        Ok::<_, crate::redis::Error>(answer)
     };
     match timeout(ANSWER_WITHIN, ask).await {
         Ok(Ok(Some((address, epoch)))) => View::Names(address, epoch),

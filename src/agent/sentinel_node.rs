@@ -162,6 +162,7 @@ async fn write_configuration(environment: &Environment, state: &State) -> Result
 /// What is followed of a running Sentinel.
 #[derive(Default)]
 struct Followed {
+    connection: Option<Connection>,
     pace: Pace,
     dissent: Dissent,
 }
@@ -207,17 +208,22 @@ impl Pace {
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
 async fn look(environment: &Environment, state: &State, followed: &mut Followed) -> bool {
-    let connection = match Connection::open(&state.own_endpoint(environment)).await {
+    let asked = async {
+        let connection = match followed.connection.take() {
+            Some(connection) => connection,
+            None => Connection::open(&state.own_endpoint(environment)).await?,
+        };
+        server::ping(&connection).await?;
+        Ok::<_, crate::redis::Error>(connection)
+    };
+    let connection = match asked.await {
         Ok(connection) => connection,
         Err(error) => {
             state.set_health(Health::of_error(error.class(), &state.health()));
             return false;
         }
     };
-    if let Err(error) = server::ping(&connection).await {
-        state.set_health(Health::of_error(error.class(), &state.health()));
-        return false;
-    }
+    followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
     followed.pace.keep(&connection, state.config().node.ordinal).await;
     if let Err(error) = keep_shown(environment, state, &connection, &mut followed.dissent).await {

@@ -1,5 +1,6 @@
 //! What the parts of one agent share: the configuration, the lineage, what the engine is doing.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{Error, chain};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
-use crate::redis::{Endpoint, Secret, users};
+use crate::redis::{Connection, Endpoint, Secret, users};
 
 /// The shared state. Locks are held for a copy, never across an await.
 pub struct State {
@@ -27,6 +28,7 @@ struct Inner {
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
+    sentinels: BTreeMap<Address, Connection>,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
+                sentinels: BTreeMap::new(),
             }),
         })
     }
@@ -138,6 +141,18 @@ impl State {
     /// Replaces the hit ratio.
     pub fn set_hit_ratio(&self, ratio: Option<f64>) {
         self.lock().hit_ratio = ratio;
+    }
+
+    /// The connection to a Sentinel on which it answered last.
+    pub fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
+        self.lock().sentinels.get(sentinel).cloned()
+    }
+
+    /// Keeps a connection to a declared Sentinel for the next question; `None`: the next question makes another.
+    pub fn keep_connection(&self, sentinel: &Address, connection: Option<Connection>) {
+        let Inner { sentinels, config, .. } = &mut *self.lock();
+        sentinels.retain(|known, _| known != sentinel && config.sentinels.values().any(|declared| declared == known));
+        sentinels.extend(connection.map(|connection| (sentinel.clone(), connection)));
     }
 
     /// What peers are told.

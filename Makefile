@@ -61,12 +61,16 @@ readme: ## README.md in a fresh clone, command by command; starts the developmen
 side_by_side := addresses:: volumes:: session_access:: sessions:: pods:: creation::a_ creation::columns creation::deletion creation::two \
   changes::memory changes::replicas changes::sentinels changes::what changes::a_storage changes::a_primary changes::a_second
 
+# These wait for a minute, which is long, and take the processors by turns: two at a time, but beside nothing else.
+whole_layers := failures::all_pods failures::sentinels
+
 # README.md loads the image of the last commit: only what is not committed yet needs another one.
 e2e: ## claims about a real Kubernetes, those of README.md first; starts the development cluster and ends it
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up; tests/readme; \
 	  [ -z "$$(git status --porcelain)" ] || $(MAKE) image; \
 	  eval "$$($(cluster) env)"; cargo test --locked --test e2e -- --test-threads=2 --nocapture $(side_by_side); \
-	  cargo test --locked --test e2e -- --test-threads=1 --nocapture $(addprefix --skip ,$(side_by_side))
+	  cargo test --locked --test e2e -- --test-threads=2 --nocapture $(whole_layers); \
+	  cargo test --locked --test e2e -- --test-threads=1 --nocapture $(addprefix --skip ,$(side_by_side) $(whole_layers))
 
 bench: tools ## measure the figures of docs/promises.md and docs/uses; half an hour
 	@command -v prometheus-redis-exporter > /dev/null || { \

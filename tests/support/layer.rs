@@ -1,6 +1,7 @@
 //! A layer of agents with their engines, each on a loopback address of its own with the ports of a pod.
 
 mod address;
+mod health;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +12,9 @@ use std::time::Duration;
 
 use redoubt::model::lineage::LineageAnswer;
 use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig, REDIS_PORT, SENTINEL_PORT};
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Role};
-use redoubt::redis::info::Info;
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind};
 use redoubt::redis::users::{self, PasswordDigests};
-use redoubt::redis::{Connection, Endpoint, Secret, sentinel, server};
+use redoubt::redis::{Connection, Endpoint, Secret};
 use sha2::{Digest as _, Sha256};
 
 use super::eventually;
@@ -291,59 +291,6 @@ impl Layer {
     /// Ordinals of the Sentinels.
     pub fn sentinel_ids(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().filter(|id| id.kind == NodeKind::Sentinel).collect()
-    }
-
-    /// `INFO replication` of a data node.
-    pub async fn replication(&self, id: NodeId) -> Option<Info> {
-        let endpoint = endpoint(&self.nodes[&id].address, REDIS_PORT, users::OPERATOR, "p-o");
-        server::replication(&Connection::open(&endpoint).await.ok()?).await.ok()
-    }
-
-    /// The node that a majority of the Sentinels names and that says it is primary.
-    pub async fn primary(&self) -> Option<NodeId> {
-        let mut votes: BTreeMap<Address, usize> = BTreeMap::new();
-        for endpoint in self.sentinel_endpoints() {
-            let Ok(connection) = Connection::open(&endpoint).await else { continue };
-            if let Ok(Some((address, _))) = sentinel::primary_address(&connection, &self.master_name).await {
-                *votes.entry(address).or_default() += 1;
-            }
-        }
-        let majority = self.sentinel_endpoints().len() / 2;
-        let named = votes.into_iter().find(|(_, count)| *count > majority)?.0;
-        let id = self.nodes.values().find(|node| node.address == named)?.id;
-        (self.replication(id).await?.role() == Some(Role::Primary)).then_some(id)
-    }
-
-    /// One primary, every other data node its synced and electable replica, every Sentinel naming it and knowing all.
-    pub async fn is_whole(&self) -> bool {
-        let Some(primary) = self.primary().await else { return false };
-        for id in self.data_ids() {
-            let Some(info) = self.replication(id).await else { return false };
-            let is_fine = match info.primary_link() {
-                // Before a replica acknowledges for the first time, it is sent no writes.
-                None => id == primary && info.replicas().iter().all(|replica| replica.offset.0 > 0),
-                Some(link) => link.up && link.priority > 0 && link.primary == self.nodes[&primary].address,
-            };
-            if !is_fine {
-                return false;
-            }
-        }
-        let (replicas, others) = (self.data_ids().len() - 1, self.sentinel_endpoints().len() - 1);
-        for endpoint in self.sentinel_endpoints() {
-            let Ok(connection) = Connection::open(&endpoint).await else { return false };
-            let Ok(Some(master)) = sentinel::master(&connection, &self.master_name).await else { return false };
-            let electable = sentinel::electable_replicas(&connection, &self.master_name).await.unwrap_or_default();
-            let names_it = master.address == self.nodes[&primary].address;
-            if !names_it || electable.len() != replicas || master.other_sentinels.len() != others {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Waits for [`Layer::is_whole`], and says how long that took.
-    pub async fn wait_until_whole(&self) -> Duration {
-        eventually("the layer is whole", SOON, async || self.is_whole().await).await
     }
 
     /// What a node's agent tells its peers.

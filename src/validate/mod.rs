@@ -2,6 +2,7 @@
 //!
 //! Collects every fault, not the first. Must never see a client, Redis or the planner.
 
+mod admission;
 mod config;
 pub mod quantity;
 pub mod session_store;
@@ -103,12 +104,8 @@ pub struct Fault {
 
 /// Judges a layer.
 pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    let mut faults = Vec::new();
+    let mut faults = admission::broken_rules(layer);
     let spec = &layer.spec;
-    if let Err(errors) = layer.validate_cel() {
-        // The rules of admission again: an object may have been stored before they were written.
-        faults.extend(errors.iter().map(|error| Fault { field: "spec", problem: error.to_string() }));
-    }
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
     let defaults = purpose::defaults(purpose_of(spec)).with(purpose_of(spec), resolved.shares);

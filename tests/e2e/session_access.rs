@@ -35,7 +35,7 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
     let api = Store::create(&stage, "api", on_shared(&stage.namespace)).await;
     web.ready().await;
     api.ready().await;
-    let (mut of_web, mut of_api) = (web.connect().await.unwrap(), api.connect().await.unwrap());
+    let (mut of_web, mut of_api) = (web.connected().await, api.connected().await);
     run::<i64>(&mut of_web, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap();
     run::<i64>(&mut of_api, call("redoubt_session_create", "api:{t}s:1", &["ada"])).await.unwrap();
     for command in [
@@ -99,7 +99,7 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
 
     layer.change(json!({"access": {"namespaces": {"from": "All", "selector": null}}})).await;
     store.ready().await;
-    let mut connection = store.connect().await.unwrap();
+    let mut connection = store.connected().await;
     let found: redis::Value = run(&mut connection, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
     other.strike().await;

@@ -77,7 +77,7 @@ async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut callers = Vec::new();
     for number in 0..50 {
-        let mut connection = store.connect().await.unwrap();
+        let mut connection = store.connected().await;
         let key = format!("web:{{t{number}}}s:1");
         run::<i64>(&mut connection, call("redoubt_session_create", &key, &["ada"])).await.unwrap();
         let (stop, calls, errors) = (Arc::clone(&stop), Arc::clone(&calls), Arc::clone(&errors));
@@ -93,7 +93,7 @@ async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and
             }
         }));
     }
-    let mut connection = store.connect().await.unwrap();
+    let mut connection = store.connected().await;
     let mut slowest = Duration::ZERO;
     for (generation, idle) in [(2, "20m"), (3, "10m"), (4, "5m")] {
         let began = Instant::now();

@@ -104,6 +104,17 @@ impl Store {
     pub async fn connect(&self) -> Option<MultiplexedConnection> {
         connect(&self.client, &self.binding().await?).await
     }
+
+    /// A client of the store, where the claim is about something else than how soon one gets in.
+    pub async fn connected(&self) -> MultiplexedConnection {
+        let mut connection = None;
+        eventually("a client is connected", SOON, async || {
+            connection = self.connect().await;
+            connection.is_some()
+        })
+        .await;
+        connection.unwrap()
+    }
 }
 
 /// Connects with what a binding says. This machine has no cluster DNS: the Services' names are looked up in the API.

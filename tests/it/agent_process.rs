@@ -269,7 +269,8 @@ async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_repl
 async fn everything_is_in_files(layer: &Layer, primary: NodeId) {
     let connection = Connection::open(&layer.endpoint(primary)).await.unwrap();
     let patient = connection.with_response_timeout(2 * SOON);
-    let replicas: usize = patient.query(redis::cmd("WAIT").arg(2).arg(SOON.as_millis() as u64)).await.unwrap();
+    let replicas: usize =
+        patient.query(redis::cmd("WAIT").arg(2).arg(u64::try_from(SOON.as_millis()).unwrap())).await.unwrap();
     assert_eq!(replicas, 2, "a replica does not follow");
     for id in layer.data_ids() {
         eventually("what waits to be written is, and the record is up to date", SOON, async || {

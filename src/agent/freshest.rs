@@ -10,19 +10,19 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::state::State;
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Offset};
 use crate::redis::sentinel::ReplicaView;
-use crate::redis::{Connection, info_window, sentinel, server};
+use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
 
-/// Time for a server's answer.
+/// Time for a server's answer. Who takes longer is busy, and most likely behind.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// How long the replicas may take to say what they have, once they have read what the dead primary still sent: it is in the
-/// buffer of their own socket. Who takes longer is busy with it, so behind.
-const TOLD_WITHIN: Duration = Duration::from_millis(250);
+/// How long replicas may take to read what the dead primary still sent, and one of them to answer at all: it lies in the buffers
+/// of their own sockets, and who is promoted gives up what it has not read. Who is a second behind can lose a second of writes.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a Sentinel may take to see it: it looks in each tick, every 50 to 100 ms.
 const SEEN_WITHIN: Duration = Duration::from_millis(400);
 /// Between two looks.
@@ -77,29 +77,37 @@ async fn first_to_see(
     None
 }
 
-/// What each replica has; who does not say it in time is left out.
+/// What each replica has, once it has read all that there is; who is silent is left out, unless all are: a server that does not
+/// answer cannot be promoted either.
 async fn offsets(state: &State, replicas: &[Address]) -> BTreeMap<Address, Offset> {
-    let asked = replicas.iter().map(async |address| {
-        let offset = timeout(TOLD_WITHIN, async {
-            let endpoint = state.data_endpoint(address);
-            let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
-            has_read_all(&connection).await
+    let began = Instant::now();
+    loop {
+        let asked = replicas.iter().map(async |address| {
+            let read = has_read_all(state.data_endpoint(address), began + READ_WITHIN).await;
+            read.map(|offset| (address.clone(), offset)).map_err(|error| {
+                tracing::info!(replica = %address, %error, "does not say what it has");
+            })
         });
-        Some((address.clone(), offset.await.ok()?.ok()?))
-    });
-    join_all(asked).await.into_iter().flatten().collect()
+        let offsets: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
+        if !offsets.is_empty() || replicas.is_empty() || began.elapsed() > READ_WITHIN {
+            return offsets;
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// A link that is down has been read to its end. It may stay up although the primary is dead, while a child of it that writes a
 /// file holds its sockets: then two looks with the same answer tell, because a server that answers us also reads what is
-/// there from others.
-async fn has_read_all(connection: &Connection) -> crate::redis::Result<Offset> {
+/// there from others. Read, and not only executed: of a long command many pieces are read before its offset counts.
+async fn has_read_all(endpoint: Endpoint, until: Instant) -> crate::redis::Result<Offset> {
+    let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
     let mut before = None;
     loop {
-        let info = server::replication(connection).await?;
-        let offset = info.offset();
-        if !info.primary_link().is_some_and(|link| link.up) || before.replace(offset) == Some(offset) {
-            return Ok(offset);
+        let info = server::replication(&connection).await?;
+        let read = info.read_offset();
+        let is_down = !info.primary_link().is_some_and(|link| link.up);
+        if is_down || before.replace(read) == Some(read) || Instant::now() > until {
+            return Ok(info.offset());
         }
         sleep(LOOK_EVERY).await;
     }

@@ -192,6 +192,13 @@ impl Info {
         Offset(self.number(name).unwrap_or_default())
     }
 
+    /// How much of its primary's stream a replica has read, executed or not (`slave_read_repl_offset`); of a primary, and where the
+    /// server does not tell, as [`Self::offset`]. <https://redis.io/docs/latest/commands/info/>
+    pub fn read_offset(&self) -> Offset {
+        let read = self.number("slave_read_repl_offset").filter(|_| self.role() == Some(Role::Replica));
+        read.map_or_else(|| self.offset(), Offset)
+    }
+
     /// The replicas that a primary lists.
     pub fn replicas(&self) -> Vec<OnlineReplica> {
         let lines = self.fields.iter().filter(|(name, _)| is_numbered(name, "slave"));
@@ -306,6 +313,7 @@ mod tests {
     fn a_replica_without_a_known_priority_is_never_promoted() {
         let info =
             Info::parse("role:slave\r\nmaster_host:10.0.0.1\r\nmaster_link_status:up\r\nslave_repl_offset:7\r\n");
+        assert_eq!(info.read_offset(), Offset(7), "nothing else is told");
         let primary = Address("10.0.0.1".into());
         let replica =
             Replication::Replica { primary, link_up: true, syncing: false, priority: 0, link_down_seconds: None };

@@ -1,5 +1,7 @@
 //! Of two replicas the one that has more takes over, whatever the Sentinels saw of them last.
 
+use std::time::Duration;
+
 use redoubt::model::NodeId;
 use redoubt::redis::{Connection, server};
 
@@ -64,5 +66,42 @@ async fn a_replica_that_lacks_what_another_has_is_not_elected() {
             let found: Option<u8> = application.query(redis::cmd("GET").arg(&key)).await.unwrap();
             assert_eq!(found, Some(1), "{key}");
         }
+    }
+}
+
+/// What the primary had sent when it died lies in the sockets of replicas that are behind: it is read before one of them takes
+/// over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
+    let layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    for (round, behind) in [100, 400, 700].map(Duration::from_millis).into_iter().enumerate() {
+        layer.wait_until_whole().await;
+        let primary = layer.primary().await.unwrap();
+        let replicas: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
+        let application = Connection::open(&layer.endpoint(primary)).await.unwrap();
+        for id in &replicas {
+            layer.freeze_engine(*id, true);
+        }
+        let value = "x".repeat(1_000);
+        for number in 0..WRITES {
+            let key = format!("behind-{round}:{number}");
+            application.query::<()>(redis::cmd("SET").arg(key).arg(&value)).await.unwrap();
+        }
+        layer.kill_engine(primary);
+        // No condition: that long they are busy.
+        tokio::time::sleep(behind).await;
+        for id in &replicas {
+            layer.freeze_engine(*id, false);
+        }
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+        layer.wait_until_whole().await;
+        let application = Connection::open(&layer.endpoint(layer.primary().await.unwrap())).await.unwrap();
+        let mut lost = Vec::new();
+        for number in 0..WRITES {
+            let key = format!("behind-{round}:{number}");
+            let found: Option<String> = application.query(redis::cmd("GET").arg(&key)).await.unwrap();
+            lost.extend(found.is_none().then_some(key));
+        }
+        assert_eq!(lost, Vec::<String>::new(), "replicas that were busy for {behind:?}");
     }
 }

@@ -250,7 +250,9 @@ impl Layer {
         connection.query(redis::cmd("GET").arg(key)).await.ok()
     }
 
-    /// Puts `keys` small keys on the primary: it takes a server longer to load many of them than the same bytes in few.
+    /// Puts `keys` small keys on the primary and its replicas: it takes a server longer to load many of them than the same bytes
+    /// in few. A replica executes such batches a second and more behind its primary: what is written right after them is on no
+    /// replica yet.
     pub async fn fill(&self, keys: u32) {
         const BATCH: u32 = 10_000;
         let primary = self.heals().await;
@@ -264,6 +266,10 @@ impl Layer {
             }
             connection.query::<()>(&command).await.unwrap();
         }
+        let replicas =
+            u16::try_from(self.endpoints().await.keys().filter(|node| node.kind == NodeKind::Data).count() - 1);
+        let acknowledged = server::wait(&connection, replicas.unwrap(), SOON).await.unwrap();
+        assert_eq!(acknowledged, u64::from(replicas.unwrap()), "every replica has what was filled");
     }
 
     /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.

@@ -133,13 +133,17 @@ async fn is_seen(
     Ok(())
 }
 
-/// Whether a Sentinel with these views elects a replica that has as much as any: the largest offset that it has seen is that
-/// of a replica which really has most, and of no other.
+/// Whether a Sentinel with these views elects a replica that has as much as any, also if it looks at others once more before it
+/// elects: it has seen one of those that really have most beyond all that each of the others has.
 fn elects_the_freshest(views: &[ReplicaView], offsets: &BTreeMap<Address, Offset>) -> bool {
     let most = offsets.values().max();
+    let has_most = |view: &&ReplicaView| offsets.get(&view.address).is_some_and(|offset| Some(offset) == most);
     let electable = || views.iter().filter(|view| view.electable);
-    let seen = electable().map(|view| view.offset).max();
-    electable().filter(|view| Some(view.offset) == seen).all(|view| offsets.get(&view.address) == most)
+    let seen = electable().filter(has_most).map(|view| view.offset).max();
+    let behind = offsets.values().filter(|offset| Some(*offset) != most).max().copied();
+    // Of one that did not say what it has, this Sentinel's own look is all that is known.
+    let unknown = electable().filter(|view| !offsets.contains_key(&view.address)).map(|view| view.offset).max();
+    seen.is_some() && seen > behind.max(unknown)
 }
 
 #[cfg(test)]
@@ -158,8 +162,9 @@ mod tests {
         assert!(elects(&[view(1, true, 100), view(2, true, 200)]));
         assert!(!elects(&[view(1, true, 100), view(2, true, 90)]), "an old look at the freshest");
         assert!(!elects(&[view(1, true, 90), view(2, true, 90)]), "either might be elected");
-        assert!(elects(&[view(1, true, 90), view(2, true, 95)]), "old looks, but the right one leads");
-        assert!(elects(&[view(1, false, 100), view(2, true, 90)]));
+        assert!(elects(&[view(1, true, 90), view(2, true, 150)]), "an old look, but beyond all that the other has");
+        assert!(!elects(&[view(1, true, 90), view(2, true, 95)]), "the next look at the other would turn it round");
+        assert!(!elects(&[view(2, false, 200), view(1, true, 90)]), "who has most cannot be elected");
         assert!(
             !elects(&[view(1, true, 100), view(3, true, 150)]),
             "one that did not answer us is not trusted to be it"

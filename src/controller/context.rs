@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -12,6 +13,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
+use super::pace::Pace;
 use super::use_memory::Memory;
 use super::watches::{Watched, WatchedStore};
 use crate::act::Writer;
@@ -62,6 +64,8 @@ pub struct Context {
     pub vault: Vault,
     /// Failed passes.
     pub backoff: Backoff,
+    /// When passes began.
+    pub pace: Pace,
     /// Which unreadable objects were told of.
     pub told: Told,
     /// Defaults of layers that are created now.
@@ -117,6 +121,13 @@ impl Context {
             self.namespaces.as_ref().map_or(Some(Ok(())), |store| store.wait_until_ready().now_or_never()),
         ];
         seen.into_iter().try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
+    }
+
+    /// Begins a pass over a layer. An error: how long it has to wait.
+    pub(super) fn begin(&self, layer: &ObjectMeta) -> Result<(), Duration> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let last_move = self.listeners.moved_at(&(text(&layer.namespace), text(&layer.name)));
+        self.pace.begin(&text(&layer.uid), last_move)
     }
 
     /// A layer, if it is there and can be read.

@@ -109,6 +109,11 @@ pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result
     Ok(Some(pause))
 }
 
+pub(super) fn identity(metadata: &ObjectMeta) -> LayerIdentity {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    LayerIdentity { uid: text(&metadata.uid), namespace: text(&metadata.namespace), name: text(&metadata.name) }
+}
+
 /// What Kubernetes has of a layer.
 pub(super) struct Known {
     pub(super) identity: LayerIdentity,
@@ -118,14 +123,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) async fn gather(context: &Context, metadata: &ObjectMeta) -> Result<Self, Error> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let identity = LayerIdentity {
-            uid: text(&metadata.uid),
-            namespace: text(&metadata.namespace),
-            name: text(&metadata.name),
-        };
+    async fn gather(context: &Context, metadata: &ObjectMeta) -> Result<Self, Error> {
+        let identity = identity(metadata);
         let children = children(&context.stores, &identity);
+        Self::of(context, identity, children).await
+    }
+
+    /// Adds what no watch shows.
+    pub(super) async fn of(context: &Context, identity: LayerIdentity, children: Children) -> Result<Self, Error> {
         let secrets = Secrets::read(context, &identity).await?;
         let resolved = Resolved::of(&children, &context.defaults);
         Ok(Self { identity, children, secrets, resolved })

@@ -6,6 +6,7 @@ pub mod context;
 pub mod data_layer;
 pub mod desired;
 mod objects;
+mod pace;
 mod publish;
 mod relay;
 mod resolved;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 
 use self::backoff::Backoff;
 use self::context::{Context, Defaults, Duty, Told};
+use self::pace::Pace;
 use self::watches::{Watched, WatchedStore, layer_of, namespaces, uniquely, watched};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
@@ -225,6 +227,7 @@ pub async fn control(
         listeners,
         vault: Vault::new(root),
         backoff: Backoff::default(),
+        pace: Pace::default(),
         told: Told::default(),
         defaults,
     });
@@ -272,6 +275,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         let stores: std::collections::BTreeSet<String> = stores.iter().filter_map(|store| store.uid()).collect();
         context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.pace.retain(|uid| alive.contains(uid));
         context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.writer.fingerprints().forget_unused(UNUSED);
     }
@@ -296,6 +300,9 @@ async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
     }
+    if let Err(rest) = context.begin(&layer.metadata) {
+        return Ok(Action::requeue(rest));
+    }
     let started = Instant::now();
     let result = match context.duty {
         Duty::Lead => data_layer::pass(&context, layer).await,
@@ -313,6 +320,9 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
     }
     if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    if let Err(rest) = context.begin(metadata) {
+        return Ok(Action::requeue(rest));
     }
     if context.duty == Duty::Route {
         return Ok(Action::requeue(routing::pass(context, metadata, None).await?));

@@ -10,14 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::context::Context;
-use super::data_layer::{Error, Known, addresses, ask, credentials, seen};
+use super::data_layer::{Error, Known, addresses, ask, credentials, identity, seen};
 use super::desired::{questions, roles_only};
 use crate::act::{self, label_reads};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::build::{Built, Inputs, build, declared};
 use crate::model::LayerIdentity;
-use crate::observe::kubernetes::Children;
+use crate::observe::kubernetes::{Children, children};
 use crate::plan::{Plan, Step, route};
 use crate::telemetry::Chain;
 
@@ -34,7 +34,14 @@ pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&Data
 }
 
 async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
-    let known = Known::gather(context, metadata).await?;
+    let identity = identity(metadata);
+    let children = children(&context.stores, &identity);
+    let mut observed = seen(context, &children, &identity, object.and_then(|object| object.status.as_ref()));
+    if !observed.initialised {
+        // Nobody uses a layer that is still being made, and who makes it points its Services.
+        return Ok(UNDER_WAY);
+    }
+    let known = Known::of(context, identity, children).await?;
     let judged = object.map_or_else(|| known.earlier(metadata), |object| known.judge(object).ok());
     // A layer that was never accepted has nothing that could be pointed.
     let Some(judged) = &judged else { return Ok(AT_REST) };
@@ -42,12 +49,6 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
     let Known { identity, children, secrets, resolved } = known;
     let passwords = secrets.passwords(context, &identity);
     let resolved_text = resolved.decided(layer).text();
-    let status = object.as_ref().and_then(|object| object.status.as_ref());
-    let mut observed = seen(context, &children, &identity, status);
-    if !observed.initialised {
-        // Nobody uses a layer that is still being made, and who makes it points its Services.
-        return Ok(UNDER_WAY);
-    }
     let addresses = addresses(&declared(layer), &observed, &children);
     let inputs = Inputs {
         layer,

@@ -48,6 +48,12 @@ impl Listeners {
         self.told(layer).subscribe()
     }
 
+    /// When the layer's primary moved last, as far as anybody told.
+    pub fn moved_at(&self, layer: &News) -> Option<Instant> {
+        let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.get(layer).and_then(|last| *last.borrow())
+    }
+
     fn told(&self, layer: &News) -> watch::Sender<Option<Instant>> {
         let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         moves.entry(layer.clone()).or_default().clone()

@@ -93,7 +93,7 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
-	    REDOUBT_LOAD=full REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: pods::; done
+	    REDOUBT_LOAD=full REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: pods:: demo::; done
 
 cluster-up: ## start the development cluster, with the engines' images
 	$(cluster) images

@@ -96,13 +96,11 @@ async fn memory_and_directives_roll_on_valkey_8_under_load_and_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_evicted_under_load_loses_nothing() {
-    let stage = Stage::set("e2e-evicted").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-evicted").await;
     for round in 0..crate::failures::rounds(2) {
         nothing_lost(&format!("evicted, round {round}"), &evicted(&layer).await);
     }
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 /// Evicts the primary under load.
@@ -121,9 +119,7 @@ async fn evicted(layer: &Layer) -> Verdict {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_drained_under_load_loses_nothing() {
-    let stage = Stage::set("e2e-drained").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-drained").await;
     let verdict = layer
         .under_load(async |layer, primary| {
             let pod = layer.pods().await.remove(&layer.pod(primary)).unwrap();
@@ -152,8 +148,7 @@ async fn a_node_that_is_drained_under_load_loses_nothing() {
         })
         .await;
     nothing_lost("drained", &verdict);
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 /// Sets something that cannot run, sees that everything goes on and that the trouble is told, reverts, and waits.
@@ -248,12 +243,10 @@ async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_laye
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
-    let stage = Stage::set("e2e-scaled").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-scaled").await;
     let verdict = layer
         .under_load(async |layer, _| {
-            kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=3"]);
+            kubectl(&["-n", &stage.namespace, "scale", "datalayer/web", "--replicas=3"]);
             layer.ready().await;
             assert_eq!(
                 layer.endpoints().await.keys().filter(|node| node.kind == redoubt::model::NodeKind::Data).count(),
@@ -267,7 +260,7 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     nothing_lost("evicted with a replica more", &verdict);
     let verdict = layer
         .under_load(async |layer, _| {
-            kubectl(&["-n", "e2e-scaled", "scale", "datalayer/web", "--replicas=2"]);
+            kubectl(&["-n", &stage.namespace, "scale", "datalayer/web", "--replicas=2"]);
             layer.ready().await;
             assert_eq!(
                 layer.endpoints().await.keys().filter(|node| node.kind == redoubt::model::NodeKind::Data).count(),
@@ -281,9 +274,7 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
-    let stage = Stage::set("e2e-sentinels-scaled").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-sentinels-scaled").await;
     let voters = async |expected: u16| {
         let sentinels = layer.sentinels().await;
         assert_eq!(sentinels.len(), usize::from(expected), "a Service each");
@@ -315,9 +306,7 @@ async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_data_pod_or_sentinel_is_not_evicted_while_one_is_away() {
-    let stage = Stage::set("e2e-budget").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-budget").await;
     let primary = layer.heals().await;
     // By itself the client tries again what is refused for the budget, until the first pod is back.
     let mut config = kube::Config::infer().await.unwrap();
@@ -335,5 +324,5 @@ async fn a_second_data_pod_or_sentinel_is_not_evicted_while_one_is_away() {
         assert_eq!(layer.pods().await[&layer.pod(second)].metadata.uid, Some(uid(second)));
         layer.ready().await;
     }
-    stage.strike().await;
+    stage.leave(layer).await;
 }

@@ -227,9 +227,7 @@ async fn deletion_leaves_nothing_but_the_volumes_and_a_successor_adopts_them_wit
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_twice() {
-    let stage = Stage::set("e2e-absent").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-absent").await;
     assert!(layer.set("kept").await);
     scale_operator("0");
     for _ in 0..2 {
@@ -250,5 +248,5 @@ async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_t
     .await;
     layer.ready().await;
     status_is_true(&layer).await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }

@@ -27,6 +27,7 @@ fn numbers(text: &str, words: &str) -> Vec<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "README.md, walked before, runs the same tour, which stops at the first claim that does not hold: make soak"]
 async fn the_demo_measures_what_it_claims_and_ends_what_it_made() {
     crate::stage::operator().await;
     let began = Instant::now();

@@ -84,9 +84,7 @@ async fn struck(layer: &Layer, what: &str, process: Option<&str>, detection: Dur
 }
 
 async fn killed_and_deleted(namespace: &str, engine: &str) {
-    let stage = Stage::set(namespace).await;
-    let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer_of(namespace, engine).await;
     let process = if engine.contains("valkey") { "valkey-server" } else { "redis-server" };
     for round in 0..rounds(2) {
         let what = format!("{engine}, engine killed, round {round}");
@@ -101,8 +99,7 @@ async fn killed_and_deleted(namespace: &str, engine: &str) {
         assert_eq!(verdict.lost, Vec::<String>::new(), "a pod that is told to stop hands over without loss");
         assert!(!verdict.two_primaries);
     }
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave_of(layer, engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,9 +119,7 @@ async fn valkey_8_loses_nothing_that_a_replica_had_when_engine_agent_or_pod_of_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_that_die_one_right_after_the_other_roll_nobody_back() {
-    let stage = Stage::set("e2e-again").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-again").await;
     for (what, process, deaths) in
         [("engines killed", Some("redis-server"), 4), ("agents killed", Some("redoubt"), 3), ("pods deleted", None, 3)]
     {
@@ -148,7 +143,7 @@ async fn primaries_that_die_one_right_after_the_other_roll_nobody_back() {
         assert!(verdict.lost.len() <= may_lose, "{what}: {:?}", verdict.lost);
         assert!(!verdict.two_primaries, "{what}");
     }
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 /// Seconds that a node's server took for its data when it started last, by its own word; `None` while it is not through.
@@ -229,9 +224,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_
     // `min-replicas-max-lag`, and two seconds: the server counts lag in whole seconds and looks at it once a second.
     const MAY_BE_LOST: Duration = Duration::from_secs(3 + 2);
     let since_1970 = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let stage = Stage::set("e2e-cut").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-cut").await;
     let (mut cut, mut alone) = (Duration::ZERO, None);
     let verdict = layer
         .under_load(async |layer, primary| {
@@ -266,8 +259,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_
         lost.last()
     );
     assert!(lost.iter().all(|after| *after <= MAY_BE_LOST), "acknowledged alone for too long: {lost:?}");
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 pub async fn delete_all_pods(layer: &Layer) {
@@ -312,9 +304,7 @@ async fn sentinels_rest(layer: &Layer) {
 }
 
 async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
-    let stage = Stage::set(namespace).await;
-    let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer_of(namespace, engine).await;
     let mut slowest = Duration::ZERO;
     for round in 0..rounds {
         let key = format!("round-{round}");
@@ -337,8 +327,7 @@ async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
     }
     println!("{engine}: all pods deleted {rounds} times: slowest {slowest:?}");
     sentinels_rest(&layer).await;
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave_of(layer, engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,9 +347,7 @@ async fn all_pods_deleted_come_back_with_the_same_data_on_valkey_8() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
-    let stage = Stage::set("e2e-held-back").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-held-back").await;
     assert!(layer.set("kept").await);
     let primary = layer.heals().await;
     let held = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
@@ -376,14 +363,12 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     crate::stage::scale_operator("2");
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_nobody_else() {
-    let stage = Stage::set("e2e-churn").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-churn").await;
     let primary = layer.heals().await;
     for round in 0..20 {
         let sentinel = NodeId::sentinel(round % 3);
@@ -399,5 +384,5 @@ async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no
             redoubt::redis::sentinel::master(&connection, &layer.identity.master_name()).await.unwrap().unwrap();
         assert_eq!((master.other_sentinels.len(), master.replicas.len()), (2, 2), "{node}");
     }
-    stage.strike().await;
+    stage.leave(layer).await;
 }

@@ -272,6 +272,24 @@ impl Layer {
         assert_eq!(acknowledged, u64::from(replicas.unwrap()), "every replica has what was filled");
     }
 
+    /// Removes all keys: of what an earlier claim wrote the next would not see that it is lost.
+    pub async fn empty(&self) {
+        let primary = self.heals().await;
+        let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
+        let mut cursor = 0;
+        loop {
+            let (next, keys): (u64, Vec<String>) =
+                connection.query(redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(1_000)).await.unwrap();
+            if !keys.is_empty() {
+                connection.query::<()>(redis::cmd("UNLINK").arg(keys)).await.unwrap();
+            }
+            cursor = next;
+            if cursor == 0 {
+                return;
+            }
+        }
+    }
+
     /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.
     pub async fn under_load(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> Verdict {
         self.history(disturb).await.0

@@ -67,9 +67,7 @@ fn uid_of(layer: &Layer, object: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_restarts() {
-    let stage = Stage::set("e2e-children").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-children").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let before = children(&layer);
     // 6 node Services and 3 shared ones, 2 Secrets, 2 disruption budgets.
@@ -101,7 +99,7 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
     stateful_set_by_hand(&layer).await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 /// A StatefulSet that was scaled to nothing loses its pod, and only that one is new.
@@ -122,9 +120,7 @@ async fn stateful_set_by_hand(layer: &Layer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     use redoubt::redis::{Connection, sentinel, server};
-    let stage = Stage::set("e2e-drift").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-drift").await;
     for node in [NodeId::data(0), NodeId::data(1)] {
         let connection = Connection::open(&layer.as_operator(node).await).await.unwrap();
         server::config_set(&connection, "maxmemory-policy", "allkeys-lru").await.unwrap();
@@ -177,8 +173,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
         println!("{words:?}: functions there {back:?} later");
     }
     assert_eq!(layer.get("kept").await, None, "everything else was flushed");
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 /// Sends the primary what no user of ours may.
@@ -262,9 +257,7 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
-    let stage = Stage::set("e2e-paused").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-paused").await;
     layer.change(json!({"paused": true})).await;
     eventually("it says that it is paused", SOON, async || {
         layer.condition("Progressing").await.is_some_and(|(_, _, message)| message.to_lowercase().contains("paused"))
@@ -281,6 +274,5 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
     assert_eq!(writes(&layer), before);
     layer.change(json!({"paused": false})).await;
     eventually("it is back", MENDED_WITHIN, async || !uid_of(&layer, "service/web-redis-replicas").is_empty()).await;
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }

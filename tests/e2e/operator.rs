@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::commands::CutOff;
 use crate::failures::{FOLLOWED, rounds};
@@ -22,9 +22,7 @@ fn events(layer: &Layer) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() {
-    let stage = Stage::set("e2e-idle").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-idle").await;
     // What follows Ready at once: the record that the layer was initialised.
     let mut last = (0, Instant::now());
     eventually("the last write is a while ago", SOON, async || {
@@ -53,7 +51,7 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     // Each condition may turn and turn back, and none says the same twice.
     let conditions = layer.object().await.status.unwrap().conditions.len();
     assert!((1..=2 * conditions).contains(&news.len()), "{news:#?}");
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 fn leader() -> String {
@@ -107,9 +105,7 @@ impl Drop for NobodyLeads {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_follow_although_nobody_leads_the_operator() {
-    let stage = Stage::set("e2e-nobody-leads").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-nobody-leads").await;
     let nobody = NobodyLeads::begin();
     // The leader looks at its Lease each second.
     eventually("the leader has stopped", SOON, async || {
@@ -128,8 +124,7 @@ async fn services_follow_although_nobody_leads_the_operator() {
     }
     assert_eq!(leader(), "nobody");
     drop(nobody);
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 fn node_of(namespace: &str, pod: &str) -> String {
@@ -138,9 +133,7 @@ fn node_of(namespace: &str, pod: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_leader() {
-    let stage = Stage::set("e2e-cut-leader").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-cut-leader").await;
     let leaders_node = node_of(OPERATOR_NAMESPACE, &leader());
     for _ in 0..10 {
         let primary = layer.heals().await;
@@ -165,7 +158,6 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");
     eventually("another replica of the operator leads", SOON, async || leader() != old).await;
     network.heal();
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
     crate::stage::operator_is_there();
 }

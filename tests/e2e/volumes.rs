@@ -74,9 +74,7 @@ fn wipe(layer: &Layer, node: NodeId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
-    let stage = Stage::set("e2e-volume-lost").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-volume-lost").await;
     assert!(layer.set("kept").await);
     let primary = layer.heals().await;
     wipe(&layer, primary);
@@ -85,8 +83,7 @@ async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
     crate::failures::serves_again(&layer, &old).await;
     layer.heals().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    layer.ready().await;
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

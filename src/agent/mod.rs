@@ -20,6 +20,7 @@ pub mod hit_ratio;
 pub mod http;
 pub mod install;
 mod introduction;
+mod joining;
 pub mod lineage_file;
 pub mod peers;
 pub mod redis_conf;

@@ -10,6 +10,7 @@ use super::config::Environment;
 use super::engine::Reached;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
+use super::joining::Joining;
 use super::state::State;
 use super::{lineage_file, peers, redis_conf};
 use crate::model::boot::{BootDecision, PrimaryReason};
@@ -35,6 +36,7 @@ pub struct Watch {
     primary_as: Option<ReplicationId>,
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
+    joining: Joining,
     /// While the rule is asked again ([`Watch::decide_again`]).
     asking: Option<Asking>,
     announcement: Announcement,
@@ -67,6 +69,7 @@ impl Watch {
             last_role,
             primary_as: None,
             linked: false,
+            joining: Joining::default(),
             asking: None,
             announcement: Announcement::default(),
             demoted: false,
@@ -99,6 +102,7 @@ impl Watch {
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;
+                    self.joining.look(&info, Instant::now());
                     self.record(state, &info).await;
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
@@ -107,7 +111,7 @@ impl Watch {
                         self.keep_priority(state, &connection, &info, decision.as_ref()).await;
                         accept_nomination(&connection, decision.as_ref()).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
-                        state.set_activity(activity_of(&info));
+                        state.set_activity(activity_of(&info, &self.joining));
                     }
                 }
                 self.connection = Some(connection);
@@ -161,21 +165,21 @@ impl Watch {
         }
     }
 
-    /// The boot rule once more, for a replica that finds nobody to follow: without a link since its start, because the rule may
-    /// say another thing by now; later, only if the Sentinels name this very node.
+    /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
+    /// rule may say another thing by now; later, only if the Sentinels name this very node.
     async fn decide_again(&mut self, state: &State, info: &Info) -> Option<BootDecision> {
         let is_alone = info.primary_link().is_some_and(|link| !link.up && !link.syncing);
         let config = state.config();
         let is_named = || self.majority.as_ref().is_some_and(|(named, _)| config.own_address() == Some(named));
-        if !is_alone || (self.linked && !is_named()) {
+        if !is_alone || (self.joining.is_done() && !is_named()) {
             self.asking = None;
             return None;
         }
         Some(self.asking.get_or_insert_default().decision(state).await)
     }
 
-    /// A replica that is whole may be elected; one that is not may not, unless it was never linked and has the best of what is
-    /// left, or a person chose its data: else a layer whose primary came back empty would have nobody to elect.
+    /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left, or it was never
+    /// linked and a person chose its data: else a layer whose primary came back empty would have nobody to elect.
     async fn keep_priority(
         &mut self,
         state: &State,
@@ -190,7 +194,7 @@ impl Watch {
         let config = state.config();
         let is_chosen = config.accept_loss == Some(config.node.ordinal);
         let is_best = matches!(decision, Some(BootDecision::Follow { electable: true, .. }));
-        if link.up || (!self.linked && (is_chosen || is_best)) {
+        if (link.up && self.joining.is_done()) || (!self.linked && is_chosen) || is_best {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {
@@ -342,9 +346,11 @@ async fn accept_nomination(connection: &Connection, decision: Option<&BootDecisi
     }
 }
 
-fn activity_of(info: &Info) -> Activity {
+fn activity_of(info: &Info, joining: &Joining) -> Activity {
     match Health::of_answer(info) {
         Health::Loading => Activity::Loading,
+        // Its primary has what this one was not sent yet.
+        _ if info.primary_link().is_some_and(|link| link.up) && !joining.is_done() => Activity::Loading,
         // A replica whose first sync is under way or has yet to begin has nothing to give, and cannot be elected: a primary
         // that asked for a failover because of it would ask for ever. One that only lost its link serves what it has.
         Health::Syncing if info.primary_link().is_some_and(|link| link.syncing || link.priority == 0) => {
@@ -367,7 +373,8 @@ mod tests {
 
     #[test]
     fn a_replica_that_was_never_linked_since_its_start_offers_itself_to_nobody() {
-        assert_eq!(activity_of(&replica(0)), Activity::Loading);
-        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE)), Activity::Serving);
+        let joining = Joining::default();
+        assert_eq!(activity_of(&replica(0), &joining), Activity::Loading);
+        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE), &joining), Activity::Serving);
     }
 }

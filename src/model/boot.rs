@@ -188,13 +188,13 @@ fn is_synced_replica(peer: &Peer, own: Option<&Lineage>) -> bool {
 impl BootFacts {
     /// The node that a majority of the declared Sentinels names.
     fn named(&self) -> Option<u16> {
-        let mut votes: BTreeMap<u16, usize> = BTreeMap::new();
-        for answer in &self.sentinels {
-            if let SentinelAnswer::Names(ordinal) = answer {
-                *votes.entry(*ordinal).or_default() += 1;
+        self.sentinels.iter().find_map(|answer| match answer {
+            SentinelAnswer::Names(ordinal) => {
+                let votes = self.sentinels.iter().filter(|other| *other == answer).count();
+                (votes > self.sentinels.len() / 2).then_some(*ordinal)
             }
-        }
-        votes.into_iter().find(|(_, count)| *count > self.sentinels.len() / 2).map(|(ordinal, _)| ordinal)
+            SentinelAnswer::NamesNobody | SentinelAnswer::Silent => None,
+        })
     }
 
     /// Whether a majority of the declared Sentinels answers, whatever it says.

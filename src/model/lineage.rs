@@ -65,7 +65,7 @@ pub struct LineageAnswer {
 pub enum Activity {
     /// The engine is not running: the boot rule is being asked.
     Deciding,
-    /// The engine is reading its files, or its first sync is not done.
+    /// The engine is reading its files, or is not sent yet what its primary writes: its first sync, or what follows it, is not done.
     Loading,
     /// The engine serves in the lineage's role.
     Serving,

@@ -133,7 +133,7 @@ async fn primaries_that_die_one_right_after_the_other_roll_nobody_back() {
                         None => layer.delete_pod(primary).await,
                     }
                     layer.is_served_anew(served).await;
-                    primary = layer.is_followed().await;
+                    primary = layer.primary().await.unwrap_or(primary);
                 }
             })
             .await;

@@ -167,21 +167,6 @@ impl Layer {
         primary.expect("the condition held")
     }
 
-    /// Waits until a primary is followed by a replica that acknowledged something; which primary. Before that, up to a second
-    /// after a full sync, Redis 7.0 counts the replica for `min-replicas-to-write` and sends it no writes: what it acknowledges then,
-    /// nobody else has.
-    pub async fn is_followed(&self) -> NodeId {
-        let mut followed = None;
-        eventually("a replica has acknowledged something", SOON, async || {
-            let endpoints = self.endpoints().await;
-            let found = primary(&endpoints, &self.identity.master_name()).await;
-            followed = found.filter(|(_, online)| *online > 0).map(|(node, _)| node);
-            followed.is_some()
-        })
-        .await;
-        followed.expect("the condition held")
-    }
-
     /// Waits until a node's pod is another than `old` and ready.
     pub async fn is_replaced(&self, node: NodeId, old: &str) {
         eventually("the pod is a new one and ready", SOON, async || {

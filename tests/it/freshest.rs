@@ -1,8 +1,10 @@
 //! Of two replicas the one that has more takes over, whatever the Sentinels saw of them last.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
+use redoubt::model::lineage::Activity;
+use redoubt::redis::info::Info;
 use redoubt::redis::{Connection, server};
 
 use crate::support::eventually;
@@ -11,9 +13,15 @@ use crate::support::layer::{Layer, Options, SOON};
 /// Writes that only one of the replicas gets.
 const WRITES: usize = 50;
 
+/// A replica acknowledges once in this time (`replicationCron`).
+const CRON_PERIOD: Duration = Duration::from_secs(1);
+
+async fn info_of(layer: &Layer, id: NodeId) -> Option<Info> {
+    server::info(&Connection::open(&layer.operator_on(id)).await.ok()?).await.ok()
+}
+
 async fn run_id(layer: &Layer, id: NodeId) -> String {
-    let connection = Connection::open(&layer.operator_on(id)).await.unwrap();
-    server::info(&connection).await.unwrap().run_id().unwrap().to_owned()
+    info_of(layer, id).await.unwrap().run_id().unwrap().to_owned()
 }
 
 async fn online_replicas(primary: &Connection) -> usize {
@@ -104,4 +112,38 @@ async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
         }
         assert_eq!(lost, Vec::<String>::new(), "replicas that were busy for {behind:?}");
     }
+}
+
+/// Redis 7.0 counts a replica for `min-replicas-to-write` from the end of its full sync, and sends it nothing before its first
+/// acknowledgement, up to a second later: what is acknowledged meanwhile, the file of the primary alone has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_may_not_have_acknowledged_anything_yet_offers_itself_to_nobody() {
+    let layer = Layer::whole(&Options { data_nodes: 2, detection: 5_000, ..Options::default() }).await;
+    let primary = layer.primary().await.unwrap();
+    let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let old = run_id(&layer, replica).await;
+    layer.kill_engine(replica);
+    // When it had no link yet; when it had one, and its offset then.
+    let (mut unlinked, mut linked) = (Instant::now(), None);
+    let mut sent_nothing = 0;
+    eventually("the replica may be elected", SOON, async || {
+        let asked = Instant::now();
+        let Some(info) = info_of(&layer, replica).await.filter(|info| info.run_id() != Some(&old)) else {
+            return false;
+        };
+        let Some(link) = info.primary_link() else { return false };
+        if !link.up || link.syncing {
+            (unlinked, linked) = (asked, None);
+            return false;
+        }
+        let (since, offset) = *linked.get_or_insert((unlinked, info.offset()));
+        let is_sent_nothing = info.offset() == offset && since.elapsed() < CRON_PERIOD;
+        sent_nothing += usize::from(is_sent_nothing);
+        let is_offered = link.priority > 0
+            || layer.lineage(replica).await.is_some_and(|answer| answer.activity == Activity::Serving);
+        assert!(!is_offered || !is_sent_nothing, "offered {:?} after it had no link", since.elapsed());
+        is_offered
+    })
+    .await;
+    assert!(sent_nothing > 0, "never seen with a link and nothing sent");
 }

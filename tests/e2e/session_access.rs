@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::commands::{eventually, kubectl};
 use crate::layer::Layer;
 use crate::stage::{SOON, Stage};
-use crate::store::{Store, call, connect, run};
+use crate::store::{PACE, Store, call, connect, run};
 
 /// A layer that stores share, small.
 async fn shared(stage: &Stage, further: Value) -> Layer {
@@ -144,6 +144,7 @@ async fn reader(store: &Store, stop: Arc<AtomicBool>, failures: Arc<AtomicUsize>
             println!("{error:?}");
             failures.fetch_add(1, Ordering::Relaxed);
         }
+        tokio::time::sleep(PACE).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::commands::eventually;
 use crate::failures::delete_all_pods;
 use crate::layer::Layer;
 use crate::stage::{REDIS_7, SOON, Stage};
-use crate::store::{Store, call, run};
+use crate::store::{PACE, Store, call, run};
 
 /// A changed policy is on every primary within this time.
 const POLICY_WITHIN: Duration = Duration::from_secs(5);
@@ -97,6 +97,7 @@ async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and
                     println!("{found:?}");
                     errors.fetch_add(1, Ordering::Relaxed);
                 }
+                tokio::time::sleep(PACE).await;
             }
         }));
     }

@@ -21,6 +21,10 @@ use crate::commands::{eventually, eventually_or};
 use crate::layer::Layer;
 use crate::stage::{SOON, Stage};
 
+/// Between two calls of a caller, as users make them: callers that go flat out take from two processors what the servers, and those
+/// of the claim beside, need to answer in time.
+pub const PACE: Duration = Duration::from_millis(20);
+
 /// A session store of a test.
 pub struct Store {
     pub client: Client,

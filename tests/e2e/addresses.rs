@@ -41,9 +41,7 @@ async fn are_remembered(layer: &Layer, old: &BTreeSet<Address>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_whose_addresses_somebody_took_get_others_live_and_lose_nothing() {
-    let stage = Stage::set("e2e-addresses").await;
-    let layer = stage.layer("web", json!({})).await;
-    layer.ready().await;
+    let (stage, layer) = Stage::with_layer("e2e-addresses").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let mut old = BTreeSet::new();
     let began = Instant::now();
@@ -79,5 +77,5 @@ async fn nodes_whose_addresses_somebody_took_get_others_live_and_lose_nothing() 
     println!("forgotten after {forgotten:.1?}");
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
-    stage.strike().await;
+    stage.leave(layer).await;
 }

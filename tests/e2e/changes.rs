@@ -177,8 +177,7 @@ async fn set_and_reverted(layer: &Layer, what: &str, bad: Value, good: Value, to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
-    let stage = Stage::set("e2e-reverted").await;
-    let layer = stage.layer("web", json!({})).await;
+    let (stage, layer) = Stage::with_layer("e2e-reverted").await;
     set_and_reverted(
         &layer,
         "an image that does not exist",
@@ -269,7 +268,7 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
         })
         .await;
     nothing_lost("a replica less", &verdict);
-    stage.strike().await;
+    stage.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use kube::Resource;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -32,8 +33,25 @@ impl std::fmt::Display for Key {
 struct Remembered {
     desired: String,
     live: String,
+    /// `resourceVersion` of the live object that was found to be so last: the same one is so still.
+    version: Option<String>,
     /// When it was asked for last.
     used: Instant,
+}
+
+impl Remembered {
+    fn is_live(&mut self, live: &(impl Serialize + Resource)) -> bool {
+        self.used = Instant::now();
+        let version = &live.meta().resource_version;
+        let is_known = version.is_some() && *version == self.version;
+        if !is_known {
+            if self.live != fingerprint(live) {
+                return false;
+            }
+            self.version.clone_from(version);
+        }
+        true
+    }
 }
 
 /// Remembers what was applied.
@@ -42,29 +60,26 @@ pub struct Fingerprints(Mutex<BTreeMap<Key, Remembered>>);
 
 impl Fingerprints {
     /// Whether the live object is what it was right after `desired` was applied.
-    pub fn is_as_applied(&self, key: &Key, desired: &impl Serialize, live: &impl Serialize) -> bool {
+    pub fn is_as_applied(&self, key: &Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) -> bool {
         self.with(|known| {
-            known.get_mut(key).is_some_and(|known| {
-                known.used = Instant::now();
-                known.desired == fingerprint(desired) && known.live == fingerprint(live)
-            })
+            known.get_mut(key).is_some_and(|known| known.is_live(live) && known.desired == fingerprint(desired))
         })
     }
 
     /// Whether the live object is what it was right after our last apply, whatever that was. Not so for one that we have
     /// not applied since our start.
-    pub fn is_untouched(&self, key: &Key, live: &impl Serialize) -> bool {
-        self.with(|known| {
-            known.get_mut(key).is_some_and(|known| {
-                known.used = Instant::now();
-                known.live == fingerprint(live)
-            })
-        })
+    pub fn is_untouched(&self, key: &Key, live: &(impl Serialize + Resource)) -> bool {
+        self.with(|known| known.get_mut(key).is_some_and(|known| known.is_live(live)))
     }
 
     /// Remembers an apply and the API server's answer to it.
-    pub fn remember(&self, key: Key, desired: &impl Serialize, live: &impl Serialize) {
-        let remembered = Remembered { desired: fingerprint(desired), live: fingerprint(live), used: Instant::now() };
+    pub fn remember(&self, key: Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) {
+        let remembered = Remembered {
+            desired: fingerprint(desired),
+            live: fingerprint(live),
+            version: live.meta().resource_version.clone(),
+            used: Instant::now(),
+        };
         self.with(|known| known.insert(key, remembered));
     }
 
@@ -104,6 +119,8 @@ fn fingerprint(object: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::json;
 
     use super::*;
@@ -112,38 +129,50 @@ mod tests {
         Key { kind: "Service".to_owned(), namespace: "a".to_owned(), name: "b".to_owned() }
     }
 
+    /// An object as the API server has it.
+    fn live(version: &str, value: &str) -> ConfigMap {
+        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
+        let data = BTreeMap::from([("a".to_owned(), value.to_owned())]);
+        ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+    }
+
     #[test]
     fn an_object_that_nobody_changed_is_as_applied() {
         let known = Fingerprints::default();
         let desired = json!({"spec": {"a": 1}});
-        known.remember(key(), &desired, &json!({"metadata": {"resourceVersion": "1"}, "spec": {"a": 1}, "status": 1}));
-        let live = json!({"metadata": {"resourceVersion": "2"}, "spec": {"a": 1}, "status": 2});
-        assert!(known.is_as_applied(&key(), &desired, &live));
+        known.remember(key(), &desired, &live("1", "x"));
+        assert!(known.is_as_applied(&key(), &desired, &live("1", "x")));
+        // Its status changed, or its bookkeeping.
+        assert!(known.is_as_applied(&key(), &desired, &live("2", "x")));
+        assert!(known.is_untouched(&key(), &live("2", "x")));
     }
 
     #[test]
     fn what_nobody_asks_for_is_forgotten() {
         let known = Fingerprints::default();
-        known.remember(key(), &json!({}), &json!({}));
+        known.remember(key(), &json!({}), &live("1", "x"));
         known.forget_unused(Duration::from_hours(1));
-        assert!(known.is_as_applied(&key(), &json!({}), &json!({})));
+        assert!(known.is_as_applied(&key(), &json!({}), &live("1", "x")));
         known.forget_unused(Duration::ZERO);
-        assert!(!known.is_as_applied(&key(), &json!({}), &json!({})));
+        assert!(!known.is_as_applied(&key(), &json!({}), &live("1", "x")));
     }
 
     #[test]
     fn a_hand_edit_and_another_wish_are_both_noticed() {
         let known = Fingerprints::default();
         let desired = json!({"spec": {"a": 1}});
-        let live = json!({"spec": {"a": 1}});
-        known.remember(key(), &desired, &live);
-        assert!(!known.is_as_applied(&key(), &desired, &json!({"spec": {"a": 2}})));
-        assert!(!known.is_as_applied(&key(), &json!({"spec": {"a": 2}}), &live));
-        assert!(!known.is_untouched(&key(), &json!({"spec": {"a": 1}, "metadata": {"labels": {"x": "y"}}})));
+        known.remember(key(), &desired, &live("1", "x"));
+        assert!(!known.is_as_applied(&key(), &json!({"spec": {"a": 2}}), &live("1", "x")));
+        for edited in ["2", "3"] {
+            assert!(!known.is_as_applied(&key(), &desired, &live(edited, "y")));
+            assert!(!known.is_untouched(&key(), &live(edited, "y")));
+        }
+        // Somebody set it back.
+        assert!(known.is_as_applied(&key(), &desired, &live("4", "x")));
     }
 
     #[test]
     fn nothing_is_as_applied_after_a_start() {
-        assert!(!Fingerprints::default().is_untouched(&key(), &json!({})));
+        assert!(!Fingerprints::default().is_untouched(&key(), &live("1", "x")));
     }
 }

@@ -63,10 +63,19 @@ pub enum Error {
 
 /// Reads the node-config document.
 pub fn read_node_config(environment: &Environment) -> Result<NodeConfig, Error> {
+    parse_node_config(environment, &read_node_config_text(environment)?)
+}
+
+/// Reads the node-config document as it is written.
+pub fn read_node_config_text(environment: &Environment) -> Result<String, Error> {
+    read(&environment.config)
+}
+
+/// Parses what [`read_node_config_text`] read.
+pub fn parse_node_config(environment: &Environment, text: &str) -> Result<NodeConfig, Error> {
     let path = environment.config.display().to_string();
-    let text = read(&environment.config)?;
     let config: NodeConfig =
-        serde_json::from_str(&text).map_err(|source| Error::Parse { path: path.clone(), source })?;
+        serde_json::from_str(text).map_err(|source| Error::Parse { path: path.clone(), source })?;
     if config.format > NODE_CONFIG_FORMAT {
         return Err(Error::Newer { path, found: config.format });
     }

@@ -1,6 +1,7 @@
 //! The life of a data node: decide, start, watch, and begin anew when the engine dies under us.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -91,7 +92,7 @@ async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
 
 fn start_engine(environment: &Environment, state: &State, program: &Path, decided: &Decided) -> Result<Child> {
     let Decided { start, append_only } = decided;
-    let mut config = state.config();
+    let mut config = Arc::unwrap_or_clone(state.config());
     redis_conf::load_from(&mut config.settings, *append_only);
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let replication = read_secret(environment, "replication-password")?;

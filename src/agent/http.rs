@@ -35,7 +35,7 @@ impl Context {
     async fn info(&self) -> Option<Info> {
         let kept = self.scraping.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(connection) = kept {
-            match server::info(&connection).await {
+            match server::info_with_commands(&connection).await {
                 Ok(info) => return Some(info),
                 Err(error) if error.class().is_alive() => return None,
                 // Its server is another one by now, or somebody cut it.
@@ -43,7 +43,7 @@ impl Context {
             }
         }
         let connection = Connection::open(&self.state.own_endpoint(&self.environment)).await.ok()?;
-        let info = server::info(&connection).await.ok()?;
+        let info = server::info_with_commands(&connection).await.ok()?;
         *self.scraping.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         Some(info)
     }

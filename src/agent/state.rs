@@ -1,10 +1,10 @@
 //! What the parts of one agent share: the configuration, the lineage, what the engine is doing.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::config::{Environment, Error as ConfigError, read_node_config, read_secret};
+use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain};
@@ -21,7 +21,9 @@ pub struct State {
 }
 
 struct Inner {
-    config: NodeConfig,
+    config: Arc<NodeConfig>,
+    /// What `config` was parsed from, once it was read anew.
+    config_text: String,
     config_trouble: Option<String>,
     activity: Activity,
     lineage: Option<Lineage>,
@@ -38,7 +40,8 @@ impl State {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
             inner: Mutex::new(Inner {
-                config,
+                config: Arc::new(config),
+                config_text: String::new(),
                 config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
@@ -56,21 +59,28 @@ impl State {
     }
 
     /// The node's configuration.
-    pub fn config(&self) -> NodeConfig {
-        self.lock().config.clone()
+    pub fn config(&self) -> Arc<NodeConfig> {
+        Arc::clone(&self.lock().config)
     }
 
     /// Reads the configuration anew: the operator changes it while the engine runs (peers come and go) and while a node
     /// waits for a person's decision. Where it cannot be read, the last one stays in force.
     pub fn refresh_config(&self, environment: &Environment) {
-        let (config, trouble) = match read_node_config(environment) {
-            Ok(config) => (Some(config), None),
-            Err(error) => (None, Some(chain(&error))),
-        };
+        let text = read_node_config_text(environment);
         let mut inner = self.lock();
-        if let Some(config) = config {
-            inner.config = config;
-        }
+        // Four times a second, and hardly ever another.
+        let parsed = text.and_then(|text| {
+            let is_known = inner.config_trouble.is_none() && inner.config_text == text;
+            if is_known { Ok(None) } else { parse_node_config(environment, &text).map(|config| Some((config, text))) }
+        });
+        let trouble = match parsed {
+            Ok(None) => None,
+            Ok(Some((config, text))) => {
+                (inner.config, inner.config_text) = (Arc::new(config), text);
+                None
+            }
+            Err(error) => Some(chain(&error)),
+        };
         if trouble.is_some() && trouble != inner.config_trouble {
             tracing::warn!(error = trouble, "the last document that could be read stays in force");
         }

@@ -30,6 +30,8 @@ pub struct Watch {
     answered: bool,
     served: bool,
     term: u64,
+    /// The line of data whose term `term` is, where that was copied from its primary.
+    term_of: Option<ReplicationId>,
     epoch: u64,
     last_role: Option<Role>,
     /// The replication id that it had at the last look, if it was primary then.
@@ -65,6 +67,7 @@ impl Watch {
             answered: false,
             served: false,
             term,
+            term_of: None,
             epoch: own.map_or(0, |own| own.epoch),
             last_role,
             primary_as: None,
@@ -223,7 +226,7 @@ impl Watch {
             // A primary that was replaced and came back between two looks never held its predecessor's term.
             let (views, highest_term) =
                 tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
-            self.term = self.term.max(highest_term) + 1;
+            (self.term, self.term_of) = (self.term.max(highest_term) + 1, None);
             views
         } else {
             peers::ask_sentinels(state, &config).await
@@ -247,7 +250,7 @@ impl Watch {
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
         state.set_lineage(Some(Lineage {
             format: LINEAGE_FORMAT,
-            layer_uid: config.layer.uid,
+            layer_uid: config.layer.uid.clone(),
             epoch: self.epoch,
             term: self.term,
             role,
@@ -287,8 +290,11 @@ impl Watch {
 
     /// A synced replica holds its primary's line of data, so it holds its term: the one of that line. An agent that has not looked
     /// since its server was promoted still tells the term of the line before; who took that for its own would hide the term in
-    /// between from it, and two lines would have the same.
+    /// between from it, and two lines would have the same. A line has one term: whoever starts or is promoted begins another.
     async fn copy_term(&mut self, config: &NodeConfig, primary: Option<&Address>, info: &Info) {
+        if self.term_of == Some(info.replication_id()) {
+            return;
+        }
         let Some((ordinal, address)) = config.data_nodes.iter().find(|(_, address)| Some(*address) == primary) else {
             return;
         };
@@ -296,7 +302,7 @@ impl Watch {
         let is_of_this_line =
             |theirs: &Lineage| theirs.role == Role::Primary && theirs.replication_id == info.replication_id();
         if let Some(theirs) = answer.and_then(|answer| answer.lineage).filter(is_of_this_line) {
-            self.term = theirs.term;
+            (self.term, self.term_of) = (theirs.term, Some(theirs.replication_id));
         }
     }
 

@@ -186,14 +186,16 @@ async fn look_after(
     };
     let session_library = uses.library();
     let libraries: Vec<Library> = built_in_libraries().into_iter().chain(session_library.clone()).collect();
-    let mut desired = wanted::desired(object, layer, &build(&inputs), accounts, &libraries);
+    let built = build(&inputs);
+    let mut desired = wanted::desired(object, layer, &built, accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
     let (connections, faults) = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
 
     let plan = plan(&desired, &observed);
-    let built = build(&Inputs { primary: plan.dials.primary.or(observed.primary_service), ..inputs });
+    let primary = plan.dials.primary.or(observed.primary_service);
+    let built = if primary == inputs.primary { built } else { build(&Inputs { primary, ..inputs }) };
     let mut undone = Vec::new();
     if !desired.paused {
         undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;

@@ -84,8 +84,7 @@ impl<'a> Replies<'a> {
 
 /// Looks at a data node.
 pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &UserForms) -> Probed {
-    let mut commands =
-        vec![command(&["INFO", "everything"]), command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
+    let mut commands = vec![command(&["INFO"]), command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
     for library in &probe.libraries {
         commands.push(digest_question(library));
     }

@@ -12,8 +12,14 @@ use super::info::Info;
 use super::reply::{items, number, text};
 use crate::model::{Address, Offset};
 
-/// `INFO everything`: all sections, in one answer.
+/// `INFO`: what the server is and does, without the counts of each command.
 pub async fn info(connection: &Connection) -> Result<Info> {
+    let text: String = connection.query(&cmd("INFO")).await?;
+    Ok(Info::parse(&text))
+}
+
+/// `INFO everything`: all sections, in one answer. Those of commands are a third of it.
+pub async fn info_with_commands(connection: &Connection) -> Result<Info> {
     let text: String = connection.query(cmd("INFO").arg("everything")).await?;
     Ok(Info::parse(&text))
 }

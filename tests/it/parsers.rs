@@ -237,7 +237,7 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         let replica = second.connect().await;
         second.follow(&replica, &first).await;
         connection.query::<()>(redis::cmd("SET").arg("key").arg(1).arg("EX").arg(100)).await.unwrap();
-        let info = redoubt::redis::server::info(&connection).await.unwrap();
+        let info = redoubt::redis::server::info_with_commands(&connection).await.unwrap();
         let text = exporter::render(Some(&info), Some(0.5)).unwrap();
         let has = |name: &str| text.lines().any(|line| line.split([' ', '{']).next() == Some(name));
         let missing: Vec<&str> = EXPORTERS_NAMES.into_iter().filter(|name| !has(name)).collect();
@@ -247,7 +247,7 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
         assert!(text.contains("redis_commands_total{cmd=\"set\"} 1\n"), "{text}");
-        let info = redoubt::redis::server::info(&replica).await.unwrap();
+        let info = redoubt::redis::server::info_with_commands(&replica).await.unwrap();
         let text = exporter::render(Some(&info), None).unwrap();
         let labels = format!("{{master_host=\"{}\",master_port=\"6379\"", first.address);
         for name in REPLICAS_NAMES {

@@ -54,7 +54,7 @@ async fn cost(server: &Endpoint, address: &str) -> (Duration, f64, f64) {
 
 /// Calls of one command since the server's start.
 async fn calls(connection: &Connection, command: &str) -> u64 {
-    let info = redoubt::redis::server::info(connection).await.unwrap();
+    let info = redoubt::redis::server::info_with_commands(connection).await.unwrap();
     info.commands().find(|known| known.name == command).map_or(0, |known| known.calls)
 }
 

@@ -8,7 +8,8 @@ use crate::redis::connection::{Connection, Endpoint};
 use crate::redis::error::Error as CommandError;
 use crate::redis::{info_window, sentinel, server};
 
-/// The replicas that are online, linked and electable. One that answers but is not fit gets priority 0, so that the
+/// The replicas that are online and linked, of which one at least is electable. One that is not yet, right after its full sync,
+/// catches up and is pointed to the new primary like the others. One that answers but is not fit gets priority 0, so that the
 /// Sentinels pass it over.
 pub(super) async fn fit_candidates(
     request: &Switchover,
@@ -21,13 +22,13 @@ pub(super) async fn fit_candidates(
     }
     let online: Vec<Address> =
         info.replicas().into_iter().filter(|replica| replica.online).map(|replica| replica.address).collect();
-    let mut fit = Vec::new();
+    let (mut fit, mut is_one_electable) = (Vec::new(), false);
     for (address, endpoint) in &request.others {
         let Ok(connection) = Connection::open(endpoint).await else { continue };
         let Ok(info) = server::replication(&connection).await else { continue };
-        let is_fit = online.contains(address)
-            && info.primary_link().is_some_and(|link| link.up && !link.syncing && link.priority > 0);
-        if is_fit {
+        let link = info.primary_link().filter(|link| online.contains(address) && link.up && !link.syncing);
+        if let Some(link) = link {
+            is_one_electable |= link.priority > 0;
             fit.push(Candidate { address: address.clone(), connection });
         } else {
             match server::config_set(&connection, "replica-priority", "0").await {
@@ -37,7 +38,7 @@ pub(super) async fn fit_candidates(
             }
         }
     }
-    if fit.is_empty() {
+    if !is_one_electable {
         return Err(Error::NoFitReplica(request.from.0.clone()));
     }
     Ok(fit)

@@ -172,13 +172,14 @@ async fn killed_after(layer: &Layer, from: NodeId, step: &Step) {
 async fn heals_after(step: Step) {
     let layer = Layer::whole(&Options::default()).await;
     let from = layer.primary().await.unwrap();
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > 200).await;
+    // Right before the move: a Sentinel that looks in between would know by itself that it is astray.
     if matches!(step, Step::UnfitMarked(_) | Step::InfoPaced) {
         let astray = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
         let connection = Connection::open(&layer.operator_on(astray)).await.unwrap();
         server::replica_of(&connection, "127.0.0.1", 1).await.unwrap();
     }
-    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
-    eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > 200).await;
     killed_after(&layer, from, &step).await;
     let healed = layer.wait_until_whole().await;
     let to = layer.primary().await.unwrap();

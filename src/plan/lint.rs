@@ -27,11 +27,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     expect(!is_idle || plan.dials.initialised, "a converged layer is not recorded as initialised");
     for step in disruptions {
         let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
-        let leaves_service = matches!(step, Step::RemoveNode { workload_uid: None, .. });
-        expect(
-            is_broken || leaves_service || !waits(&Waiting::Failover),
-            "somebody is disturbed while a failover is under way",
-        );
+        expect(is_broken || !waits(&Waiting::Failover), "somebody is disturbed while a failover is under way");
         let restarts = matches!(step, Step::RestartPod { .. });
         expect(!(restarts && waits(&Waiting::Approval)), "a restart does not wait for its approval");
         expect(

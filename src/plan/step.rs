@@ -162,15 +162,16 @@ impl Step {
     }
 
     /// Whether it takes something away for a while: a server, a link, or what a Sentinel knows. A plan has one such step
-    /// at most.
+    /// at most. The Service that a removed node left behind is nobody's any more.
     pub const fn is_disruptive(&self) -> bool {
         match self {
             Self::RestartPod { .. }
             | Self::Switchover { .. }
             | Self::ResetSentinel { .. }
             | Self::Repoint { .. }
-            | Self::RemoveNode { .. } => true,
-            Self::ApplyService { .. }
+            | Self::RemoveNode { workload_uid: Some(_), .. } => true,
+            Self::RemoveNode { workload_uid: None, .. }
+            | Self::ApplyService { .. }
             | Self::ApplyWorkload { .. }
             | Self::PatchConfig { .. }
             | Self::LabelReads { .. }

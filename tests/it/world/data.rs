@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
+use redoubt::model::boot::{BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, decide};
 use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use redoubt::model::{Address, Mode, NodeId, NodeKind, Offset, ReplicationId, Role};
 
 use super::{Server, World};
 
-/// An agent that has not started its engine yet.
+/// An agent that asks the rule, mostly one that has not started its engine yet.
 #[derive(Clone, Debug)]
 pub struct Boot {
     pub since: u64,
@@ -35,9 +35,10 @@ pub struct Data {
     pub down_since: u64,
     pub synced: bool,
     pub electable: bool,
-    /// It was whole in this life of its: what `Activity::Serving` means by `model::lineage`. (The agent of today says
-    /// `Serving` of a replica that never had a link as well: its primary then asks for a failover that nobody can take.)
+    /// It was whole in this life of its, or is the best of what is left: what `Activity::Serving` means by `model::lineage`.
     pub was_whole: bool,
+    /// While its agent asks the rule once more.
+    pub asking: Option<Boot>,
     pub epoch: u64,
     pub term: u64,
     pub history: String,
@@ -127,7 +128,12 @@ impl World {
         for node in nodes {
             match self.pods[&node].server {
                 Some(Server::Booting(_)) => self.boot(node),
-                Some(Server::Data(_)) => self.replicate(node),
+                Some(Server::Data(_)) => {
+                    self.replicate(node);
+                    if self.data_of(node).is_some_and(|data| data.follows.is_some()) {
+                        self.decide_again(node);
+                    }
+                }
                 _ => continue,
             }
             self.write_down(node, false);
@@ -135,9 +141,39 @@ impl World {
     }
 
     fn boot(&mut self, node: NodeId) {
-        let Some(pod) = self.pods.get(&node) else { return };
-        let Some(Server::Booting(mut boot)) = pod.server.clone() else { return };
-        let document = pod.built.document.clone();
+        let Some(Server::Booting(mut boot)) = self.pods.get(&node).and_then(|pod| pod.server.clone()) else { return };
+        let document = self.pods[&node].built.document.clone();
+        let facts = self.facts(node, &document, &mut boot);
+        if let Some(pod) = self.pods.get_mut(&node) {
+            pod.server = Some(Server::Booting(boot));
+        }
+        let highest_term = facts.peers.values().filter_map(|peer| match peer {
+            Peer::Answers { lineage: Some(lineage), .. } => Some(lineage.term),
+            _ => None,
+        });
+        match decide(&facts) {
+            BootDecision::StartPrimary(_) => self.start(node, None, true, highest_term.max().unwrap_or(0) + 1),
+            BootDecision::Follow { primary, electable } => {
+                let address = document.nodes.get(&NodeId::data(primary)).cloned();
+                if address.is_some() {
+                    self.start(node, address, electable, 0);
+                }
+            }
+            BootDecision::AskForFailover => {
+                let sentinels: Vec<Address> =
+                    document.of_kind(NodeKind::Sentinel).map(|(_, address)| address.clone()).collect();
+                for address in sentinels {
+                    if self.reach(node, &address).is_some_and(|sentinel| self.begin_failover(sentinel)) {
+                        break;
+                    }
+                }
+            }
+            BootDecision::Wait(_) => {}
+        }
+    }
+
+    /// What an agent knows when it asks the rule.
+    fn facts(&self, node: NodeId, document: &super::Document, boot: &mut Boot) -> BootFacts {
         let mut peers = BTreeMap::new();
         for (peer, address) in document.of_kind(NodeKind::Data).filter(|(peer, _)| *peer != node) {
             let answer = self.reach(node, address).and_then(|owner| self.server(owner).map(|server| (owner, server)));
@@ -160,9 +196,8 @@ impl World {
             }
             peers.insert(peer.ordinal, answer);
         }
-        let sentinels =
-            document.of_kind(NodeKind::Sentinel).map(|(_, address)| self.named_by(node, address, &document));
-        let facts = BootFacts {
+        let sentinels = document.of_kind(NodeKind::Sentinel).map(|(_, address)| self.named_by(node, address, document));
+        BootFacts {
             mode: Mode::Sentinel,
             layer_uid: "uid".to_owned(),
             own_ordinal: node.ordinal,
@@ -174,33 +209,28 @@ impl World {
             // It matters only while too few answer, and in the model those that boot with this node were never heard.
             sentinels_silent_milliseconds: (self.time - boot.since) * 1000,
             peers,
-        };
-        let highest_term = facts.peers.values().filter_map(|peer| match peer {
-            Peer::Answers { lineage: Some(lineage), .. } => Some(lineage.term),
-            _ => None,
-        });
-        let highest_term = highest_term.max().unwrap_or(0);
-        if let Some(pod) = self.pods.get_mut(&node) {
-            pod.server = Some(Server::Booting(boot));
         }
-        match decide(&facts) {
-            BootDecision::StartPrimary(_) => self.start(node, None, true, highest_term + 1),
-            BootDecision::Follow { primary, electable } => {
-                let address = document.nodes.get(&NodeId::data(primary)).cloned();
-                if address.is_some() {
-                    self.start(node, address, electable, 0);
-                }
-            }
-            BootDecision::AskForFailover => {
-                let sentinels: Vec<Address> =
-                    document.of_kind(NodeKind::Sentinel).map(|(_, address)| address.clone()).collect();
-                for address in sentinels {
-                    if self.reach(node, &address).is_some_and(|sentinel| self.begin_failover(sentinel)) {
-                        break;
-                    }
-                }
-            }
-            BootDecision::Wait(_) => {}
+    }
+
+    /// As the agent's `Watch::decide_again`: the rule once more, for a replica that finds nobody to follow.
+    fn decide_again(&mut self, node: NodeId) {
+        let document = self.pods[&node].built.document.clone();
+        let is_named = self.majority(node).is_some_and(|(named, _)| document.nodes.get(&node) == Some(&named));
+        let time = self.time;
+        let Some(data) = self.data_mut(node) else { return };
+        if data.linked || (data.was_whole && !is_named) {
+            data.asking = None;
+            return;
+        }
+        let mut asking = data.asking.take().unwrap_or_else(|| Boot::begin(time));
+        let decision = decide(&self.facts(node, &document, &mut asking));
+        let history = self.fresh("history");
+        let Some(data) = self.data_mut(node) else { return };
+        data.asking = Some(asking);
+        match decision {
+            BootDecision::Follow { electable: true, .. } => (data.electable, data.was_whole) = (true, true),
+            BootDecision::StartPrimary(PrimaryReason::NamedAndNewest) => data.promote(history),
+            _ => {}
         }
     }
 
@@ -225,6 +255,7 @@ impl World {
             synced: is_primary || own.as_ref().is_some_and(|own| own.synced),
             electable,
             was_whole: electable,
+            asking: None,
             epoch: own.as_ref().map_or(0, |own| own.epoch),
             term: if is_primary {
                 term.max(own.as_ref().map_or(0, |own| own.term + 1))

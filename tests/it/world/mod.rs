@@ -254,7 +254,13 @@ impl World {
         self.tick_kubernetes();
         self.tick_data();
         self.tick_sentinels();
-        let is_back = |node: &NodeId| self.is_ready(*node) && self.pods.get(node).is_some_and(|pod| !pod.deleting);
+        let declared = self.declared();
+        // One that is no longer declared is counted on by nobody: it is away only while it leaves.
+        let is_back = |node: &NodeId| {
+            (self.is_ready(*node) || !declared.contains(node))
+                && self.pods.get(node).is_some_and(|pod| !pod.deleting)
+                && self.workloads.get(node).is_some_and(|workload| !workload.deleting)
+        };
         let back: Vec<NodeId> =
             self.away.iter().copied().filter(|node| is_back(node) || !self.workloads.contains_key(node)).collect();
         for node in back {

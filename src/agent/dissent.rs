@@ -33,6 +33,11 @@ pub struct Dissent {
 }
 
 impl Dissent {
+    /// Whether the others named another primary at the last look.
+    pub const fn is_suspected(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Looks if it is time to; the primary that the own Sentinel should name, if it was wrong for long enough.
     pub async fn look(&mut self, state: &State, own: &SentinelMaster) -> Option<Address> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {

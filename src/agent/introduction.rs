@@ -12,13 +12,19 @@ use crate::model::{Address, NodeKind};
 use crate::redis::Connection;
 use crate::redis::hello::{self, Hello};
 
-/// Introduces who is declared and not known. Nobody is changed that the Sentinel knows: what a Sentinel says of itself counts.
-pub async fn introduce(connection: &Connection, config: &NodeConfig, own: &SentinelMaster) -> crate::redis::Result<()> {
-    for (run_id, sender) in strangers(config, own) {
+/// Introduces who is declared and not known; how many those are. Nobody is changed that the Sentinel knows: what a Sentinel says of
+/// itself counts.
+pub async fn introduce(
+    connection: &Connection,
+    config: &NodeConfig,
+    own: &SentinelMaster,
+) -> crate::redis::Result<usize> {
+    let strangers = strangers(config, own);
+    for (run_id, sender) in &strangers {
         let hello = Hello {
             sender,
             sender_port: SENTINEL_PORT,
-            run_id: &run_id,
+            run_id,
             master_name: &config.master_name,
             // What the own Sentinel knows already: an introduction is no news of the primary.
             primary: &own.address,
@@ -28,7 +34,7 @@ pub async fn introduce(connection: &Connection, config: &NodeConfig, own: &Senti
         hello::tell(connection, &hello).await?;
         tracing::info!(sentinel = %sender, "introduced");
     }
-    Ok(())
+    Ok(strangers.len())
 }
 
 /// The declared Sentinels that ours does not know, by identity.

@@ -159,12 +159,17 @@ async fn write_configuration(environment: &Environment, state: &State) -> Result
     Ok(path)
 }
 
+/// Between two looks at what a Sentinel knows that knew all it should at the last one.
+const KNOWS_FOR: Duration = Duration::from_secs(1);
+
 /// What is followed of a running Sentinel.
 #[derive(Default)]
 struct Followed {
     connection: Option<Connection>,
     pace: Pace,
     dissent: Dissent,
+    /// When it last knew all that it should.
+    knew: Option<Instant>,
 }
 
 /// Keeps the periods of the Sentinel's `PING` and `INFO` ([`info_window`]): set after each start, and that of `INFO` again where a
@@ -226,35 +231,42 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
     followed.pace.keep(&connection, state.config().node.ordinal).await;
-    if let Err(error) = keep_shown(environment, state, &connection, &mut followed.dissent).await {
-        tracing::warn!(%error, "the Sentinel could not be shown its primary");
+    if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
+        followed.knew = match keep_shown(environment, state, &connection, &mut followed.dissent).await {
+            Ok(knows) => knows.then(Instant::now),
+            Err(error) => {
+                tracing::warn!(%error, "the Sentinel could not be shown its primary");
+                None
+            }
+        };
     }
     true
 }
 
 /// Sees to it that the Sentinel watches the primary, shown where it watches none and anew where it is left behind, and that it
-/// knows the others.
+/// knows the others. True: it did all by itself.
 async fn keep_shown(
     environment: &Environment,
     state: &State,
     connection: &Connection,
     dissent: &mut Dissent,
-) -> Result<(), ShowError> {
+) -> Result<bool, ShowError> {
     let config = state.config();
-    let mut own = sentinel::master(connection, &config.master_name).await?;
-    if own.is_none() {
-        let Some(primary) = find_primary(state).await else { return Ok(()) };
-        show(environment, state, connection, &primary).await?;
-        own = sentinel::master(connection, &config.master_name).await?;
-    }
-    let Some(own) = own else { return Ok(()) };
+    let Some(own) = sentinel::master(connection, &config.master_name).await? else {
+        if let Some(primary) = find_primary(state).await {
+            show(environment, state, connection, &primary).await?;
+        }
+        return Ok(false);
+    };
     if let Some(right) = dissent.look(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
-        return show(environment, state, connection, &right).await;
+        show(environment, state, connection, &right).await?;
+        return Ok(false);
     }
-    Ok(introduction::introduce(connection, &config, &own).await?)
+    let introduced = introduction::introduce(connection, &config, &own).await?;
+    Ok(introduced == 0 && !dissent.is_suspected())
 }
 
 async fn show(

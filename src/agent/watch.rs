@@ -22,6 +22,8 @@ use crate::redis::{Connection, server};
 
 /// The record is written at least this often, so that its offset is at most so old (as old as `appendfsync everysec`).
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How long what the Sentinels told holds for a replica at rest.
+const TOLD_FOR: Duration = Duration::from_secs(1);
 
 /// What is followed of a running engine.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
@@ -44,6 +46,8 @@ pub struct Watch {
     announcement: Announcement,
     demoted: bool,
     majority: Option<(Address, u64)>,
+    /// When the Sentinels told that.
+    told: Option<Instant>,
     /// While a primary: the highest epoch that was known when it became one.
     baseline: Option<u64>,
     written: Option<(Instant, Lineage)>,
@@ -77,6 +81,7 @@ impl Watch {
             announcement: Announcement::default(),
             demoted: false,
             majority: None,
+            told: None,
             baseline: None,
             written: None,
             append_only,
@@ -227,11 +232,15 @@ impl Watch {
             let (views, highest_term) =
                 tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
             (self.term, self.term_of) = (self.term.max(highest_term) + 1, None);
-            views
+            Some(views)
+        } else if self.is_at_rest(role, in_sync, primary.as_ref()) {
+            None
         } else {
-            peers::ask_sentinels(state, &config).await
+            Some(peers::ask_sentinels(state, &config).await)
         };
-        self.majority = peers::majority(&views);
+        if let Some(views) = &views {
+            (self.majority, self.told) = (peers::majority(views), Some(Instant::now()));
+        }
         if let Some((named, epoch)) = &self.majority
             && in_sync
             && Some(named) == primary.as_ref()
@@ -239,7 +248,7 @@ impl Watch {
             self.epoch = *epoch;
         }
         self.baseline = (role == Role::Primary).then(|| {
-            let known = peers::newest_epoch(&views).max(self.epoch);
+            let known = views.as_deref().map_or(0, peers::newest_epoch).max(self.epoch);
             self.baseline.unwrap_or(known)
         });
         if role == Role::Replica && in_sync {
@@ -264,6 +273,15 @@ impl Watch {
             append_only: Some(self.append_only),
         }));
         self.was_in_sync = in_sync;
+    }
+
+    /// Whether it is a replica in sync with whom the Sentinels named a moment ago: until that changes it is told nothing new.
+    fn is_at_rest(&self, role: Role, in_sync: bool, primary: Option<&Address>) -> bool {
+        role == Role::Replica
+            && in_sync
+            && self.was_in_sync
+            && self.majority.as_ref().map(|(named, _)| named) == primary
+            && self.told.is_some_and(|at| at.elapsed() < TOLD_FOR)
     }
 
     /// An append-only file that is written anew still holds all data in what was there before, but not after a full sync: a replica

@@ -14,7 +14,8 @@ build := cargo build --locked --bins --examples
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools clients
+.PHONY: help demo demo-down test lint deny it helm generate cluster-test image e2e readme bench soak cluster-up cluster-down tools \
+  clients images engines
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
@@ -29,7 +30,7 @@ demo-down: ## end what the demo made
 # tests of real engines wait for its end: there is nothing to be measured of a server that shares its processor with a compiler.
 test: tools ## everything that a change must pass
 	$(cluster) packages
-	set -m; nice -n 19 $(cluster) images & images=$$!; set +m; trap 'kill -- -$$images 2> /dev/null || true' EXIT; \
+	set -m; nice -n 19 $(MAKE) -j 2 images engines & images=$$!; set +m; trap 'kill -- -$$images 2> /dev/null || true' EXIT; \
 	  $(MAKE) lint deny clients; $(build); cargo test --locked --lib --bins --tests --no-run; wait $$images
 	$(MAKE) it cluster-test e2e
 
@@ -109,6 +110,12 @@ tools: # what the tests start beside the toolchains
 
 helm: # what the charts are tested with: the one at hand, or the one that is built with the development cluster
 	@command -v helm > /dev/null || $(cluster) build
+
+images: # what the development cluster is made of
+	$(cluster) images
+
+engines: # what tests run on loopback
+	[ -n "$${REDOUBT_TEST_ENGINES:-}" ] || tests/engines/engines > /dev/null
 
 clients: # the session libraries and clients of other languages that the tests run
 	@tests/clients/install > /dev/null

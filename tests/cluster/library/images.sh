@@ -12,11 +12,19 @@ load() { # FILE...
   for job in "${jobs[@]}"; do wait "$job" || fail "an image could not be imported"; done
 }
 
-engine_images() { # builds what is not there yet, or was made another way
+images() { # builds what is not there yet, or was made another way; what is unpacked and what is compiled side by side
+  local engines
+  engine_images &
+  engines=$!
+  build
+  wait "$engines" || exit 1
+  binary_image localhost/not-redis:1 pause "$bin/pause" "$(archive_of localhost/not-redis:1)"
+}
+
+engine_images() {
   engine_image localhost/redis:7.0 bookworm redis-server
   engine_image localhost/redis:8.0 trixie redis-server
   engine_image localhost/valkey:8.1 trixie valkey-server
-  binary_image localhost/not-redis:1 pause "$bin/pause" "$(archive_of localhost/not-redis:1)"
 }
 
 engine_image() { # NAME SUITE PACKAGE...

@@ -44,6 +44,11 @@ pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeI
     if node == primary && others().next().is_none() {
         return Some(Refused::NoInSyncReplica { node: primary });
     }
+    // It may elect by an agent's order, of which the others, who see a primary in good health, know nothing.
+    let electing = sentinel(observed, node).and_then(|server| server.master.as_ref());
+    if electing.is_some_and(|master| master.flags.contains("failover_in_progress")) {
+        return Some(Refused::Electing { node });
+    }
     let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);
     if let Some(about) = sentinels.into_iter().find(|other| !is_calm(desired, observed, *other, primary)) {
         return Some(Refused::Unknown { node, about });

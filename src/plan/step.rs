@@ -211,6 +211,7 @@ impl Refused {
             | Self::NotInSync { node, .. }
             | Self::NoSentinelMajority { node }
             | Self::AnotherNodeIsDown { node, .. }
+            | Self::Electing { node }
             | Self::Unknown { node, .. } => *node,
         }
     }
@@ -330,6 +331,11 @@ pub enum Refused {
         node: NodeId,
         /// The one that is down.
         down: NodeId,
+    },
+    /// The Sentinel is in the middle of a failover.
+    Electing {
+        /// The Sentinel that would have been changed.
+        node: NodeId,
     },
     /// A fact that the step needs is unknown.
     Unknown {

@@ -215,6 +215,7 @@ fn refused(refused: &Refused) -> String {
             format!("{node} is not disturbed: too few Sentinels of those that are remembered would be left")
         }
         Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
+        Refused::Electing { node } => format!("{node} is not changed: it is in the middle of a failover"),
         Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
     }
 }

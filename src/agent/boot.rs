@@ -146,7 +146,7 @@ fn facts_of(
         layer_uid: config.layer.uid.clone(),
         own_ordinal: config.node.ordinal,
         own: state.lineage(),
-        initialised: config.initialised,
+        initialised: state.is_initialised() || answers.values().flatten().any(|answer| answer.initialised),
         keeps_data: config.keeps_data,
         accept_loss: config.accept_loss,
         peers: answers.iter().map(peer).collect(),

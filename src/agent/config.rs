@@ -22,6 +22,13 @@ pub struct Environment {
     pub bind: Option<IpAddr>,
 }
 
+impl Environment {
+    /// The file that says that this pod's server had keys ([`super::state::State::note_keys`]).
+    pub fn had_keys(&self) -> PathBuf {
+        self.run.join("had-keys")
+    }
+}
+
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

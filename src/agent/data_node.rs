@@ -127,7 +127,7 @@ async fn live(
     let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
         ticks.tick().await;
         state.refresh_config(environment);
-        watch.look(environment, state).await;
+        let _ = watch.look(environment, state).await;
     };
     loop {
         tokio::select! {
@@ -140,9 +140,9 @@ async fn live(
                 state.set_health(Health::Stopping);
                 state.refresh_config(environment);
                 handover::hand_over(environment, state).await;
-                watch.look(environment, state).await;
+                let is_told = watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;
-                watch.write_last(environment, state, clean);
+                watch.write_last(environment, state, clean && is_told);
                 return End::Stopped;
             }
             // In the race: an engine that dies, or an order to stop, is not kept waiting by a server that does not answer.

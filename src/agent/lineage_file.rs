@@ -107,6 +107,7 @@ fn of_unknown_origin() -> Lineage {
         role: Role::Replica,
         replication_id: ReplicationId::default(),
         previous_replication_id: None,
+        previous_offset: None,
         offset: Offset(0),
         synced: true,
         link_up: true,

@@ -3,6 +3,7 @@
 //!
 //! Knows one node. Takes no commands from the network, has no Kubernetes credentials, and must never see the operator.
 
+mod activity;
 mod announcement;
 pub mod boot;
 pub mod config;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
 use super::health::Health;
 use super::verdict::Verdict;
-use super::{Error, chain};
+use super::{Error, chain, durable};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
@@ -27,6 +27,7 @@ struct Inner {
     config_trouble: Option<String>,
     activity: Activity,
     lineage: Option<Lineage>,
+    had_keys: bool,
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
@@ -45,6 +46,7 @@ impl State {
                 config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
+                had_keys: environment.had_keys().exists(),
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
@@ -100,6 +102,23 @@ impl State {
     /// Replaces the own record.
     pub fn set_lineage(&self, lineage: Option<Lineage>) {
         self.lock().lineage = lineage;
+    }
+
+    /// Whether the layer is known to have had data: its document says that it was Ready, or this pod's server had keys.
+    pub fn is_initialised(&self) -> bool {
+        let inner = self.lock();
+        inner.config.initialised || inner.had_keys
+    }
+
+    /// Notes that the server has keys, where a container of this pod that starts anew will find it and a new pod will not: the
+    /// operator's word that the layer was Ready comes later, and the volume may be what was lost.
+    pub fn note_keys(&self, environment: &Environment) {
+        if !self.lock().had_keys {
+            match durable::replace(&environment.had_keys(), "") {
+                Ok(()) => self.lock().had_keys = true,
+                Err(error) => tracing::warn!(error = %chain(&error), "tried again with the next look"),
+            }
+        }
     }
 
     /// The verdict on the engine.
@@ -172,6 +191,7 @@ impl State {
             layer_uid: inner.config.layer.uid.clone(),
             ordinal: inner.config.node.ordinal,
             activity: inner.activity,
+            initialised: inner.config.initialised || inner.had_keys,
             lineage: inner.lineage.clone(),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::activity::activity_of;
 use super::announcement::Announcement;
 use super::boot::{Asking, Start};
 use super::config::Environment;
@@ -90,16 +91,11 @@ impl Watch {
         }
     }
 
-    /// Looks once: health, role, record.
-    pub async fn look(&mut self, environment: &Environment, state: &State) {
-        let asked = async {
-            let connection = match &self.connection {
-                Some(connection) => connection.clone(),
-                None => Connection::open(&state.own_endpoint(environment)).await?,
-            };
-            Ok::<_, crate::redis::Error>((server::info(&connection).await?, connection))
-        };
-        match asked.await {
+    /// Looks once: health, role, record. Whether the server said all that is recorded of it.
+    pub async fn look(&mut self, environment: &Environment, state: &State) -> bool {
+        let asked = self.ask(environment, state).await;
+        let is_told = asked.is_ok();
+        match asked {
             Ok((info, connection)) => {
                 self.answered = true;
                 let stopping = state.health() == Health::Stopping;
@@ -112,6 +108,9 @@ impl Watch {
                     self.served = true;
                     self.joining.look(&info, Instant::now());
                     self.record(state, &info).await;
+                    if info.keys().0 > 0 {
+                        state.note_keys(environment);
+                    }
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
                         self.end_pause(&connection).await;
@@ -133,6 +132,20 @@ impl Watch {
                 }
             }
         }
+        is_told
+    }
+
+    /// Asks over the connection that is open, and over a new one where that turns out to be cut: a Sentinel cuts all connections of
+    /// the servers that it promotes or demotes, and what they have become is what has to be known then.
+    async fn ask(&self, environment: &Environment, state: &State) -> Result<(Info, Connection), crate::redis::Error> {
+        if let Some(open) = &self.connection {
+            match server::info(open).await {
+                Err(error) if error.is_cut() => {}
+                asked => return Ok((asked?, open.clone())),
+            }
+        }
+        let connection = Connection::open(&state.own_endpoint(environment)).await?;
+        Ok((server::info(&connection).await?, connection))
     }
 
     /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
@@ -265,6 +278,7 @@ impl Watch {
             role,
             replication_id: info.replication_id(),
             previous_replication_id: info.previous_replication_id(),
+            previous_offset: info.previous_offset(),
             offset: info.offset(),
             synced,
             link_up: in_sync,
@@ -367,38 +381,5 @@ async fn accept_nomination(connection: &Connection, decision: Option<&BootDecisi
     tracing::info!("the Sentinels name this replica, and nobody has newer data: it becomes primary");
     if let Err(error) = server::replica_of_no_one(connection).await {
         tracing::warn!(%error, "this node stays a replica, though the Sentinels name it");
-    }
-}
-
-fn activity_of(info: &Info, joining: &Joining) -> Activity {
-    match Health::of_answer(info) {
-        Health::Loading => Activity::Loading,
-        // Its primary has what this one was not sent yet.
-        _ if info.primary_link().is_some_and(|link| link.up) && !joining.is_done() => Activity::Loading,
-        // A replica whose first sync is under way or has yet to begin has nothing to give, and cannot be elected: a primary
-        // that asked for a failover because of it would ask for ever. One that only lost its link serves what it has.
-        Health::Syncing if info.primary_link().is_some_and(|link| link.syncing || link.priority == 0) => {
-            Activity::Loading
-        }
-        _ => Activity::Serving,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn replica(priority: u32) -> Info {
-        Info::parse(&format!(
-            "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:down\r\n\
-             master_sync_in_progress:0\r\nslave_repl_offset:7\r\nslave_priority:{priority}\r\n"
-        ))
-    }
-
-    #[test]
-    fn a_replica_that_was_never_linked_since_its_start_offers_itself_to_nobody() {
-        let joining = Joining::default();
-        assert_eq!(activity_of(&replica(0), &joining), Activity::Loading);
-        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE), &joining), Activity::Serving);
     }
 }

@@ -35,7 +35,7 @@ pub struct BootFacts {
     pub own_ordinal: u16,
     /// The own record; `None`: the volume is empty.
     pub own: Option<Lineage>,
-    /// Whether the layer was Ready once.
+    /// Whether the layer was Ready once, or had keys.
     pub initialised: bool,
     /// Whether its data is meant to survive a restart.
     pub keeps_data: bool,
@@ -158,7 +158,9 @@ pub enum Comparison {
 }
 
 /// Orders two records. A whole dataset beats a half one, this layer's beats a predecessor's, then the higher epoch wins,
-/// then the higher term; within one history the offset decides.
+/// then the higher term; within one history the offset decides, and a history that began with all of another's data is the newer.
+/// (A promotion raises the term, too; but a replica that followed the promoted one for a moment may have been stopped before it
+/// heard of that, and the promoted one before its agent had looked.)
 pub fn compare(first: &Lineage, second: &Lineage, layer_uid: &str) -> Comparison {
     let rank = |lineage: &Lineage| (lineage.synced, lineage.layer_uid == layer_uid, lineage.epoch, lineage.term);
     match rank(first).cmp(&rank(second)) {
@@ -167,13 +169,24 @@ pub fn compare(first: &Lineage, second: &Lineage, layer_uid: &str) -> Comparison
         std::cmp::Ordering::Equal => {}
     }
     if first.replication_id != second.replication_id {
-        return Comparison::Unrelated;
+        return match (continues(first, second), continues(second, first)) {
+            (true, false) => Comparison::Newer,
+            (false, true) => Comparison::Older,
+            _ => Comparison::Unrelated,
+        };
     }
     match first.offset.cmp(&second.offset) {
         std::cmp::Ordering::Greater => Comparison::Newer,
         std::cmp::Ordering::Less => Comparison::Older,
         std::cmp::Ordering::Equal => Comparison::Equal,
     }
+}
+
+/// Whether the first's history began where the second's had come to, or later
+/// ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/), "Replication ID explained").
+fn continues(first: &Lineage, second: &Lineage) -> bool {
+    first.previous_replication_id.as_ref() == Some(&second.replication_id)
+        && first.previous_offset.is_some_and(|branch| second.offset <= branch)
 }
 
 /// Whether the peer may take over from us: it serves as a replica of our own line of data. Its record may be a second

@@ -30,6 +30,9 @@ pub struct Lineage {
     pub replication_id: ReplicationId,
     /// The history before the last promotion (`master_replid2`), if any.
     pub previous_replication_id: Option<ReplicationId>,
+    /// How much of that history the data holds (`second_repl_offset`). `None`: there is none, or it is an older agent's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_offset: Option<Offset>,
     /// How far: own offset as primary, processed offset as replica.
     pub offset: Offset,
     /// Whether the data is whole: always for a primary; for a replica, its first sync with that primary was done.
@@ -56,6 +59,9 @@ pub struct LineageAnswer {
     pub ordinal: u16,
     /// What its engine is doing.
     pub activity: Activity,
+    /// Whether it knows that the layer had data: it is recorded as initialised, or the server of this very pod had keys.
+    #[serde(default)]
+    pub initialised: bool,
     /// Its record; `None`: the volume holds none and no data (an empty node).
     pub lineage: Option<Lineage>,
 }

@@ -124,6 +124,14 @@ impl Error {
         }
     }
 
+    /// Whether the connection was cut under the command: the server may be well, and another connection tells. Silence is none.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Command { source, .. } => source.0.is_connection_dropped() && !source.0.is_timeout(),
+            Self::Connect { .. } | Self::Reply { .. } => false,
+        }
+    }
+
     /// The server's own error text, if it gave one (`NOGOODSLAVE No suitable replica to promote`).
     pub fn server_text(&self) -> Option<String> {
         match self {

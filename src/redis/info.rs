@@ -186,6 +186,13 @@ impl Info {
         id.bytes().any(|byte| byte != b'0').then(|| ReplicationId(id.to_owned()))
     }
 
+    /// How much of the history before belongs to the own data (`second_repl_offset` names the byte after it); `None`: there is none.
+    pub fn previous_offset(&self) -> Option<Offset> {
+        self.previous_replication_id()?;
+        let after: u64 = self.number("second_repl_offset")?;
+        Some(Offset(after.saturating_sub(1)))
+    }
+
     /// How far the own data is: `master_repl_offset` of a primary, `slave_repl_offset` of a replica.
     pub fn offset(&self) -> Offset {
         let name = if self.role() == Some(Role::Replica) { "slave_repl_offset" } else { "master_repl_offset" };
@@ -289,7 +296,7 @@ mod tests {
         );
         assert_eq!(info.role(), Some(Role::Primary));
         assert_eq!(info.offset(), Offset(43));
-        assert_eq!(info.previous_replication_id(), None);
+        assert_eq!((info.previous_replication_id(), info.previous_offset()), (None, None));
         assert_eq!(info.keys(), (5, 3));
         let (address, port) = (Address("10.0.0.2".into()), "6379".to_owned());
         let replica = OnlineReplica { address, online: true, offset: Offset(42), port, lag_seconds: 0 };

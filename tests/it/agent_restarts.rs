@@ -1,6 +1,8 @@
 //! All nodes of a layer are stopped while its last failover is not over yet: whatever was half done then, they come back by
 //! themselves, with what was acknowledged.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use redoubt::model::{NodeId, Role};
@@ -97,4 +99,71 @@ async fn a_failover_of_which_most_sentinels_have_not_heard_is_not_forgotten() {
         let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
         assert_eq!(held.difference(&now).count(), 0);
     }
+}
+
+/// Deletes the layer, of which each node hears at another time, and makes it again of the same volumes: the new Sentinels remember
+/// nobody, so the records alone say who has the newest data.
+async fn deleted_and_created_again(layer: &mut Layer, after: impl Fn(NodeId) -> Duration, life: u32) {
+    write_some(layer, 50).await;
+    layer.stop_all(after).await;
+    for id in layer.sentinel_ids() {
+        layer.wipe(id);
+    }
+    layer.edit_documents(|config| {
+        config.layer.uid = format!("life-{life}");
+        config.initialised = false;
+    });
+    let began = Instant::now();
+    for id in layer.nodes.keys().copied().collect::<Vec<_>>() {
+        layer.start_node(id);
+    }
+    layer.wait_until_whole().await;
+    println!("whole after {:.2?}", began.elapsed());
+    assert!(layer.keys(layer.primary().await.unwrap()).await.is_some_and(|keys| keys > 0), "it began empty");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_nobody() {
+    let rounds = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    for round in 0..rounds {
+        // The first one was seen to need a person: redis-0 hands over to redis-1, which stops a moment later.
+        let mut seed = u64::from(round + 73) * 7_919 + 17;
+        let delays: BTreeMap<NodeId, Duration> = layer
+            .nodes
+            .keys()
+            .map(|id| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (*id, Duration::from_millis((seed >> 33) % 700))
+            })
+            .collect();
+        deleted_and_created_again(&mut layer, |id| delays[&id], round).await;
+    }
+}
+
+/// The operator's word that the layer was Ready comes a moment after it is; what was written until then is no less missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_given_up_by_nobody() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    write_some(&layer, 20).await;
+    let note = |layer: &Layer, id| layer.data(id).with_file_name("run").join("had-keys");
+    let ids = layer.data_ids();
+    eventually("all note that they have keys", SOON, async || ids.iter().all(|id| note(&layer, *id).exists())).await;
+    // The one whom the Sentinels name is a new pod: of what was before it learns from the others alone.
+    let named = layer.primary().await.unwrap();
+    fs::remove_file(note(&layer, named)).unwrap();
+    for id in &ids {
+        layer.kill_node(*id);
+        layer.wipe(*id);
+    }
+    let log = layer.data(named).with_file_name("log");
+    fs::remove_file(&log).unwrap();
+    for id in &ids {
+        layer.start_node(*id);
+    }
+    eventually("it waits for a person", SOON, async || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("DataMissing"))
+    })
+    .await;
+    assert!(layer.engine_pids(named).is_empty(), "it began empty");
 }

@@ -20,6 +20,7 @@ pub fn record(epoch: u64, term: u64, offset: u64) -> Lineage {
         role: Role::Replica,
         replication_id: ReplicationId(format!("history-{epoch}-{term}")),
         previous_replication_id: None,
+        previous_offset: None,
         offset: Offset(offset),
         synced: true,
         link_up: true,
@@ -27,6 +28,31 @@ pub fn record(epoch: u64, term: u64, offset: u64) -> Lineage {
         clean_stop: true,
         append_only: Some(true),
     }
+}
+
+/// The record of a node that was promoted at an offset, or followed who was, and was stopped before its agent heard the term.
+fn continued(record: &Lineage, at: u64) -> Lineage {
+    Lineage {
+        replication_id: ReplicationId("next".to_owned()),
+        previous_replication_id: Some(record.replication_id.clone()),
+        previous_offset: Some(Offset(at)),
+        offset: Offset(at + 3),
+        ..record.clone()
+    }
+}
+
+#[test]
+fn a_history_is_newer_than_the_one_that_it_continues_unless_that_went_on() {
+    let (before, after) = (record(1, 1, 15), continued(&record(1, 1, 15), 15));
+    assert_eq!(compare(&after, &before, LAYER), Comparison::Newer);
+    assert_eq!(compare(&before, &after, LAYER), Comparison::Older);
+    assert_eq!(
+        compare(&after, &record(1, 1, 16), LAYER),
+        Comparison::Unrelated,
+        "the other has what this one never had"
+    );
+    let untold = Lineage { previous_offset: None, ..after };
+    assert_eq!(compare(&untold, &before, LAYER), Comparison::Unrelated, "an older agent's record does not say where");
 }
 
 /// The records that one volume may hold; `None` is an empty one.
@@ -38,7 +64,7 @@ pub fn volumes() -> Vec<Option<Lineage>> {
         Some(Lineage { clean_stop: false, ..base.clone() }),
         Some(Lineage { clean_stop: false, offset: Offset(20), ..base.clone() }),
         Some(record(2, 2, 10)),
-        Some(Lineage { link_up: false, ..base.clone() }),
+        Some(Lineage { link_up: false, ..continued(&base, 15) }),
         Some(Lineage { synced: false, clean_stop: false, ..record(2, 2, 5) }),
         Some(Lineage { replication_id: ReplicationId("another".to_owned()), ..base.clone() }),
         Some(Lineage { layer_uid: "predecessor".to_owned(), ..record(9, 9, 90) }),

@@ -54,6 +54,7 @@ fn any_lineage() -> impl Strategy<Value = Lineage> {
             role: if primary { Role::Primary } else { Role::Replica },
             replication_id: ReplicationId(words.1),
             previous_replication_id: words.2.map(ReplicationId),
+            previous_offset: primary.then_some(Offset(keys)),
             offset: Offset(offset),
             synced,
             link_up,

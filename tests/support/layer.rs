@@ -3,7 +3,7 @@
 mod address;
 mod health;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -186,14 +186,27 @@ impl Layer {
 
     /// Tells all nodes to stop at once, and starts each again when it has ended, as when all pods are deleted.
     pub async fn restart_all(&mut self) {
+        self.stop_all_and(|_| Duration::ZERO, Self::start_node).await;
+    }
+
+    /// Tells all nodes to stop, each when its time has come, and waits until they have.
+    pub async fn stop_all(&mut self, after: impl Fn(NodeId) -> Duration) {
+        self.stop_all_and(after, |_, _| {}).await;
+    }
+
+    async fn stop_all_and(&mut self, after: impl Fn(NodeId) -> Duration, then: impl Fn(&mut Self, NodeId)) {
         let mut ending: BTreeMap<NodeId, Child> = BTreeMap::new();
+        let mut told: BTreeSet<NodeId> = BTreeSet::new();
         for (id, node) in &mut self.nodes {
-            let agent = node.agent.take().unwrap();
-            signal(agent.id(), "TERM");
-            ending.insert(*id, agent);
+            ending.insert(*id, node.agent.take().unwrap());
         }
         let began = std::time::Instant::now();
         while !ending.is_empty() {
+            for (id, agent) in ending.iter().filter(|(id, _)| after(**id) <= began.elapsed()) {
+                if told.insert(*id) {
+                    signal(agent.id(), "TERM");
+                }
+            }
             assert!(began.elapsed() < SOON, "{:?} do not end", ending.keys());
             let ended: Vec<NodeId> = ending
                 .iter_mut()
@@ -202,7 +215,7 @@ impl Layer {
             for id in ended {
                 println!("{id} ended after {:.2?}", began.elapsed());
                 ending.remove(&id);
-                self.start_node(id);
+                then(self, id);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

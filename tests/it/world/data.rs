@@ -42,7 +42,8 @@ pub struct Data {
     pub epoch: u64,
     pub term: u64,
     pub history: String,
-    pub previous: Option<String>,
+    /// The history before, and how much of it the data holds.
+    pub previous: Option<(String, u64)>,
     pub offset: u64,
     pub setting: u8,
     pub library: bool,
@@ -57,7 +58,8 @@ impl Data {
             term: self.term,
             role: if self.follows.is_none() { Role::Primary } else { Role::Replica },
             replication_id: ReplicationId(self.history.clone()),
-            previous_replication_id: self.previous.clone().map(ReplicationId),
+            previous_replication_id: self.previous.clone().map(|(history, _)| ReplicationId(history)),
+            previous_offset: self.previous.as_ref().map(|(_, offset)| Offset(*offset)),
             offset: Offset(self.offset),
             synced: self.synced,
             link_up: self.follows.is_none() || self.linked,
@@ -70,7 +72,7 @@ impl Data {
     /// Makes it a primary: a new history that continues the old one.
     pub fn promote(&mut self, history: String) {
         if self.follows.take().is_some() {
-            self.previous = Some(std::mem::replace(&mut self.history, history));
+            self.previous = Some((std::mem::replace(&mut self.history, history), self.offset));
             self.term += 1;
         }
     }
@@ -301,7 +303,8 @@ impl World {
             }
             return;
         };
-        let continues = data.history == source.history || Some(&data.history) == source.previous.as_ref();
+        let continues = data.history == source.history
+            || source.previous.as_ref().is_some_and(|(before, _)| *before == data.history);
         if continues && data.offset <= source.offset {
             data.linked = true;
             data.synced = source.synced;

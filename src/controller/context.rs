@@ -68,6 +68,8 @@ pub struct Context {
     pub pace: Pace,
     /// Which unreadable objects were told of.
     pub told: Told,
+    /// Which layers this process has found Ready.
+    pub proven: Proven,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
 }
@@ -90,6 +92,32 @@ impl Told {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// UIDs of the layers that were found Ready. What a watch shows of their status may be older than a pod that is deleted right after,
+/// and from that pass on nobody would know any more that the layer had data.
+#[derive(Debug, Default)]
+pub struct Proven(Mutex<BTreeSet<String>>);
+
+impl Proven {
+    /// Notes that a layer is Ready.
+    pub fn note(&self, uid: &str) {
+        self.lock().insert(uid.to_owned());
+    }
+
+    /// Whether a layer was.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.lock().contains(uid)
+    }
+
+    /// Forgets layers that are gone.
+    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid| lives(uid));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -95,6 +95,9 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
         let words: Vec<String> = judged.faults.iter().map(ToString::to_string).collect();
         status = report::not_accepted(generation, "Invalid", &words, status, &old, publish::now());
     }
+    if is_ready(&status) {
+        context.proven.note(object.metadata.uid.as_deref().unwrap_or_default());
+    }
     publish::publish(context, object, &status).await?;
     Ok(pause)
 }
@@ -336,9 +339,12 @@ pub(super) fn seen(
     let fingerprints = context.writer.fingerprints();
     let is_untouched = |workload: &StatefulSet| fingerprints.is_untouched(&key_of(workload), workload);
     let mut observed = children.observed(layer, at, is_untouched, digest);
-    let mut conditions = status.iter().flat_map(|status| &status.conditions);
-    observed.initialised |= conditions.any(|known| known.type_ == "Ready" && known.status == "True");
+    observed.initialised |= status.is_some_and(is_ready) || context.proven.contains(&layer.uid);
     observed
+}
+
+fn is_ready(status: &DataLayerStatus) -> bool {
+    status.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True")
 }
 
 /// Every node's address: its Service's, or the one that a Service which is gone had and gets again.

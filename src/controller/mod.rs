@@ -35,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::backoff::Backoff;
-use self::context::{Context, Defaults, Duty, Told};
+use self::context::{Context, Defaults, Duty, Proven, Told};
 use self::pace::Pace;
 use self::watches::{Watched, WatchedStore, layer_of, namespaces, uniquely, watched};
 use crate::act::Writer;
@@ -229,6 +229,7 @@ pub async fn control(
         backoff: Backoff::default(),
         pace: Pace::default(),
         told: Told::default(),
+        proven: Proven::default(),
         defaults,
     });
     let controller = Controller::for_stream(layer_changes, layers.clone())
@@ -277,6 +278,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.pace.retain(|uid| alive.contains(uid));
         context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.proven.retain(|uid| alive.contains(uid));
         context.writer.fingerprints().forget_unused(UNUSED);
     }
 }

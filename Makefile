@@ -65,8 +65,8 @@ readme: ## README.md in a fresh clone, command by command; starts the developmen
 # Claims that wait more than they work, and do nothing to the cluster or its operator that others could notice: two at a time.
 # More of them, or the failures too, take the processors from what the claims hold seconds against: tried, the operator lost its
 # lease, and layers of which all pods were deleted took three times as long to come back.
-side_by_side := addresses:: volumes:: session_access:: sessions:: pods:: creation::a_ creation::columns creation::deletion creation::two \
-  changes::memory changes::replicas changes::sentinels changes::what changes::a_storage changes::a_primary changes::a_second
+side_by_side := addresses:: volumes:: session_access:: sessions::the sessions::stores sessions::revoked pods:: creation::a_ \
+  creation::columns creation::deletion creation::two changes::memory changes::replicas changes::sentinels changes::what changes::a_storage changes::a_primary changes::a_second
 
 # These wait for a minute, which is long, and take the processors by turns: two at a time, but beside nothing else.
 whole_layers := failures::all_pods failures::sentinels

@@ -13,7 +13,7 @@ use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
 use super::watch::Watch;
-use super::{Error, Result, StopSignal, chain, durable, handover, lineage_file, redis_conf};
+use super::{Error, Result, StopSignal, aside, chain, durable, handover, lineage_file, redis_conf};
 use crate::model::Address;
 use crate::model::lineage::Activity;
 
@@ -29,6 +29,7 @@ enum End {
 /// Runs a data node until it is told to stop.
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
+    state.set_aside(aside::list(environment));
     let mut restarts = Restarts::default();
     let mut not_before = Instant::now();
     loop {
@@ -53,7 +54,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
                 End::Died { reached, status } => (reached, status),
             },
             // A disk that is full or read-only may be mended while we wait; peers and probes get their answers meanwhile.
-            Err(error @ Error::File { .. }) => {
+            Err(error @ (Error::File { .. } | Error::NoRoom(_))) => {
                 state.set_trouble(Some(&error));
                 (Reached::Loading, chain(&error))
             }

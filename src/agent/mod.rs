@@ -5,6 +5,7 @@
 
 mod activity;
 mod announcement;
+pub mod aside;
 pub mod boot;
 pub mod config;
 pub mod data_node;
@@ -61,6 +62,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// What the node has cannot be kept aside, so nothing may overwrite it.
+    #[error("keeping the node's data aside: {0}")]
+    NoRoom(String),
     /// The HTTP port cannot be opened.
     #[error("listening on {address}")]
     Listen {

@@ -8,7 +8,7 @@ use super::config::{Environment, Error as ConfigError, parse_node_config, read_n
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
-use crate::model::lineage::{Activity, Lineage, LineageAnswer};
+use crate::model::lineage::{Activity, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
 use crate::redis::{Connection, Endpoint, Secret, users};
@@ -31,6 +31,8 @@ struct Inner {
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
+    aside: Vec<Aside>,
+    unusable: Option<String>,
     sentinels: BTreeMap<Address, Connection>,
 }
 
@@ -50,6 +52,8 @@ impl State {
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
+                aside: Vec::new(),
+                unusable: None,
                 sentinels: BTreeMap::new(),
             }),
         })
@@ -172,6 +176,28 @@ impl State {
         self.lock().hit_ratio = ratio;
     }
 
+    /// What the node keeps aside.
+    pub fn aside(&self) -> Vec<Aside> {
+        self.lock().aside.clone()
+    }
+
+    /// Replaces what is told of it.
+    pub fn set_aside(&self, aside: Vec<Aside>) {
+        self.lock().aside = aside;
+    }
+
+    /// Replaces why the node's data cannot be used, and logs it when it changes ([`LineageAnswer::unusable`]).
+    pub fn set_unusable(&self, reason: Option<&str>) {
+        let before = std::mem::replace(&mut self.lock().unusable, reason.map(str::to_owned));
+        match (&before, reason) {
+            (_, Some(now)) if before.as_deref() != reason => {
+                tracing::error!(reason = now, "the node's data cannot be used");
+            }
+            (Some(_), None) => tracing::info!("the node's data is used again"),
+            _ => {}
+        }
+    }
+
     /// The connection to a Sentinel on which it answered last.
     pub fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
         self.lock().sentinels.get(sentinel).cloned()
@@ -193,6 +219,8 @@ impl State {
             activity: inner.activity,
             initialised: inner.config.initialised || inner.had_keys,
             lineage: inner.lineage.clone(),
+            aside: inner.aside.clone(),
+            unusable: inner.unusable.clone(),
         }
     }
 

@@ -64,6 +64,51 @@ pub struct LineageAnswer {
     pub initialised: bool,
     /// Its record; `None`: the volume holds none and no data (an empty node).
     pub lineage: Option<Lineage>,
+    /// What the node keeps aside on its volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<Aside>,
+    /// Why the engine is not running although the node has data: its files do not load, or what it has finds no room to be kept
+    /// aside. In words that name what to do. `None`: there is no such trouble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
+}
+
+/// Data files that are no longer the node's dataset and that are not thrown away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aside {
+    /// Name of the folder below `/data/aside`: the time (UTC) and the reason.
+    pub folder: String,
+    /// Why they were kept.
+    pub reason: AsideReason,
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+    /// Bytes of the files then.
+    pub bytes: u64,
+    /// The record of the data. `None`: there was none.
+    pub lineage: Option<Lineage>,
+}
+
+/// Why data was kept aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum AsideReason {
+    /// The engine could not load it, and the node was filled from another.
+    Damaged,
+    /// The node follows a primary whose history is not known to contain it.
+    Replaced,
+    /// A person chose which node's data becomes the layer's (`redoubt.dev/accept-loss`).
+    LossAccepted,
+}
+
+impl AsideReason {
+    /// The reason as the end of a folder's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Replaced => "replaced",
+            Self::LossAccepted => "loss-accepted",
+        }
+    }
 }
 
 /// What the engine beside an agent is doing.

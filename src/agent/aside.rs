@@ -1,0 +1,278 @@
+//! Data files that are about to be overwritten and that only this node may have: kept in a folder of their own on the volume.
+//!
+//! A kept folder is `/data/aside/TIME-REASON`. It holds the files that the engine loads, the record, and a note ([`Aside`]). Files are
+//! kept by hard links: a link costs nothing and is whole at once. The engine goes on appending to the last append-only file, so a link to
+//! it may grow; the note has the length at the time. Nothing here removes a folder by itself: a person says so, or the layer proved that it has the data.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::config::Environment;
+use super::{Error, Result, durable};
+use crate::model::lineage::{Aside, AsideReason, Lineage};
+
+/// Folders that a node keeps. Each may be as large as the dataset, and a volume is four times the memory by default. Where there are as
+/// many, the node overwrites nothing more until a person removed one.
+pub const MOST: usize = 3;
+
+/// What holds a dataset: all that any engine loads, and the record.
+const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoubt/lineage.json"];
+
+const NOTE: &str = "note.json";
+/// A folder that is not whole yet. Its originals are still in place.
+const LINKING: &str = ".linking-";
+/// A folder that files are moved into. It may be the only place where they are.
+const MOVING: &str = ".moving-";
+
+fn root(environment: &Environment) -> PathBuf {
+    environment.data.join("aside")
+}
+
+/// What is kept now, the oldest first. A folder whose move was interrupted is completed; half a set of links is removed.
+pub fn list(environment: &Environment) -> Vec<Aside> {
+    let mut kept: Vec<Aside> = names(environment).iter().filter_map(|name| settle(environment, name)).collect();
+    kept.sort_by(|first, second| first.folder.cmp(&second.folder));
+    kept
+}
+
+fn names(environment: &Environment) -> Vec<String> {
+    let entries = fs::read_dir(root(environment)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn settle(environment: &Environment, name: &str) -> Option<Aside> {
+    let folder = root(environment).join(name);
+    if name.starts_with(LINKING) {
+        // What it linked to is still the node's dataset.
+        let _ = fs::remove_dir_all(&folder);
+        return None;
+    }
+    if let Some(end) = name.strip_prefix(MOVING) {
+        return match fs::rename(&folder, root(environment).join(end)) {
+            Ok(()) => settle(environment, end),
+            Err(error) => {
+                tracing::error!(%error, folder = name, "an interrupted move stays as it is");
+                None
+            }
+        };
+    }
+    if name.starts_with('.') {
+        return None;
+    }
+    let note = fs::read_to_string(folder.join(NOTE)).ok().and_then(|text| serde_json::from_str::<Aside>(&text).ok());
+    // A folder without a note that can be read was put there by a person, or its note is damaged: it is kept, and counts.
+    Some(note.filter(|note| note.folder == name).unwrap_or_else(|| Aside {
+        folder: name.to_owned(),
+        reason: AsideReason::Replaced,
+        at: 0,
+        bytes: 0,
+        lineage: None,
+    }))
+}
+
+/// Keeps links to the node's files, which stay where they are. `None`: there are none. Where the volume takes no links they are copied.
+///
+/// # Errors
+/// [`Error::NoRoom`]: too many folders are kept already, or the volume has no room for another dataset. The caller must then let nothing
+/// overwrite the files.
+pub fn keep(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>) -> Result<Option<Aside>> {
+    store(environment, reason, lineage, LINKING, link_or_copy)
+}
+
+/// Moves the node's files away: the node has no dataset then. `None`: there were none.
+///
+/// # Errors
+/// As [`keep`]. Moving takes no room, but what replaces the files does.
+pub fn move_away(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>) -> Result<Option<Aside>> {
+    store(environment, reason, lineage, MOVING, |from, to| fs::rename(from, to))
+}
+
+fn store(
+    environment: &Environment,
+    reason: AsideReason,
+    lineage: Option<&Lineage>,
+    part: &str,
+    take: impl Fn(&Path, &Path) -> std::io::Result<()>,
+) -> Result<Option<Aside>> {
+    let files: Vec<&str> = FILES.into_iter().filter(|name| environment.data.join(name).exists()).collect();
+    if files.iter().all(|name| *name == "redoubt/lineage.json") {
+        return Ok(None);
+    }
+    let bytes = files.iter().map(|name| size(&environment.data.join(name))).sum();
+    has_room(environment, bytes)?;
+    let note = note(environment, reason, lineage, bytes);
+    let unfinished = root(environment).join(format!("{part}{}", note.folder));
+    let _ = fs::remove_dir_all(root(environment).join(format!("{LINKING}{}", note.folder)));
+    fs::create_dir_all(unfinished.join("redoubt")).map_err(durable::failed("making", &unfinished))?;
+    write_note(&unfinished, &note)?;
+    for name in files {
+        let (from, to) = (environment.data.join(name), unfinished.join(name));
+        take(&from, &to).map_err(durable::failed("keeping aside", &from))?;
+    }
+    finish(environment, &unfinished, &note)?;
+    Ok(Some(note))
+}
+
+fn finish(environment: &Environment, unfinished: &Path, note: &Aside) -> Result<()> {
+    let folder = root(environment).join(&note.folder);
+    fs::rename(unfinished, &folder).map_err(durable::failed("moving to", &folder))?;
+    for path in [&folder, &root(environment), &environment.data] {
+        fs::File::open(path).and_then(|open| open.sync_all()).map_err(durable::failed("flushing", path))?;
+    }
+    tracing::warn!(folder = %folder.display(), reason = note.reason.word(), bytes = note.bytes, "data is kept aside");
+    Ok(())
+}
+
+fn write_note(folder: &Path, note: &Aside) -> Result<()> {
+    let path = folder.join(NOTE);
+    let text = serde_json::to_string(note).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    durable::replace(&path, &text)
+}
+
+fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>, bytes: u64) -> Aside {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let taken = names(environment);
+    let base = format!("{}-{}", time_name(at), reason.word());
+    // Two of one second have different names.
+    let numbered = (1..).map(|number| if number == 1 { base.clone() } else { format!("{base}-{number}") });
+    let folder = numbered.into_iter().find(|name| !taken.contains(name)).unwrap_or(base);
+    Aside { folder, reason, at, bytes, lineage: lineage.cloned() }
+}
+
+/// Whether one more dataset of `bytes` may be kept.
+fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
+    let kept = list(environment);
+    if kept.len() >= MOST {
+        let folders: Vec<&str> = kept.iter().map(|aside| aside.folder.as_str()).collect();
+        return Err(Error::NoRoom(format!(
+            "{} folders are kept already ({}); remove one that is not needed",
+            kept.len(),
+            folders.join(", ")
+        )));
+    }
+    // Unknown counts as room: not to follow is worse where no figure can be had.
+    let free = rustix::fs::statvfs(&environment.data).map_or(u64::MAX, |volume| volume.f_bavail * volume.f_frsize);
+    if free < bytes {
+        return Err(Error::NoRoom(format!(
+            "the volume has {free} bytes left, and {bytes} are needed to fill the node"
+        )));
+    }
+    Ok(())
+}
+
+/// Removes a kept folder: a person said so, or its data is known to be in the layer.
+pub fn remove(environment: &Environment, folder: &str) -> Result<()> {
+    // The name comes from a document: only one of a listed folder is ever used as a path.
+    if !list(environment).iter().any(|aside| aside.folder == folder) {
+        return Ok(());
+    }
+    let path = root(environment).join(folder);
+    fs::remove_dir_all(&path).map_err(durable::failed("removing", &path))?;
+    tracing::warn!(folder, "data that was kept aside is removed");
+    Ok(())
+}
+
+/// A hard link of a file, or one of each file in a folder.
+fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            link_or_copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    // A small file that is replaced or cut in place (a manifest, a record) costs nothing to copy; a link to it would be as good.
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        // The engine removed it between the list and the link.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(_) => fs::copy(from, to).map(drop),
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum()
+        }
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    }
+}
+
+/// `20261128T062033Z`: names in the order of time (days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn time_name(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> Environment {
+        let data = std::env::temp_dir().join(format!("redoubt-aside-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir_all(data.join("appendonlydir")).unwrap();
+        fs::create_dir_all(data.join("redoubt")).unwrap();
+        for (file, text) in [
+            ("appendonlydir/appendonly.aof.manifest", "manifest"),
+            ("appendonlydir/appendonly.aof.1.incr.aof", "SET a 1"),
+            ("redoubt/lineage.json", "{}"),
+        ] {
+            fs::write(data.join(file), text).unwrap();
+        }
+        let nowhere = PathBuf::new;
+        Environment { data, config: nowhere(), secrets: nowhere(), run: nowhere(), bind: None }
+    }
+
+    #[test]
+    fn what_is_kept_outlives_its_original_and_its_number_is_bounded() {
+        let environment = node("keep");
+        let kept = keep(&environment, AsideReason::Replaced, None).unwrap().unwrap();
+        let incr = |folder: &Path| fs::read_to_string(folder.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
+        fs::remove_file(environment.data.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
+        assert_eq!(incr(&root(&environment).join(&kept.folder)), "SET a 1");
+        assert_eq!(list(&environment), [kept.clone()]);
+        for _ in 1..MOST {
+            keep(&environment, AsideReason::LossAccepted, None).unwrap().unwrap();
+        }
+        assert!(matches!(keep(&environment, AsideReason::Replaced, None), Err(Error::NoRoom(_))));
+        assert!(environment.data.join("appendonlydir").exists());
+        remove(&environment, "../appendonlydir").unwrap();
+        assert!(environment.data.join("appendonlydir").exists(), "only a kept folder is ever removed");
+        remove(&environment, &kept.folder).unwrap();
+        assert_eq!(list(&environment).len(), MOST - 1);
+        fs::remove_dir_all(environment.data).unwrap();
+    }
+
+    #[test]
+    fn what_is_moved_away_leaves_an_empty_node_and_a_move_that_was_interrupted_is_completed() {
+        let environment = node("move");
+        let moved = move_away(&environment, AsideReason::Damaged, None).unwrap().unwrap();
+        assert!(!environment.data.join("appendonlydir").exists());
+        assert_eq!(keep(&environment, AsideReason::Replaced, None).unwrap(), None, "nothing is left");
+        let folder = root(&environment).join(&moved.folder);
+        fs::rename(&folder, root(&environment).join(format!("{MOVING}{}", moved.folder))).unwrap();
+        assert_eq!(list(&environment), [moved]);
+        assert!(folder.exists());
+        fs::remove_dir_all(environment.data).unwrap();
+    }
+
+    #[test]
+    fn a_time_is_a_name_that_sorts() {
+        assert_eq!(time_name(0), "19700101T000000Z");
+        assert_eq!(time_name(1_709_210_096), "20240229T123456Z");
+        assert_eq!(time_name(1_795_847_633), "20261128T063353Z");
+    }
+}

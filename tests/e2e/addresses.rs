@@ -9,7 +9,8 @@ use redoubt::model::{Address, NodeId};
 use redoubt::redis::{Connection, sentinel};
 use serde_json::json;
 
-use crate::stage::{Layer, SOON, Stage, eventually, kubectl};
+use crate::commands::kubectl;
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// Deletes a node's Service and gives its address to a Service of somebody else; the address.
 async fn take_the_address_of(layer: &Layer, node: NodeId) -> Address {

@@ -8,8 +8,9 @@ use redoubt::model::NodeId;
 use redoubt::redis::{Connection, sentinel};
 use serde_json::{Value, json};
 
+use crate::commands::kubectl;
 use crate::history::Verdict;
-use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, is_ready, kubectl};
+use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, is_ready};
 
 fn nothing_lost(what: &str, verdict: &Verdict) {
     println!("{what}: {} acknowledged, longest gap {:?}", verdict.acknowledged, verdict.longest_gap);

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::stage::{
-    Layer, OPERATOR_NAMESPACE, SOON, Stage, eventually, helm, install_operator, kubectl, scale_operator,
-};
+use crate::commands::{helm, kubectl};
+use crate::place::{OPERATOR_NAMESPACE, install_operator, scale_operator};
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// UIDs of the layer's pods with the runs of their containers: the same means that nothing was stopped.
 fn processes(layer: &Layer) -> String {
@@ -82,7 +82,7 @@ async fn an_uninstall_leaves_the_layers_and_a_new_install_adopts_them_without_a_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_test_passes_and_fails_where_no_operator_answers() {
-    crate::stage::operator().await;
+    crate::place::operator().await;
     let test = ["test", "redoubt", "--namespace", OPERATOR_NAMESPACE, "--timeout", "60s"];
     let passed = helm(&test);
     assert!(passed.contains("Succeeded"), "{passed}");

@@ -6,7 +6,9 @@ use redoubt::model::{NodeId, NodeKind, Role};
 use redoubt::redis::{Connection, Endpoint, Secret, server};
 use serde_json::json;
 
-use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually, kubectl, scale_operator};
+use crate::commands::kubectl;
+use crate::place::scale_operator;
+use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually};
 
 /// Status is true: roles, settings and functions are asked of every server.
 async fn status_is_true(layer: &Layer) {
@@ -179,7 +181,7 @@ async fn an_operator_that_is_killed_while_it_creates_a_layer_finishes_it_when_it
         layer.ready().await;
         status_is_true(&layer).await;
     }
-    crate::stage::operator_is_there();
+    crate::place::operator_is_there();
     stage.strike().await;
 }
 

@@ -29,7 +29,7 @@ fn numbers(text: &str, words: &str) -> Vec<f64> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "README.md, walked before, runs the same tour, which stops at the first claim that does not hold: make soak"]
 async fn the_demo_measures_what_it_claims_and_ends_what_it_made() {
-    crate::stage::operator().await;
+    crate::place::operator().await;
     let began = Instant::now();
     let text = tour(&[]);
     println!("{text}\nthe tour took {:?}", began.elapsed());
@@ -53,5 +53,5 @@ async fn the_demo_measures_what_it_claims_and_ends_what_it_made() {
 
     tour(&["--down"]);
     assert_eq!(kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"]), "");
-    crate::stage::operator_is_there();
+    crate::place::operator_is_there();
 }

@@ -8,8 +8,9 @@ use redoubt::model::{NodeId, NodeKind};
 use serde_json::json;
 
 use crate::commands::CutOff;
+use crate::commands::kubectl;
 use crate::history::Verdict;
-use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, WRITERS, eventually, kubectl};
+use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, WRITERS, eventually};
 
 /// `spec.failover.detection` where nothing is said.
 const DETECTION: Duration = Duration::from_secs(5);
@@ -352,7 +353,7 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     let primary = layer.heals().await;
     let held = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
     // Its StatefulSet makes no pod for now: somebody scaled it to nothing, and the operator is not there to mend that.
-    crate::stage::scale_operator("0");
+    crate::place::scale_operator("0");
     let name = redoubt::api::names::node("web", held);
     let (stateful, namespace) = (format!("statefulset/{name}"), &stage.namespace);
     kubectl(&["-n", namespace, "scale", &stateful, "--replicas=0"]);
@@ -360,7 +361,7 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     delete_all_pods(&layer).await;
     serves_again(&layer, &old).await;
     println!("all pods deleted and one held back: serves after {:?}", began.elapsed());
-    crate::stage::scale_operator("2");
+    crate::place::scale_operator("2");
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     stage.leave(layer).await;

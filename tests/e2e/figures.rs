@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::commands::CutOff;
-use crate::stage::{Layer, REDIS_7, SOON, Stage, cluster, eventually, kubectl};
+use crate::commands::{cluster, kubectl};
+use crate::stage::{Layer, REDIS_7, SOON, Stage, eventually};
 
 const PAGE: &str = "docs/promises.md";
 const BEGIN: &str = "<!-- figures: written by `make bench` -->";

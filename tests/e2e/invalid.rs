@@ -4,10 +4,11 @@ use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use serde_json::json;
 
-use crate::stage::{Layer, SOON, Stage, eventually, kubectl};
+use crate::commands::kubectl;
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// Opens the definition for a moment, as one of an older version would be: what is stored then may be such that we cannot
-/// read it. [`crate::define`] closes it.
+/// read it. [`crate::definitions::define`] closes it.
 fn open_the_definition() {
     let open = r#"[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
@@ -41,7 +42,7 @@ async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
     })
     .await;
     println!("stored after {stored:?}");
-    crate::define(&stage.client).await;
+    crate::definitions::define(&stage.client).await;
     let good = stage.layer("good", json!({})).await;
     good.ready().await;
     an_event_says_unreadable(&stage.namespace).await;
@@ -85,7 +86,7 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
         std::process::Command::new("kubectl").args(arguments).output().unwrap().status.success()
     };
     eventually("what cannot be read is stored", SOON, async || stored()).await;
-    crate::define(&stage.client).await;
+    crate::definitions::define(&stage.client).await;
     an_event_says_unreadable(&stage.namespace).await;
     goes_on(&layer, "unreadable").await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));

@@ -13,6 +13,8 @@ mod changes;
 mod chart;
 mod commands;
 mod creation;
+#[path = "../support/kubernetes/definitions.rs"]
+mod definitions;
 mod demo;
 mod failures;
 mod figures;
@@ -20,37 +22,29 @@ mod figures;
 #[path = "../support/history.rs"]
 mod history;
 mod invalid;
+#[path = "../support/kubernetes/layer.rs"]
 mod layer;
 mod objects;
 mod operator;
+mod place;
 mod pods;
+#[path = "../support/kubernetes/polling.rs"]
+mod polling;
 mod session_access;
 mod sessions;
+#[path = "../support/kubernetes/stage.rs"]
 mod stage;
+#[path = "../support/kubernetes/store.rs"]
 mod store;
 mod volumes;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::wait::{await_condition, conditions};
-use kube::{Client, ResourceExt as _};
+use kube::Client;
 use tokio::sync::OnceCell;
 
 /// A client of the cluster that KUBECONFIG names, with our definitions in place.
 pub async fn client() -> Client {
     static DEFINED: OnceCell<()> = OnceCell::const_new();
     let client = Client::try_default().await.expect("a cluster: make cluster-up, and KUBECONFIG set");
-    DEFINED.get_or_init(async || define(&client).await).await;
+    DEFINED.get_or_init(async || definitions::define(&client).await).await;
     client
-}
-
-/// Puts our definitions in place, as they are.
-pub async fn define(client: &Client) {
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in redoubt::api::custom_resource_definitions() {
-        let name = definition.name_any();
-        let parameters = PatchParams::apply("redoubt-e2e").force();
-        definitions.patch(&name, &parameters, &Patch::Apply(&definition)).await.unwrap();
-        await_condition(definitions.clone(), &name, conditions::is_crd_established()).await.unwrap();
-    }
 }

@@ -8,8 +8,9 @@ use kube::core::ApiResource;
 use redoubt::model::NodeId;
 use serde_json::{Value, json};
 
-use crate::commands::eventually_or;
-use crate::stage::{Layer, SOON, Stage, cluster, eventually, kubectl};
+use crate::commands::{cluster, kubectl};
+use crate::polling::eventually_or;
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// A child object that was deleted or edited is there again, as it should be, within this.
 const MENDED_WITHIN: Duration = Duration::from_secs(10);

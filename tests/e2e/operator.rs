@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::commands::CutOff;
+use crate::commands::kubectl;
 use crate::failures::{FOLLOWED, rounds};
 use crate::objects::writes;
-use crate::stage::{Layer, OPERATOR_NAMESPACE, SOON, Stage, eventually, kubectl};
+use crate::place::OPERATOR_NAMESPACE;
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// Everything that was told of a layer: reason, note and how often.
 fn events(layer: &Layer) -> BTreeSet<String> {
@@ -62,7 +64,7 @@ fn leader() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
-    crate::stage::operator().await;
+    crate::place::operator().await;
     eventually("somebody leads", SOON, async || !leader().is_empty()).await;
     let old = leader();
     let began = Instant::now();
@@ -74,7 +76,7 @@ async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
     .await;
     println!("another operator leads {moved:?} after its predecessor was told to stop ({:?} in all)", began.elapsed());
     assert!(moved < Duration::from_secs(5), "{moved:?}");
-    crate::stage::operator_is_there();
+    crate::place::operator_is_there();
 }
 
 /// Whether a replica of the operator says that it leads.
@@ -159,5 +161,5 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     eventually("another replica of the operator leads", SOON, async || leader() != old).await;
     network.heal();
     stage.leave(layer).await;
-    crate::stage::operator_is_there();
+    crate::place::operator_is_there();
 }

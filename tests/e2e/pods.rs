@@ -36,7 +36,7 @@ fn digest(password: &str) -> String {
 }
 
 async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) -> Duration {
-    crate::commands::eventually(what, WITHIN, condition).await
+    crate::polling::eventually(what, WITHIN, condition).await
 }
 
 impl Layer {

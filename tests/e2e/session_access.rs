@@ -13,8 +13,9 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
-use crate::commands::{eventually, kubectl};
+use crate::commands::kubectl;
 use crate::layer::Layer;
+use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, connect, run};
 

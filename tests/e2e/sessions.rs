@@ -14,9 +14,9 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::model::{NodeId, NodeKind};
 use serde_json::json;
 
-use crate::commands::eventually;
 use crate::failures::delete_all_pods;
 use crate::layer::Layer;
+use crate::polling::eventually;
 use crate::stage::{REDIS_7, SOON, Stage};
 use crate::store::{PACE, Store, call, run};
 

@@ -10,8 +10,9 @@ use redoubt::redis::{Connection, Endpoint};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::commands::kubectl;
 use crate::failures::delete_all_pods;
-use crate::stage::{Layer, SOON, Stage, eventually, kubectl};
+use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// Counts the keys of every node but `except` all the time; the smallest count of each that was seen.
 fn watch_sizes(

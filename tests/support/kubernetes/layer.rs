@@ -16,8 +16,9 @@ use redoubt::model::{LayerIdentity, NodeId, NodeKind, Role};
 use redoubt::redis::{Connection, Endpoint, sentinel, server, users};
 use serde_json::{Value, json};
 
-use crate::commands::{cluster, eventually, eventually_or, kubectl};
 use crate::history::{Verdict, Write, Writers, check, keys_of};
+use crate::place;
+use crate::polling::{eventually, eventually_or};
 use crate::stage::{SOON, WRITERS};
 
 fn condition_of(object: DataLayer, kind: &str) -> Option<(String, String, String)> {
@@ -66,8 +67,10 @@ impl Layer {
         let began = Instant::now();
         if tokio::time::timeout(SOON, self.is_told_ready()).await.is_err() {
             let status = serde_json::to_string_pretty(&self.object().await.status).unwrap();
-            let name = &self.identity.namespace;
-            panic!("not Ready within {SOON:?}\n{status}\n{}", kubectl(&["-n", name, "get", "pods", "-o", "wide"]));
+            let of = |pod: &Pod| serde_json::to_string(&pod.status).unwrap();
+            let pods: BTreeMap<String, String> =
+                self.pods().await.iter().map(|(name, pod)| (name.clone(), of(pod))).collect();
+            panic!("not Ready within {SOON:?}\n{status}\n{pods:#?}");
         }
         began.elapsed()
     }
@@ -206,7 +209,7 @@ impl Layer {
 
     /// Kills a process of a node's pod with SIGKILL.
     pub fn kill(&self, node: NodeId, process: &str) {
-        cluster(&["signal", &self.identity.namespace, &self.pod(node), "KILL", process]);
+        place::signal(&self.identity.namespace, &self.pod(node), "KILL", process);
     }
 
     /// The server process that is primary now: it changes when another is promoted, and when the same one starts anew.

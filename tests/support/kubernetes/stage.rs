@@ -15,8 +15,9 @@ use redoubt::api::session_store::SessionStore;
 use redoubt::model::LayerIdentity;
 use serde_json::{Value, json};
 
-pub use crate::commands::{cluster, eventually, helm, kubectl};
 pub use crate::layer::{Layer, is_ready};
+use crate::place;
+pub use crate::polling::eventually;
 
 /// Patience where the claim names no time.
 pub const SOON: Duration = Duration::from_mins(3);
@@ -28,68 +29,12 @@ pub const ENGINES: [(&str, &str); 3] =
 /// Writers of a history.
 pub const WRITERS: usize = 2;
 
-/// Namespace of the operator.
-pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
-
-/// Two replicas of the operator, of the image that is loaded now.
-pub async fn operator() {
-    use tokio::sync::OnceCell;
-    static RUNNING: OnceCell<()> = OnceCell::const_new();
-    RUNNING
-        .get_or_init(async || {
-            let namespaces: Api<Namespace> = Api::all(crate::client().await);
-            let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
-                "name": OPERATOR_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-            }});
-            let parameters = PatchParams::apply("redoubt-e2e").force();
-            namespaces.patch(OPERATOR_NAMESPACE, &parameters, &Patch::Apply(&space)).await.unwrap();
-            // What an earlier process left runs an agent that may be another by now.
-            for label in [LEFT_LABEL, STRUCK_LABEL] {
-                for space in namespaces.list(&ListParams::default().labels(label)).await.unwrap() {
-                    namespaces.delete(&space.name_any(), &DeleteParams::default()).await.unwrap();
-                }
-            }
-            install_operator(&[]);
-        })
-        .await;
-}
-
-/// Installs or upgrades the operator by its chart and waits until it runs. The image's name is always the same, so pods are made
-/// anew for each run of the tests.
-pub fn install_operator(further: &[&str]) {
-    let run = format!("podAnnotations.run={}", std::process::id());
-    let mut arguments = vec!["upgrade", "--install", "redoubt", "charts/redoubt", "--namespace", OPERATOR_NAMESPACE];
-    // A run that was cut short may have left its own number of replicas: `kubectl scale` owns it then.
-    arguments.extend(["--values", "tests/e2e/values.yaml", "--set-string", &run, "--server-side=true"]);
-    arguments.extend(["--force-conflicts", "--wait", "--timeout", "90s"]);
-    arguments.extend(further);
-    helm(&arguments);
-    operator_is_there();
-}
-
-/// Waits until both replicas of the operator are there.
-pub fn operator_is_there() {
-    kubectl(&["-n", "redoubt-system", "rollout", "status", "deployment/redoubt-operator", "--timeout=90s"]);
-}
-
-/// Ends every replica of the operator (`0`), or brings them back (`2`).
-pub fn scale_operator(replicas: &str) {
-    let replicas = format!("--replicas={replicas}");
-    kubectl(&["-n", "redoubt-system", "scale", "deployment/redoubt-operator", &replicas]);
-    if replicas.ends_with('0') {
-        let selector = "app.kubernetes.io/name=redoubt-operator";
-        kubectl(&["-n", "redoubt-system", "wait", "pod", "-l", selector, "--for=delete", "--timeout=60s"]);
-    } else {
-        operator_is_there();
-    }
-}
-
 /// Layers that claims have left whole, for the next that asks for one.
-static LEFT: Mutex<Vec<LayerIdentity>> = Mutex::new(Vec::new());
+pub static LEFT: Mutex<Vec<LayerIdentity>> = Mutex::new(Vec::new());
 /// On the namespace of a layer that was left.
-const LEFT_LABEL: &str = "e2e.redoubt.dev/left";
+pub const LEFT_LABEL: &str = "e2e.redoubt.dev/left";
 /// On a namespace whose claim has ended.
-const STRUCK_LABEL: &str = "e2e.redoubt.dev/struck";
+pub const STRUCK_LABEL: &str = "e2e.redoubt.dev/struck";
 
 /// A client's place in a namespace that enforces Pod Security `restricted`.
 pub struct Stage {
@@ -97,12 +42,19 @@ pub struct Stage {
     pub client: Client,
     /// The namespace.
     pub namespace: String,
+    /// The operator's service for this claim.
+    _operator: place::Service,
 }
 
 impl Stage {
     /// A new namespace, with the operator running.
     pub async fn set(namespace: &str) -> Self {
-        operator().await;
+        let operator = place::operator_of(namespace).await;
+        Self::set_with(namespace, operator).await
+    }
+
+    /// A new namespace, with this operator.
+    pub async fn set_with(namespace: &str, operator: place::Service) -> Self {
         let client = crate::client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         // That of an earlier run, which may have failed half-way.
@@ -117,23 +69,24 @@ impl Stage {
         let space =
             json!({"metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
         namespaces.create(&PostParams::default(), &serde_json::from_value(space).unwrap()).await.unwrap();
-        Self { client, namespace: namespace.to_owned() }
+        Self { client, namespace: namespace.to_owned(), _operator: operator }
     }
 
     /// A stage with a layer `web` as [`Self::layer`] makes one, ready and empty: one that an earlier claim of this process has left,
     /// or a new one in `namespace`. To make one costs two processors eight seconds, a third of the time of most claims.
     pub async fn with_layer(namespace: &str) -> (Self, Layer) {
-        operator().await;
+        let operator = place::any_operator().await;
         let left = LEFT.lock().unwrap().pop();
         if let Some(identity) = left {
             println!("on the layer in {}", identity.namespace);
             // A client ends with the claim that made it.
             let client = crate::client().await;
-            let stage = Self { client: client.clone(), namespace: identity.namespace.clone() };
+            let stage = Self { client: client.clone(), namespace: identity.namespace.clone(), _operator: operator };
             let layer = Layer { client, identity };
             layer.ready().await;
             return (stage, layer);
         }
+        drop(operator);
         let stage = Self::set(namespace).await;
         let layer = stage.layer("web", json!({})).await;
         layer.ready().await;

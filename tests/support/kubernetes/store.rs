@@ -17,8 +17,8 @@ use redoubt::api::session_store::SessionStore;
 use redoubt::model::LayerIdentity;
 use serde_json::{Value, json};
 
-use crate::commands::{eventually, eventually_or};
 use crate::layer::Layer;
+use crate::polling::{eventually, eventually_or};
 use crate::stage::{SOON, Stage};
 
 /// Between two calls of a caller, as users make them: callers that go flat out take from two processors what the servers, and those

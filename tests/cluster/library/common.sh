@@ -7,7 +7,7 @@ bin=${REDOUBT_CLUSTER_BIN:-$cache/bin}
 images=${REDOUBT_CLUSTER_IMAGES:-$cache/images}
 version=$(awk '$1 == "k8s.io/kubernetes" {print $2}' "$here/kubenode/go.mod")
 
-host_address=10.89.0.254 control=10.89.0.1 services=10.96.0.0/16 api_service=10.96.0.1 dns=10.96.0.10
+host_address=10.89.0.254 control=10.89.0.1 bind=0.0.0.0 etcd=127.0.0.1 services=10.96.0.0/16 api_service=10.96.0.1 dns=10.96.0.10
 node_address() { echo "10.89.0.$((10 + $1))"; }
 pod_range() { echo "10.244.$1.0/24"; }
 

@@ -39,9 +39,9 @@ identities() { # NODES
 
 api_server() {
   start etcd rdt "$bin/kubenode" etcd --data-dir "$state/etcd" --unsafe-no-fsync --log-level error \
-    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-  start apiserver rdt "$bin/kubenode" kube-apiserver --etcd-servers http://127.0.0.1:2379 \
-    --bind-address 0.0.0.0 --advertise-address "$control" --secure-port 6443 --service-cluster-ip-range "$services" \
+    --listen-client-urls "http://$etcd:2379" --advertise-client-urls "http://$etcd:2379" --listen-peer-urls "http://$etcd:2380"
+  start apiserver rdt "$bin/kubenode" kube-apiserver --etcd-servers "http://$etcd:2379" \
+    --bind-address "$bind" --advertise-address "$control" --secure-port 6443 --service-cluster-ip-range "$services" \
     --tls-cert-file pki/apiserver.crt --tls-private-key-file pki/apiserver.key --client-ca-file pki/ca.crt \
     --kubelet-client-certificate pki/admin.crt --kubelet-client-key pki/admin.key --kubelet-preferred-address-types InternalIP \
     --service-account-key-file pki/serviceaccount.key --service-account-signing-key-file pki/serviceaccount.key \

@@ -1,0 +1,164 @@
+//! What a test does to the requests of one client: its API server is slow, cut off, or answers with an error; its watches end; it
+//! gets no answer after its n-th write.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::http::{Method, Request, Response};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as HttpBody, Bytes, Frame};
+use kube::client::Body;
+use serde_json::json;
+use tokio::sync::watch;
+use tower::{BoxError, Layer, Service};
+
+/// What becomes of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// They are served.
+    None,
+    /// They are served after this time.
+    Slow(Duration),
+    /// No connection comes about.
+    Cut,
+    /// They are answered with this HTTP status: 409 only what writes, each other one all.
+    Answers(u16),
+}
+
+#[derive(Debug)]
+struct State {
+    fault: watch::Sender<Fault>,
+    /// Counts how often all watches were ended.
+    ended: watch::Sender<usize>,
+    requests: AtomicUsize,
+    writes: AtomicUsize,
+    /// Writes after which no request is answered.
+    last_write: AtomicUsize,
+}
+
+/// The faults of one client. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Faults(Arc<State>);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self(Arc::new(State {
+            fault: watch::channel(Fault::None).0,
+            ended: watch::channel(0).0,
+            requests: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            last_write: AtomicUsize::new(usize::MAX),
+        }))
+    }
+}
+
+impl Faults {
+    /// No request is answered after the `n`-th write.
+    pub fn ending_after(n: usize) -> Self {
+        let faults = Self::default();
+        faults.0.last_write.store(n, Ordering::SeqCst);
+        faults
+    }
+
+    /// Requests that begin from now on meet this.
+    pub fn set(&self, fault: Fault) {
+        self.0.fault.send_replace(fault);
+    }
+
+    /// Ends every watch that is open.
+    pub fn end_watches(&self) {
+        self.0.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::SeqCst)
+    }
+
+    /// Requests so far that write, events and Leases left out.
+    pub fn writes(&self) -> usize {
+        self.0.writes.load(Ordering::SeqCst)
+    }
+}
+
+impl<S> Layer<S> for Faults {
+    type Service = Faulty<S>;
+
+    fn layer(&self, inner: S) -> Faulty<S> {
+        Faulty { inner, faults: self.clone() }
+    }
+}
+
+/// A client's service with faults.
+pub struct Faulty<S> {
+    inner: S,
+    faults: Faults,
+}
+
+/// Body of an answer.
+pub type AnswerBody = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, BoxError>> + Send>>>;
+
+impl<S, B> Service<Request<Body>> for Faulty<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Unpin + 'static,
+{
+    type Response = Response<AnswerBody>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let state = Arc::clone(&self.faults.0);
+        let path = request.uri().path().to_owned();
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let is_write = *request.method() != Method::GET && !path.contains("/leases") && !path.contains("/events");
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        let before =
+            if is_write { state.writes.fetch_add(1, Ordering::SeqCst) } else { state.writes.load(Ordering::SeqCst) };
+        if before >= state.last_write.load(Ordering::SeqCst) {
+            return futures::future::pending().boxed();
+        }
+        let fault = *state.fault.borrow();
+        match fault {
+            Fault::Cut => return async { Err("the API server is cut off".into()) }.boxed(),
+            Fault::Answers(code) if code != 409 || is_write => return async move { Ok(failure(code)) }.boxed(),
+            Fault::None | Fault::Slow(_) | Fault::Answers(_) => {}
+        }
+        let answer = self.inner.call(request);
+        async move {
+            if let Fault::Slow(delay) = fault {
+                tokio::time::sleep(delay).await;
+            }
+            let mut ended = state.ended.subscribe();
+            let (parts, body) = answer.await?.into_parts();
+            let frames = BodyStream::new(body);
+            let frames = if is_watch {
+                frames.take_until(async move { ended.changed().await.ok() }).boxed()
+            } else {
+                frames.boxed()
+            };
+            Ok(Response::from_parts(parts, StreamBody::new(frames)))
+        }
+        .boxed()
+    }
+}
+
+fn failure(code: u16) -> Response<AnswerBody> {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+        "reason": "Injected", "message": format!("a fault of the test: {code}"),
+    });
+    let frame = Ok(Frame::data(Bytes::from(status.to_string())));
+    let body = StreamBody::new(futures::stream::iter([frame]).boxed());
+    Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+}

@@ -1,0 +1,157 @@
+//! A kubelet of the tests' own, for all pods of our layers: it binds each to a Kubernetes node that does not exist and runs it as
+//! a process ([`crate::pod`]). No image is pulled and no memory limit enforced: that takes a real one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt as _};
+use redoubt::api::names;
+use tokio::sync::watch;
+
+use crate::engine_process::{Engine, engines};
+use crate::services::Services;
+
+/// A pod by namespace and name.
+pub type PodName = (String, String);
+
+/// A pod whose process runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Process id of its agent, which is also that of its process group.
+    pub agent: u32,
+    /// Where it listens.
+    pub address: String,
+    /// Labels of the pod.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it passes its readiness probe.
+    pub ready: bool,
+}
+
+/// The kubelet.
+pub struct Kubelet {
+    /// The API server.
+    pub client: Client,
+    /// Folder of the control plane: the process groups are noted there.
+    folder: PathBuf,
+    engines: Vec<Engine>,
+    /// Pods that run.
+    pub running: Mutex<BTreeMap<PodName, Running>>,
+    held: watch::Sender<BTreeSet<PodName>>,
+    /// Addresses of Services.
+    pub services: Services,
+}
+
+impl Kubelet {
+    /// Starts it in the runtime that calls this.
+    pub fn run(client: &Client, folder: PathBuf) -> Arc<Self> {
+        let kubelet = Arc::new(Self {
+            client: client.clone(),
+            folder,
+            engines: engines(),
+            running: Mutex::default(),
+            held: watch::channel(BTreeSet::new()).0,
+            services: Services::default(),
+        });
+        tokio::spawn(Arc::clone(&kubelet).watch_pods());
+        tokio::spawn(crate::services::watch_services(Arc::clone(&kubelet)));
+        kubelet
+    }
+
+    async fn watch_pods(self: Arc<Self>) {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let mut events = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER)).default_backoff().boxed();
+        let mut known: BTreeMap<String, watch::Sender<Pod>> = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
+                    let uid = pod.uid().unwrap();
+                    if let Some(newest) = known.get(&uid) {
+                        newest.send_replace(pod);
+                    } else {
+                        let (newest, changes) = watch::channel(pod);
+                        known.insert(uid, newest);
+                        tokio::spawn(crate::pod::live(Arc::clone(&self), changes));
+                    }
+                }
+                Ok(Event::Delete(pod)) => drop(known.remove(&pod.uid().unwrap())),
+                Ok(Event::Init | Event::InitDone) => {}
+                Err(error) => println!("kubelet: watching pods: {error}"),
+            }
+        }
+    }
+
+    /// Holds a pod back: as long as this lasts, none of this name is started.
+    pub fn hold(&self, namespace: &str, pod: &str) {
+        self.held.send_modify(|held| {
+            held.insert((namespace.to_owned(), pod.to_owned()));
+        });
+    }
+
+    /// Ends [`Self::hold`].
+    pub fn release(&self, namespace: &str, pod: &str) {
+        self.held.send_modify(|held| {
+            held.remove(&(namespace.to_owned(), pod.to_owned()));
+        });
+    }
+
+    /// Waits until a pod is not held back.
+    pub async fn may_start(&self, pod: &PodName) {
+        let _ = self.held.subscribe().wait_for(|held| !held.contains(pod)).await;
+    }
+
+    /// Folder of an image's engine, which begins the search path of its agents; `None`: there is no such image.
+    pub fn engine(&self, image: &str) -> Option<PathBuf> {
+        let name = image.rsplit('/').next()?.replace(':', "-");
+        let found = self.engines.iter().find(|engine| engine.name == name)?;
+        Some(found.program.parent()?.to_owned())
+    }
+
+    /// Folder of a pod or a volume.
+    pub fn place(&self, kind: &str, uid: &str) -> PathBuf {
+        let place = self.folder.join(kind).join(uid);
+        fs::create_dir_all(&place).unwrap();
+        place
+    }
+
+    /// Notes a process group, so that it ends with the control plane.
+    pub fn note_group(&self, group: u32) {
+        fs::write(self.folder.join("groups").join(group.to_string()), "").unwrap();
+    }
+
+    /// Kills what is left of a process group, and forgets it.
+    pub fn end_group(&self, group: u32) {
+        signal(&format!("-{group}"), "KILL");
+        let _ = fs::remove_file(self.folder.join("groups").join(group.to_string()));
+    }
+
+    /// Sends a signal to a process of a pod: `redoubt` is the agent, each other name its engine.
+    pub fn signal(&self, namespace: &str, pod: &str, name: &str, process: &str) {
+        let running = self.running.lock().unwrap().get(&(namespace.to_owned(), pod.to_owned())).cloned();
+        let agent = running.unwrap_or_else(|| panic!("{namespace}/{pod} does not run")).agent;
+        let pids = if process == "redoubt" { vec![agent] } else { children(agent) };
+        assert!(!pids.is_empty(), "{namespace}/{pod} has no process {process}");
+        for pid in pids {
+            signal(&pid.to_string(), name);
+        }
+    }
+}
+
+/// Processes that an agent started itself.
+pub fn children(agent: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{agent}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+/// Sends a signal to a process, or to a group where the id is negative. The process may have ended by itself.
+pub fn signal(id: &str, name: &str) {
+    let _ = Command::new("kill").args(["-s", name, "--", id]).stderr(Stdio::null()).status();
+}

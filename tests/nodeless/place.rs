@@ -1,0 +1,94 @@
+//! The control plane of this process, and the operators on it: one for each claim's namespace, so that claims run side by side and
+//! each may do to its own what it wants. A claim about several namespaces has one for all, and runs alone.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use kube::Client;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use crate::faults::Faults;
+use crate::operator::{Operator, Scope};
+use crate::plane::plane;
+use crate::stage::LEFT;
+
+/// Taken for reading by a claim whose operator watches one namespace, and for writing by one whose operator watches all.
+static SCOPES: std::sync::LazyLock<std::sync::Arc<RwLock<()>>> = std::sync::LazyLock::new(Default::default);
+/// The running operators by namespace; that of all has no name.
+static OPERATORS: Mutex<BTreeMap<String, Operator>> = Mutex::new(BTreeMap::new());
+
+/// The operator's service for a claim.
+pub enum Service {
+    /// Of the claim's namespace.
+    Namespace { _beside_others: OwnedRwLockReadGuard<()> },
+    /// Of all.
+    All { _alone: OwnedRwLockWriteGuard<()> },
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Self::All { .. } = self {
+            stop_operator("");
+        }
+    }
+}
+
+/// A client of the API server.
+pub async fn client() -> Client {
+    plane().client().await
+}
+
+/// Starts an operator for a namespace.
+pub async fn operator_of(namespace: &str) -> Service {
+    let service = any_operator().await;
+    start_operator(namespace);
+    service
+}
+
+/// The operator for a claim in a namespace that has one already.
+pub async fn any_operator() -> Service {
+    Service::Namespace { _beside_others: SCOPES.clone().read_owned().await }
+}
+
+/// Starts an operator for all namespaces, once no other claim is under way.
+pub async fn operator_of_all() -> Service {
+    let service = Service::All { _alone: SCOPES.clone().write_owned().await };
+    // Layers that were left have operators of their own.
+    LEFT.lock().unwrap().clear();
+    OPERATORS.lock().unwrap().clear();
+    start(Scope::All, Faults::default(), "");
+    service
+}
+
+/// Starts the operator of a namespace (again).
+pub fn start_operator(namespace: &str) {
+    start_operator_with(namespace, Faults::default());
+}
+
+/// Starts the operator of a namespace (again), with these faults from its first request.
+pub fn start_operator_with(namespace: &str, faults: Faults) {
+    start(Scope::Namespace(namespace.to_owned()), faults, namespace);
+}
+
+fn start(scope: Scope, faults: Faults, name: &str) {
+    stop_operator(name);
+    // In the runtime that outlives the claim, as its layer may.
+    let start = || plane().runtime.block_on(Operator::start_with(scope, faults));
+    let operator = std::thread::scope(|threads| threads.spawn(start).join().unwrap());
+    OPERATORS.lock().unwrap().insert(name.to_owned(), operator);
+}
+
+/// Ends the operator of a namespace in the middle of what it does, as a process that is killed.
+pub fn stop_operator(namespace: &str) {
+    drop(OPERATORS.lock().unwrap().remove(namespace));
+}
+
+/// What the client of a namespace's operator meets.
+pub fn faults(namespace: &str) -> Faults {
+    OPERATORS.lock().unwrap()[namespace].faults.clone()
+}
+
+/// Sends a signal to a process of a pod.
+pub fn signal(namespace: &str, pod: &str, signal: &str, process: &str) {
+    plane().kubelet.signal(namespace, pod, signal, process);
+}

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 
+use super::application_proof;
 use super::context::Context;
 use super::objects::{apply_static, not_done};
 use super::resolved::Resolved;
@@ -223,7 +224,8 @@ async fn look_after(
             undone.extend(not_done(Some(step), &ending));
         }
     }
-    let subject = wanted::subject(layer);
+    let mut subject = wanted::subject(layer);
+    subject.application_breaches = application_proof::breaches(context, &desired, &observed, &connections).await;
     let facts = Facts {
         desired: &desired,
         observed: &observed,

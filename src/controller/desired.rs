@@ -124,6 +124,7 @@ pub fn subject(layer: &ValidatedLayer) -> Subject {
         purpose: layer.purpose,
         application_access: layer.application_access,
         max_connections: layer.max_connections,
+        application_breaches: Vec::new(),
     }
 }
 

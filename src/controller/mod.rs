@@ -1,6 +1,7 @@
 //! The only place where the steps meet: when a pass is made, and what follows from its end.
 
 mod accepted;
+mod application_proof;
 pub mod backoff;
 pub mod context;
 pub mod data_layer;

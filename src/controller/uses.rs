@@ -14,7 +14,7 @@ use kube::api::Api;
 use super::context::Context;
 use super::publish;
 use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
-use super::use_memory::locked;
+use super::use_memory::{PROOF_HOLDS, locked};
 use super::watches::WatchedStore;
 use crate::act::kube::key_of;
 use crate::act::secrets::{ANNOTATION_ROOT_KEY, digest};
@@ -43,9 +43,6 @@ use crate::validate::session_store::{ValidatedStore, admit};
 const BELIEVED: Duration = Duration::from_secs(30);
 /// Secrets that are read again in one pass at most: 500 stores are gone through in a minute.
 const MOST_READS: usize = 25;
-/// How long a proof of a user's rights holds. They are compared as text in every pass. (A proof is 55 questions, some 0.2 ms of
-/// the primary's time: 500 stores cost it a tenth of a second in five minutes.)
-const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// Reads and writes of one pass that are under way together.
 const TOGETHER: usize = 8;
 /// One store that the layer serves.

@@ -75,6 +75,21 @@ pub async fn cut_address(connection: &Connection, client: SocketAddr) -> Result<
     connection.query(cmd("CLIENT").arg("KILL").arg("ADDR").arg(client.to_string()).arg("SKIPME").arg("yes")).await
 }
 
+/// Ends the script or function that runs, if it wrote nothing yet (`SCRIPT KILL`, `FUNCTION KILL`): a server that answers `BUSY`
+/// serves again. `Ok(false)`: none ran. An error where it wrote already (`UNKILLABLE`): only the end of the process ends it.
+pub async fn end_scripts(connection: &Connection) -> Result<bool> {
+    let mut ended = false;
+    for kind in ["SCRIPT", "FUNCTION"] {
+        match connection.query::<()>(cmd(kind).arg("KILL")).await {
+            Ok(()) => ended = true,
+            // `NOTBUSY`: nothing runs; `BUSY`: what runs is of the other kind.
+            Err(error) if error.server_text().is_some_and(|text| text.contains("BUSY")) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ended)
+}
+
 /// `PING`.
 pub async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await

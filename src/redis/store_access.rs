@@ -1,4 +1,5 @@
-//! What the user of a store may do and must not: a fixed list, put to the live server with `ACL DRYRUN`.
+//! What the user of an application may do and must not, a store's and the layer's: fixed lists, put to the live server with
+//! `ACL DRYRUN`.
 //!
 //! The rules are compared as text elsewhere ([`super::user_forms`]); this asks what they mean to the very server that holds
 //! them, whatever its version makes of a category.
@@ -7,9 +8,10 @@ use ::redis::{Cmd, FromRedisValue as _, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
+use super::users::APPLICATION;
 
-/// `+`: must be allowed; `-`: must not. `@` is the store's prefix, `!` a key of nobody's.
-pub const EXPECTATIONS: [&str; 55] = [
+/// The user of a store. `+`: must be allowed; `-`: must not. `@` is the store's prefix, `!` a key of nobody's.
+pub const OF_A_STORE: &[&str] = &[
     "+PING",
     "+ROLE",
     "+INFO",
@@ -18,10 +20,26 @@ pub const EXPECTATIONS: [&str; 55] = [
     "+WAIT 1 0",
     "+FCALL redoubt_sessions_digest 0",
     "+FCALL_RO redoubt_sessions_digest 0",
+    "+FCALL redoubt_session_create 1 @{t}s:a ada",
+    "+FCALL redoubt_session_get 1 @{t}s:a",
+    "+FCALL_RO redoubt_session_list 1 @{t}u:ada",
+    "-FCALL redoubt_session_get 1 !",
+    "-FCALL redoubt_sessions_policies 0",
+    "-FCALL redoubt_sessions_counters 0",
+    "-FCALL REDOUBT_SESSIONS_COUNTERS 0",
+    "-FCALL_RO redoubt_sessions_policies 0",
     "+GET @a",
     "+SET @a v",
     "+SETEX @a 1 v",
     "+SET @a v EX 1",
+    "+APPEND @a x",
+    "-SETRANGE @a 1 x",
+    "-SETBIT @a 1 1",
+    "-BITFIELD @a SET u8 0 1",
+    "-BITOP NOT @a @b",
+    "-COPY @a @b",
+    "-SUNIONSTORE @a @b",
+    "-ZUNIONSTORE @a 1 @b",
     "+DEL @a",
     "+UNLINK @a",
     "+EXISTS @a",
@@ -48,6 +66,9 @@ pub const EXPECTATIONS: [&str; 55] = [
     "-DEL !",
     "-RENAME @a !",
     "-PUBLISH ! m",
+    "-PUBLISH __sentinel__:hello m",
+    "-SPUBLISH __sentinel__:hello m",
+    "-PUBLISH __keyevent@0__:expired m",
     "-PSUBSCRIBE *",
     "-SCAN 0",
     "-KEYS *",
@@ -66,25 +87,103 @@ pub const EXPECTATIONS: [&str; 55] = [
     "-DEBUG SLEEP 0",
     "-REPLICAOF NO ONE",
 ];
+/// The layer's application user. `+`: must be allowed; `-`: must not.
+pub const OF_THE_APPLICATION: &[&str] = &[
+    "+GET key",
+    "+SET key value",
+    "+FCALL f 0",
+    "+EVAL x 0",
+    "+PUBLISH c m",
+    "+PUBLISH _c m",
+    "+PUBLISH __c m",
+    "+SUBSCRIBE c",
+    "+SUBSCRIBE __keyevent@0__:expired",
+    "+PSUBSCRIBE *",
+    "+PSUBSCRIBE __keyevent@*__:expired",
+    "+PUBSUB CHANNELS",
+    "+INFO",
+    "+ROLE",
+    "+MULTI",
+    "+SCAN 0",
+    "+WAIT 1 0",
+    "+CLIENT SETNAME x",
+    "+FUNCTION LIST",
+    "+XADD s * f v",
+    "-PUBLISH __sentinel__:hello m",
+    "-SPUBLISH __sentinel__:hello m",
+    "-PUBLISH __keyevent@0__:expired m",
+    "-PUBLISH __keyspace@0__:key m",
+    "-FLUSHALL",
+    "-FLUSHDB",
+    "-KEYS *",
+    "-CONFIG GET x",
+    "-CONFIG SET maxmemory 0",
+    "-ACL LIST",
+    "-ACL SETUSER x",
+    "-SHUTDOWN",
+    "-DEBUG SLEEP 0",
+    "-REPLICAOF NO ONE",
+    "-FUNCTION LOAD x",
+    "-FUNCTION FLUSH",
+    "-FUNCTION DELETE redoubt",
+    "-FUNCTION KILL",
+    "-CLIENT KILL TYPE normal",
+    "-CLIENT PAUSE 1",
+    "-CLIENT NO-EVICT on",
+    "-MONITOR",
+    "-SAVE",
+    "-BGSAVE",
+    "-SWAPDB 0 1",
+    "-PSYNC ? -1",
+    "-MODULE LIST",
+    "-CLUSTER RESET",
+    "-SLOWLOG RESET",
+    "-LATENCY RESET",
+];
 /// A key that belongs to no store: prefixes begin with a letter or digit.
 const NOBODYS: &str = "-nobodys:a";
 
-/// The commands that the server judges otherwise than it should, for this user with this prefix. Empty: proven.
+/// The commands that the server judges otherwise than it should, for this user of a store with this prefix. Empty: proven.
 pub async fn violations(connection: &Connection, user: &str, prefix: &str) -> Result<Vec<String>> {
-    let question = |expectation: &&str| -> Cmd {
-        let words = expectation[1..].split(' ').map(|word| word.replace('@', prefix).replace('!', NOBODYS));
+    differing(connection, user, OF_A_STORE.iter().map(|expectation| substitute(expectation, prefix))).await
+}
+
+/// The same of the layer's application user.
+pub async fn violations_of_application(connection: &Connection) -> Result<Vec<String>> {
+    differing(connection, APPLICATION, OF_THE_APPLICATION.iter().map(|expectation| (*expectation).to_owned())).await
+}
+
+/// An expectation with a store's own prefix in it. Only its first character says `+` or `-`; `@` in a channel of the server's is
+/// no prefix.
+fn substitute(expectation: &str, prefix: &str) -> String {
+    let (sign, words) = expectation.split_at(1);
+    let word = |word: &str| match word.strip_prefix('@') {
+        Some(rest) => format!("{prefix}{rest}"),
+        None => word.replace('!', NOBODYS),
+    };
+    format!("{sign}{}", words.split(' ').map(word).collect::<Vec<_>>().join(" "))
+}
+
+/// Those of `expectations` (`+` or `-`, then the words of a command) that the server judges otherwise, as `may …` or `may not …`.
+pub async fn differing(
+    connection: &Connection,
+    user: &str,
+    expectations: impl IntoIterator<Item = String>,
+) -> Result<Vec<String>> {
+    let expectations: Vec<String> = expectations.into_iter().collect();
+    let question = |expectation: &String| -> Cmd {
         let mut question = cmd("ACL");
-        question.arg("DRYRUN").arg(user).arg(words.collect::<Vec<_>>());
+        question.arg("DRYRUN").arg(user).arg(expectation[1..].split(' ').collect::<Vec<_>>());
         question
     };
-    let questions: Vec<Cmd> = EXPECTATIONS.iter().map(question).collect();
+    let questions: Vec<Cmd> = expectations.iter().map(question).collect();
     let mut violations = Vec::new();
-    for (expectation, reply) in EXPECTATIONS.iter().zip(connection.query_all(&questions).await?) {
+    for (expectation, reply) in expectations.iter().zip(connection.query_all(&questions).await?) {
         let answer =
             String::from_redis_value(reply?).map_err(|error| connection.bad_reply("ACL DRYRUN", error.to_string()))?;
         if (answer == "OK") != expectation.starts_with('+') {
             let verb = if answer == "OK" { "may" } else { "may not" };
-            violations.push(format!("{verb} {}", expectation[1..].replace('@', prefix).replace('!', NOBODYS)));
+            violations.push(format!("{verb} {}", &expectation[1..]));
         }
     }
     Ok(violations)

@@ -35,22 +35,33 @@ pub const DEFAULT: &str = "default";
 pub const APPLICATION: &str = "app";
 
 // Every command named here must exist on all engines: a server that meets an unknown one in its ACL file does not start.
-// What only newer engines have (`CLIENT SETINFO`) is granted by its category.
-const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|getuser +acl|setuser +acl|deluser \
-     +acl|dryrun +client|kill +client|pause +client|unpause +client|list +client|no-evict +function|list +function|load \
-     +function|delete +fcall_ro +replicaof +command|info +module|list";
-const AGENT_ON_DATA: &str =
-    "+ping +info +role +config|get +config|set +client|kill +client|pause +client|unpause +replicaof +shutdown";
+// What only newer engines have (`CLIENT SETINFO`) is granted by its category. What the operator and the agents have, they send:
+// `tests/it/rights.rs` compares.
+const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
+     +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|kill \
+     +script|kill +fcall_ro +replicaof";
+const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|pause +client|unpause +replicaof \
+     +shutdown +function|kill +script|kill";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";
+/// What Sentinels say to each other, on data nodes and in each other's ear: a message there may name another primary, to which
+/// all data nodes then turn.
+const HELLO_CHANNEL: &str = "&__sentinel__:hello";
 // ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load.
 const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list +info +role";
+/// Channels that the application may publish to: all but those that begin with `__s` or `__k`. `__sentinel__:hello` is the
+/// Sentinels' word, `__keyspace@…` and `__keyevent@…` are the server's.
+const APPLICATION_PUBLISHES: &str = "&[^_]* &_ &_[^_]* &__ &__[^sk]*";
+/// It may listen on every channel. A pattern that is subscribed to must be granted literally, or all are: so this is a selector of
+/// its own, with which nothing is published.
+const APPLICATION_SUBSCRIBES: &str = "(allchannels +subscribe +psubscribe +ssubscribe +pubsub)";
 // SENTINEL DEBUG exists since 7.0, the oldest engine that we serve, and only sets intervals: see `super::info_window`.
-const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +psubscribe +acl|list +acl|getuser +acl|setuser \
-     +acl|deluser +client|kill +sentinel|masters +sentinel|master +sentinel|replicas +sentinel|sentinels \
-     +sentinel|get-master-addr-by-name +sentinel|ckquorum +sentinel|set +sentinel|reset +sentinel|failover +sentinel|myid \
-     +sentinel|debug";
+const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +acl|list +acl|setuser +acl|deluser +client|kill \
+     +sentinel|masters +sentinel|replicas +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|set \
+     +sentinel|reset +sentinel|failover +sentinel|myid +sentinel|debug";
+// The event that the operator waits for.
+const OPERATOR_CHANNELS_ON_SENTINEL: &str = "&+switch-master";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +client|kill +shutdown +sentinel|masters +sentinel|replicas \
      +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set \
      +sentinel|failover +sentinel|debug +sentinel|is-master-down-by-addr +publish +subscribe";
@@ -69,10 +80,28 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
 // What stock session libraries and the session functions use, by category, and nothing that shows or stops another tenant's:
 // - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
 //   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
-// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded;
+// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded, and of those
+//   not the ones that tell of all stores;
+// - a server compares its memory with `maxmemory` before a command, not after: a command that makes more of what is there than
+//   its caller sent (SETRANGE, SETBIT, COPY, the unions) passes it. APPEND adds what was sent, and Spring Session uses it;
 // - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
 const SESSION_STORE_ON_DATA: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
-     -scan -randomkey -dbsize -pubsub -client|tracking +fcall +fcall_ro +info +role +time";
+     -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
+     -zdiffstore -zrangestore -scan -randomkey -dbsize -pubsub -client|tracking +info +role +time";
+/// The functions that a store's user may call, and whether `FCALL_RO` takes them too.
+pub const STORE_FUNCTIONS: [(&str, bool); 11] = [
+    ("redoubt_session_create", false),
+    ("redoubt_session_get", false),
+    ("redoubt_session_get_ro", true),
+    ("redoubt_session_touch", false),
+    ("redoubt_session_exists", true),
+    ("redoubt_session_set", false),
+    ("redoubt_session_revoke", false),
+    ("redoubt_session_revoke_all", false),
+    ("redoubt_session_list", true),
+    ("redoubt_session_rotate", false),
+    ("redoubt_sessions_digest", true),
+];
 
 /// Whether it is the user of an application, the layer's or a store's, and not of the system.
 pub fn is_an_applications(name: &str) -> bool {
@@ -106,11 +135,13 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
         (OPERATOR.to_owned(), user(&digests.operator, "", OPERATOR_ON_DATA)),
         (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
         (REPLICATION.to_owned(), user(&digests.replication, "", REPLICATION_ON_DATA)),
-        (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_DATA)),
+        (SENTINEL.to_owned(), user(&digests.sentinel, HELLO_CHANNEL, SENTINEL_ON_DATA)),
         (DEFAULT.to_owned(), switched_off(DEFAULT_ON_DATA)),
     ]);
     if let Some(application) = &digests.application {
-        users.insert(APPLICATION.to_owned(), user(application, "allkeys allchannels", APPLICATION_ON_DATA));
+        let scope = format!("allkeys {APPLICATION_PUBLISHES}");
+        let commands = format!("{APPLICATION_ON_DATA} {APPLICATION_SUBSCRIBES}");
+        users.insert(APPLICATION.to_owned(), user(application, &scope, &commands));
     }
     users
 }
@@ -118,9 +149,9 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
 /// Users of every Sentinel.
 pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
-        (OPERATOR.to_owned(), user(&digests.operator, "allchannels", OPERATOR_ON_SENTINEL)),
+        (OPERATOR.to_owned(), user(&digests.operator, OPERATOR_CHANNELS_ON_SENTINEL, OPERATOR_ON_SENTINEL)),
         (AGENT.to_owned(), user(&digests.agent, AGENT_CHANNELS_ON_SENTINEL, AGENT_ON_SENTINEL)),
-        (SENTINEL.to_owned(), user(&digests.sentinel, "allchannels", SENTINEL_ON_SENTINEL)),
+        (SENTINEL.to_owned(), user(&digests.sentinel, HELLO_CHANNEL, SENTINEL_ON_SENTINEL)),
         (DEFAULT.to_owned(), switched_off("")),
     ]);
     if let Some(application) = &digests.application {
@@ -132,7 +163,12 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
 /// The user of a session store on every data node: only keys and channels whose name begins with `prefix`, which must hold none
 /// of the characters `*?[]\` that mean something in a pattern.
 pub fn session_store_on_data(digest: &str, prefix: &str) -> DesiredUser {
-    user(digest, &format!("~{prefix}* &{prefix}*"), SESSION_STORE_ON_DATA)
+    let mut commands = vec![SESSION_STORE_ON_DATA.to_owned()];
+    for (function, reads_only) in STORE_FUNCTIONS {
+        commands.push(format!("+fcall|{function}"));
+        commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
+    }
+    user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
 }
 
 /// The user of a session store on every Sentinel: it may ask where the primary is.

@@ -51,7 +51,7 @@ pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<Said> {
             "InPlace",
             "NotInPlace",
             "every server has exactly the declared users",
-            &proofs::users(desired, observed),
+            &[proofs::users(desired, observed), facts.subject.application_breaches.clone()].concat(),
         ),
         proven(
             "SettingsApplied",

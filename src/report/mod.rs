@@ -32,6 +32,8 @@ pub struct Subject {
     pub application_access: bool,
     /// Connections that uses may open together.
     pub max_connections: u32,
+    /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
+    pub application_breaches: Vec<String>,
 }
 
 /// A step that was not done.

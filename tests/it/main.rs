@@ -28,6 +28,7 @@ mod redis_server;
 mod redis_users;
 mod report;
 mod report_events;
+mod rights;
 mod scrape_cost;
 mod sentinel_users;
 mod session_stores;

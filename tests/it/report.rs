@@ -50,6 +50,7 @@ impl Scene {
             purpose: Purpose::Mixed,
             application_access: true,
             max_connections: 500,
+            application_breaches: Vec::new(),
         };
         Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new() }
     }
@@ -287,6 +288,16 @@ fn a_paused_layer_says_so() {
     let mut scene = Scene::healthy();
     scene.desired.paused = true;
     insta::assert_snapshot!(differing(&scene), @"Progressing=False Paused: spec.paused is set: nothing is changed");
+}
+
+#[test]
+fn an_application_that_may_more_than_it_should_is_told() {
+    let mut scene = Scene::healthy();
+    scene.subject.application_breaches = vec!["redis-1: app may PUBLISH __sentinel__:hello m".to_owned()];
+    insta::assert_snapshot!(differing(&scene), @r"
+    UsersInPlace=False NotInPlace: redis-1: app may PUBLISH __sentinel__:hello m
+    Ready=False NotInPlace: UsersInPlace: redis-1: app may PUBLISH __sentinel__:hello m
+    ");
 }
 
 #[test]

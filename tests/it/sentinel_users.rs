@@ -65,8 +65,11 @@ async fn sentinels_with_these_users_find_each_other_fail_over_and_say_so() {
             master.other_sentinels.len() == 2 && master.replicas.len() == 1
         })
         .await;
-        let ckquorum = redis::cmd("SENTINEL").arg("CKQUORUM").arg(MASTER).clone();
-        eventually("a quorum", SOON, async || operators[0].query::<String>(&ckquorum).await.is_ok()).await;
+        eventually("the second Sentinel knows all", SOON, async || {
+            let master = look_at_sentinel(&operators[1], &forms).await.master.unwrap();
+            master.other_sentinels.len() == 2 && master.replicas.len() == 1
+        })
+        .await;
         let seen = look_at_sentinel(&operators[0], &forms).await;
         assert_eq!(
             seen.users_in_place.iter().collect::<Vec<_>>(),

@@ -32,6 +32,7 @@ mod rights;
 mod scrape_cost;
 mod sentinel_users;
 mod session_stores;
+mod sessions_bounds;
 mod sessions_cost;
 mod sessions_functions;
 mod sessions_model;

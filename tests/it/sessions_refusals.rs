@@ -49,6 +49,7 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
         ("session_create", vec![new], vec!["string"], "WRONGTYPE"),
         ("session_get", vec!["web:{t}s:string"], vec![], "WRONGTYPE"),
         ("session_get", vec![KEY], vec!["@u"], "BADARG"),
+        ("session_get", vec![KEY], vec!["a", "a"], "BADARG"),
         ("session_get_ro", vec!["web:{t}s:string"], vec!["a"], "WRONGTYPE"),
         ("session_touch", vec![KEY], vec!["x"], "BADARG"),
         ("session_set", vec![KEY], vec![], "BADARG"),
@@ -174,7 +175,7 @@ async fn sessions_are_read_on_servers_that_refuse_writes() {
 async fn a_user_of_one_store_reaches_no_key_of_another() {
     // The commands that the functions run for their caller, and no other.
     const RULE: &str = "user web on >right ~web:* +ping +fcall +fcall_ro +time +hlen +hset +hget +hmget +hgetall +hdel \
-                        +pexpireat +pexpiretime +unlink +rename +zadd +zrem +zcard +zrange +zremrangebyscore";
+                        +pexpireat +pexpiretime +unlink +rename +zadd +zrem +zcard +zcount +zrange +zremrangebyrank +memory|usage";
     for engine in engines() {
         let stores = [policy("web"), policy("other"), policy("web2")];
         let (process, admin) = server_with(&engine, &stores, &[RULE]).await;

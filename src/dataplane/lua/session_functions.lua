@@ -6,7 +6,8 @@
 --   arguments:  USER [FIELD VALUE]...
 --   result:     integer: when the session ends unless it is used. EXISTS if the id is taken; LIMIT if the store refuses more
 --               sessions of the user
---   complexity: O(fields), and O(sessions of the user) when the user has as many as the store allows
+--   complexity: O(fields), and O(sessions of the user) when the user has as many as the store allows: at most 1000 of them, or
+--               `maxPerUser` where that is more; those that end first are ended first where there are more
 --   slot rule:  the index of USER is derived; flags none: refused when memory is full
 local function create(keys, args)
   local place, failure = place_of(keys, SESSION, 1)
@@ -37,8 +38,10 @@ local function get_with(expiry_of, keys, args)
   local place, failure = place_of(keys, SESSION, 1)
   if not place then return failure end
   if #args > MAX_FIELDS then return bad('at most 512 fields in one call') end
+  local seen = {}
   for _, name in ipairs(args) do
-    if string.byte(name) == 64 then return bad('field names that begin with @ are reserved') end
+    local fault = fault_of_name(name, seen)
+    if fault then return bad(fault) end
   end
   local now = now_milliseconds()
   local session
@@ -66,8 +69,9 @@ end
 --   arguments:  [FIELD]...; none: all fields
 --   result:     array: integers version, created, expires; bulk string user; array of FIELD VALUE... without absent ones.
 --               Null if there is no such session. Renews: the session lives for the idle timeout from now, but not beyond its
---               absolute lifetime, and not more often than the touch interval
---   complexity: O(fields)
+--               absolute lifetime, and not more often than the touch interval. TOOLARGE if plain commands made it larger than
+--               the functions do
+--   complexity: O(fields), at most 33000 of them
 --   slot rule:  the index of the session's user is derived, and the session behind a rotated id; flag `allow-oom`: reads and
 --               renews when memory is full
 local function get(keys, args) return get_with(renew, keys, args) end
@@ -179,15 +183,16 @@ end
 -- redoubt_session_revoke_all
 --   keys:       1: the index of a user
 --   arguments:  [ID]: of a session to keep
---   result:     integer: sessions that ended, all at once
---   complexity: O(sessions of the user)
+--   result:     integer: sessions that ended, all at once. TOOLARGE where the index has more entries than one call works off, 1000
+--               or `maxPerUser` if that is more: those that end first have ended, and the call is to be made again
+--   complexity: O(sessions of the user), at most that many
 --   slot rule:  the sessions are derived from the index; flag `allow-oom`
 local function revoke_all(keys, args)
   local place, failure = place_of(keys, INDEX, 1)
   if not place then return failure end
   if #args > 1 then return bad('takes [ID]') end
-  local members = redis.pcall('ZRANGE', place.key, 0, -1)
-  if is_error(members) then return members end
+  local members, others = entries_of(place.key, place.policy)
+  if not members then return others end
   local kept
   if args[1] then
     kept, failure = open({base = place.base, name = args[1], policy = place.policy}, now_milliseconds(), {})
@@ -207,21 +212,26 @@ local function revoke_all(keys, args)
   strike(place.key, absent)
   local ended = remove(place, place.key, ids)
   count(place.policy, 'revoked', ended)
+  if others > 0 then
+    return too_large(whole(#members) .. ' entries of the index were worked off, ' .. whole(others) .. ' are left: call again')
+  end
   return ended
 end
 
 -- redoubt_session_list
 --   keys:       1: the index of a user
 --   arguments:  none
---   result:     array of arrays, oldest first: bulk string id, integers created, expires; live sessions only
---   complexity: O(sessions of the user); writes nothing
+--   result:     array of arrays, oldest first: bulk string id, integers created, expires; live sessions only. TOOLARGE where the
+--               index has more than 1000 entries, or more than `maxPerUser` if that is more
+--   complexity: O(sessions of the user), at most that many; writes nothing
 --   slot rule:  the sessions are derived from the index; flag `no-writes`
 local function list(keys, args)
   local place, failure = place_of(keys, INDEX, 1)
   if not place then return failure end
   if #args > 0 then return bad('takes no arguments') end
-  local members = redis.pcall('ZRANGE', place.key, 0, -1)
-  if is_error(members) then return members end
+  local members, others = entries_of(place.key, place.policy)
+  if not members then return others end
+  if others > 0 then return too_large('the index has ' .. whole(#members + others) .. ' entries') end
   local now, live = now_milliseconds(), {}
   for _, id in ipairs(members) do
     local session

@@ -11,9 +11,14 @@
 -- Fields. Names that begin with `@` are the library's. A call takes at most 512 fields, a session holds at most 65536 bytes of
 -- names and values. Every key has a TTL. Times are whole milliseconds since 1970 of the server's clock, read once per call.
 --
+-- Bounds. What a call reads is bounded, because plain commands may write under the same keys and a server does nothing else while
+-- a function runs: of an index at most 1000 entries, or `maxPerUser` where that is more; of a session at most 4 MiB of memory in
+-- 33000 fields, which is what 65536 bytes can come to. Above that the answer is TOOLARGE.
+--
 -- Errors, before anything is written: `BADARG` arguments or a key of another form, `NOPOLICY` no store has the key's prefix,
 -- `EXISTS` the id is taken, `NOSESSION` ended or never was, `CONFLICT` changed in the meantime, `LIMIT` too many sessions of
--- the user, `WRONGTYPE` something else is under the key.
+-- the user, `WRONGTYPE` something else is under the key, `TOOLARGE` a key holds more than is read. After a
+-- write, only revoke_all's TOOLARGE: it ended a part.
 
 local DIGEST = '@DIGEST@'
 local POLICIES = {
@@ -21,6 +26,8 @@ local POLICIES = {
 }
 local COUNTERS = {'created', 'read', 'renewed', 'revoked', 'rejected', 'evicted', 'missed'}
 local MAX_KEY, MAX_USER, MAX_FIELDS, MAX_BYTES = 1024, 512, 512, 65536
+-- What is read at most: entries of an index, and fields and bytes of memory of a session.
+local MAX_INDEX, MAX_HASH, MAX_MEMORY = 1000, 33000, 4194304
 -- Rotations within one grace period that an old id is followed through.
 local MAX_HOPS = 8
 -- Arguments of one command: Lua's `unpack` fits about 8,000.
@@ -87,11 +94,26 @@ end
 
 local function index_of(place, user) return place.base .. 'u:' .. user end
 
+local function too_large(what) return redis.error_reply('TOOLARGE ' .. what) end
+local function memory_of(key) return redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0) or 0 end
+
+-- An error if a session is too large to be read, or is none.
+local function fault_of_size(key)
+  local fields = redis.pcall('HLEN', key)
+  if is_error(fields) then return fields end
+  if fields > MAX_HASH or (fields > 0 and memory_of(key) > MAX_MEMORY) then
+    return too_large('the session holds more than 65536 bytes: plain commands wrote it')
+  end
+end
+
 -- Reads the hash of a session: `meta` by name without `@`, `fields` as a flat list; only `names`, if given.
 local function read_hash(key, names)
   local meta, fields = {}, {}
   local reply
   if names then
+    -- One value is no larger than a server takes.
+    local failure = #names > 1 and fault_of_size(key)
+    if failure then return nil, nil, failure end
     reply = redis.pcall('HMGET', key, '@u', '@c', '@v', '@b', '@n', unpack(names))
     if is_error(reply) then return nil, nil, reply end
     meta = {u = reply[1], c = reply[2], v = reply[3], b = reply[4], n = reply[5]}
@@ -100,8 +122,9 @@ local function read_hash(key, names)
     end
     return meta, fields
   end
-  reply = redis.pcall('HGETALL', key)
-  if is_error(reply) then return nil, nil, reply end
+  local failure = fault_of_size(key)
+  if failure then return nil, nil, failure end
+  reply = redis.call('HGETALL', key)
   for at = 1, #reply, 2 do
     local name = reply[at]
     if string.byte(name) == 64 then
@@ -215,14 +238,34 @@ local function remove(place, index, ids)
   return ended
 end
 
+-- The entries of an index that end first, as many as are read, and how many are left out; nil and an error for another type. An
+-- entry that is longer than a key may be is none of ours: they are read one by one where there may be such.
+local function entries_of(index, policy)
+  local held = redis.pcall('ZCARD', index)
+  if is_error(held) then return nil, held end
+  local most = math.max(MAX_INDEX, policy.cap or 0)
+  local read = math.min(held, most)
+  if held <= most and (held == 0 or memory_of(index) <= MAX_MEMORY + held * MAX_KEY) then
+    return redis.call('ZRANGE', index, 0, -1), 0
+  end
+  local ids = {}
+  for at = 0, read - 1 do
+    local id = redis.call('ZRANGE', index, at, at)[1]
+    if id and #id <= MAX_KEY then ids[#ids + 1] = id end
+  end
+  return ids, held - #ids
+end
+
 -- Makes room in a user's index for one more session. Answers an error if there is none, or if a key is of another type.
 local function make_room(place, index, user, now)
-  local trimmed = redis.pcall('ZREMRANGEBYSCORE', index, '-inf', whole(now))
-  if is_error(trimmed) then return trimmed end
+  local ended = redis.pcall('ZCOUNT', index, '-inf', whole(now))
+  if is_error(ended) then return ended end
+  if ended > 0 then redis.call('ZREMRANGEBYRANK', index, 0, math.min(ended, BATCH) - 1) end
   local policy = place.policy
   if not policy.cap or redis.call('ZCARD', index) < policy.cap then return nil end
   local live, over, absent = {}, {}, {}
-  for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+  local ids, others = entries_of(index, policy)
+  for _, id in ipairs(ids) do
     local created, failure = created_of(place, user, id)
     if failure then return failure end
     if not created then
@@ -233,7 +276,7 @@ local function make_room(place, index, user, now)
       live[#live + 1] = {id = id, created = created}
     end
   end
-  local excess = #live - policy.cap + 1
+  local excess = #live + others - policy.cap + 1
   if excess > 0 and policy.rejects then
     count(policy, 'rejected')
     return redis.error_reply('LIMIT the user has as many sessions as the store allows')
@@ -243,7 +286,7 @@ local function make_room(place, index, user, now)
     return one.id < other.id
   end)
   local oldest = {}
-  for at = 1, excess do oldest[at] = live[at].id end
+  for at = 1, math.min(excess, #live) do oldest[at] = live[at].id end
   strike(index, absent)
   remove(place, index, over)
   if excess > 0 then count(policy, 'evicted', remove(place, index, oldest)) end

@@ -123,7 +123,7 @@ async fn the_page_for_sizing_tells_what_a_session_takes() {
         let told =
             page.split(&row(&engine, payload)).nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
         let Some(told) = told else {
-            assert_eq!(engine, "default", "{path} tells nothing of {engine}; `make it` names the engines");
+            assert_eq!(engine, "default", "{path} tells nothing of {engine}; `tests/run` names the engines");
             continue;
         };
         assert!(told.abs_diff(bytes) * 20 <= bytes, "{path}: {engine}, {payload}: {bytes}, not {told}");

@@ -243,7 +243,7 @@ mod tests {
         let incr = |folder: &Path| fs::read_to_string(folder.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
         fs::remove_file(environment.data.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
         assert_eq!(incr(&root(&environment).join(&kept.folder)), "SET a 1");
-        assert_eq!(list(&environment), [kept.clone()]);
+        assert_eq!(list(&environment), std::slice::from_ref(&kept));
         for _ in 1..MOST {
             keep(&environment, AsideReason::LossAccepted, None).unwrap().unwrap();
         }

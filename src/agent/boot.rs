@@ -9,6 +9,7 @@ use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
+use super::unloadable::holds_all;
 use crate::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
@@ -134,8 +135,16 @@ fn facts_of(
     };
     let peer = |(ordinal, answer): (&u16, &Option<LineageAnswer>)| {
         let peer = match answer {
-            Some(LineageAnswer { activity, lineage, .. }) => {
-                Peer::Answers { activity: *activity, lineage: lineage.clone() }
+            Some(LineageAnswer { activity, lineage, unusable, .. }) => {
+                let own = state.lineage();
+                // What cannot be loaded holds back nobody who has as much.
+                let is_lost = |theirs: &&Lineage| {
+                    unusable.is_some() && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid))
+                };
+                Peer::Answers {
+                    activity: *activity,
+                    lineage: lineage.as_ref().filter(|theirs| !is_lost(theirs)).cloned(),
+                }
             }
             None => Peer::Silent { milliseconds: milliseconds(silent_for(*ordinal)) },
         };

@@ -1,6 +1,7 @@
 //! The life of a data node: decide, start, watch, and begin anew when the engine dies under us.
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
+use super::unloadable::Unloadable;
 use super::watch::Watch;
 use super::{Error, Result, StopSignal, aside, chain, durable, handover, lineage_file, redis_conf};
 use crate::model::Address;
@@ -20,10 +22,13 @@ use crate::model::lineage::Activity;
 /// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How often the rule is asked while a pause is due: peers may have what this node cannot load by now.
+const DECIDE_EVERY: Duration = Duration::from_secs(1);
+
 /// How an engine's life ended.
 enum End {
     Stopped,
-    Died { reached: Reached, status: String },
+    Died { reached: Reached, status: Option<ExitStatus>, words: String },
 }
 
 /// Runs a data node until it is told to stop.
@@ -31,39 +36,47 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     let program = engine::find()?;
     state.set_aside(aside::list(environment));
     let mut restarts = Restarts::default();
+    let mut unloadable = Unloadable::default();
     let mut not_before = Instant::now();
     loop {
         state.set_activity(Activity::Deciding);
+        state.set_loaded(false);
         state.set_health(Health::Deciding);
         // Decided at once whatever pause is due: a failover is asked for on the way, and others take over meanwhile.
         let decided = tokio::select! {
-            decided = decide(environment, state) => decided,
+            decided = async {
+                unloadable.settle(environment, state, &program).await?;
+                decide(environment, state).await
+            } => decided,
             () = stop.received() => return Ok(()),
         };
         if decided.is_ok() && Instant::now() < not_before {
             tokio::select! {
-                () = sleep_until(not_before) => continue,
+                () = sleep_until(not_before.min(Instant::now() + DECIDE_EVERY)) => continue,
                 () = stop.received() => return Ok(()),
             }
         }
         let began = Instant::now();
         let started = decided.and_then(|decided| Ok((start_engine(environment, state, &program, &decided)?, decided)));
-        let (reached, status) = match started {
+        let (reached, status, words) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
-                End::Died { reached, status } => (reached, status),
+                End::Died { reached, status, words } => (reached, status, words),
             },
             // A disk that is full or read-only may be mended while we wait; peers and probes get their answers meanwhile.
             Err(error @ (Error::File { .. } | Error::NoRoom(_))) => {
                 state.set_trouble(Some(&error));
-                (Reached::Loading, chain(&error))
+                (Reached::Loading, None, chain(&error))
             }
             Err(error) => return Err(error),
         };
-        let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
-            return Err(restarts.hopeless(&program, status).into());
+        unloadable.note(reached, status);
+        // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
+        let counted = if unloadable.is_known() { Reached::Loading } else { reached };
+        let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
+            return Err(restarts.hopeless(&program, words).into());
         };
-        tracing::warn!(status, ?reached, ?pause, "the engine ended");
+        tracing::warn!(status = words, ?reached, ?pause, "the engine ended");
         not_before = Instant::now() + pause;
     }
 }
@@ -133,8 +146,8 @@ async fn live(
     loop {
         tokio::select! {
             status = engine.wait() => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                return End::Died { reached: watch.reached(), status };
+                let words = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+                return End::Died { reached: watch.reached(), status: status.ok(), words };
             }
             () = stop.received() => {
                 state.set_activity(Activity::Stopping);
@@ -150,6 +163,14 @@ async fn live(
             () = look(&mut ticks, &mut watch) => {
                 watch.write_if_due(environment, state);
                 engine::reap_orphans(engine.id());
+                if watch.reached() == Reached::Serving {
+                    state.set_loaded(true);
+                    state.set_unusable(None);
+                }
+                if watch.is_to_end() {
+                    // What it confirmed is in its file; it would take no order to stop.
+                    let _ = engine.start_kill();
+                }
             }
         }
     }

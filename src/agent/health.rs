@@ -13,8 +13,10 @@ pub enum Health {
     Starting,
     /// It reads its dataset.
     Loading,
-    /// It answers with an error that only a live server gives (`BUSY`, `MISCONF`).
+    /// It answers with an error that only a live server gives (`MISCONF`).
     Answering,
+    /// It carries out a script that does not end (`BUSY`), and nothing else.
+    Busy,
     /// It answers, as a primary, a Sentinel, or a replica whose link is up and whose first sync is done.
     Serving,
     /// A replica that is not in sync.
@@ -39,6 +41,7 @@ impl Health {
     pub fn of_error(class: Class, before: &Self) -> Self {
         match class {
             Class::Loading => Self::Loading,
+            Class::Busy => Self::Busy,
             class if class.is_alive() => Self::Answering,
             _ if matches!(before, Self::Starting | Self::Deciding) => Self::Starting,
             _ => Self::Silent,
@@ -67,9 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn busy_and_misconf_are_ready_and_loading_is_only_live() {
+    fn misconf_is_ready_and_busy_and_loading_are_only_live() {
         let before = Health::Serving;
-        assert!(Health::of_error(Class::Busy, &before).is_ready());
+        let busy = Health::of_error(Class::Busy, &before);
+        assert!(busy.is_live() && !busy.is_ready());
         assert!(Health::of_error(Class::CannotPersist, &before).is_ready());
         let loading = Health::of_error(Class::Loading, &before);
         assert!(loading.is_live() && !loading.is_ready());

@@ -11,6 +11,7 @@ pub mod config;
 pub mod data_node;
 pub mod dissent;
 pub mod durable;
+mod endless;
 pub mod engine;
 pub mod exporter;
 pub mod failover;
@@ -30,8 +31,10 @@ pub mod sentinel_conf;
 pub mod sentinel_node;
 mod spin;
 pub mod state;
+mod unloadable;
 mod verdict;
 pub mod watch;
+mod writers;
 
 use std::sync::Arc;
 

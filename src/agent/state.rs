@@ -31,6 +31,7 @@ struct Inner {
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
+    loaded: bool,
     aside: Vec<Aside>,
     unusable: Option<String>,
     sentinels: BTreeMap<Address, Connection>,
@@ -52,6 +53,7 @@ impl State {
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
+                loaded: false,
                 aside: Vec::new(),
                 unusable: None,
                 sentinels: BTreeMap::new(),
@@ -176,6 +178,11 @@ impl State {
         self.lock().hit_ratio = ratio;
     }
 
+    /// Notes whether the running engine has read its files.
+    pub fn set_loaded(&self, loaded: bool) {
+        self.lock().loaded = loaded;
+    }
+
     /// What the node keeps aside.
     pub fn aside(&self) -> Vec<Aside> {
         self.lock().aside.clone()
@@ -219,6 +226,7 @@ impl State {
             activity: inner.activity,
             initialised: inner.config.initialised || inner.had_keys,
             lineage: inner.lineage.clone(),
+            loaded: inner.loaded,
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
         }

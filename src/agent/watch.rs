@@ -8,11 +8,13 @@ use super::activity::activity_of;
 use super::announcement::Announcement;
 use super::boot::{Asking, Start};
 use super::config::Environment;
+use super::endless::Endless;
 use super::engine::Reached;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
 use super::state::State;
+use super::writers::Writers;
 use super::{lineage_file, peers, redis_conf};
 use crate::model::boot::{BootDecision, PrimaryReason};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
@@ -46,6 +48,10 @@ pub struct Watch {
     asking: Option<Asking>,
     announcement: Announcement,
     demoted: bool,
+    writers: Writers,
+    endless: Endless,
+    /// Whether a script that cannot be killed keeps the server from all else.
+    is_to_end: bool,
     majority: Option<(Address, u64)>,
     /// When the Sentinels told that.
     told: Option<Instant>,
@@ -73,14 +79,18 @@ impl Watch {
             served: false,
             term,
             term_of: None,
-            epoch: own.map_or(0, |own| own.epoch),
+            epoch: own.as_ref().map_or(0, |own| own.epoch),
             last_role,
             primary_as: None,
             linked: false,
             joining: Joining::default(),
             asking: None,
             announcement: Announcement::default(),
-            demoted: false,
+            // Clients of the predecessor that come back while this one loads must not stay.
+            demoted: start.primary.is_some() && own.as_ref().is_some_and(|own| own.role == Role::Primary),
+            writers: Writers::default(),
+            endless: Endless::default(),
+            is_to_end: false,
             majority: None,
             told: None,
             baseline: None,
@@ -98,6 +108,7 @@ impl Watch {
         match asked {
             Ok((info, connection)) => {
                 self.answered = true;
+                self.endless.rests();
                 let stopping = state.health() == Health::Stopping;
                 if !stopping {
                     state.set_health(Health::of_answer(&info));
@@ -113,7 +124,11 @@ impl Watch {
                     }
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
-                        self.end_pause(&connection).await;
+                        let was_primary = std::mem::take(&mut self.demoted);
+                        self.writers.look(&connection, &info, was_primary).await;
+                        if was_primary {
+                            end_pause(&connection).await;
+                        }
                         let decision = self.decide_again(state, &info).await;
                         self.keep_priority(state, &connection, &info, decision.as_ref()).await;
                         accept_nomination(&connection, decision.as_ref()).await;
@@ -127,6 +142,7 @@ impl Watch {
                 if state.health() != Health::Stopping {
                     state.set_health(Health::of_error(error.class(), &state.health()));
                 }
+                self.is_to_end = self.endless.look(&error, self.connection.as_ref(), self.append_only).await;
                 if !error.class().is_alive() {
                     self.connection = None;
                 }
@@ -176,16 +192,6 @@ impl Watch {
         }
     }
 
-    /// A mover that was killed leaves the old primary's writers paused. Once it is a replica there is nothing to pause for:
-    /// its writers are told so instead of being kept waiting.
-    async fn end_pause(&mut self, connection: &Connection) {
-        if std::mem::take(&mut self.demoted)
-            && let Err(error) = server::unpause(connection).await
-        {
-            tracing::warn!(%error, "writers of the old primary may stay paused for a while");
-        }
-    }
-
     /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
     /// rule may say another thing by now; later, only if the Sentinels name this very node.
     async fn decide_again(&mut self, state: &State, info: &Info) -> Option<BootDecision> {
@@ -229,7 +235,7 @@ impl Watch {
         let Some(role) = info.role() else { return };
         let is_promoted = self.is_promoted(role, info);
         self.primary_as = (role == Role::Primary).then(|| info.replication_id());
-        self.demoted = role == Role::Replica && self.last_role == Some(Role::Primary);
+        self.demoted |= role == Role::Replica && self.last_role == Some(Role::Primary);
         self.last_role = Some(role);
         let link = info.primary_link();
         let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
@@ -360,6 +366,11 @@ impl Watch {
         state.set_trouble(lineage_file::write(environment, &lineage).err().as_ref());
     }
 
+    /// Whether the server is to be ended: it will do nothing any more.
+    pub fn is_to_end(&self) -> bool {
+        self.is_to_end
+    }
+
     /// How far the engine came.
     pub fn reached(&self) -> Reached {
         match (self.answered, self.served) {
@@ -367,6 +378,14 @@ impl Watch {
             (true, false) => Reached::Loading,
             (false, false) => Reached::Nothing,
         }
+    }
+}
+
+/// A mover that was killed leaves the old primary's writers paused. Once it is a replica there is nothing to pause for: its writers are
+/// told so instead of being kept waiting.
+async fn end_pause(connection: &Connection) {
+    if let Err(error) = server::unpause(connection).await {
+        tracing::warn!(%error, "writers of the old primary may stay paused for a while");
     }
 }
 

@@ -64,6 +64,9 @@ pub struct LineageAnswer {
     pub initialised: bool,
     /// Its record; `None`: the volume holds none and no data (an empty node).
     pub lineage: Option<Lineage>,
+    /// Whether the running engine has read its files: only then is what the record says known to be there.
+    #[serde(default)]
+    pub loaded: bool,
     /// What the node keeps aside on its volume.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<Aside>,

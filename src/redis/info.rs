@@ -166,6 +166,12 @@ impl Info {
         if is_rewritten || is("aof_last_bgrewrite_status", "err") { AppendOnly::Rewriting } else { AppendOnly::Whole }
     }
 
+    /// Writes that were refused because the server is a replica (`errorstat_READONLY`), since its start.
+    pub fn refused_writes(&self) -> u64 {
+        let count = |line| part(line, "count").and_then(|value| value.parse().ok());
+        self.field("errorstat_READONLY").and_then(count).unwrap_or(0)
+    }
+
     /// `role`.
     pub fn role(&self) -> Option<Role> {
         match self.field("role")? {

@@ -1,6 +1,6 @@
 //! Commands to a data node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -88,6 +88,41 @@ pub async fn end_scripts(connection: &Connection) -> Result<bool> {
         }
     }
     Ok(ended)
+}
+
+/// A client as `CLIENT LIST` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLine {
+    /// Its number.
+    pub id: u64,
+    /// Its ACL user.
+    pub user: String,
+    /// Its last command, in lower case (`set`, `xgroup|create`); `NULL` before the first.
+    pub command: String,
+}
+
+/// `CLIENT LIST TYPE normal`: connections of applications and of ours.
+pub async fn clients(connection: &Connection) -> Result<Vec<ClientLine>> {
+    let text: String = connection.query(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;
+    Ok(text.lines().filter_map(parse_client).collect())
+}
+
+fn parse_client(line: &str) -> Option<ClientLine> {
+    let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let text = |name| field(name).unwrap_or_default().to_owned();
+    Some(ClientLine { id: field("id")?.parse().ok()?, user: text("user"), command: text("cmd") })
+}
+
+/// Ends connections by their numbers.
+pub async fn cut_ids(connection: &Connection, ids: &[u64]) -> Result<()> {
+    let kills: Vec<_> = ids.iter().map(|id| cmd("CLIENT").arg("KILL").arg("ID").arg(*id).clone()).collect();
+    // One that is gone by itself is no fault.
+    connection.query_all(&kills).await.map(drop)
+}
+
+/// The commands that write, as `CLIENT LIST` names them.
+pub async fn write_commands(connection: &Connection) -> Result<BTreeSet<String>> {
+    connection.query(cmd("COMMAND").arg("LIST").arg("FILTERBY").arg("ACLCAT").arg("write")).await
 }
 
 /// `PING`.
@@ -292,7 +327,21 @@ mod tests {
         assert_eq!(parse_role(&sentinel), Some(RoleReply::Sentinel { masters: vec!["web".to_owned()] }));
     }
 
+    #[test]
+    fn a_client_is_read_from_its_line() {
+        let line =
+            "id=7 addr=10.0.0.9:51234 laddr=10.0.0.1:6379 fd=8 name= age=3 flags=N db=0 cmd=set user=app redir=-1";
+        let client = ClientLine { id: 7, user: "app".to_owned(), command: "set".to_owned() };
+        assert_eq!(parse_client(line), Some(client));
+        assert_eq!(parse_client("name=x"), None);
+    }
+
     proptest! {
+        #[test]
+        fn no_line_makes_the_client_parser_fail(line in ".{0,80}") {
+            let _ = parse_client(&line);
+        }
+
         #[test]
         fn no_reply_makes_the_role_parser_fail(reply in any_reply()) {
             let _ = parse_role(&reply);

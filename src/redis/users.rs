@@ -29,6 +29,8 @@ pub const AGENT: &str = "redoubt-agent";
 pub const REPLICATION: &str = "redoubt-replication";
 /// User of the Sentinels on data nodes and on each other.
 pub const SENTINEL: &str = "redoubt-sentinel";
+/// What the names of the system's users begin with, and no other's.
+pub const SYSTEM_PREFIX: &str = "redoubt-";
 /// Redis' own user for whoever does not log in: off and without a password on every server, so nobody can be it.
 pub const DEFAULT: &str = "default";
 /// The layer's application user.
@@ -40,8 +42,8 @@ pub const APPLICATION: &str = "app";
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|kill \
      +script|kill +fcall_ro +replicaof";
-const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|pause +client|unpause +replicaof \
-     +shutdown +function|kill +script|kill";
+const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
+     +command|list +replicaof +shutdown +function|kill +script|kill";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";

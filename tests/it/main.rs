@@ -5,6 +5,8 @@ mod agent_addresses;
 mod agent_files;
 mod agent_process;
 mod agent_restarts;
+mod attacks_demoted;
+mod attacks_files;
 mod boot_rule;
 mod boot_rule_worlds;
 mod charts;

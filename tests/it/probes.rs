@@ -2,6 +2,7 @@
 
 use redoubt::model::{NodeId, Role};
 use redoubt::redis::{Class, Connection, server};
+use tokio::task::JoinHandle;
 
 use crate::agent_process::write_some;
 use crate::support::eventually;
@@ -33,29 +34,58 @@ async fn some_replica(layer: &Layer) -> NodeId {
     layer.data_ids().into_iter().find(|id| *id != primary).unwrap()
 }
 
+/// Runs a script that does not end, on a server that says so soon.
+async fn run_without_end(
+    layer: &Layer,
+    id: NodeId,
+    command: &str,
+    script: &str,
+) -> JoinHandle<redoubt::redis::Result<()>> {
+    let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+    server::config_set(&operator, "busy-reply-threshold", "20").await.unwrap();
+    let endless = Connection::open_with(&layer.endpoint(id), SOON, SOON).await.unwrap();
+    let script = redis::cmd(command).arg(script).arg(0).clone();
+    tokio::spawn(async move { endless.query::<()>(&script).await })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_script_does_not_end_is_busy_ready_and_left_alone() {
+async fn a_server_whose_script_does_not_end_is_busy_and_not_ready_until_the_script_is_killed() {
     let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
     let replica = some_replica(&layer).await;
     let engine = layer.engine_pids(replica);
-    let operator = Connection::open(&layer.operator_on(replica)).await.unwrap();
-    server::config_set(&operator, "busy-reply-threshold", "20").await.unwrap();
-    let endless = Connection::open_with(&layer.endpoint(replica), SOON, SOON).await.unwrap();
-    let script = redis::cmd("EVAL_RO").arg("while true do end").arg(0).clone();
-    let running = tokio::spawn(async move { endless.query::<()>(&script).await });
-    says(&layer, replica, true, "Answering").await;
+    let running = run_without_end(&layer, replica, "EVAL_RO", "while true do end").await;
+    says(&layer, replica, false, "Busy").await;
     let other = Connection::open(&layer.endpoint(replica)).await;
     let busy = match other {
         Ok(other) => other.query::<String>(redis::cmd("GET").arg("key")).await.unwrap_err(),
         Err(error) => error,
     };
     assert_eq!(busy.class(), Class::Busy, "{busy}");
-    // A busy server takes AUTH and SCRIPT KILL, and little else.
-    let killer = Connection::open(&layer.endpoint(replica)).await.unwrap();
-    killer.query::<()>(redis::cmd("SCRIPT").arg("KILL")).await.unwrap();
+    let began = std::time::Instant::now();
     assert!(running.await.unwrap().is_err(), "it was ended");
+    println!("a script without end, killed after {:.2?}", began.elapsed());
     says(&layer, replica, true, "Serving").await;
     assert_eq!(layer.engine_pids(replica), engine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_started_anew() {
+    let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let (engine, held) = (layer.engine_pids(primary), layer.keys(primary).await.unwrap());
+    let began = std::time::Instant::now();
+    let script = "redis.call('set', 'half', 1) while true do end";
+    let running = run_without_end(&layer, primary, "EVAL", script).await;
+    says(&layer, primary, false, "Busy").await;
+    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+    println!("a script without end that has written: replaced after {:.2?}", began.elapsed());
+    layer.wait_until_whole().await;
+    assert!(running.await.unwrap().is_err());
+    assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
+    let now = layer.primary().await.unwrap();
+    assert_eq!(layer.keys(now).await, Some(held), "half a script counts as none");
 }
 
 #[tokio::test(flavor = "multi_thread")]

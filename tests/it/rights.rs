@@ -55,6 +55,8 @@ const AGENT_ON_DATA: &[&str] = &[
     "+SHUTDOWN",
     "+CLIENT UNPAUSE",
     "+CLIENT KILL TYPE normal",
+    "+CLIENT LIST TYPE normal",
+    "+COMMAND LIST FILTERBY ACLCAT write",
     "+FUNCTION KILL",
     "+SCRIPT KILL",
     "-ACL LIST",

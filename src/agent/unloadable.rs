@@ -1,0 +1,214 @@
+//! Files that the engine does not load: set aside as soon as another node has as much, and otherwise left to a person.
+//!
+//! A damaged file ends the engine each time it is started. Its node has a record all the same, and the others would wait for the data
+//! that the record promises. So after [`ENDS`] ends the files are examined. Where an answering peer has loaded all that they held, they
+//! are moved aside ([`super::aside`]) and the node is an empty one that is filled from that peer. Until then the node says that its data
+//! cannot be used: a peer that has as much takes it for empty, and may start or be elected.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::config::Environment;
+use super::engine::Reached;
+use super::state::State;
+use super::{Result, aside, peers};
+use crate::model::boot::{Comparison, compare};
+use crate::model::lineage::{AsideReason, Lineage, LineageAnswer};
+
+/// Ends in a row before the engine served after which its files are examined. One may be chance: a port that was still bound.
+const ENDS: u32 = 2;
+/// Between two signs of life of the agent while the files are read.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the files from how the engine ended.
+#[derive(Debug, Default)]
+pub struct Unloadable {
+    /// Ends in a row by the engine's own exit, before it served.
+    ends: u32,
+    /// Whether it had answered that it loads before it ended.
+    was_loading: bool,
+    /// Whether the files were examined since the last end.
+    verdict: Option<bool>,
+}
+
+impl Unloadable {
+    /// Notes an end. An engine that was killed (want of memory) says nothing of its files.
+    pub fn note(&mut self, reached: Reached, status: Option<ExitStatus>) {
+        match reached {
+            Reached::Serving => *self = Self::default(),
+            Reached::Loading | Reached::Nothing if status.is_some_and(|status| status.code().is_some()) => {
+                self.ends = self.ends.saturating_add(1);
+                self.was_loading |= reached == Reached::Loading;
+                // What was found whole may not be so any more.
+                self.verdict = self.verdict.filter(|is_damaged| *is_damaged);
+            }
+            Reached::Loading | Reached::Nothing => {}
+        }
+    }
+
+    /// Whether the files are known not to load.
+    pub fn is_known(&self) -> bool {
+        self.verdict == Some(true)
+    }
+
+    /// Where the files do not load: sets them aside if another node has as much, or a person chose another node's data; otherwise says so
+    /// in the node's answer. Nothing is known anew of files that were examined already.
+    ///
+    /// # Errors
+    /// The files cannot be moved, or there are too many kept folders already.
+    pub async fn settle(&mut self, environment: &Environment, state: &State, program: &Path) -> Result<()> {
+        if self.ends < ENDS {
+            return Ok(());
+        }
+        let Some(own) = state.lineage() else {
+            state.set_unusable(None);
+            return Ok(());
+        };
+        let files = files(environment, own.append_only.unwrap_or(true));
+        if self.verdict.is_none() {
+            let is_damaged = self.was_loading || check(state, environment, program, &files).await;
+            self.verdict = Some(is_damaged);
+        }
+        if !self.is_known() {
+            return Ok(());
+        }
+        let config = state.config();
+        let answers = peers::ask_agents(&config).await;
+        let has_it = |answer: &&LineageAnswer| {
+            // Records that promise as much may be of files that do not load either: seen where all are damaged.
+            answer.loaded && answer.lineage.as_ref().is_some_and(|theirs| holds_all(theirs, &own, &config.layer.uid))
+        };
+        let holder = answers.values().flatten().find(has_it);
+        let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
+        if holder.is_none() && chosen.is_none() {
+            state.set_unusable(Some(
+                "DataUnloadable: the engine does not load the node's files, and no other node that answers has loaded as \
+                 much; mend the files, or choose another node's data (redoubt.dev/accept-loss)",
+            ));
+            return Ok(());
+        }
+        let taken_from = holder.map(|answer| answer.ordinal).or(chosen);
+        tracing::warn!(?taken_from, "the files do not load: they are set aside, and the node is filled from another");
+        let moved = aside::move_away(environment, AsideReason::Damaged, Some(&own));
+        if let Err(error) = &moved {
+            state.set_unusable(Some(&format!("DataUnloadable: {error}")));
+        }
+        moved?;
+        state.set_aside(aside::list(environment));
+        state.set_unusable(None);
+        state.set_lineage(None);
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+/// Whether the first record's data has all that the second's held, as far as records tell. A primary that ended suddenly may have a later
+/// offset than a replica which was in sync to the end: it yields to that one, as it does where its engine is dead for another reason
+/// ([`crate::model::boot`], rule 2).
+pub fn holds_all(theirs: &Lineage, own: &Lineage, layer_uid: &str) -> bool {
+    let was_in_sync = || {
+        !own.clean_stop
+            && theirs.link_up
+            && theirs.replication_id == own.replication_id
+            && (theirs.layer_uid.as_str(), theirs.epoch, theirs.term) == (layer_uid, own.epoch, own.term)
+    };
+    theirs.synced
+        && match compare(theirs, own, layer_uid) {
+            Comparison::Newer | Comparison::Equal => true,
+            Comparison::Older => was_in_sync(),
+            Comparison::Unrelated => false,
+        }
+}
+
+/// What the engine loads, and the program that examines it.
+struct Files {
+    path: PathBuf,
+    checker: &'static str,
+}
+
+fn files(environment: &Environment, append_only: bool) -> Files {
+    let of = |path: &str, checker| Files { path: environment.data.join(path), checker };
+    let manifest = of("appendonlydir/appendonly.aof.manifest", "check-aof");
+    match (append_only, manifest.path.exists()) {
+        (true, true) => manifest,
+        (true, false) => of("appendonly.aof", "check-aof"),
+        (false, _) => of("dump.rdb", "check-rdb"),
+    }
+}
+
+/// Whether the engine's own program for it finds the files damaged. An image without that program says nothing.
+async fn check(state: &State, environment: &Environment, program: &Path, files: &Files) -> bool {
+    let Some(checker) = checker(program, files.checker).filter(|_| files.path.exists()) else { return false };
+    let started = Command::new(&checker).arg(&files.path).stdin(Stdio::null()).kill_on_drop(true).spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            tracing::warn!(%error, program = %checker.display(), "the files are not examined");
+            return false;
+        }
+    };
+    let mut beats = interval(BEAT_EVERY);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = child.wait() => {
+                let is_damaged = ended.is_ok_and(|status| status.code().is_some_and(|code| code != 0));
+                tracing::warn!(path = %files.path.display(), is_damaged, "the files were examined");
+                return is_damaged;
+            }
+            _ = beats.tick() => state.refresh_config(environment),
+        }
+    }
+}
+
+/// `redis-check-aof` beside `redis-server`.
+fn checker(program: &Path, name: &str) -> Option<PathBuf> {
+    let engine = program.file_name()?.to_str()?.strip_suffix("server")?;
+    Some(program.with_file_name(format!("{engine}{name}"))).filter(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::lineage_file;
+
+    fn record(offset: u64, clean_stop: bool, link_up: bool) -> Lineage {
+        let text = format!(
+            r#"{{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Replica","replicationId":"a","previousReplicationId":null,
+            "offset":{offset},"synced":true,"linkUp":{link_up},"keys":1,"cleanStop":{clean_stop}}}"#
+        );
+        lineage_file::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn files_give_way_only_to_who_has_all_that_was_in_them() {
+        let has = |theirs, own| holds_all(&theirs, &own, "uid");
+        assert!(has(record(7, true, true), record(7, true, true)));
+        assert!(!has(record(6, true, true), record(7, true, true)), "all was sent before a clean stop");
+        assert!(has(record(6, false, true), record(7, false, true)), "in sync until the sudden end");
+        assert!(!has(record(6, false, false), record(7, false, true)), "its link was down before");
+        let other = Lineage { replication_id: crate::model::ReplicationId("b".to_owned()), ..record(9, false, true) };
+        assert!(!has(other, record(7, false, true)), "another history");
+        assert!(!has(Lineage { synced: false, ..record(9, true, true) }, record(7, true, true)), "half a dataset");
+    }
+
+    #[test]
+    fn an_engine_that_was_killed_says_nothing_of_its_files() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut files = Unloadable::default();
+        for _ in 0..5 {
+            files.note(Reached::Loading, Some(ExitStatus::from_raw(9)));
+        }
+        assert_eq!(files.ends, 0);
+        for _ in 0..ENDS {
+            files.note(Reached::Nothing, Some(ExitStatus::from_raw(1 << 8)));
+        }
+        assert_eq!(files.ends, ENDS);
+        files.note(Reached::Serving, Some(ExitStatus::from_raw(1 << 8)));
+        assert_eq!(files.ends, 0, "they were loaded");
+    }
+}

@@ -1,0 +1,162 @@
+//! Files that the engine does not load: after a power cut whole blocks of them are zeros.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use redoubt::model::NodeId;
+use redoubt::model::lineage::AsideReason;
+use redoubt::redis::Connection;
+
+use crate::agent_process::write_some;
+use crate::support::eventually;
+use crate::support::history::keys_of;
+use crate::support::layer::{Layer, Options, SOON};
+
+/// The largest part of a node's append-only file.
+fn largest(layer: &Layer, id: NodeId) -> PathBuf {
+    let files = fs::read_dir(layer.data(id).join("appendonlydir")).unwrap().map(|entry| entry.unwrap().path());
+    files.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// Writes zeros over several commands four fifths into the file, and answers what it was before.
+fn damage(layer: &Layer, id: NodeId) -> (PathBuf, Vec<u8>) {
+    let path = largest(layer, id);
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    let from = damaged.len() * 4 / 5;
+    let end = damaged.len().min(from + 2_048);
+    damaged[from..end].fill(0);
+    fs::write(&path, damaged).unwrap();
+    (path, whole)
+}
+
+/// Writes keys in batches.
+async fn fill(layer: &Layer, keys: usize) {
+    let connection = Connection::open(&layer.endpoint(layer.primary().await.unwrap())).await.unwrap();
+    for batch in 0..keys / 1_000 {
+        let commands: Vec<_> = (0..1_000)
+            .map(|number| redis::cmd("SET").arg(format!("k{batch}-{number}")).arg("x".repeat(50)).clone())
+            .collect();
+        for reply in connection.query_all(&commands).await.unwrap() {
+            reply.unwrap();
+        }
+    }
+    let waited: usize = connection.query(redis::cmd("WAIT").arg(2).arg(1_500)).await.unwrap();
+    assert_eq!(waited, 2);
+}
+
+async fn stop_all(layer: &mut Layer) -> Vec<NodeId> {
+    layer.stop_all(|_| Duration::ZERO).await;
+    layer.nodes.keys().copied().collect()
+}
+
+async fn kept(layer: &Layer, id: NodeId) -> Vec<AsideReason> {
+    let aside = layer.lineage(id).await.map(|answer| answer.aside).unwrap_or_default();
+    let folders = layer.data(id).join("aside");
+    assert!(aside.iter().all(|kept| folders.join(&kept.folder).join("appendonlydir").exists()), "{aside:?}");
+    aside.into_iter().map(|kept| kept.reason).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_file_is_damaged_is_filled_from_its_primary() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    layer.terminate_node(replica).await;
+    damage(&layer, replica);
+    layer.start_node(replica);
+    println!("a replica with a damaged file: whole after {:.2?}", layer.wait_until_whole().await);
+    assert_eq!(layer.primary().await, Some(primary));
+    assert_eq!(kept(&layer, replica).await, [AsideReason::Damaged]);
+    assert_eq!(kept(&layer, primary).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_of_the_named_primary_is_no_reason_to_stand_still_while_replicas_are_whole() {
+    // With the delay it loads for two seconds, as a large dataset does: the engine says that it loads, and then ends.
+    let settings = &[("key-load-delay", "100")];
+    let mut layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    layer.mark_initialised();
+    fill(&layer, 20_000).await;
+    let (primary, held) = (layer.primary().await.unwrap(), 20_000);
+    let ids = stop_all(&mut layer).await;
+    // Handed over or not: the one that has the latest record as primary is named.
+    damage(&layer, primary);
+    let began = Instant::now();
+    for id in ids {
+        layer.start_node(id);
+    }
+    layer.wait_until_whole().await;
+    println!("damaged after a clean stop: whole after {:.2?}", began.elapsed());
+    assert_eq!(layer.keys(layer.primary().await.unwrap()).await, Some(held));
+    assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_killed_together_over_a_damaged_file_of_the_primary_take_writes_again_soon() {
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 500).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    damage(&layer, primary);
+    let began = Instant::now();
+    for id in layer.data_ids() {
+        layer.kill_engine(id);
+    }
+    let mut now = None;
+    eventually("another takes a write", SOON, async || {
+        now = layer.primary().await;
+        let Some(now) = now.filter(|id| *id != primary) else { return false };
+        let Ok(connection) = Connection::open(&layer.endpoint(now)).await else { return false };
+        connection.query::<()>(redis::cmd("SET").arg("after").arg(1)).await.is_ok()
+    })
+    .await;
+    let took = began.elapsed();
+    println!("all engines killed, the primary's file damaged: a write after {took:.2?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let missing = held.difference(&keys_of(&layer.endpoint(now.unwrap())).await).count();
+    assert_eq!(missing, 0);
+    layer.wait_until_whole().await;
+    assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
+    // So that nothing is left running that the next test would meet.
+    layer.terminate_node(primary).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    let ids = stop_all(&mut layer).await;
+    let damaged: Vec<_> = layer.data_ids().into_iter().map(|id| damage(&layer, id)).collect();
+    for id in ids {
+        layer.start_node(id);
+    }
+    // Only who is to be primary tries to load: the others follow it.
+    eventually("one says that its files do not load", SOON, async || {
+        let mut told = false;
+        for id in layer.data_ids() {
+            let answer = layer.lineage(id).await;
+            told |= answer.and_then(|answer| answer.unusable).is_some_and(|words| words.contains("DataUnloadable"));
+        }
+        told
+    })
+    .await;
+    for id in layer.data_ids() {
+        assert_eq!(kept(&layer, id).await, [], "{id} gave its files away");
+    }
+    for (path, whole) in damaged {
+        fs::write(path, whole).unwrap();
+    }
+    layer.wait_until_whole().await;
+    let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    assert_eq!(held.difference(&now).count(), 0);
+    for id in layer.data_ids() {
+        assert_eq!(layer.lineage(id).await.unwrap().unusable, None);
+    }
+}

@@ -11,11 +11,17 @@ use crate::stage::{LEFT_LABEL, STRUCK_LABEL};
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
 
+/// Whether what a claim made ends with it, without a request to the API server.
+pub const ENDS_WITH_THE_CLAIM: bool = false;
+
 /// The operator's service for a claim: here one operator serves all, and outlives the claim.
 pub struct Service(());
 
-impl Drop for Service {
-    fn drop(&mut self) {}
+impl Service {
+    /// Keeps operator and pods, which they are here anyway.
+    pub fn leave(&mut self) {
+        self.0 = ();
+    }
 }
 
 /// The operator for a claim in this namespace.
@@ -24,10 +30,9 @@ pub async fn operator_of(_namespace: &str) -> Service {
     Service(())
 }
 
-/// The operator for a claim in a namespace that has one already.
-pub async fn any_operator() -> Service {
-    operator().await;
-    Service(())
+/// The operator of a namespace that has one already.
+pub async fn operator_in(namespace: &str) -> Service {
+    operator_of(namespace).await
 }
 
 /// Two replicas of the operator, of the image that is loaded now.

@@ -45,6 +45,8 @@ pub struct Kubelet {
     /// Pods that run.
     pub running: Mutex<BTreeMap<PodName, Running>>,
     held: watch::Sender<BTreeSet<PodName>>,
+    /// Namespaces whose claim has ended: no pod of theirs runs any more.
+    abandoned: watch::Sender<BTreeSet<String>>,
     /// Addresses of Services.
     pub services: Services,
 }
@@ -58,6 +60,7 @@ impl Kubelet {
             engines: engines(),
             running: Mutex::default(),
             held: watch::channel(BTreeSet::new()).0,
+            abandoned: watch::channel(BTreeSet::new()).0,
             services: Services::default(),
         });
         tokio::spawn(Arc::clone(&kubelet).watch_pods());
@@ -105,6 +108,34 @@ impl Kubelet {
     /// Waits until a pod is not held back.
     pub async fn may_start(&self, pod: &PodName) {
         let _ = self.held.subscribe().wait_for(|held| !held.contains(pod)).await;
+    }
+
+    /// Ends every pod of a namespace at once, without a report: its claim has ended, and the processors are wanted for others.
+    pub fn abandon(&self, namespace: &str) {
+        self.abandoned.send_modify(|abandoned| {
+            abandoned.insert(namespace.to_owned());
+        });
+    }
+
+    /// Ends every pod, as [`Self::abandon`].
+    pub fn abandon_all(&self) {
+        let namespaces: Vec<String> =
+            self.running.lock().unwrap().keys().map(|(namespace, _)| namespace.clone()).collect();
+        for namespace in namespaces {
+            self.abandon(&namespace);
+        }
+    }
+
+    /// A claim begins in a namespace of this name.
+    pub fn adopt(&self, namespace: &str) {
+        self.abandoned.send_modify(|abandoned| {
+            abandoned.remove(namespace);
+        });
+    }
+
+    /// Waits until a namespace is abandoned.
+    pub async fn until_abandoned(&self, namespace: &str) {
+        let _ = self.abandoned.subscribe().wait_for(|abandoned| abandoned.contains(namespace)).await;
     }
 
     /// Folder of an image's engine, which begins the search path of its agents; `None`: there is no such image.

@@ -17,20 +17,49 @@ static SCOPES: std::sync::LazyLock<std::sync::Arc<RwLock<()>>> = std::sync::Lazy
 /// The running operators by namespace; that of all has no name.
 static OPERATORS: Mutex<BTreeMap<String, Operator>> = Mutex::new(BTreeMap::new());
 
-/// The operator's service for a claim.
-pub enum Service {
-    /// Of the claim's namespace.
-    Namespace { _beside_others: OwnedRwLockReadGuard<()> },
-    /// Of all.
-    All { _alone: OwnedRwLockWriteGuard<()> },
+/// Whether what a claim made ends with it, without a request to the API server.
+pub const ENDS_WITH_THE_CLAIM: bool = true;
+
+/// The operator's service for a claim. With it end the operator and the pods of the claim's namespace, unless its layer is left to
+/// the next claim.
+pub struct Service {
+    namespace: String,
+    scope: Taken,
+    is_left: bool,
+}
+
+enum Taken {
+    /// One namespace.
+    BesideOthers { _guard: OwnedRwLockReadGuard<()> },
+    /// All.
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+}
+
+impl Service {
+    /// Keeps operator and pods.
+    pub fn leave(&mut self) {
+        self.is_left = true;
+    }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Self::All { .. } = self {
-            stop_operator("");
+        if self.is_left {
+            return;
+        }
+        match self.scope {
+            Taken::BesideOthers { .. } => end(&self.namespace),
+            Taken::Alone { .. } => {
+                stop_operator("");
+                plane().kubelet.abandon_all();
+            }
         }
     }
+}
+
+fn end(namespace: &str) {
+    stop_operator(namespace);
+    plane().kubelet.abandon(namespace);
 }
 
 /// A client of the API server.
@@ -40,24 +69,27 @@ pub async fn client() -> Client {
 
 /// Starts an operator for a namespace.
 pub async fn operator_of(namespace: &str) -> Service {
-    let service = any_operator().await;
+    let service = operator_in(namespace).await;
     start_operator(namespace);
     service
 }
 
-/// The operator for a claim in a namespace that has one already.
-pub async fn any_operator() -> Service {
-    Service::Namespace { _beside_others: SCOPES.clone().read_owned().await }
+/// The operator of a namespace that has one already.
+pub async fn operator_in(namespace: &str) -> Service {
+    let scope = Taken::BesideOthers { _guard: SCOPES.clone().read_owned().await };
+    plane().kubelet.adopt(namespace);
+    Service { namespace: namespace.to_owned(), scope, is_left: false }
 }
 
 /// Starts an operator for all namespaces, once no other claim is under way.
 pub async fn operator_of_all() -> Service {
-    let service = Service::All { _alone: SCOPES.clone().write_owned().await };
+    let scope = Taken::Alone { _guard: SCOPES.clone().write_owned().await };
     // Layers that were left have operators of their own.
-    LEFT.lock().unwrap().clear();
-    OPERATORS.lock().unwrap().clear();
+    for layer in std::mem::take(&mut *LEFT.lock().unwrap()) {
+        end(&layer.namespace);
+    }
     start(Scope::All, Faults::default(), "");
-    service
+    Service { namespace: String::new(), scope, is_left: false }
 }
 
 /// Starts the operator of a namespace (again).

@@ -47,8 +47,17 @@ pub async fn live(kubelet: Arc<Kubelet>, changes: watch::Receiver<Pod>) {
     let pod = changes.borrow().clone();
     let name = (pod.namespace().unwrap(), pod.name_any());
     let mut life = Life { kubelet, changes, name, uid: pod.uid().unwrap(), restarts: 0, last: json!({}) };
-    // Its object may be removed at any time: then there is nothing left to do.
-    let _: Result<(), Gone> = life.run().await;
+    let (kubelet, name) = (Arc::clone(&life.kubelet), life.name.clone());
+    tokio::select! {
+        // Its object may be removed at any time: then there is nothing left to do.
+        _ = life.run() => {}
+        () = kubelet.until_abandoned(&name.0) => {
+            let running = kubelet.running.lock().unwrap().remove(&name);
+            if let Some(running) = running {
+                kubelet.end_group(running.agent);
+            }
+        }
+    }
 }
 
 impl Life {

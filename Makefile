@@ -67,6 +67,8 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 cargo test --locked --test it -- planner_properties switchover agent_process
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  REDOUBT_SOAK_SECONDS=120 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture everything_at_once
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
 	    REDOUBT_LOAD=full REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: demo::; done

@@ -109,7 +109,8 @@ pub struct DataLayerSpec {
     /// Who may use it, and by which addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
-    /// Client connections that all uses of the layer may open together, 10 to 100,000. Default: 1,000.
+    /// Client connections that all uses of the layer may open together, 10 to 100,000; each takes 40 KiB of `memory.limit`. Default:
+    /// 1,000, or fewer where `memory.limit` is small: the binding says how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 100_000))]
     pub max_connections: Option<i32>,
@@ -216,8 +217,8 @@ pub struct Memory {
     /// The pod's memory limit, bytes. Default: 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Quantity>,
-    /// Share of the limit that data may take (`maxmemory`), 10 to 90 percent. The rest is for copies while saving, client
-    /// buffers and fragmentation. Default by purpose: 60, rate limits 65, cache 75.
+    /// Share of the limit that data may take (`maxmemory`), 10 to 90 percent. The rest is for connections, the
+    /// buffers of clients and replicas, copies while saving, and fragmentation. Default by purpose: 50, rate limits 55, cache 60.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 90))]
     pub maxmemory_percent: Option<i32>,

@@ -63,7 +63,8 @@ pub struct NodeStatus {
     pub state: Option<String>,
 }
 
-/// The memory budget of each data pod: limit = maxmemory + room for copies while saving + client buffers + fragmentation.
+/// The memory budget of each data pod: limit = maxmemory + connections + client buffers + largest command + replica buffers + room for
+/// copies while saving + fragmentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryStatus {
@@ -73,8 +74,17 @@ pub struct MemoryStatus {
     pub maxmemory: i64,
     /// Bytes for pages that are written to while a child saves.
     pub copy_on_write: i64,
-    /// Bytes for the buffers of clients and replicas.
+    /// Bytes for connections, ours included, before they ask for anything large.
+    #[serde(default)]
+    pub connections: i64,
+    /// Bytes for large requests and replies beside that.
     pub client_buffers: i64,
+    /// Bytes by which one command may pass `maxmemory`: a value of the largest size, `proto-max-bulk-len`, and some.
+    #[serde(default)]
+    pub largest_command: i64,
+    /// Bytes for what replicas have not taken yet, the backlog included.
+    #[serde(default)]
+    pub replica_buffers: i64,
     /// Bytes for fragmentation and the program itself.
     pub fragmentation: i64,
     /// Share of `maxmemory` in use on the primary, in steps of 10 %.

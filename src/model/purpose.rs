@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Purpose;
+use super::memory::Demand;
 
 /// How the memory of a purpose is divided. Recorded for a layer when it is made: a later version of the operator that divides
 /// otherwise must not take a share away from data that is there.
@@ -28,7 +29,8 @@ pub struct PurposeDefaults {
     pub append_only: bool,
     /// `repl-backlog-size`, bytes: a minute of writes, so that a replica that was away resumes.
     pub backlog: u64,
-    /// Share of `maxmemory` that the buffers of clients may take, percent (`maxmemory-clients`).
+    /// What large requests and replies may take together where there is room, percent of `maxmemory`: see
+    /// [`MemoryPlan::client_buffers`](super::memory::MemoryPlan::client_buffers).
     pub client_percent: u8,
     /// `min-replicas-to-write`, where there are two replicas or more.
     pub min_replicas_to_write: u16,
@@ -48,6 +50,20 @@ impl PurposeDefaults {
         }
     }
 
+    /// What the memory of a pod is divided for, where the specification says nothing but the limit (bytes).
+    pub const fn demand(&self, limit: u64) -> Demand {
+        Demand {
+            limit,
+            percent: self.maxmemory_percent,
+            client_percent: self.client_percent,
+            connections: None,
+            saves: self.append_only,
+            replicates: true,
+            backlog: None,
+            largest_value: None,
+        }
+    }
+
     /// What to record.
     pub const fn shares(&self, purpose: Purpose) -> Shares {
         Shares { purpose, maxmemory_percent: self.maxmemory_percent, client_percent: self.client_percent }
@@ -59,7 +75,7 @@ pub const fn defaults(purpose: Purpose) -> PurposeDefaults {
     const MEBIBYTE: u64 = 1 << 20;
     let kept = PurposeDefaults {
         eviction_policy: "noeviction",
-        maxmemory_percent: 60,
+        maxmemory_percent: 50,
         append_only: true,
         backlog: 64 * MEBIBYTE,
         client_percent: 5,
@@ -68,9 +84,9 @@ pub const fn defaults(purpose: Purpose) -> PurposeDefaults {
     };
     match purpose {
         Purpose::Sessions | Purpose::Mixed => kept,
-        Purpose::AgentContext => PurposeDefaults { maxmemory_percent: 55, latency_threshold: 100, ..kept },
+        Purpose::AgentContext => PurposeDefaults { latency_threshold: 100, ..kept },
         Purpose::RateLimits => PurposeDefaults {
-            maxmemory_percent: 65,
+            maxmemory_percent: 55,
             append_only: false,
             backlog: 16 * MEBIBYTE,
             min_replicas_to_write: 0,
@@ -79,7 +95,7 @@ pub const fn defaults(purpose: Purpose) -> PurposeDefaults {
         },
         Purpose::Cache => PurposeDefaults {
             eviction_policy: "allkeys-lfu",
-            maxmemory_percent: 75,
+            maxmemory_percent: 60,
             append_only: false,
             client_percent: 10,
             min_replicas_to_write: 0,

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::MemoryPlan;
+use super::directives;
+use super::memory::{MemoryPlan, OWN_CONNECTIONS};
 use super::purpose::PurposeDefaults;
 
-/// Connections that are ours beside those of applications: replicas, Sentinels (two each), operator, agent, Prometheus.
-const OWN_CONNECTIONS: u32 = 64;
+/// `client-output-buffer-limit`: the directive that is made of ours and the user's own.
+pub const OUTPUT_LIMITS: &str = "client-output-buffer-limit";
+/// The least limit of replicas' buffers, bytes: that of a layer which has no replicas yet.
+const LEAST_REPLICA_LIMIT: u64 = 4 << 20;
 
 /// What the directives depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +28,6 @@ pub struct SettingInputs<'a> {
     pub min_replicas_to_write: u16,
     /// `min-replicas-max-lag`, seconds.
     pub max_replica_lag: u16,
-    /// Connections of applications.
-    pub max_connections: u32,
 }
 
 /// The directives of every data node.
@@ -36,8 +37,10 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     let mut set = |name: &str, value: String| drop(settings.insert(name.to_owned(), value));
     set("maxmemory", inputs.memory.maxmemory.to_string());
     set("maxmemory-policy", inputs.eviction_policy.to_owned());
-    set("maxmemory-clients", inputs.memory.client_buffers.to_string());
-    set("maxclients", (inputs.max_connections + OWN_CONNECTIONS).to_string());
+    set("maxmemory-clients", inputs.memory.of_clients().to_string());
+    set("maxclients", (inputs.memory.max_connections + OWN_CONNECTIONS).to_string());
+    set("proto-max-bulk-len", inputs.memory.largest_value.to_string());
+    set(OUTPUT_LIMITS, output_limits(&inputs.memory));
     set("appendonly", yes_no(inputs.append_only));
     set("appendfsync", "everysec".to_owned());
     set("aof-use-rdb-preamble", "yes".to_owned());
@@ -47,7 +50,7 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     set("shutdown-on-sigterm", if inputs.append_only { "nosave" } else { "default" }.to_owned());
     set("min-replicas-to-write", inputs.min_replicas_to_write.to_string());
     set("min-replicas-max-lag", inputs.max_replica_lag.to_string());
-    set("repl-backlog-size", inputs.defaults.backlog.min(inputs.memory.maxmemory / 8).to_string());
+    set("repl-backlog-size", inputs.defaults.backlog.min(replica_limit(&inputs.memory)).to_string());
     set("repl-diskless-sync", "yes".to_owned());
     set("repl-diskless-sync-delay", "0".to_owned());
     // Short: connections to a pod that is gone hang, they are not refused.
@@ -62,6 +65,37 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     settings
 }
 
+/// A replica that has not taken more than this is cut, bytes: it resumes from the backlog, or is filled again. A server goes by the
+/// backlog's size where that is larger, so the backlog is never larger.
+fn replica_limit(memory: &MemoryPlan) -> u64 {
+    memory.replica_buffers.max(LEAST_REPLICA_LIMIT)
+}
+
+/// The limits of what a server keeps for a client that does not take it, as `CONFIG GET` reports them. One reply is held to what all
+/// clients may take together while it grows, which `maxmemory-clients` compares only after the command.
+fn output_limits(memory: &MemoryPlan) -> String {
+    let listeners = memory.client_buffers.min(32 << 20);
+    format!(
+        "normal {} 0 0 slave {} 0 0 pubsub {listeners} {} 60",
+        memory.of_clients(),
+        replica_limit(memory),
+        listeners.min(16 << 20) / 2
+    )
+}
+
+/// `ours` with the classes that the user's own value names. An error, in words, for replicas: they are a term of the memory budget.
+pub fn with_output_limits(ours: &str, theirs: &str) -> Result<String, String> {
+    let canonical = directives::canonical(OUTPUT_LIMITS, theirs).map_err(|error| error.to_string())?;
+    let named: Vec<String> = theirs.split_ascii_whitespace().step_by(4).map(str::to_ascii_lowercase).collect();
+    if named.iter().any(|class| class == "replica" || class == "slave") {
+        return Err("Redoubt sets the limit of replicas itself, for the memory budget".to_owned());
+    }
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = (ours.split(' ').collect(), canonical.split(' ').collect());
+    let groups = ours.chunks(4).zip(theirs.chunks(4));
+    let chosen = groups.flat_map(|(our, their)| if named.iter().any(|class| class == our[0]) { their } else { our });
+    Ok(chosen.copied().collect::<Vec<_>>().join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,8 +103,8 @@ mod tests {
 
     #[test]
     fn directives_have_the_names_that_redis_knows() {
-        let memory = MemoryPlan::divide(256 << 20, 60, 5, true).expect("256 MiB are enough");
         let defaults = purpose::defaults(Purpose::Sessions);
+        let memory = MemoryPlan::divide(&defaults.demand(256 << 20)).expect("256 MiB are enough");
         let settings = settings(&SettingInputs {
             defaults,
             memory,
@@ -79,7 +113,6 @@ mod tests {
             snapshots: true,
             min_replicas_to_write: 1,
             max_replica_lag: 3,
-            max_connections: 1_000,
         });
         for name in
             ["lazyfree-lazy-eviction", "lazyfree-lazy-expire", "lazyfree-lazy-server-del", "lazyfree-lazy-user-del"]
@@ -87,5 +120,16 @@ mod tests {
             assert_eq!(settings.get(name).map(String::as_str), Some("yes"));
         }
         assert_eq!(settings.get("maxclients").map(String::as_str), Some("1064"));
+    }
+
+    #[test]
+    fn a_limit_of_listeners_is_the_users_and_that_of_replicas_is_not() {
+        let ours = "normal 50 0 0 slave 9 0 0 pubsub 8 4 60";
+        assert_eq!(
+            with_output_limits(ours, "PubSub 1mb 0 10").as_deref(),
+            Ok("normal 50 0 0 slave 9 0 0 pubsub 1048576 0 10")
+        );
+        let refused = "Redoubt sets the limit of replicas itself, for the memory budget".to_owned();
+        assert_eq!(with_output_limits(ours, "normal 0 0 0 Replica 1gb 0 0"), Err(refused));
     }
 }

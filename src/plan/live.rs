@@ -9,7 +9,14 @@ use crate::model::desired::{Desired, SentinelSettings};
 use crate::model::observed::Observed;
 
 /// Directives that fit the memory limit of the pod which they were planned for: a pod of another revision has another.
-const SIZED_BY_POD: [&str; 3] = ["maxmemory", "maxmemory-clients", "repl-backlog-size"];
+const SIZED_BY_POD: [&str; 6] = [
+    "client-output-buffer-limit",
+    "maxclients",
+    "maxmemory",
+    "maxmemory-clients",
+    "proto-max-bulk-len",
+    "repl-backlog-size",
+];
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for node in of_kind(desired, NodeKind::Data) {

@@ -5,13 +5,23 @@ use std::collections::BTreeMap;
 use super::Fault;
 use crate::api::data_layer::DataLayerSpec;
 use crate::model::directives::{DirectiveClass, canonical, class};
+use crate::model::settings::{OUTPUT_LIMITS, with_output_limits};
 
 /// The directives in the form in which servers report them. A refused one, and a value that no server would take, is a
 /// fault: in `redis.conf` it would stop the next start.
-pub(super) fn further(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> BTreeMap<String, String> {
+/// `ours` are those that Redoubt decided on.
+pub(super) fn further(
+    spec: &DataLayerSpec,
+    ours: &BTreeMap<String, String>,
+    faults: &mut Vec<Fault>,
+) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     for (name, value) in spec.config.iter().flatten() {
-        match judged(name, &value.0) {
+        let judged = match ours.get(OUTPUT_LIMITS) {
+            Some(ours) if name == OUTPUT_LIMITS => with_output_limits(ours, &value.0),
+            _ => judged(name, &value.0),
+        };
+        match judged {
             Ok(value) => drop(settings.insert(name.clone(), value)),
             Err(problem) => faults.push(Fault { field: "spec.config", problem: format!("{name}: {problem}") }),
         }

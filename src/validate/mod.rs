@@ -16,15 +16,14 @@ use kube::ResourceExt as _;
 
 use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Scheduling};
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, LONGEST_LAYER_NAME};
-use crate::model::memory::MemoryPlan;
+use crate::model::directives::canonical;
+use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
 use crate::model::settings::{SettingInputs, settings};
 use crate::model::{LayerIdentity, Mode, Purpose};
 
 /// More replicas cost the primary a full stream each, and there are `-N` names for one digit.
 const MOST_REPLICAS: u16 = 9;
-/// Connections that applications may open together, where the specification does not say.
-const DEFAULT_MAX_CONNECTIONS: u32 = 1_000;
 
 /// A layer whose every field is decided.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,10 +119,8 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let append_only = persistence.append_only.unwrap_or(defaults.append_only);
     let snapshots = persistence.snapshots.unwrap_or(append_only);
     let keeps_data = append_only || snapshots;
-    let memory = memory_of(spec, defaults, keeps_data, &mut faults);
+    let memory = memory_of(spec, defaults, keeps_data, replicas > 0, &mut faults);
     let volume = volume::decide(spec, resolved.volumes, keeps_data, memory.limit, &mut faults);
-    let max_connections =
-        spec.max_connections.and_then(|count| count.try_into().ok()).unwrap_or(DEFAULT_MAX_CONNECTIONS);
     let durability = spec.durability.clone().unwrap_or_default();
     // At one replica each of its restarts would stop all writes.
     let min_replicas = if replicas > 1 { defaults.min_replicas_to_write } else { 0 };
@@ -135,9 +132,9 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         snapshots,
         min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, small),
         max_replica_lag: durability.max_replica_lag.map_or(3, small),
-        max_connections,
     });
-    settings.extend(config::further(spec, &mut faults));
+    let further = config::further(spec, &settings, &mut faults);
+    settings.extend(further);
     let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
     if cpu.is_none() {
         faults.push(Fault { field: "spec.cpu", problem: "not a quantity of processors".to_owned() });
@@ -168,7 +165,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         keeps_data,
         volume,
         settings,
-        max_connections,
+        max_connections: memory.max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
         scheduling: spec.scheduling.clone().unwrap_or_default(),
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
@@ -230,18 +227,33 @@ fn eviction_policy(spec: &DataLayerSpec) -> Option<String> {
     serde_json::to_value(policy).ok()?.as_str().map(str::to_owned)
 }
 
-fn memory_of(spec: &DataLayerSpec, defaults: PurposeDefaults, saves: bool, faults: &mut Vec<Fault>) -> MemoryPlan {
+fn memory_of(
+    spec: &DataLayerSpec,
+    defaults: PurposeDefaults,
+    saves: bool,
+    replicates: bool,
+    faults: &mut Vec<Fault>,
+) -> MemoryPlan {
     let memory = spec.memory.clone().unwrap_or_default();
-    let percent = memory.maxmemory_percent.and_then(|percent| percent.try_into().ok());
     let limit = memory.limit.as_ref().map_or(Some(256 << 20), |limit| quantity::parse(&limit.0, 1));
+    // A value that no server would take is told where the directives are judged.
+    let directive = |name: &str| canonical(name, &spec.config.as_ref()?.get(name)?.0).ok()?.parse::<u64>().ok();
     let divided = limit.ok_or_else(|| "not a quantity of bytes".to_owned()).and_then(|limit| {
-        let percent = percent.unwrap_or(defaults.maxmemory_percent);
-        MemoryPlan::divide(limit, percent, defaults.client_percent, saves)
-            .map_err(|error| format!("for purpose {:?} {error}", purpose_of(spec)))
+        let percent = memory.maxmemory_percent.and_then(|percent| percent.try_into().ok());
+        let demand = Demand {
+            percent: percent.unwrap_or(defaults.maxmemory_percent),
+            connections: spec.max_connections.and_then(|count| count.try_into().ok()),
+            saves,
+            replicates,
+            backlog: directive("repl-backlog-size"),
+            largest_value: directive("proto-max-bulk-len"),
+            ..defaults.demand(limit)
+        };
+        MemoryPlan::divide(&demand).map_err(|error| format!("for purpose {:?} {error}", purpose_of(spec)))
     });
     divided.unwrap_or_else(|problem| {
         faults.push(Fault { field: "spec.memory.limit", problem });
-        MemoryPlan { limit: 0, maxmemory: 0, client_buffers: 0, copy_on_write: 0, fragmentation: 0 }
+        MemoryPlan::default()
     })
 }
 

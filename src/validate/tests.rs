@@ -42,18 +42,18 @@ fn the_smallest_layer_is_safe() {
 
 #[test]
 fn memory_is_divided_as_was_recorded_for_the_purpose_unless_the_specification_says_how() {
-    let recorded = Shares { purpose: Purpose::Mixed, maxmemory_percent: 50, client_percent: 8 };
+    let recorded = Shares { purpose: Purpose::Mixed, maxmemory_percent: 60, client_percent: 5 };
     let divided = |spec: &Value| {
         let layer = judged_as_recorded(DataVolumes::Undecided, Some(recorded), spec).unwrap();
-        (layer.memory.maxmemory, layer.memory.client_buffers, layer.shares)
+        (layer.memory.maxmemory, layer.max_connections, layer.shares)
     };
     let percent = (256 << 20) / 100;
     let as_recorded = divided(&json!({"mode": "Sentinel"}));
-    assert_eq!(as_recorded, (50 * percent, 50 * percent / 100 * 8, recorded));
+    assert_eq!(as_recorded, (60 * percent, 1_000, recorded));
     assert_eq!(divided(&json!({"mode": "Sentinel", "memory": {"maxmemoryPercent": 40}})).0, 40 * percent);
     // Another purpose is another decision.
     let (cache, _, shares) = divided(&json!({"mode": "Sentinel", "purpose": "Cache"}));
-    assert_eq!((cache, shares), (75 * percent, purpose::defaults(Purpose::Cache).shares(Purpose::Cache)));
+    assert_eq!((cache, shares), (60 * percent, purpose::defaults(Purpose::Cache).shares(Purpose::Cache)));
 }
 
 #[test]
@@ -73,10 +73,32 @@ fn a_limit_that_is_too_small_for_the_purpose_says_the_minimum_and_why() {
     assert_eq!(
         faults,
         [
-            "spec.memory.limit: for purpose Cache at least 139Mi are needed: beside data (75 % of 64Mi) and client buffers \
-          (10 % of that) 11Mi are left, and the server and its agent take 24Mi"
+            "spec.memory.limit: for purpose Cache at least 92Mi are needed: beside data (60 % of 64Mi) 25Mi are left, and \
+             10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, \
+             the server and its agent 24Mi"
         ]
     );
+}
+
+#[test]
+fn more_connections_than_memory_has_room_for_are_refused_with_the_figures() {
+    let faults = judged(&json!({"mode": "Sentinel", "maxConnections": 5000})).unwrap_err().concat();
+    assert!(faults.contains("5000 connections need 198Mi") && faults.contains("connections would fit"), "{faults}");
+    assert!(judged(&json!({"mode": "Sentinel", "maxConnections": 5000, "memory": {"limit": "1Gi"}})).is_ok());
+}
+
+#[test]
+fn what_somebody_sets_of_the_backlog_and_of_the_largest_value_is_in_the_plan() {
+    let memory = |config: Value| {
+        judged(&json!({"mode": "Sentinel", "memory": {"limit": "2Gi"}, "config": config})).unwrap().memory
+    };
+    assert!(memory(json!({"repl-backlog-size": "200mb"})).replica_buffers >= 200 << 20);
+    assert_eq!(memory(json!({"proto-max-bulk-len": "100mb"})).largest_value, 100 << 20);
+    let faults = judged(&json!({"mode": "Sentinel", "config": {"proto-max-bulk-len": "512mb"}})).unwrap_err().concat();
+    assert!(faults.contains("one command of the largest size 513Mi"), "{faults}");
+    let limits = json!({"client-output-buffer-limit": "replica 1gb 0 0"});
+    let faults = judged(&json!({"mode": "Sentinel", "config": limits})).unwrap_err().concat();
+    assert!(faults.contains("Redoubt sets the limit of replicas itself"), "{faults}");
 }
 
 #[test]

@@ -17,7 +17,8 @@ async fn status_is_true(layer: &Layer) {
     let primary = layer.whole().await.expect("Ready means whole");
     assert_eq!(status.primary, Some(layer.pod_owner(primary)));
     let memory = status.memory.unwrap();
-    assert_eq!(memory.limit, memory.maxmemory + memory.copy_on_write + memory.client_buffers + memory.fragmentation);
+    let of_clients = memory.connections + memory.client_buffers + memory.largest_command + memory.replica_buffers;
+    assert_eq!(memory.limit, memory.maxmemory + of_clients + memory.copy_on_write + memory.fragmentation);
     for (node, endpoint) in layer.endpoints().await {
         let named = status.nodes.iter().find(|known| known.name == layer.pod_owner(node)).unwrap();
         assert_eq!(named.state.as_deref(), Some("InSync"), "{node}");

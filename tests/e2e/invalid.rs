@@ -71,7 +71,7 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
     layer.change(json!({"memory": {"limit": "20Mi"}})).await;
     eventually("the minimum is told, and why", SOON, async || {
         layer.condition("Accepted").await.is_some_and(|(status, _, message)| {
-            status == "False" && message.contains("spec.memory.limit") && message.contains("66Mi are needed")
+            status == "False" && message.contains("spec.memory.limit") && message.contains("73Mi are needed")
         })
     })
     .await;

@@ -188,14 +188,12 @@ async fn the_settings_of_every_purpose_are_canonical_and_taken_by_a_running_serv
             let defaults = purpose::defaults(purpose);
             let settings = settings(&SettingInputs {
                 defaults,
-                memory: MemoryPlan::divide(256 << 20, defaults.maxmemory_percent, defaults.client_percent, true)
-                    .unwrap(),
+                memory: MemoryPlan::divide(&defaults.demand(256 << 20)).unwrap(),
                 eviction_policy: defaults.eviction_policy,
                 append_only: defaults.append_only,
                 snapshots: defaults.append_only,
                 min_replicas_to_write: defaults.min_replicas_to_write,
                 max_replica_lag: 3,
-                max_connections: 1_000,
             });
             for (name, value) in &settings {
                 assert_eq!(canonical(name, value).as_ref(), Ok(value), "{name}");

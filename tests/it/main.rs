@@ -20,6 +20,7 @@ mod golden;
 mod image;
 mod imports;
 mod lease;
+mod memory_soak;
 mod observed_servers;
 mod parsers;
 mod planner;

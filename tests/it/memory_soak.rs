@@ -1,0 +1,249 @@
+//! The memory of a data node's process under everything at once, held against the limit of the pod that it was planned for.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use redis::{Cmd, cmd};
+use redoubt::model::Purpose;
+use redoubt::model::memory::MemoryPlan;
+use redoubt::model::purpose;
+use redoubt::model::settings::{SettingInputs, settings};
+use redoubt::redis::{Connection, server};
+
+use crate::support::engine_process::{Engine, Process, engines};
+use crate::support::eventually;
+
+/// The default limit of a data pod.
+const LIMIT: u64 = 256 << 20;
+/// Of the limit, what is the agent's and not the server's: it is not in the process that is measured.
+const AGENT: u64 = 12 << 20;
+const SOON: Duration = Duration::from_mins(1);
+
+fn plan() -> MemoryPlan {
+    MemoryPlan::divide(&purpose::defaults(Purpose::Sessions).demand(LIMIT)).unwrap()
+}
+
+/// A data node with the settings of a layer of purpose `Sessions` as it is without a word about memory.
+async fn node(engine: &Engine, further: &[&str]) -> (Process, Connection) {
+    let defaults = purpose::defaults(Purpose::Sessions);
+    let process = Process::server(engine, further).await;
+    let connection = process.connect().await.with_response_timeout(SOON);
+    let settings = settings(&SettingInputs {
+        defaults,
+        memory: plan(),
+        eviction_policy: defaults.eviction_policy,
+        append_only: true,
+        snapshots: true,
+        min_replicas_to_write: 0,
+        max_replica_lag: 3,
+    });
+    assert_eq!(server::config_set_all(&connection, &settings).await.unwrap(), []);
+    (process, connection)
+}
+
+async fn field(connection: &Connection, name: &str) -> u64 {
+    let text: String = connection.query(cmd("INFO").arg("everything")).await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// The most that the process ever held in memory, bytes.
+fn resident(pid: u64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Bytes that are the process' own or its children's alone, each page once: what a container is charged for it.
+fn charged(pid: u64) -> u64 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let pids = std::iter::once(pid).chain(children.split_whitespace().filter_map(|child| child.parse().ok()));
+    pids.map(|pid| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0 kB");
+        pss.trim().split(' ').next().unwrap().parse::<u64>().unwrap() << 10
+    })
+    .sum()
+}
+
+async fn fill(connection: &Connection, until: u64) {
+    let mut number = 0_u64;
+    loop {
+        let commands: Vec<Cmd> = (0..500)
+            .map(|_| {
+                number += 1;
+                cmd("SET").arg(format!("key:{number}")).arg("x".repeat(900)).clone()
+            })
+            .collect();
+        connection.query_all(&commands).await.unwrap();
+        if field(connection, "used_memory").await >= until {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_connection_that_the_binding_allows_is_ended_for_memory() {
+    for engine in engines() {
+        let (process, admin) = node(&engine, &[]).await;
+        let allowed = usize::try_from(plan().max_connections).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..allowed / 50 {
+            all.extend(join_all((0..50).map(|_| process.connect())).await);
+        }
+        for value in ["x".repeat(10), "x".repeat(8_000)] {
+            for some in all.chunks(100) {
+                let used = some.iter().map(async |connection| {
+                    connection.query::<()>(cmd("SET").arg("key").arg(&value)).await?;
+                    connection.query::<String>(cmd("GET").arg("key")).await
+                });
+                assert!(join_all(used).await.iter().all(Result::is_ok), "{}", engine.name);
+            }
+        }
+        // One of them sends and asks for the largest value.
+        let largest = "x".repeat(usize::try_from(plan().largest_value).unwrap());
+        all[0].query::<()>(cmd("SET").arg("large").arg(&largest)).await.unwrap();
+        assert_eq!(all[1].query::<String>(cmd("GET").arg("large")).await.unwrap().len(), largest.len());
+        assert_eq!(field(&admin, "evicted_clients").await, 0, "{}", engine.name);
+        assert!(field(&admin, "connected_clients").await > u64::from(plan().max_connections));
+        for connection in &all {
+            connection.query::<String>(&cmd("PING")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_command_passes_maxmemory_by_no_more_than_its_term() {
+    for engine in engines() {
+        let (process, admin) = node(&engine, &[]).await;
+        fill(&admin, plan().maxmemory / 20 * 19).await;
+        let largest = plan().largest_value;
+        let client = process.connect().await.with_response_timeout(SOON);
+        for words in [
+            format!("SETRANGE big {} x", 100 << 20),
+            format!("SETRANGE big {largest} x"),
+            format!("SETBIT bits {} 1", 8 * largest),
+            format!("BITFIELD bits SET u8 {} 1", 8 * largest),
+        ] {
+            let mut command = Cmd::new();
+            command.arg(words.split(' ').collect::<Vec<_>>());
+            client.query::<redis::Value>(&command).await.expect_err(&words);
+        }
+        // The largest that are taken, until no more are.
+        let mut number = 0;
+        loop {
+            number += 1;
+            let mut command = cmd("SETRANGE");
+            if client.query::<u64>(command.arg(format!("big{number}")).arg(largest - 1).arg("x")).await.is_err() {
+                break;
+            }
+        }
+        let (used, highest) = (field(&admin, "used_memory").await, field(&admin, "used_memory_peak").await);
+        let bound = plan().maxmemory + plan().largest_command;
+        assert!(number > 1 && used <= bound && highest <= bound, "{}: {used} {highest} {bound}", engine.name);
+        // A reply that would take more than all clients may together ends the connection that asked for it.
+        let many: Vec<&str> = std::iter::repeat_n("big1", 200).collect();
+        client.query::<redis::Value>(cmd("MGET").arg(&many)).await.unwrap_err();
+        let highest = field(&admin, "used_memory_peak").await;
+        assert!(highest <= bound + plan().of_clients() + largest, "{}: {highest}", engine.name);
+        let pid = field(&admin, "process_id").await;
+        assert!(resident(pid) < LIMIT - AGENT, "{}: {}", engine.name, resident(pid));
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_takes_nothing_costs_its_primary_no_more_than_its_term() {
+    for engine in engines() {
+        let (primary, admin) = node(&engine, &[]).await;
+        let (second, replica) = node(&engine, &[]).await;
+        second.follow(&replica, &primary).await;
+        let pid = field(&replica, "process_id").await.to_string();
+        let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        signal("-STOP");
+        let before = field(&admin, "used_memory").await;
+        let value = "x".repeat(1 << 20);
+        for _ in 0..100 {
+            admin.query::<()>(cmd("SET").arg("one").arg(&value)).await.unwrap();
+        }
+        let used = field(&admin, "used_memory").await;
+        signal("-CONT");
+        // The value itself, what a buffer's last block is larger, and what was received.
+        let bound = plan().replica_buffers + (8 << 20);
+        assert!(used - before < bound, "{}: {} of {bound}", engine.name, used - before);
+        eventually("the replica is back", SOON, async || {
+            server::replication(&replica).await.is_ok_and(|info| info.primary_link().is_some_and(|link| link.up))
+        })
+        .await;
+        assert_eq!(replica.query::<usize>(cmd("STRLEN").arg("one")).await.unwrap(), value.len());
+    }
+}
+
+/// Data, a replica that takes nothing, a thousand fresh connections, files written again and again, and large values.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute for each engine: make soak"]
+async fn everything_at_once_stays_below_the_limit_of_the_pod() {
+    let seconds = std::env::var("REDOUBT_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    for engine in engines() {
+        // Fresh connections count in `maxmemory`: with nine tenths full, writes are refused until they are idle.
+        for (tenths, are_taken) in [(9, false), (5, true)] {
+            everything_at_once(&engine, tenths, are_taken, Duration::from_secs(seconds)).await;
+        }
+    }
+}
+
+async fn everything_at_once(engine: &Engine, tenths: u64, are_taken: bool, lasting: Duration) {
+    /// Connections that send large values.
+    const LARGE: usize = 5;
+    let (primary, admin) = node(engine, &[]).await;
+    let (second, replica) = node(engine, &[]).await;
+    second.follow(&replica, &primary).await;
+    fill(&admin, plan().maxmemory / 10 * tenths).await;
+    let replica_pid = field(&replica, "process_id").await.to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &replica_pid]).status().unwrap().success());
+    signal("-STOP");
+    let pid = field(&admin, "process_id").await;
+    let connections = usize::try_from(plan().max_connections).unwrap();
+    let mut all = Vec::new();
+    for _ in 0..connections / 50 {
+        all.extend(join_all((0..50).map(|_| primary.connect())).await);
+    }
+    let (large_ones, small_ones) = all.split_at(LARGE);
+    let (mut most, mut refused, mut writes) = (0, 0_u64, 0_u64);
+    let large = "x".repeat(1 << 20);
+    let until = Instant::now() + lasting;
+    for some in small_ones.chunks(99).cycle() {
+        if Instant::now() > until {
+            break;
+        }
+        // One is under way already, for most of the time.
+        let _ = admin.query::<String>(&cmd("BGREWRITEAOF")).await;
+        let small = some.iter().enumerate().map(async |(number, connection)| {
+            connection.query::<()>(cmd("SET").arg(format!("key:{number}")).arg("y".repeat(900))).await.is_ok()
+        });
+        let big = large_ones.iter().enumerate().map(async |(number, connection)| {
+            connection.query::<()>(cmd("SET").arg(format!("large{number}")).arg(&large)).await.is_ok()
+        });
+        let (small, big) = tokio::join!(join_all(small), join_all(big));
+        for is_taken in small.into_iter().chain(big) {
+            writes += 1;
+            refused += u64::from(!is_taken);
+        }
+        most = most.max(charged(pid));
+    }
+    signal("-CONT");
+    let (own, ended) = (resident(pid), field(&admin, "evicted_clients").await);
+    println!(
+        "{}, {tenths}/10 full: of {} MiB at most {} with its child, {} alone; {writes} writes, {refused} refused, {ended} connections ended",
+        engine.name,
+        LIMIT >> 20,
+        most >> 20,
+        own >> 20
+    );
+    assert!(most < LIMIT - AGENT && own < LIMIT - AGENT, "{}: {most} {own}", engine.name);
+    assert!(!are_taken || refused * 2 < writes, "{}: {refused} of {writes} writes were refused", engine.name);
+    for connection in small_ones {
+        connection.query::<String>(&cmd("PING")).await.unwrap();
+    }
+}

@@ -1,6 +1,6 @@
 //! What is reported of a `DataLayer`. Nothing in it moves while nothing changes: offsets and counters are metrics.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,28 @@ pub struct DataLayerStatus {
     /// The binding Secret of the application user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
+    /// The session stores that have a place in the layer, and prefixes that are kept for a namespace. None: no list was made
+    /// yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Vec<Tenant>>,
+}
+
+/// A key prefix of the layer, and the session store that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tenant {
+    /// What each key of the store begins with.
+    pub prefix: String,
+    /// Namespace of the store.
+    pub namespace: String,
+    /// Name of the store.
+    pub store: String,
+    /// UID of the store.
+    pub uid: String,
+    /// When the store got its place.
+    pub since: Time,
+    /// When it left. The prefix is kept for its namespace: keys may still be under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Time>,
 }
 
 /// One node.

@@ -12,6 +12,8 @@ pub const MANAGER_OBJECTS: &str = "redoubt";
 /// Field manager of what follows live roles on pods: the reads label. (The primary Service's selector is a part of the Service as it is
 /// built, by [`MANAGER_OBJECTS`].)
 pub const MANAGER_ROLES: &str = "redoubt-roles";
+/// Field manager of the list of tenants in a layer's status.
+pub const MANAGER_TENANTS: &str = "redoubt-tenants";
 /// Field manager of status.
 pub const MANAGER_STATUS: &str = "redoubt-status";
 
@@ -72,6 +74,11 @@ pub const ANNOTATION_ROTATED_AT: &str = "redoubt.dev/rotated-at";
 pub const LONGEST_STORE_NAME: usize = 31;
 /// Longest name of a layer: `NAME-sentinel-NN` must stay a StatefulSet name whose pods' revision label fits 63 characters.
 pub const LONGEST_LAYER_NAME: usize = 40;
+
+/// Field of the system Secret: the users of the data nodes, as an ACL file.
+pub const DATA_USERS_FILE: &str = "data-users.acl";
+/// Field of the system Secret: the users of the Sentinels, as an ACL file.
+pub const SENTINEL_USERS_FILE: &str = "sentinel-users.acl";
 
 /// Service of the primary.
 pub fn primary_service(layer: &str) -> String {

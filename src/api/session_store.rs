@@ -54,7 +54,8 @@ pub struct SessionStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerChoice>,
     /// What each key of the store begins with: letters, digits, '-', '_', '.' and ':', at most 64 characters, ':' at its end.
-    /// No store of a layer may have a prefix that begins another's. Cannot be changed. Default: the store's name and ':'.
+    /// No store of a layer may have a prefix that begins another's. On a layer of another namespace the store's namespace and
+    /// '/' come before it; `prefix` of the binding says all of it. Cannot be changed. Default: the store's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}:$')")

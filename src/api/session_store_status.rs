@@ -1,6 +1,6 @@
 //! What is reported of a `SessionStore`. Nothing in it moves while nothing changes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,22 @@ pub struct SessionStoreStatus {
     /// Name of the user that the binding shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The place in the layer that the store was admitted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+}
+
+/// The place in a layer that a store was admitted to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Admission {
+    /// Namespace of the layer.
+    pub namespace: String,
+    /// Name of the layer.
+    pub name: String,
+    /// What each key of the store begins with.
+    pub prefix: String,
+    /// When the store got its place.
+    pub since: Time,
 }
 
 /// A layer.

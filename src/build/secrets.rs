@@ -46,8 +46,8 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
             "agent-password": credentials.agent,
             "replication-password": credentials.replication,
             "sentinel-password": credentials.sentinel,
-            "data-users.acl": credentials.data_users,
-            "sentinel-users.acl": credentials.sentinel_users,
+            names::DATA_USERS_FILE: credentials.data_users,
+            names::SENTINEL_USERS_FILE: credentials.sentinel_users,
         }),
     )];
     if inputs.layer.application_access {

@@ -1,7 +1,7 @@
 //! What every pass shares.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -13,7 +13,9 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::backoff::Backoff;
+use super::index::Index;
 use super::pace::Pace;
+use super::secret_cache::SecretCache;
 use super::use_memory::Memory;
 use super::watches::{Watched, WatchedStore};
 use crate::act::Writer;
@@ -54,6 +56,10 @@ pub struct Context {
     pub session_stores: Store<WatchedStore>,
     /// Namespaces, by their metadata; `None`: only one is watched, and its labels are nobody's to ask.
     pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
+    /// Which stores name which layer.
+    pub index: Arc<Index>,
+    /// Secrets as they were last read.
+    pub secrets: SecretCache,
     /// Stores as they were last seen.
     pub uses: Memory,
     /// Open connections.
@@ -68,6 +74,8 @@ pub struct Context {
     pub pace: Pace,
     /// Which unreadable objects were told of.
     pub told: Told,
+    /// Which unreadable stores the events of their layers told of.
+    pub told_of_stores: Told,
     /// Which layers this process has found Ready.
     pub proven: Proven,
     /// Defaults of layers that are created now.

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::Api;
 
 use super::application_proof;
 use super::context::Context;
@@ -26,7 +25,7 @@ use crate::build::revision::digest;
 use crate::build::secrets::Credentials;
 use crate::build::{Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
-use crate::failure::{Class, Request, request};
+use crate::failure::{Class, Request};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId, NodeKind, roles};
@@ -46,6 +45,10 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 const LONGEST_WITH_FAILURES: Duration = Duration::from_secs(5);
 /// Pause while the specification is wrong and was never right; a correction starts a pass at once.
 const NOT_ACCEPTED: Duration = Duration::from_secs(30);
+
+/// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the
+/// vault.
+const SECRETS_BELIEVED: Duration = Duration::from_secs(30);
 
 /// Why a pass could not be made to its end.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +87,13 @@ pub(super) struct Judged {
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Error> {
     let known = Known::gather(context, &object.metadata).await?;
-    let uses = uses::gather(context, object).await?;
     let judged = match known.judge(object) {
         Ok(judged) => judged,
-        Err(faults) => return not_accepted(context, object, &uses, &faults).await,
+        Err(faults) => return not_accepted(context, object, &faults).await,
     };
     let old = object.status.clone().unwrap_or_default();
+    // Tenants are judged by what was accepted: a specification that is refused takes nothing from them.
+    let uses = uses::gather(context, &judged, Some(&old)).await?;
     let (mut status, pause) = Box::pin(look_after(context, known, &judged, &uses, &old)).await?;
     if !judged.faults.is_empty() {
         let generation = object.metadata.generation.unwrap_or_default();
@@ -108,7 +112,7 @@ pub async fn pass(context: &Context, object: &DataLayer) -> Result<Duration, Err
 pub async fn pass_unreadable(context: &Context, metadata: &ObjectMeta) -> Result<Option<Duration>, Error> {
     let known = Known::gather(context, metadata).await?;
     let Some(judged) = known.earlier(metadata) else { return Ok(None) };
-    let uses = uses::gather(context, &judged.object).await?;
+    let uses = uses::gather(context, &judged, None).await?;
     let (_, pause) = Box::pin(look_after(context, known, &judged, &uses, &DataLayerStatus::default())).await?;
     Ok(Some(pause))
 }
@@ -175,7 +179,7 @@ async fn look_after(
     let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, layer);
-    let accounts = wanted::Users::of(&digests, uses.users(context));
+    let accounts = wanted::Users::of(&digests, uses.users(context, secrets.system.as_ref()));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity, Some(old));
@@ -272,18 +276,18 @@ fn pause(context: &Context, desired: &Desired, is_initialised: bool, plan: &Plan
     if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }
 
-async fn not_accepted(context: &Context, object: &DataLayer, uses: &Uses, faults: &[Fault]) -> Result<Duration, Error> {
+async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -> Result<Duration, Error> {
     let old = object.status.clone().unwrap_or_default();
     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let generation = object.metadata.generation.unwrap_or_default();
     let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
     publish::publish(context, object, &status).await?;
     let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
-    uses.tell(context, object, &trouble).await;
+    uses::tell(context, object, &trouble).await;
     Ok(NOT_ACCEPTED)
 }
 
-/// The layer's Secrets as they are: read by name, because the operator may not list Secrets.
+/// The layer's Secrets as they are.
 pub(super) struct Secrets {
     system: Option<Secret>,
     pub(super) application: Option<Secret>,
@@ -291,11 +295,8 @@ pub(super) struct Secrets {
 
 impl Secrets {
     async fn read(context: &Context, layer: &LayerIdentity) -> Result<Self, Request> {
-        let api: Api<Secret> = Api::namespaced(context.client.clone(), &layer.namespace);
-        let read = async |name: String| {
-            let object = format!("Secret {}/{name}", layer.namespace);
-            request("read", &object, api.get_opt(&name)).await
-        };
+        let read =
+            async |name: String| context.secrets.read(&context.client, &layer.namespace, &name, SECRETS_BELIEVED).await;
         Ok(Self {
             system: read(names::system_secret(&layer.name)).await?,
             application: read(names::application_secret(&layer.name)).await?,

@@ -6,14 +6,19 @@ pub mod backoff;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
+pub mod index;
+mod kept_users;
 mod objects;
+mod one_use;
 mod pace;
 mod publish;
 mod relay;
 mod resolved;
 mod rotation;
 pub mod routing;
+pub mod secret_cache;
 pub mod session_store;
+mod tenants;
 pub mod use_memory;
 pub mod uses;
 mod watches;
@@ -29,7 +34,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config as ControllerConfig};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,12 +42,13 @@ use tokio::sync::watch;
 
 use self::backoff::Backoff;
 use self::context::{Context, Defaults, Duty, Proven, Told};
+use self::index::Index;
 use self::pace::Pace;
-use self::watches::{Watched, WatchedStore, layer_of, namespaces, uniquely, watched};
+use self::relay::News;
+use self::secret_cache::SecretCache;
+use self::watches::{Watched, WatchedStore, layer_of, namespaces, secrets, uniquely, watched};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
-use crate::api::data_layer::DataLayer;
-use crate::api::session_store::SessionStore;
 use crate::cli::OperatorArguments;
 use crate::failure::{Class, request};
 use crate::lease::{self, Candidate, Stop, Timing};
@@ -207,8 +213,12 @@ pub async fn control(
     let (budgets, budget_changes) = watched::<PodDisruptionBudget>(&client, scope);
     let (layer_news, layers_touched) = unbounded();
     let (store_news, stores_touched) = unbounded();
-    let (layers, layer_changes) = uniquely::<DataLayer>(&client, scope, layer_news);
-    let (session_stores, store_changes) = uniquely::<SessionStore>(&client, scope, store_news);
+    let index = Arc::new(Index::default());
+    let indexing = Arc::clone(&index);
+    let (layers, layer_changes) = uniquely::<Watched, _>(&client, scope, |_| (), layer_news);
+    let (session_stores, store_changes) =
+        uniquely::<WatchedStore, _>(&client, scope, move |event| indexing.note(event), store_news);
+    let (secrets, secret_changes) = secrets(&client, scope);
     let (namespaces, namespace_changes) = namespaces(&client, scope);
     let (to_layers, wanted_layers) = unbounded();
     let (to_stores, wanted_stores) = unbounded();
@@ -223,6 +233,8 @@ pub async fn control(
         layers: layers.clone(),
         session_stores: session_stores.clone(),
         namespaces,
+        index,
+        secrets: SecretCache::new(secrets),
         uses: use_memory::Memory::default(),
         pool: Pool::default(),
         listeners,
@@ -230,6 +242,7 @@ pub async fn control(
         backoff: Backoff::default(),
         pace: Pace::default(),
         told: Told::default(),
+        told_of_stores: Told::default(),
         proven: Proven::default(),
         defaults,
     });
@@ -258,7 +271,9 @@ pub async fn control(
             tracing::debug!(error = %Chain(&error), "controller of session stores");
         }
     });
-    let relaying = relay::relay(&context, layers_touched, stores_touched, namespace_changes, to_layers, to_stores);
+    let news =
+        News { layers: layers_touched, stores: stores_touched, namespaces: namespace_changes, secrets: secret_changes };
+    let relaying = relay::relay(&context, news, to_layers, to_stores);
     tokio::select! {
         _ = futures::future::join(reconciling, reconciling_stores) => {}
         () = relaying => {}
@@ -279,7 +294,9 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
         context.pace.retain(|uid| alive.contains(uid));
         context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        context.told_of_stores.retain(|uid| alive.contains(uid));
         context.proven.retain(|uid| alive.contains(uid));
+        context.secrets.forget_unused(UNUSED);
         context.writer.fingerprints().forget_unused(UNUSED);
     }
 }
@@ -336,17 +353,8 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
 /// An object that no longer parses is told of; what runs goes on running.
 async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
     tracing::warn!(kind = object.kind, name = object.name, error = words, "cannot read the object");
-    let note: String = format!("the stored object cannot be read; {meanwhile}: {words}").chars().take(1000).collect();
-    let event = Event {
-        type_: EventType::Warning,
-        reason: "Unreadable".to_owned(),
-        note: Some(note),
-        action: "Read".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context.recorder.publish(&event, &object).await {
-        tracing::debug!(error = %Chain(&error), "cannot publish an event");
-    }
+    let note = format!("the stored object cannot be read; {meanwhile}: {words}");
+    publish::warn(context, &object, "Unreadable", "Read", &note).await;
 }
 
 /// How long a layer is left alone after a failed pass.
@@ -371,7 +379,7 @@ async fn reconcile_store(watched: Arc<WatchedStore>, context: Arc<Context>) -> R
         Ok(store) => store,
         Err(invalid) => {
             if context.told.is_news(&invalid.metadata) {
-                let meanwhile = "no layer takes a user or a policy of a store away until it is corrected";
+                let meanwhile = "its layer keeps its user and its policy as they are until it is corrected";
                 tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
             return Ok(Action::await_change());

@@ -41,7 +41,14 @@ pub(super) async fn apply_static(
             let specification = accepted::text(&judged.object.spec);
             secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), specification);
         }
-        undone.extend(apply(context, &secret, secrets.live(&secret.name_any())).await);
+        match context.writer.apply(&secret, secrets.live(&secret.name_any())).await {
+            Ok(Applied::Written(written)) => context.secrets.wrote(*written),
+            Ok(Applied::Unchanged | Applied::Deleting) => {}
+            Err(error) => {
+                context.secrets.forget(&judged.layer.identity.namespace, &secret.name_any());
+                undone.extend(not_done(None, &Ending::of(&error)));
+            }
+        }
     }
     undone.extend(remove_binding(context, judged, secrets).await);
     // Who leads is not the only one to point them (see `routing`).
@@ -67,6 +74,7 @@ async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -
     let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
     let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
     let (name, uid) = (binding.name_any(), binding.uid());
+    context.secrets.forget(&layer.identity.namespace, &name);
     let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;
     not_done(None, &Ending::of(&error))
 }

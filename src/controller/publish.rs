@@ -1,5 +1,6 @@
 //! The end of a pass: one patch of status, if it differs, and the events of what changed.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
@@ -17,6 +18,9 @@ use crate::failure::{Request, request};
 use crate::report::events::{Transition, of_conditions, transitions};
 use crate::telemetry::Chain;
 
+/// Kubernetes takes no longer note: characters.
+const LONGEST_NOTE: usize = 1000;
+
 /// Now, in whole seconds: conditions hold no fractions, so a status that is read back must compare as equal.
 pub fn now() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
@@ -25,10 +29,12 @@ pub fn now() -> Timestamp {
 /// Writes the status of a layer if it differs from what is stored, and publishes what changed.
 pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerStatus) -> Result<(), Request> {
     let old = layer.status.clone().unwrap_or_default();
-    if *status == old {
+    // The list of tenants has a field manager of its own (`tenants`), and is never written with the rest.
+    let status = DataLayerStatus { tenants: None, ..status.clone() };
+    if status == (DataLayerStatus { tenants: None, ..old.clone() }) {
         return Ok(());
     }
-    write(context, layer, &json!(status), transitions(&old, status)).await
+    write(context, layer, &json!(status), transitions(&old, &status)).await
 }
 
 /// The same of a session store.
@@ -42,6 +48,21 @@ pub async fn publish_store(
         return Ok(());
     }
     write(context, store, &json!(status), of_conditions(&old.conditions, &status.conditions)).await
+}
+
+/// Publishes a warning about an object.
+pub async fn warn(context: &Context, object: &ObjectReference, reason: &str, action: &str, note: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(LONGEST_NOTE).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, object).await {
+        tracing::debug!(error = %Chain(&error), "cannot publish an event");
+    }
+    context.metrics.write("Event");
 }
 
 async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: Vec<Transition>) -> Result<(), Request> {

@@ -1,4 +1,5 @@
-//! Who is woken by whose change: a store's layer by the store, a layer's stores by the layer, a namespace's stores by its labels.
+//! What is woken by which change: a store's layer by the store, a layer's stores by the layer, the layers that the stores of a
+//! namespace name by its labels, and the layer of a Secret by an edit of it.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +10,8 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::context::Context;
-use super::watches::{NamespaceMeta, Watched, WatchedStore};
-use crate::api::session_store::SessionStore;
-use crate::validate::session_store::layer_of;
+use super::index::Place;
+use super::watches::{NamespaceMeta, SecretMeta, Watched, WatchedStore};
 
 /// What of an object makes others look: not its status.
 type Version = (Option<i64>, bool);
@@ -33,74 +33,77 @@ impl Seen {
     }
 }
 
+/// What the watches tell.
+pub(super) struct News {
+    pub(super) layers: UnboundedReceiver<Watched>,
+    pub(super) stores: UnboundedReceiver<WatchedStore>,
+    pub(super) namespaces: BoxStream<'static, NamespaceMeta>,
+    pub(super) secrets: BoxStream<'static, SecretMeta>,
+}
+
 /// Relays until the process stops leading.
 pub(super) async fn relay(
     context: &Context,
-    mut layers: UnboundedReceiver<Watched>,
-    mut stores: UnboundedReceiver<WatchedStore>,
-    mut namespaces: BoxStream<'static, NamespaceMeta>,
+    mut news: News,
     to_layers: UnboundedSender<ObjectRef<Watched>>,
     to_stores: UnboundedSender<ObjectRef<WatchedStore>>,
 ) {
     let (mut seen_layers, mut seen_stores) = (Seen::default(), Seen::default());
+    // Nobody listens any more once we are told to stop.
+    let wake_layer = |(namespace, name): Place| {
+        let _ = to_layers.unbounded_send(ObjectRef::new(&name).within(&namespace));
+    };
     loop {
         futures::select! {
-            layer = layers.next().fuse() => {
+            layer = news.layers.next().fuse() => {
                 let Some(layer) = layer else { return };
                 let place = (layer.namespace().unwrap_or_default(), layer.name_any());
                 let is_there = context.layer(&place.0, &place.1).is_some();
                 if seen_layers.is_news(kube::Resource::meta(&layer)) || !is_there {
-                    wake_stores(context, &to_stores, |store| layer_of(store) == place);
+                    for (namespace, name) in context.index.stores_of(&place) {
+                        let _ = to_stores.unbounded_send(ObjectRef::new(&name).within(&namespace));
+                    }
                 }
                 if !is_there {
                     seen_layers.forget(kube::Resource::meta(&layer));
                 }
             }
-            store = stores.next().fuse() => {
+            store = news.stores.next().fuse() => {
                 let Some(store) = store else { return };
                 let here = ObjectRef::new(&store.name_any()).within(&store.namespace().unwrap_or_default());
                 let is_there = context.session_stores.get(&here).is_some();
-                let Ok(read) = &store.0 else { continue };
-                if seen_stores.is_news(&read.metadata) || !is_there {
-                    let (namespace, name) = layer_of(read);
-                    let _ = to_layers.unbounded_send(ObjectRef::new(&name).within(&namespace));
-                    // Those that this one was in the way of.
-                    wake_stores(context, &to_stores, |other| {
-                        layer_of(other) == (namespace.clone(), name.clone()) && is_refused(other)
-                    });
+                if (seen_stores.is_news(kube::Resource::meta(&store)) || !is_there)
+                    && let Some(layer) = store.layer()
+                {
+                    wake_layer(layer);
                 }
                 if !is_there {
-                    seen_stores.forget(&read.metadata);
+                    seen_stores.forget(kube::Resource::meta(&store));
                 }
             }
-            namespace = namespaces.next().fuse() => {
+            namespace = news.namespaces.next().fuse() => {
                 let Some(namespace) = namespace else { return };
-                let name = namespace.name_any();
-                wake_stores(context, &to_stores, |store| store.namespace().as_ref() == Some(&name) && is_elsewhere(store));
+                context.index.foreign_layers_of(&namespace.name_any()).into_iter().for_each(wake_layer);
+            }
+            secret = news.secrets.next().fuse() => {
+                let Some(secret) = secret else { return };
+                if context.secrets.is_news(&secret)
+                    && let Some(layer) = layer_of_secret(context, &secret)
+                {
+                    wake_layer(layer);
+                }
             }
         }
     }
 }
 
-fn wake_stores(
-    context: &Context,
-    to_stores: &UnboundedSender<ObjectRef<WatchedStore>>,
-    which: impl Fn(&SessionStore) -> bool,
-) {
-    for store in context.session_stores.state() {
-        if store.0.as_ref().is_ok_and(&which) {
-            let (name, namespace) = (store.name_any(), store.namespace().unwrap_or_default());
-            // Nobody listens any more once we are told to stop.
-            let _ = to_stores.unbounded_send(ObjectRef::new(&name).within(&namespace));
-        }
+/// The layer that looks after a Secret: its own, or that of the store whose binding it is.
+fn layer_of_secret(context: &Context, secret: &SecretMeta) -> Option<Place> {
+    let namespace = secret.namespace()?;
+    let owner = secret.owner_references().iter().find(|owner| owner.controller == Some(true))?;
+    match owner.kind.as_str() {
+        "DataLayer" => Some((namespace, owner.name.clone())),
+        "SessionStore" => context.index.layer_of(&(namespace, owner.name.clone())),
+        _ => None,
     }
-}
-
-fn is_elsewhere(store: &SessionStore) -> bool {
-    store.namespace().is_some_and(|own| layer_of(store).0 != own)
-}
-
-fn is_refused(store: &SessionStore) -> bool {
-    let conditions = store.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|it| it.type_ == "Accepted" && it.status != "True")
 }

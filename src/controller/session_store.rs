@@ -1,24 +1,24 @@
-//! One pass over one session store: its dedicated layer, and what is told of it while no layer serves it. All else is done by
-//! its layer's pass ([`super::uses`]), so each part of the status has one writer at a time.
+//! One pass over one session store: its dedicated layer, and what is told of it while there is no layer that could. All else,
+//! refusals too, is done by its layer's pass ([`super::uses`]), so each part of the status has one writer at a time.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::api::Api;
 
 use super::context::Context;
 use super::data_layer::Error;
 use super::publish;
+use super::uses::is_owned_by;
 use crate::act::Ending;
-use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::api::session_store::SessionStore;
 use crate::api::session_store_status::LayerReference;
 use crate::build::session_store::dedicated_layer;
-use crate::failure::{Class, request};
+use crate::failure::Class;
 use crate::report::session_store::{pending, refused};
-use crate::validate::session_store::{Refusal, admit, is_dedicated, layer_of, validate};
+use crate::validate::session_store::{is_dedicated, layer_of, validate};
+use crate::validate::tenancy::Refusal;
 
 /// Pause while a layer serves the store, or somebody has to change something: what that depends on wakes us.
 const AT_REST: Duration = Duration::from_mins(5);
@@ -27,6 +27,9 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Pause while somebody else's object is in the way, which no watch shows.
 const REFUSED: Duration = Duration::from_secs(15);
 
+/// How long the binding of a store that is not served is believed where Secrets are not watched.
+const BELIEVED: Duration = Duration::from_secs(30);
+
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, Error> {
     let (namespace, name) = layer_of(store);
@@ -34,11 +37,14 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
         return Ok(AT_REST);
     }
     // More replicas than any layer has: whether they are enough, its layer says.
+    let found = context.layer(&namespace, &name);
     if let Err(faults) = validate(store, u16::MAX) {
+        if found.is_some_and(|layer| layer.metadata.deletion_timestamp.is_none()) {
+            return Ok(AT_REST);
+        }
         let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return refuse(context, store, &Refusal { reason: "Invalid", message }).await;
     }
-    let found = context.layer(&namespace, &name);
     let uid = store.uid().unwrap_or_default();
     if is_dedicated(store)
         && let Err(error) = context.writer.apply(&dedicated_layer(store), found.as_ref()).await
@@ -60,7 +66,7 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
     }
     context.uses.layer_change(&uid, None);
     let reference = || LayerReference { namespace: namespace.clone(), name: name.clone() };
-    let Some(layer) = found.filter(|layer| layer.metadata.deletion_timestamp.is_none()) else {
+    if found.is_none_or(|layer| layer.metadata.deletion_timestamp.is_some()) {
         if is_dedicated(store) {
             let generation = store.metadata.generation.unwrap_or_default();
             let status = pending(generation, reference(), &store.status.clone().unwrap_or_default(), publish::now());
@@ -70,33 +76,19 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
         let message =
             format!("there is no DataLayer {namespace}/{name}: create it, or leave layer out for one of your own");
         return refuse(context, store, &Refusal { reason: "LayerNotFound", message }).await;
-    };
-    match refusal_of(context, store, &layer) {
-        Some(refusal) => refuse(context, store, &refusal).await,
-        None => Ok(AT_REST),
     }
-}
-
-/// Why the layer does not serve the store; `None`: it does.
-fn refusal_of(context: &Context, store: &SessionStore, layer: &DataLayer) -> Option<Refusal> {
-    let labels = |namespace: &str| context.labels_of(namespace);
-    let watched = context.session_stores.state();
-    let mut admissions = admit(layer, watched.iter().filter_map(|store| store.0.as_ref().ok()), &labels);
-    admissions.refused.remove(&store.uid()?)
+    Ok(AT_REST)
 }
 
 /// Takes the binding away and says why.
-async fn refuse(context: &Context, store: &SessionStore, refusal: &Refusal) -> Result<Duration, Error> {
+pub(super) async fn refuse(context: &Context, store: &SessionStore, refusal: &Refusal) -> Result<Duration, Error> {
     let (namespace, uid) = (store.namespace().unwrap_or_default(), store.uid().unwrap_or_default());
     let name = names::session_binding(&store.name_any());
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    let found = request("read", &format!("Secret {namespace}/{name}"), api.get_opt(&name)).await?;
-    if let Some(secret) = found
-        && secret.owner_references().iter().any(|owner| owner.uid == uid)
-    {
+    let found = context.secrets.read(&context.client, &namespace, &name, BELIEVED).await?;
+    if let Some(secret) = found.filter(|secret| is_owned_by(secret, &uid)) {
         context.writer.delete::<Secret>(&namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(&namespace, &name);
     }
-    context.uses.forget_binding(&uid);
     let generation = store.metadata.generation.unwrap_or_default();
     let old = store.status.clone().unwrap_or_default();
     let status = refused(generation, refusal.reason, &refusal.message, None, &old, publish::now());

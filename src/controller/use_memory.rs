@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
-
+use super::tenants::Stored;
 use crate::model::NodeId;
 
 /// Function libraries are loaded this far apart: changes of many stores come together.
@@ -17,7 +16,7 @@ pub(super) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// What is remembered of the stores and their layers while this process leads. All of it can be found out again.
 #[derive(Default)]
 pub struct Memory {
-    pub(super) bindings: Mutex<BTreeMap<String, (Instant, Option<KubernetesSecret>)>>,
+    pub(super) tenants: Mutex<BTreeMap<String, Stored>>,
     pub(super) proofs: Mutex<BTreeMap<String, Proof>>,
     pub(super) application: Mutex<BTreeMap<(String, NodeId), Proof>>,
     loads: Mutex<BTreeMap<String, Instant>>,
@@ -36,7 +35,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Memory {
     /// Forgets stores and layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        locked(&self.bindings).retain(|uid, _| lives(uid));
+        locked(&self.tenants).retain(|uid, _| lives(uid));
         locked(&self.proofs).retain(|uid, _| lives(uid));
         locked(&self.application).retain(|(uid, _), _| lives(uid));
         locked(&self.proven).retain(|uid, _| lives(uid));
@@ -51,11 +50,6 @@ impl Memory {
             Some(words) => _ = refusals.insert(store_uid.to_owned(), words),
             None => _ = refusals.remove(store_uid),
         }
-    }
-
-    /// Forgets what was read of a store's binding.
-    pub fn forget_binding(&self, uid: &str) {
-        locked(&self.bindings).remove(uid);
     }
 
     /// A library was loaded on the layer.

@@ -2,27 +2,115 @@
 //!
 //! Knows nothing of what a pass does.
 
+use std::borrow::Cow;
+use std::fmt::Debug;
+
 use futures::channel::mpsc::UnboundedSender;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::api::Api;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{DeserializeGuard, NamespaceResourceScope, ObjectMeta, PartialObjectMeta};
 use kube::runtime::predicates;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::api::session_store::SessionStore;
+use crate::validate::session_store::layer_of as layer_of_store;
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
 pub(super) type Watched = DeserializeGuard<DataLayer>;
-/// The same of session stores.
-pub(super) type WatchedStore = DeserializeGuard<SessionStore>;
+/// Metadata of a Secret.
+pub(super) type SecretMeta = PartialObjectMeta<Secret>;
 /// Metadata of a namespace.
 pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
+
+/// The same of session stores. Of one that does not parse it is still known which layer it names.
+#[derive(Clone, Debug)]
+pub struct WatchedStore(pub Result<SessionStore, UnreadableStore>);
+
+/// A session store that does not parse.
+#[derive(Clone, Debug)]
+pub struct UnreadableStore {
+    /// Why not.
+    pub error: String,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Namespace and name of its layer; `None`: they do not parse either.
+    pub layer: Option<(String, String)>,
+}
+
+impl WatchedStore {
+    /// Namespace and name of the layer that it names, as far as they can be read.
+    pub fn layer(&self) -> Option<(String, String)> {
+        match &self.0 {
+            Ok(store) => Some(layer_of_store(store)),
+            Err(unreadable) => unreadable.layer.clone(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WatchedStore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let error = match SessionStore::deserialize(&value) {
+            Ok(store) => return Ok(Self(Ok(store))),
+            Err(error) => error.to_string(),
+        };
+        let metadata = ObjectMeta::deserialize(&value["metadata"]).map_err(serde::de::Error::custom)?;
+        let layer = named_layer(&metadata, &value["spec"]["layer"]);
+        Ok(Self(Err(UnreadableStore { error, metadata, layer })))
+    }
+}
+
+/// The layer that `spec.layer` names (`validate::session_store::layer_of`), read as far as it can be.
+fn named_layer(metadata: &ObjectMeta, layer: &Value) -> Option<(String, String)> {
+    let (own, store) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    match (layer, &layer["name"]) {
+        (Value::Null, _) | (Value::Object(_), Value::Null) => Some((own, names::sessions_layer(&store))),
+        (Value::Object(_), Value::String(name)) => match &layer["namespace"] {
+            Value::Null => Some((own, name.clone())),
+            Value::String(namespace) => Some((namespace.clone(), name.clone())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl Resource for WatchedStore {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        SessionStore::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        SessionStore::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        SessionStore::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        SessionStore::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|unreadable| &unreadable.metadata, Resource::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|unreadable| &mut unreadable.metadata, Resource::meta_mut)
+    }
+}
 
 /// A watch of one kind with our labels, filled into a store, and the stream of what changed.
 pub(super) fn watched<K>(
@@ -46,16 +134,20 @@ where
     (store, changes)
 }
 
-/// The watch of custom resources of one kind, each told to `news` when it is touched. Our own writes of status start no pass.
-pub(super) fn uniquely<K>(
+/// The watch of custom resources of one kind, each told to `news` when it is touched. `first` sees an event before the store
+/// has it. Our own writes of status start no pass.
+pub(super) fn uniquely<K, F>(
     client: &Client,
     scope: Option<&str>,
-    news: UnboundedSender<DeserializeGuard<K>>,
-) -> (Store<DeserializeGuard<K>>, impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + use<K>)
+    first: F,
+    news: UnboundedSender<K>,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, F>)
 where
-    K: crate::act::kube::Object + Send + Sync + 'static,
+    F: Fn(&watcher::Event<K>) + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = match scope {
+    let api: Api<K> = match scope {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
@@ -63,6 +155,7 @@ where
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
+        .inspect_ok(first)
         .reflect(writer)
         .inspect_ok(move |event| {
             if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object) =
@@ -96,8 +189,57 @@ pub(super) fn namespaces(
     (Some(store), changes.boxed())
 }
 
+/// The watch of our Secrets' metadata: what they hold is never sent. Where the operator may not watch Secrets, the store stays
+/// without anything and is never ready.
+pub(super) fn secrets(client: &Client, scope: Option<&str>) -> (Store<SecretMeta>, BoxStream<'static, SecretMeta>) {
+    let api: Api<SecretMeta> = match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
+    let changes = watcher(api, watcher::Config::default().labels(&ours))
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(async |secret| secret.ok());
+    (store, changes.boxed())
+}
+
 /// The layer that a pod belongs to, by its label.
 pub(super) fn layer_of(pod: &Pod) -> Option<ObjectRef<Watched>> {
     let name = pod.labels().get(names::LABEL_LAYER)?;
     Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn layer(spec: &Value) -> Option<(String, String)> {
+        let object = json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}, "spec": spec,
+        });
+        let store: WatchedStore = serde_json::from_value(object).unwrap();
+        assert_eq!(store.meta().uid.as_deref(), Some("uid-1"));
+        store.layer()
+    }
+
+    #[test]
+    fn which_layer_a_store_names_is_known_even_if_the_rest_does_not_parse() {
+        for idle in [json!("30m"), json!(7)] {
+            let at = |layer: Value| json!({"idleTimeout": idle, "layer": layer});
+            let place = |namespace: &str, name: &str| Some((namespace.to_owned(), name.to_owned()));
+            assert_eq!(layer(&at(json!({"name": "shared", "namespace": "data"}))), place("data", "shared"));
+            assert_eq!(layer(&at(json!({"name": "shared"}))), place("shop", "shared"));
+            assert_eq!(layer(&at(json!({"dedicated": {"mode": "Sentinel"}}))), place("shop", "web-sessions"));
+            assert_eq!(layer(&json!({"idleTimeout": idle})), place("shop", "web-sessions"));
+        }
+        assert_eq!(layer(&json!({"idleTimeout": "30m", "layer": {"name": 7}})), None);
+        assert_eq!(layer(&json!({"idleTimeout": "30m", "layer": 7})), None);
+    }
 }

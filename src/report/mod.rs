@@ -85,6 +85,8 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
             .application_access
             .then(|| BindingReference { name: names::application_secret(&layer.name) }),
         conditions: conditions::timed(conditions, facts.desired.generation, &old.conditions, now),
+        // Stored by itself, before any newcomer gets a user.
+        tenants: old.tenants.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::session_store_status::{FunctionsStatus, LayerReference, SessionStoreStatus};
+use crate::api::session_store_status::{Admission, FunctionsStatus, LayerReference, SessionStoreStatus};
 
 /// What is known of an accepted store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct StoreFacts {
     pub change_refused: Option<String>,
     /// User whose credentials are still valid beside it.
     pub previous_user: Option<String>,
+    /// The place that the store has; `None`: its layer was not accepted yet.
+    pub admission: Option<Admission>,
 }
 
 fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Said {
@@ -51,7 +53,10 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
         let why = facts.binding_trouble.clone().unwrap_or_default();
         return refused(facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
-    let accepted = said("Accepted", Some(true), "Valid", "the layer serves this store");
+    let accepted = match &facts.layer_trouble {
+        None => said("Accepted", Some(true), "Valid", "the layer serves this store"),
+        Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
+    };
     let mut conditions = vec![accepted, functions(facts), user(facts), access(facts), binding(facts)];
     let ready = ready(facts, &conditions);
     let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
@@ -83,6 +88,7 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
         binding: facts.binding.clone().map(|name| BindingReference { name }),
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
+        admission: facts.admission.clone().or_else(|| old.admission.clone()),
     }
 }
 
@@ -166,8 +172,12 @@ pub fn refused(
             && (known.type_ == "Ready" || (known.type_ == "Degraded" && known.reason == "NotAccepted"))
     });
     let degraded = if was_served {
-        let message =
-            format!("it was served before; its user and binding are removed, its keys stay until their TTL: {message}");
+        let message = match reason {
+            "LayerNotFound" => format!("it was served before; its layer is gone and its binding is removed: {message}"),
+            _ => format!(
+                "it was served before; its user and binding are removed, its keys stay until their TTL: {message}"
+            ),
+        };
         said("Degraded", Some(true), "NotAccepted", message)
     } else {
         said("Degraded", Some(false), "AsDeclared", "it was never served")
@@ -182,6 +192,8 @@ pub fn refused(
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer,
+        // A store that loses its leave has no place to come back to; all other obstacles pass.
+        admission: old.admission.clone().filter(|_| reason != "NotAllowed"),
         ..SessionStoreStatus::default()
     }
 }
@@ -199,6 +211,7 @@ pub fn pending(generation: i64, layer: LayerReference, old: &SessionStoreStatus,
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer: Some(layer),
+        admission: old.admission.clone(),
         ..SessionStoreStatus::default()
     }
 }

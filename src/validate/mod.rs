@@ -6,6 +6,7 @@ mod admission;
 mod config;
 pub mod quantity;
 pub mod session_store;
+pub mod tenancy;
 mod volume;
 
 pub use volume::{DataVolumes, Volume};

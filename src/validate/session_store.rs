@@ -1,24 +1,15 @@
-//! Which session stores a layer serves: each one's own fields, and how they get on with the layer and with each other.
-//!
-//! Judged for all stores of a layer at once, so that whoever asks gets the same answer: of two whose prefixes overlap the
-//! older one stays. Cheap: it is asked in every pass of the layer.
+//! What a session store's own fields say, judged by themselves. How stores get on with their layer and with each other:
+//! [`super::tenancy`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::core::{Selector, SelectorExt as _};
 
 use super::{Fault, small};
-use crate::api::data_layer::{DataLayer, DeploymentMode, NamespaceChoice};
 use crate::api::names::{LONGEST_STORE_NAME, sessions_layer};
 use crate::api::session_store::{ExceedChoice, SessionStore};
-use crate::model::purpose;
 use crate::model::session_policy::{OnExceed, SessionPolicy};
 
-/// Session stores of one layer: their users are in the file from which servers start, and that is in a Secret, which holds
-/// 1 MiB. 500 users are about half of it.
-const MOST_STORES: usize = 500;
 /// The longest absolute lifetime where none is given: NIST SP 800-63B, section 2.1.3, asks for a new login after 30 days.
 const ABSOLUTE_LIFETIME: Duration = Duration::from_hours(720);
 /// A year and a day: what CEL bounds the idle timeout with.
@@ -49,24 +40,6 @@ pub struct ValidatedStore {
     pub rotation_grace_milliseconds: u64,
 }
 
-/// Why a store is not served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// One word.
-    pub reason: &'static str,
-    /// A sentence that names the fact and what would change it.
-    pub message: String,
-}
-
-/// What a layer answers its stores.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admissions {
-    /// Stores that it serves, the oldest first.
-    pub admitted: Vec<ValidatedStore>,
-    /// Stores that it does not serve, by UID.
-    pub refused: BTreeMap<String, Refusal>,
-}
-
 /// Namespace and name of the layer that a store wants.
 pub fn layer_of(store: &SessionStore) -> (String, String) {
     let own = store.namespace().unwrap_or_default();
@@ -79,142 +52,6 @@ pub fn layer_of(store: &SessionStore) -> (String, String) {
 /// Whether the store has a layer of its own.
 pub fn is_dedicated(store: &SessionStore) -> bool {
     store.spec.layer.as_ref().is_none_or(|layer| layer.name.is_none())
-}
-
-/// Labels of a namespace, if it is known.
-pub type Labels<'a> = &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>;
-
-/// Judges all stores that want `layer`; stores that are being deleted are nobody's any more.
-pub fn admit<'a>(layer: &DataLayer, stores: impl Iterator<Item = &'a SessionStore>, labels: Labels<'_>) -> Admissions {
-    let here = (layer.namespace().unwrap_or_default(), layer.name_any());
-    let mut stores: Vec<&SessionStore> =
-        stores.filter(|store| store.metadata.deletion_timestamp.is_none() && layer_of(store) == here).collect();
-    stores.sort_by_cached_key(|store| {
-        (store.creation_timestamp().map(|time| time.0), store.namespace(), store.name_any())
-    });
-    let mut admissions = Admissions::default();
-    let mut prefixes: BTreeMap<String, String> = BTreeMap::new();
-    for store in stores {
-        let judged = judge(store, layer, labels).and_then(|store| {
-            if let Some(other) = overlapping(&prefixes, &store.policy.prefix) {
-                let message = format!(
-                    "the prefix {} overlaps that of {other}, which is older: each could read the other's sessions; make this \
-                     store anew with another keyPrefix",
-                    store.policy.prefix
-                );
-                return Err(Refusal { reason: "PrefixOverlaps", message });
-            }
-            if admissions.admitted.len() >= MOST_STORES {
-                let message = format!("the layer serves {MOST_STORES} stores already, all older; name another layer");
-                return Err(Refusal { reason: "LayerFull", message });
-            }
-            Ok(store)
-        });
-        match judged {
-            Ok(store) => {
-                prefixes.insert(store.policy.prefix.clone(), store.policy.store.clone());
-                admissions.admitted.push(store);
-            }
-            Err(refusal) => _ = admissions.refused.insert(store.uid().unwrap_or_default(), refusal),
-        }
-    }
-    admissions
-}
-
-/// The store among `prefixes` whose prefix begins `prefix`, or is begun by it. Prefixes end with ':'.
-fn overlapping<'a>(prefixes: &'a BTreeMap<String, String>, prefix: &str) -> Option<&'a String> {
-    let inner = prefixes.range(prefix.to_owned()..).next().filter(|(other, _)| other.starts_with(prefix));
-    let outer = || prefix.match_indices(':').find_map(|(at, _)| prefixes.get(&prefix[..=at]));
-    inner.map(|(_, store)| store).or_else(outer)
-}
-
-fn judge(store: &SessionStore, layer: &DataLayer, labels: Labels<'_>) -> Result<ValidatedStore, Refusal> {
-    may_name(store, layer, labels)?;
-    keeps_sessions(layer)?;
-    let validated = validate(store, replicas_of(layer)).map_err(|faults| Refusal {
-        reason: "Invalid",
-        message: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-    })?;
-    let replicas = replicas_of(layer);
-    if validated.wait_replicas > replicas {
-        let message = format!(
-            "revokeReplicas is {}, but the layer has {replicas} replicas: no revocation would ever be confirmed",
-            validated.wait_replicas
-        );
-        return Err(Refusal { reason: "TooFewReplicas", message });
-    }
-    Ok(validated)
-}
-
-fn may_name(store: &SessionStore, layer: &DataLayer, labels: Labels<'_>) -> Result<(), Refusal> {
-    let (namespace, own) = (store.namespace().unwrap_or_default(), layer.namespace().unwrap_or_default());
-    if is_dedicated(store) {
-        let owner = store.uid();
-        let is_ours =
-            layer.owner_references().iter().any(|it| it.controller == Some(true) && Some(&it.uid) == owner.as_ref());
-        return if is_ours { Ok(()) } else { Err(name_taken(layer)) };
-    }
-    if namespace == own {
-        return Ok(());
-    }
-    let allowed = layer.spec.access.as_ref().and_then(|access| access.namespaces.as_ref());
-    let allowed = allowed.cloned().unwrap_or_default();
-    let matches = match allowed.from.unwrap_or(NamespaceChoice::Same) {
-        NamespaceChoice::Same => false,
-        NamespaceChoice::All => true,
-        NamespaceChoice::Selector => allowed.selector.is_some_and(|selector| {
-            let selector: Option<Selector> = selector.try_into().ok();
-            // A namespace that nobody knows has no leave.
-            selector.zip(labels(&namespace)).is_some_and(|(selector, labels)| selector.matches(&labels))
-        }),
-    };
-    if matches {
-        Ok(())
-    } else {
-        let message = format!(
-            "DataLayer {own}/{} does not let namespace {namespace} name it: its owner can, with access.namespaces",
-            layer.name_any()
-        );
-        Err(Refusal { reason: "NotAllowed", message })
-    }
-}
-
-/// The answer to a store whose dedicated layer's name belongs to somebody else.
-pub fn name_taken(layer: &DataLayer) -> Refusal {
-    let (namespace, name) = (layer.namespace().unwrap_or_default(), layer.name_any());
-    let message =
-        format!("DataLayer {namespace}/{name} exists and does not belong to this store: remove it or rename the store");
-    Refusal { reason: "NameTaken", message }
-}
-
-/// Sessions are neither to be evicted for other keys nor among each other. Measured (`docs/uses/sessions.md`): 20,000
-/// sessions, 2,000 limits and a flood of 100,000 cache entries in 24 MiB.
-fn keeps_sessions(layer: &DataLayer) -> Result<(), Refusal> {
-    let memory = layer.spec.memory.clone().unwrap_or_default();
-    let named = memory.eviction_policy.and_then(|policy| serde_json::to_value(policy).ok());
-    let default = purpose::defaults(super::purpose_of(&layer.spec)).eviction_policy.to_owned();
-    let policy = named.and_then(|policy| policy.as_str().map(str::to_owned)).unwrap_or(default);
-    let measured = match policy.as_str() {
-        "noeviction" | "volatile-ttl" => return Ok(()),
-        "allkeys-lru" => "measured, a cache flood left 34 of 20,000 sessions",
-        "volatile-lru" => "every session has a TTL: measured, a cache flood left 18 of 20,000 sessions",
-        "volatile-lfu" => "every session has a TTL: measured, a cache flood left 2,377 of 20,000 sessions",
-        _ if policy.starts_with("allkeys-") => {
-            "any key may go: under allkeys-lru a cache flood left 34 of 20,000 sessions"
-        }
-        _ => "every session has a TTL: under volatile-lru a cache flood left 18 of 20,000 sessions",
-    };
-    let message = format!(
-        "DataLayer {} has eviction policy {policy}, which drops sessions when memory is full ({measured}); name a layer with \
-         noeviction or volatile-ttl, or leave layer out for one of your own",
-        layer.name_any()
-    );
-    Err(Refusal { reason: "Evicts", message })
-}
-
-fn replicas_of(layer: &DataLayer) -> u16 {
-    let default = if layer.spec.mode == DeploymentMode::Standalone { 0 } else { 2 };
-    layer.spec.replicas.map_or(default, small)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -76,7 +76,7 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_lets_another_namespace_in_and_out_again() {
     let stage = Stage::set("e2e-session-leave").await;
-    let other = Stage::set("e2e-session-tenant").await;
+    let other = stage.another("e2e-session-tenant").await;
     let layer = shared(&stage, json!({})).await;
     layer.ready().await;
     let store = Store::create(&other, "web", on_shared(&stage.namespace)).await;
@@ -89,7 +89,9 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
     store.ready().await;
     let binding = store.binding().await.unwrap();
     let mut connection = connect(&stage.client, &binding).await.unwrap();
-    run::<i64>(&mut connection, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap();
+    run::<i64>(&mut connection, call("redoubt_session_create", "e2e-session-tenant/web:{t}s:1", &["ada"]))
+        .await
+        .unwrap();
 
     kubectl(&["label", "namespace", &other.namespace, "team-"]);
     store.refused("NotAllowed", "access.namespaces").await;
@@ -101,7 +103,8 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
     layer.change(json!({"access": {"namespaces": {"from": "All", "selector": null}}})).await;
     store.ready().await;
     let mut connection = store.connected().await;
-    let found: redis::Value = run(&mut connection, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap();
+    let found: redis::Value =
+        run(&mut connection, call("redoubt_session_get", "e2e-session-tenant/web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
     other.strike().await;
     stage.strike().await;

@@ -47,4 +47,5 @@ mod store_users;
 #[path = "../support/mod.rs"]
 mod support;
 mod switchover;
+mod tenants;
 mod world;

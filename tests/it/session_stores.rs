@@ -1,13 +1,16 @@
 //! Which stores a layer serves, and why not the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer::DataLayer;
+use redoubt::api::data_layer_status::Tenant;
 use redoubt::api::session_store::SessionStore;
-use redoubt::validate::session_store::{Admissions, admit};
+use redoubt::validate::tenancy::{Admissions, Host, admit};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
 use serde_json::{Value, json};
 
-fn layer(spec: &Value) -> DataLayer {
+pub fn layer(spec: &Value) -> DataLayer {
     let metadata = json!({"name": "shared", "namespace": "data", "uid": "layer-1"});
     let object = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": metadata, "spec": spec});
     serde_json::from_value(object).unwrap()
@@ -34,11 +37,21 @@ fn admitted_by(layer: &DataLayer, stores: &[SessionStore]) -> Admissions {
         "office" => Some(BTreeMap::new()),
         _ => None,
     };
-    admit(layer, stores.iter(), &labels)
+    admit(&host(layer), None, stores.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH)
+}
+
+pub fn host(layer: &DataLayer) -> Host {
+    let resolved = ResolvedDefaults {
+        engine_image: "engine".to_owned(),
+        agent_image: "agent".to_owned(),
+        volumes: DataVolumes::Undecided,
+        shares: None,
+    };
+    Host::of(layer, &validate(layer, &resolved).unwrap())
 }
 
 fn names(admissions: &Admissions) -> Vec<&str> {
-    admissions.admitted.iter().map(|store| store.policy.store.as_str()).collect()
+    admissions.admitted.iter().map(|it| it.store.policy.store.as_str()).collect()
 }
 
 fn plain() -> DataLayer {
@@ -48,7 +61,8 @@ fn plain() -> DataLayer {
 #[test]
 fn a_store_has_safe_defaults() {
     let admissions = admitted_by(&plain(), &[store("data", "web", 0, &json!({}))]);
-    let [store] = admissions.admitted.as_slice() else { panic!("{admissions:?}") };
+    let [admitted] = admissions.admitted.as_slice() else { panic!("{admissions:?}") };
+    let store = &admitted.store;
     assert_eq!(
         (store.policy.prefix.as_str(), store.policy.touch_interval_milliseconds, store.policy.generation),
         ("web:", 180_000, 4)
@@ -130,7 +144,7 @@ fn no_more_replicas_can_confirm_than_there_are() {
     let refused = admitted_by(&plain(), &[store("data", "web", 1, &json!({"revokeReplicas": 3}))]).refused;
     assert_eq!(refused["data-web"].reason, "TooFewReplicas");
     let standalone = layer(&json!({"mode": "Standalone"}));
-    assert_eq!(admitted_by(&standalone, &[store("data", "web", 1, &json!({}))]).admitted[0].wait_replicas, 0);
+    assert_eq!(admitted_by(&standalone, &[store("data", "web", 1, &json!({}))]).admitted[0].store.wait_replicas, 0);
 }
 
 #[test]
@@ -153,4 +167,180 @@ fn a_layer_serves_a_bounded_number_of_stores_and_the_oldest_stay() {
     let admissions = admitted_by(&plain(), &stores);
     assert_eq!(admissions.admitted.len(), 500);
     assert_eq!(admissions.refused["data-s500"].reason, "LayerFull");
+}
+
+/// A layer that is judged again and again, as its list of tenants goes on.
+struct Town {
+    layer: DataLayer,
+    tenants: Option<Vec<Tenant>>,
+    labels: BTreeMap<String, BTreeMap<String, String>>,
+    unreadable: BTreeSet<String>,
+    clock: i64,
+}
+
+impl Town {
+    fn new(namespaces: &Value) -> Self {
+        let layer = layer(&json!({"mode": "Sentinel", "access": {"namespaces": namespaces}}));
+        let labels = BTreeMap::new();
+        Self { layer, tenants: None, labels, unreadable: BTreeSet::new(), clock: 0 }
+    }
+
+    /// `sessions=yes` for exactly these.
+    fn let_in(&mut self, namespaces: &[&str]) {
+        let leave = || BTreeMap::from([("sessions".to_owned(), "yes".to_owned())]);
+        self.labels = namespaces.iter().map(|namespace| ((*namespace).to_owned(), leave())).collect();
+    }
+
+    fn judge(&mut self, stores: &[&SessionStore]) -> Admissions {
+        self.clock += 1;
+        let now = Timestamp::from_second(self.clock).unwrap();
+        let labels = |namespace: &str| Some(self.labels.get(namespace).cloned().unwrap_or_default());
+        let (host, tenants) = (host(&self.layer), self.tenants.as_deref());
+        let admissions = admit(&host, tenants, stores.iter().copied(), &self.unreadable, &labels, now);
+        self.tenants = Some(admissions.tenants.clone());
+        admissions
+    }
+}
+
+pub fn by_selector() -> Value {
+    json!({"from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}})
+}
+
+fn prefixes(admissions: &Admissions) -> Vec<&str> {
+    admissions.admitted.iter().map(|it| it.store.policy.prefix.as_str()).collect()
+}
+
+#[test]
+fn an_older_store_that_gets_leave_later_takes_nothing_from_one_that_is_served() {
+    let mut town = Town::new(&by_selector());
+    let (evil, shop) = (store("evil", "shop", 1, &json!({})), store("good", "shop", 2, &json!({})));
+    town.let_in(&["good"]);
+    let first = town.judge(&[&evil, &shop]);
+    assert_eq!((names(&first), first.refused["evil-shop"].reason), (vec!["good/shop"], "NotAllowed"));
+    town.let_in(&["good", "evil"]);
+    let second = town.judge(&[&evil, &shop]);
+    assert_eq!(second.admitted[0], first.admitted[0], "the tenant keeps what it has");
+    assert_eq!(prefixes(&second), ["good/shop:", "evil/shop:"], "no two namespaces share a prefix");
+}
+
+#[test]
+fn of_one_namespace_the_store_that_is_served_stays_whatever_becomes_of_an_older_one() {
+    let mut town = Town::new(&json!({}));
+    let held = json!({"keyPrefix": "web:", "revokeReplicas": 3});
+    let (older, newer) = (store("data", "a", 1, &held), store("data", "b", 2, &json!({"keyPrefix": "web:"})));
+    let first = town.judge(&[&older, &newer]);
+    assert_eq!((names(&first), first.refused["data-a"].reason), (vec!["data/b"], "TooFewReplicas"));
+    let corrected = store("data", "a", 1, &json!({"keyPrefix": "web:"}));
+    let second = town.judge(&[&corrected, &newer]);
+    assert_eq!((names(&second), second.refused["data-a"].reason), (vec!["data/b"], "PrefixOverlaps"));
+    assert!(second.refused["data-a"].message.contains("data/b"));
+    // A tenant that is wrong for a while keeps its place.
+    let wrong = store("data", "b", 2, &held);
+    let third = town.judge(&[&corrected, &wrong]);
+    assert_eq!((names(&third), third.refused["data-a"].reason), (vec![], "PrefixOverlaps"));
+    // One that cannot be read does, too.
+    town.unreadable.insert("data-b".to_owned());
+    assert_eq!(names(&town.judge(&[&corrected])), Vec::<&str>::new());
+    town.unreadable.clear();
+    assert_eq!(names(&town.judge(&[&corrected])), ["data/a"], "it is gone: the next in line");
+}
+
+#[test]
+fn a_full_layer_lets_no_older_store_in_at_a_tenants_cost() {
+    let mut town = Town::new(&by_selector());
+    let mut stores: Vec<SessionStore> = (0..500).map(|n| store("data", &format!("s{n:03}"), 9, &json!({}))).collect();
+    stores.push(store("good", "older", 1, &json!({})));
+    let all: Vec<&SessionStore> = stores.iter().collect();
+    assert_eq!(town.judge(&all).refused["good-older"].reason, "NotAllowed");
+    town.let_in(&["good"]);
+    let second = town.judge(&all);
+    assert_eq!((second.admitted.len(), second.refused["good-older"].reason), (500, "LayerFull"));
+}
+
+#[test]
+fn a_store_that_loses_its_leave_is_refused_and_comes_back_as_a_newcomer() {
+    let mut town = Town::new(&by_selector());
+    let (first, second) =
+        (store("good", "a", 1, &json!({"keyPrefix": "w:"})), store("good", "b", 2, &json!({"keyPrefix": "w:"})));
+    town.let_in(&["good"]);
+    assert_eq!(names(&town.judge(&[&first, &second])), ["good/a"]);
+    town.let_in(&[]);
+    let revoked = town.judge(&[&first, &second]);
+    assert_eq!((names(&revoked), revoked.refused["good-a"].reason), (vec![], "NotAllowed"));
+    assert_eq!(town.tenants, Some(vec![]));
+    town.let_in(&["good"]);
+    assert_eq!(names(&town.judge(&[&second])), ["good/b"]);
+    assert_eq!(names(&town.judge(&[&first, &second])), ["good/b"]);
+}
+
+/// A store that an operator without lists served: its status has a user, and no admission.
+fn served(mut store: SessionStore) -> SessionStore {
+    store.status = Some(
+        serde_json::from_value(json!({"layer": {"namespace": "data", "name": "shared"}, "user": "ss.shop.web"}))
+            .unwrap(),
+    );
+    store
+}
+
+#[test]
+fn a_store_that_was_served_before_there_were_lists_keeps_its_prefix_and_no_other_namespace_ever_gets_it() {
+    let mut town = Town::new(&json!({"from": "All"}));
+    let shop = served(store("shop", "web", 5, &json!({})));
+    let squatter = store("data", "web", 1, &json!({}));
+    let first = town.judge(&[&squatter, &shop]);
+    assert_eq!((names(&first), prefixes(&first)), (vec!["shop/web"], vec!["web:"]));
+    assert_eq!(first.refused["data-web"].reason, "PrefixOverlaps");
+    // It is deleted: what it wrote is still there.
+    let gone = town.judge(&[&squatter]);
+    assert_eq!((names(&gone), gone.refused["data-web"].reason), (vec![], "PrefixOverlaps"));
+    assert!(gone.refused["data-web"].message.contains("namespace shop"), "{gone:?}");
+    let inner = store("data", "b", 1, &json!({"keyPrefix": "web:admin:"}));
+    assert_eq!(names(&town.judge(&[&inner])), Vec::<&str>::new());
+    // The layer's owner says that nothing is left.
+    town.tenants = Some(vec![]);
+    assert_eq!(names(&town.judge(&[&squatter])), ["data/web"]);
+}
+
+#[test]
+fn a_store_that_had_lost_its_leave_when_the_first_list_was_made_leaves_its_prefix_to_its_namespace() {
+    let mut town = Town::new(&json!({}));
+    let (shop, web) = (served(store("shop", "web", 5, &json!({}))), store("data", "web", 1, &json!({})));
+    let first = town.judge(&[&web, &shop]);
+    assert_eq!((names(&first), first.refused["data-web"].reason), (vec![], "PrefixOverlaps"));
+    assert_eq!(first.refused["shop-web"].reason, "NotAllowed");
+}
+
+#[test]
+fn what_a_store_says_of_itself_takes_no_place_of_a_layer_that_has_a_list() {
+    let mut town = Town::new(&json!({"from": "All"}));
+    let web = store("data", "web", 5, &json!({}));
+    assert_eq!(prefixes(&town.judge(&[&web])), ["web:"]);
+    let forged = served(store("evil", "web", 1, &json!({})));
+    let second = town.judge(&[&forged, &web]);
+    assert_eq!(prefixes(&second), ["web:", "evil/web:"]);
+    let alone = town.judge(&[&forged]);
+    assert_eq!(prefixes(&alone), ["evil/web:"], "what data/web wrote is not shown to another namespace");
+}
+
+#[test]
+fn a_newcomer_is_served_only_once_the_list_that_has_it_is_stored() {
+    let mut town = Town::new(&json!({}));
+    let (web, api) = (store("data", "web", 1, &json!({})), store("data", "api", 2, &json!({})));
+    let stored = town.judge(&[&web]).tenants;
+    let (admissions, waiting) = town.judge(&[&web, &api]).as_stored(&stored);
+    assert_eq!((names(&admissions), &admissions.tenants), (vec!["data/web"], &stored));
+    assert_eq!(waiting.iter().map(|it| it.store.name.as_str()).collect::<Vec<_>>(), ["api"]);
+}
+
+#[test]
+fn a_list_that_was_edited_by_hand_gives_no_two_stores_one_prefix() {
+    let mut town = Town::new(&json!({"from": "All"}));
+    let (web, shop) = (store("data", "web", 1, &json!({})), store("shop", "web", 2, &json!({})));
+    let mut list = town.judge(&[&web, &shop]).tenants;
+    for tenant in &mut list {
+        tenant.prefix = "web:".to_owned();
+    }
+    town.tenants = Some(list);
+    let admissions = town.judge(&[&web, &shop]);
+    assert_eq!((prefixes(&admissions), admissions.refused.len()), (vec!["web:"], 1), "{admissions:?}");
 }

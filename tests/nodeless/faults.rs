@@ -2,8 +2,8 @@
 //! gets no answer after its n-th write.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ struct State {
     writes: AtomicUsize,
     /// Writes after which no request is answered.
     last_write: AtomicUsize,
+    /// End of the paths of which nothing can be read.
+    unreadable: Mutex<Option<String>>,
 }
 
 /// The faults of one client. Clones are the same.
@@ -53,6 +55,7 @@ impl Default for Faults {
             requests: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             last_write: AtomicUsize::new(usize::MAX),
+            unreadable: Mutex::default(),
         }))
     }
 }
@@ -68,6 +71,11 @@ impl Faults {
     /// Requests that begin from now on meet this.
     pub fn set(&self, fault: Fault) {
         self.0.fault.send_replace(fault);
+    }
+
+    /// Objects whose path ends so cannot be read from now on; `None`: all can.
+    pub fn refuse_reads(&self, path: Option<&str>) {
+        *self.0.unreadable.lock().unwrap() = path.map(str::to_owned);
     }
 
     /// Ends every watch that is open.
@@ -127,6 +135,10 @@ where
             if is_write { state.writes.fetch_add(1, Ordering::SeqCst) } else { state.writes.load(Ordering::SeqCst) };
         if before >= state.last_write.load(Ordering::SeqCst) {
             return futures::future::pending().boxed();
+        }
+        let unreadable = state.unreadable.lock().unwrap().clone();
+        if *request.method() == Method::GET && unreadable.is_some_and(|end| path.ends_with(&end)) {
+            return async { Ok(failure(500)) }.boxed();
         }
         let fault = *state.fault.borrow();
         match fault {

@@ -115,10 +115,16 @@ pod. */ -}}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]
-# By name only: the passwords of a layer, and the bindings of its uses.
+# The passwords of a layer, and the bindings of its uses.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
+{{- if .Values.rbac.watchSecrets }}
+# Only their metadata is asked for; no rule can say so.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, watch]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

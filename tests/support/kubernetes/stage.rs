@@ -43,7 +43,7 @@ pub struct Stage {
     /// The namespace.
     pub namespace: String,
     /// The operator's service for this claim.
-    operator: place::Service,
+    operator: Option<place::Service>,
 }
 
 impl Stage {
@@ -55,6 +55,15 @@ impl Stage {
 
     /// A new namespace, with this operator.
     pub async fn set_with(namespace: &str, operator: place::Service) -> Self {
+        Self::set_up(namespace, Some(operator)).await
+    }
+
+    /// Another new namespace, for the operator of this stage, which must watch all.
+    pub async fn another(&self, namespace: &str) -> Self {
+        Self::set_up(namespace, None).await
+    }
+
+    async fn set_up(namespace: &str, operator: Option<place::Service>) -> Self {
         let client = crate::client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         // That of an earlier run, which may have failed half-way.
@@ -81,7 +90,8 @@ impl Stage {
             println!("on the layer in {}", identity.namespace);
             // A client ends with the claim that made it.
             let client = crate::client().await;
-            let stage = Self { client: client.clone(), namespace: identity.namespace.clone(), operator };
+            let stage =
+                Self { client: client.clone(), namespace: identity.namespace.clone(), operator: Some(operator) };
             let layer = Layer { client, identity };
             layer.ready().await;
             return (stage, layer);
@@ -113,7 +123,9 @@ impl Stage {
         layer.ready().await;
         layer.empty().await;
         label(&self.client, &self.namespace, LEFT_LABEL).await;
-        self.operator.leave();
+        if let Some(operator) = &mut self.operator {
+            operator.leave();
+        }
         LEFT.lock().unwrap().push(layer.identity);
     }
 

@@ -29,7 +29,7 @@ pub const PACE: Duration = Duration::from_millis(20);
 pub struct Store {
     pub client: Client,
     namespace: String,
-    name: String,
+    pub name: String,
 }
 
 impl Store {

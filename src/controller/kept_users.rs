@@ -1,0 +1,52 @@
+//! Users of stores of which too little is known to declare them: they stay as the system Secret has them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::model::desired::DesiredUser;
+use crate::redis::users::store_user_name;
+
+/// Whether it is a user of this store, of whatever rotation.
+pub(super) fn is_of(user: &str, namespace: &str, name: &str) -> bool {
+    let plain = store_user_name(namespace, name, 0);
+    user.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The users in a file of the system Secret (`redis::users::acl_file`) that `which` names.
+pub(super) fn kept(
+    system: Option<&Secret>,
+    field: &str,
+    which: impl Fn(&str) -> bool,
+) -> BTreeMap<String, DesiredUser> {
+    let text = || {
+        let ByteString(bytes) = system?.data.as_ref()?.get(field)?;
+        std::str::from_utf8(bytes).ok()
+    };
+    let line = |line: &str| {
+        let (name, rules) = line.strip_prefix("user ")?.split_once(' ')?;
+        let rules = rules.split_whitespace().map(str::to_owned).collect();
+        which(name).then(|| (name.to_owned(), DesiredUser { rules }))
+    };
+    text().into_iter().flat_map(str::lines).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::users::{acl_file, session_store_on_data};
+
+    #[test]
+    fn a_user_is_kept_as_the_file_has_it_and_no_other_is() {
+        let user = |store: &str| session_store_on_data(&"a".repeat(64), &format!("{store}:"));
+        let names = ["ss.shop.web", "ss.shop.web.2", "ss.shop.web2", "ss.shop.api", "app"];
+        let users: BTreeMap<String, DesiredUser> = names.iter().map(|name| ((*name).to_owned(), user(name))).collect();
+        let file = ByteString(acl_file(&users).into_bytes());
+        let secret = Secret { data: Some([("data-users.acl".to_owned(), file)].into()), ..Secret::default() };
+        let found = kept(Some(&secret), "data-users.acl", |name| is_of(name, "shop", "web"));
+        let expected = ["ss.shop.web", "ss.shop.web.2"].map(|name| (name.to_owned(), user(name)));
+        assert_eq!(found, BTreeMap::from(expected));
+        assert!(kept(None, "data-users.acl", |_| true).is_empty());
+    }
+}

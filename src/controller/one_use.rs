@@ -1,0 +1,291 @@
+//! One session store in its layer's pass: its binding, its proofs and its status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use kube::ResourceExt as _;
+
+use super::context::Context;
+use super::publish;
+use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
+use super::use_memory::{PROOF_HOLDS, locked};
+use super::watches::WatchedStore;
+use crate::act::kube::key_of;
+use crate::act::secrets::ANNOTATION_ROOT_KEY;
+use crate::act::{Applied, Ending};
+use crate::api::data_layer::DataLayer;
+use crate::api::session_store::SessionStore;
+use crate::api::session_store_status::{Admission, FunctionsStatus};
+use crate::build::revision;
+use crate::build::session_store::{Shown, binding};
+use crate::dataplane::Library;
+use crate::failure::Request;
+use crate::model::desired::Desired;
+use crate::model::observed::{Observed, ObservedServer};
+use crate::model::{NodeId, NodeKind};
+use crate::redis::store_access::{connections_of, violations};
+use crate::redis::users::store_user_name;
+use crate::redis::{Connection, Secret};
+use crate::report::session_store::{StoreFacts, status};
+use crate::validate::ValidatedLayer;
+use crate::validate::session_store::ValidatedStore;
+use crate::validate::tenancy::Admitted;
+
+/// One store that the layer serves.
+pub(super) struct Use {
+    pub(super) admitted: Admitted,
+    pub(super) object: Arc<WatchedStore>,
+    pub(super) binding: Binding,
+}
+
+/// The binding Secret of a store as it is.
+pub(super) enum Binding {
+    /// It is known. `None`: there is none, or it is not the store's.
+    Known(Option<Box<KubernetesSecret>>),
+    /// It could not be read, and this says why. Which credentials are valid is unknown.
+    Unreadable(String),
+}
+
+/// What a pass of the layer knows.
+#[derive(Clone, Copy)]
+pub struct Scene<'pass> {
+    /// The layer.
+    pub object: &'pass DataLayer,
+    /// The same, judged.
+    pub layer: &'pass ValidatedLayer,
+    /// What is wanted.
+    pub desired: &'pass Desired,
+    /// What was seen before the steps.
+    pub observed: &'pass Observed,
+    /// Open connections.
+    pub connections: &'pass BTreeMap<NodeId, Connection>,
+    /// The primary beyond doubt.
+    pub primary: Option<NodeId>,
+    /// The session library that is wanted.
+    pub library: Option<&'pass Library>,
+    /// Whether anything may be changed.
+    pub paused: bool,
+}
+
+impl Use {
+    pub(super) fn user(&self, rotation: u32) -> String {
+        store_user_name(&self.store().namespace, &self.store().name, rotation)
+    }
+
+    pub(super) fn password(&self, context: &Context, rotation: u32) -> Secret {
+        context.vault.store_password(&self.store().uid, rotation, self.binding())
+    }
+
+    fn facts(&self, layer: &DataLayer) -> StoreFacts {
+        let policy = serde_json::to_string(&self.store().policy).unwrap_or_default();
+        let (namespace, name) = (layer.namespace().unwrap_or_default(), layer.name_any());
+        let prefix = self.store().policy.prefix.clone();
+        StoreFacts {
+            admission: Some(Admission {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                prefix,
+                since: self.admitted.since.clone(),
+            }),
+            generation: self.store().policy.generation,
+            layer: (namespace, name),
+            functions: FunctionsStatus {
+                library: crate::dataplane::sessions::LIBRARY.to_owned(),
+                digest: revision::digest(&policy),
+                generation: self.store().policy.generation,
+            },
+            ..StoreFacts::default()
+        }
+    }
+
+    pub(super) fn warn(&self, error: &Request) {
+        let store = &self.store().policy.store;
+        tracing::warn!(store, error = %crate::telemetry::Chain(error), "this store is looked at again in the next pass");
+    }
+
+    pub(super) fn store(&self) -> &ValidatedStore {
+        &self.admitted.store
+    }
+
+    pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
+        match &self.binding {
+            Binding::Known(secret) => secret.as_deref(),
+            Binding::Unreadable(_) => None,
+        }
+    }
+
+    fn object(&self) -> Option<&SessionStore> {
+        self.object.0.as_ref().ok()
+    }
+
+    async fn publish(&self, context: &Context, facts: &StoreFacts) -> Result<(), Request> {
+        let Some(object) = self.object() else { return Ok(()) };
+        let old = object.status.clone().unwrap_or_default();
+        publish::publish_store(context, object, &status(facts, &old, publish::now())).await
+    }
+
+    /// Nodes that answer and lack a user, and nodes that do not answer.
+    fn whereabouts(&self, scene: Scene<'_>, rotation: u32) -> (Vec<String>, Vec<String>) {
+        let user = self.user(rotation);
+        let (mut missing, mut silent) = (Vec::new(), Vec::new());
+        for node in scene.desired.nodes.keys() {
+            let in_place = match scene.observed.nodes.get(node).map(|seen| &seen.server) {
+                Some(ObservedServer::Data(server)) => &server.users_in_place,
+                Some(ObservedServer::Sentinel(server)) => &server.users_in_place,
+                Some(ObservedServer::Unknown | ObservedServer::Loading) | None => {
+                    silent.push(node.to_string());
+                    continue;
+                }
+            };
+            if !in_place.contains(&user) {
+                missing.push(node.to_string());
+            }
+        }
+        (missing, silent)
+    }
+
+    /// Who was asked what: process, user and rules.
+    fn question(&self, scene: Scene<'_>) -> Option<(String, NodeId, String)> {
+        let node = scene.primary?;
+        let ObservedServer::Data(server) = &scene.observed.nodes.get(&node)?.server else { return None };
+        let user = self.user(Phase::of(self.binding()).shown.unwrap_or(self.store().rotation));
+        let rules = &scene.desired.users.get(&user)?.rules;
+        server
+            .users_in_place
+            .contains(&user)
+            .then(|| (revision::digest(&format!("{} {user} {}", server.run_id, rules.join(" "))), node, user))
+    }
+
+    fn is_proven(&self, context: &Context, scene: Scene<'_>) -> bool {
+        let Some((question, _, _)) = self.question(scene) else { return true };
+        locked(&context.uses.proofs)
+            .get(&self.store().uid)
+            .is_some_and(|(asked, at, _)| *asked == question && at.elapsed() < PROOF_HOLDS)
+    }
+
+    /// What `ACL DRYRUN` says; for a while the last answer for the same process and rules.
+    async fn violations(&self, context: &Context, scene: Scene<'_>) -> Option<Vec<String>> {
+        let (question, node, user) = self.question(scene)?;
+        if !self.is_proven(context, scene)
+            && let Some(connection) = scene.connections.get(&node)
+        {
+            match violations(connection, &user, &self.store().policy.prefix).await {
+                Ok(found) => {
+                    let proof = (question.clone(), Instant::now(), found);
+                    locked(&context.uses.proofs).insert(self.store().uid.clone(), proof);
+                }
+                Err(error) => tracing::debug!(user, error = %crate::telemetry::Chain(&error), "no proof"),
+            }
+        }
+        let proofs = locked(&context.uses.proofs);
+        proofs.get(&self.store().uid).filter(|(asked, _, _)| *asked == question).map(|(_, _, found)| found.clone())
+    }
+
+    /// Whether the primary answers for a library that holds this policy: the wanted one, or an older one of which that was
+    /// proven before. Otherwise each change of one store would be news of all.
+    fn is_loaded(&self, context: &Context, scene: Scene<'_>, policy: &str) -> bool {
+        let server = scene.primary.and_then(|node| match &scene.observed.nodes.get(&node)?.server {
+            ObservedServer::Data(server) => Some(server),
+            _ => None,
+        });
+        let name = crate::dataplane::sessions::LIBRARY;
+        // Another store of the layer cannot be read, so which library is wanted is unknown: what was told last still holds.
+        let told = self.object().and_then(|object| object.status.as_ref()?.functions.as_ref());
+        let is_told = scene.library.is_none() && told.is_some_and(|functions| functions.digest == policy);
+        let Some(answered) = server.and_then(|server| server.libraries.get(name)).filter(|it| !it.is_empty()) else {
+            return false;
+        };
+        let mut proven = locked(&context.uses.proven);
+        if scene.library.is_some_and(|library| library.digest == *answered) {
+            proven.insert(self.store().uid.clone(), (policy.to_owned(), answered.clone()));
+            return true;
+        }
+        is_told || proven.get(&self.store().uid).is_some_and(|(of, digest)| of == policy && digest == answered)
+    }
+
+    /// Whether every data node says that nobody is connected as this user. Asked only at the end of a rotation.
+    async fn is_unused(&self, scene: Scene<'_>, rotation: u32) -> bool {
+        let user = self.user(rotation);
+        for node in scene.desired.nodes.keys().filter(|node| node.kind == NodeKind::Data) {
+            let Some(connection) = scene.connections.get(node) else { return false };
+            if !connections_of(connection, &user).await.is_ok_and(|count| count == 0) {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) async fn settle(&self, context: &Context, scene: Scene<'_>) -> Result<bool, Request> {
+        let mut facts = self.facts(scene.object);
+        let phase = Phase::of(self.binding());
+        let wanted = self.store().rotation;
+        let is_in_place = scene.primary.is_some() && self.whereabouts(scene, wanted).0.is_empty() && {
+            let answered = scene.primary.and_then(|node| scene.observed.nodes.get(&node));
+            answered.is_some_and(|seen| matches!(seen.server, ObservedServer::Data(_)))
+        };
+        let is_unused = match phase.previous {
+            Some(previous)
+                if scene.observed.at.saturating_sub(phase.rotated_at)
+                    >= self.store().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS) =>
+            {
+                self.is_unused(scene, previous).await
+            }
+            _ => false,
+        };
+        let next = phase.next(self.store(), scene.observed.at, is_in_place, is_unused);
+        let (shown_missing, silent) = self.whereabouts(scene, phase.shown.unwrap_or(wanted));
+        facts.user_missing = shown_missing;
+        facts.silent = silent;
+        if let Binding::Unreadable(why) = &self.binding {
+            facts.binding_trouble = Some(why.clone());
+        } else if !scene.paused
+            && let Some(rotation) = next.shown
+        {
+            self.write(context, scene, rotation, next, &mut facts).await;
+        } else {
+            facts.binding = self.binding().map(kube::ResourceExt::name_any);
+        }
+        facts.has_primary = scene.primary.is_some();
+        facts.functions_loaded = facts.has_primary && self.is_loaded(context, scene, &facts.functions.digest);
+        facts.violations = self.violations(context, scene).await;
+        facts.user = next.shown.map(|rotation| self.user(rotation));
+        facts.change_refused = locked(&context.uses.refusals).get(&self.store().uid).cloned();
+        facts.previous_user = next.previous.map(|rotation| self.user(rotation));
+        self.publish(context, &facts).await?;
+        // The end of a grace is nothing to look for twice a second, nor is a write that failed.
+        let is_rotating = next.shown != Some(wanted) && next.previous.is_none();
+        Ok(facts.binding_trouble.is_none() && (next != phase || is_rotating))
+    }
+
+    async fn write(&self, context: &Context, scene: Scene<'_>, rotation: u32, phase: Phase, facts: &mut StoreFacts) {
+        let (user, password) = (self.user(rotation), self.password(context, rotation));
+        let shown = Shown {
+            user: &user,
+            password: password.reveal(),
+            rotation,
+            previous: phase.previous,
+            rotated_at: phase.rotated_at,
+        };
+        let mut secret = binding(self.store(), scene.layer, shown);
+        if let Some(key) = context.vault.root_key_of_store(&self.store().uid, rotation, &password) {
+            secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
+        }
+        match context.writer.apply(&secret, self.binding()).await {
+            Ok(Applied::Unchanged) => facts.binding = Some(secret.name_any()),
+            Ok(Applied::Written(written)) => {
+                facts.binding = Some(secret.name_any());
+                context.secrets.wrote(*written);
+            }
+            Ok(Applied::Deleting) => facts.binding_trouble = Some("its predecessor is still being deleted".to_owned()),
+            Err(error) => {
+                context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
+                context.writer.fingerprints().forget(&key_of(&secret));
+                let ending = Ending::of(&error);
+                facts.name_taken = matches!(ending, Ending::NameTaken(_));
+                facts.binding_trouble = Some(ending.detail().to_owned());
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The list of a layer's tenants, as it is stored in the layer's status, and the stores that ask for a place.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use super::context::Context;
+use super::index::Place;
+use super::use_memory::locked;
+use super::watches::WatchedStore;
+use crate::api::data_layer::DataLayer;
+use crate::api::data_layer_status::{DataLayerStatus, Tenant};
+use crate::api::names;
+use crate::api::session_store::SessionStore;
+use crate::failure::{Request, request};
+
+/// A list that this process stored, and the version of the layer that the watch showed at that time.
+pub(super) type Stored = (Option<String>, Vec<Tenant>);
+
+/// The list as it is stored; `None`: the layer never had one. `status`: of the layer as the watch shows it; `None`: the object
+/// cannot be read.
+pub(super) async fn stored(
+    context: &Context,
+    layer: &ObjectMeta,
+    status: Option<&DataLayerStatus>,
+) -> Result<Option<Vec<Tenant>>, Request> {
+    let uid = layer.uid.clone().unwrap_or_default();
+    let ours = locked(&context.uses.tenants).get(&uid).cloned();
+    match (ours, status) {
+        // The list was stored on top of the very version that the watch still shows.
+        (Some((seen, tenants)), Some(_)) if seen == layer.resource_version => Ok(Some(tenants)),
+        (Some((_, tenants)), None) => Ok(Some(tenants)),
+        (_, Some(status)) => Ok(status.tenants.clone()),
+        (None, None) => read(context, layer).await,
+    }
+}
+
+/// The list of a layer whose object cannot be read.
+async fn read(context: &Context, layer: &ObjectMeta) -> Result<Option<Vec<Tenant>>, Request> {
+    let (namespace, name) = (layer.namespace.clone().unwrap_or_default(), layer.name.clone().unwrap_or_default());
+    let kind = ApiResource::erase::<DataLayer>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
+    let found = request("read", &format!("DataLayer {namespace}/{name}"), api.get(&name)).await?;
+    let list = found.data.get("status").and_then(|status| status.get("tenants"));
+    Ok(list.and_then(|list| serde_json::from_value(list.clone()).ok()))
+}
+
+/// Stores the list, if the layer is still at the version that the watch shows: a list that was made from an older one could
+/// give a tenant's place away.
+pub(super) async fn store(context: &Context, layer: &ObjectMeta, tenants: &[Tenant]) -> Result<(), Request> {
+    let (namespace, name) = (layer.namespace.clone().unwrap_or_default(), layer.name.clone().unwrap_or_default());
+    let api: Api<PartialObjectMeta<DataLayer>> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": DataLayer::api_version(&()),
+        "kind": DataLayer::kind(&()),
+        "metadata": {"name": name, "namespace": namespace, "uid": layer.uid, "resourceVersion": layer.resource_version},
+        "status": {"tenants": tenants},
+    });
+    let parameters = PatchParams::apply(names::MANAGER_TENANTS).force();
+    let words = format!("the tenants of DataLayer {namespace}/{name}");
+    request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
+    context.metrics.write("Status");
+    let uid = layer.uid.clone().unwrap_or_default();
+    locked(&context.uses.tenants).insert(uid, (layer.resource_version.clone(), tenants.to_vec()));
+    Ok(())
+}
+
+/// The stores that name a layer, or have a place in it.
+pub(super) struct Applicants {
+    pub(super) readable: Vec<Arc<WatchedStore>>,
+    pub(super) unreadable: Vec<Arc<WatchedStore>>,
+}
+
+impl Applicants {
+    pub(super) fn of(context: &Context, layer: &Place, tenants: &[Tenant]) -> Self {
+        let store = |(namespace, name): Place| context.session_stores.get(&ObjectRef::new(&name).within(&namespace));
+        let named = context.index.stores_of(layer).into_iter().filter_map(store);
+        let readable = named.filter(|store| store.0.is_ok()).collect();
+        let is_ours = |unreadable: &Arc<WatchedStore>| {
+            let uid = unreadable.uid().unwrap_or_default();
+            unreadable.layer().as_ref() == Some(layer) || tenants.iter().any(|tenant| tenant.uid == uid)
+        };
+        let unreadable = context.index.unreadable().into_iter().filter_map(store).filter(|it| it.0.is_err());
+        Self { readable, unreadable: unreadable.filter(is_ours).collect() }
+    }
+
+    pub(super) fn objects(&self) -> impl Iterator<Item = &SessionStore> {
+        self.readable.iter().filter_map(|store| store.0.as_ref().ok())
+    }
+
+    pub(super) fn unreadable_uids(&self) -> BTreeSet<String> {
+        self.unreadable.iter().filter_map(|store| store.uid()).collect()
+    }
+}

@@ -1,0 +1,299 @@
+//! Random histories of the tenants of one layer: stores come and go, namespaces get and lose their leave, stores are wrong or
+//! unreadable for a while, the operator stops between two writes, and the list of tenants cannot always be stored.
+//!
+//! What holds in all of them: no user of a server can read a key that another namespace's store wrote, nor one of a store
+//! that is still served. (A store of the same namespace may find what a store wrote that is gone.)
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use k8s_openapi::jiff::Timestamp;
+use proptest::prelude::*;
+use redoubt::api::data_layer_status::Tenant;
+use redoubt::api::session_store::SessionStore;
+use redoubt::redis::users::session_store_on_data;
+use redoubt::validate::tenancy::{Host, admit};
+use serde_json::{Value, json};
+
+use crate::session_stores::{by_selector, host, layer};
+
+const NAMESPACES: [&str; 4] = ["data", "a", "b", "web"];
+const NAMES: [&str; 3] = ["web", "api", "a"];
+const PREFIXES: [Option<&str>; 5] = [None, Some("web:"), Some("web:admin:"), Some("a:"), Some("api:web:")];
+
+static HOST: LazyLock<Host> =
+    LazyLock::new(|| host(&layer(&json!({"mode": "Sentinel", "access": {"namespaces": by_selector()}}))));
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// A store is made: namespace, name, prefix, and how old it says that it is.
+    Create(usize, usize, usize, u8),
+    Delete(usize),
+    /// A store asks for more replicas than there are, or no longer.
+    Spoil(usize),
+    /// A store cannot be read, or can again.
+    Garble(usize),
+    /// A store's status says that it was served, with its plain prefix.
+    Forge(usize),
+    /// A namespace gets its leave, or loses it.
+    Leave(usize),
+    /// A pass.
+    Pass,
+    /// A pass whose list is not stored.
+    Conflict,
+    /// The operator stops after it stored the list, and before any server has a user of it.
+    Stop,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let index = 0..8_usize;
+    prop_oneof![
+        4 => (0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8)
+            .prop_map(|(namespace, name, prefix, second)| Event::Create(namespace, name, prefix, second)),
+        2 => index.clone().prop_map(Event::Delete),
+        1 => index.clone().prop_map(Event::Spoil),
+        1 => index.clone().prop_map(Event::Garble),
+        1 => index.prop_map(Event::Forge),
+        3 => (1..NAMESPACES.len()).prop_map(Event::Leave),
+        6 => Just(Event::Pass),
+        1 => Just(Event::Conflict),
+        1 => Just(Event::Stop),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Store {
+    namespace: &'static str,
+    name: &'static str,
+    uid: String,
+    prefix: Option<&'static str>,
+    second: u8,
+    spoilt: bool,
+    garbled: bool,
+    status: Value,
+}
+
+impl Store {
+    fn plain_prefix(&self) -> String {
+        self.prefix.map_or_else(|| format!("{}:", self.name), str::to_owned)
+    }
+
+    fn object(&self) -> SessionStore {
+        let mut spec = json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "data"}});
+        if let Some(prefix) = self.prefix {
+            spec["keyPrefix"] = json!(prefix);
+        }
+        if self.spoilt {
+            spec["revokeReplicas"] = json!(9);
+        }
+        let metadata = json!({
+            "name": self.name, "namespace": self.namespace, "uid": self.uid, "generation": 1,
+            "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", self.second),
+        });
+        serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec,
+            "status": self.status,
+        }))
+        .unwrap()
+    }
+}
+
+/// A user of the servers: its namespace and what its rules let it read.
+#[derive(Clone, Debug, PartialEq)]
+struct User {
+    namespace: &'static str,
+    pattern: String,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    stores: Vec<Store>,
+    made: usize,
+    leave: BTreeSet<&'static str>,
+    list: Option<Vec<Tenant>>,
+    /// By the UID of the store.
+    users: BTreeMap<String, User>,
+    /// Key → namespace and UID of the store that wrote it.
+    keys: BTreeMap<String, (&'static str, String)>,
+    clock: i64,
+}
+
+/// The one key pattern of a store's user.
+fn pattern(prefix: &str) -> String {
+    let rules = session_store_on_data(&"0".repeat(64), prefix).rules;
+    let mut patterns = rules.iter().filter_map(|rule| rule.strip_prefix('~'));
+    let (first, second) = (patterns.next(), patterns.next());
+    assert_eq!(second, None, "{rules:?}");
+    first.and_then(|pattern| pattern.strip_suffix('*')).unwrap().to_owned()
+}
+
+impl World {
+    fn create(&mut self, namespace: &'static str, name: &'static str, prefix: Option<&'static str>, second: u8) {
+        if self.stores.len() < 8 && !self.stores.iter().any(|it| (it.namespace, it.name) == (namespace, name)) {
+            self.made += 1;
+            let uid = format!("uid-{}", self.made);
+            let status = Value::Null;
+            self.stores.push(Store { namespace, name, uid, prefix, second, spoilt: false, garbled: false, status });
+        }
+    }
+
+    /// What an operator without lists served: plain prefixes that do not overlap, by users that the servers have.
+    fn serve_as_before(&mut self) {
+        let mut served: Vec<String> = Vec::new();
+        for store in &mut self.stores {
+            let prefix = store.plain_prefix();
+            if served.iter().any(|other| other.starts_with(&prefix) || prefix.starts_with(other.as_str())) {
+                continue;
+            }
+            store.status = served_status(&prefix, false);
+            self.leave.insert(store.namespace);
+            self.users.insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(&prefix) });
+            served.push(prefix);
+        }
+        self.write();
+    }
+
+    fn happens(&mut self, event: &Event) {
+        let pick = |stores: &mut Vec<Store>, index: &usize| (!stores.is_empty()).then(|| index % stores.len());
+        match event {
+            Event::Create(namespace, name, prefix, second) => {
+                self.create(NAMESPACES[*namespace], NAMES[*name], PREFIXES[*prefix], *second);
+            }
+            Event::Delete(index) => {
+                if let Some(index) = pick(&mut self.stores, index) {
+                    let gone = self.stores.remove(index);
+                    // Of a store that was gone before there was a list, nothing is known.
+                    if self.list.is_none() {
+                        self.users.remove(&gone.uid);
+                        self.keys.retain(|_, (_, writer)| *writer != gone.uid);
+                    }
+                }
+            }
+            Event::Spoil(index) => {
+                if let Some(index) = pick(&mut self.stores, index) {
+                    self.stores[index].spoilt ^= true;
+                }
+            }
+            Event::Garble(index) => {
+                if let Some(index) = pick(&mut self.stores, index) {
+                    // An operator without lists stops at an unreadable store; the first list is made of readable ones.
+                    self.stores[index].garbled ^= self.list.is_some();
+                }
+            }
+            Event::Forge(index) => {
+                if let Some(index) = pick(&mut self.stores, index).filter(|_| self.list.is_some()) {
+                    self.stores[index].status = served_status(&self.stores[index].plain_prefix(), true);
+                }
+            }
+            Event::Leave(index) => {
+                if !self.leave.remove(NAMESPACES[*index]) {
+                    self.leave.insert(NAMESPACES[*index]);
+                }
+            }
+            Event::Pass => self.pass(true, true),
+            Event::Conflict => self.pass(false, true),
+            Event::Stop => self.pass(true, false),
+        }
+        self.write();
+        self.check(event);
+    }
+
+    fn pass(&mut self, is_stored: bool, sets_users: bool) {
+        self.clock += 1;
+        let readable: Vec<SessionStore> = self.stores.iter().filter(|it| !it.garbled).map(Store::object).collect();
+        let unreadable: BTreeSet<String> =
+            self.stores.iter().filter(|it| it.garbled).map(|it| it.uid.clone()).collect();
+        let labels = |namespace: &str| {
+            let value = if self.leave.contains(namespace) { "yes" } else { "no" };
+            Some(BTreeMap::from([("sessions".to_owned(), value.to_owned())]))
+        };
+        let now = Timestamp::from_second(self.clock).unwrap();
+        let admissions = admit(&HOST, self.list.as_deref(), readable.iter(), &unreadable, &labels, now);
+        let (admissions, waiting) = if is_stored {
+            self.list = Some(admissions.tenants.clone());
+            (admissions, Vec::new())
+        } else {
+            admissions.as_stored(&self.list.clone().unwrap_or_default())
+        };
+        if !sets_users {
+            return;
+        }
+        let mut kept = unreadable;
+        kept.extend(waiting.into_iter().map(|it| it.store.uid));
+        self.users.retain(|uid, _| kept.contains(uid));
+        for admitted in &admissions.admitted {
+            let store = self.stores.iter_mut().find(|it| it.uid == admitted.store.uid).unwrap();
+            let prefix = &admitted.store.policy.prefix;
+            store.status = served_status(prefix, true);
+            self.users.insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(prefix) });
+        }
+        for store in &mut self.stores {
+            if admissions.refused.get(&store.uid).is_some_and(|refusal| refusal.reason == "NotAllowed") {
+                store.status = Value::Null;
+            }
+        }
+    }
+
+    /// Each user writes a key.
+    fn write(&mut self) {
+        for (uid, user) in &self.users {
+            self.keys.insert(format!("{}{{t}}s:{uid}", user.pattern), (user.namespace, uid.clone()));
+        }
+    }
+
+    fn check(&self, event: &Event) {
+        for (uid, user) in &self.users {
+            for (key, (namespace, writer)) in self.keys.iter().filter(|(key, _)| key.starts_with(&user.pattern)) {
+                let is_own = writer == uid || (*namespace == user.namespace && !self.users.contains_key(writer));
+                assert!(is_own, "after {event:?}: {uid} of {user:?} reads {key} of {namespace} {writer}: {self:#?}");
+            }
+        }
+    }
+}
+
+fn served_status(prefix: &str, has_admission: bool) -> Value {
+    let mut status = json!({"layer": {"namespace": "data", "name": "shared"}, "user": "ss.some.store"});
+    if has_admission {
+        let since = "2026-01-01T00:00:00Z";
+        status["admission"] = json!({"namespace": "data", "name": "shared", "prefix": prefix, "since": since});
+    }
+    status
+}
+
+proptest! {
+    #[test]
+    fn a_key_that_one_store_wrote_is_never_readable_by_another(
+        before in prop::collection::vec((0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8), 0..4),
+        events in prop::collection::vec(event(), 1..40),
+    ) {
+        let mut world = World::default();
+        for (namespace, name, prefix, second) in before {
+            world.create(NAMESPACES[namespace], NAMES[name], PREFIXES[prefix], second);
+        }
+        world.serve_as_before();
+        for event in &events {
+            world.happens(event);
+        }
+    }
+
+    /// A store that is served stays served while it has its leave, is there and is not wrong, whatever others do.
+    #[test]
+    fn a_tenant_keeps_its_place(events in prop::collection::vec(event(), 1..40), prefix in 0..PREFIXES.len()) {
+        let mut world = World::default();
+        world.leave.insert("a");
+        world.create("a", "web", PREFIXES[prefix], 59);
+        world.happens(&Event::Pass);
+        let first = world.users["uid-1"].clone();
+        for event in events {
+            let is_its = match &event {
+                Event::Delete(index) | Event::Spoil(index) | Event::Garble(index) => index % world.stores.len() == 0,
+                Event::Leave(index) => NAMESPACES[*index] == "a",
+                _ => false,
+            };
+            if !is_its {
+                world.happens(&event);
+                prop_assert_eq!(world.users.get("uid-1"), Some(&first), "{:?}", event);
+            }
+        }
+    }
+}

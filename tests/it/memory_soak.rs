@@ -141,7 +141,8 @@ async fn one_command_passes_maxmemory_by_no_more_than_its_term() {
             }
         }
         let (used, highest) = (field(&admin, "used_memory").await, field(&admin, "used_memory_peak").await);
-        let bound = plan().maxmemory + plan().largest_command;
+        // The allocator's sizes are up to a quarter apart, and the file's buffer has some: both are in the term of fragmentation.
+        let bound = plan().maxmemory + plan().largest_command / 4 * 5 + (1 << 20);
         assert!(number > 1 && used <= bound && highest <= bound, "{}: {used} {highest} {bound}", engine.name);
         // A reply that would take more than all clients may together ends the connection that asked for it.
         let many: Vec<&str> = std::iter::repeat_n("big1", 200).collect();
@@ -172,11 +173,11 @@ async fn a_replica_that_takes_nothing_costs_its_primary_no_more_than_its_term() 
         // The value itself, what a buffer's last block is larger, and what was received.
         let bound = plan().replica_buffers + (8 << 20);
         assert!(used - before < bound, "{}: {} of {bound}", engine.name, used - before);
-        eventually("the replica is back", SOON, async || {
-            server::replication(&replica).await.is_ok_and(|info| info.primary_link().is_some_and(|link| link.up))
+        // It says that its link is up until it has read that it was cut.
+        eventually("the replica has what was written", SOON, async || {
+            replica.query::<usize>(cmd("STRLEN").arg("one")).await.is_ok_and(|length| length == value.len())
         })
         .await;
-        assert_eq!(replica.query::<usize>(cmd("STRLEN").arg("one")).await.unwrap(), value.len());
     }
 }
 

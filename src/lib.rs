@@ -21,6 +21,7 @@
 //! | [`report`] | plan and outcomes → conditions, events, metric labels | clients |
 //! | [`controller`] | the only place where the steps meet | – |
 //! | [`agent`] | process 1 of every pod: boots, watches and hands over its server | Kubernetes, `controller` |
+//! | [`answers`] | what an agent answers over HTTP | Kubernetes, all but `model` |
 //! | [`demo`] | a session store's binding: the application of `make demo` | Kubernetes |
 //!
 //! A test (`tests/it/imports.rs`) reads the `use crate::` lines and holds them against this table.
@@ -37,6 +38,7 @@
 
 pub mod act;
 pub mod agent;
+pub mod answers;
 pub mod api;
 pub mod build;
 pub mod check;

@@ -22,6 +22,8 @@ const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoub
 const NOTE: &str = "note.json";
 /// A folder that is not whole yet. Its originals are still in place.
 const LINKING: &str = ".linking-";
+/// Links to the dataset as it is, renewed while it is the same ([`super::standing`]).
+const STANDING: &str = ".standing";
 /// A folder that files are moved into. It may be the only place where they are.
 const MOVING: &str = ".moving-";
 
@@ -43,6 +45,9 @@ fn names(environment: &Environment) -> Vec<String> {
 
 fn settle(environment: &Environment, name: &str) -> Option<Aside> {
     let folder = root(environment).join(name);
+    if name == STANDING {
+        return None;
+    }
     if name.starts_with(LINKING) {
         // What it linked to is still the node's dataset.
         let _ = fs::remove_dir_all(&folder);
@@ -140,6 +145,97 @@ fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage
     Aside { folder, reason, at, bytes, lineage: lineage.cloned() }
 }
 
+/// The record of the data that the standing links hold. `None`: there are none.
+pub fn standing_record(environment: &Environment) -> Option<Lineage> {
+    let text = fs::read_to_string(root(environment).join(STANDING).join("redoubt/lineage.json")).ok()?;
+    super::lineage_file::parse(&text).ok()
+}
+
+/// Makes the standing links those of the files as they are, if they are not.
+pub fn renew_standing(environment: &Environment) -> Result<()> {
+    let (standing, part) = (root(environment).join(STANDING), root(environment).join(format!("{LINKING}standing")));
+    if FILES[..3].iter().all(|name| !environment.data.join(name).exists()) {
+        return Ok(());
+    }
+    // The record is replaced once a second; what it speaks of is in the others.
+    let is_current = FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)));
+    if is_current && standing.exists() {
+        let (from, to) = (environment.data.join(FILES[3]), standing.join(FILES[3]));
+        let _ = fs::remove_file(&to);
+        return match fs::hard_link(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(durable::failed("linking", &from)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        };
+    }
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
+    for name in FILES {
+        let (from, to) = (environment.data.join(name), part.join(name));
+        // Links only: a copy of the dataset for each rewrite would cost as much as the rewrite.
+        if from.exists() {
+            link(&from, &to).map_err(durable::failed("linking", &from))?;
+        }
+    }
+    let _ = fs::remove_dir_all(&standing);
+    fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing))
+}
+
+fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = fs::metadata(path) else { return Vec::new() };
+    if !found.is_dir() {
+        return vec![(std::ffi::OsString::new(), found.ino())];
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut inodes: Vec<_> =
+        entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.ino()))).collect();
+    inodes.sort();
+    inodes
+}
+
+/// Turns the standing links into a kept folder. `None`: there are none.
+///
+/// # Errors
+/// As [`keep`]; the links are still there then.
+pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
+    let standing = root(environment).join(STANDING);
+    let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();
+    if bytes == 0 {
+        return Ok(None);
+    }
+    // The room that they take is taken already.
+    has_room(environment, 0)?;
+    let note = note(environment, reason, Some(lineage), bytes);
+    write_note(&standing, &note)?;
+    finish(environment, &standing, &note)?;
+    Ok(Some(note))
+}
+
+/// Puts the files that the standing links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
+/// there are none.
+pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
+    let standing = root(environment).join(STANDING);
+    if FILES[..3].iter().all(|name| !standing.join(name).exists()) {
+        return Ok(false);
+    }
+    for name in &FILES[..3] {
+        let (from, to) = (standing.join(name), environment.data.join(name));
+        let removed = if to.is_dir() { fs::remove_dir_all(&to) } else { fs::remove_file(&to) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(durable::failed("removing", &to)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if from.exists() {
+            fs::rename(&from, &to).map_err(durable::failed("moving", &from))?;
+        }
+    }
+    super::lineage_file::write(environment, lineage)?;
+    let _ = fs::remove_dir_all(&standing);
+    Ok(true)
+}
+
 /// Whether one more dataset of `bytes` may be kept.
 fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
     let kept = list(environment);
@@ -173,22 +269,28 @@ pub fn remove(environment: &Environment, folder: &str) -> Result<()> {
     Ok(())
 }
 
-/// A hard link of a file, or one of each file in a folder.
+/// A hard link of a file, or one of each file in a folder; a copy where the volume takes no links.
 fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    each_file(from, to, &|from, to| fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)))
+}
+
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    each_file(from, to, &|from, to| fs::hard_link(from, to))
+}
+
+fn each_file(from: &Path, to: &Path, take: &dyn Fn(&Path, &Path) -> std::io::Result<()>) -> std::io::Result<()> {
     if from.is_dir() {
         fs::create_dir_all(to)?;
         for entry in fs::read_dir(from)? {
             let entry = entry?;
-            link_or_copy(&entry.path(), &to.join(entry.file_name()))?;
+            each_file(&entry.path(), &to.join(entry.file_name()), take)?;
         }
         return Ok(());
     }
-    // A small file that is replaced or cut in place (a manifest, a record) costs nothing to copy; a link to it would be as good.
-    match fs::hard_link(from, to) {
-        Ok(()) => Ok(()),
+    match take(from, to) {
         // The engine removed it between the list and the link.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(_) => fs::copy(from, to).map(drop),
+        taken => taken,
     }
 }
 

@@ -135,11 +135,13 @@ fn facts_of(
     };
     let peer = |(ordinal, answer): (&u16, &Option<LineageAnswer>)| {
         let peer = match answer {
-            Some(LineageAnswer { activity, lineage, unusable, .. }) => {
+            Some(LineageAnswer { activity, lineage, loaded, unusable, .. }) => {
                 let own = state.lineage();
                 // What cannot be loaded holds back nobody who has as much.
                 let is_lost = |theirs: &&Lineage| {
-                    unusable.is_some() && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid))
+                    unusable.is_some()
+                        && !loaded
+                        && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid))
                 };
                 Peer::Answers {
                     activity: *activity,

@@ -15,7 +15,7 @@ use super::health::Health;
 use super::state::State;
 use super::unloadable::Unloadable;
 use super::watch::Watch;
-use super::{Error, Result, StopSignal, aside, chain, durable, handover, lineage_file, redis_conf};
+use super::{Error, Result, StopSignal, ancestry, aside, chain, durable, handover, lineage_file, redis_conf};
 use crate::model::Address;
 use crate::model::lineage::Activity;
 
@@ -35,6 +35,7 @@ enum End {
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     state.set_aside(aside::list(environment));
+    state.set_ancestry(ancestry::read(environment));
     let mut restarts = Restarts::default();
     let mut unloadable = Unloadable::default();
     let mut not_before = Instant::now();
@@ -45,6 +46,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         // Decided at once whatever pause is due: a failover is asked for on the way, and others take over meanwhile.
         let decided = tokio::select! {
             decided = async {
+                drop_aside(environment, state);
                 unloadable.settle(environment, state, &program).await?;
                 decide(environment, state).await
             } => decided,
@@ -135,17 +137,19 @@ async fn live(
     decided: &Decided,
     stop: &mut StopSignal,
 ) -> End {
-    let mut watch = Watch::new(state, &decided.start, decided.append_only);
+    let mut watch = Watch::new(environment, state, &decided.start, decided.append_only);
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
         ticks.tick().await;
         state.refresh_config(environment);
+        drop_aside(environment, state);
         let _ = watch.look(environment, state).await;
     };
     loop {
         tokio::select! {
             status = engine.wait() => {
+                watch.take_back(environment, state);
                 let words = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
                 return End::Died { reached: watch.reached(), status: status.ok(), words };
             }
@@ -156,14 +160,14 @@ async fn live(
                 handover::hand_over(environment, state).await;
                 let is_told = watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;
-                watch.write_last(environment, state, clean && is_told);
+                watch.write_last(environment, state, clean && is_told).await;
                 return End::Stopped;
             }
             // In the race: an engine that dies, or an order to stop, is not kept waiting by a server that does not answer.
             () = look(&mut ticks, &mut watch) => {
                 watch.write_if_due(environment, state);
                 engine::reap_orphans(engine.id());
-                if watch.reached() == Reached::Serving {
+                if watch.reached() == Reached::Serving && !state.is_loaded() {
                     state.set_loaded(true);
                     state.set_unusable(None);
                 }
@@ -173,6 +177,23 @@ async fn live(
                 }
             }
         }
+    }
+}
+
+/// Removes what a person says is not needed.
+fn drop_aside(environment: &Environment, state: &State) {
+    let config = state.config();
+    if config.drop_aside.is_empty() {
+        return;
+    }
+    let kept = state.aside();
+    for folder in kept.iter().map(|kept| &kept.folder).filter(|folder| config.drop_aside.contains(*folder)) {
+        if let Err(error) = aside::remove(environment, folder) {
+            tracing::warn!(error = %chain(&error), folder, "not removed");
+        }
+    }
+    if kept.iter().any(|kept| config.drop_aside.contains(&kept.folder)) {
+        state.set_aside(aside::list(environment));
     }
 }
 

@@ -1,8 +1,15 @@
 //! The three verdicts that Kubernetes asks for, from what is known of the engine. Pure.
 
+use std::time::Duration;
+
 use crate::model::Role;
 use crate::redis::Class;
 use crate::redis::info::Info;
+
+/// A verdict whose look is older counts for nothing: looks are 250 ms apart, and the slowest, at a server that is silent, takes 5 s.
+const STALE_AFTER: Duration = Duration::from_secs(6);
+/// An agent that did not look for so long does not look again by itself. No pause of its own is half as long.
+const DEAD_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub enum Health {
     Serving,
     /// A replica that is not in sync.
     Syncing,
+    /// It answers, and the volume takes no record for seconds.
+    DiskHangs,
     /// It answered once and is silent now.
     Silent,
     /// The pod is stopping.
@@ -49,18 +58,24 @@ impl Health {
     }
 
     /// Start-up probe: the agent itself runs; how long the engine loads is nobody's business to limit.
-    pub fn is_started(&self) -> bool {
+    pub const fn is_started(&self, _looked: Duration) -> bool {
         true
     }
 
-    /// Liveness probe. Silence of the engine is the agent's to handle (it sees its death), and killing a server that is
-    /// slow loses data: only an agent that does not answer at all is dead.
-    pub fn is_live(&self) -> bool {
-        true
+    /// Liveness probe, with the time since the agent looked last. Silence of the engine is the agent's to handle (it sees its death), and
+    /// killing a server that is slow loses data: only an agent that does not look any more is dead. One that hands over and waits for the
+    /// end of its engine has a time limit of its own, the grace period.
+    pub fn is_live(&self, looked: Duration) -> bool {
+        *self == Self::Stopping || looked < DEAD_AFTER
     }
 
     /// Readiness probe: may clients be sent here, may the next node be disturbed.
-    pub fn is_ready(&self) -> bool {
+    pub fn is_ready(&self, looked: Duration) -> bool {
+        self.is_good() && looked < STALE_AFTER
+    }
+
+    /// Whether the last look found a server that may be used.
+    pub const fn is_good(&self) -> bool {
         matches!(self, Self::Serving | Self::Answering)
     }
 }
@@ -73,11 +88,18 @@ mod tests {
     fn misconf_is_ready_and_busy_and_loading_are_only_live() {
         let before = Health::Serving;
         let busy = Health::of_error(Class::Busy, &before);
-        assert!(busy.is_live() && !busy.is_ready());
-        assert!(Health::of_error(Class::CannotPersist, &before).is_ready());
+        assert!(busy.is_live(Duration::ZERO) && !busy.is_ready(Duration::ZERO));
+        assert!(Health::of_error(Class::CannotPersist, &before).is_ready(Duration::ZERO));
         let loading = Health::of_error(Class::Loading, &before);
-        assert!(loading.is_live() && !loading.is_ready());
+        assert!(loading.is_live(Duration::ZERO) && !loading.is_ready(Duration::ZERO));
         assert_eq!(Health::of_error(Class::Unreachable, &before), Health::Silent);
+    }
+
+    #[test]
+    fn an_old_verdict_is_not_ready_and_a_very_old_one_not_live() {
+        assert!(Health::Serving.is_ready(Duration::from_secs(5)) && !Health::Serving.is_ready(STALE_AFTER));
+        assert!(Health::Serving.is_live(STALE_AFTER) && !Health::Serving.is_live(DEAD_AFTER));
+        assert!(Health::Stopping.is_live(DEAD_AFTER), "the grace period may be longer");
     }
 
     #[test]
@@ -85,7 +107,7 @@ mod tests {
         let replica = |link: &str, syncing: &str| {
             let text =
                 format!("role:slave\nmaster_host:a\nmaster_link_status:{link}\nmaster_sync_in_progress:{syncing}\n");
-            Health::of_answer(&Info::parse(&text)).is_ready()
+            Health::of_answer(&Info::parse(&text)).is_ready(Duration::ZERO)
         };
         assert!(replica("up", "0"));
         assert!(!replica("up", "1"));

@@ -80,9 +80,9 @@ async fn readiness(context: Shared<Context>) -> (StatusCode, String) {
     verdict(context, Health::is_ready)
 }
 
-fn verdict(Shared(context): Shared<Context>, judge: fn(&Health) -> bool) -> (StatusCode, String) {
+fn verdict(Shared(context): Shared<Context>, judge: fn(&Health, Duration) -> bool) -> (StatusCode, String) {
     let health = context.state.health();
-    let status = if judge(&health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if judge(&health, context.state.looked()) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let trouble = context.state.trouble().map(|trouble| format!("{trouble}\n")).unwrap_or_default();
     (status, format!("{health:?}\n{trouble}"))
 }

@@ -4,11 +4,13 @@
 //! Knows one node. Takes no commands from the network, has no Kubernetes credentials, and must never see the operator.
 
 mod activity;
+mod ancestry;
 mod announcement;
 pub mod aside;
 pub mod boot;
 pub mod config;
 pub mod data_node;
+mod disk;
 pub mod dissent;
 pub mod durable;
 mod endless;
@@ -30,7 +32,9 @@ pub mod redis_conf;
 pub mod sentinel_conf;
 pub mod sentinel_node;
 mod spin;
+mod standing;
 pub mod state;
+mod stray;
 mod unloadable;
 mod verdict;
 pub mod watch;

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::state::State;
+use crate::answers;
 use crate::model::Address;
 use crate::model::lineage::LineageAnswer;
-use crate::model::node_config::{AGENT_PORT, NodeConfig};
+use crate::model::node_config::NodeConfig;
 use crate::redis::{Connection, sentinel};
 
 /// Time for a peer's whole answer. It serves it from memory; a node that takes longer is as good as silent this time.
@@ -22,8 +19,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 const KEPT_ANSWERS_WITHIN: Duration = Duration::from_millis(100);
 /// How often a silent peer is asked for its term: a promotion waits for it.
 const TERM_TRIES: usize = 3;
-/// A record is some 400 bytes.
-const LARGEST_ANSWER: usize = 64 * 1024;
 
 /// What one Sentinel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,16 +33,13 @@ pub enum View {
 
 /// Asks one agent for its record. `None`: no answer, or one of another layer.
 pub async fn ask_agent(config: &NodeConfig, ordinal: u16, address: &Address) -> Option<LineageAnswer> {
-    let answer = timeout(ANSWER_WITHIN, fetch(address)).await.ok()??;
+    let answer = timeout(ANSWER_WITHIN, answers::fetch(&address.0)).await.ok()??;
     (answer.layer_uid == config.layer.uid && answer.ordinal == ordinal).then_some(answer)
 }
 
-async fn fetch(address: &Address) -> Option<LineageAnswer> {
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let uri = format!("http://{address}:{AGENT_PORT}/lineage").parse().ok()?;
-    let response = client.get(uri).await.ok()?;
-    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.ok()?;
-    serde_json::from_slice(&body.to_bytes()).ok()
+/// The UID of the layer whose agent answers at an address. `None`: none does.
+pub async fn layer_at(address: &Address) -> Option<String> {
+    Some(timeout(ANSWER_WITHIN, answers::fetch(&address.0)).await.ok()??.layer_uid)
 }
 
 /// Asks all other data nodes, side by side.

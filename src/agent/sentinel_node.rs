@@ -12,7 +12,7 @@ use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::spin::Spin;
 use super::state::State;
-use super::{Error, Result, StopSignal, chain, durable, handover, herald, introduction, peers, sentinel_conf};
+use super::{Error, Result, StopSignal, chain, durable, handover, herald, introduction, peers, sentinel_conf, stray};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
@@ -258,6 +258,9 @@ async fn keep_shown(
         }
         return Ok(false);
     };
+    if stray::correct(state, &own, connection).await? {
+        return Ok(false);
+    }
     if let Some(right) = dissent.look(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.

@@ -1,14 +1,14 @@
 //! What the parts of one agent share: the configuration, the lineage, what the engine is doing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
-use crate::model::lineage::{Activity, Aside, Lineage, LineageAnswer};
+use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
 use crate::redis::{Connection, Endpoint, Secret, users};
@@ -25,6 +25,10 @@ struct Inner {
     /// What `config` was parsed from, once it was read anew.
     config_text: String,
     config_trouble: Option<String>,
+    /// When the configuration was read last: the agent does so before each look.
+    looked: Instant,
+    /// All addresses of data nodes that a document declared since the agent began.
+    declared: BTreeSet<Address>,
     activity: Activity,
     lineage: Option<Lineage>,
     had_keys: bool,
@@ -32,6 +36,7 @@ struct Inner {
     announced: Option<Address>,
     hit_ratio: Option<f64>,
     loaded: bool,
+    ancestry: Ancestry,
     aside: Vec<Aside>,
     unusable: Option<String>,
     sentinels: BTreeMap<Address, Connection>,
@@ -44,6 +49,8 @@ impl State {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
             inner: Mutex::new(Inner {
+                looked: Instant::now(),
+                declared: config.data_nodes.values().cloned().collect(),
                 config: Arc::new(config),
                 config_text: String::new(),
                 config_trouble: None,
@@ -54,6 +61,7 @@ impl State {
                 announced: None,
                 hit_ratio: None,
                 loaded: false,
+                ancestry: Ancestry::default(),
                 aside: Vec::new(),
                 unusable: None,
                 sentinels: BTreeMap::new(),
@@ -76,6 +84,7 @@ impl State {
     pub fn refresh_config(&self, environment: &Environment) {
         let text = read_node_config_text(environment);
         let mut inner = self.lock();
+        inner.looked = Instant::now();
         // Four times a second, and hardly ever another.
         let parsed = text.and_then(|text| {
             let is_known = inner.config_trouble.is_none() && inner.config_text == text;
@@ -84,6 +93,7 @@ impl State {
         let trouble = match parsed {
             Ok(None) => None,
             Ok(Some((config, text))) => {
+                inner.declared.extend(config.data_nodes.values().cloned());
                 (inner.config, inner.config_text) = (Arc::new(config), text);
                 None
             }
@@ -93,6 +103,11 @@ impl State {
             tracing::warn!(error = trouble, "the last document that could be read stays in force");
         }
         inner.config_trouble = trouble;
+    }
+
+    /// Time since the agent looked last: it reads its configuration before each look, and each time that it asks the boot rule.
+    pub fn looked(&self) -> Duration {
+        self.lock().looked.elapsed()
     }
 
     /// What the engine is doing.
@@ -183,6 +198,27 @@ impl State {
         self.lock().loaded = loaded;
     }
 
+    /// Whether the running engine has read its files.
+    pub fn is_loaded(&self) -> bool {
+        self.lock().loaded
+    }
+
+    /// The histories that the node's data contains.
+    pub fn ancestry(&self) -> Ancestry {
+        self.lock().ancestry.clone()
+    }
+
+    /// Replaces them.
+    pub fn set_ancestry(&self, ancestry: Ancestry) {
+        self.lock().ancestry = ancestry;
+    }
+
+    /// Whether a document that this agent read declared a data node at that address. A node keeps its old address for a while after its
+    /// Service came back with another.
+    pub fn was_declared(&self, address: &Address) -> bool {
+        self.lock().declared.contains(address)
+    }
+
     /// What the node keeps aside.
     pub fn aside(&self) -> Vec<Aside> {
         self.lock().aside.clone()
@@ -227,6 +263,7 @@ impl State {
             initialised: inner.config.initialised || inner.had_keys,
             lineage: inner.lineage.clone(),
             loaded: inner.loaded,
+            ancestry: inner.ancestry.clone(),
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
         }

@@ -28,7 +28,7 @@ impl Verdict {
 
     /// Replaces it.
     pub fn set(&self, health: Health) {
-        self.was_ready.fetch_or(health.is_ready(), Ordering::Relaxed);
+        self.was_ready.fetch_or(health.is_good(), Ordering::Relaxed);
         self.health.send_replace(health);
     }
 
@@ -37,7 +37,7 @@ impl Verdict {
     pub async fn first_ready(&self, patience: Duration) {
         if !self.was_ready.load(Ordering::Relaxed) {
             // Too late is an answer too.
-            let _ = timeout(patience, self.health.subscribe().wait_for(Health::is_ready)).await;
+            let _ = timeout(patience, self.health.subscribe().wait_for(Health::is_good)).await;
         }
     }
 }

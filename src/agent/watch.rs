@@ -8,23 +8,29 @@ use super::activity::activity_of;
 use super::announcement::Announcement;
 use super::boot::{Asking, Start};
 use super::config::Environment;
+use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::Reached;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
+use super::standing::Standing;
 use super::state::State;
 use super::writers::Writers;
-use super::{lineage_file, peers, redis_conf};
+use super::{ancestry, aside, handover, lineage_file, peers, redis_conf, stray};
 use crate::model::boot::{BootDecision, PrimaryReason};
 use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
-use crate::model::{Address, ReplicationId, Role};
+use crate::model::{Address, Mode, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
 use crate::redis::{Connection, server};
 
 /// The record is written at least this often, so that its offset is at most so old (as old as `appendfsync everysec`).
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How long the last record may take, and one that is being written before it: the pod's grace period is mostly the engine's.
+const LAST_WRITE_WITHIN: Duration = Duration::from_secs(3);
+/// Between two tries to hand over: one that fails may have kept writers waiting for some seconds.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(10);
 /// How long what the Sentinels told holds for a replica at rest.
 const TOLD_FOR: Duration = Duration::from_secs(1);
 
@@ -49,7 +55,14 @@ pub struct Watch {
     announcement: Announcement,
     demoted: bool,
     writers: Writers,
+    standing: Standing,
+    /// Whether it follows what is no node of the layer.
+    is_astray: bool,
+    /// The record of the data that the server began with.
+    began_with: Option<Lineage>,
     endless: Endless,
+    disk: Disk,
+    handed_over: Option<Instant>,
     /// Whether a script that cannot be killed keeps the server from all else.
     is_to_end: bool,
     majority: Option<(Address, u64)>,
@@ -66,7 +79,7 @@ pub struct Watch {
 
 impl Watch {
     /// Of an engine that is being started.
-    pub fn new(state: &State, start: &Start, append_only: bool) -> Self {
+    pub fn new(environment: &Environment, state: &State, start: &Start, append_only: bool) -> Self {
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
         let (term, last_role) = match start.primary {
@@ -89,7 +102,12 @@ impl Watch {
             // Clients of the predecessor that come back while this one loads must not stay.
             demoted: start.primary.is_some() && own.as_ref().is_some_and(|own| own.role == Role::Primary),
             writers: Writers::default(),
+            standing: Standing::open(environment, own.as_ref()),
+            is_astray: false,
+            began_with: own.clone(),
             endless: Endless::default(),
+            disk: Disk::default(),
+            handed_over: None,
             is_to_end: false,
             majority: None,
             told: None,
@@ -118,7 +136,14 @@ impl Watch {
                 if !info.is_loading() {
                     self.served = true;
                     self.joining.look(&info, Instant::now());
+                    if let Some(stranger) = stray::stranger_followed(state, &info).await {
+                        tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");
+                        (self.is_astray, self.is_to_end) = (true, true);
+                        return false;
+                    }
                     self.record(state, &info).await;
+                    self.keep_ancestry(environment, state, &info).await;
+                    self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
                     if info.keys().0 > 0 {
                         state.note_keys(environment);
                     }
@@ -132,6 +157,7 @@ impl Watch {
                         let decision = self.decide_again(state, &info).await;
                         self.keep_priority(state, &connection, &info, decision.as_ref()).await;
                         accept_nomination(&connection, decision.as_ref()).await;
+                        self.leave_hung_disk(environment, state, &info).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
                         state.set_activity(activity_of(&info, &self.joining));
                     }
@@ -347,23 +373,89 @@ impl Watch {
     /// Writes the record if it moved or is a second old. A disk that takes no record is said, and is no reason to stop a
     /// server that serves: what is on the disk is older, so this node yields to others at its next start.
     pub fn write_if_due(&mut self, environment: &Environment, state: &State) {
-        let Some(lineage) = state.lineage().filter(|_| self.answered) else { return };
+        if let Some(outcome) = self.disk.ended() {
+            state.set_trouble(outcome.err().as_ref());
+        }
+        let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
         let is_due = self.written.as_ref().is_none_or(|(at, written)| {
             let moved = (written.role, written.synced, written.epoch, written.term, written.link_up)
                 != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up);
             (moved && state.trouble().is_none()) || (at.elapsed() >= WRITE_EVERY && *written != lineage)
         });
         if is_due {
-            state.set_trouble(lineage_file::write(environment, &lineage).err().as_ref());
-            self.written = Some((Instant::now(), lineage));
+            self.written = Some((Instant::now(), lineage.clone()));
+            let environment = environment.clone();
+            self.disk.begin(move || lineage_file::write(&environment, &lineage));
         }
     }
 
-    /// Writes the record of a server that ended by our order.
-    pub fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
+    /// Writes the record of a server that ended by our order, for as long as [`LAST_WRITE_WITHIN`].
+    pub async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
-        state.set_trouble(lineage_file::write(environment, &lineage).err().as_ref());
+        if self.disk.settle(LAST_WRITE_WITHIN).await {
+            let environment = environment.clone();
+            self.disk.begin(move || lineage_file::write(&environment, &lineage));
+            if self.disk.settle(LAST_WRITE_WITHIN).await {
+                return;
+            }
+        }
+        tracing::error!("the volume hangs: the last record is not written");
+    }
+
+    /// A primary whose volume hangs hands over while its server still answers: soon it would not, and what it confirms is in no file.
+    async fn leave_hung_disk(&mut self, environment: &Environment, state: &State, info: &Info) {
+        let Some(hangs) = self.disk.hangs() else { return };
+        state.set_health(Health::DiskHangs);
+        let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
+        if info.role() != Some(Role::Primary) || state.config().mode != Mode::Sentinel || !is_due {
+            return;
+        }
+        tracing::error!(?hangs, "the volume hangs: the primary hands over");
+        self.handed_over = Some(Instant::now());
+        if let Err(error) = handover::try_once(environment, state).await {
+            tracing::warn!(error = %crate::telemetry::Chain(&error), "not handed over, to be tried again");
+        }
+    }
+
+    /// Takes over the chain of histories from the primary, or goes on with it as one.
+    async fn keep_ancestry(&self, environment: &Environment, state: &State, info: &Info) {
+        let known = state.ancestry();
+        if known.of == info.replication_id() {
+            return;
+        }
+        let chain = match info.primary_link() {
+            None => Some(ancestry::continued(&known, info, self.began_with.as_ref())),
+            Some(link) if link.up && !link.syncing => {
+                let config = state.config();
+                let primary = config.data_nodes.iter().find(|(_, address)| **address == link.primary);
+                let answer = match primary {
+                    Some((ordinal, address)) => peers::ask_agent(&config, *ordinal, address).await,
+                    None => None,
+                };
+                answer.map(|answer| answer.ancestry).filter(|chain| chain.of == info.replication_id())
+            }
+            Some(_) => None,
+        };
+        if let Some(chain) = chain {
+            ancestry::write(environment, &chain);
+            state.set_ancestry(chain);
+        }
+    }
+
+    /// After the end of a server that followed what is no node of the layer: the node has the files of before again.
+    pub fn take_back(&mut self, environment: &Environment, state: &State) {
+        if !std::mem::take(&mut self.is_astray) {
+            return;
+        }
+        let Some(record) = self.standing.record() else { return };
+        match aside::restore_standing(environment, record) {
+            Ok(true) => tracing::warn!(keys = record.keys, "the node has its own files back"),
+            Ok(false) => {}
+            Err(error) => {
+                state.set_unusable(Some(&format!("Stray: the node's own files are in /data/aside/.standing: {error}")));
+            }
+        }
     }
 
     /// Whether the server is to be ended: it will do nothing any more.

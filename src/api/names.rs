@@ -60,6 +60,8 @@ pub const ANNOTATION_INITIALISED: &str = "redoubt.dev/initialised";
 pub const ANNOTATION_ACCEPTED_SPECIFICATION: &str = "redoubt.dev/accepted-specification";
 /// Annotation that a person sets on a `DataLayer`: ordinal of the data node whose data to go on with.
 pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
+/// Annotation that a person sets on a `DataLayer`: folders of data that was kept aside and is not needed, separated by commas.
+pub const ANNOTATION_DROP_ASIDE: &str = "redoubt.dev/drop-aside";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
 pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
 

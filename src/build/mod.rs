@@ -9,7 +9,7 @@ pub mod services;
 pub mod session_store;
 pub mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -104,6 +104,7 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         initialised: inputs.initialised,
         keeps_data: layer.keeps_data,
         accept_loss: layer.accept_loss,
+        drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
         data_nodes: addresses(NodeKind::Data),
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),

@@ -373,7 +373,8 @@ pub(super) async fn ask(
     listen(context, layer, questions, &answers);
     let (mut connections, mut faults) = (BTreeMap::new(), Vec::new());
     for (node, answer) in answers {
-        faults.extend(answer.faults.iter().map(|fault| format!("{node}: {fault}")));
+        let told = answer.faults.iter().chain(&answer.warnings);
+        faults.extend(told.map(|words| format!("{node}: {words}")));
         observed.nodes.entry(node).or_default().server = answer.server;
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }

@@ -67,13 +67,36 @@ pub struct LineageAnswer {
     /// Whether the running engine has read its files: only then is what the record says known to be there.
     #[serde(default)]
     pub loaded: bool,
+    /// The histories that its data contains.
+    #[serde(default)]
+    pub ancestry: Ancestry,
     /// What the node keeps aside on its volume.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<Aside>,
-    /// Why the engine is not running although the node has data: its files do not load, or what it has finds no room to be kept
-    /// aside. In words that name what to do. `None`: there is no such trouble.
+    /// What waits for a person at this node: its files do not load (then its engine does not run), or what it had finds no room to be
+    /// kept aside. In words that name what to do. `None`: there is no such trouble.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<String>,
+}
+
+/// The chain of histories that a node's data contains, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ancestry {
+    /// The replication id whose ancestors these are.
+    pub of: ReplicationId,
+    /// Each history that ended in it or in one of the others.
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A history that ended, and how much of it is contained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ancestor {
+    /// Its replication id.
+    pub replication_id: ReplicationId,
+    /// The last contained byte of it.
+    pub offset: Offset,
 }
 
 /// Data files that are no longer the node's dataset and that are not thrown away.

@@ -3,7 +3,7 @@
 //! It travels as the annotation `redoubt.dev/node-config` of the pod, which the pod sees as a file; it holds no secret.
 //! The agent reads it anew at each start of its engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct NodeConfig {
     pub keeps_data: bool,
     /// Value of `redoubt.dev/accept-loss` on the `DataLayer`: the ordinal of the data node whose data a person chose.
     pub accept_loss: Option<u16>,
+    /// Folders of `redoubt.dev/drop-aside` on the `DataLayer`: data that was kept aside and that a person does not need.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drop_aside: BTreeSet<String>,
     /// All data nodes with their announced addresses, this one included.
     pub data_nodes: BTreeMap<u16, Address>,
     /// All Sentinels with their announced addresses, this one included.

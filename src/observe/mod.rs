@@ -2,6 +2,7 @@
 //!
 //! Reads only. A server that does not answer is a value, never an error. Must never see `act`, `validate` or `build`.
 
+pub mod agents;
 pub mod events;
 pub mod kubernetes;
 pub mod servers;

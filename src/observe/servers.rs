@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::model::NodeId;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::ObservedServer;
+use crate::observe::agents;
 use crate::observe::events::LastMove;
 use crate::redis::probe::{DataProbe, Probed, probe_data, probe_sentinel};
 use crate::redis::user_forms::UserForms;
@@ -65,6 +66,8 @@ pub struct Answer {
     pub server: ObservedServer,
     /// What it refused to say, or why it is unknown; without secrets.
     pub faults: Vec<String>,
+    /// What its agent says that waits for a person.
+    pub warnings: Vec<String>,
     /// The open connection, for the steps that follow; `None`: there is none.
     pub connection: Option<Connection>,
 }
@@ -80,8 +83,17 @@ pub struct Pool {
 impl Pool {
     /// Asks every pod of a layer at the same time.
     pub async fn ask(&self, questions: Vec<Question>, last_move: &LastMove) -> BTreeMap<NodeId, Answer> {
-        let asking =
-            questions.into_iter().map(async |question| (question.node, self.ask_one(&question, last_move).await));
+        let asking = questions.into_iter().map(async |question| {
+            let agent = async {
+                match question.asked {
+                    // Within the time that a silent server takes, so it makes no pass longer.
+                    Asked::Data(_) => agents::ask(&question.endpoint.address).await,
+                    Asked::Sentinel { .. } => Vec::new(),
+                }
+            };
+            let (answer, warnings) = tokio::join!(self.ask_one(&question, last_move), agent);
+            (question.node, Answer { warnings, ..answer })
+        });
         join_all(asking).await.into_iter().collect()
     }
 
@@ -114,14 +126,19 @@ impl Pool {
                 self.connections().remove(&question.pod_uid);
                 // The same words in each pass: status must not change with our patience.
                 let fault = format!("{}: no answer within {PATIENCE:?}", question.endpoint.name());
-                return Answer { server: ObservedServer::Unknown, faults: vec![fault], connection: None };
+                return Answer {
+                    server: ObservedServer::Unknown,
+                    faults: vec![fault],
+                    warnings: Vec::new(),
+                    connection: None,
+                };
             }
         };
         if is_useless(&probed) {
             self.connections().remove(&question.pod_uid);
         }
         let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
-        Answer { server: probed.server, faults, connection }
+        Answer { server: probed.server, faults, warnings: Vec::new(), connection }
     }
 
     /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections

@@ -11,12 +11,12 @@ mod volume;
 
 pub use volume::{DataVolumes, Volume};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 
 use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Scheduling};
-use crate::api::names::{ANNOTATION_ACCEPT_LOSS, LONGEST_LAYER_NAME};
+use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, LONGEST_LAYER_NAME};
 use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
@@ -77,6 +77,8 @@ pub struct ValidatedLayer {
     pub pod_metadata: PodMetadata,
     /// `redoubt.dev/accept-loss`.
     pub accept_loss: Option<u16>,
+    /// `redoubt.dev/drop-aside`.
+    pub drop_aside: BTreeSet<String>,
 }
 
 /// What is decided outside of the specification, once for each layer.
@@ -171,6 +173,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         scheduling: spec.scheduling.clone().unwrap_or_default(),
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
         accept_loss,
+        drop_aside: dropped_aside(layer),
     })
 }
 
@@ -266,6 +269,12 @@ fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> O
         faults.push(Fault { field: "metadata.annotations", problem });
     }
     ordinal
+}
+
+/// Names that no node keeps do nothing, so none is a fault.
+fn dropped_aside(layer: &DataLayer) -> BTreeSet<String> {
+    let text = layer.annotations().get(ANNOTATION_DROP_ASIDE).map(String::as_str).unwrap_or_default();
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

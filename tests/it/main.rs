@@ -7,6 +7,8 @@ mod agent_process;
 mod agent_restarts;
 mod attacks_demoted;
 mod attacks_files;
+mod attacks_hijack;
+mod attacks_kept;
 mod boot_rule;
 mod boot_rule_worlds;
 mod charts;

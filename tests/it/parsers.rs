@@ -31,6 +31,7 @@ fn config() -> NodeConfig {
         initialised: true,
         keeps_data: true,
         accept_loss: None,
+        drop_aside: BTreeSet::new(),
         data_nodes: addresses(1),
         sentinels: addresses(2),
         quorum: 2,

@@ -110,6 +110,7 @@ impl Layer {
                     initialised: false,
                     keeps_data: true,
                     accept_loss: None,
+                    drop_aside: BTreeSet::new(),
                     data_nodes: data_nodes.clone(),
                     sentinels: sentinels.clone(),
                     master_name: master_name.clone(),

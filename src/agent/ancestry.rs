@@ -1,0 +1,101 @@
+//! Which histories the node's data contains, beyond the one before that a server itself remembers.
+//!
+//! A server knows its replication id and the one before. A node that was away for two failovers has a record of neither, and nothing
+//! would tell that all it has is in the layer. So agents keep the chain: each promotion adds the id that it ended and how much of it is
+//! contained, a start from files adds the id of the record, and a replica in sync takes over its primary's chain.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::config::Environment;
+use super::durable;
+use crate::model::lineage::{Ancestor, Ancestry, Lineage, LineageAnswer};
+use crate::redis::info::Info;
+
+/// Histories that are remembered. One ends with each failover or restart of a primary.
+const MOST: usize = 32;
+
+fn path(environment: &Environment) -> PathBuf {
+    environment.data.join("redoubt/ancestry.json")
+}
+
+/// What the volume remembers. A file that is missing or damaged is an empty chain: then less is known to be contained, and more is kept.
+pub fn read(environment: &Environment) -> Ancestry {
+    fs::read_to_string(path(environment)).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Writes it. Failing to is no trouble of its own: see [`read`].
+pub fn write(environment: &Environment, ancestry: &Ancestry) {
+    let written = serde_json::to_string(ancestry).map(|text| durable::replace(&path(environment), &text));
+    if !matches!(written, Ok(Ok(()))) {
+        tracing::info!("which histories this node's data contains is not written down");
+    }
+}
+
+/// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with.
+pub fn continued(known: &Ancestry, info: &Info, before: Option<&Lineage>) -> Ancestry {
+    let own = info.replication_id();
+    let mut ancestors = known.ancestors.clone();
+    // By its own word where it was promoted; a server that read its files knows no id before.
+    let promoted = info.previous_replication_id().zip(info.previous_offset());
+    let started = before.filter(|before| before.replication_id != own);
+    let ended = promoted.or_else(|| started.map(|before| (before.replication_id.clone(), before.offset)));
+    if let Some((replication_id, offset)) = ended {
+        ancestors.retain(|ancestor| ancestor.replication_id != replication_id);
+        ancestors.push(Ancestor { replication_id, offset });
+    }
+    let surplus = ancestors.len().saturating_sub(MOST);
+    Ancestry { of: own, ancestors: ancestors.split_off(surplus) }
+}
+
+/// Whether all that the record speaks of is in the answering node's data.
+pub fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
+    let Some(theirs) = &answer.lineage else { return false };
+    let reaches = |id, offset| id == &record.replication_id && record.offset <= offset;
+    record.keys == 0
+        || reaches(&theirs.replication_id, theirs.offset)
+        || theirs.previous_replication_id.as_ref().zip(theirs.previous_offset).is_some_and(|(id, at)| reaches(id, at))
+        || (answer.ancestry.of == theirs.replication_id
+            && answer.ancestry.ancestors.iter().any(|ancestor| reaches(&ancestor.replication_id, ancestor.offset)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::lineage_file;
+    use crate::model::lineage::Activity;
+    use crate::model::{Offset, ReplicationId};
+
+    fn record(id: &str, offset: u64) -> Lineage {
+        let text = format!(
+            r#"{{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Replica","replicationId":"{id}","previousReplicationId":null,
+            "offset":{offset},"synced":true,"linkUp":true,"keys":1,"cleanStop":false}}"#
+        );
+        lineage_file::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_chain_of_promotions_and_starts_contains_what_each_ended() {
+        let promoted = Info::parse("role:master\nmaster_replid:b\nmaster_replid2:a\nsecond_repl_offset:101\n");
+        let chain = continued(&Ancestry::default(), &promoted, None);
+        let started = Info::parse("role:master\nmaster_replid:c\nmaster_replid2:0000\n");
+        let chain = continued(&chain, &started, Some(&record("b", 250)));
+        let answer = LineageAnswer {
+            layer_uid: "uid".to_owned(),
+            ordinal: 0,
+            activity: Activity::Serving,
+            initialised: true,
+            lineage: Some(record("c", 10)),
+            loaded: true,
+            ancestry: chain,
+            aside: Vec::new(),
+            unusable: None,
+        };
+        let contains = |id, offset| contains(&answer, &record(id, offset));
+        assert!(contains("a", 100) && contains("b", 250) && contains("c", 10));
+        assert!(!contains("a", 101) && !contains("b", 251) && !contains("c", 11), "went on alone");
+        assert!(!contains("x", 0), "another history");
+        assert_eq!(answer.ancestry.of, ReplicationId("c".to_owned()));
+        assert_eq!(answer.ancestry.ancestors[0].offset, Offset(100));
+    }
+}

@@ -1,0 +1,97 @@
+//! Work on the volume that must not keep the agent waiting: a disk may hang for minutes, and the agent has to answer probes, hand over
+//! and see the end of its engine meanwhile.
+
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::{Instant, timeout};
+
+use super::Result;
+
+/// A piece of work that takes longer hangs: an `fsync` takes some 10 ms, on a slow network volume a second.
+pub const HANGS_AFTER: Duration = Duration::from_secs(5);
+
+/// At most one piece of work at a time, on a thread of its own. Not on the runtime's threads: those are waited for at the end of the
+/// process, and one that hangs in the kernel never ends.
+#[derive(Debug, Default)]
+pub struct Disk {
+    running: Option<(Instant, oneshot::Receiver<Result<()>>)>,
+}
+
+impl Disk {
+    /// Whether nothing is running.
+    pub const fn is_idle(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// Begins. Only while nothing is running.
+    pub fn begin(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) {
+        let (sender, receiver) = oneshot::channel();
+        let spawned = thread::Builder::new().name("disk".to_owned()).spawn(move || {
+            // Nobody waits any more: the process ends.
+            let _ = sender.send(work());
+        });
+        match spawned {
+            Ok(_) => self.running = Some((Instant::now(), receiver)),
+            Err(error) => tracing::warn!(%error, "no thread for the volume, tried again with the next look"),
+        }
+    }
+
+    /// The outcome of what has ended since the last question.
+    pub fn ended(&mut self) -> Option<Result<()>> {
+        let (_, receiver) = self.running.as_mut()?;
+        match receiver.try_recv() {
+            Ok(outcome) => {
+                self.running = None;
+                Some(outcome)
+            }
+            Err(TryRecvError::Empty) => None,
+            // It panicked.
+            Err(TryRecvError::Closed) => {
+                self.running = None;
+                None
+            }
+        }
+    }
+
+    /// For how long it hangs, where it does.
+    pub fn hangs(&self) -> Option<Duration> {
+        let lasts = self.running.as_ref()?.0.elapsed();
+        (lasts >= HANGS_AFTER).then_some(lasts)
+    }
+
+    /// Waits for the end of what is running, for as long as `limit`. `false`: it hangs.
+    pub async fn settle(&mut self, limit: Duration) -> bool {
+        let Some((_, receiver)) = self.running.as_mut() else { return true };
+        let ended = timeout(limit, receiver).await.is_ok();
+        if ended {
+            self.running = None;
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_is_seen_and_keeps_nobody_waiting() {
+        let mut disk = Disk::default();
+        let (free, blocked) = std::sync::mpsc::channel::<()>();
+        disk.begin(move || {
+            let _ = blocked.recv();
+            Ok(())
+        });
+        tokio::time::pause();
+        assert!(!disk.is_idle() && disk.ended().is_none() && disk.hangs().is_none());
+        tokio::time::advance(HANGS_AFTER).await;
+        assert!(disk.hangs().is_some());
+        assert!(!disk.settle(Duration::from_millis(1)).await);
+        tokio::time::resume();
+        free.send(()).unwrap();
+        assert!(disk.settle(Duration::from_secs(10)).await);
+        assert!(disk.is_idle() && disk.hangs().is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! A message in a Sentinel's name that the primary is what is no node of the layer: the second line, for whoever gets past the users'
+//! rights. The message is said with the Sentinels' own user.
+
+use std::time::{Duration, Instant};
+
+use redoubt::model::Address;
+use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use redoubt::redis::hello::{self, Hello};
+use redoubt::redis::{Connection, Endpoint, Secret, sentinel, users};
+
+use crate::agent_process::write_some;
+use crate::support::engine_process::{Process, engines};
+use crate::support::eventually;
+use crate::support::history::keys_of;
+use crate::support::layer::{Layer, Options, SOON};
+
+/// A server without users' rights that takes everybody in and has nothing.
+async fn attacker() -> Process {
+    let everybody = |user: &str| format!("user {user} on nopass ~* &* +@all");
+    let users = [users::REPLICATION, users::SENTINEL, users::AGENT, users::APPLICATION, "default"].map(everybody);
+    let lines: Vec<&str> = users.iter().map(String::as_str).collect();
+    Process::server(&engines()[0], &lines).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_lost() {
+    let layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    layer.wait_until_whole().await;
+    // As each node's links are renewed once a second, what was written just now is in them as well: they are to the same files.
+    let attacker = attacker().await;
+    let stranger = Address(attacker.address.clone());
+    let application = Connection::open(&layer.endpoint(layer.sentinel_ids()[0])).await.unwrap();
+    let known = sentinel::master(&application, &layer.master_name).await.unwrap().unwrap();
+    let (run_id, sender) = known.other_sentinels.iter().next().unwrap();
+    let hello = Hello {
+        sender,
+        sender_port: SENTINEL_PORT,
+        run_id,
+        master_name: &layer.master_name,
+        primary: &stranger,
+        port: REDIS_PORT,
+        epoch: 9,
+    };
+    let sentinels = |endpoint: Endpoint| Endpoint {
+        username: users::SENTINEL.to_owned(),
+        password: Secret::new("p-s"),
+        ..endpoint
+    };
+    let forger = Connection::open(&sentinels(layer.endpoint(primary))).await.unwrap();
+    let began = Instant::now();
+    hello::tell(&forger, &hello).await.unwrap();
+    eventually("a Sentinel believes it", SOON, async || {
+        for id in layer.sentinel_ids() {
+            let Ok(connection) = Connection::open(&layer.agent_on(id)).await else { continue };
+            let named = sentinel::primary_address(&connection, &layer.master_name).await;
+            if named.is_ok_and(|named| named.is_some_and(|(address, _)| address == stranger)) {
+                return true;
+            }
+        }
+        false
+    })
+    .await;
+    println!("a Sentinel names the stranger after {:.2?}", began.elapsed());
+    let mut now = None;
+    eventually("a declared node is primary again, named by most", 2 * SOON, async || {
+        now = layer.primary().await;
+        let Some(now) = now else { return false };
+        let Ok(connection) = Connection::open(&layer.endpoint(now)).await else { return false };
+        connection.query::<()>(redis::cmd("SET").arg("after").arg(1)).await.is_ok()
+    })
+    .await;
+    println!("a declared primary takes writes again after {:.2?}", began.elapsed());
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    // It lasts, although the stranger is still there.
+    let now = layer.primary().await.unwrap();
+    let kept = keys_of(&layer.endpoint(now)).await;
+    assert_eq!(held.difference(&kept).count(), 0, "of {}", held.len());
+    for id in layer.data_ids().into_iter().filter(|id| *id != now) {
+        eventually("each other node follows it", SOON, async || {
+            let link = layer.replication(id).await.and_then(|info| info.primary_link());
+            link.is_some_and(|link| link.up && link.primary == layer.nodes[&now].address)
+        })
+        .await;
+        assert!(layer.keys(id).await.unwrap() >= held.len() as u64, "{id}");
+    }
+}

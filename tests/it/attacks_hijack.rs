@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redoubt::model::Address;
 use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use redoubt::redis::hello::{self, Hello};
-use redoubt::redis::{Connection, Endpoint, Secret, sentinel, users};
+use redoubt::redis::{Connection, Endpoint, Secret, sentinel, server, users};
 
 use crate::agent_process::write_some;
 use crate::support::engine_process::{Process, engines};
@@ -30,7 +30,6 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
     let primary = layer.primary().await.unwrap();
     let held = keys_of(&layer.endpoint(primary)).await;
     layer.wait_until_whole().await;
-    // As each node's links are renewed once a second, what was written just now is in them as well: they are to the same files.
     let attacker = attacker().await;
     let stranger = Address(attacker.address.clone());
     let application = Connection::open(&layer.endpoint(layer.sentinel_ids()[0])).await.unwrap();
@@ -86,5 +85,35 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
         })
         .await;
         assert!(layer.keys(id).await.unwrap() >= held.len() as u64, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_are_made_to_follow_a_stranger_have_their_own_data_again() {
+    let layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    layer.wait_until_whole().await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    let engines: Vec<_> = layer.data_ids().iter().map(|id| layer.engine_pids(*id)).collect();
+    let attacker = attacker().await;
+    let began = Instant::now();
+    for id in layer.data_ids() {
+        let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+        server::replica_of(&operator, &attacker.address, REDIS_PORT).await.unwrap();
+    }
+    let mut fewest = u64::MAX;
+    eventually("all were ended", SOON, async || {
+        for id in layer.data_ids() {
+            fewest = fewest.min(layer.keys(id).await.unwrap_or(u64::MAX));
+        }
+        layer.data_ids().iter().zip(&engines).all(|(id, before)| layer.engine_pids(*id) != *before)
+    })
+    .await;
+    layer.wait_until_whole().await;
+    println!("all made to follow a stranger: fewest keys {fewest}, whole after {:.2?}", began.elapsed());
+    for id in layer.data_ids() {
+        let now = keys_of(&layer.endpoint(id)).await;
+        assert_eq!(held.difference(&now).count(), 0, "{id}: of {}", held.len());
     }
 }

@@ -2,6 +2,7 @@
 
 use redoubt::model::Role;
 use redoubt::model::lineage::AsideReason;
+use redoubt::model::node_config::REDIS_PORT;
 use redoubt::redis::{Connection, sentinel, server};
 
 use crate::agent_process::write_some;
@@ -10,59 +11,41 @@ use crate::support::history::Writers;
 use crate::support::layer::{Layer, Options, SOON};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_that_a_plain_failover_rolls_back_are_kept_aside() {
-    // Any replica counts as enough: the primary takes writes that none of them has.
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it() {
+    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();
-    // Its replicas stand still, so what it takes now is its own; then one of them is elected.
-    let others: Vec<_> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
-    let connection = Connection::open(&layer.endpoint(primary)).await.unwrap();
-    let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
-    let held = layer.keys(primary).await.unwrap();
-    for id in &others {
-        layer.freeze_engine(*id, true);
-    }
-    connection.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
-    eventually("its record says so", SOON, async || {
-        let record = layer.lineage(primary).await.and_then(|answer| answer.lineage);
-        record.is_some_and(|record| record.keys == held + 1)
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    // A second primary for a moment, as one behind a partition is.
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    let held = layer.keys(alone).await.unwrap();
+    eventually("its agent saw it", SOON, async || {
+        let record = layer.lineage(alone).await.and_then(|answer| answer.lineage);
+        record.is_some_and(|record| record.role == Role::Primary && record.keys == held)
     })
     .await;
-    // The primary stands still instead of them: cut off, as the Sentinels see it. What is in their sockets they have.
-    server::cut_subscribers(&operator).await.unwrap();
-    let _ = operator.query::<u64>(redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica")).await;
-    layer.freeze_engine(primary, true);
-    for id in &others {
-        layer.freeze_engine(*id, false);
-    }
-    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
-    layer.freeze_engine(primary, false);
-    layer.wait_until_whole().await;
-    let now = layer.primary().await.unwrap();
-    let held_now: bool = Connection::open(&layer.endpoint(now))
-        .await
-        .unwrap()
-        .query(redis::cmd("EXISTS").arg("only-here"))
-        .await
-        .unwrap();
-    let aside = async || layer.lineage(primary).await.map(|answer| answer.aside).unwrap_or_default();
-    if held_now {
-        // The replicas had it in their sockets: then nothing was lost, and nothing is kept.
-        println!("the write was in the replicas' sockets: nothing to keep");
-        return;
-    }
-    eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
+    server::replica_of(&operator, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
+    let aside = async || layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
+    let took = eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
+    println!("kept aside {took:.2?} after the demotion");
     let kept = aside().await.remove(0);
     assert_eq!(kept.reason, AsideReason::Replaced);
-    assert_eq!(kept.lineage.map(|record| record.role), Some(Role::Primary));
-    let folder = layer.data(primary).join("aside").join(&kept.folder).join("appendonlydir");
-    let holds_it = std::fs::read_dir(folder)
+    assert_eq!(kept.lineage.map(|record| (record.role, record.keys)), Some((Role::Primary, held)));
+    let folder = layer.data(alone).join("aside").join(&kept.folder);
+    let holds_it = std::fs::read_dir(folder.join("appendonlydir"))
         .unwrap()
         .any(|file| std::fs::read(file.unwrap().path()).unwrap().windows(9).any(|words| words == b"only-here"));
     assert!(holds_it, "the kept file has the write");
-    layer.terminate_node(primary).await;
+    layer.wait_until_whole().await;
+    for id in layer.data_ids().into_iter().filter(|id| *id != alone) {
+        assert!(layer.lineage(id).await.unwrap().aside.is_empty(), "{id}");
+    }
+    layer.edit_documents(|config| config.drop_aside.extend([kept.folder.clone()]));
+    eventually("it is dropped", SOON, async || aside().await.is_empty() && !folder.exists()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

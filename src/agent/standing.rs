@@ -158,7 +158,7 @@ fn is_continued(before: &Lineage, now: &Lineage) -> bool {
     now.replication_id == before.replication_id || now.previous_replication_id.as_ref() == Some(&before.replication_id)
 }
 
-/// Whether the primary's history contains what the record speaks of; of a primary, its own. `None`: its agent does not answer.
+/// Whether the primary's history contains what the record speaks of; of a primary, its own. `None`: its agent does not say.
 async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage) -> Option<bool> {
     let config = state.config();
     let answer = match primary {
@@ -168,5 +168,8 @@ async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage
             peers::ask_agent(&config, *ordinal, address).await?
         }
     };
-    Some(ancestry::contains(&answer, record))
+    // An agent that has not looked since its server has another history tells the chain of the one before.
+    let followed = state.lineage().map(|own| own.replication_id)?;
+    let told = answer.lineage.as_ref().map(|theirs| &theirs.replication_id);
+    (answer.ancestry.of == followed && told == Some(&followed)).then(|| ancestry::contains(&answer, record))
 }

@@ -98,7 +98,7 @@ async fn all_pods(layer: &Layer, count: usize) -> Figure {
         layer.heals().await;
         let old = layer.pod_uids().await;
         let began = Instant::now();
-        crate::failures::delete_all_pods(layer).await;
+        crate::disturbances::delete_all_pods(layer).await;
         eventually("new pods take writes", SOON, async || {
             layer.pod_uids().await.is_disjoint(&old) && layer.set("writable").await
         })
@@ -163,7 +163,7 @@ async fn figures_are_measured_and_written() {
     let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
     let primary = async |layer: &Layer| layer.heals().await;
-    let engine = async |layer: &Layer| layer.kill(primary(layer).await, "redis-server");
+    let engine = async |layer: &Layer| layer.kill_engine(primary(layer).await).await;
     let mut followed = Vec::new();
     let what = "engine of the primary killed, gap";
     figures.push(gaps(&layer, what, runs(20), "aim ≤ 0.5 s", &mut followed, engine).await);

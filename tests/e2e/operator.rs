@@ -1,82 +1,16 @@
-//! The operator itself: what it costs at rest, what it tells, and how it hands over.
+//! The operator itself: who leads it, and what follows where its leader is away.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde_json::Value;
-
-use crate::commands::CutOff;
-use crate::commands::kubectl;
-use crate::failures::{FOLLOWED, rounds};
-use crate::objects::writes;
+use crate::commands::{CutOff, kubectl};
+use crate::disturbances::{FOLLOWED, rounds};
 use crate::place::OPERATOR_NAMESPACE;
-use crate::stage::{Layer, SOON, Stage, eventually};
-
-/// Everything that was told of a layer: reason, note and how often.
-fn events(layer: &Layer) -> BTreeSet<String> {
-    let all = kubectl(&["-n", &layer.identity.namespace, "get", "events.events.k8s.io", "-o", "json"]);
-    let all: Value = serde_json::from_str(&all).unwrap();
-    let of_layer = all["items"].as_array().unwrap().iter().filter(|event| event["regarding"]["kind"] == "DataLayer");
-    of_layer
-        .map(|event| format!("{} {}: {} {}", event["action"], event["reason"], event["note"], event["series"]))
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() {
-    let (stage, layer) = Stage::with_layer("e2e-idle").await;
-    // What follows Ready at once: the record that the layer was initialised.
-    let mut last = (0, Instant::now());
-    eventually("the last write is a while ago", SOON, async || {
-        let now = writes(&layer).len();
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        last.1.elapsed() > Duration::from_secs(6)
-    })
-    .await;
-    let (watched, told) = (Instant::now(), events(&layer));
-    while watched.elapsed() < Duration::from_secs(30) {
-        let now = writes(&layer);
-        assert_eq!(now.len(), last.0, "{:?}", now.last());
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    assert_eq!(events(&layer), told, "nothing happened");
-    let (primary, served) = (layer.heals().await, layer.serving().await);
-    layer.kill(primary, "redis-server");
-    layer.is_served_anew(served).await;
-    // Another may serve before the operator has looked.
-    eventually("the death is told", SOON, async || events(&layer) != told).await;
-    layer.ready().await;
-    let news: Vec<String> = events(&layer).difference(&told).cloned().collect();
-    println!("one engine killed: {news:#?}");
-    // Each condition may turn and turn back, and none says the same twice.
-    let conditions = layer.object().await.status.unwrap().conditions.len();
-    assert!((1..=2 * conditions).contains(&news.len()), "{news:#?}");
-    stage.leave(layer).await;
-}
+use crate::stage::{SOON, Stage, eventually};
 
 fn leader() -> String {
     let holder = "jsonpath={.spec.holderIdentity}";
     let identity = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "lease", "redoubt-operator", "-o", holder]);
     identity.split('_').next().unwrap_or_default().to_owned()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_told_to_stop_hands_over_in_5_s() {
-    crate::place::operator().await;
-    eventually("somebody leads", SOON, async || !leader().is_empty()).await;
-    let old = leader();
-    let began = Instant::now();
-    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &old, "--wait=false"]);
-    let moved = eventually("another leads", SOON, async || {
-        let now = leader();
-        !now.is_empty() && now != old
-    })
-    .await;
-    println!("another operator leads {moved:?} after its predecessor was told to stop ({:?} in all)", began.elapsed());
-    assert!(moved < Duration::from_secs(5), "{moved:?}");
-    crate::place::operator_is_there();
 }
 
 /// Whether a replica of the operator says that it leads.
@@ -105,9 +39,13 @@ impl Drop for NobodyLeads {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn services_follow_although_nobody_leads_the_operator() {
-    let (stage, layer) = Stage::with_layer("e2e-nobody-leads").await;
+fn node_of(namespace: &str, pod: &str) -> String {
+    kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+}
+
+/// The Services follow the primary so many times, although nobody leads the operator.
+pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
+    let (stage, layer) = Stage::with_layer(namespace).await;
     let nobody = NobodyLeads::begin();
     // The leader looks at its Lease each second.
     eventually("the leader has stopped", SOON, async || {
@@ -117,9 +55,9 @@ async fn services_follow_although_nobody_leads_the_operator() {
         pods.split_whitespace().all(|pod| !leads(pod))
     })
     .await;
-    for round in 0..rounds(3) {
+    for round in 0..times {
         let (primary, served) = (layer.heals().await, layer.serving().await);
-        layer.kill(primary, "redis-server");
+        layer.kill_engine(primary).await;
         let served_by = layer.is_served_anew(served).await;
         let followed = layer.services_follow(served_by, FOLLOWED).await;
         println!("nobody leads, round {round}: the Services followed {followed:?} after another served");
@@ -129,8 +67,9 @@ async fn services_follow_although_nobody_leads_the_operator() {
     stage.leave(layer).await;
 }
 
-fn node_of(namespace: &str, pod: &str) -> String {
-    kubectl(&["-n", namespace, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+#[tokio::test(flavor = "multi_thread")]
+async fn services_follow_although_nobody_leads_the_operator() {
+    services_follow_without_a_leader("e2e-nobody-leads", rounds(3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

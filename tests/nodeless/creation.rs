@@ -1,17 +1,121 @@
-//! How layers come into being.
+//! From `kubectl apply` to a layer that is proven: what its status says is asked of the servers.
 
+use redoubt::model::NodeId;
 use serde_json::json;
 
-use crate::stage::{ENGINES, Stage};
+use crate::commands::kubectl;
+use crate::place;
+use crate::plane::plane;
+use crate::stage::{ENGINES, SOON, Stage, eventually};
+use crate::truth::{
+    columns_and_scale_are_right, services_lead_where_they_should, status_is_true, the_binding_is_enough,
+};
 
-#[tokio::test]
-async fn a_layer_becomes_ready_on_each_engine() {
-    for (name, image) in ENGINES {
-        let stage = Stage::set(&format!("creation-{name}")).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minimal_layer_is_ready_on_each_engine_and_its_status_is_true_of_the_servers() {
+    // Those of which there is a program.
+    for (name, image) in ENGINES.into_iter().filter(|(_, image)| plane().kubelet.engine(image).is_some()) {
+        let stage = Stage::set(&format!("nl-creation-{name}")).await;
         let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
         println!("{name}: Ready after {:.2?}", layer.ready().await);
-        let primary = layer.heals().await;
-        assert!(layer.set("key").await, "{primary} takes a write");
+        status_is_true(&layer).await;
+        columns_and_scale_are_right(&layer, layer.heals().await).await;
+        services_lead_where_they_should(&layer).await;
+        the_binding_is_enough(&layer).await;
         stage.strike().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_layer_is_ready_and_keeps_its_data() {
+    let stage = Stage::set("nl-standalone").await;
+    let layer = stage.layer("dev", json!({"mode": "Standalone"})).await;
+    layer.ready().await;
+    eventually("it takes a write", SOON, async || layer.set("kept").await).await;
+    let old = layer.pod_uids().await;
+    layer.delete_pod(NodeId::data(0)).await;
+    eventually("the key is there again", SOON, async || {
+        layer.pod_uids().await.is_disjoint(&old) && layer.get("kept").await.as_deref() == Some("kept")
+    })
+    .await;
+    // One that keeps nothing comes back empty, and with its functions.
+    let cache = stage.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
+    cache.ready().await;
+    assert!(cache.set("gone").await);
+    cache.kill_engine(NodeId::data(0)).await;
+    eventually("it is empty and has its functions", SOON, async || {
+        let digest = cache.functions(NodeId::data(0)).await;
+        let expected = &redoubt::dataplane::built_in_libraries()[0].digest;
+        cache.get("gone").await.is_none() && digest.as_ref() == Some(expected)
+    })
+    .await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_layers_in_one_namespace_never_mix_though_one_is_created_anew() {
+    let stage = Stage::set("nl-two-layers").await;
+    let (left, right) = (stage.layer("left", json!({})).await, stage.layer("right", json!({})).await);
+    left.ready().await;
+    right.ready().await;
+    assert!(left.set("mine").await && right.set("theirs").await);
+    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "left", "--wait=true"]);
+    let left = stage.layer("left", json!({})).await;
+    left.ready().await;
+    right.ready().await;
+    assert_eq!(left.get("mine").await.as_deref(), Some("mine"), "the volumes were to be adopted");
+    assert_eq!(left.get("theirs").await, None);
+    assert_eq!(right.get("theirs").await.as_deref(), Some("theirs"));
+    assert_eq!(right.get("mine").await, None);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_leaves_nothing_but_the_volumes_and_a_successor_adopts_them_with_the_data() {
+    let stage = Stage::set("nl-deletion").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true"]);
+    let everything = || {
+        let kinds =
+            "statefulsets,pods,services,secrets,poddisruptionbudgets,configmaps,serviceaccounts,roles,rolebindings";
+        let all = kubectl(&["-n", &stage.namespace, "get", kinds, "-o", "name"]);
+        // Kubernetes puts these two into each namespace.
+        let of_kubernetes = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
+        all.lines().filter(|line| !of_kubernetes.contains(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("nothing is left", SOON, async || everything().is_empty()).await;
+    let claims = kubectl(&["-n", &stage.namespace, "get", "persistentvolumeclaims", "-o", "name"]);
+    assert_eq!(claims.lines().count(), 3, "{claims}");
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_twice() {
+    let (stage, layer) = Stage::with_layer("nl-absent").await;
+    assert!(layer.set("kept").await);
+    place::stop_operator(&stage.namespace);
+    for _ in 0..2 {
+        let old = layer.heals().await;
+        let process = layer.serving().await;
+        layer.kill_engine(old).await;
+        layer.is_served_anew(process).await;
+        layer.heals().await;
+        eventually("it takes a write", SOON, async || layer.set("again").await).await;
+    }
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    place::start_operator(&stage.namespace);
+    // Its status is what the operator saw before it left, until it has looked again.
+    eventually("status names the primary of now", SOON, async || {
+        let named = layer.object().await.status.and_then(|status| status.primary);
+        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+    })
+    .await;
+    layer.ready().await;
+    status_is_true(&layer).await;
+    stage.leave(layer).await;
 }

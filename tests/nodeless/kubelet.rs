@@ -33,6 +33,8 @@ pub struct Running {
     pub labels: BTreeMap<String, String>,
     /// Whether it passes its readiness probe.
     pub ready: bool,
+    /// Folders of its volumes by name; `log` is that in which its log is.
+    pub folders: BTreeMap<String, PathBuf>,
 }
 
 /// The kubelet.
@@ -161,6 +163,20 @@ impl Kubelet {
     pub fn end_group(&self, group: u32) {
         signal(&format!("-{group}"), "KILL");
         let _ = fs::remove_file(self.folder.join("groups").join(group.to_string()));
+    }
+
+    /// Folders of a pod's volumes by name; it must run.
+    pub fn folders(&self, namespace: &str, pod: &str) -> BTreeMap<String, PathBuf> {
+        let running = self.running.lock().unwrap();
+        let pod = running.get(&(namespace.to_owned(), pod.to_owned()));
+        pod.expect("the pod runs").folders.clone()
+    }
+
+    /// What a pod has logged so far; empty where it does not run.
+    pub fn log(&self, namespace: &str, pod: &str) -> String {
+        let running = self.running.lock().unwrap().get(&(namespace.to_owned(), pod.to_owned())).cloned();
+        let home = running.map(|running| running.folders["log"].clone());
+        home.and_then(|home| fs::read_to_string(home.join("log")).ok()).unwrap_or_default()
     }
 
     /// Sends a signal to a process of a pod: `redoubt` is the agent, each other name its engine.

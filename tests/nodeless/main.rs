@@ -2,45 +2,58 @@
 //! Kubernetes' own, and pods are processes on loopback that [`kubelet`] runs.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, clippy::missing_panics_doc)]
 
-#[allow(dead_code)]
+mod admission;
+mod api_faults;
+mod at_rest;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
 #[allow(dead_code)]
 #[path = "../support/bad_stores.rs"]
 mod bad_stores;
-#[allow(dead_code)]
+mod changes;
+#[path = "../support/kubernetes/children.rs"]
+mod children;
 mod commands;
 mod creation;
 #[path = "../support/kubernetes/definitions.rs"]
 mod definitions;
 #[allow(dead_code)]
+#[path = "../support/kubernetes/disturbances.rs"]
+mod disturbances;
+#[allow(dead_code)]
 #[path = "../support/engine_process.rs"]
 mod engine_process;
+mod failures;
 #[allow(dead_code)]
 mod faults;
 #[allow(dead_code)]
 #[path = "../support/history.rs"]
 mod history;
-#[allow(dead_code)]
+mod invalid;
 mod kubelet;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
+mod objects;
 #[allow(dead_code)]
 mod operator;
-#[allow(dead_code)]
 mod place;
 mod plane;
 mod pod;
 #[path = "../support/kubernetes/polling.rs"]
 mod polling;
 mod services;
+mod session_access;
+mod sessions;
 #[allow(dead_code, unused_imports)]
 #[path = "../support/kubernetes/stage.rs"]
 mod stage;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/store.rs"]
 mod store;
+#[path = "../support/kubernetes/truth.rs"]
+mod truth;
+mod volumes;
 
 pub use place::client;
 use polling::eventually;

@@ -61,7 +61,7 @@ impl Operator {
                 Scope::All => None,
                 Scope::Namespace(name) => Some(name),
             },
-            default_engine_image: "localhost/valkey:8.1".to_owned(),
+            default_engine_image: crate::stage::engine().to_owned(),
             agent_image: "localhost/redoubt:dev".to_owned(),
             identity: None,
             lease_duration: 6,

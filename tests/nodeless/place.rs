@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams};
+use kube::{Client, ResourceExt as _};
+use redoubt::api::data_layer::DataLayer;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::faults::Faults;
@@ -88,6 +90,13 @@ pub async fn operator_of_all() -> Service {
     for layer in std::mem::take(&mut *LEFT.lock().unwrap()) {
         end(&layer.namespace);
     }
+    // Those of claims that have ended have no pods any more, and cannot heal.
+    let client = client().await;
+    let all = Api::<DataLayer>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    for layer in all {
+        let layers: Api<DataLayer> = Api::namespaced(client.clone(), &layer.namespace().unwrap());
+        layers.delete(&layer.name_any(), &DeleteParams::default()).await.unwrap();
+    }
     start(Scope::All, Faults::default(), "");
     Service { namespace: String::new(), scope, is_left: false }
 }
@@ -118,6 +127,14 @@ pub fn stop_operator(namespace: &str) {
 /// What the client of a namespace's operator meets.
 pub fn faults(namespace: &str) -> Faults {
     OPERATORS.lock().unwrap()[namespace].faults.clone()
+}
+
+/// Removes everything on the volume of a pod while its server runs.
+pub fn wipe(namespace: &str, pod: &str) {
+    let data = plane().kubelet.folders(namespace, pod)["data"].clone();
+    let script = r#"cd "$1" && rm -rf -- ..?* .[!.]* *"#;
+    let wiped = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(&data).status().unwrap();
+    assert!(wiped.success(), "{}", data.display());
 }
 
 /// Sends a signal to a process of a pod.

@@ -225,7 +225,9 @@ impl Life {
         let agent = child.id().unwrap();
         self.kubelet.note_group(agent);
         let labels = self.pod().labels().clone();
-        let running = Running { agent, address: start.address.clone(), labels, ready: false };
+        let mut folders = start.folders.clone();
+        folders.insert("log".to_owned(), start.home.clone());
+        let running = Running { agent, address: start.address.clone(), labels, ready: false, folders };
         self.kubelet.running.lock().unwrap().insert(self.name.clone(), running);
         self.report(Some(&start.address), json!({"running": {}}), false).await;
         child

@@ -212,6 +212,13 @@ impl Layer {
         place::signal(&self.identity.namespace, &self.pod(node), "KILL", process);
     }
 
+    /// Kills a node's engine with SIGKILL.
+    pub async fn kill_engine(&self, node: NodeId) {
+        let pod = self.pods().await.remove(&self.pod(node)).expect("the node has a pod");
+        let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()?.image).unwrap_or_default();
+        self.kill(node, if image.contains("valkey") { "valkey-server" } else { "redis-server" });
+    }
+
     /// The server process that is primary now: it changes when another is promoted, and when the same one starts anew.
     pub async fn serving(&self) -> Option<String> {
         self.process_of(self.primary().await?).await
@@ -267,7 +274,14 @@ impl Layer {
             for number in first..first + BATCH {
                 command.arg(format!("filled:{number}")).arg(number);
             }
-            connection.query::<()>(&command).await.unwrap();
+            // Replicas that fall behind for seconds let the primary take no more, on a machine that does much else.
+            eventually("the primary takes the batch", SOON, async || {
+                let taken = connection.query::<()>(&command).await;
+                let is_refused = taken.as_ref().is_err_and(|error| error.to_string().contains("NOREPLICAS"));
+                assert!(taken.is_ok() || is_refused, "{taken:?}");
+                taken.is_ok()
+            })
+            .await;
         }
         let replicas =
             u16::try_from(self.endpoints().await.keys().filter(|node| node.kind == NodeKind::Data).count() - 1);

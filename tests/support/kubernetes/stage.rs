@@ -3,7 +3,7 @@
 //! Everything that a claim looks at is asked of the servers themselves, with the application's own credentials: the operator's
 //! status is one of the things under test.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -21,13 +21,19 @@ pub use crate::polling::eventually;
 
 /// Patience where the claim names no time.
 pub const SOON: Duration = Duration::from_mins(3);
-/// Redis 7.0, the engine of the claims that do not depend on it.
+/// Redis 7.0.
 pub const REDIS_7: &str = "localhost/redis:7.0";
 /// All engines.
 pub const ENGINES: [(&str, &str); 3] =
     [("redis-7", REDIS_7), ("redis-8", "localhost/redis:8.0"), ("valkey-8", "localhost/valkey:8.1")];
 /// Writers of a history.
 pub const WRITERS: usize = 2;
+
+/// The engine of each claim that names none: the image in `REDOUBT_ENGINE`, else the operator's default.
+pub fn engine() -> &'static str {
+    static ENGINE: OnceLock<String> = OnceLock::new();
+    ENGINE.get_or_init(|| std::env::var("REDOUBT_ENGINE").unwrap_or_else(|_| "localhost/valkey:8.1".to_owned()))
+}
 
 /// Layers that claims have left whole, for the next that asks for one.
 pub static LEFT: Mutex<Vec<LayerIdentity>> = Mutex::new(Vec::new());
@@ -84,9 +90,13 @@ impl Stage {
     /// A stage with a layer `web` as [`Self::layer`] makes one, ready and empty: one that an earlier claim of this process has left,
     /// or a new one in `namespace`. To make one costs two processors eight seconds, a third of the time of most claims.
     pub async fn with_layer(namespace: &str) -> (Self, Layer) {
-        let left = LEFT.lock().unwrap().pop();
-        if let Some(identity) = left {
+        while let Some(identity) = next_left() {
             let operator = place::operator_in(&identity.namespace).await;
+            // A claim that had to be alone may have ended it meanwhile.
+            let layers: Api<DataLayer> = Api::namespaced(crate::client().await, &identity.namespace);
+            if layers.get_opt(&identity.name).await.unwrap().is_none() {
+                continue;
+            }
             println!("on the layer in {}", identity.namespace);
             // A client ends with the claim that made it.
             let client = crate::client().await;
@@ -102,20 +112,20 @@ impl Stage {
         (stage, layer)
     }
 
-    /// As [`Self::with_layer`], of an engine; that of Redis 7.0 may be one that was left.
-    pub async fn with_layer_of(namespace: &str, engine: &str) -> (Self, Layer) {
-        if engine == REDIS_7 {
+    /// As [`Self::with_layer`], of an engine; that of [`engine`] may be one that was left.
+    pub async fn with_layer_of(namespace: &str, image: &str) -> (Self, Layer) {
+        if image == engine() {
             return Self::with_layer(namespace).await;
         }
         let stage = Self::set(namespace).await;
-        let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
+        let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
         layer.ready().await;
         (stage, layer)
     }
 
     /// [`Self::leave`], if its engine is one that others ask for.
-    pub async fn leave_of(self, layer: Layer, engine: &str) {
-        if engine == REDIS_7 { self.leave(layer).await } else { self.strike().await }
+    pub async fn leave_of(self, layer: Layer, image: &str) {
+        if image == engine() { self.leave(layer).await } else { self.strike().await }
     }
 
     /// Leaves a layer that is declared as [`Self::with_layer`] gave it to the next claim, once it is whole again.
@@ -129,9 +139,9 @@ impl Stage {
         LEFT.lock().unwrap().push(layer.identity);
     }
 
-    /// Applies a layer: mode Sentinel on Redis 7.0, and what `further` says.
+    /// Applies a layer: mode Sentinel on [`engine`], and what `further` says.
     pub async fn layer(&self, name: &str, further: Value) -> Layer {
-        let mut spec = json!({"mode": "Sentinel", "cpu": "20m", "engine": {"image": REDIS_7, "pullPolicy": "Never"}});
+        let mut spec = json!({"mode": "Sentinel", "cpu": "20m", "engine": {"image": engine(), "pullPolicy": "Never"}});
         merge(&mut spec, further);
         let body = json!({
             "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
@@ -177,6 +187,11 @@ impl Stage {
             }
         }
     }
+}
+
+/// A function of its own, so that the lock is not held for longer.
+fn next_left() -> Option<LayerIdentity> {
+    LEFT.lock().unwrap().pop()
 }
 
 async fn label(client: &Client, namespace: &str, label: &str) {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bad_layers::{bad_changes, bad_layers};
 use crate::bad_stores::bad_stores;
+use crate::place;
 
 async fn layers() -> Api<DynamicObject> {
     let resource = ApiResource::erase::<DataLayer>(&());
@@ -32,6 +33,7 @@ async fn try_create(name: &str, spec: &Value) -> Result<(), String> {
 
 #[tokio::test]
 async fn bad_layers_are_refused_with_the_reason() {
+    let _definition_is_ours = place::operator_in("default").await;
     for (name, spec, reason) in bad_layers() {
         let refused = try_create(&name, &spec).await.expect_err(&format!("accepted: {spec}"));
         assert!(refused.contains(reason), "{spec}: {refused}");
@@ -40,11 +42,13 @@ async fn bad_layers_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn the_smallest_layer_is_accepted() {
+    let _definition_is_ours = place::operator_in("default").await;
     assert_eq!(try_create("web", &json!({"mode": "Sentinel"})).await, Ok(()));
 }
 
 #[tokio::test]
 async fn bad_changes_are_refused_with_the_reason() {
+    let _definition_is_ours = place::operator_in("default").await;
     let layers = layers().await;
     for (number, (mut old, mut new, reason)) in bad_changes().into_iter().enumerate() {
         // Paused: no operator makes pods of it.
@@ -61,6 +65,7 @@ async fn bad_changes_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn bad_session_stores_are_refused_with_the_reason_and_the_smallest_is_accepted() {
+    let _definition_is_ours = place::operator_in("default").await;
     let resource = ApiResource::erase::<redoubt::api::session_store::SessionStore>(&());
     let stores: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
     let object = |name: &str, spec: &Value| -> DynamicObject {

@@ -4,11 +4,13 @@ use kube::api::{Api, DynamicObject};
 use kube::core::ApiResource;
 use serde_json::json;
 
-use crate::commands::kubectl;
+use crate::commands::{kubectl, try_kubectl};
+use crate::disturbances::FOLLOWED;
+use crate::place;
 use crate::stage::{Layer, SOON, Stage, eventually};
 
 /// Opens the definition for a moment, as one of an older version would be: what is stored then may be such that we cannot
-/// read it. [`crate::definitions::define`] closes it.
+/// read it. [`crate::definitions::define`] closes it. Meanwhile no other claim may run.
 fn open_the_definition() {
     let open = r#"[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
@@ -25,7 +27,7 @@ async fn an_event_says_unreadable(namespace: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
-    let stage = Stage::set("e2e-unreadable").await;
+    let stage = Stage::set_with("nl-unreadable", place::operator_of_all().await).await;
     open_the_definition();
     let unreadable = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
         "metadata": {"name": "broken"}, "spec": {"mode": "Galactic"}});
@@ -54,9 +56,9 @@ async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
 async fn goes_on(layer: &Layer, key: &str) {
     assert!(layer.set(key).await);
     let (primary, served) = (layer.heals().await, layer.serving().await);
-    layer.kill(primary, "redis-server");
+    layer.kill_engine(primary).await;
     let served_by = layer.is_served_anew(served).await;
-    let followed = layer.services_follow(served_by, crate::failures::FOLLOWED).await;
+    let followed = layer.services_follow(served_by, FOLLOWED).await;
     println!("{key}: the Services followed after {followed:?}");
     layer.heals().await;
     assert_eq!(layer.get(key).await.as_deref(), Some(key));
@@ -64,7 +66,7 @@ async fn goes_on(layer: &Layer, key: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on_as_it_was() {
-    let stage = Stage::set("e2e-invalid").await;
+    let stage = Stage::set_with("nl-invalid", place::operator_of_all().await).await;
     let layer = stage.layer("web", json!({})).await;
     layer.ready().await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
@@ -82,8 +84,7 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
     open_the_definition();
     let stored = || {
         let patch = r#"{"spec": {"purpose": "Galactic"}}"#;
-        let arguments = ["-n", "e2e-invalid", "patch", "datalayer", "web", "--type=merge", "-p", patch];
-        std::process::Command::new("kubectl").args(arguments).output().unwrap().status.success()
+        try_kubectl(&["-n", &stage.namespace, "patch", "datalayer", "web", "--type=merge", "-p", patch]).is_ok()
     };
     eventually("what cannot be read is stored", SOON, async || stored()).await;
     crate::definitions::define(&stage.client).await;

@@ -1,6 +1,5 @@
 //! Objects of a layer that somebody deletes or edits, or that somebody else has.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, DynamicObject};
@@ -8,67 +7,14 @@ use kube::core::ApiResource;
 use redoubt::model::NodeId;
 use serde_json::{Value, json};
 
-use crate::commands::{cluster, kubectl};
-use crate::polling::eventually_or;
+use crate::children::{MENDED_WITHIN, are_mended, children, uid_of};
+use crate::commands::kubectl;
+use crate::place;
 use crate::stage::{Layer, SOON, Stage, eventually};
-
-/// A child object that was deleted or edited is there again, as it should be, within this.
-const MENDED_WITHIN: Duration = Duration::from_secs(10);
-/// The operator's service account.
-const OPERATOR: &str = "redoubt-system:redoubt-operator";
-
-/// Every child but StatefulSets and pods, by `kind/name`: what of it somebody could have edited.
-fn children(layer: &Layer) -> BTreeMap<String, Value> {
-    let selector = format!("redoubt.dev/layer={}", layer.identity.name);
-    let kinds = "services,secrets,poddisruptionbudgets";
-    let all = kubectl(&["-n", &layer.identity.namespace, "get", kinds, "-l", &selector, "-o", "json"]);
-    let all: Value = serde_json::from_str(&all).unwrap();
-    let content = |object: &Value| {
-        let kind = object["kind"].as_str().unwrap().to_lowercase();
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let mut spec = object["spec"].clone();
-        if kind == "service" && object["metadata"]["labels"]["redoubt.dev/node"].is_null() {
-            // Only nodes keep their address.
-            spec.as_object_mut().unwrap().retain(|field, _| !field.starts_with("clusterIP"));
-        }
-        let content = json!({
-            "labels": object["metadata"]["labels"], "owner": object["metadata"]["ownerReferences"],
-            "spec": spec, "data": object["data"], "type": object["type"],
-        });
-        (format!("{kind}/{name}"), content)
-    };
-    all["items"].as_array().unwrap().iter().map(content).collect()
-}
-
-/// Waits until every child is as it was.
-async fn are_mended(layer: &Layer, before: &BTreeMap<String, Value>) -> Duration {
-    let mut wrong = vec![];
-    let mended = eventually_or("every child is as it was", MENDED_WITHIN, async || {
-        let now = children(layer);
-        wrong = before
-            .iter()
-            .filter(|(name, content)| now.get(*name) != Some(content))
-            .map(|(name, _)| name.clone())
-            .collect();
-        wrong.is_empty()
-    })
-    .await;
-    mended.unwrap_or_else(|| panic!("not as they were: {wrong:?}"))
-}
-
-/// What the operator wrote in the layer's namespace so far.
-pub fn writes(layer: &Layer) -> Vec<String> {
-    let place = format!("/namespaces/{}/", layer.identity.namespace);
-    cluster(&["writes", OPERATOR]).lines().filter(|line| line.contains(&place)).map(str::to_owned).collect()
-}
-
-fn uid_of(layer: &Layer, object: &str) -> String {
-    kubectl(&["-n", &layer.identity.namespace, "get", object, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"])
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_restarts() {
-    let (stage, layer) = Stage::with_layer("e2e-children").await;
+    let (stage, layer) = Stage::with_layer("nl-children").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let before = children(&layer);
     // 6 node Services and 3 shared ones, 2 Secrets, 2 disruption budgets.
@@ -121,7 +67,7 @@ async fn stateful_set_by_hand(layer: &Layer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     use redoubt::redis::{Connection, sentinel, server};
-    let (stage, layer) = Stage::with_layer("e2e-drift").await;
+    let (stage, layer) = Stage::with_layer("nl-drift").await;
     for node in [NodeId::data(0), NodeId::data(1)] {
         let connection = Connection::open(&layer.as_operator(node).await).await.unwrap();
         server::config_set(&connection, "maxmemory-policy", "allkeys-lru").await.unwrap();
@@ -129,10 +75,8 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
         server::acl_set_user(&connection, "intruder", &["on".into(), "nopass".into(), "+@all".into(), "~*".into()])
             .await
             .unwrap();
-        if layer.primary().await == Some(node) {
-            connection.query::<()>(redis::cmd("FUNCTION").arg("DELETE").arg("redoubt")).await.unwrap();
-        }
     }
+    sent_by_an_intruder(&layer, &["FUNCTION", "DELETE", "redoubt"]).await;
     let master_name = layer.identity.master_name();
     let sentinel = Connection::open(&layer.as_operator(NodeId::sentinel(0)).await).await.unwrap();
     for (option, value) in [("parallel-syncs", "1"), ("failover-timeout", "60000")] {
@@ -165,7 +109,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     layer.ready().await;
     assert!(layer.set("kept").await);
     for words in [&["FUNCTION", "FLUSH"][..], &["FLUSHALL"][..]] {
-        flushed_by_an_intruder(&layer, words).await;
+        sent_by_an_intruder(&layer, words).await;
         let primary = layer.heals().await;
         let back = eventually("the functions are back", MENDED_WITHIN, async || {
             layer.functions(primary).await.as_ref() == Some(expected)
@@ -178,7 +122,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
 }
 
 /// Sends the primary what no user of ours may.
-async fn flushed_by_an_intruder(layer: &Layer, words: &[&str]) {
+async fn sent_by_an_intruder(layer: &Layer, words: &[&str]) {
     use redoubt::redis::{Connection, Endpoint, Secret, server};
     let primary = layer.heals().await;
     let operator = Connection::open(&layer.as_operator(primary).await).await.unwrap();
@@ -198,7 +142,7 @@ async fn flushed_by_an_intruder(layer: &Layer, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
-    let stage = Stage::set("e2e-name-taken").await;
+    let stage = Stage::set("nl-name-taken").await;
     let foreign = |api: &str, kind: &str, name: &str, further: Value| {
         let mut object = json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}});
         object.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
@@ -258,13 +202,14 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
-    let (stage, layer) = Stage::with_layer("e2e-paused").await;
+    let (stage, layer) = Stage::with_layer("nl-paused").await;
     layer.change(json!({"paused": true})).await;
     eventually("it says that it is paused", SOON, async || {
         layer.condition("Progressing").await.is_some_and(|(_, _, message)| message.to_lowercase().contains("paused"))
     })
     .await;
-    let before = writes(&layer);
+    let faults = place::faults(&stage.namespace);
+    let before = faults.writes();
     kubectl(&["-n", &stage.namespace, "delete", "service", "web-redis-replicas"]);
     let watched = Instant::now();
     // Longer than anything takes to come back: nothing must happen, which no condition can announce.
@@ -272,7 +217,7 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
         assert_eq!(uid_of(&layer, "service/web-redis-replicas"), "");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(writes(&layer), before);
+    assert_eq!(faults.writes(), before, "a paused layer costs no write");
     layer.change(json!({"paused": false})).await;
     eventually("it is back", MENDED_WITHIN, async || !uid_of(&layer, "service/web-redis-replicas").is_empty()).await;
     stage.leave(layer).await;

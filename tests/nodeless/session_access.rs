@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::commands::kubectl;
 use crate::layer::Layer;
+use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, connect, run};
@@ -30,7 +31,7 @@ fn on_shared(namespace: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes_takes_its_user_along() {
-    let stage = Stage::set("e2e-session-tenants").await;
+    let stage = Stage::set("nl-session-tenants").await;
     let layer = shared(&stage, json!({"access": {"application": false}})).await;
     let web = Store::create(&stage, "web", on_shared(&stage.namespace)).await;
     let api = Store::create(&stage, "api", on_shared(&stage.namespace)).await;
@@ -58,7 +59,7 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
         spec
     })
     .await;
-    overlapping.refused("PrefixOverlaps", "e2e-session-tenants/web").await;
+    overlapping.refused("PrefixOverlaps", "nl-session-tenants/web").await;
 
     // The binding of the one that goes is worth nothing any more; its keys stay until their TTL.
     let old = web.binding().await.unwrap();
@@ -75,8 +76,8 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_lets_another_namespace_in_and_out_again() {
-    let stage = Stage::set("e2e-session-leave").await;
-    let other = stage.another("e2e-session-tenant").await;
+    let stage = Stage::set_with("nl-session-leave", place::operator_of_all().await).await;
+    let other = stage.another("nl-session-tenant").await;
     let layer = shared(&stage, json!({})).await;
     layer.ready().await;
     let store = Store::create(&other, "web", on_shared(&stage.namespace)).await;
@@ -154,7 +155,7 @@ async fn reader(store: &Store, stop: Arc<AtomicBool>, failures: Arc<AtomicUsize>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
-    let stage = Stage::set("e2e-session-rotation").await;
+    let stage = Stage::set("nl-session-rotation").await;
     let grace = json!({"rotationGrace": "10s"});
     let store = Arc::new(Store::create(&stage, "web", json!({"idleTimeout": "30m", "access": grace})).await);
     store.ready().await;

@@ -1,0 +1,318 @@
+//! What the API server does to the operator, and what it refuses to controllers: a layer is finished all the same, and what runs is
+//! not disturbed.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::ListParams;
+use redoubt::model::NodeId;
+use serde_json::json;
+
+use crate::children::children;
+use crate::commands::kubectl;
+use crate::disturbances::{FOLLOWED, nothing_lost};
+use crate::faults::{Fault, Faults};
+use crate::place;
+use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::truth::status_is_true;
+
+/// A layer has each of its objects once, and no pod restarted.
+async fn is_complete(layer: &Layer) {
+    let selector = ListParams::default().labels(&format!("redoubt.dev/layer={}", layer.identity.name));
+    let claims = layer.api::<PersistentVolumeClaim>().list(&selector).await.unwrap().items.len();
+    let workloads = layer.api::<StatefulSet>().list(&selector).await.unwrap().items.len();
+    let pods = layer.pods().await.len();
+    assert_eq!((children(layer).len(), workloads, pods, claims), (13, 6, 6, 6), "objects, StatefulSets, pods, volumes");
+    assert!(layer.restarts().await.values().all(|count| *count == 0), "{:?}", layer.restarts().await);
+}
+
+/// Makes a layer while the API server does this to the operator, until it has asked so often; then waits until it is finished.
+async fn made_under(namespace: &str, fault: Fault, requests: usize) {
+    let stage = Stage::set(namespace).await;
+    let faults = Faults::default();
+    faults.set(fault);
+    place::start_operator_with(&stage.namespace, faults.clone());
+    let layer = stage.layer("web", json!({})).await;
+    eventually("the operator asks again", SOON, async || faults.requests() >= requests).await;
+    assert!(!layer.is("Ready").await);
+    faults.set(Fault::None);
+    println!("{fault:?}: Ready {:.1?} after it ended", layer.ready().await);
+    status_is_true(&layer).await;
+    is_complete(&layer).await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
+async fn a_layer_becomes_ready_although_the_api_server_answers_500() {
+    made_under("nl-500", Fault::Answers(500), 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
+async fn a_layer_becomes_ready_although_the_api_server_answers_429() {
+    made_under("nl-429", Fault::Answers(429), 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_becomes_ready_although_each_write_conflicts() {
+    // Watches and reads work: the lists of all kinds, and then writes in vain.
+    made_under("nl-409", Fault::Answers(409), 24).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
+async fn a_layer_becomes_ready_although_the_api_server_was_cut_off_at_the_beginning() {
+    made_under("nl-cut-early", Fault::Cut, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_becomes_ready_at_an_api_server_that_answers_after_300_ms() {
+    let stage = Stage::set("nl-slow").await;
+    place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(300)));
+    let layer = stage.layer("web", json!({})).await;
+    println!("slow: Ready after {:.1?}", layer.ready().await);
+    status_is_true(&layer).await;
+    is_complete(&layer).await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_end_again_and_again_hide_no_change() {
+    let stage = Stage::set("nl-watches").await;
+    let faults = place::faults(&stage.namespace);
+    let ending = faults.clone();
+    let ends = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            ending.end_watches();
+        }
+    });
+    let layer = stage.layer("web", json!({})).await;
+    println!("watches end: Ready after {:.1?}", layer.ready().await);
+    status_is_true(&layer).await;
+    is_complete(&layer).await;
+    let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
+    layer.change(json!({"config": {"slowlog-max-len": "77"}})).await;
+    println!("watches end: a change is proven after {:.1?}", layer.ready().await);
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "a live directive restarts nothing");
+    ends.abort();
+    stage.strike().await;
+}
+
+/// The primary dies while the operator cannot reach the API server, or is answered errors: Sentinels and agents need neither.
+async fn heals_under(namespace: &str, fault: Fault) {
+    let (stage, layer) = Stage::with_layer(namespace).await;
+    assert!(layer.set("kept").await);
+    let faults = place::faults(&stage.namespace);
+    let (pods, writes) = (layer.pod_uids().await, faults.writes());
+    faults.set(fault);
+    // Each watch is opened again, and refused.
+    faults.end_watches();
+    let (primary, served) = (layer.heals().await, layer.serving().await);
+    layer.kill_engine(primary).await;
+    let began = std::time::Instant::now();
+    layer.is_served_anew(served).await;
+    let served_by = layer.heals().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    eventually("it takes a write", SOON, async || layer.set("meanwhile").await).await;
+    // For five seconds at least: its watches and renewals fail meanwhile, and nothing may follow from that.
+    tokio::time::sleep(Duration::from_secs(5).saturating_sub(began.elapsed())).await;
+    println!("{fault:?}: {} writes tried meanwhile", faults.writes() - writes);
+    faults.set(Fault::None);
+    let followed = layer.services_follow(served_by, SOON).await;
+    println!("{fault:?}: the Services followed {followed:.1?} after it ended");
+    layer.ready().await;
+    eventually("status names the primary of now", SOON, async || {
+        let named = layer.object().await.status.and_then(|status| status.primary);
+        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+    })
+    .await;
+    status_is_true(&layer).await;
+    assert_eq!(layer.pod_uids().await, pods, "no pod was replaced");
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    stage.leave(layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_dies_while_the_api_server_is_cut_off_is_replaced_and_the_rest_follows() {
+    heals_under("nl-cut", Fault::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_dies_while_the_api_server_answers_500_is_replaced_and_the_rest_follows() {
+    heals_under("nl-500-later", Fault::Answers(500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_follow_in_time_at_an_api_server_that_answers_after_200_ms() {
+    let (stage, layer) = Stage::with_layer("nl-slow-later").await;
+    place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(200)));
+    let (primary, served) = (layer.heals().await, layer.serving().await);
+    layer.kill_engine(primary).await;
+    let served_by = layer.is_served_anew(served).await;
+    let followed = layer.services_follow(served_by, FOLLOWED).await;
+    println!("slow: the Services followed {followed:.1?} after another served");
+    layer.ready().await;
+    place::faults(&stage.namespace).set(Fault::None);
+    stage.leave(layer).await;
+}
+
+/// It hangs where it was: right before the write after its `n`-th. A process that is killed there leaves the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_after_any_write_of_a_creation_leaves_what_the_next_one_finishes() {
+    let stage = Stage::set("nl-killed-operator").await;
+    for after in [1, 4, 8, 13, 20] {
+        let name = format!("after-{after}");
+        let faults = Faults::ending_after(after);
+        place::start_operator_with(&stage.namespace, faults.clone());
+        let layer = stage.layer(&name, json!({})).await;
+        eventually("it has come so far", SOON, async || faults.writes() > after).await;
+        place::start_operator(&stage.namespace);
+        println!("killed after {after} writes: Ready {:.1?} later", layer.ready().await);
+        status_is_true(&layer).await;
+        is_complete(&layer).await;
+        kubectl(&["-n", &stage.namespace, "delete", "datalayer", &name, "--wait=false"]);
+    }
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_after_any_write_of_a_roll_leaves_what_the_next_one_finishes_without_loss() {
+    let stage = Stage::set("nl-killed-roll").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    for (after, memory) in [(1, "300Mi"), (3, "310Mi"), (6, "320Mi")] {
+        let verdict = layer
+            .under_load(async |layer, _| {
+                let faults = Faults::ending_after(after);
+                place::start_operator_with(&stage.namespace, faults.clone());
+                layer.change(json!({"memory": {"limit": memory}})).await;
+                eventually("it has come so far", SOON, async || faults.writes() > after).await;
+                place::start_operator(&stage.namespace);
+                layer.ready().await;
+            })
+            .await;
+        nothing_lost(&format!("killed after {after} writes of a roll"), &verdict);
+        is_complete(&layer).await;
+        for node in (0..3).map(NodeId::data) {
+            let pod = layer.pods().await.remove(&layer.pod(node)).unwrap();
+            let limits = pod.spec.unwrap().containers[0].resources.clone().unwrap().limits.unwrap();
+            let mebibytes: u64 = limits["memory"].0.parse::<u64>().unwrap() >> 20;
+            assert_eq!(format!("{mebibytes}Mi"), memory, "{node}");
+        }
+    }
+    stage.strike().await;
+}
+
+/// A policy that refuses a node's pod in one namespace; it is in force a moment later.
+fn pods_are_refused(namespace: &str, node: &str) {
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": namespace},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+            ]},
+            "validations": [{
+                "expression": format!("!has(object.metadata.labels) || object.metadata.labels[?'redoubt.dev/node'].orValue('') != '{node}'"),
+                "message": "a policy of the test refuses it",
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": namespace},
+        "spec": {"policyName": namespace, "validationActions": ["Deny"], "matchResources": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        }},
+    });
+    for (file, object) in [("policy", policy), ("binding", binding)] {
+        let path = std::env::temp_dir().join(format!("redoubt-{namespace}-{file}-{}.json", std::process::id()));
+        std::fs::write(&path, object.to_string()).unwrap();
+        kubectl(&["apply", "-f", &path.display().to_string()]);
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_policy_goes() {
+    let (stage, layer) = Stage::with_layer("nl-policy").await;
+    assert!(layer.set("kept").await);
+    let primary = layer.heals().await;
+    let refused = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
+    pods_are_refused(&stage.namespace, &refused.to_string());
+    let old = layer.pods().await;
+    eventually("its pod is refused", SOON, async || {
+        // Until the policy is in force it comes back.
+        kubectl(&["-n", &stage.namespace, "delete", "pod", &layer.pod(refused), "--ignore-not-found", "--wait=true"]);
+        kubectl(&["-n", &stage.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"])
+            .contains("a policy of the test")
+    })
+    .await;
+    assert!(!layer.pods().await.contains_key(&layer.pod(refused)));
+    eventually("the layer says that it is not Ready", SOON, async || {
+        layer.condition("Ready").await.is_some_and(|(status, _, _)| status == "False")
+    })
+    .await;
+    println!("refused: {:?}", layer.condition("Ready").await);
+    assert_eq!(layer.primary().await, Some(primary));
+    assert!(layer.set("meanwhile").await, "the others serve");
+    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
+    layer.ready().await;
+    assert_eq!(layer.get("meanwhile").await.as_deref(), Some("meanwhile"));
+    let now = layer.pods().await;
+    for (name, pod) in old.iter().filter(|(name, _)| **name != layer.pod(refused)) {
+        assert_eq!(now[name].metadata.uid, pod.metadata.uid, "{name}");
+    }
+    stage.leave(layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_a_quota_leaves_no_room_for_becomes_ready_when_there_is_room() {
+    let stage = Stage::set("nl-quota").await;
+    kubectl(&["-n", &stage.namespace, "create", "quota", "small", "--hard=pods=4"]);
+    eventually("the quota is in force", SOON, async || {
+        let used = ["-n", &stage.namespace, "get", "quota", "small", "-o", "jsonpath={.status.hard.pods}"];
+        kubectl(&used) == "4"
+    })
+    .await;
+    let layer = stage.layer("web", json!({})).await;
+    eventually("four pods are there", SOON, async || layer.pods().await.len() == 4).await;
+    assert!(!layer.is("Ready").await);
+    println!("quota: {:?}", layer.condition("Progressing").await);
+    kubectl(&["-n", &stage.namespace, "delete", "quota", "small"]);
+    println!("quota: Ready {:.1?} after it went", layer.ready().await);
+    status_is_true(&layer).await;
+    is_complete(&layer).await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_pods_are_never_started_says_so_and_becomes_ready_when_they_are() {
+    let kubelet = &crate::plane::plane().kubelet;
+    let stage = Stage::set("nl-never-started").await;
+    let held = ["web-redis-2-0", "web-sentinel-2-0"];
+    for pod in held {
+        kubelet.hold(&stage.namespace, pod);
+    }
+    let layer = stage.layer("web", json!({})).await;
+    // A new layer begins once each data node says that it has no data.
+    eventually("it says which pods are missing", SOON, async || {
+        layer.condition("Progressing").await.is_some_and(|(_, _, message)| {
+            ["redis-2", "sentinel-2"].iter().all(|node| message.contains(&format!("the pod of {node} does not run")))
+                && !message.contains("the pod of redis-1 does not run")
+        })
+    })
+    .await;
+    kubelet.release(&stage.namespace, held[0]);
+    eventually("the others serve", SOON, async || layer.set("kept").await).await;
+    assert!(!layer.is("Ready").await, "a Sentinel is missing");
+    kubelet.release(&stage.namespace, held[1]);
+    layer.ready().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    is_complete(&layer).await;
+    stage.strike().await;
+}

@@ -1,0 +1,129 @@
+//! Changes of a running layer, under load: nothing that was acknowledged is lost, and what is wrong is stopped and undone.
+
+use redoubt::model::NodeKind;
+use redoubt::redis::{Connection, sentinel, server};
+use serde_json::{Value, json};
+
+use crate::commands::kubectl;
+use crate::disturbances::{evicted, memory_rolls, nothing_lost, rolled, set_and_reverted};
+use crate::stage::{Layer, SOON, Stage, engine, eventually};
+
+/// A change that restarts pods waits for a person, and rolls when that has approved it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_restarts_pods_waits_for_approval_where_that_is_asked_for() {
+    let stage = Stage::set("nl-approval").await;
+    let layer = stage.layer("web", json!({"update": {"approval": "Manual"}})).await;
+    layer.ready().await;
+    let before = layer.pod_uids().await;
+    layer.change(json!({"cpu": "30m"})).await;
+    eventually("it waits for the approval", SOON, async || {
+        let progressing = layer.condition("Progressing").await;
+        progressing.is_some_and(|(_, _, message)| message.contains("redoubt.dev/approved-generation"))
+    })
+    .await;
+    assert!(!layer.is("Ready").await);
+    assert_eq!(layer.pod_uids().await, before, "nothing may restart before it is approved");
+    let approved = format!("redoubt.dev/approved-generation={}", layer.object().await.metadata.generation.unwrap());
+    kubectl(&["-n", &layer.identity.namespace, "annotate", "datalayer", "web", &approved]);
+    layer.ready().await;
+    let replaced = layer.pod_uids().await.difference(&before).count();
+    assert_eq!(replaced, 3, "all data pods are new");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_and_directives_roll_under_load_and_lose_nothing() {
+    let stage = Stage::set("nl-roll").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    memory_rolls(&layer).await;
+    rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
+    let connection = Connection::open(&layer.as_operator(layer.heals().await).await).await.unwrap();
+    let live = server::config_get(&connection, &["databases"]).await.unwrap();
+    assert_eq!(live["databases"], "4");
+    let before = layer.pod_uids().await;
+    rolled(&layer, "a directive that is taken live", json!({"config": {"slowlog-max-len": "77"}})).await;
+    assert_eq!(layer.pod_uids().await, before, "a live directive restarts nothing");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
+    let (stage, layer) = Stage::with_layer("nl-reverted").await;
+    let (no_image, image) = ("localhost/no-such-image:1", engine());
+    let change = |image: &str| -> Value { json!({"engine": {"image": image}}) };
+    set_and_reverted(&layer, "an image that does not exist", change(no_image), change(image), "Image").await;
+    set_and_reverted(
+        &layer,
+        "a directive that the engine refuses at its start",
+        json!({"config": {"no-such-directive": "1"}}),
+        json!({"config": null}),
+        "does not run",
+    )
+    .await;
+    stage.leave(layer).await;
+}
+
+async fn data_nodes(layer: &Layer) -> usize {
+    layer.endpoints().await.keys().filter(|node| node.kind == NodeKind::Data).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
+    let (stage, layer) = Stage::with_layer("nl-scaled").await;
+    // `scale` is there once the field is written.
+    layer.change(json!({"replicas": 2})).await;
+    layer.ready().await;
+    let scaled = async |replicas: &str, nodes: usize| {
+        let verdict = layer
+            .under_load(async |layer, _| {
+                let replicas = format!("--replicas={replicas}");
+                kubectl(&["-n", &stage.namespace, "scale", "datalayer/web", &replicas]);
+                layer.ready().await;
+                assert_eq!(data_nodes(layer).await, nodes);
+            })
+            .await;
+        nothing_lost(&format!("{replicas} replicas"), &verdict);
+    };
+    scaled("3", 4).await;
+    // Pods that were there before know the new one too.
+    let verdict = evicted(&layer).await;
+    nothing_lost("evicted with a replica more", &verdict);
+    scaled("2", 3).await;
+    layer.change(json!({"replicas": null})).await;
+    stage.leave(layer).await;
+}
+
+/// Quorum and voters as each Sentinel counts them.
+async fn voters_are(layer: &Layer, expected: u16) {
+    let sentinels = layer.sentinels().await;
+    assert_eq!(sentinels.len(), usize::from(expected), "a Service each");
+    for endpoint in sentinels {
+        // One that was busy with nothing may be starting anew.
+        let mut master = None;
+        eventually("the Sentinel answers", SOON, async || {
+            let Ok(connection) = Connection::open(&endpoint).await else { return false };
+            master = sentinel::master(&connection, &layer.identity.master_name()).await.ok().flatten();
+            master.is_some()
+        })
+        .await;
+        let master = master.unwrap();
+        assert_eq!(master.other_sentinels.len(), usize::from(expected) - 1, "{}", endpoint.address);
+        assert_eq!(master.quorum, expected / 2 + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
+    let (stage, layer) = Stage::with_layer("nl-sentinels-scaled").await;
+    for count in [5_u16, 3] {
+        let before = layer.restarts().await;
+        layer.change(json!({"failover": {"sentinels": count}})).await;
+        let took = layer.ready().await;
+        println!("{count} Sentinels: ready after {took:.1?}");
+        voters_are(&layer, count).await;
+        let after = layer.restarts().await;
+        assert!(before.iter().all(|(pod, count)| after.get(pod).is_none_or(|now| now == count)), "nothing restarts");
+    }
+    stage.strike().await;
+}

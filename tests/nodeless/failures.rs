@@ -1,0 +1,99 @@
+//! What fails, and what that costs: writers with unique values go on all the time, and the checker judges.
+
+use std::time::{Duration, Instant};
+
+use redoubt::model::{NodeId, NodeKind};
+use redoubt::redis::{Connection, sentinel};
+use serde_json::json;
+
+use crate::disturbances::{Death, delete_all_pods, killed_and_deleted, serves_again, struck};
+use crate::place;
+use crate::plane::plane;
+use crate::stage::{Layer, SOON, Stage, engine, eventually};
+
+/// `REDOUBT_ENGINE` names another engine.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_replica_had_is_lost_when_engine_agent_or_pod_of_the_primary_die() {
+    killed_and_deleted("nl-killed", engine(), [(Death::Engine, 1), (Death::Agent, 1), (Death::Pod, 1)]).await;
+}
+
+/// Seconds that a node's server took for its data when it started last, by its own word; `None` while it is not through.
+/// `before`: its log as it was.
+fn loaded_in(layer: &Layer, node: NodeId, before: &str) -> Option<f64> {
+    let log = plane().kubelet.log(&layer.identity.namespace, &layer.pod(node));
+    // A new pod has a log of its own.
+    let news = log.strip_prefix(before).unwrap_or(&log);
+    let told = news.lines().filter_map(|line| line.split_once("DB loaded from ")).next_back()?.1.to_owned();
+    // "append only file: 2.345 seconds", or of the base file and of each further one.
+    told.split_once(": ")?.1.split_once(" seconds")?.0.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for() {
+    const DETECTED: Duration = Duration::from_secs(1);
+    const KEYS: u32 = 2_000_000;
+    let stage = Stage::set("nl-big").await;
+    let further = json!({"memory": {"limit": "1Gi"}, "failover": {"detection": "1s"}});
+    let layer = stage.layer("web", further).await;
+    layer.ready().await;
+    layer.fill(KEYS).await;
+    for death in [Death::Engine, Death::Agent, Death::Pod] {
+        let what = format!("{KEYS} keys, {death:?} of the primary dies");
+        let old = layer.heals().await;
+        let before = plane().kubelet.log(&stage.namespace, &layer.pod(old));
+        let verdict = struck(&layer, &what, death, DETECTED).await;
+        let mut loaded = None;
+        eventually("the old primary says how long it loaded", SOON, async || {
+            loaded = loaded_in(&layer, old, &before);
+            loaded.is_some()
+        })
+        .await;
+        let loaded = Duration::from_secs_f64(loaded.unwrap());
+        println!("{what}: it loads {loaded:?}, longest gap {:?}", verdict.longest_gap);
+        assert!(loaded > DETECTED, "the dataset is too small for the claim: {loaded:?}");
+        assert_eq!(layer.get(&format!("filled:{}", KEYS - 1)).await, Some((KEYS - 1).to_string()));
+    }
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
+    let (stage, layer) = Stage::with_layer("nl-held-back").await;
+    assert!(layer.set("kept").await);
+    let primary = layer.heals().await;
+    let held = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
+    plane().kubelet.hold(&stage.namespace, &layer.pod(held));
+    let (began, old) = (Instant::now(), layer.pod_uids().await);
+    delete_all_pods(&layer).await;
+    serves_again(&layer, &old).await;
+    println!("all pods deleted and one held back: serves after {:?}", began.elapsed());
+    eventually("the layer says that one is missing", SOON, async || !layer.is("Ready").await).await;
+    plane().kubelet.release(&stage.namespace, &layer.pod(held));
+    layer.ready().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    stage.leave(layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_nobody_else() {
+    let (stage, layer) = Stage::with_layer("nl-churn").await;
+    let primary = layer.heals().await;
+    for round in 0..20 {
+        let sentinel = NodeId::sentinel(round % 3);
+        let old = layer.pods().await[&layer.pod(sentinel)].metadata.uid.clone().unwrap();
+        // Every other time it comes back with nothing.
+        if round % 2 == 1 {
+            place::wipe(&stage.namespace, &layer.pod(sentinel));
+        }
+        layer.delete_pod(sentinel).await;
+        layer.is_replaced(sentinel, &old).await;
+    }
+    layer.ready().await;
+    assert_eq!(layer.primary().await, Some(primary), "no Sentinel's death moves the primary");
+    for (node, _) in layer.endpoints().await.into_iter().filter(|(node, _)| node.kind == NodeKind::Sentinel) {
+        let connection = Connection::open(&layer.as_operator(node).await).await.unwrap();
+        let master = sentinel::master(&connection, &layer.identity.master_name()).await.unwrap().unwrap();
+        assert_eq!((master.other_sentinels.len(), master.replicas.len()), (2, 2), "{node}");
+    }
+    stage.leave(layer).await;
+}

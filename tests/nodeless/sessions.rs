@@ -1,0 +1,87 @@
+//! Claims about session stores: one says why it is not ready, and its policy changes under its callers. Who may use which:
+//! `session_access.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::RedisResult;
+use serde_json::json;
+
+use crate::polling::eventually;
+use crate::stage::Stage;
+use crate::store::{PACE, Store, call, run};
+
+/// A changed policy is on every primary within this time.
+const POLICY_WITHIN: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and_nobody_sees_an_error() {
+    let stage = Stage::set("nl-session-policy").await;
+    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "touchInterval": "0s"})).await;
+    store.ready().await;
+    let (stop, calls, errors) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut callers = Vec::new();
+    for number in 0..50 {
+        let mut connection = store.connected().await;
+        let key = format!("web:{{t{number}}}s:1");
+        run::<i64>(&mut connection, call("redoubt_session_create", &key, &["ada"])).await.unwrap();
+        let (stop, calls, errors) = (Arc::clone(&stop), Arc::clone(&calls), Arc::clone(&errors));
+        callers.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let found: RedisResult<redis::Value> =
+                    run(&mut connection, call("redoubt_session_get", &key, &[])).await;
+                calls.fetch_add(1, Ordering::Relaxed);
+                if !found.as_ref().is_ok_and(|found| *found != redis::Value::Nil) {
+                    println!("{found:?}");
+                    errors.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(PACE).await;
+            }
+        }));
+    }
+    let mut connection = store.connected().await;
+    let mut slowest = Duration::ZERO;
+    for (generation, idle) in [(2, "20m"), (3, "10m"), (4, "5m")] {
+        let began = Instant::now();
+        store.change(json!({"idleTimeout": idle})).await;
+        // What callers see is the new idle timeout.
+        let minutes: i64 = idle.trim_end_matches('m').parse().unwrap();
+        eventually("a renewed session has the new time", POLICY_WITHIN, async || {
+            let left: i64 = run(&mut connection, redis::cmd("PTTL").arg("web:{t0}s:1").clone()).await.unwrap();
+            left <= minutes * 60_000 && left > (minutes - 1) * 60_000
+        })
+        .await;
+        slowest = slowest.max(began.elapsed());
+        store.ready().await;
+        let functions = store.api().get("web").await.unwrap().status.unwrap().functions.unwrap();
+        assert_eq!(functions.generation, generation);
+        println!("{idle}: after {:?}", began.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    println!("{} calls, slowest change {slowest:?}", calls.load(Ordering::Relaxed));
+    assert_eq!(errors.load(Ordering::Relaxed), 0);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_no_layer_can_serve_say_why() {
+    let stage = Stage::set("nl-session-refused").await;
+    let absent = Store::create(&stage, "absent", json!({"idleTimeout": "30m", "layer": {"name": "nowhere"}})).await;
+    absent.refused("LayerNotFound", "nowhere").await;
+    let further = json!({"mode": "Standalone", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}});
+    stage.layer("cache", further).await;
+    let evicted = Store::create(&stage, "evicted", json!({"idleTimeout": "30m", "layer": {"name": "cache"}})).await;
+    evicted.refused("Evicts", "34 of 20,000 sessions").await;
+    stage.layer("taken-sessions", json!({"mode": "Standalone"})).await;
+    let taken = Store::create(&stage, "taken", json!({"idleTimeout": "30m"})).await;
+    taken.refused("NameTaken", "taken-sessions").await;
+    // What was missing comes: nobody has to touch the store.
+    stage.layer("nowhere", json!({"mode": "Standalone"})).await;
+    absent.ready().await;
+    stage.strike().await;
+}

@@ -1,0 +1,133 @@
+//! Volumes that are wiped or lost: what a replica has survives, and where nothing is left a person decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redoubt::model::{NodeId, NodeKind};
+use redoubt::redis::{Connection, Endpoint};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::commands::kubectl;
+use crate::disturbances::{delete_all_pods, serves_again};
+use crate::place;
+use crate::plane::plane;
+use crate::stage::{SOON, Stage, eventually, is_ready};
+
+/// Counts the keys of every node but `except` all the time; the smallest count of each that was seen.
+fn watch_sizes(
+    endpoints: BTreeMap<NodeId, Endpoint>,
+    except: NodeId,
+) -> (Arc<AtomicBool>, JoinHandle<BTreeMap<NodeId, u64>>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&stop);
+    let task = tokio::spawn(async move {
+        let mut smallest = BTreeMap::new();
+        while !until.load(Ordering::Relaxed) {
+            for (node, endpoint) in &endpoints {
+                if *node == except || node.kind != NodeKind::Data {
+                    continue;
+                }
+                let patience = Duration::from_millis(300);
+                let Ok(connection) = Connection::open_with(endpoint, patience, patience).await else { continue };
+                let Ok(size) = connection.query::<u64>(&redis::cmd("DBSIZE")).await else { continue };
+                let least = smallest.entry(*node).or_insert(size);
+                *least = size.min(*least);
+            }
+        }
+        smallest
+    });
+    (stop, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
+    let stage = Stage::set("nl-wiped").await;
+    // Longer than a pod takes to come back: Sentinel alone would never notice.
+    let layer = stage.layer("web", json!({"failover": {"detection": "30s"}})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    for restart in ["container", "pod"] {
+        let primary = layer.heals().await;
+        let served = layer.serving().await;
+        let (stop, sizes) = watch_sizes(layer.endpoints().await, primary);
+        place::wipe(&stage.namespace, &layer.pod(primary));
+        match restart {
+            "container" => layer.kill(primary, "redoubt"),
+            _ => layer.delete_pod(primary).await,
+        }
+        layer.is_served_anew(served).await;
+        layer.heals().await;
+        stop.store(true, Ordering::Relaxed);
+        let sizes = sizes.await.unwrap();
+        println!("{restart} of a wiped primary restarted: least keys of the others {sizes:?}");
+        assert_eq!(sizes.into_values().collect::<Vec<_>>(), [1, 1], "a replica was emptied");
+        assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    }
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
+    let (stage, layer) = Stage::with_layer("nl-volume-lost").await;
+    assert!(layer.set("kept").await);
+    let primary = layer.heals().await;
+    place::wipe(&stage.namespace, &layer.pod(primary));
+    let old = layer.pod_uids().await;
+    delete_all_pods(&layer).await;
+    serves_again(&layer, &old).await;
+    layer.heals().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
+    stage.leave(layer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_and_by_nobody_else() {
+    let stage = Stage::set("nl-accept-loss").await;
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    assert!(layer.set("lost").await);
+    // What each holds it remembers by itself: the operator's word that the layer was Ready may still be on its way.
+    eventually("every data node has noted that it has keys", SOON, async || {
+        (0..3).all(|node| {
+            let folders = plane().kubelet.folders(&stage.namespace, &layer.pod(NodeId::data(node)));
+            let run = std::fs::read_dir(&folders["run"]).unwrap();
+            run.flatten().any(|file| file.file_name().to_string_lossy().contains("had-keys"))
+        })
+    })
+    .await;
+    // All at once: one that lives a moment longer gives another its data.
+    std::thread::scope(|threads| {
+        for node in (0..3).map(NodeId::data) {
+            let layer = &layer;
+            threads.spawn(move || {
+                place::wipe(&layer.identity.namespace, &layer.pod(node));
+                layer.kill(node, "redoubt");
+            });
+        }
+    });
+    eventually("every data node waits", SOON, async || {
+        let pods = layer.pods().await;
+        let waits = |node| layer.pod(NodeId::data(node));
+        (0..3).all(|node| pods.get(&waits(node)).is_some_and(|pod| !is_ready(pod)))
+    })
+    .await;
+    let pods = layer.pod_uids().await;
+    // Longer than any patience of the boot rule but that with a peer that is silent, and none is.
+    let watched = std::time::Instant::now();
+    while watched.elapsed() < Duration::from_secs(12) {
+        let primary = layer.primary().await;
+        assert_eq!(primary, None, "began by itself, with {:?}", layer.get("lost").await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("waiting: {:?}", layer.condition("Degraded").await);
+    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", "redoubt.dev/accept-loss=1"]);
+    let took = eventually("it goes on", SOON, async || layer.set("new").await).await;
+    println!("writable {took:?} after the loss was accepted");
+    layer.ready().await;
+    assert_eq!(layer.get("lost").await, None);
+    assert_eq!(layer.pod_uids().await, pods, "no pod may have to be deleted");
+    stage.strike().await;
+}

@@ -51,6 +51,7 @@ mod stage;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/store.rs"]
 mod store;
+mod tenants;
 #[path = "../support/kubernetes/truth.rs"]
 mod truth;
 mod volumes;

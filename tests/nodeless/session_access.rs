@@ -90,7 +90,7 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
     store.ready().await;
     let binding = store.binding().await.unwrap();
     let mut connection = connect(&stage.client, &binding).await.unwrap();
-    run::<i64>(&mut connection, call("redoubt_session_create", "e2e-session-tenant/web:{t}s:1", &["ada"]))
+    run::<i64>(&mut connection, call("redoubt_session_create", "nl-session-tenant/web:{t}s:1", &["ada"]))
         .await
         .unwrap();
 
@@ -105,7 +105,7 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
     store.ready().await;
     let mut connection = store.connected().await;
     let found: redis::Value =
-        run(&mut connection, call("redoubt_session_get", "e2e-session-tenant/web:{t}s:1", &[])).await.unwrap();
+        run(&mut connection, call("redoubt_session_get", "nl-session-tenant/web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
     other.strike().await;
     stage.strike().await;

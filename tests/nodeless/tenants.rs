@@ -1,0 +1,133 @@
+//! Claims about the stores of a layer: each keeps what it has, and is told what it has not.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use redoubt::api::data_layer::DataLayer;
+use serde_json::{Value, json};
+
+use crate::layer::Layer;
+use crate::place;
+use crate::polling::eventually;
+use crate::stage::{SOON, Stage};
+use crate::store::{Store, call, run};
+
+/// What a store is told in, with some room for a machine that compiles meanwhile.
+const TOLD: Duration = Duration::from_secs(2);
+
+fn on(layer: &Layer, further: &Value) -> Value {
+    let identity = &layer.identity;
+    let mut spec = json!({"idleTimeout": "30m", "layer": {"name": identity.name, "namespace": identity.namespace}});
+    for (field, value) in further.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    spec
+}
+
+async fn leave(stage: &Stage, is_given: bool) {
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    let value = if is_given { json!("yes") } else { Value::Null };
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"sessions": value}}}));
+    namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn told(store: &Store, kind: &str, reason: &str) {
+    eventually(&format!("the store says {reason}"), TOLD, async || {
+        let status = store.api().get(&store.name).await.unwrap().status.unwrap_or_default();
+        status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
+    })
+    .await;
+}
+
+async fn tenants(layer: &Layer) -> Vec<(String, String)> {
+    let layers: Api<DataLayer> = Api::namespaced(layer.client.clone(), &layer.identity.namespace);
+    let status = layers.get(&layer.identity.name).await.unwrap().status.unwrap();
+    status.tenants.unwrap_or_default().into_iter().map(|tenant| (tenant.namespace, tenant.prefix)).collect()
+}
+
+#[tokio::test]
+async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_says_so_at_once() {
+    let stage = Stage::set_with("tenants-data", place::operator_of_all().await).await;
+    let (evil, good) = (stage.another("tenants-a").await, stage.another("tenants-b").await);
+    let layer = stage
+        .layer(
+            "shared",
+            json!({"access": {"namespaces": {
+        "from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}}}}),
+        )
+        .await;
+    leave(&good, true).await;
+    let older = Store::create(&evil, "shop", on(&layer, &json!({}))).await;
+    older.refused("NotAllowed", "access.namespaces").await;
+    let store = Store::create(&good, "shop", on(&layer, &json!({}))).await;
+    store.ready().await;
+    let mut connection = store.connected().await;
+    run::<i64>(&mut connection, call("redoubt_session_create", "tenants-b/shop:{t}s:1", &["ada"])).await.unwrap();
+
+    leave(&evil, true).await;
+    older.ready().await;
+    store.ready().await;
+    run::<String>(&mut connection, redis::cmd("PING")).await.unwrap();
+    let mut others = older.connected().await;
+    let error = run::<redis::Value>(&mut others, call("redoubt_session_get", "tenants-b/shop:{t}s:1", &[])).await;
+    assert_eq!(error.unwrap_err().code(), Some("NOPERM"));
+    let expected = [("tenants-a", "tenants-a/shop:"), ("tenants-b", "tenants-b/shop:")];
+    assert_eq!(tenants(&layer).await, expected.map(|(namespace, prefix)| (namespace.to_owned(), prefix.to_owned())));
+
+    leave(&good, false).await;
+    told(&store, "Accepted", "NotAllowed").await;
+    assert!(run::<String>(&mut connection, redis::cmd("PING")).await.is_err(), "its connections are cut");
+    assert!(store.binding().await.is_none());
+
+    // A specification that is refused changes nothing for tenants: a narrower leave waits for the rest of it.
+    layer
+        .change(json!({"access": {"namespaces": {"from": "Same", "selector": null}}, "memory": {"limit": "20Mi"}}))
+        .await;
+    eventually("the specification is refused", SOON, async || {
+        layer.condition("Accepted").await.is_some_and(|it| it.0 == "False")
+    })
+    .await;
+    run::<String>(&mut others, redis::cmd("PING")).await.unwrap();
+    assert!(older.binding().await.is_some());
+    layer.change(json!({"memory": {"limit": null}})).await;
+    told(&older, "Accepted", "NotAllowed").await;
+    for stage in [evil, good, stage] {
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_rest() {
+    let stage = Stage::set("tenants-binding").await;
+    let layer = stage.layer("shared", json!({})).await;
+    let store = Store::create(&stage, "web", on(&layer, &json!({}))).await;
+    store.ready().await;
+    layer.ready().await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let whole = store.binding().await.unwrap();
+    secrets.delete("web-session-binding", &DeleteParams::default()).await.unwrap();
+    let took = eventually("the binding is back", Duration::from_secs(5), async || {
+        store.binding().await.as_ref() == Some(&whole)
+    })
+    .await;
+    println!("deleted: back after {took:?}");
+    let edit = Patch::Merge(json!({"stringData": {"password": "edited"}}));
+    secrets.patch("web-session-binding", &PatchParams::default(), &edit).await.unwrap();
+    let took = eventually("the edit is undone", Duration::from_secs(5), async || {
+        store.binding().await.as_ref() == Some(&whole)
+    })
+    .await;
+    println!("edited: undone after {took:?}");
+
+    // At rest the watches say all. Each of the nine is made again every five minutes or so, and all at once at worst.
+    layer.ready().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (faults, watched) = (place::faults(&stage.namespace), Duration::from_secs(30));
+    let before = faults.requests();
+    tokio::time::sleep(watched).await;
+    let asked = faults.requests() - before;
+    println!("{asked} requests in {watched:?} at rest");
+    assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
+    stage.strike().await;
+}

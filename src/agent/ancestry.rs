@@ -85,6 +85,8 @@ mod tests {
             ordinal: 0,
             activity: Activity::Serving,
             initialised: true,
+            accepting: false,
+            needs_person: None,
             lineage: Some(record("c", 10)),
             loaded: true,
             ancestry: chain,

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::chosen;
 use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
 use super::unloadable::holds_all;
-use crate::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, decide};
+use crate::model::boot::{
+    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, WaitReason, decide, in_force, needs_a_person,
+    promotes_itself, undecided,
+};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
@@ -21,6 +25,9 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// yet (`NOGOODSLAVE`) and will within a tick or two.
 const REQUEST_EVERY: Duration = Duration::from_millis(250);
 
+/// How long a replica is alone before it follows another than it was told to: Sentinels point those that they know to the primary.
+const ALONE_FOR: Duration = Duration::from_secs(15);
+
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -30,6 +37,12 @@ pub struct Start {
     pub electable: bool,
     /// The highest term that any answering node knows of.
     pub highest_term: u64,
+    /// A person chose this node's data: the epoch under which the Sentinels were told of it, above all that is known.
+    pub chosen_under: Option<u64>,
+    /// A person chose another node's data: what this one has is about to be overwritten.
+    pub yields: bool,
+    /// It was a primary when its record was written last.
+    pub was_primary: bool,
 }
 
 /// Questions to the layer, and since when who has been silent.
@@ -37,11 +50,15 @@ pub struct Asking {
     began: Instant,
     last_answers: BTreeMap<u16, Instant>,
     sentinels_answered: Instant,
+    /// Since when the rule has asked for a failover.
+    refused_since: Option<Instant>,
 }
 
 /// One round of them: what the rule says, and what it was told.
 struct Round {
     decision: BootDecision,
+    /// Whether a replica that runs becomes primary by it.
+    promotes_itself: bool,
     answers: BTreeMap<u16, Option<LineageAnswer>>,
     views: Vec<View>,
 }
@@ -50,7 +67,7 @@ impl Default for Asking {
     /// Nobody was asked yet.
     fn default() -> Self {
         let now = Instant::now();
-        Self { began: now, last_answers: BTreeMap::new(), sentinels_answered: now }
+        Self { began: now, last_answers: BTreeMap::new(), sentinels_answered: now, refused_since: None }
     }
 }
 
@@ -65,18 +82,57 @@ impl Asking {
         }
         let facts = BootFacts {
             sentinels_silent_milliseconds: milliseconds(self.sentinels_answered.elapsed()),
+            refused_milliseconds: self.refused_since.map_or(0, |since| milliseconds(since.elapsed())),
+            waited_milliseconds: milliseconds(self.began.elapsed()),
             ..facts_of(state, config, &answers, &views, |ordinal| {
                 self.last_answers.get(&ordinal).unwrap_or(&self.began).elapsed()
             })
         };
-        Round { decision: decide(&facts), answers, views }
+        let undecided = undecided(&facts);
+        self.refused_since = match undecided {
+            BootDecision::AskForFailover => self.refused_since.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        let needs_person = needs_a_person(&facts, &undecided);
+        let is_chosen = facts.accept_loss == Some(facts.own_ordinal);
+        // Kept until it is carried out: what the others do for it may change the rule's answer.
+        state.set_accepting(is_chosen && (needs_person || state.is_accepting()));
+        state.set_needs_person(needs_person.then(|| format!("{undecided:?}")));
+        let decision = decide(&facts);
+        Round { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
     }
 
-    /// What the rule says of this node now, of which the engine runs: it was started on what was known then.
-    pub async fn decision(&mut self, state: &State) -> BootDecision {
+    /// What the rule says of this node now, of which the engine runs as a replica that has nobody to follow: it was started on what
+    /// was known then.
+    pub async fn again(&mut self, state: &State) -> Again {
         let config = state.config();
-        self.round(state, &config).await.decision
+        let Round { decision, promotes_itself, answers, .. } = self.round(state, &config).await;
+        let is_long = self.began.elapsed() >= ALONE_FOR;
+        let serves = |primary: &u16| {
+            answers.get(primary).and_then(Option::as_ref).is_some_and(|answer| {
+                answer.activity == Activity::Serving
+                    && answer.lineage.as_ref().is_some_and(|theirs| theirs.role == Role::Primary)
+            })
+        };
+        let follows = match &decision {
+            BootDecision::Follow { primary, .. } if is_long && serves(primary) => {
+                config.data_nodes.get(primary).cloned()
+            }
+            _ => None,
+        };
+        Again { promotes_itself, electable: matches!(decision, BootDecision::Follow { electable: true, .. }), follows }
     }
+}
+
+/// What the rule says to a replica that runs and has nobody to follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// It becomes primary.
+    pub promotes_itself: bool,
+    /// The Sentinels may promote it, as the best of what is left.
+    pub electable: bool,
+    /// The primary that serves, and that it should follow, after it was alone for long.
+    pub follows: Option<Address>,
 }
 
 /// Asks until the rule says how to start. Ends only then: the caller races it with the order to stop.
@@ -84,29 +140,42 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
     let mut asking = Asking::default();
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
+    let mut yields = false;
+    // A node that is silent by now may be back: what a person chose has to be above it all the same.
+    let (mut seen_epoch, mut highest_term) = (0, 0);
     loop {
         state.refresh_config(environment);
         let config = state.config();
-        let Round { decision, answers, views } = asking.round(state, &config).await;
+        let Round { decision, answers, views, .. } = asking.round(state, &config).await;
         if last_decision.as_ref() != Some(&decision) {
             tracing::info!(?decision, sentinels = ?views, "boot rule");
             last_decision = Some(decision.clone());
         }
-        let highest_term = answers.values().flatten().filter_map(|answer| answer.lineage.as_ref()?.term.into()).max();
-        let highest_term = highest_term.unwrap_or(0);
+        seen_epoch = seen_epoch.max(peers::highest_epoch(&config.layer.uid, answers.values().flatten()));
+        let told_term = answers.values().flatten().filter_map(|answer| answer.lineage.as_ref()?.term.into()).max();
+        highest_term = told_term.unwrap_or(0).max(highest_term);
+        let was_primary = state.lineage().is_some_and(|own| own.role == Role::Primary);
+        let start =
+            |primary, electable| Start { primary, electable, highest_term, chosen_under: None, yields, was_primary };
         match decision {
-            BootDecision::StartPrimary(_) => return Start { primary: None, electable: true, highest_term },
+            BootDecision::StartPrimary(PrimaryReason::LossAccepted) => {
+                let epoch = chosen::epoch(&config, state.lineage().as_ref(), seen_epoch, &views);
+                chosen::announce(state, &config, epoch).await;
+                return Start { chosen_under: Some(epoch), ..start(None, true) };
+            }
+            BootDecision::StartPrimary(_) => return start(None, true),
             BootDecision::Follow { primary, electable } => {
                 if let Some(address) = config.data_nodes.get(&primary) {
-                    return Start { primary: Some(address.clone()), electable, highest_term };
+                    return start(Some(address.clone()), electable);
                 }
             }
             BootDecision::AskForFailover if last_request.is_none_or(|asked| asked.elapsed() >= REQUEST_EVERY) => {
                 last_request = Some(Instant::now());
                 if let Some(promoted) = fail_over(state, &config, &replicas(&config, &answers)).await {
-                    return Start { primary: Some(promoted), electable: false, highest_term };
+                    return start(Some(promoted), false);
                 }
             }
+            BootDecision::Wait(WaitReason::AnotherIsChosen) => yields = true,
             BootDecision::AskForFailover | BootDecision::Wait(_) => {}
         }
         sleep(ASK_EVERY).await;
@@ -152,14 +221,24 @@ fn facts_of(
         };
         (*ordinal, peer)
     };
+    let (own_ordinal, own) = (config.node.ordinal, state.lineage());
+    let accept_loss = if config.accept_loss == Some(own_ordinal) {
+        let records = answers.values().flatten().filter_map(|answer| answer.lineage.as_ref());
+        in_force(config.accept_loss, &config.layer.uid, records.chain(own.as_ref()))
+    } else {
+        config.accept_loss
+    };
+    let accepts = |chosen: &u16| answers.get(chosen).and_then(Option::as_ref).is_some_and(|answer| answer.accepting);
+    let accepting = if state.is_accepting() { Some(own_ordinal) } else { accept_loss.filter(accepts) };
     BootFacts {
         mode: config.mode,
         layer_uid: config.layer.uid.clone(),
-        own_ordinal: config.node.ordinal,
-        own: state.lineage(),
+        own_ordinal,
+        own,
         initialised: state.is_initialised() || answers.values().flatten().any(|answer| answer.initialised),
         keeps_data: config.keeps_data,
-        accept_loss: config.accept_loss,
+        accept_loss,
+        accepting,
         peers: answers.iter().map(peer).collect(),
         sentinels: views
             .iter()
@@ -172,6 +251,8 @@ fn facts_of(
             })
             .collect(),
         sentinels_silent_milliseconds: 0,
+        refused_milliseconds: 0,
+        waited_milliseconds: 0,
     }
 }
 

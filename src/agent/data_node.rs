@@ -16,8 +16,8 @@ use super::state::State;
 use super::unloadable::Unloadable;
 use super::watch::Watch;
 use super::{Error, Result, StopSignal, ancestry, aside, chain, durable, handover, lineage_file, redis_conf};
-use crate::model::Address;
-use crate::model::lineage::Activity;
+use crate::model::lineage::{Activity, AsideReason};
+use crate::model::{Address, Role};
 
 /// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -28,7 +28,13 @@ const DECIDE_EVERY: Duration = Duration::from_secs(1);
 /// How an engine's life ended.
 enum End {
     Stopped,
-    Died { reached: Reached, status: Option<ExitStatus>, words: String },
+    /// We ended it, to ask the rule again.
+    StartsOver,
+    Died {
+        reached: Reached,
+        status: Option<ExitStatus>,
+        words: String,
+    },
 }
 
 /// Runs a data node until it is told to stop.
@@ -63,6 +69,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         let (reached, status, words) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
+                End::StartsOver => continue,
                 End::Died { reached, status, words } => (reached, status, words),
             },
             // A disk that is full or read-only may be mended while we wait; peers and probes get their answers meanwhile.
@@ -108,6 +115,10 @@ async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
 
 fn start_engine(environment: &Environment, state: &State, program: &Path, decided: &Decided) -> Result<Child> {
     let Decided { start, append_only } = decided;
+    if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
+        aside::keep(environment, AsideReason::LossAccepted, state.lineage().as_ref())?;
+        state.set_aside(aside::list(environment));
+    }
     let mut config = Arc::unwrap_or_clone(state.config());
     redis_conf::load_from(&mut config.settings, *append_only);
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
@@ -119,6 +130,8 @@ fn start_engine(environment: &Environment, state: &State, program: &Path, decide
     // From here on the record on disk must not claim a clean stop: where it cannot be written the engine is not started.
     if let Some(mut lineage) = state.lineage() {
         lineage.clean_stop = false;
+        // Peers tell by it whether somebody has begun to start as primary.
+        lineage.role = if start.primary.is_none() { Role::Primary } else { Role::Replica };
         lineage_file::write(environment, &lineage)?;
         state.set_lineage(Some(lineage));
     }
@@ -174,6 +187,18 @@ async fn live(
                 if watch.is_to_end() {
                     // What it confirmed is in its file; it would take no order to stop.
                     let _ = engine.start_kill();
+                }
+                if let Some(reason) = watch.starts_over(state).await {
+                    tracing::warn!(reason, "the engine is ended, and the boot rule is asked again");
+                    state.set_activity(Activity::Stopping);
+                    state.set_health(Health::Stopping);
+                    let is_told = watch.look(environment, state).await;
+                    let clean = handover::shut_down(&mut engine, grace(state)).await;
+                    watch.write_last(environment, state, clean && is_told).await;
+                    if !clean && let Err(error) = engine.kill().await {
+                        tracing::warn!(%error, "the engine could not be killed");
+                    }
+                    return End::StartsOver;
                 }
             }
         }

@@ -89,7 +89,13 @@ pub fn parse(text: &str) -> Result<Lineage, Fault> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(damaged)?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > u64::from(LINEAGE_FORMAT) => Err(Fault::Newer(format)),
-        _ => serde_json::from_value(value).map_err(damaged),
+        _ => {
+            let lineage: Lineage = serde_json::from_value(value).map_err(damaged)?;
+            match lineage.absurd_number() {
+                Some(name) => Err(Fault::Damaged(format!("its {name} is larger than any layer's"))),
+                None => Ok(lineage),
+            }
+        }
     }
 }
 
@@ -114,6 +120,7 @@ fn of_unknown_origin() -> Lineage {
         keys: 0,
         clean_stop: false,
         append_only: None,
+        accepted: None,
     }
 }
 

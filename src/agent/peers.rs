@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::state::State;
 use crate::answers;
 use crate::model::Address;
-use crate::model::lineage::LineageAnswer;
+use crate::model::lineage::{LARGEST_NUMBER, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
 use crate::redis::{Connection, sentinel};
 
@@ -31,10 +31,14 @@ pub enum View {
     Silent,
 }
 
-/// Asks one agent for its record. `None`: no answer, or one of another layer.
+/// Asks one agent for its record. `None`: no answer, one of another layer, or one with numbers that no layer reaches.
 pub async fn ask_agent(config: &NodeConfig, ordinal: u16, address: &Address) -> Option<LineageAnswer> {
     let answer = timeout(ANSWER_WITHIN, answers::fetch(&address.0)).await.ok()??;
-    (answer.layer_uid == config.layer.uid && answer.ordinal == ordinal).then_some(answer)
+    let absurd = answer.lineage.as_ref().and_then(Lineage::absurd_number);
+    if let Some(field) = absurd {
+        tracing::warn!(peer = %address, field, "the peer's record is not believed: a number in it is larger than any layer's");
+    }
+    (absurd.is_none() && answer.layer_uid == config.layer.uid && answer.ordinal == ordinal).then_some(answer)
 }
 
 /// The UID of the layer whose agent answers at an address. `None`: none does.
@@ -81,15 +85,21 @@ async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> 
         Ok::<_, crate::redis::Error>(answer)
     };
     match timeout(ANSWER_WITHIN, ask).await {
-        Ok(Ok(Some((address, epoch)))) => View::Names(address, epoch),
+        Ok(Ok(Some((address, epoch)))) if epoch <= LARGEST_NUMBER => View::Names(address, epoch),
         Ok(Ok(None)) => View::NamesNobody,
-        Ok(Err(_)) | Err(_) => View::Silent,
+        Ok(Ok(Some(_)) | Err(_)) | Err(_) => View::Silent,
     }
 }
 
 /// Asks all Sentinels, side by side.
 pub async fn ask_sentinels(state: &State, config: &NodeConfig) -> Vec<View> {
     join_all(config.sentinels.values().map(|address| ask_sentinel(state, config, address))).await
+}
+
+/// The highest epoch of any of these records that this layer wrote; 0: there is none.
+pub fn highest_epoch<'a>(layer_uid: &str, answers: impl Iterator<Item = &'a LineageAnswer>) -> u64 {
+    let records = answers.filter_map(|answer| answer.lineage.as_ref());
+    records.filter(|record| record.layer_uid == layer_uid).map(|record| record.epoch).max().unwrap_or(0)
 }
 
 /// The newest epoch that any of them tells; 0: none does.

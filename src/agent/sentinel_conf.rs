@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::Environment;
 use crate::model::Address;
+use crate::model::lineage::LARGEST_NUMBER;
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::redis::{Secret, users};
 
@@ -30,13 +31,22 @@ pub struct Remembered {
     pub sentinels: BTreeSet<(Address, String)>,
 }
 
+impl Remembered {
+    /// Raises the epochs to one that the layer had already: a lower one would be taken for older than it.
+    pub fn raise_to(&mut self, epoch: u64) {
+        self.current_epoch = self.current_epoch.max(epoch);
+        self.config_epoch = self.config_epoch.max(epoch);
+    }
+}
+
 /// Reads an old file. Total: lines that it does not know are left out.
 pub fn remember(text: &str, config: &NodeConfig) -> Remembered {
     let mut remembered = Remembered::default();
     let is_data = |address: &Address| config.data_nodes.values().any(|declared| declared == address);
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('"')).collect();
-        let number = || words.last().and_then(|word| word.parse().ok()).unwrap_or_default();
+        let number =
+            || words.last().and_then(|word| word.parse().ok()).filter(|number| *number <= LARGEST_NUMBER).unwrap_or(0);
         match words.as_slice() {
             ["sentinel", "current-epoch", _] => remembered.current_epoch = number(),
             ["sentinel", key, name, rest @ ..] if *name == config.master_name => match (*key, rest) {
@@ -81,7 +91,15 @@ pub fn damage(text: &str, master_name: &str) -> Option<&'static str> {
         return Some("ends in the middle of a line");
     }
     let monitors = has(&["sentinel", "monitor", master_name]);
+    let is_epoch =
+        |words: &[&str]| words.first() == Some(&"sentinel") && words.iter().any(|word| word.ends_with("-epoch"));
+    let is_absurd = text.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('"')).collect();
+        is_epoch(&words)
+            && words.last().is_none_or(|word| word.parse::<u64>().map_or(true, |epoch| epoch > LARGEST_NUMBER))
+    });
     match () {
+        () if is_absurd => Some("holds an epoch that no layer reaches"),
         () if !has(&["sentinel", "myid"]) => Some("holds no identity"),
         () if !has(&["sentinel", "current-epoch"]) => Some("holds no current epoch"),
         () if monitors && !has(&["sentinel", "config-epoch", master_name]) => Some("holds no epoch of the primary"),

@@ -9,10 +9,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use super::config::{Environment, read_secret, read_users};
 use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
+use super::epochs::Raise;
 use super::health::Health;
 use super::spin::Spin;
 use super::state::State;
-use super::{Error, Result, StopSignal, chain, durable, handover, herald, introduction, peers, sentinel_conf, stray};
+use super::unknown_replicas::{self, UnknownReplicas};
+use super::{
+    Error, Result, StopSignal, chain, durable, epochs, handover, herald, introduction, peers, sentinel_conf, stray,
+};
 use crate::model::lineage::Activity;
 use crate::model::node_config::REDIS_PORT;
 use crate::model::{Address, Role};
@@ -34,17 +38,21 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     let mut restarts = Restarts::default();
+    let mut adds_replicas = false;
     loop {
         state.set_health(Health::Starting);
         let started = tokio::select! {
-            started = configure_and_start(environment, state, &program) => started,
+            started = configure_and_start(environment, state, &program, adds_replicas) => started,
             () = stop.received() => return Ok(()),
         };
         let began = Instant::now();
         let (reached, status) = match started {
             Ok(child) => match live(environment, state, child, stop).await {
                 End::Stopped => return Ok(()),
-                End::Ordered => continue,
+                End::Ordered => {
+                    adds_replicas = true;
+                    continue;
+                }
                 End::Died { reached, status } => (reached, status),
             },
             // As for data nodes: the disk may be mended.
@@ -109,7 +117,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                 } else {
                     spin.forget();
                 }
-                if let Some(reason) = reason_to_restart(environment, state, &mut spin, child.id()).await {
+                if let Some(reason) = reason_to_restart(environment, state, &mut spin, &followed.unknown, child.id()).await {
                     tracing::warn!(reason, "the Sentinel starts anew");
                     handover::shut_down(&mut child, STOP_WITHIN).await;
                     return End::Ordered;
@@ -123,33 +131,49 @@ async fn reason_to_restart(
     environment: &Environment,
     state: &State,
     spin: &mut Spin,
+    unknown: &UnknownReplicas,
     pid: Option<u32>,
 ) -> Option<&'static str> {
     if state.announced().as_ref() != state.config().own_address() {
         return Some("its Service came back with another address, and a Sentinel announces its own from its start on");
     }
+    if unknown.is_lasting() {
+        return Some("its primary is down, and it does not know the replicas that could be elected");
+    }
     spin.is_to_end(environment, state, pid).await.then_some("it is busy with nothing")
 }
 
-async fn configure_and_start(environment: &Environment, state: &State, program: &Path) -> Result<Child> {
+async fn configure_and_start(
+    environment: &Environment,
+    state: &State,
+    program: &Path,
+    adds_replicas: bool,
+) -> Result<Child> {
     state.refresh_config(environment);
-    let path = write_configuration(environment, state).await?;
+    let path = write_configuration(environment, state, adds_replicas).await?;
     state.set_trouble(None);
     Ok(engine::start(program, &path, true)?)
 }
 
 /// Renders the file around what the old one remembers. Only while the Sentinel does not run: then it rewrites the file
 /// itself, at each change of what it believes, as carefully as [`durable::replace`] does.
-async fn write_configuration(environment: &Environment, state: &State) -> Result<PathBuf> {
+async fn write_configuration(environment: &Environment, state: &State, adds_replicas: bool) -> Result<PathBuf> {
     let config = state.config();
     let path = environment.data.join("sentinel.conf");
     let old = durable::read(&path)?.unwrap_or_default();
-    if let Some(problem) = sentinel_conf::damage(&old, &config.master_name) {
+    let damage = sentinel_conf::damage(&old, &config.master_name);
+    if let Some(problem) = damage {
         durable::set_aside(&path, problem);
     }
     let mut remembered = sentinel_conf::remember(&old, &config);
+    if old.is_empty() || damage.is_some() {
+        remembered.raise_to(epochs::recorded(state).await);
+    }
     if remembered.primary.is_none() {
         remembered.primary = find_primary(state).await;
+    }
+    if adds_replicas {
+        remembered.replicas.extend(unknown_replicas::running(&config).await);
     }
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let password = read_secret(environment, "sentinel-password")?;
@@ -168,6 +192,8 @@ struct Followed {
     connection: Option<Connection>,
     pace: Pace,
     dissent: Dissent,
+    raise: Raise,
+    unknown: UnknownReplicas,
     /// When it last knew all that it should.
     knew: Option<Instant>,
 }
@@ -232,7 +258,7 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
     state.set_health(Health::Serving);
     followed.pace.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
-        followed.knew = match keep_shown(environment, state, &connection, &mut followed.dissent).await {
+        followed.knew = match keep_shown(environment, state, &connection, followed).await {
             Ok(knows) => knows.then(Instant::now),
             Err(error) => {
                 tracing::warn!(%error, "the Sentinel could not be shown its primary");
@@ -249,7 +275,7 @@ async fn keep_shown(
     environment: &Environment,
     state: &State,
     connection: &Connection,
-    dissent: &mut Dissent,
+    followed: &mut Followed,
 ) -> Result<bool, ShowError> {
     let config = state.config();
     let Some(own) = sentinel::master(connection, &config.master_name).await? else {
@@ -261,7 +287,7 @@ async fn keep_shown(
     if stray::correct(state, &own, connection).await? {
         return Ok(false);
     }
-    if let Some(right) = dissent.look(state, &own).await {
+    if let Some(right) = followed.dissent.look(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
@@ -269,7 +295,9 @@ async fn keep_shown(
         return Ok(false);
     }
     let introduced = introduction::introduce(connection, &config, &own).await?;
-    Ok(introduced == 0 && !dissent.is_suspected())
+    let is_raised = followed.raise.look(connection, &config, &own).await?;
+    followed.unknown.look(&config, &own).await;
+    Ok(introduced == 0 && !is_raised && !followed.dissent.is_suspected() && !followed.unknown.is_suspected())
 }
 
 async fn show(

@@ -31,6 +31,8 @@ struct Inner {
     declared: BTreeSet<Address>,
     activity: Activity,
     lineage: Option<Lineage>,
+    accepting: bool,
+    needs_person: Option<String>,
     had_keys: bool,
     trouble: Option<String>,
     announced: Option<Address>,
@@ -56,6 +58,8 @@ impl State {
                 config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
+                accepting: false,
+                needs_person: None,
                 had_keys: environment.had_keys().exists(),
                 trouble: None,
                 announced: None,
@@ -123,6 +127,27 @@ impl State {
     /// Replaces the own record.
     pub fn set_lineage(&self, lineage: Option<Lineage>) {
         self.lock().lineage = lineage;
+    }
+
+    /// Whether the node carries out a person's decision for its own data.
+    pub fn is_accepting(&self) -> bool {
+        self.lock().accepting
+    }
+
+    /// Replaces that.
+    pub fn set_accepting(&self, accepting: bool) {
+        let before = std::mem::replace(&mut self.lock().accepting, accepting);
+        if accepting && !before {
+            tracing::warn!("a person chose this node's data: it becomes primary once no other node runs");
+        }
+    }
+
+    /// Replaces why it waits for a person, and logs it when it changes.
+    pub fn set_needs_person(&self, why: Option<String>) {
+        let before = std::mem::replace(&mut self.lock().needs_person, why.clone());
+        if let Some(why) = why.filter(|why| Some(why) != before.as_ref()) {
+            tracing::warn!(why, "this does not end by itself: a person may decide by redoubt.dev/accept-loss");
+        }
     }
 
     /// Whether the layer is known to have had data: its document says that it was Ready, or this pod's server had keys.
@@ -261,6 +286,8 @@ impl State {
             ordinal: inner.config.node.ordinal,
             activity: inner.activity,
             initialised: inner.config.initialised || inner.had_keys,
+            accepting: inner.accepting,
+            needs_person: inner.needs_person.clone(),
             lineage: inner.lineage.clone(),
             loaded: inner.loaded,
             ancestry: inner.ancestry.clone(),

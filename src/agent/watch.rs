@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::activity::activity_of;
 use super::announcement::Announcement;
-use super::boot::{Asking, Start};
+use super::boot::{Again, Asking, Start};
 use super::config::Environment;
 use super::disk::Disk;
 use super::endless::Endless;
@@ -17,9 +17,8 @@ use super::joining::Joining;
 use super::standing::Standing;
 use super::state::State;
 use super::writers::Writers;
-use super::{ancestry, aside, handover, lineage_file, peers, redis_conf, stray};
-use crate::model::boot::{BootDecision, PrimaryReason};
-use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
+use super::{ancestry, aside, chosen, handover, lineage_file, peers, redis_conf, stray};
+use crate::model::lineage::{Activity, LINEAGE_FORMAT, Lineage, LineageAnswer, next_term};
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::{Address, Mode, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
@@ -44,6 +43,14 @@ pub struct Watch {
     /// The line of data whose term `term` is, where that was copied from its primary.
     term_of: Option<ReplicationId>,
     epoch: u64,
+    /// The person's decision that was carried out or overtaken ([`Lineage::accepted`]).
+    accepted: Option<u16>,
+    /// When the chosen node was asked last.
+    asked_chosen: Option<Instant>,
+    /// A person chose this node's data, and the Sentinels may not know yet.
+    is_chosen: bool,
+    /// Why the engine has to end, to be started by what the rule says then.
+    starts_over: Option<&'static str>,
     last_role: Option<Role>,
     /// The replication id that it had at the last look, if it was primary then.
     primary_as: Option<ReplicationId>,
@@ -80,10 +87,11 @@ pub struct Watch {
 impl Watch {
     /// Of an engine that is being started.
     pub fn new(environment: &Environment, state: &State, start: &Start, append_only: bool) -> Self {
+        let uid = state.config().layer.uid.clone();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
         let (term, last_role) = match start.primary {
-            None => (term.max(start.highest_term) + 1, Some(Role::Primary)),
+            None => (next_term(term.max(start.highest_term)), Some(Role::Primary)),
             Some(_) => (term, Some(Role::Replica)),
         };
         Self {
@@ -92,7 +100,16 @@ impl Watch {
             served: false,
             term,
             term_of: None,
-            epoch: own.as_ref().map_or(0, |own| own.epoch),
+            // Another layer's epochs are of other Sentinels.
+            epoch: own
+                .as_ref()
+                .filter(|own| own.layer_uid == uid)
+                .map_or(0, |own| own.epoch)
+                .max(start.chosen_under.unwrap_or(0)),
+            accepted: own.as_ref().and_then(|own| own.accepted),
+            asked_chosen: None,
+            is_chosen: start.chosen_under.is_some(),
+            starts_over: None,
             last_role,
             primary_as: None,
             linked: false,
@@ -100,7 +117,7 @@ impl Watch {
             asking: None,
             announcement: Announcement::default(),
             // Clients of the predecessor that come back while this one loads must not stay.
-            demoted: start.primary.is_some() && own.as_ref().is_some_and(|own| own.role == Role::Primary),
+            demoted: start.primary.is_some() && start.was_primary,
             writers: Writers::default(),
             standing: Standing::open(environment, own.as_ref()),
             is_astray: false,
@@ -154,9 +171,9 @@ impl Watch {
                         if was_primary {
                             end_pause(&connection).await;
                         }
-                        let decision = self.decide_again(state, &info).await;
-                        self.keep_priority(state, &connection, &info, decision.as_ref()).await;
-                        accept_nomination(&connection, decision.as_ref()).await;
+                        let again = self.decide_again(state, &info).await;
+                        self.keep_priority(&connection, &info, &again).await;
+                        accept_nomination(&connection, &again).await;
                         self.leave_hung_disk(environment, state, &info).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
                         state.set_activity(activity_of(&info, &self.joining));
@@ -220,34 +237,85 @@ impl Watch {
 
     /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
     /// rule may say another thing by now; later, only if the Sentinels name this very node.
-    async fn decide_again(&mut self, state: &State, info: &Info) -> Option<BootDecision> {
-        let is_alone = info.primary_link().is_some_and(|link| !link.up && !link.syncing);
+    async fn decide_again(&mut self, state: &State, info: &Info) -> Again {
+        let followed = info.primary_link().filter(|link| !link.up && !link.syncing).map(|link| link.primary);
         let config = state.config();
-        let is_named = || self.majority.as_ref().is_some_and(|(named, _)| config.own_address() == Some(named));
-        if !is_alone || (self.joining.is_done() && !is_named()) {
+        let is_own = |named: &Address| config.own_address() == Some(named);
+        let is_told = self.majority.as_ref().is_some_and(|(named, _)| !is_own(named));
+        // Who takes part and follows whom the Sentinels name is theirs to promote; a person may choose it all the same.
+        let is_chosen = config.accept_loss == Some(config.node.ordinal);
+        let Some(followed) = followed.filter(|_| !self.joining.is_done() || !is_told || is_chosen) else {
             self.asking = None;
-            return None;
+            if !self.is_chosen {
+                state.set_accepting(false);
+            }
+            state.set_needs_person(None);
+            return Again::default();
+        };
+        let again = self.asking.get_or_insert_default().again(state).await;
+        if state.is_accepting() {
+            self.starts_over = Some("a person chose its data");
+        } else if again.follows.as_ref().is_some_and(|primary| *primary != followed) {
+            self.starts_over = Some("another node is primary, and no Sentinel points this one to it");
         }
-        Some(self.asking.get_or_insert_default().decision(state).await)
+        again
     }
 
-    /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left, or it was never
-    /// linked and a person chose its data: else a layer whose primary came back empty would have nobody to elect.
-    async fn keep_priority(
-        &mut self,
-        state: &State,
-        connection: &Connection,
-        info: &Info,
-        decision: Option<&BootDecision>,
-    ) {
+    /// Whether the engine is to be ended, and why: a person chose another node's data and that node waits for this one, or this node
+    /// is to start by what the rule says now.
+    pub async fn starts_over(&mut self, state: &State) -> Option<&'static str> {
+        let config = state.config();
+        let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
+        if let Some(chosen) = chosen
+            && self.asked_chosen.is_none_or(|at| at.elapsed() >= TOLD_FOR)
+        {
+            self.asked_chosen = Some(Instant::now());
+            let address = config.data_nodes.get(&chosen)?;
+            let answer = peers::ask_agent(&config, chosen, address).await;
+            if answer.as_ref().is_some_and(|answer| answer.accepting) {
+                return Some("a person chose another node's data");
+            }
+            self.note_overtaken(&config, chosen, answer.as_ref());
+        }
+        self.starts_over
+    }
+
+    /// A decision for a node that follows this primary is overtaken: what it was made for is over.
+    fn note_overtaken(&mut self, config: &NodeConfig, chosen: u16, answer: Option<&LineageAnswer>) {
+        let follows = |answer: &LineageAnswer| {
+            let is_linked = |theirs: &Lineage| theirs.role == Role::Replica && theirs.synced && theirs.link_up;
+            answer.activity == Activity::Serving && answer.lineage.as_ref().is_some_and(is_linked)
+        };
+        if self.primary_as.is_some() && config.accept_loss == Some(chosen) && answer.is_some_and(follows) {
+            self.accepted = Some(chosen);
+        }
+    }
+
+    /// Tells the Sentinels that a person chose this node for as long as one names another, and keeps the decision from counting again.
+    async fn keep_chosen(&mut self, state: &State, config: &NodeConfig, role: Role, views: Option<&[peers::View]>) {
+        if config.accept_loss.is_none() || self.accepted != config.accept_loss {
+            self.accepted = None;
+        }
+        if role == Role::Primary && config.accept_loss == Some(config.node.ordinal) {
+            self.accepted = config.accept_loss;
+        }
+        let Some(views) = views.filter(|_| self.is_chosen) else { return };
+        if role == Role::Primary && chosen::is_unknown_to(views, config.own_address(), self.epoch) {
+            chosen::announce(state, config, self.epoch).await;
+        } else {
+            self.is_chosen = false;
+            state.set_accepting(false);
+        }
+    }
+
+    /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left: else a layer whose
+    /// primary came back empty would have nobody to elect.
+    async fn keep_priority(&self, connection: &Connection, info: &Info, again: &Again) {
         let Some(link) = info.primary_link() else { return };
         if link.priority != 0 || link.syncing {
             return;
         }
-        let config = state.config();
-        let is_chosen = config.accept_loss == Some(config.node.ordinal);
-        let is_best = matches!(decision, Some(BootDecision::Follow { electable: true, .. }));
-        if (link.up && self.joining.is_done()) || (!self.linked && is_chosen) || is_best {
+        if (link.up && self.joining.is_done()) || again.electable {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {
@@ -276,7 +344,7 @@ impl Watch {
             // A primary that was replaced and came back between two looks never held its predecessor's term.
             let (views, highest_term) =
                 tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
-            (self.term, self.term_of) = (self.term.max(highest_term) + 1, None);
+            (self.term, self.term_of) = (next_term(self.term.max(highest_term)), None);
             Some(views)
         } else if self.is_at_rest(role, in_sync, primary.as_ref()) {
             None
@@ -290,7 +358,8 @@ impl Watch {
             && in_sync
             && Some(named) == primary.as_ref()
         {
-            self.epoch = *epoch;
+            // Never lower: Sentinels that lost what they knew would make all that comes older than all that was.
+            self.epoch = self.epoch.max(*epoch);
         }
         self.baseline = (role == Role::Primary).then(|| {
             let known = views.as_deref().map_or(0, peers::newest_epoch).max(self.epoch);
@@ -299,6 +368,7 @@ impl Watch {
         if role == Role::Replica && in_sync {
             self.copy_term(&config, primary.as_ref(), info).await;
         }
+        self.keep_chosen(state, &config, role, views.as_deref()).await;
         self.note_append_only(info, in_sync);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
@@ -317,6 +387,7 @@ impl Watch {
             keys: info.keys().0,
             clean_stop: false,
             append_only: Some(self.append_only),
+            accepted: self.accepted,
         }));
         self.was_in_sync = in_sync;
     }
@@ -356,7 +427,8 @@ impl Watch {
     /// since its server was promoted still tells the term of the line before; who took that for its own would hide the term in
     /// between from it, and two lines would have the same. A line has one term: whoever starts or is promoted begins another.
     async fn copy_term(&mut self, config: &NodeConfig, primary: Option<&Address>, info: &Info) {
-        if self.term_of == Some(info.replication_id()) {
+        let knows_decision = config.accept_loss.is_none() || config.accept_loss == self.accepted;
+        if self.term_of == Some(info.replication_id()) && knows_decision {
             return;
         }
         let Some((ordinal, address)) = config.data_nodes.iter().find(|(_, address)| Some(*address) == primary) else {
@@ -366,6 +438,7 @@ impl Watch {
         let is_of_this_line =
             |theirs: &Lineage| theirs.role == Role::Primary && theirs.replication_id == info.replication_id();
         if let Some(theirs) = answer.and_then(|answer| answer.lineage).filter(is_of_this_line) {
+            self.accepted = theirs.accepted.filter(|accepted| config.accept_loss == Some(*accepted));
             (self.term, self.term_of) = (theirs.term, Some(theirs.replication_id));
         }
     }
@@ -378,8 +451,8 @@ impl Watch {
         }
         let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
         let is_due = self.written.as_ref().is_none_or(|(at, written)| {
-            let moved = (written.role, written.synced, written.epoch, written.term, written.link_up)
-                != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up);
+            let moved = (written.role, written.synced, written.epoch, written.term, written.link_up, written.accepted)
+                != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up, lineage.accepted);
             (moved && state.trouble().is_none()) || (at.elapsed() >= WRITE_EVERY && *written != lineage)
         });
         if is_due {
@@ -484,12 +557,12 @@ async fn end_pause(connection: &Connection) {
 /// Sentinels elect among the replicas of the node that they name, never that node: one that they name and that runs as a replica is
 /// promoted by nobody. So it is when all nodes start anew before most Sentinels heard of the last failover: they name its loser, whom
 /// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, for ever. Where
-/// they name nobody this node stays what it is: whom they named before may be loading yet.
-async fn accept_nomination(connection: &Connection, decision: Option<&BootDecision>) {
-    if decision != Some(&BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)) {
+/// they name nobody the rule decides as at a start, unless somebody has begun to start as primary.
+async fn accept_nomination(connection: &Connection, again: &Again) {
+    if !again.promotes_itself {
         return;
     }
-    tracing::info!("the Sentinels name this replica, and nobody has newer data: it becomes primary");
+    tracing::info!("nobody has newer data, and nobody else is or may become primary: this replica does");
     if let Err(error) = server::replica_of_no_one(connection).await {
         tracing::warn!(%error, "this node stays a replica, though the Sentinels name it");
     }

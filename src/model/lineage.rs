@@ -11,6 +11,15 @@ use super::{Offset, ReplicationId, Role};
 /// Version of the record's format. A reader refuses a newer one instead of guessing.
 pub const LINEAGE_FORMAT: u32 = 1;
 
+/// The largest epoch, term, offset or count of keys that is believed. JSON keeps numbers exact up to here, and no layer gets near it:
+/// a larger one comes from a damaged disk or from a peer that is not what it says.
+pub const LARGEST_NUMBER: u64 = 1 << 53;
+
+/// The term after another one. It stops at [`LARGEST_NUMBER`].
+pub const fn next_term(term: u64) -> u64 {
+    if term < LARGEST_NUMBER { term + 1 } else { LARGEST_NUMBER }
+}
+
 /// One node's record, stored as JSON at `/data/redoubt/lineage.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +56,24 @@ pub struct Lineage {
     /// have one begins by writing all data into it, and its old one may still be there. `None`: an older agent's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub append_only: Option<bool>,
+    /// The decision of a person (`redoubt.dev/accept-loss`) that was carried out, or overtaken, while it still stood in the node's
+    /// document: it decides no later incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u16>,
+}
+
+impl Lineage {
+    /// The field whose number is above [`LARGEST_NUMBER`]. `None`: all can be believed.
+    pub fn absurd_number(&self) -> Option<&'static str> {
+        let numbers = [
+            ("epoch", self.epoch),
+            ("term", self.term),
+            ("offset", self.offset.0),
+            ("previousOffset", self.previous_offset.map_or(0, |offset| offset.0)),
+            ("keys", self.keys),
+        ];
+        numbers.into_iter().find(|(_, number)| *number > LARGEST_NUMBER).map(|(name, _)| name)
+    }
 }
 
 /// What an agent answers to `GET /lineage`.
@@ -62,6 +89,12 @@ pub struct LineageAnswer {
     /// Whether it knows that the layer had data: it is recorded as initialised, or the server of this very pod had keys.
     #[serde(default)]
     pub initialised: bool,
+    /// Whether it carries out a person's decision for its own data: the others keep off until it is primary.
+    #[serde(default)]
+    pub accepting: bool,
+    /// Why it waits for a person, in the rule's words (`WaitReason`). `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_person: Option<String>,
     /// Its record; `None`: the volume holds none and no data (an empty node).
     pub lineage: Option<Lineage>,
     /// Whether the running engine has read its files: only then is what the record says known to be there.
@@ -148,4 +181,49 @@ pub enum Activity {
     Serving,
     /// The pod is about to stop.
     Stopping,
+}
+
+/// How one record stands to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// The first has all that the second has, and more.
+    Newer,
+    /// The second has more.
+    Older,
+    /// The same.
+    Equal,
+    /// They cannot be ordered.
+    Unrelated,
+}
+
+/// Orders two records. A whole dataset beats a half one, this layer's beats a predecessor's, then the higher epoch wins,
+/// then the higher term; within one history the offset decides, and a history that began with all of another's data is the newer.
+/// (A promotion raises the term, too; but a replica that followed the promoted one for a moment may have been stopped before it
+/// heard of that, and the promoted one before its agent had looked.)
+pub fn compare(first: &Lineage, second: &Lineage, layer_uid: &str) -> Comparison {
+    let rank = |lineage: &Lineage| (lineage.synced, lineage.layer_uid == layer_uid, lineage.epoch, lineage.term);
+    match rank(first).cmp(&rank(second)) {
+        std::cmp::Ordering::Greater => return Comparison::Newer,
+        std::cmp::Ordering::Less => return Comparison::Older,
+        std::cmp::Ordering::Equal => {}
+    }
+    if first.replication_id != second.replication_id {
+        return match (continues(first, second), continues(second, first)) {
+            (true, false) => Comparison::Newer,
+            (false, true) => Comparison::Older,
+            _ => Comparison::Unrelated,
+        };
+    }
+    match first.offset.cmp(&second.offset) {
+        std::cmp::Ordering::Greater => Comparison::Newer,
+        std::cmp::Ordering::Less => Comparison::Older,
+        std::cmp::Ordering::Equal => Comparison::Equal,
+    }
+}
+
+/// Whether the first's history began where the second's had come to, or later
+/// ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/), "Replication ID explained").
+fn continues(first: &Lineage, second: &Lineage) -> bool {
+    first.previous_replication_id.as_ref() == Some(&second.replication_id)
+        && first.previous_offset.is_some_and(|branch| second.offset <= branch)
 }

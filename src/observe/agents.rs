@@ -51,6 +51,8 @@ mod tests {
             ordinal: 0,
             activity: Activity::Serving,
             initialised: true,
+            accepting: false,
+            needs_person: None,
             lineage: None,
             loaded: true,
             ancestry: Ancestry::default(),

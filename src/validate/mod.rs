@@ -261,14 +261,15 @@ fn memory_of(
     })
 }
 
+/// An ordinal that no data node has (any more) is no decision: `replicas` may have fallen below what a person once said.
 fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> Option<u16> {
     let text = layer.annotations().get(ANNOTATION_ACCEPT_LOSS)?;
-    let ordinal = text.parse().ok().filter(|ordinal| *ordinal <= replicas);
+    let ordinal = text.parse::<u16>().ok();
     if ordinal.is_none() {
         let problem = format!("{ANNOTATION_ACCEPT_LOSS} must be the ordinal of a data node, 0 to {replicas}");
         faults.push(Fault { field: "metadata.annotations", problem });
     }
-    ordinal
+    ordinal.filter(|ordinal| *ordinal <= replicas)
 }
 
 /// Names that no node keeps do nothing, so none is a fault.

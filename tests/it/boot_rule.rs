@@ -3,6 +3,7 @@
 
 use redoubt::model::boot::{
     BootDecision, BootFacts, Comparison, Peer, PrimaryReason, SentinelAnswer, WaitReason, compare, decide,
+    needs_a_person,
 };
 use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
 use redoubt::model::{Mode, Offset, ReplicationId, Role};
@@ -27,6 +28,7 @@ pub fn record(epoch: u64, term: u64, offset: u64) -> Lineage {
         keys: offset,
         clean_stop: true,
         append_only: Some(true),
+        accepted: None,
     }
 }
 
@@ -139,9 +141,12 @@ fn every_view(nodes: u16, own_ordinal: u16, domain: &Domain, mut check: impl FnM
         initialised: false,
         keeps_data: true,
         accept_loss: None,
+        accepting: None,
         peers: std::collections::BTreeMap::new(),
         sentinels: vec![],
         sentinels_silent_milliseconds: 60_000,
+        refused_milliseconds: 0,
+        waited_milliseconds: 0,
     };
     for index in 0..worlds {
         let mut rest = index;
@@ -184,11 +189,20 @@ fn check_invariants(facts: &BootFacts) {
         BootDecision::StartPrimary(PrimaryReason::LossAccepted) => {
             assert_eq!(facts.accept_loss, Some(facts.own_ordinal), "{}", say("a loss that nobody accepted"));
             let undecided = decide(&BootFacts { accept_loss: None, ..facts.clone() });
-            assert!(matches!(undecided, BootDecision::Wait(_)), "{}", say("a person's word outranks the rule"));
+            assert!(needs_a_person(facts, &undecided), "{}", say("a person's word outranks the rule"));
+            assert!(
+                !facts.peers.values().any(Peer::may_run),
+                "{}",
+                say("a peer runs that could overwrite the chosen data")
+            );
         }
-        BootDecision::StartPrimary(_) => {
+        BootDecision::StartPrimary(reason) => {
             for (_, theirs) in answering(facts) {
-                let Some(own) = &facts.own else { panic!("{}", say("an empty node is primary while a peer has data")) };
+                let Some(own) = &facts.own else {
+                    let is_nothing = !facts.keeps_data && (!theirs.synced || facts.waited_milliseconds >= 60_000);
+                    assert!(is_nothing, "{}", say("an empty node is primary while a peer has data"));
+                    continue;
+                };
                 assert_ne!(compare(own, theirs, LAYER), Comparison::Older, "{}", say("an older node is primary"));
             }
             assert!(
@@ -196,7 +210,19 @@ fn check_invariants(facts: &BootFacts) {
                 "{}",
                 say("an empty node is primary in a layer that had data")
             );
-            assert!(facts.own.as_ref().is_none_or(|own| own.synced), "{}", say("half a dataset is primary"));
+            assert!(
+                facts.own.as_ref().is_none_or(|own| own.synced || !facts.keeps_data),
+                "{}",
+                say("half a dataset is primary")
+            );
+            let silent = |answer: &&SentinelAnswer| **answer == SentinelAnswer::Silent;
+            assert!(
+                *reason == PrimaryReason::NamedAndNewest
+                    || !facts.peers.values().any(|peer| matches!(peer, Peer::Silent { .. }))
+                    || facts.sentinels.iter().filter(silent).count() <= facts.sentinels.len() / 2,
+                "{}",
+                say("a second quorum: a peer is silent, and so are those who elect")
+            );
             let against = facts
                 .peers
                 .keys()
@@ -209,7 +235,7 @@ fn check_invariants(facts: &BootFacts) {
                 let theirs = lineage.as_ref().map(|theirs| compare(own, theirs, LAYER));
                 let older = matches!(theirs, None | Some(Comparison::Newer));
                 assert!(
-                    !older || (*electable && *activity == Activity::Deciding),
+                    !older || !facts.keeps_data || (*electable && *activity == Activity::Deciding),
                     "{}",
                     say("follows a serving node that is empty or older")
                 );
@@ -239,6 +265,16 @@ fn nobody_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
             assert_eq!((reason, &soon.own), (PrimaryReason::EverybodyEmpty, &None), "{soon:#?}");
         }
     });
+}
+
+/// After any time in which nothing came of waiting or asking.
+#[test]
+fn no_view_of_two_nodes_breaks_an_invariant_however_long_it_lasts() {
+    for (own, lasted) in [(0, 10_000), (1, 10_000), (0, 60_000), (1, 60_000), (0, 90_000), (1, 90_000)] {
+        every_view(2, own, &Domain::whole(2), |facts| {
+            check_invariants(&BootFacts { refused_milliseconds: lasted, waited_milliseconds: lasted, ..facts.clone() });
+        });
+    }
 }
 
 #[test]
@@ -283,9 +319,12 @@ fn a_node_alone_serves_what_it_has_and_never_begins_anew_where_data_was() {
             initialised,
             keeps_data,
             accept_loss,
+            accepting: None,
             peers: std::collections::BTreeMap::new(),
             sentinels: vec![],
             sentinels_silent_milliseconds: 0,
+            refused_milliseconds: 0,
+            waited_milliseconds: 0,
         };
         let missing = own.is_none() && initialised && keeps_data;
         let expected = match (missing, accept_loss) {
@@ -308,9 +347,12 @@ fn a_cut_off_node_whose_peers_are_silent_for_ever_does_not_start() {
         initialised: true,
         keeps_data: true,
         accept_loss: None,
+        accepting: None,
         peers: [(1, silent.clone()), (2, silent)].into(),
         sentinels: vec![SentinelAnswer::Silent; 3],
         sentinels_silent_milliseconds: 3_600_000,
+        refused_milliseconds: 0,
+        waited_milliseconds: 0,
     };
     assert!(matches!(decide(&facts), BootDecision::Wait(_)));
 }

@@ -29,9 +29,12 @@ fn decisions_of_a_world(
                 initialised,
                 keeps_data: true,
                 accept_loss: None,
+                accepting: None,
                 peers: peers.collect(),
                 sentinels: sentinels.to_vec(),
                 sentinels_silent_milliseconds: 60_000,
+                refused_milliseconds: 0,
+                waited_milliseconds: 0,
             })
         })
         .collect()
@@ -146,9 +149,12 @@ fn accepting_a_loss_starts_the_chosen_node_and_no_other() {
                 initialised: true,
                 keeps_data: true,
                 accept_loss: Some(chosen),
+                accepting: None,
                 peers: peers(own).collect(),
                 sentinels: vec![SentinelAnswer::NamesNobody; 3],
                 sentinels_silent_milliseconds: 0,
+                refused_milliseconds: 0,
+                waited_milliseconds: 0,
             });
             assert_eq!(matches!(decision, BootDecision::StartPrimary(_)), own == chosen, "{own} {chosen} {decision:?}");
         }

@@ -8,7 +8,7 @@ use redoubt::agent::config::{Environment, read_node_config};
 use redoubt::agent::lineage_file::{self, Fault};
 use redoubt::agent::sentinel_conf::{self, Remembered};
 use redoubt::agent::{exporter, lineage_file as records};
-use redoubt::model::lineage::{LINEAGE_FORMAT, Lineage};
+use redoubt::model::lineage::{LARGEST_NUMBER, LINEAGE_FORMAT, Lineage};
 use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
 use redoubt::model::{Address, LayerIdentity, Mode, NodeId, Offset, ReplicationId, Role};
 use redoubt::redis::Secret;
@@ -43,7 +43,7 @@ fn config() -> NodeConfig {
 }
 
 fn any_lineage() -> impl Strategy<Value = Lineage> {
-    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let numbers = (0..=LARGEST_NUMBER, 0..=LARGEST_NUMBER, 0..=LARGEST_NUMBER, 0..=LARGEST_NUMBER);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let words = (".{0,20}", "[0-9a-f]{0,40}", proptest::option::of("[0-9a-f]{40}"));
     (numbers, switches, words).prop_map(
@@ -62,14 +62,16 @@ fn any_lineage() -> impl Strategy<Value = Lineage> {
             keys,
             clean_stop,
             append_only: [None, Some(synced)][usize::from(link_up)],
+            accepted: [None, Some(7)][usize::from(primary)],
         },
     )
 }
 
 fn any_memory() -> impl Strategy<Value = Remembered> {
     let node = || 0..3_u8;
-    (node(), any::<u64>(), any::<u64>(), any::<u64>(), prop::collection::btree_set(node(), 0..3), any::<bool>())
-        .prop_map(|(primary, current_epoch, config_epoch, leader_epoch, replicas, knows_sentinels)| {
+    let epoch = || 0..=LARGEST_NUMBER;
+    (node(), epoch(), epoch(), epoch(), prop::collection::btree_set(node(), 0..3), any::<bool>()).prop_map(
+        |(primary, current_epoch, config_epoch, leader_epoch, replicas, knows_sentinels)| {
             let data = |node: u8| Address(format!("10.0.1.{node}"));
             let known = |node: u8| (Address(format!("10.0.2.{node}")), format!("{node:040x}"));
             Remembered {
@@ -80,7 +82,8 @@ fn any_memory() -> impl Strategy<Value = Remembered> {
                 replicas: replicas.into_iter().filter(|node| *node != primary).map(data).collect(),
                 sentinels: if knows_sentinels { [known(1), known(2)].into() } else { BTreeSet::new() },
             }
-        })
+        },
+    )
 }
 
 /// Words of the formats, in any order, and bytes that are none.

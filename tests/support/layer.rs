@@ -37,13 +37,15 @@ pub struct Options {
     pub detection: u64,
     /// `min-replicas-to-write`.
     pub min_replicas: u16,
+    /// Whether data is meant to survive a restart.
+    pub keeps_data: bool,
     /// Further settings of the data nodes.
     pub settings: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1, settings: &[] }
+        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1, keeps_data: true, settings: &[] }
     }
 }
 
@@ -86,7 +88,8 @@ impl Layer {
         layer
     }
 
-    fn prepare(options: &Options) -> Self {
+    /// Makes the folders of all nodes, and starts none.
+    pub fn prepare(options: &Options) -> Self {
         let number = NEXT_LAYER.fetch_add(1, Ordering::Relaxed);
         // Test processes of one machine differ in their ids, layers of one process in their numbers.
         let network = format!("127.{}.{number}", 2 + std::process::id() % 250);
@@ -108,7 +111,7 @@ impl Layer {
                     node: id,
                     mode: Mode::Sentinel,
                     initialised: false,
-                    keeps_data: true,
+                    keeps_data: options.keeps_data,
                     accept_loss: None,
                     drop_aside: BTreeSet::new(),
                     data_nodes: data_nodes.clone(),
@@ -199,7 +202,7 @@ impl Layer {
         let mut ending: BTreeMap<NodeId, Child> = BTreeMap::new();
         let mut told: BTreeSet<NodeId> = BTreeSet::new();
         for (id, node) in &mut self.nodes {
-            ending.insert(*id, node.agent.take().unwrap());
+            ending.extend(node.agent.take().map(|agent| (*id, agent)));
         }
         let began = std::time::Instant::now();
         while !ending.is_empty() {
@@ -348,7 +351,7 @@ fn endpoint(address: &Address, port: u16, username: &str, password: &str) -> End
 fn settings(options: &Options) -> BTreeMap<String, String> {
     let min_replicas = options.min_replicas.to_string();
     [
-        ("appendonly", "yes"),
+        ("appendonly", if options.keeps_data { "yes" } else { "no" }),
         ("appendfsync", "everysec"),
         ("save", ""),
         ("min-replicas-to-write", min_replicas.as_str()),

@@ -66,6 +66,7 @@ impl Data {
             keys: self.offset,
             clean_stop,
             append_only: Some(true),
+            accepted: None,
         }
     }
 
@@ -207,6 +208,9 @@ impl World {
             initialised: document.initialised,
             keeps_data: true,
             accept_loss: document.accept_loss,
+            accepting: None,
+            refused_milliseconds: 0,
+            waited_milliseconds: (self.time - boot.since) * 1000,
             sentinels: sentinels.collect(),
             // It matters only while too few answer, and in the model those that boot with this node were never heard.
             sentinels_silent_milliseconds: (self.time - boot.since) * 1000,
@@ -285,7 +289,7 @@ impl World {
         let Some(address) = follows else {
             let Some(data) = self.data_mut(node) else { return };
             data.offset += 1;
-            data.epoch = epoch.unwrap_or(data.epoch);
+            data.epoch = data.epoch.max(epoch.unwrap_or(0));
             (data.synced, data.electable) = (true, true);
             if successor.is_some() {
                 (data.follows, data.linked, data.down_since) = (successor, false, time);

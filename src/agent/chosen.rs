@@ -1,0 +1,68 @@
+//! Carrying out a person's decision (`redoubt.dev/accept-loss`) so that the data that the person chose cannot be overwritten.
+//!
+//! The chosen node says that it accepts ([`crate::model::lineage::LineageAnswer::accepting`]). Every other node whose document names
+//! it as the chosen one ends its engine and keeps off. The Sentinels are told of the chosen node under an epoch above all that
+//! is known, so none of them takes it for a replica of another. Then it starts, and says that it no longer accepts once no
+//! Sentinel that answers names another. The others follow it by the boot rule, and keep their files aside first.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::peers::{self, View};
+use super::state::State;
+use crate::model::Address;
+use crate::model::lineage::{LARGEST_NUMBER, Lineage};
+use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use crate::redis::hello::{self, Hello};
+use crate::redis::{Connection, sentinel};
+
+/// Time for a Sentinel's answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
+
+/// An epoch above all that any node or Sentinel knows. `recorded`: the highest of the records that were seen.
+pub fn epoch(config: &NodeConfig, own: Option<&Lineage>, recorded: u64, views: &[View]) -> u64 {
+    let own = own.filter(|own| own.layer_uid == config.layer.uid).map_or(0, |own| own.epoch);
+    recorded.max(own).max(peers::newest_epoch(views)).saturating_add(1).min(LARGEST_NUMBER)
+}
+
+/// Whether a Sentinel names another primary than this node, or this one by older knowledge.
+pub fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool {
+    views.iter().any(|view| match view {
+        View::Names(named, known) => Some(named) != own || *known < epoch,
+        View::NamesNobody | View::Silent => false,
+    })
+}
+
+/// Tells every Sentinel that names a primary, in the name of another one that it knows, that this node is the primary. One that
+/// names nobody is shown the primary that serves, by its own agent.
+pub async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
+    let Some(own) = config.own_address() else { return };
+    let told = config.sentinels.values().map(async |address| {
+        if let Err(error) = tell(state, config, address, own, epoch).await {
+            tracing::info!(sentinel = %address, %error, "not told of the chosen primary yet");
+        }
+    });
+    join_all(told).await;
+}
+
+async fn tell(
+    state: &State,
+    config: &NodeConfig,
+    address: &Address,
+    primary: &Address,
+    epoch: u64,
+) -> crate::redis::Result<()> {
+    let connection = Connection::open_with(&state.sentinel_endpoint(address), ANSWER_WITHIN, ANSWER_WITHIN).await?;
+    let master_name = config.master_name.as_str();
+    let Some(theirs) = sentinel::master(&connection, master_name).await? else { return Ok(()) };
+    if theirs.address == *primary && theirs.config_epoch >= epoch {
+        return Ok(());
+    }
+    let Some((run_id, sender)) = theirs.other_sentinels.iter().next() else { return Ok(()) };
+    let sender_port = SENTINEL_PORT;
+    hello::tell(&connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
+        .await?;
+    tracing::warn!(sentinel = %address, epoch, "told that a person chose this node as primary");
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! What the boot rule is told of the layer.
+
+use std::collections::BTreeMap;
+
+use super::SILENT_PEER_MILLISECONDS;
+use crate::model::lineage::{Activity, Lineage};
+use crate::model::{Mode, Role};
+
+/// Silence after which a peer of a layer that keeps nothing no longer blocks the others: it can only have what lies in its memory.
+pub const SILENT_PEER_OF_A_CACHE_MILLISECONDS: u64 = 30_000;
+
+/// Everything that the decision depends on.
+#[derive(Clone, Debug)]
+pub struct BootFacts {
+    /// Mode of the layer.
+    pub mode: Mode,
+    /// UID of the layer now; lineage of another UID is older than any of this one.
+    pub layer_uid: String,
+    /// Ordinal of this node.
+    pub own_ordinal: u16,
+    /// The own record; `None`: the volume is empty.
+    pub own: Option<Lineage>,
+    /// Whether the layer was Ready once, or had keys.
+    pub initialised: bool,
+    /// Whether its data is meant to survive a restart.
+    pub keeps_data: bool,
+    /// The data node whose data a person chose, where that [is in force](super::in_force).
+    pub accept_loss: Option<u16>,
+    /// The data node that carries out a person's decision now: this one began to, or the chosen one says that it does.
+    pub accepting: Option<u16>,
+    /// Every other declared data node.
+    pub peers: BTreeMap<u16, Peer>,
+    /// What each declared Sentinel says.
+    pub sentinels: Vec<SentinelAnswer>,
+    /// Milliseconds since a majority of them answered last, whatever it said; 0 while it does.
+    pub sentinels_silent_milliseconds: u64,
+    /// Milliseconds for which the rule has asked for a failover in vain; 0 while it does not ask.
+    pub refused_milliseconds: u64,
+    /// Milliseconds for which this node has decided, or has had nobody to follow.
+    pub waited_milliseconds: u64,
+}
+
+/// A peer as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// It answered.
+    Answers {
+        /// What its engine is doing.
+        activity: Activity,
+        /// Its record; `None`: its volume is empty.
+        lineage: Option<Lineage>,
+    },
+    /// It has not answered.
+    Silent {
+        /// For how long, in milliseconds.
+        milliseconds: u64,
+    },
+}
+
+impl Peer {
+    /// Whether its engine runs, or may.
+    pub const fn may_run(&self) -> bool {
+        match self {
+            Self::Answers { activity, .. } => !matches!(activity, Activity::Deciding),
+            Self::Silent { .. } => false,
+        }
+    }
+}
+
+/// What one Sentinel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentinelAnswer {
+    /// The primary is the data node with this ordinal.
+    Names(u16),
+    /// It answers, but monitors nothing, or an address that no declared node has.
+    NamesNobody,
+    /// It does not answer.
+    Silent,
+}
+
+impl BootFacts {
+    /// The node that a majority of the declared Sentinels names.
+    pub(super) fn named(&self) -> Option<u16> {
+        self.sentinels.iter().find_map(|answer| match answer {
+            SentinelAnswer::Names(ordinal) => {
+                let votes = self.sentinels.iter().filter(|other| *other == answer).count();
+                (votes > self.sentinels.len() / 2).then_some(*ordinal)
+            }
+            SentinelAnswer::NamesNobody | SentinelAnswer::Silent => None,
+        })
+    }
+
+    /// Whether a majority of the declared Sentinels answers, whatever it says.
+    pub(super) fn sentinels_answer(&self) -> bool {
+        let answering = self.sentinels.iter().filter(|answer| **answer != SentinelAnswer::Silent).count();
+        answering > self.sentinels.len() / 2
+    }
+
+    /// Whether most data nodes answer, this one included.
+    pub(super) fn most_data_nodes_answer(&self) -> bool {
+        let answering = 1 + self.peers.values().filter(|peer| matches!(peer, Peer::Answers { .. })).count();
+        answering > self.peers.len().div_ceil(2)
+    }
+
+    /// Records of the peers that answer and hold data.
+    pub(super) fn records(&self) -> impl Iterator<Item = (u16, Activity, &Lineage)> {
+        self.peers.iter().filter_map(|(ordinal, peer)| match peer {
+            Peer::Answers { activity, lineage: Some(lineage) } => Some((*ordinal, *activity, lineage)),
+            _ => None,
+        })
+    }
+
+    /// Those of them that serve as a primary.
+    pub(super) fn serving_primaries(&self) -> impl Iterator<Item = (u16, &Lineage)> {
+        let serving = self
+            .records()
+            .filter(|(_, activity, theirs)| *activity == Activity::Serving && theirs.role == Role::Primary);
+        serving.map(|(ordinal, _, theirs)| (ordinal, theirs))
+    }
+
+    /// Peers that have not answered, with the time since.
+    pub(super) fn silences(&self) -> impl Iterator<Item = u64> {
+        self.peers.values().filter_map(|peer| match peer {
+            Peer::Silent { milliseconds } => Some(*milliseconds),
+            Peer::Answers { .. } => None,
+        })
+    }
+
+    /// Whether every peer answers.
+    pub(super) fn everybody_answers(&self) -> bool {
+        self.silences().next().is_none()
+    }
+
+    /// How long a silent peer blocks.
+    pub(super) const fn patience(&self) -> u64 {
+        if self.keeps_data { SILENT_PEER_MILLISECONDS } else { SILENT_PEER_OF_A_CACHE_MILLISECONDS }
+    }
+
+    /// Whether a silent peer still blocks.
+    pub(super) fn awaits_a_peer(&self) -> bool {
+        self.silences().any(|silence| silence < self.patience())
+    }
+
+    /// Whether no node that answers has data that could be lost. What a layer keeps nothing of counts only where it is whole: a
+    /// replica that began empty, and follows an empty primary in vain, has a record as well.
+    pub(super) fn everybody_is_empty(&self) -> bool {
+        let is_nothing = |lineage: &Lineage| !self.keeps_data && !lineage.synced;
+        self.own.as_ref().is_none_or(is_nothing) && self.records().all(|(_, _, theirs)| is_nothing(theirs))
+    }
+}

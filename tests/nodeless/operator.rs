@@ -17,6 +17,9 @@ use crate::plane::plane;
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
 
+/// Claims begin at once, and of two operators that make the root key one fails, as a replica would, which starts again.
+static ROOT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// What an operator watches.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -50,6 +53,7 @@ impl Operator {
         let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}});
         let parameters = PatchParams::apply("redoubt-tests").force();
         namespaces.patch(OPERATOR_NAMESPACE, &parameters, &Patch::Apply(&space)).await.unwrap();
+        let _one_at_a_time = ROOT.lock().await;
         let root = RootKey::load(plain, OPERATOR_NAMESPACE, "redoubt-root-key").await.unwrap();
         let client = ClientBuilder::try_from(config).unwrap().with_layer(&faults).build();
         let metrics = Metrics::new().unwrap();

@@ -12,6 +12,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
+use super::absences::Absences;
 use super::backoff::Backoff;
 use super::index::Index;
 use super::pace::Pace;
@@ -78,6 +79,8 @@ pub struct Context {
     pub told_of_stores: Told,
     /// Which layers this process has found Ready.
     pub proven: Proven,
+    /// Which nodes are away, and since when.
+    pub absences: Absences,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
 }
@@ -185,6 +188,9 @@ impl Context {
     /// Closes what belongs to pods that are gone.
     pub fn forget_the_dead(&self) {
         let alive: BTreeSet<String> = self.stores.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+        let workloads: BTreeSet<String> =
+            self.stores.workloads.state().iter().filter_map(|known| known.uid()).collect();
+        self.absences.retain(&workloads);
         self.pool.retain(&alive);
         self.listeners.retain(&alive);
     }

@@ -17,7 +17,7 @@ use super::uses::{self, Scene, Uses};
 use super::{accepted, desired as wanted, publish};
 use crate::act::kube::key_of;
 use crate::act::secrets::Passwords;
-use crate::act::{self, Means};
+use crate::act::{self, Ending, Means};
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
@@ -200,6 +200,7 @@ async fn look_after(
     let questions = wanted::questions(&desired, &children, &passwords);
     let (connections, faults) = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
+    context.absences.look(&context.client, &identity, &children, &mut observed).await;
 
     let plan = plan(&desired, &observed);
     let primary = plan.dials.primary.or(observed.primary_service);
@@ -222,6 +223,7 @@ async fn look_after(
         };
         for (step, ending) in act::carry_out(&context.writer, means, &plan.steps).await {
             context.metrics.step(act::name_of(&step), ending.word());
+            note_absence(context, &observed, &step, &ending);
             if matches!(step, Step::LoadLibrary { .. }) {
                 context.uses.loaded(&identity.uid);
             }
@@ -257,6 +259,14 @@ async fn look_after(
     let pause = pause(context, &desired, observed.initialised, &plan, &undone);
     // A layer in which something fails keeps its own, slower pace.
     Ok((status, if uses_are_busy && undone.is_empty() { pause.min(UNDER_WAY) } else { pause }))
+}
+
+/// Remembers which node a step takes away: it is missed less than one that nobody took.
+fn note_absence(context: &Context, observed: &Observed, step: &Step, ending: &Ending) {
+    let workload = observed.nodes.get(&step.node()).and_then(|seen| seen.workload.as_ref());
+    if let (Step::RestartPod { .. }, true, Some(workload)) = (step, ending.is_done(), workload) {
+        context.absences.taken(&workload.uid);
+    }
 }
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do

@@ -1,5 +1,6 @@
 //! The only place where the steps meet: when a pass is made, and what follows from its end.
 
+mod absences;
 mod accepted;
 mod application_proof;
 pub mod backoff;
@@ -40,6 +41,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use self::absences::Absences;
 use self::backoff::Backoff;
 use self::context::{Context, Defaults, Duty, Proven, Told};
 use self::index::Index;
@@ -244,6 +246,7 @@ pub async fn control(
         told: Told::default(),
         told_of_stores: Told::default(),
         proven: Proven::default(),
+        absences: Absences::default(),
         defaults,
     });
     let controller = Controller::for_stream(layer_changes, layers.clone())

@@ -26,8 +26,21 @@ pub struct ObservedNode {
     pub workload: Option<ObservedWorkload>,
     /// Its pod.
     pub pod: Option<ObservedPod>,
+    /// Since when it is away; `None`: its pod is ready, or it was not looked at.
+    pub away: Option<Away>,
     /// What its server answered.
     pub server: ObservedServer,
+}
+
+/// A node without a ready pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Away {
+    /// For how long, as far as this process knows, seconds.
+    pub seconds: u64,
+    /// Whether it began with a step of our own: a restart.
+    pub planned: bool,
+    /// Why Kubernetes makes no pod, or does not start it, in its own words (the newest event), if it says so.
+    pub words: Option<String>,
 }
 
 /// A node's StatefulSet.

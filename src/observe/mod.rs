@@ -5,4 +5,5 @@
 pub mod agents;
 pub mod events;
 pub mod kubernetes;
+pub mod refusals;
 pub mod servers;

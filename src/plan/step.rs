@@ -226,6 +226,8 @@ pub enum ApplyReason {
     Drift,
     /// It is this node's turn to be rolled.
     Roll,
+    /// It is of another revision, and no pod of it is there that could be disturbed.
+    NoPod,
 }
 
 /// Why a pod is restarted or the primary moved.
@@ -260,6 +262,11 @@ pub enum Waiting {
     },
     /// The server does not answer.
     Server {
+        /// The node.
+        node: NodeId,
+    },
+    /// The server answers, and the pod is not ready.
+    NotReady {
         /// The node.
         node: NodeId,
     },

@@ -4,7 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Facts, proofs};
+use crate::model::observed::Observed;
 use crate::model::{Mode, NodeId};
+use crate::plan::form::ABSENT_SECONDS;
 use crate::plan::step::ApplyReason;
 use crate::plan::{Refused, Step, Waiting};
 
@@ -98,9 +100,8 @@ fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> Said {
 fn degraded(facts: Facts<'_>) -> Said {
     let mut why: Vec<String> = facts.plan.refused.iter().map(refused).collect();
     why.extend(facts.undone.iter().filter(|undone| !undone.passes).map(|undone| undone.why.clone()));
-    if facts.observed.initialised {
-        why.extend(facts.plan.waiting.iter().filter_map(trouble));
-    }
+    let troubled = facts.plan.waiting.iter().filter(|what| is_trouble(facts.observed, what));
+    why.extend(troubled.map(|what| waiting(facts.desired.mode, what)));
     // A layer that was never Ready is not degraded by what is still on its way.
     if facts.observed.initialised {
         if facts.subject.keeps_data {
@@ -120,7 +121,7 @@ fn degraded(facts: Facts<'_>) -> Said {
 }
 
 fn progressing(facts: Facts<'_>) -> Said {
-    let waiting: Vec<String> = facts.plan.waiting.iter().map(waiting).collect();
+    let waiting: Vec<String> = facts.plan.waiting.iter().map(|what| waiting(facts.desired.mode, what)).collect();
     let (holds, reason, message) = if facts.desired.paused {
         (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
     } else if !waiting.is_empty() {
@@ -137,7 +138,7 @@ fn ready(facts: Facts<'_>, primary: Option<NodeId>, said: &[Said]) -> Said {
     let says = |kind: &str| said.iter().find(|said| said.kind == kind);
     let no = |reason, message: String| Said { kind: "Ready", holds: Some(false), reason, message };
     if primary.is_none() {
-        return no("NoPrimary", "no data node is primary by its own word and that of most Sentinels".to_owned());
+        return no("NoPrimary", no_primary(facts));
     }
     let mut needed = vec!["MemoryBounded", "FunctionsLoaded", "UsersInPlace", "SettingsApplied"];
     if facts.subject.keeps_data {
@@ -170,16 +171,30 @@ const fn is_bookkeeping(step: &Step) -> bool {
     )
 }
 
+/// Why no node serves: what is waited for, as far as it is more than the missing primary.
+fn no_primary(facts: Facts<'_>) -> String {
+    let mode = facts.desired.mode;
+    let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, Waiting::Primary));
+    let because: Vec<String> = waits.map(|what| waiting(mode, what)).collect();
+    let fact = match mode {
+        Mode::Standalone => "the data node is no primary by its own word",
+        Mode::Sentinel | Mode::Cluster => "no data node is primary by its own word and that of most Sentinels",
+    };
+    if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
+}
+
 /// A wait as a sentence.
-fn waiting(waiting: &Waiting) -> String {
-    match waiting {
+fn waiting(mode: Mode, what: &Waiting) -> String {
+    match what {
         Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),
         Waiting::Address { node } => format!("{node} has no address yet"),
         Waiting::Pod { node, trouble: None } => format!("the pod of {node} does not run yet"),
         Waiting::Pod { node, trouble: Some(words) } => format!("the pod of {node} does not run: {words}"),
         Waiting::Server { node } => format!("the server of {node} does not answer"),
+        Waiting::NotReady { node } => format!("the pod of {node} is not ready"),
         Waiting::Loading { node } => format!("{node} is loading its data"),
         Waiting::Sync { node } => format!("{node} is not in sync yet"),
+        Waiting::Primary if mode == Mode::Standalone => "the data node does not serve as a primary yet".to_owned(),
         Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
         Waiting::SentinelView { node } => format!("{node} does not know all others yet"),
         Waiting::Forgetting { node } => format!("{node} remembers an address that no node has any more"),
@@ -196,11 +211,33 @@ fn waiting(waiting: &Waiting) -> String {
     }
 }
 
-/// A wait that means trouble in a layer that was Ready before.
-fn trouble(what: &Waiting) -> Option<String> {
+/// How long a node that we restarted ourselves may be away before that is trouble, seconds.
+const PLANNED_SECONDS: u64 = 60;
+
+/// Whether a wait means trouble: a node that served is away and we did not take it away just now, or Kubernetes says that it
+/// cannot start a node's pod. In a layer that was never Ready the first is only a matter of time, and so is the second for a while.
+fn is_trouble(observed: &Observed, what: &Waiting) -> bool {
+    let away = |node: &NodeId| observed.nodes.get(node).and_then(|seen| seen.away.clone()).unwrap_or_default();
+    let is_unplanned =
+        |node: &NodeId| observed.initialised && !(away(node).planned && away(node).seconds < PLANNED_SECONDS);
     match what {
-        Waiting::Pod { trouble: Some(_), .. } | Waiting::Server { .. } | Waiting::Primary => Some(waiting(what)),
-        _ => None,
+        Waiting::Pod { node, trouble: Some(_) } => observed.initialised || away(node).seconds >= ABSENT_SECONDS,
+        Waiting::Pod { node, trouble: None }
+        | Waiting::Server { node }
+        | Waiting::NotReady { node }
+        | Waiting::Termination { node } => is_unplanned(node),
+        // How long it takes depends on the data.
+        Waiting::Loading { node } => observed.initialised && !away(node).planned,
+        Waiting::Primary => observed.initialised,
+        Waiting::Gathering
+        | Waiting::Address { .. }
+        | Waiting::Sync { .. }
+        | Waiting::SentinelView { .. }
+        | Waiting::Forgetting { .. }
+        | Waiting::Removal { .. }
+        | Waiting::Failover
+        | Waiting::Approval
+        | Waiting::Paused => false,
     }
 }
 

@@ -124,6 +124,7 @@ pub fn converged(primary: NodeId) -> Observed {
             zone: None,
             reads: id.kind == NodeKind::Data && id != primary,
         }),
+        away: None,
         server: match id.kind {
             NodeKind::Data => ObservedServer::Data(Box::new(data_server(id, primary))),
             NodeKind::Sentinel => ObservedServer::Sentinel(Box::new(sentinel_server(id, primary))),

@@ -6,7 +6,7 @@ use redoubt::model::{Address, NodeId};
 use redoubt::plan::{Step, plan};
 
 use crate::world::monkey::{Event, Past, history};
-use crate::world::{STATIC, World};
+use crate::world::{REFUSED_REVISION, STATIC, World};
 
 /// Rounds in which everything is mended once faults cease: a minute of silence, and thrice three resets half a minute apart
 /// for each node that goes.
@@ -89,6 +89,34 @@ fn a_layer_that_shrinks_and_rolls_at_once_survives_cuts_of_any_node_at_any_time(
             assert!(world.settle(PATIENCE).is_some(), "{cut} after {after}: {}", told(&world));
             assert_eq!(world.violations, Vec::<String>::new(), "{cut} after {after}");
         }
+    }
+}
+
+/// A specification whose pods are refused, in a new layer and in one that runs, and its correction.
+#[test]
+fn a_correction_reaches_pods_that_were_refused() {
+    for rounds in [1, 3, 30] {
+        let mut world = World::new(3, 3);
+        world.specification.revision = REFUSED_REVISION;
+        (0..rounds).for_each(|_| drop(world.round(usize::MAX)));
+        assert!(world.pods.is_empty());
+        world.specification.revision = 2;
+        let settled = world.settle(60);
+        assert!(settled.is_some(), "{}", told(&world));
+    }
+    // While it rolls, an eviction takes a second pod; the correction is another revision than what runs.
+    for evicted in [NodeId::data(0), NodeId::data(2), NodeId::sentinel(0)] {
+        let mut world = World::converged(3, 3);
+        world.specification.revision = REFUSED_REVISION;
+        (0..10).for_each(|_| drop(world.round(usize::MAX)));
+        if let Some(workload) = world.workloads.get_mut(&evicted) {
+            workload.built.revision = REFUSED_REVISION;
+        }
+        world.pods.remove(&evicted);
+        (0..10).for_each(|_| drop(world.round(usize::MAX)));
+        world.specification.revision = 3;
+        assert!(world.settle(PATIENCE).is_some(), "{evicted}: {}", told(&world));
+        assert_eq!(world.violations, Vec::<String>::new());
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::desired::Desired;
-use redoubt::model::observed::{DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster};
+use redoubt::model::observed::{Away, DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster};
 use redoubt::model::{Address, NodeId, Offset};
 use redoubt::plan::step::ApplyReason;
 use redoubt::plan::{Refused, Step, Waiting, plan};
 
-use crate::planner::{address, converged, desired};
+use crate::planner::{address, converged, desired, nodes};
 
 fn data_of(observed: &mut Observed, ordinal: u16) -> &mut DataServer {
     match &mut observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap().server {
@@ -251,4 +251,39 @@ fn no_sentinel_is_restarted_if_those_left_are_no_majority_of_those_remembered() 
     let stuck = plan(&wanted, &observed);
     assert_eq!(stuck.refused, [Refused::NoSentinelMajority { node: NodeId::sentinel(0) }]);
     assert_eq!(stuck.steps, []);
+}
+
+/// A layer of which these nodes have had no pod for so long.
+fn without_pods(nodes: &[NodeId], seconds: u64) -> Observed {
+    let mut observed = converged(NodeId::data(0));
+    for node in nodes {
+        let seen = observed.nodes.get_mut(node).unwrap();
+        (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+        seen.away = Some(Away { seconds, ..Away::default() });
+    }
+    observed
+}
+
+#[test]
+fn a_corrected_template_is_applied_to_a_node_that_has_no_pod_whatever_else_is_going_on() {
+    let mut desired = desired("new");
+    desired.disruption_needs_approval = true;
+    let all = nodes();
+    for missing in [&all[..], &all[2..], &[NodeId::data(0)][..], &[NodeId::data(2), NodeId::sentinel(1)][..]] {
+        let applied: Vec<NodeId> = plan(&desired, &without_pods(missing, 5))
+            .steps
+            .iter()
+            .filter(|step| matches!(step, Step::ApplyWorkload { reason: ApplyReason::NoPod, .. }))
+            .map(Step::node)
+            .collect();
+        assert_eq!(applied, missing);
+    }
+}
+
+#[test]
+fn a_pod_that_was_evicted_a_moment_ago_comes_back_as_it_was() {
+    let mut desired = desired("new");
+    desired.disruption_needs_approval = true;
+    let plan = plan(&desired, &without_pods(&[NodeId::data(1)], 4));
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::ApplyWorkload { .. })), "{plan:?}");
 }

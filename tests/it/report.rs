@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
-use redoubt::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use redoubt::model::{NodeId, Purpose};
+use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
+use redoubt::model::{Mode, NodeId, Purpose};
 use redoubt::plan::plan;
 use redoubt::report::{Facts, Subject, Undone, not_accepted, status};
 
@@ -281,6 +281,66 @@ fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
     [ ] no single point of failure: redis-2 is not in sync
     web-redis-2 - Unreachable
     ");
+}
+
+/// The layer after the pod of its third data node is gone.
+fn without_a_pod(away: Away) -> Scene {
+    let mut scene = Scene::healthy();
+    let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+    (seen.pod, seen.server, seen.away) = (None, ObservedServer::Unknown, Some(away));
+    scene
+}
+
+fn degraded(scene: &Scene) -> String {
+    let status = scene.status();
+    let said = status.conditions.iter().find(|said| said.type_ == "Degraded").unwrap();
+    format!("{} {}", said.status, said.message)
+}
+
+#[test]
+fn a_pod_that_is_refused_is_told_in_the_words_of_kubernetes_in_a_new_layer_too() {
+    let words = Some("FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small".to_owned());
+    let mut scene = without_a_pod(Away { seconds: 5, planned: true, words });
+    let told =
+        "True the pod of redis-2 does not run: FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small";
+    assert_eq!(degraded(&scene), told);
+    scene.observed.initialised = false;
+    assert_eq!(degraded(&scene), told);
+    // What ends within seconds is no trouble of a layer that is still being made.
+    scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().seconds = 4;
+    assert_eq!(degraded(&scene), "False nothing is wrong");
+}
+
+#[test]
+fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago() {
+    let is_degraded = |seconds, planned, initialised| {
+        let mut scene = without_a_pod(Away { seconds, planned, words: None });
+        scene.observed.initialised = initialised;
+        degraded(&scene)
+    };
+    let missing = "True the pod of redis-2 does not run yet";
+    assert_eq!(is_degraded(0, false, true), missing);
+    assert_eq!(is_degraded(59, true, true), "False nothing is wrong");
+    assert_eq!(is_degraded(60, true, true), missing);
+    assert_eq!(is_degraded(60, false, false), "False nothing is wrong");
+}
+
+#[test]
+fn without_a_primary_it_is_told_what_keeps_one_away() {
+    let mut scene = Scene::healthy();
+    for seen in scene.observed.nodes.values_mut() {
+        let words = Some("FailedCreate: no PriorityClass with name nope was found".to_owned());
+        (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+        seen.away = Some(Away { seconds: 9, planned: false, words });
+    }
+    scene.observed.initialised = false;
+    let ready = |scene: &Scene| {
+        let status = scene.status();
+        status.conditions.iter().find(|said| said.type_ == "Ready").unwrap().message.clone()
+    };
+    assert!(ready(&scene).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&scene));
+    scene.desired.mode = Mode::Standalone;
+    assert!(ready(&scene).starts_with("the data node is no primary by its own word: "), "{}", ready(&scene));
 }
 
 #[test]

@@ -128,4 +128,8 @@ pod. */ -}}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Why a pod is refused is told in events only; asked for by the UID of a StatefulSet or a pod that should be there and is not.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end -}}

@@ -3,7 +3,7 @@
 use redoubt::model::{NodeId, NodeKind};
 
 use super::data::Boot;
-use super::{FIRST_BAD_REVISION, Pod, Sentinel, Server, World};
+use super::{FIRST_BAD_REVISION, Pod, REFUSED_REVISION, Sentinel, Server, World};
 
 impl World {
     pub(super) fn tick_kubernetes(&mut self) {
@@ -38,7 +38,13 @@ impl World {
     fn create_pods(&mut self) {
         let missing: Vec<NodeId> =
             self.workloads.keys().copied().filter(|node| !self.pods.contains_key(node)).collect();
+        self.missing_since.retain(|node, _| missing.contains(node));
         for node in missing {
+            if self.workloads[&node].built.revision == REFUSED_REVISION {
+                self.missing_since.entry(node).or_insert(self.time);
+                continue;
+            }
+            self.missing_since.remove(&node);
             let built = self.workloads[&node].built.clone();
             let uid = self.fresh("pod");
             let pod = Pod { uid, built, deleting: false, stopped: false, reads: false, server: None };

@@ -28,6 +28,8 @@ pub const STATIC: [&str; 6] =
     ["Secret system", "Secret app", "Service primary", "Service replicas", "Service sentinels", "PodDisruptionBudget"];
 /// Images of this revision and above do not exist.
 pub const FIRST_BAD_REVISION: u8 = 100;
+/// Pods of this revision are refused: by a quota, say.
+pub const REFUSED_REVISION: u8 = 50;
 
 /// What a person wants.
 #[derive(Clone, Debug)]
@@ -100,6 +102,8 @@ pub struct World {
     pub services: BTreeMap<NodeId, Address>,
     pub workloads: BTreeMap<NodeId, Workload>,
     pub pods: BTreeMap<NodeId, Pod>,
+    /// Since when a StatefulSet has no pod.
+    pub missing_since: BTreeMap<NodeId, u64>,
     pub volumes: BTreeMap<NodeId, Volume>,
     /// Those of [`STATIC`] that are there.
     pub statics: BTreeSet<&'static str>,
@@ -137,6 +141,7 @@ impl World {
             services: BTreeMap::new(),
             workloads: BTreeMap::new(),
             pods: BTreeMap::new(),
+            missing_since: BTreeMap::new(),
             volumes: BTreeMap::new(),
             statics: BTreeSet::new(),
             primary_service: None,

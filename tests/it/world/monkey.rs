@@ -5,7 +5,7 @@ use redoubt::model::{NodeId, NodeKind};
 use redoubt::plan::Plan;
 
 use super::data::Boot;
-use super::{FIRST_BAD_REVISION, Server, World};
+use super::{FIRST_BAD_REVISION, REFUSED_REVISION, Server, World};
 
 /// One event of a history.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub enum Event {
     Stale,
     Revision(u8),
     BadRevision,
+    /// A revision whose pods are refused.
+    RefusedRevision,
     Setting(u8),
     Scale(u16, u16),
     Approval(bool),
@@ -61,6 +63,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Stale),
         2 => (1..4_u8).prop_map(Event::Revision),
         1 => Just(Event::BadRevision),
+        1 => Just(Event::RefusedRevision),
         1 => (1..4_u8).prop_map(Event::Setting),
         2 => (2..5_u16, prop::sample::select(vec![3_u16, 5])).prop_map(|(data, sentinels)| Event::Scale(data, sentinels)),
         1 => any::<bool>().prop_map(Event::Approval),
@@ -117,6 +120,7 @@ impl Past {
             }
             Event::Revision(revision) => self.world.specification.revision = revision,
             Event::BadRevision => self.world.specification.revision = FIRST_BAD_REVISION,
+            Event::RefusedRevision => self.world.specification.revision = REFUSED_REVISION,
             Event::Setting(setting) => self.world.specification.setting = setting,
             Event::Scale(data, sentinels) => {
                 (self.world.specification.data, self.world.specification.sentinels) = (data, sentinels);
@@ -144,7 +148,7 @@ impl Past {
         world.cut.clear();
         world.specification.needs_approval = false;
         world.specification.paused = false;
-        if world.specification.revision >= FIRST_BAD_REVISION {
+        if world.specification.revision >= REFUSED_REVISION {
             world.specification.revision = 1;
         }
         self.world

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::observed::{
-    DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
-    SentinelServer,
+    Away, DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication,
+    SentinelMaster, SentinelServer,
 };
 use redoubt::model::{NodeId, NodeKind, Offset, ReplicationId};
 
@@ -23,6 +23,7 @@ impl World {
                 deleting: workload.deleting,
             }),
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
+            away: self.missing_since.get(&id).map(|since| Away { seconds: self.time - since, ..Away::default() }),
             server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },
         };
         Observed {

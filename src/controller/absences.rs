@@ -1,0 +1,155 @@
+//! Which nodes are away, since when, and what Kubernetes says of it. Memory only: after a start everything begins anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+
+use crate::model::observed::{Away, Observed, ObservedNode, ObservedServer};
+use crate::model::{LayerIdentity, NodeId};
+use crate::observe::kubernetes::Children;
+use crate::observe::refusals;
+use crate::telemetry::Chain;
+
+/// How long a node has been away before Kubernetes is asked why. Most pods are made and started sooner.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+/// The same for a pod that is there: volumes are attached and images pulled meanwhile.
+const ASK_AFTER_START: Duration = Duration::from_secs(15);
+/// Pause between two questions about the same node.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// An absence that begins this long after a step of ours at the latest is that step's doing.
+const STEP_SHOWS: Duration = Duration::from_secs(15);
+
+/// One node's absence.
+#[derive(Clone, Debug)]
+struct Absence {
+    since: Instant,
+    planned: bool,
+    asked: Option<Instant>,
+    words: Option<String>,
+}
+
+/// The absences of all layers' nodes.
+#[derive(Debug, Default)]
+pub struct Absences {
+    /// By the StatefulSet's UID.
+    away: Mutex<BTreeMap<String, Absence>>,
+    /// When we took a node away ourselves, by the StatefulSet's UID.
+    taken: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Absences {
+    /// Notes that a step of ours takes a node away.
+    pub fn taken(&self, workload_uid: &str) {
+        locked(&self.taken).insert(workload_uid.to_owned(), Instant::now());
+    }
+
+    /// Says of each node in `observed` since when it is away, and asks Kubernetes about those that stay so.
+    pub async fn look(&self, client: &Client, layer: &LayerIdentity, children: &Children, observed: &mut Observed) {
+        for (node, seen) in &mut observed.nodes {
+            let Some(uid) = seen.workload.as_ref().map(|workload| workload.uid.clone()) else { continue };
+            if is_there(seen) {
+                locked(&self.away).remove(&uid);
+                continue;
+            }
+            let absence = self.note(&uid);
+            let words = match whom_to_ask(*node, seen, children, absence.since.elapsed()) {
+                Some(about) => self.words(client, layer, &uid, &about, absence.clone()).await,
+                None => None,
+            };
+            seen.away = Some(Away { seconds: absence.since.elapsed().as_secs(), planned: absence.planned, words });
+        }
+    }
+
+    /// The absence of a node that is away now.
+    fn note(&self, uid: &str) -> Absence {
+        let planned = locked(&self.taken).get(uid).is_some_and(|taken| taken.elapsed() < STEP_SHOWS);
+        let begun = || Absence { since: Instant::now(), planned, asked: None, words: None };
+        locked(&self.away).entry(uid.to_owned()).or_insert_with(begun).clone()
+    }
+
+    /// What Kubernetes says, asked for once in a while.
+    async fn words(
+        &self,
+        client: &Client,
+        layer: &LayerIdentity,
+        uid: &str,
+        about: &str,
+        absence: Absence,
+    ) -> Option<String> {
+        if absence.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return absence.words;
+        }
+        let words = match refusals::words(client, &layer.namespace, about).await {
+            Ok(words) => words,
+            Err(error) => {
+                tracing::debug!(layer = layer.name, error = %Chain(&error), "cannot ask why a pod is not there");
+                absence.words
+            }
+        };
+        if let Some(known) = locked(&self.away).get_mut(uid) {
+            (known.asked, known.words) = (Some(Instant::now()), words.clone());
+        }
+        words
+    }
+
+    /// Forgets nodes that are gone.
+    pub fn retain(&self, alive: &BTreeSet<String>) {
+        locked(&self.away).retain(|uid, _| alive.contains(uid));
+        locked(&self.taken).retain(|uid, _| alive.contains(uid));
+    }
+}
+
+/// Whether a node's pod is ready.
+fn is_there(seen: &ObservedNode) -> bool {
+    seen.pod.as_ref().is_some_and(|pod| pod.ready && !pod.deleting)
+}
+
+/// UID of the object whose events say why a node is away; `None`: it is too early to ask, or the pod itself says it.
+fn whom_to_ask(node: NodeId, seen: &ObservedNode, children: &Children, away: Duration) -> Option<String> {
+    match &seen.pod {
+        None => (away >= ASK_AFTER).then(|| seen.workload.as_ref().map(|workload| workload.uid.clone()))?,
+        Some(pod) => {
+            let is_starting = seen.server == ObservedServer::Unknown && pod.trouble.is_none() && !pod.deleting;
+            let never_started = children.pods.get(&node).is_some_and(|pod| !has_started(pod));
+            (away >= ASK_AFTER_START && is_starting && never_started).then(|| pod.uid.clone())
+        }
+    }
+}
+
+/// Whether any container of a pod has ever run.
+fn has_started(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+    let status = pod.status.as_ref();
+    let containers = status.into_iter().flat_map(|status| {
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    });
+    let has_run =
+        |state: &k8s_openapi::api::core::v1::ContainerState| state.running.is_some() || state.terminated.is_some();
+    containers.into_iter().any(|container| {
+        container.state.as_ref().is_some_and(has_run) || container.last_state.as_ref().is_some_and(has_run)
+    })
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each use of the map is one call: it is never left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absence_keeps_its_beginning_and_is_planned_only_where_a_step_of_ours_went_before() {
+        let absences = Absences::default();
+        let first = absences.note("one");
+        absences.taken("one");
+        assert!(!absences.note("one").planned, "it was away before");
+        assert_eq!(absences.note("one").since, first.since);
+        absences.taken("two");
+        assert!(absences.note("two").planned);
+        absences.retain(&BTreeSet::from(["two".to_owned()]));
+        assert!(absences.note("one").since > first.since, "it is another absence");
+    }
+}

@@ -81,6 +81,9 @@ pub struct OperatorArguments {
     /// Image that the pods copy their agent from: this operator's own. Recorded like the engine image.
     #[arg(long, env = "REDOUBT_AGENT_IMAGE")]
     pub agent_image: String,
+    /// Domain of the cluster's Services, which bindings name: `cluster.local`. Without it, what this pod's `/etc/resolv.conf` says.
+    #[arg(long, env = "REDOUBT_CLUSTER_DOMAIN")]
+    pub cluster_domain: Option<String>,
     /// Name of this replica in the Lease; without it, the host name.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,

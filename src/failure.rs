@@ -39,6 +39,28 @@ impl Class {
     }
 }
 
+/// What a request met. The API server's answer is one sentence: its words, without the object that they came in.
+#[derive(Debug)]
+pub struct Answer(pub kube::Error);
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            kube::Error::Api(status) if !status.message.is_empty() => formatter.write_str(&status.message),
+            other => other.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for Answer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            kube::Error::Api(_) => None,
+            other => other.source(),
+        }
+    }
+}
+
 /// A request to the Kubernetes API that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Request {
@@ -50,7 +72,7 @@ pub enum Request {
         /// Kind, namespace and name.
         object: String,
         /// The answer.
-        source: Box<kube::Error>,
+        source: Box<Answer>,
     },
     /// It did not answer in time.
     #[error("no answer within {limit:?} to: {verb} {object}", limit = REQUEST_LIMIT)]
@@ -66,7 +88,7 @@ impl Request {
     /// What to make of it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Failed { source, .. } => match source.as_ref() {
+            Self::Failed { source, .. } => match &source.0 {
                 kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Class::Conflict,
                 kube::Error::Api(status) if status.is_forbidden() => Class::Forbidden,
                 kube::Error::Api(status) if status.is_invalid() || status.code == 400 => Class::Invalid,
@@ -79,7 +101,7 @@ impl Request {
 
     /// Whether the object was not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Failed { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.is_not_found()))
+        matches!(self, Self::Failed { source, .. } if matches!(&source.0, kube::Error::Api(status) if status.is_not_found()))
     }
 }
 
@@ -91,7 +113,7 @@ pub async fn request<T>(
 ) -> Result<T, Request> {
     match timeout(REQUEST_LIMIT, doing).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(Request::Failed { verb, object: object.to_owned(), source: Box::new(source) }),
+        Ok(Err(source)) => Err(Request::Failed { verb, object: object.to_owned(), source: Box::new(Answer(source)) }),
         Err(_) => Err(Request::Timeout { verb, object: object.to_owned() }),
     }
 }
@@ -107,8 +129,13 @@ mod tests {
         Request::Failed {
             verb: "apply",
             object: "Service a/b".to_owned(),
-            source: Box::new(kube::Error::Api(status.boxed())),
+            source: Box::new(Answer(kube::Error::Api(status.boxed()))),
         }
+    }
+
+    #[test]
+    fn an_answer_is_told_in_its_own_words() {
+        assert_eq!(crate::telemetry::Chain(&answered(422, "Invalid")).to_string(), "cannot apply Service a/b: no");
     }
 
     #[test]

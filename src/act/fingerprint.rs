@@ -66,6 +66,11 @@ impl Fingerprints {
         })
     }
 
+    /// Whether `desired` is what was applied last.
+    pub fn is_wish(&self, key: &Key, desired: &impl Serialize) -> bool {
+        self.with(|known| known.get(key).is_some_and(|known| known.desired == fingerprint(desired)))
+    }
+
     /// Whether the live object is what it was right after our last apply, whatever that was. Not so for one that we have
     /// not applied since our start.
     pub fn is_untouched(&self, key: &Key, live: &(impl Serialize + Resource)) -> bool {

@@ -112,6 +112,26 @@ impl Writer {
         Ok(Applied::Written(Box::new(written)))
     }
 
+    /// Whether this is what was applied last, whatever became of it.
+    pub fn is_wish<K: Object>(&self, desired: &K) -> bool {
+        self.fingerprints.is_wish(&key_of(desired), desired)
+    }
+
+    /// Patches `spec` of the very version that `live` is, by the rules of a merge patch.
+    pub async fn merge_spec<K: Object>(&self, desired: &K, live: &K, spec: serde_json::Value) -> Result<(), Error> {
+        let key = key_of(desired);
+        check_owner(&key, desired, live)?;
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let metadata = json!({"uid": live.uid(), "resourceVersion": live.resource_version()});
+        let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
+        let parameters = PatchParams { field_manager: Some(MANAGER_OBJECTS.to_owned()), ..PatchParams::default() };
+        let written = request("patch", &key.to_string(), api.patch(&key.name, &parameters, &patch)).await?;
+        self.metrics.write(&key.kind);
+        tracing::info!(object = %key, "corrected");
+        self.fingerprints.remember(key, desired, &written);
+        Ok(())
+    }
+
     /// Sets annotations or labels of the very object with this UID, as field manager `manager`.
     pub async fn annotate<K: Object>(
         &self,

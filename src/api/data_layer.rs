@@ -20,6 +20,7 @@ pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceC
 pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
 use super::config_rules;
 use super::data_layer_status::DataLayerStatus;
+use super::quantity_rules;
 
 /// A deployment of Redis or Valkey: pods, volumes, services, users, configuration, disruption budget.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ use super::data_layer_status::DataLayerStatus;
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
     validation = Rule::new("!has(oldSelf.persistence) || !has(oldSelf.persistence.volume) || !has(oldSelf.persistence.volume.size) || (has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.size))")
         .message("persistence.volume.size cannot be removed: the volumes keep the size that they have"),
+    validation = Rule::new("!has(oldSelf.engine) || !has(oldSelf.engine.image) || (has(self.engine) && has(self.engine.image))")
+        .message("engine.image cannot be removed once it is set: the layer would go back to the image that was recorded when it was made, which may not read the files; name the image that it is to run"),
     validation = Rule::new("(has(self.access) && has(self.access.announce) ? self.access.announce : 'Address') == (has(oldSelf.access) && has(oldSelf.access.announce) ? oldSelf.access.announce : 'Address')")
         .message("access.announce cannot be changed")
 )]
@@ -96,6 +99,8 @@ pub struct DataLayerSpec {
     pub memory: Option<Memory>,
     /// CPU request of each data pod. There is no limit: throttling shows as latency. Default: 100m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::IS_PROCESSORS).message(Message::Expression(quantity_rules::PROCESSORS_MESSAGE.to_owned())))]
     pub cpu: Option<Quantity>,
     /// What survives a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +191,8 @@ pub enum DataPurpose {
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
     /// Image of Redis 7.0 or later, or Valkey 7.2 or later. Any image with `redis-server` or `valkey-server` in its path
-    /// works. Default: the operator's; recorded for the layer at its creation.
+    /// works. Default: the operator's; recorded for the layer at its creation. Once set it cannot be removed. An engine that
+    /// cannot read the files of the one that runs is not rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$')").message("engine.image is not an image reference"))]
     pub image: Option<String>,
@@ -214,8 +220,10 @@ pub enum PullPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
-    /// The pod's memory limit, bytes. Default: 256Mi.
+    /// The pod's memory limit, bytes. A lower one is carried out only if the data fits. Default: 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("16Mi")).message(Message::Expression(quantity_rules::bytes_message("memory.limit", "16Mi"))))]
     pub limit: Option<Quantity>,
     /// Share of the limit that data may take (`maxmemory`), 10 to 90 percent. The rest is for connections, the
     /// buffers of clients and replicas, copies while saving, and fragmentation. Default by purpose: 50, rate limits 55, cache 60.
@@ -271,7 +279,11 @@ pub struct VolumeSpec {
     /// Size, bytes. Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of
     /// `memory.limit` does not change it. It never shrinks; growing is not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0").message("persistence.volume.size cannot be changed in this version: it never shrinks, and growing is not implemented yet"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(
+        validation = Rule::new(quantity_rules::is_bytes("64Mi")).message(Message::Expression(quantity_rules::bytes_message("persistence.volume.size", "64Mi"))),
+        validation = Rule::new(quantity_rules::BYTES_STAY).message("persistence.volume.size cannot be changed in this version: it never shrinks, and growing is not implemented yet")
+    )]
     pub size: Option<Quantity>,
     /// Storage class, at most 253 characters. Default: the cluster's. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,7 +320,7 @@ pub struct Durability {
 }
 
 /// How the loss of a primary is found and decided.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.quorum) || (self.quorum <= (has(self.sentinels) ? self.sentinels : 3) && self.quorum * 2 > (has(self.sentinels) ? self.sentinels : 3))")
     .message("failover.quorum must be a majority of the Sentinels, and not more than there are"))]
@@ -316,7 +328,8 @@ pub struct Failover {
     /// Silence after which a primary counts as down, 1s to 60s. Only for lost nodes and networks: a crashed server is
     /// replaced at once. Default: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("failover.detection must be from 1s to 60s"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("1s", "60s")).message(Message::Expression(quantity_rules::duration_message("failover.detection", "1s", "60s", "5s"))))]
     pub detection: Option<Duration>,
     /// Sentinels: 3, 5 or 7. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -325,6 +338,21 @@ pub struct Failover {
     /// Sentinels that must agree that the primary is down; a majority. Default: the smallest majority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<i32>,
+    /// The volume of each Sentinel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_volume: Option<SentinelVolume>,
+}
+
+/// The volume of each Sentinel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentinelVolume {
+    /// Size, bytes: one small file is kept there, but storage may have a minimum. Decided when a Sentinel is made: a later
+    /// change is for Sentinels that are made later. Default: 1Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("failover.sentinelVolume.size", "1Mi"))))]
+    pub size: Option<Quantity>,
 }
 
 /// Encryption of connections; not implemented in this version.

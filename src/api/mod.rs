@@ -7,6 +7,7 @@ pub mod data_layer;
 pub mod data_layer_status;
 pub mod metadata_rules;
 pub mod names;
+pub mod quantity_rules;
 pub mod session_store;
 pub mod session_store_status;
 

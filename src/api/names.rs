@@ -65,6 +65,11 @@ pub const ANNOTATION_DROP_ASIDE: &str = "redoubt.dev/drop-aside";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
 pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
 
+/// Annotation that a person sets on a `DataLayer` to restart its pods, and that each pod made since has: any text, such as the time.
+pub const ANNOTATION_RESTARTED_AT: &str = "redoubt.dev/restarted-at";
+/// Annotation that `kubectl rollout restart` sets on a StatefulSet's template.
+pub const ANNOTATION_ROLLOUT_RESTART: &str = "kubectl.kubernetes.io/restartedAt";
+
 /// Annotation of the binding Secret of a use: which of its credentials it shows.
 pub const ANNOTATION_ROTATION: &str = "redoubt.dev/rotation";
 /// Annotation of the binding Secret of a use: the credentials that it showed before, while they are still valid.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::data_layer::DataLayerSpec;
+use super::quantity_rules;
 use super::session_store_status::SessionStoreStatus;
 
 /// A store of login sessions: a place in a data layer, session functions with its policy, a user and a binding Secret.
@@ -37,15 +38,17 @@ use super::session_store_status::SessionStoreStatus;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     cel,
-    validation = Rule::new("!has(self.absoluteLifetime) || duration(self.idleTimeout) <= duration(self.absoluteLifetime)")
+    validation = Rule::new(quantity_rules::is_not_above("idleTimeout", "absoluteLifetime"))
         .message("idleTimeout must not be above absoluteLifetime: no session lives that long"),
-    validation = Rule::new("!has(self.touchInterval) || duration(self.touchInterval) <= duration(self.idleTimeout)")
+    validation = Rule::new(quantity_rules::is_not_above("touchInterval", "idleTimeout"))
         .message("touchInterval must not be above idleTimeout: a session that is in use would end between two renewals"),
     validation = Rule::new("!has(self.onExceed) || has(self.maxPerUser)").message("onExceed needs maxPerUser"),
     validation = Rule::new("(has(self.keyPrefix) ? self.keyPrefix : '') == (has(oldSelf.keyPrefix) ? oldSelf.keyPrefix : '')")
         .message("keyPrefix cannot be changed: the sessions that there are would be lost"),
     validation = Rule::new("(has(self.layer) && has(self.layer.name) ? self.layer.name : '') == (has(oldSelf.layer) && has(oldSelf.layer.name) ? oldSelf.layer.name : '')")
         .message("layer.name cannot be changed: the sessions that there are would be lost; make a new store"),
+    validation = Rule::new("!has(oldSelf.layer) || !has(oldSelf.layer.dedicated) || (has(self.layer) && has(self.layer.dedicated)) || (oldSelf.layer.dedicated.mode == 'Sentinel' && !(has(oldSelf.layer.dedicated.engine) && has(oldSelf.layer.dedicated.engine.image)) && !(has(oldSelf.layer.dedicated.persistence) && has(oldSelf.layer.dedicated.persistence.volume)))")
+        .message("layer.dedicated cannot be removed: its mode, engine.image and persistence.volume cannot be taken back"),
     validation = Rule::new("(has(self.access) && has(self.access.rotation) ? self.access.rotation : 0) >= (has(oldSelf.access) && has(oldSelf.access.rotation) ? oldSelf.access.rotation : 0)")
         .message("access.rotation only grows: a password that was dropped is never valid again")
 )]
@@ -63,19 +66,19 @@ pub struct SessionStoreSpec {
     pub key_prefix: Option<String>,
     /// A session that is not read for this long ends, such as `30m`; 1s to 8784h (a year).
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('8784h')").message("idleTimeout must be from 1s to 8784h, such as 30m"))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("1s", "8784h")).message(Message::Expression(quantity_rules::duration_message("idleTimeout", "1s", "8784h", "30m"))))]
     pub idle_timeout: Duration,
     /// A session ends this long after its creation, however often it is read; 1s to 87840h. Default: 720h, the longest that
     /// NIST SP 800-63B allows without a new login, or `idleTimeout` if that is longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('87840h')").message("absoluteLifetime must be from 1s to 87840h, such as 720h"))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("1s", "87840h")).message(Message::Expression(quantity_rules::duration_message("absoluteLifetime", "1s", "87840h", "720h"))))]
     pub absolute_lifetime: Option<Duration>,
     /// Reads renew a session at most this often: each renewal is a write, on the replicas too. `0s`: each read. Default: a
     /// tenth of `idleTimeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('8784h')").message("touchInterval must be from 0s to 8784h, such as 1m"))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "8784h")).message(Message::Expression(quantity_rules::duration_message("touchInterval", "0s", "8784h", "1m"))))]
     pub touch_interval: Option<Duration>,
     /// Live sessions that one user may have, 1 to 10,000. Default: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +149,6 @@ pub struct StoreAccess {
     /// Default: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('168h')").message("access.rotationGrace must be from 0s to 168h, such as 1h"))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "168h")).message(Message::Expression(quantity_rules::duration_message("access.rotationGrace", "0s", "168h", "1h"))))]
     pub rotation_grace: Option<Duration>,
 }

@@ -75,7 +75,8 @@ pub(super) fn fill(mut secret: Secret, fields: &Value) -> Secret {
 
 /// What a stock client needs (Service Binding specification, "Workload projection"), with or without Sentinel.
 pub(super) fn service_binding(layer: &ValidatedLayer, user: &str, password: &str) -> Value {
-    let host = format!("{}.{}.svc", names::primary_service(&layer.identity.name), layer.identity.namespace);
+    let domain = &layer.service_domain;
+    let host = format!("{}.{}.{domain}", names::primary_service(&layer.identity.name), layer.identity.namespace);
     let mut fields = json!({
         "type": "redis",
         "provider": "redoubt",
@@ -92,7 +93,8 @@ pub(super) fn service_binding(layer: &ValidatedLayer, user: &str, password: &str
         let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
         let own = (0..layer.sentinels).map(|ordinal| names::node(name, NodeId::sentinel(ordinal)));
         let services = std::iter::once(names::sentinels_service(name)).chain(own);
-        let seeds: Vec<String> = services.map(|service| format!("{service}.{namespace}.svc:{SENTINEL_PORT}")).collect();
+        let seeds: Vec<String> =
+            services.map(|service| format!("{service}.{namespace}.{domain}:{SENTINEL_PORT}")).collect();
         fields["sentinels"] = json!(seeds.join(","));
         fields["sentinel-username"] = json!(user);
         fields["sentinel-password"] = json!(password);

@@ -10,9 +10,6 @@ use crate::api::names;
 use crate::model::desired::DesiredNode;
 use crate::model::{NodeId, NodeKind, directives};
 
-/// A Sentinel's volume holds one small file.
-const SENTINEL_VOLUME: &str = "64Mi";
-
 /// Builds one node.
 pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     let layer = &inputs.layer.identity.name;
@@ -21,6 +18,10 @@ pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     let restart_revision = restart_revision(inputs, node, &template);
     template["metadata"]["annotations"][names::ANNOTATION_RESTART_REVISION] = json!(restart_revision);
     template["metadata"]["annotations"][names::ANNOTATION_NODE_CONFIG] = json!(document);
+    if let Some(restarted_at) = &inputs.layer.restarted_at {
+        // No part of the restart revision: an annotation that is taken away again restarts nothing.
+        template["metadata"]["annotations"][names::ANNOTATION_RESTARTED_AT] = json!(restarted_at);
+    }
     let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
     let mut whole = json!({
         "metadata": metadata(inputs, &names::node(layer, node), node.kind, &labels),
@@ -70,7 +71,7 @@ fn claim(inputs: &Inputs<'_>, node: NodeId) -> Option<Value> {
     let volume = inputs.layer.volume.as_ref();
     let size = match node.kind {
         NodeKind::Data => volume?.size.to_string(),
-        NodeKind::Sentinel => SENTINEL_VOLUME.to_owned(),
+        NodeKind::Sentinel => inputs.layer.sentinel_volume.to_string(),
     };
     let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
     if let Some(class) = volume.and_then(|volume| volume.storage_class.as_ref()) {

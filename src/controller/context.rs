@@ -16,6 +16,7 @@ use super::absences::Absences;
 use super::backoff::Backoff;
 use super::index::Index;
 use super::pace::Pace;
+use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
 use super::use_memory::Memory;
 use super::watches::{Watched, WatchedStore};
@@ -81,6 +82,8 @@ pub struct Context {
     pub proven: Proven,
     /// Which nodes are away, and since when.
     pub absences: Absences,
+    /// Which servers turn clients away.
+    pub rejections: Rejections,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
 }
@@ -140,6 +143,8 @@ pub struct Defaults {
     pub engine_image: String,
     /// Image that the agent is copied from.
     pub agent_image: String,
+    /// What follows a Service's name and namespace in its host name.
+    pub service_domain: String,
 }
 
 impl Context {

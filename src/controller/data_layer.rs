@@ -27,7 +27,7 @@ use crate::build::{Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
 use crate::failure::{Class, Request};
 use crate::model::desired::Desired;
-use crate::model::observed::Observed;
+use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Address, LayerIdentity, NodeId, NodeKind, roles};
 use crate::observe::kubernetes::{Children, children};
 use crate::observe::servers::{Answer, Question};
@@ -35,7 +35,7 @@ use crate::plan::{Plan, Step, Waiting, plan};
 use crate::redis::Connection;
 use crate::redis::users::acl_file;
 use crate::report::{self, Facts, Undone};
-use crate::validate::{Fault, ValidatedLayer, validate};
+use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// Pause after a pass that found everything as declared.
 const AT_REST: Duration = Duration::from_secs(3);
@@ -128,6 +128,7 @@ pub(super) struct Known {
     pub(super) children: Children,
     pub(super) secrets: Secrets,
     pub(super) resolved: Resolved,
+    pub(super) service_domain: String,
 }
 
 impl Known {
@@ -141,11 +142,12 @@ impl Known {
     pub(super) async fn of(context: &Context, identity: LayerIdentity, children: Children) -> Result<Self, Error> {
         let secrets = Secrets::read(context, &identity).await?;
         let resolved = Resolved::of(&children, &context.defaults);
-        Ok(Self { identity, children, secrets, resolved })
+        let service_domain = context.defaults.service_domain.clone();
+        Ok(Self { identity, children, secrets, resolved, service_domain })
     }
 
     fn validate(&self, object: &DataLayer) -> Result<ValidatedLayer, Vec<Fault>> {
-        validate(object, &self.resolved.for_validation())
+        validate(object, &self.resolved.for_validation(&self.service_domain))
     }
 
     /// The layer as it is declared, or, where that is wrong, as it was accepted last. An error: it never was.
@@ -162,7 +164,7 @@ impl Known {
     /// The layer as it was accepted last.
     pub(super) fn earlier(&self, metadata: &ObjectMeta) -> Option<Judged> {
         let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
-        let layer = self.validate(&object).ok()?;
+        let layer = validate_accepted(&object, &self.resolved.for_validation(&self.service_domain)).ok()?;
         Some(Judged { layer, object, faults: Vec::new() })
     }
 }
@@ -175,7 +177,7 @@ async fn look_after(
     uses: &Uses,
     old: &DataLayerStatus,
 ) -> Result<(DataLayerStatus, Duration), Error> {
-    let Known { identity, children, secrets, resolved } = known;
+    let Known { identity, children, secrets, resolved, .. } = known;
     let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, layer);
@@ -385,7 +387,11 @@ pub(super) async fn ask(
     for (node, answer) in answers {
         let told = answer.faults.iter().chain(&answer.warnings);
         faults.extend(told.map(|words| format!("{node}: {words}")));
-        observed.nodes.entry(node).or_default().server = answer.server;
+        let mut server = answer.server;
+        if let ObservedServer::Data(server) = &mut server {
+            server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
+        }
+        observed.nodes.entry(node).or_default().server = server;
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
     (connections, faults)

@@ -10,6 +10,7 @@ use crate::api::names;
 use crate::build::{Built, declared};
 use crate::dataplane::Library;
 use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
+use crate::model::engine::EngineVersion;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind, directives};
 use crate::observe::kubernetes::Children;
@@ -71,6 +72,7 @@ pub fn desired(
         generation: object.metadata.generation.unwrap_or_default(),
         mode: layer.mode,
         paused: object.spec.paused.unwrap_or(false),
+        engine: engine(layer),
         disruption_needs_approval: needs_approval(object),
         nodes: nodes.collect(),
         // A directive that we do not know is in `redis.conf` only: how a server spells its value is nothing to compare with.
@@ -98,6 +100,12 @@ pub fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> 
     let nobody = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
     let all = desired(object, layer, built, nobody, &[]);
     Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
+}
+
+/// The engine, where another's files may be met: by a server that starts, or by a replica that syncs.
+fn engine(layer: &ValidatedLayer) -> Option<EngineVersion> {
+    let is_met = layer.keeps_data || layer.data_nodes > 1;
+    EngineVersion::of_image(&layer.engine_image).filter(|_| is_met)
 }
 
 /// Whether a person has yet to approve restarts for this generation.

@@ -4,8 +4,10 @@ mod absences;
 mod accepted;
 mod application_proof;
 pub mod backoff;
+mod cluster_domain;
 pub mod context;
 pub mod data_layer;
+mod dedicated;
 pub mod desired;
 pub mod index;
 mod kept_users;
@@ -13,6 +15,7 @@ mod objects;
 mod one_use;
 mod pace;
 mod publish;
+mod rejections;
 mod relay;
 mod resolved;
 mod rotation;
@@ -46,6 +49,7 @@ use self::backoff::Backoff;
 use self::context::{Context, Defaults, Duty, Proven, Told};
 use self::index::Index;
 use self::pace::Pace;
+use self::rejections::Rejections;
 use self::relay::News;
 use self::secret_cache::SecretCache;
 use self::watches::{Watched, WatchedStore, layer_of, namespaces, secrets, uniquely, watched};
@@ -207,8 +211,11 @@ pub async fn control(
     stop: Stop,
 ) {
     let (scope, concurrency) = (arguments.watch_namespace.as_deref(), arguments.concurrency);
-    let defaults =
-        Defaults { engine_image: arguments.default_engine_image.clone(), agent_image: arguments.agent_image.clone() };
+    let defaults = Defaults {
+        engine_image: arguments.default_engine_image.clone(),
+        agent_image: arguments.agent_image.clone(),
+        service_domain: cluster_domain::of_services(arguments.cluster_domain.as_deref()),
+    };
     let (workloads, workload_changes) = watched::<StatefulSet>(&client, scope);
     let (services, service_changes) = watched::<Service>(&client, scope);
     let (pods, pod_changes) = watched::<Pod>(&client, scope);
@@ -247,6 +254,7 @@ pub async fn control(
         told_of_stores: Told::default(),
         proven: Proven::default(),
         absences: Absences::default(),
+        rejections: Rejections::default(),
         defaults,
     });
     let controller = Controller::for_stream(layer_changes, layers.clone())
@@ -301,6 +309,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.proven.retain(|uid| alive.contains(uid));
         context.secrets.forget_unused(UNUSED);
         context.writer.fingerprints().forget_unused(UNUSED);
+        context.rejections.forget_unused(UNUSED);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
 use crate::api::session_store::SessionStore;
 use crate::api::session_store_status::SessionStoreStatus;
-use crate::failure::{Request, request};
+use crate::failure::{Class, Request, request};
 use crate::report::events::{Transition, of_conditions, transitions};
 use crate::telemetry::Chain;
 
@@ -65,6 +65,15 @@ pub async fn warn(context: &Context, object: &ObjectReference, reason: &str, act
     context.metrics.write("Event");
 }
 
+/// Tells in an event what the status cannot tell: the API server takes no status of an object that breaks its own rules. Once for
+/// each version of the object.
+async fn tell_unwritable<K: Object>(context: &Context, object: &K, error: &Request) {
+    if context.told.is_news(object.meta()) {
+        let note = format!("no status can be written until the object is corrected: {}", Chain(error));
+        warn(context, &object.object_ref(&()), "StatusRefused", "Report", &note).await;
+    }
+}
+
 async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: Vec<Transition>) -> Result<(), Request> {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
@@ -77,7 +86,12 @@ async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: V
     });
     let parameters = PatchParams::apply(names::MANAGER_STATUS).force();
     let words = format!("the status of {} {namespace}/{name}", K::kind(&()));
-    request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
+    if let Err(error) = request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
+        if error.class() == Class::Invalid {
+            tell_unwritable(context, object, &error).await;
+        }
+        return Err(error);
+    }
     context.metrics.write("Status");
     for transition in news {
         let event = Event {

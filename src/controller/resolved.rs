@@ -54,12 +54,13 @@ impl Resolved {
         Self { volume_size, shares: Some(layer.shares), ..self }
     }
 
-    pub(super) fn for_validation(&self) -> ResolvedDefaults {
+    pub(super) fn for_validation(&self, service_domain: &str) -> ResolvedDefaults {
         ResolvedDefaults {
             engine_image: self.engine_image.clone(),
             agent_image: self.agent_image.clone(),
             volumes: self.volumes(),
             shares: self.shares,
+            service_domain: service_domain.to_owned(),
         }
     }
 }
@@ -81,7 +82,7 @@ mod tests {
             (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
             (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
         ] {
-            assert_eq!(recorded(&text).for_validation().volumes, volumes);
+            assert_eq!(recorded(&text).for_validation("svc").volumes, volumes);
             assert_eq!(recorded(&text).text(), text);
         }
     }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn what_was_recorded_of_shares_is_what_is_validated_against() {
         let text = r#"{"engineImage":"e","agentImage":"a","shares":{"purpose":"Cache","maxmemoryPercent":70,"clientPercent":9}}"#;
-        let shares = recorded(text).for_validation().shares.unwrap();
+        let shares = recorded(text).for_validation("svc").shares.unwrap();
         assert_eq!((shares.purpose, shares.maxmemory_percent, shares.client_percent), (Purpose::Cache, 70, 9));
         assert_eq!(recorded(text).text(), text);
     }

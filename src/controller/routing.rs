@@ -46,7 +46,7 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
     // A layer that was never accepted has nothing that could be pointed.
     let Some(judged) = &judged else { return Ok(AT_REST) };
     let layer = &judged.layer;
-    let Known { identity, children, secrets, resolved } = known;
+    let Known { identity, children, secrets, resolved, .. } = known;
     let passwords = secrets.passwords(context, &identity);
     let resolved_text = resolved.decided(layer).text();
     let addresses = addresses(&declared(layer), &observed, &children);

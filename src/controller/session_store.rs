@@ -8,13 +8,12 @@ use kube::ResourceExt as _;
 
 use super::context::Context;
 use super::data_layer::Error;
-use super::publish;
 use super::uses::is_owned_by;
+use super::{dedicated, publish};
 use crate::act::Ending;
 use crate::api::names;
 use crate::api::session_store::SessionStore;
 use crate::api::session_store_status::LayerReference;
-use crate::build::session_store::dedicated_layer;
 use crate::failure::Class;
 use crate::report::session_store::{pending, refused};
 use crate::validate::session_store::{is_dedicated, layer_of, validate};
@@ -47,7 +46,7 @@ pub async fn pass(context: &Context, store: &SessionStore) -> Result<Duration, E
     }
     let uid = store.uid().unwrap_or_default();
     if is_dedicated(store)
-        && let Err(error) = context.writer.apply(&dedicated_layer(store), found.as_ref()).await
+        && let Err(error) = dedicated::keep(context, store, found.as_ref()).await
     {
         let ending = Ending::of(&error);
         let message = ending.detail().to_owned();

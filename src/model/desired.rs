@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::engine::EngineVersion;
 use super::{LayerIdentity, Mode, NodeId};
 
 /// The desired state of one layer.
@@ -16,6 +17,8 @@ pub struct Desired {
     pub mode: Mode,
     /// `spec.paused`: observe and report, change nothing.
     pub paused: bool,
+    /// The engine that the pods should run, as far as its image says which; `None`: it does not say, or nothing depends on it.
+    pub engine: Option<EngineVersion>,
     /// Whether disruptive steps wait for a person (`update.approval: Manual` and this revision not yet approved).
     pub disruption_needs_approval: bool,
     /// Data nodes (1 + replicas) and Sentinels that should exist, each with its wanted revisions.

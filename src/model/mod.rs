@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod desired;
 pub mod directives;
+pub mod engine;
 pub mod identity;
 pub mod lineage;
 pub mod memory;

@@ -52,6 +52,8 @@ pub struct ObservedWorkload {
     pub workload_digest: String,
     /// Restart revision of its template.
     pub restart_revision: String,
+    /// Restarts that a person asked for, as its template has them: annotation → value.
+    pub restarts: BTreeMap<String, String>,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
 }
@@ -63,6 +65,8 @@ pub struct ObservedPod {
     pub uid: String,
     /// Restart revision that it was created from.
     pub restart_revision: String,
+    /// Restarts that were asked for before it was created: annotation → value.
+    pub restarts: BTreeMap<String, String>,
     /// Digest of the node-config document that it carries.
     pub config_digest: String,
     /// `metadata.deletionTimestamp` is set.
@@ -120,6 +124,10 @@ pub struct DataServer {
     pub keys: u64,
     /// Keys with a TTL.
     pub expiring_keys: u64,
+    /// `rejected_connections`: clients that were turned away since the process began.
+    pub rejected_connections: u64,
+    /// Whether it has no connection left for a new client, or turned one away a short while ago.
+    pub refuses_clients: bool,
     /// Last persistence error (`MISCONF` cause), if any: `rdb`, `aof`.
     pub persistence_trouble: Option<String>,
     /// `INFO server`: `redis_version`, or `valkey_version` with its name, for status.

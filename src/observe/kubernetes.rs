@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 
@@ -208,6 +209,7 @@ fn observed_workload(workload: &StatefulSet, is_untouched: bool) -> ObservedWork
         uid: workload.uid().unwrap_or_default(),
         workload_digest: if is_untouched { text(names::ANNOTATION_DIGEST) } else { String::new() },
         restart_revision: text(names::ANNOTATION_RESTART_REVISION),
+        restarts: restarts(workload.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref())),
         deleting: workload.metadata.deletion_timestamp.is_some(),
     }
 }
@@ -216,6 +218,7 @@ fn observed_pod(pod: &Pod, digest: impl Fn(&str) -> String) -> ObservedPod {
     ObservedPod {
         uid: pod.uid().unwrap_or_default(),
         restart_revision: annotation(pod, names::ANNOTATION_RESTART_REVISION).unwrap_or_default().to_owned(),
+        restarts: restarts(Some(&pod.metadata)),
         config_digest: annotation(pod, names::ANNOTATION_NODE_CONFIG).map(digest).unwrap_or_default(),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         ready: condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True"),
@@ -224,6 +227,13 @@ fn observed_pod(pod: &Pod, digest: impl Fn(&str) -> String) -> ObservedPod {
         zone: label(pod, LABEL_ZONE).map(str::to_owned),
         reads: label(pod, names::LABEL_READS) == Some("yes"),
     }
+}
+
+/// The restarts that a person asked for.
+fn restarts(metadata: Option<&ObjectMeta>) -> BTreeMap<String, String> {
+    let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    let of = |name: &str| Some((name.to_owned(), annotations?.get(name)?.clone()));
+    [names::ANNOTATION_RESTARTED_AT, names::ANNOTATION_ROLLOUT_RESTART].into_iter().filter_map(of).collect()
 }
 
 /// Status, reason and message of a pod's condition.

@@ -2,7 +2,7 @@
 
 use super::safety::is_leaving;
 use super::step::ApplyReason;
-use super::{Plan, Step, Waiting};
+use super::{Plan, Step, Waiting, hold};
 use crate::model::desired::{Desired, DesiredNode};
 use crate::model::observed::{Observed, ObservedNode, ObservedServer};
 use crate::model::{NodeId, NodeKind};
@@ -23,7 +23,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
     for (node, wanted) in &desired.nodes {
         let seen = observed.nodes.get(node);
-        if let Some(reason) = reason_to_apply(wanted, seen) {
+        let is_held = |reason: &ApplyReason| {
+            *reason == ApplyReason::NoPod && hold::older_engine(desired, observed, plan.dials.primary, *node).is_some()
+        };
+        if let Some(reason) = reason_to_apply(wanted, seen).filter(|reason| !is_held(reason)) {
             let workload_digest = wanted.workload_digest.clone();
             plan.steps.push(Step::ApplyWorkload { node: *node, workload_digest, reason });
         }

@@ -80,6 +80,7 @@ mod tests {
             generation: 1,
             mode: Mode::Sentinel,
             paused: false,
+            engine: None,
             disruption_needs_approval: false,
             nodes: BTreeMap::new(),
             settings: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::roles::{data, of_kind, sentinel};
-use super::{Plan, Step, Waiting};
+use super::{Plan, Step, Waiting, hold};
 use crate::model::NodeKind;
 use crate::model::desired::{Desired, SentinelSettings};
 use crate::model::observed::Observed;
@@ -25,8 +25,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         let pod = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref());
         let is_current =
             desired.nodes.get(&node).map(|wanted| &wanted.restart_revision) == pod.map(|pod| &pod.restart_revision);
+        let is_sized = is_current && !hold::holds_live(desired, server);
         let differs = |(name, value): &(&String, &String)| {
-            let is_live = !desired.start_only.contains(*name) && (is_current || !SIZED_BY_POD.contains(&name.as_str()));
+            let is_live = !desired.start_only.contains(*name) && (is_sized || !SIZED_BY_POD.contains(&name.as_str()));
             is_live && server.settings.get(*name).is_some_and(|live| live != *value)
         };
         let changes: BTreeMap<String, String> =

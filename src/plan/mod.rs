@@ -5,6 +5,7 @@
 
 pub mod forget;
 pub mod form;
+mod hold;
 pub mod lint;
 pub mod live;
 mod mend;
@@ -72,6 +73,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     mend::plan(desired, observed, &mut plan);
     forget::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);
+    hold::tell(desired, observed, &mut plan);
     removal::plan(desired, observed, &mut plan);
     // A setting that a server refuses for ever keeps a layer from being Ready, not from being used.
     let rests = plan.steps.iter().all(|step| matches!(step, Step::SetSettings { .. }));

@@ -37,6 +37,9 @@ fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Re
     if safety::is_busy(plan) || safety::is_leaving(observed, node) {
         return Ok(None);
     }
+    if let Some(held) = plan.refused.iter().find(|refused| refused.node() == node) {
+        return Err(held.clone());
+    }
     let Some(workload) = &seen.workload else {
         // Without its StatefulSet a pod that is left over ends by garbage collection.
         let is_done = seen.pod.is_none() && !forget::is_remembered(desired, observed);

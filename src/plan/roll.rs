@@ -2,15 +2,19 @@
 
 use super::roles::config_epoch;
 use super::step::{ApplyReason, RestartReason};
-use super::{Plan, Step, Waiting, removal, safety};
+use super::{Plan, Step, Waiting, hold, removal, safety};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, ObservedServer, ObservedWorkload};
+use crate::model::observed::{Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload};
 use crate::model::{Mode, NodeId, NodeKind};
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let outdated: Vec<NodeId> =
+    let mut outdated: Vec<NodeId> =
         desired.nodes.keys().copied().filter(|node| is_outdated(desired, observed, *node)).collect();
     if outdated.is_empty() || safety::is_busy(plan) {
+        return;
+    }
+    if let Some(refusal) = hold::roll(desired, observed, plan.dials.primary) {
+        plan.refused.push(refusal);
         return;
     }
     // A pod that never came up disturbs nobody when it goes: so a reverted revision recovers alone.
@@ -19,8 +23,12 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         return;
     }
     if desired.disruption_needs_approval {
-        plan.waiting.push(Waiting::Approval);
-        return;
+        // Who asks for a restart by name approves it.
+        outdated.retain(|node| !is_of_another_revision(desired, observed, *node));
+        if outdated.is_empty() {
+            plan.waiting.push(Waiting::Approval);
+            return;
+        }
     }
     let is_primary = |node: &NodeId| plan.dials.primary == Some(*node);
     let Some(node) = outdated.iter().copied().find(|node| !is_primary(node)).or(outdated.first().copied()) else {
@@ -42,8 +50,21 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-/// Whether a node's pod or StatefulSet is of another revision. One that is being deleted comes back as it should be.
+/// Whether a node's pod is to be replaced: it or its StatefulSet is of another revision, or a person asked for a restart. One that
+/// is being deleted comes back as it should be.
 pub(super) fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+    is_of_another_revision(desired, observed, node)
+        || (!safety::is_leaving(observed, node) && observed.nodes.get(&node).is_some_and(is_to_restart))
+}
+
+/// Whether the template has a restart that was asked for after the pod was made.
+fn is_to_restart(seen: &ObservedNode) -> bool {
+    let (Some(workload), Some(pod)) = (&seen.workload, &seen.pod) else { return false };
+    workload.restarts.iter().any(|(annotation, at)| pod.restarts.get(annotation) != Some(at))
+}
+
+/// Whether a node's pod or StatefulSet is of another revision.
+pub(super) fn is_of_another_revision(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
     let (Some(wanted), Some(seen)) = (desired.nodes.get(&node), observed.nodes.get(&node)) else { return false };
     if safety::is_leaving(observed, node) {
         return false;
@@ -55,8 +76,9 @@ pub(super) fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) 
 
 fn never_came_up(observed: &Observed, node: NodeId) -> bool {
     observed.nodes.get(&node).is_some_and(|seen| {
-        seen.server == ObservedServer::Unknown
-            && seen.pod.as_ref().is_some_and(|pod| !pod.ready && pod.trouble.is_some())
+        let is_troubled =
+            |pod: &ObservedPod| pod.trouble.is_some() || seen.away.as_ref().is_some_and(|away| away.words.is_some());
+        seen.server == ObservedServer::Unknown && seen.pod.as_ref().is_some_and(|pod| !pod.ready && is_troubled(pod))
     })
 }
 
@@ -68,7 +90,8 @@ fn replace(desired: &Desired, observed: &Observed, node: NodeId, reason: Restart
         let workload_digest = wanted.workload_digest.clone();
         return Some(Step::ApplyWorkload { node, workload_digest, reason: ApplyReason::Roll });
     }
-    let pod = seen.pod.as_ref().filter(|pod| pod.restart_revision != wanted.restart_revision)?;
+    let is_old = |pod: &&ObservedPod| pod.restart_revision != wanted.restart_revision || is_to_restart(seen);
+    let pod = seen.pod.as_ref().filter(is_old)?;
     // A pod that never came up is replaced whoever is primary; elsewhere it matters that this node is not.
     let config_epoch = config_epoch(desired, observed).filter(|_| reason == RestartReason::Revision);
     Some(Step::RestartPod { node, pod_uid: pod.uid.clone(), config_epoch, reason })

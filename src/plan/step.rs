@@ -212,6 +212,8 @@ impl Refused {
             | Self::NoSentinelMajority { node }
             | Self::AnotherNodeIsDown { node, .. }
             | Self::Electing { node }
+            | Self::OlderEngine { node, .. }
+            | Self::MemoryBelowData { node, .. }
             | Self::Unknown { node, .. } => *node,
         }
     }
@@ -343,6 +345,24 @@ pub enum Refused {
     Electing {
         /// The Sentinel that would have been changed.
         node: NodeId,
+    },
+    /// The desired engine cannot read the files of the one that runs.
+    OlderEngine {
+        /// The node that would have been next.
+        node: NodeId,
+        /// Engine and version that a server reports.
+        running: String,
+        /// Engine and version that is desired.
+        wanted: String,
+    },
+    /// The servers hold more than the desired `maxmemory`.
+    MemoryBelowData {
+        /// The node that would have been next.
+        node: NodeId,
+        /// `used_memory` of the primary, bytes.
+        held: u64,
+        /// The desired `maxmemory`, bytes.
+        maxmemory: u64,
     },
     /// A fact that the step needs is unknown.
     Unknown {

@@ -131,10 +131,18 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         maxmemory: info.number("maxmemory").unwrap_or_default(),
         keys,
         expiring_keys,
+        rejected_connections: info.number("rejected_connections").unwrap_or_default(),
+        refuses_clients: is_full(&info),
         persistence_trouble: info.persistence_trouble().map(str::to_owned),
         version: info.version().unwrap_or_default(),
     };
     Probed { server: ObservedServer::Data(Box::new(server)), info, faults }
+}
+
+/// Whether a server has no connection left.
+fn is_full(info: &Info) -> bool {
+    let (open, most) = (info.number("connected_clients"), info.number("maxclients"));
+    matches!((open, most), (Some(open), Some(most)) if most > 0 && open >= most)
 }
 
 /// Looks at a Sentinel.

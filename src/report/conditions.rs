@@ -107,6 +107,8 @@ fn degraded(facts: Facts<'_>) -> Said {
         if facts.subject.keeps_data {
             why.extend(proofs::files(facts.observed));
         }
+        why.extend(proofs::crowded(facts.desired, facts.observed));
+        why.extend(proofs::tilted(facts.desired, facts.observed));
         why.extend(facts.faults.iter().cloned());
     }
     if why.is_empty() {
@@ -241,6 +243,12 @@ fn is_trouble(observed: &Observed, what: &Waiting) -> bool {
     }
 }
 
+/// Bytes in steps that a status may show: it rests while the data changes a little.
+const fn at_rest(bytes: u64) -> u64 {
+    const STEP: u64 = 16 << 20;
+    if bytes < STEP { bytes } else { bytes / STEP * STEP }
+}
+
 /// A refusal as a sentence.
 fn refused(refused: &Refused) -> String {
     match refused {
@@ -253,6 +261,14 @@ fn refused(refused: &Refused) -> String {
         }
         Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
         Refused::Electing { node } => format!("{node} is not changed: it is in the middle of a failover"),
+        Refused::OlderEngine { node, running, wanted } => format!(
+            "{node} is not changed: {wanted} cannot read the files of {running}, which runs; name an image of that version or a later one in engine.image"
+        ),
+        Refused::MemoryBelowData { node, held, maxmemory } => format!(
+            "{node} is not changed: maxmemory would be {}Mi, and the primary holds {}Mi or more; raise memory.limit, or delete data first",
+            maxmemory >> 20,
+            at_rest(*held) >> 20
+        ),
         Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes, memory and the production checklist.
 
-use super::Facts;
 use super::conditions::Said;
+use super::{Facts, proofs};
 use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer, Replication};
@@ -84,13 +84,22 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
     let subject = facts.subject;
     let clients = facts.desired.settings.get("maxclients").cloned().unwrap_or_default();
     let has_room = clients.parse::<u32>().is_ok_and(|clients| clients >= subject.max_connections);
-    let budget = format!("maxclients {clients} for a budget of {} connections", subject.max_connections);
+    let crowded = proofs::crowded(facts.desired, facts.observed);
+    let budget = if crowded.is_empty() {
+        format!("maxclients {clients} for a budget of {} connections", subject.max_connections)
+    } else {
+        crowded.join("; ")
+    };
     let mut items = vec![
         of("memory bounded", "MemoryBounded"),
         eviction(facts),
         of("persisted", "Persisted"),
         of("functions on every primary", "FunctionsLoaded"),
-        ChecklistItem { item: "connections within the pool budget".to_owned(), ok: has_room, evidence: budget },
+        ChecklistItem {
+            item: "connections within the pool budget".to_owned(),
+            ok: has_room && crowded.is_empty(),
+            evidence: budget,
+        },
     ];
     let redundant = of("no single point of failure", "HighlyAvailable");
     items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });

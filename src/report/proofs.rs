@@ -140,3 +140,19 @@ pub fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
     let nodes = desired.nodes.iter().filter(|(node, wanted)| wrong(node, &wanted.restart_revision));
     nodes.map(|(node, _)| node.to_string()).collect()
 }
+
+/// Data nodes that turn new clients away.
+pub fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let most = desired.settings.get("maxclients").map_or("its", String::as_str);
+    let nodes =
+        of_kind(desired, NodeKind::Data).filter(|node| data(observed, *node).is_some_and(|it| it.refuses_clients));
+    nodes.map(|node| format!("{node} refuses new clients: {most} connections are open")).collect()
+}
+
+/// Sentinels whose clock jumped, or that were stopped for a while: they elect nobody for 30 s.
+pub fn tilted(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let nodes = of_kind(desired, NodeKind::Sentinel).filter(|node| sentinel(observed, *node).is_some_and(|it| it.tilt));
+    nodes
+        .map(|node| format!("{node} is in TILT mode: it elects nobody until it has run without a pause for 30 s"))
+        .collect()
+}

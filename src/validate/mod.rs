@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 
-use crate::api::data_layer::{DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, PodMetadata, Scheduling};
-use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, LONGEST_LAYER_NAME};
+use crate::api::data_layer::{
+    DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, Failover, PodMetadata, Scheduling,
+};
+use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, ANNOTATION_RESTARTED_AT, LONGEST_LAYER_NAME};
 use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
@@ -65,6 +67,8 @@ pub struct ValidatedLayer {
     pub keeps_data: bool,
     /// The volume; `None`: nothing is kept, and the data directory goes with the pod.
     pub volume: Option<Volume>,
+    /// Size of the volume of a Sentinel that is made now, bytes.
+    pub sentinel_volume: u64,
     /// Directives of `redis.conf`.
     pub settings: BTreeMap<String, String>,
     /// Connections of applications.
@@ -79,6 +83,10 @@ pub struct ValidatedLayer {
     pub accept_loss: Option<u16>,
     /// `redoubt.dev/drop-aside`.
     pub drop_aside: BTreeSet<String>,
+    /// `redoubt.dev/restarted-at`.
+    pub restarted_at: Option<String>,
+    /// What follows a Service's name and namespace in its host name.
+    pub service_domain: String,
 }
 
 /// What is decided outside of the specification, once for each layer.
@@ -92,6 +100,9 @@ pub struct ResolvedDefaults {
     pub volumes: DataVolumes,
     /// How memory is divided where the specification does not say; `None`: not decided yet.
     pub shares: Option<Shares>,
+    /// What follows a Service's name and namespace in its host name: `svc.cluster.local`, or `svc` where the cluster's domain is
+    /// not known.
+    pub service_domain: String,
 }
 
 /// One thing that is wrong with a specification.
@@ -106,7 +117,16 @@ pub struct Fault {
 
 /// Judges a layer.
 pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    let mut faults = admission::broken_rules(layer);
+    judge(layer, resolved, admission::broken_rules(layer))
+}
+
+/// Judges a layer with a specification that was accepted before. A rule of admission that is newer than it does not count: a
+/// layer that runs is looked after.
+pub fn validate_accepted(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
+    judge(layer, resolved, Vec::new())
+}
+
+fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>) -> Result<ValidatedLayer, Vec<Fault>> {
     let spec = &layer.spec;
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
@@ -139,9 +159,11 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let further = config::further(spec, &settings, &mut faults);
     settings.extend(further);
     let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
-    if cpu.is_none() {
-        faults.push(Fault { field: "spec.cpu", problem: "not a quantity of processors".to_owned() });
+    if let (None, Some(given)) = (cpu, &spec.cpu) {
+        let problem = format!("{:?} is not a quantity of processors: write 500m for half a processor, or 2", given.0);
+        faults.push(Fault { field: "spec.cpu", problem });
     }
+    let sentinel_volume = sentinel_volume(&failover, &mut faults);
     let accept_loss = accepted_loss(layer, replicas, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
@@ -167,6 +189,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         cpu_millicores: cpu.unwrap_or_default(),
         keeps_data,
         volume,
+        sentinel_volume,
         settings,
         max_connections: memory.max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
@@ -174,6 +197,8 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
         accept_loss,
         drop_aside: dropped_aside(layer),
+        restarted_at: layer.annotations().get(ANNOTATION_RESTARTED_AT).cloned(),
+        service_domain: resolved.service_domain.clone(),
     })
 }
 
@@ -239,10 +264,13 @@ fn memory_of(
     faults: &mut Vec<Fault>,
 ) -> MemoryPlan {
     let memory = spec.memory.clone().unwrap_or_default();
-    let limit = memory.limit.as_ref().map_or(Some(256 << 20), |limit| quantity::parse(&limit.0, 1));
+    let limit = memory
+        .limit
+        .as_ref()
+        .map_or(Ok(256 << 20), |limit| quantity::parse(&limit.0, 1).ok_or_else(|| not_bytes(&limit.0)));
     // A value that no server would take is told where the directives are judged.
     let directive = |name: &str| canonical(name, &spec.config.as_ref()?.get(name)?.0).ok()?.parse::<u64>().ok();
-    let divided = limit.ok_or_else(|| "not a quantity of bytes".to_owned()).and_then(|limit| {
+    let divided = limit.and_then(|limit| {
         let percent = memory.maxmemory_percent.and_then(|percent| percent.try_into().ok());
         let demand = Demand {
             percent: percent.unwrap_or(defaults.maxmemory_percent),
@@ -259,6 +287,21 @@ fn memory_of(
         faults.push(Fault { field: "spec.memory.limit", problem });
         MemoryPlan::default()
     })
+}
+
+/// A Sentinel's volume holds one small file; common storage makes no volume below 1Gi.
+fn sentinel_volume(failover: &Failover, faults: &mut Vec<Fault>) -> u64 {
+    const DEFAULT: u64 = 1 << 30;
+    let Some(size) = failover.sentinel_volume.as_ref().and_then(|volume| volume.size.as_ref()) else { return DEFAULT };
+    quantity::parse(&size.0, 1).filter(|bytes| *bytes > 0).unwrap_or_else(|| {
+        faults.push(Fault { field: "spec.failover.sentinelVolume.size", problem: not_bytes(&size.0) });
+        DEFAULT
+    })
+}
+
+/// What is said of a text that is no quantity of bytes.
+fn not_bytes(text: &str) -> String {
+    format!("{text:?} is not a quantity of bytes: write a number with M, G, Mi or Gi, such as 10Gi")
 }
 
 /// An ordinal that no data node has (any more) is no decision: `replicas` may have fallen below what a person once said.

@@ -18,7 +18,17 @@ fn judged_as_recorded(
     spec: &Value,
 ) -> Result<ValidatedLayer, Vec<String>> {
     let (engine_image, agent_image) = ("engine".to_owned(), "agent".to_owned());
-    validate(&layer(spec), &ResolvedDefaults { engine_image, agent_image, volumes, shares })
+    validate(
+        &layer(spec),
+        &ResolvedDefaults { engine_image, agent_image, volumes, shares, service_domain: "svc".to_owned() },
+    )
+    .map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+fn judged_accepted(spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
+    let (engine_image, agent_image) = ("engine".to_owned(), "agent".to_owned());
+    let (volumes, shares, service_domain) = (DataVolumes::Undecided, None, "svc".to_owned());
+    validate_accepted(&layer(spec), &ResolvedDefaults { engine_image, agent_image, volumes, shares, service_domain })
         .map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
@@ -151,4 +161,26 @@ fn what_was_decided_of_volumes_is_decided_once() {
 fn every_fault_is_named_at_once() {
     let spec = json!({"mode": "Sentinel", "cpu": "much", "memory": {"limit": "1Mi"}, "config": {"hz": "0"}});
     assert_eq!(judged(&spec).unwrap_err().len(), 3);
+}
+
+#[test]
+fn what_is_no_quantity_is_named_with_what_to_write() {
+    let faults = judged_accepted(&json!({"mode": "Sentinel", "memory": {"limit": "1GB"}, "cpu": "x"})).unwrap_err();
+    assert!(faults[0].contains("\"1GB\" is not a quantity of bytes: write"), "{faults:?}");
+    assert!(faults[1].contains("\"x\" is not a quantity of processors"), "{faults:?}");
+}
+
+/// A rule of admission that is newer than a layer must not end the care for it.
+#[test]
+fn a_specification_that_was_accepted_before_a_rule_was_made_is_gone_on_with() {
+    let spec = json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Mi"}}});
+    assert!(judged(&spec).unwrap_err().concat().contains("is less than 64Mi"));
+    assert_eq!(judged_accepted(&spec).unwrap().volume.unwrap().size, 1 << 20);
+}
+
+#[test]
+fn a_sentinels_volume_is_what_common_storage_makes_unless_it_is_given() {
+    let size = |failover: Value| judged(&json!({"mode": "Sentinel", "failover": failover})).unwrap().sentinel_volume;
+    assert_eq!(size(json!({})), 1 << 30);
+    assert_eq!(size(json!({"sentinelVolume": {"size": "10Gi"}})), 10 << 30);
 }

@@ -46,11 +46,11 @@ pub(super) fn decide(
     faults: &mut Vec<Fault>,
 ) -> Option<Volume> {
     let volume = spec.persistence.clone().unwrap_or_default().volume.unwrap_or_default();
-    let asked = match volume.size.as_ref().map(|size| quantity::parse(&size.0, 1)) {
+    let asked = match volume.size.as_ref().map(|size| (size, quantity::parse(&size.0, 1))) {
         None => None,
-        Some(Some(size)) if size > 0 => Some(size),
-        Some(_) => {
-            faults.push(fault(SIZE, "not a quantity of bytes"));
+        Some((_, Some(size))) if size > 0 => Some(size),
+        Some((size, _)) => {
+            faults.push(fault(SIZE, &super::not_bytes(&size.0)));
             return None;
         }
     };

@@ -121,6 +121,7 @@ fn values_that_mean_nothing_are_refused_and_named() {
         ("leaseDuration=2", "leaseDuration"),
         ("defaultEngineImage=", "defaultEngineImage"),
         ("logLevel=loud", "logLevel"),
+        ("clusterDomain=Cluster.", "clusterDomain"),
         ("serviceAccount.crate=true", "crate"),
         ("metrics.serviceMonitor.interval=often", "interval"),
         ("metrics.serviceMonitor.enable=true", "enable"),

@@ -173,6 +173,15 @@ fn what_may_change_is_accepted() {
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}),
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1024Mi"}}}),
         ),
+        // What an earlier version let in can be corrected.
+        (
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "10GB"}}, "memory": {"limit": "1GB"}, "cpu": "x"}),
+            json!({"mode": "Sentinel", "persistence": {"volume": {"size": "10Gi"}}, "memory": {"limit": "1Gi"}, "cpu": 2}),
+        ),
+        (
+            json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}),
+            json!({"mode": "Sentinel", "engine": {"image": "redis:7.0"}}),
+        ),
     ] {
         assert_eq!(change(&old, &new), Ok(()), "{old} to {new}");
     }
@@ -213,7 +222,8 @@ fn everything_that_a_rule_walks_over_is_bounded() {
 fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         *rules += 1;
-        let message = rule["message"].as_str().expect("every rule says what is wrong");
+        let message = rule["message"].as_str().or_else(|| rule["messageExpression"].as_str());
+        let message = message.expect("every rule says what is wrong");
         assert!(message.len() <= LONGEST_MESSAGE && !message.contains('\n'), "{path}: {message}");
         let text = rule["rule"].as_str().unwrap();
         let is_loop = text.contains("self.all(");
@@ -260,6 +270,32 @@ fn bad_stores_are_refused_with_the_reason_by_admission_and_by_validation() {
         assert!(refused.contains(reason), "{spec}: {refused}");
         let faults = redoubt::validate::session_store::validate(&parse_store(&name, &spec).unwrap(), 2);
         assert!(faults.is_err(), "accepted by validation: {spec}");
+    }
+}
+
+/// The fields of a dedicated layer are judged as a layer's are.
+#[test]
+fn a_dedicated_layer_is_refused_for_what_a_layer_is() {
+    let store_of = |spec: &Value| json!({"idleTimeout": "30m", "layer": {"dedicated": spec}});
+    for (_, spec, reason) in bad_layers().into_iter().filter(|(name, _, _)| name == "web") {
+        let refused = store("web", &store_of(&spec)).expect_err(&format!("accepted: {spec}"));
+        // The purpose of a dedicated layer is the store's.
+        assert!(refused.contains(reason) || spec.get("purpose").is_some(), "{spec}: {refused}");
+    }
+    for (old, new, reason) in bad_changes() {
+        let parse = |spec: &Value| parse_store("web", &store_of(spec)).unwrap();
+        let refused = parse(&new).validate_cel_update(&parse(&old)).expect_err(&format!("accepted: {old} to {new}"));
+        assert!(format!("{refused:?}").contains(reason), "{old} to {new}: {refused:?}");
+    }
+    let without = parse_store("web", &json!({"idleTimeout": "30m"})).unwrap();
+    let change = |spec: Value| without.validate_cel_update(&parse_store("web", &store_of(&spec)).unwrap());
+    assert!(change(json!({"mode": "Sentinel", "replicas": 3})).is_ok());
+    for kept in [
+        json!({"mode": "Standalone"}),
+        json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}),
+        json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}),
+    ] {
+        assert!(format!("{:?}", change(kept)).contains("layer.dedicated cannot be removed"));
     }
 }
 

@@ -43,6 +43,7 @@ fn accept(text: &str, place: &str) {
         agent_image: "agent".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        service_domain: "svc".to_owned(),
     };
     validate(&layer, &resolved).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }

@@ -158,9 +158,19 @@ fn type_of(field: &Value) -> String {
     }
 }
 
+/// What an expression says, without the value: the field, and the first of its texts that is chosen.
+fn told_by(expression: &str) -> String {
+    let chosen = expression.split("? '").nth(1).or_else(|| expression.split("+ '\" ").nth(1)).unwrap_or(expression);
+    let chosen = chosen.split('\'').next().unwrap_or_default();
+    let field = expression.strip_prefix('\'').and_then(|rest| rest.split(':').next());
+    field.map_or_else(|| chosen.to_owned(), |field| format!("{field}: {chosen}"))
+}
+
 fn collect_messages(schema: &Value, messages: &mut Vec<String>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-        let message = one_line(rule["message"].as_str().expect("every rule has a message"));
+        let told = rule["message"].as_str().map(str::to_owned);
+        let told = told.or_else(|| rule["messageExpression"].as_str().map(told_by));
+        let message = one_line(&told.expect("every rule has a message"));
         if !messages.contains(&message) {
             messages.push(message);
         }

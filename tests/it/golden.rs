@@ -41,7 +41,7 @@ fn everything() -> Value {
             "volume": {"size": "20Gi", "storageClassName": "fast", "reclaim": "Delete"},
         },
         "durability": {"minReplicasToWrite": 0, "maxReplicaLag": 5},
-        "failover": {"detection": "10s", "sentinels": 5, "quorum": 4},
+        "failover": {"detection": "10s", "sentinels": 5, "quorum": 4, "sentinelVolume": {"size": "2Gi"}},
         "access": {"namespaces": {"from": "Same"}, "announce": "Address", "application": true},
         "maxConnections": 5000,
         "config": {
@@ -73,6 +73,7 @@ fn validated(spec: &Value) -> ValidatedLayer {
         agent_image: "example.test/redoubt:1".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        service_domain: "svc.cluster.local".to_owned(),
     };
     validate(&layer, &resolved).unwrap()
 }
@@ -227,6 +228,19 @@ fn a_start_only_directive_rolls_the_data_nodes_and_a_live_one_does_not() {
 }
 
 #[test]
+fn a_restart_that_is_asked_for_is_no_other_revision() {
+    let plain = validated(&json!({"mode": "Sentinel"}));
+    let asked = ValidatedLayer { restarted_at: Some("2026-01-01".to_owned()), ..plain.clone() };
+    let (plain, asked) = (built(&plain), built(&asked));
+    for (node, built) in &asked.nodes {
+        assert_eq!(built.revisions.restart_revision, plain.nodes[node].revisions.restart_revision);
+        assert_ne!(built.revisions.workload_digest, plain.nodes[node].revisions.workload_digest);
+        let template = built.workload.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
+        assert_eq!(template.annotations.as_ref().unwrap()["redoubt.dev/restarted-at"], "2026-01-01");
+    }
+}
+
+#[test]
 fn every_object_says_what_it_is_a_part_of() {
     for (name, spec) in specifications() {
         let Built { services, node_services, budgets, secrets, nodes } = built(&validated(&spec));
@@ -276,11 +290,11 @@ fn the_binding_has_all_that_a_client_needs() {
     assert_eq!(
         field("sentinels").as_deref(),
         Some(
-            "web-sentinel.shop.svc:26379,web-sentinel-0.shop.svc:26379,web-sentinel-1.shop.svc:26379,\
-             web-sentinel-2.shop.svc:26379"
+            "web-sentinel.shop.svc.cluster.local:26379,web-sentinel-0.shop.svc.cluster.local:26379,\
+             web-sentinel-1.shop.svc.cluster.local:26379,web-sentinel-2.shop.svc.cluster.local:26379"
         )
     );
-    assert_eq!(field("uri"), Some(format!("redis://app:{SECRET}-application@web-redis.shop.svc:6379/0")));
+    assert_eq!(field("uri"), Some(format!("redis://app:{SECRET}-application@web-redis.shop.svc.cluster.local:6379/0")));
 }
 
 /// The binding Secret of a store on a layer of another namespace, in the middle of a rotation; and a dedicated layer.

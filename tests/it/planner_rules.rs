@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::desired::Desired;
+use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster};
 use redoubt::model::{Address, NodeId, Offset};
 use redoubt::plan::step::ApplyReason;
@@ -286,4 +287,105 @@ fn a_pod_that_was_evicted_a_moment_ago_comes_back_as_it_was() {
     desired.disruption_needs_approval = true;
     let plan = plan(&desired, &without_pods(&[NodeId::data(1)], 4));
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::ApplyWorkload { .. })), "{plan:?}");
+}
+
+fn refused_of(desired: &Desired, observed: &Observed) -> Vec<Refused> {
+    let plan = plan(desired, observed);
+    let is_restart =
+        |step: &Step| matches!(step, Step::RestartPod { .. } | Step::Switchover { .. } | Step::ApplyWorkload { .. });
+    assert!(plan.refused.is_empty() || !plan.steps.iter().any(is_restart), "{plan:?}");
+    plan.refused
+}
+
+#[test]
+fn an_engine_that_cannot_read_the_primarys_files_is_not_rolled_out() {
+    let with = |image: &str| Desired { engine: EngineVersion::of_image(image), ..desired("new") };
+    let mut observed = converged(NodeId::data(0));
+    for ordinal in 0..3 {
+        "redis 8.0.2".clone_into(&mut data_of(&mut observed, ordinal).version);
+    }
+    let node = NodeId::data(0);
+    let (running, wanted) = ("redis 8.0.2".to_owned(), "redis 7.0".to_owned());
+    let older = Refused::OlderEngine { node, running, wanted };
+    assert_eq!(refused_of(&with("redis:7.0"), &observed), std::slice::from_ref(&older));
+    assert_eq!(refused_of(&with("valkey:8.1"), &observed).len(), 1);
+    for image in ["redis:8.0", "redis:latest", "redis:99.0"] {
+        assert_eq!(refused_of(&with(image), &observed), [], "{image}");
+    }
+    // A node without a pod is no way round it.
+    let mut missing = observed.clone();
+    let seen = missing.nodes.get_mut(&NodeId::data(1)).unwrap();
+    (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+    seen.away = Some(Away { seconds: 60, ..Away::default() });
+    assert_eq!(refused_of(&with("redis:7.0"), &missing), [older]);
+    // A step that is taken back: one replica has newer files, and the primary has all of the data.
+    for ordinal in [0, 2] {
+        "redis 7.0.15".clone_into(&mut data_of(&mut observed, ordinal).version);
+    }
+    assert_eq!(refused_of(&with("redis:7.0"), &observed), []);
+}
+
+#[test]
+fn memory_that_cannot_hold_the_data_is_neither_rolled_out_nor_set() {
+    let mut observed = converged(NodeId::data(0));
+    for ordinal in 0..3 {
+        let server = data_of(&mut observed, ordinal);
+        (server.maxmemory, server.used_memory) = (300 << 20, 220 << 20);
+        server.settings.insert("maxmemory".to_owned(), server.maxmemory.to_string());
+    }
+    let with = |revision: &str, mebibytes: u64, policy: &str| {
+        let mut desired = desired(revision);
+        desired.settings.insert("maxmemory".to_owned(), (mebibytes << 20).to_string());
+        desired.settings.insert("maxmemory-policy".to_owned(), policy.to_owned());
+        for ordinal in 0..3 {
+            desired.nodes.get_mut(&NodeId::data(ordinal)).unwrap().workload_digest = format!("workload-{revision}");
+        }
+        desired
+    };
+    let held = |mebibytes: u64| Refused::MemoryBelowData {
+        node: NodeId::data(0),
+        held: 220 << 20,
+        maxmemory: mebibytes << 20,
+    };
+    assert_eq!(refused_of(&with("new", 150, "noeviction"), &observed), [held(150)]);
+    assert_eq!(refused_of(&with("new", 225, "noeviction"), &observed), [held(225)], "no room beside the data");
+    assert_eq!(refused_of(&with("new", 150, "allkeys-lfu"), &observed), [held(150)], "a pod cannot load it");
+    assert_eq!(refused_of(&with("new", 250, "noeviction"), &observed), []);
+    // Set live: the same, but for one that evicts any key.
+    let is_set = |desired: &Desired| {
+        plan(desired, &observed)
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::SetSettings { changes, .. } if changes.contains_key("maxmemory")))
+    };
+    assert_eq!(refused_of(&with("old", 150, "noeviction"), &observed), [held(150)]);
+    assert!(!is_set(&with("old", 150, "noeviction")));
+    assert_eq!(refused_of(&with("old", 150, "allkeys-lfu"), &observed), []);
+    assert!(is_set(&with("old", 150, "allkeys-lfu")) && is_set(&with("old", 250, "noeviction")));
+    // A full server is changed otherwise as before.
+    assert_eq!(refused_of(&with("new", 300, "noeviction"), &observed), []);
+}
+
+/// `kubectl rollout restart`, or the annotation of the layer: on the templates, and on each pod that was made since.
+#[test]
+fn a_restart_that_a_person_asks_for_is_an_orderly_roll_and_needs_no_further_approval() {
+    let restarts = BTreeMap::from([("kubectl.kubernetes.io/restartedAt".to_owned(), "now".to_owned())]);
+    let mut observed = converged(NodeId::data(0));
+    for node in [NodeId::data(0), NodeId::data(2)] {
+        observed.nodes.get_mut(&node).unwrap().workload.as_mut().unwrap().restarts.clone_from(&restarts);
+    }
+    let mut desired = desired("old");
+    desired.disruption_needs_approval = true;
+    let steps = plan(&desired, &observed).steps;
+    assert!(matches!(steps.as_slice(), [Step::RestartPod { node, .. }] if *node == NodeId::data(2)), "{steps:?}");
+    observed.nodes.get_mut(&NodeId::data(2)).unwrap().pod.as_mut().unwrap().restarts.clone_from(&restarts);
+    let steps = plan(&desired, &observed).steps;
+    assert!(matches!(steps.as_slice(), [Step::Switchover { from, .. }] if *from == NodeId::data(0)), "{steps:?}");
+    // One that is taken back restarts nothing, and what else needs a roll waits for its approval.
+    let workload = observed.nodes.get_mut(&NodeId::data(0)).unwrap().workload.as_mut().unwrap();
+    workload.restarts.clear();
+    observed.nodes.get_mut(&NodeId::data(0)).unwrap().pod.as_mut().unwrap().restarts = restarts;
+    assert_eq!(plan(&desired, &observed).steps, []);
+    desired.nodes.get_mut(&NodeId::data(1)).unwrap().restart_revision = "new".to_owned();
+    assert_eq!(plan(&desired, &observed).waiting, [Waiting::Approval]);
 }

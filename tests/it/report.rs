@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
+use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::model::{Mode, NodeId, Purpose};
 use redoubt::plan::plan;
@@ -341,6 +342,34 @@ fn without_a_primary_it_is_told_what_keeps_one_away() {
     assert!(ready(&scene).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&scene));
     scene.desired.mode = Mode::Standalone;
     assert!(ready(&scene).starts_with("the data node is no primary by its own word: "), "{}", ready(&scene));
+}
+
+#[test]
+fn a_server_without_a_connection_left_and_a_sentinel_in_tilt_are_told() {
+    let mut scene = Scene::healthy();
+    scene.data(1).refuses_clients = true;
+    scene.sentinel(2).tilt = true;
+    let told = degraded(&scene);
+    assert!(told.contains("redis-1 refuses new clients: 1000 connections are open"), "{told}");
+    assert!(told.contains("sentinel-2 is in TILT mode"), "{told}");
+    let status = scene.status();
+    assert!(status.checklist.iter().any(|item| item.item.starts_with("connections") && !item.ok));
+}
+
+#[test]
+fn a_change_that_the_data_forbids_is_told_with_both_sides() {
+    let mut scene = Scene::healthy();
+    scene.data(0).used_memory = 220 << 20;
+    scene.data(0).maxmemory = 300 << 20;
+    scene.desired.settings.insert("maxmemory".to_owned(), (150_u64 << 20).to_string());
+    let told = degraded(&scene);
+    assert!(told.contains("maxmemory would be 150Mi, and the primary holds 208Mi or more"), "{told}");
+    let mut scene = Scene::healthy();
+    "redis 8.0.2".clone_into(&mut scene.data(0).version);
+    scene.desired.engine = EngineVersion::of_image("redis:7.0");
+    scene.desired.nodes.values_mut().for_each(|node| node.restart_revision = "new".to_owned());
+    let told = degraded(&scene);
+    assert!(told.contains("redis 7.0 cannot read the files of redis 8.0.2"), "{told}");
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub fn host(layer: &DataLayer) -> Host {
         agent_image: "agent".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        service_domain: "svc".to_owned(),
     };
     Host::of(layer, &validate(layer, &resolved).unwrap())
 }

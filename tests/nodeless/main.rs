@@ -42,6 +42,7 @@ mod plane;
 mod pod;
 #[path = "../support/kubernetes/polling.rs"]
 mod polling;
+mod refusals;
 mod services;
 mod session_access;
 mod sessions;

@@ -59,6 +59,7 @@ impl Operator {
         let metrics = Metrics::new().unwrap();
         let (stop, stopped) = watch::channel(false);
         let arguments = OperatorArguments {
+            cluster_domain: None,
             kubeconfig: None,
             namespace: OPERATOR_NAMESPACE.to_owned(),
             watch_namespace: match scope {

@@ -1,6 +1,6 @@
 //! Steps, carried out under their preconditions as `act` does, and what they must never do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::{Address, NodeId, NodeKind};
 use redoubt::plan::Step;
@@ -102,6 +102,7 @@ impl World {
         let workload = self.workloads.entry(node).or_insert(Workload {
             uid,
             built: built.clone(),
+            restarts: BTreeMap::new(),
             edited: false,
             deleting: false,
         });

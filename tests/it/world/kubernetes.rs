@@ -3,7 +3,7 @@
 use redoubt::model::{NodeId, NodeKind};
 
 use super::data::Boot;
-use super::{FIRST_BAD_REVISION, Pod, REFUSED_REVISION, Sentinel, Server, World};
+use super::{FIRST_BAD_REVISION, Pod, REFUSED_REVISION, Sentinel, Server, Workload, World};
 
 impl World {
     pub(super) fn tick_kubernetes(&mut self) {
@@ -45,9 +45,9 @@ impl World {
                 continue;
             }
             self.missing_since.remove(&node);
-            let built = self.workloads[&node].built.clone();
+            let Workload { built, restarts, .. } = self.workloads[&node].clone();
             let uid = self.fresh("pod");
-            let pod = Pod { uid, built, deleting: false, stopped: false, reads: false, server: None };
+            let pod = Pod { uid, built, restarts, deleting: false, stopped: false, reads: false, server: None };
             self.pods.insert(node, pod);
         }
     }

@@ -64,6 +64,8 @@ pub struct Built {
 pub struct Workload {
     pub uid: String,
     pub built: Built,
+    /// Restarts that were asked for by name.
+    pub restarts: BTreeMap<String, String>,
     pub edited: bool,
     pub deleting: bool,
 }
@@ -72,6 +74,7 @@ pub struct Workload {
 pub struct Pod {
     pub uid: String,
     pub built: Built,
+    pub restarts: BTreeMap<String, String>,
     pub deleting: bool,
     /// Whether the kubelet has told it to stop.
     pub stopped: bool,
@@ -231,6 +234,7 @@ impl World {
             generation: 1,
             mode: Mode::Sentinel,
             paused: self.specification.paused,
+            engine: None,
             disruption_needs_approval: self.specification.needs_approval,
             nodes: self.declared().into_iter().map(|id| (id, node.clone())).collect(),
             settings: BTreeMap::from([("setting".to_owned(), self.specification.setting.to_string())]),
@@ -354,7 +358,11 @@ impl World {
             && keys(self.pods.keys().copied().collect());
         let wanted = self.wanted();
         let are_built = self.workloads.values().all(|known| known.built == wanted && !known.edited && !known.deleting);
-        let are_run = self.pods.values().all(|pod| pod.built == wanted && !pod.deleting);
+        let restarts = |node: &NodeId| self.workloads.get(node).map(|known| &known.restarts);
+        let are_run = self
+            .pods
+            .iter()
+            .all(|(node, pod)| pod.built == wanted && !pod.deleting && restarts(node) == Some(&pod.restarts));
         let primaries: Vec<NodeId> = self.pods.keys().copied().filter(|node| self.is_primary(*node)).collect();
         let [primary] = primaries.as_slice() else { return false };
         let data = declared.iter().filter(|node| node.kind == NodeKind::Data);

@@ -21,6 +21,8 @@ pub enum Event {
     DeleteService(u8),
     DeleteWorkload(u8),
     EditWorkload(u8),
+    /// `kubectl rollout restart`.
+    RestartWorkload(u8),
     /// A machine loses its network.
     Cut(u8),
     /// All machines have it again.
@@ -55,6 +57,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => node().prop_map(Event::DeleteService),
         1 => node().prop_map(Event::DeleteWorkload),
         1 => node().prop_map(Event::EditWorkload),
+        1 => node().prop_map(Event::RestartWorkload),
         1 => node().prop_map(Event::Cut),
         1 => Just(Event::Mend),
         1 => node().prop_map(Event::Mute),
@@ -132,6 +135,7 @@ impl Past {
             | Event::DeleteService(index)
             | Event::DeleteWorkload(index)
             | Event::EditWorkload(index)
+            | Event::RestartWorkload(index)
             | Event::Cut(index)
             | Event::Mute(index)
             | Event::LoseVolume(index) => {
@@ -172,6 +176,11 @@ fn hit(world: &mut World, event: Event, node: NodeId) {
         }
         Event::EditWorkload(_) => {
             world.workloads.get_mut(&node).into_iter().for_each(|workload| workload.edited = true);
+        }
+        Event::RestartWorkload(_) => {
+            let at = time.to_string();
+            let workload = world.workloads.get_mut(&node).into_iter();
+            workload.for_each(|workload| drop(workload.restarts.insert("restarted".to_owned(), at.clone())));
         }
         Event::Cut(_) => drop(world.cut.insert(node)),
         Event::Mute(_) => drop(world.mute.insert(node)),

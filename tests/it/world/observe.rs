@@ -20,6 +20,7 @@ impl World {
                 uid: workload.uid.clone(),
                 workload_digest: if workload.edited { String::new() } else { workload.built.digest() },
                 restart_revision: workload.built.revision.to_string(),
+                restarts: workload.restarts.clone(),
                 deleting: workload.deleting,
             }),
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
@@ -38,6 +39,7 @@ impl World {
         ObservedPod {
             uid: pod.uid.clone(),
             restart_revision: pod.built.revision.to_string(),
+            restarts: pod.restarts.clone(),
             config_digest: pod.built.document.digest(),
             deleting: pod.deleting,
             ready: self.is_ready(id),
@@ -88,6 +90,8 @@ impl World {
             maxmemory: 100,
             keys: data.offset,
             expiring_keys: 0,
+            rejected_connections: 0,
+            refuses_clients: false,
             persistence_trouble: None,
             version: "redis 7.0.15".to_owned(),
         }

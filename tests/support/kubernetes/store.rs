@@ -129,7 +129,8 @@ pub async fn connect(client: &Client, binding: &BTreeMap<String, String>) -> Opt
     let mut seeds: Vec<ConnectionInfo> = Vec::new();
     for seed in binding["sentinels"].split(',') {
         let (host, port) = seed.split_once(':').unwrap();
-        let (service, namespace) = host.strip_suffix(".svc").unwrap().split_once('.').unwrap();
+        // With the cluster's domain, where the operator knows it.
+        let (service, namespace) = host.split_once(".svc").unwrap().0.split_once('.').unwrap();
         let services: Api<Service> = Api::namespaced(client.clone(), namespace);
         let address = services.get(service).await.ok()?.spec?.cluster_ip?;
         // The Service of all Sentinels may be headless.

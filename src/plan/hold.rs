@@ -1,0 +1,67 @@
+//! Changes that the data forbids: an engine that cannot read it, and memory that cannot hold it. What runs is left as it is.
+
+use super::roles::{data, of_kind};
+use super::{Plan, Refused, roll};
+use crate::model::desired::Desired;
+use crate::model::engine::EngineVersion;
+use crate::model::observed::{DataServer, Observed};
+use crate::model::{NodeId, NodeKind};
+
+/// Room beside what a server holds, percent: below it the next writes fail or evict.
+const ROOM_PERCENT: u64 = 5;
+
+/// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node among them.
+pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Option<Refused> {
+    let node = of_kind(desired, NodeKind::Data).find(|node| roll::is_of_another_revision(desired, observed, *node))?;
+    older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
+}
+
+/// Whether the desired engine cannot read the files of the primary's, or, while nobody is primary, of any server's. A replica's
+/// files do not count beside a primary that has all of the data.
+pub(super) fn older_engine(
+    desired: &Desired,
+    observed: &Observed,
+    primary: Option<NodeId>,
+    node: NodeId,
+) -> Option<Refused> {
+    let wanted = desired.engine?;
+    let nodes = observed.nodes.keys().copied().filter(|other| primary.is_none_or(|primary| primary == *other));
+    let running = nodes.filter_map(|other| data(observed, other)).find(|server| {
+        EngineVersion::of_server(&server.version).is_some_and(|running| wanted.reads(running) == Some(false))
+    })?;
+    Some(Refused::OlderEngine { node, running: running.version.clone(), wanted: wanted.to_string() })
+}
+
+/// Whether less memory is wanted than the primary holds.
+fn memory(desired: &Desired, observed: &Observed, primary: NodeId, node: NodeId) -> Option<Refused> {
+    let server = data(observed, primary)?;
+    let maxmemory = maxmemory(desired)?;
+    is_too_little(server, maxmemory).then_some(Refused::MemoryBelowData { node, held: server.used_memory, maxmemory })
+}
+
+/// Whether a running server must not be told its new sizes: it would refuse writes from then on. One that evicts any key makes
+/// room by itself, as its specification asks for.
+pub(super) fn holds_live(desired: &Desired, server: &DataServer) -> bool {
+    let evicts = desired.settings.get("maxmemory-policy").is_some_and(|policy| policy.starts_with("allkeys-"));
+    !evicts && maxmemory(desired).is_some_and(|wanted| is_too_little(server, wanted))
+}
+
+/// Tells of a primary whose `maxmemory` is not lowered.
+pub(super) fn tell(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let Some(primary) = plan.dials.primary else { return };
+    let is_held = data(observed, primary).is_some_and(|server| holds_live(desired, server));
+    let is_told = plan.refused.iter().any(|refused| matches!(refused, Refused::MemoryBelowData { .. }));
+    if is_held && !is_told {
+        plan.refused.extend(memory(desired, observed, primary, primary));
+    }
+}
+
+fn maxmemory(desired: &Desired) -> Option<u64> {
+    desired.settings.get("maxmemory")?.parse().ok().filter(|bytes| *bytes > 0)
+}
+
+/// Whether `wanted` is less than what the server has, and than what it holds with some room.
+fn is_too_little(server: &DataServer, wanted: u64) -> bool {
+    let is_less = server.maxmemory == 0 || wanted < server.maxmemory;
+    is_less && server.used_memory.saturating_add(server.used_memory / 100 * ROOM_PERCENT) > wanted
+}

@@ -71,7 +71,7 @@ pub(super) async fn gather(
         (admissions, Vec::new())
     } else if let Err(error) = tenants::store(context, metadata, &admissions.tenants).await {
         tracing::info!(layer = identity.name, error = %Chain(&error), "newcomers wait for the list of tenants");
-        admissions.as_stored(&list)
+        admissions.as_stored(stored.as_deref())
     } else {
         (admissions, Vec::new())
     };

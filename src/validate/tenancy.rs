@@ -90,8 +90,11 @@ pub struct Admissions {
 
 impl Admissions {
     /// The same where the new list could not be stored: only stores that are on the `stored` list are served. The others, which
-    /// wait for the list, come second.
-    pub fn as_stored(self, stored: &[Tenant]) -> (Self, Vec<Admitted>) {
+    /// wait for the list, come second. Where there was no list yet, the refused ones wait too: until the first list is stored, a
+    /// store's own status is the only record of the prefix that it was served with, and a refusal would replace it.
+    pub fn as_stored(self, stored: Option<&[Tenant]>) -> (Self, Vec<Admitted>) {
+        let refused = if stored.is_some() { self.refused } else { BTreeMap::new() };
+        let stored = stored.unwrap_or_default();
         let (admitted, waiting) = self.admitted.into_iter().partition(|admitted| {
             stored.iter().any(|tenant| {
                 tenant.left.is_none()
@@ -99,7 +102,7 @@ impl Admissions {
                     && tenant.prefix == admitted.store.policy.prefix
             })
         });
-        (Self { admitted, refused: self.refused, tenants: stored.to_vec() }, waiting)
+        (Self { admitted, refused, tenants: stored.to_vec() }, waiting)
     }
 }
 

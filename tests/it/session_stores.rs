@@ -328,7 +328,7 @@ fn a_newcomer_is_served_only_once_the_list_that_has_it_is_stored() {
     let mut town = Town::new(&json!({}));
     let (web, api) = (store("data", "web", 1, &json!({})), store("data", "api", 2, &json!({})));
     let stored = town.judge(&[&web]).tenants;
-    let (admissions, waiting) = town.judge(&[&web, &api]).as_stored(&stored);
+    let (admissions, waiting) = town.judge(&[&web, &api]).as_stored(Some(&stored));
     assert_eq!((names(&admissions), &admissions.tenants), (vec!["data/web"], &stored));
     assert_eq!(waiting.iter().map(|it| it.store.name.as_str()).collect::<Vec<_>>(), ["api"]);
 }

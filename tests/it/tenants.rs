@@ -213,7 +213,7 @@ impl World {
             self.list = Some(admissions.tenants.clone());
             (admissions, Vec::new())
         } else {
-            admissions.as_stored(&self.list.clone().unwrap_or_default())
+            admissions.as_stored(self.list.as_deref())
         };
         if !sets_users {
             return;

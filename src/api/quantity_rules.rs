@@ -5,7 +5,7 @@
 //! it fails. A rule that compares with the old value lets a bad one be replaced.
 
 /// A duration as Go writes it, which is what Kubernetes' CEL reads.
-const DURATION: &str = "'^(0|([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+)$'";
+const DURATION: &str = "'^[-+]?(0|([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+)$'";
 
 /// The rule for an amount of bytes, of which there are at least `least`.
 pub fn is_bytes(least: &str) -> String {

@@ -25,6 +25,7 @@ pub mod session_store;
 mod tenants;
 pub mod use_memory;
 pub mod uses;
+mod watch_pauses;
 mod watches;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::watch_pauses::{pauses, without_errors};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::api::session_store::SessionStore;
@@ -126,12 +127,12 @@ where
     };
     let (store, writer) = reflector::store();
     let changes = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER))
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
-    (store, changes)
+    (store, without_errors(changes))
 }
 
 /// The watch of custom resources of one kind, each told to `news` when it is touched. `first` sees an event before the store
@@ -153,7 +154,7 @@ where
     };
     let (store, writer) = reflector::store();
     let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object| object.meta_mut().managed_fields = None)
         .inspect_ok(first)
         .reflect(writer)
@@ -167,7 +168,7 @@ where
         })
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
-    (store, changes)
+    (store, without_errors(changes))
 }
 
 /// The watch of the namespaces' labels; nothing where only one namespace is looked after.
@@ -181,7 +182,7 @@ pub(super) fn namespaces(
     let api: Api<NamespaceMeta> = Api::all(client.clone());
     let (store, writer) = reflector::store();
     let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .touched_objects()
@@ -199,7 +200,7 @@ pub(super) fn secrets(client: &Client, scope: Option<&str>) -> (Store<SecretMeta
     let (store, writer) = reflector::store();
     let ours = format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY);
     let changes = watcher(api, watcher::Config::default().labels(&ours))
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .touched_objects()

@@ -44,13 +44,11 @@ async fn made_under(namespace: &str, fault: Fault, requests: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
 async fn a_layer_becomes_ready_although_the_api_server_answers_500() {
     made_under("nl-500", Fault::Answers(500), 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
 async fn a_layer_becomes_ready_although_the_api_server_answers_429() {
     made_under("nl-429", Fault::Answers(429), 12).await;
 }
@@ -62,7 +60,6 @@ async fn a_layer_becomes_ready_although_each_write_conflicts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold: of watches whose first list fails, only one is tried again"]
 async fn a_layer_becomes_ready_although_the_api_server_was_cut_off_at_the_beginning() {
     made_under("nl-cut-early", Fault::Cut, 12).await;
 }

@@ -117,7 +117,16 @@ pub struct Fault {
 
 /// Judges a layer.
 pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    judge(layer, resolved, admission::broken_rules(layer))
+    judge(layer, resolved, admission::broken_rules(layer)).map_err(told_once)
+}
+
+/// Leaves out a broken rule of admission about a field of which a fault says more.
+fn told_once(faults: Vec<Fault>) -> Vec<Fault> {
+    const RULE: &str = "spec";
+    let fields: Vec<String> =
+        faults.iter().filter(|fault| fault.field != RULE).map(|fault| format!("{}: ", fault.field)).collect();
+    let says_more = |fault: &Fault| fields.iter().any(|field| fault.problem.starts_with(field.as_str()));
+    faults.into_iter().filter(|fault| fault.field != RULE || !says_more(fault)).collect()
 }
 
 /// Judges a layer with a specification that was accepted before. A rule of admission that is newer than it does not count: a

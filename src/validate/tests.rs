@@ -160,7 +160,8 @@ fn what_was_decided_of_volumes_is_decided_once() {
 #[test]
 fn every_fault_is_named_at_once() {
     let spec = json!({"mode": "Sentinel", "cpu": "much", "memory": {"limit": "1Mi"}, "config": {"hz": "0"}});
-    assert_eq!(judged(&spec).unwrap_err().len(), 3);
+    let faults = judged(&spec).unwrap_err();
+    assert_eq!(faults.len(), 3, "{faults:#?}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ async fn an_operator_of_one_namespace_makes_a_layer_ready_there_and_touches_no_o
         "--values",
         "tests/e2e/values.yaml",
         "--set",
-        "watchNamespace=e2e-chart-watched",
+        "watchNamespace=e2e-chart-watched,rbac.watchSecrets=false",
         "--wait",
         "--timeout",
         "90s",

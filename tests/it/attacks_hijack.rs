@@ -9,7 +9,7 @@ use redoubt::redis::hello::{self, Hello};
 use redoubt::redis::{Connection, Endpoint, Secret, sentinel, server, users};
 
 use crate::agent_process::write_some;
-use crate::support::engine_process::{Process, engines};
+use crate::support::engine_process::{Engine, Process};
 use crate::support::eventually;
 use crate::support::history::keys_of;
 use crate::support::layer::{Layer, Options, SOON};
@@ -19,7 +19,9 @@ async fn attacker() -> Process {
     let everybody = |user: &str| format!("user {user} on nopass ~* &* +@all");
     let users = [users::REPLICATION, users::SENTINEL, users::AGENT, users::APPLICATION, "default"].map(everybody);
     let lines: Vec<&str> = users.iter().map(String::as_str).collect();
-    Process::server(&engines()[0], &lines).await
+    // The engine that the agents find in the search path: another one's data would not load, and nothing would be replaced.
+    let engine = Engine { name: "search path".to_owned(), program: "redis-server".into() };
+    Process::server(&engine, &lines).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

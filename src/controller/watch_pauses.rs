@@ -14,7 +14,7 @@ const FIRST: Duration = Duration::from_millis(200);
 /// asks at most 12 times a minute.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Without an error for this long, the next pause is the first again.
-const FORGOTTEN: Duration = Duration::from_secs(60);
+const FORGOTTEN: Duration = Duration::from_mins(1);
 
 /// Pauses that double, each shortened by up to a half at random: watches that fail together are not tried together.
 pub(super) struct Pauses(Duration);

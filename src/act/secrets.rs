@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use crate::api::names::ANNOTATION_ROTATION;
 use crate::failure::request;
+use crate::model::UseKind;
 use crate::redis::Secret;
 
 /// Annotation of the system Secret: which root key its passwords were derived from.
@@ -120,8 +121,8 @@ impl RootKey {
         }
     }
 
-    fn store_password(&self, store_uid: &str, rotation: u32) -> Secret {
-        let mut hex = self.derive(&format!("{store_uid}/session-store/{rotation}"));
+    fn use_password(&self, kind: UseKind, uid: &str, rotation: u32) -> Secret {
+        let mut hex = self.derive(&format!("{uid}/{}/{rotation}", kind.words().component));
         hex.truncate(PASSWORD_LENGTH);
         Secret::new(hex)
     }
@@ -166,10 +167,10 @@ impl Vault {
         (self.root.passwords(layer_uid) == *passwords).then(|| self.root.id())
     }
 
-    /// Password of a store's user. `binding` is the store's Secret as it is: it counts if it shows these very credentials and
+    /// Password of a use's user. `binding` is the use's Secret as it is: it counts if it shows these very credentials and
     /// was made by another root key.
-    pub fn store_password(&self, store_uid: &str, rotation: u32, binding: Option<&KubernetesSecret>) -> Secret {
-        let derived = self.root.store_password(store_uid, rotation);
+    pub fn use_password(&self, kind: UseKind, uid: &str, rotation: u32, binding: Option<&KubernetesSecret>) -> Secret {
+        let derived = self.root.use_password(kind, uid, rotation);
         let stored = binding.filter(|secret| {
             let says = |name: &str| secret.annotations().get(name).map(String::as_str);
             says(ANNOTATION_ROTATION) == Some(&rotation.to_string())
@@ -179,8 +180,8 @@ impl Vault {
     }
 
     /// What the annotation of a binding must say: our root key's id if the password was derived from it.
-    pub fn root_key_of_store(&self, store_uid: &str, rotation: u32, password: &Secret) -> Option<String> {
-        (self.root.store_password(store_uid, rotation) == *password).then(|| self.root.id())
+    pub fn root_key_of_use(&self, kind: UseKind, uid: &str, rotation: u32, password: &Secret) -> Option<String> {
+        (self.root.use_password(kind, uid, rotation) == *password).then(|| self.root.id())
     }
 
     /// Forgets layers that are gone.
@@ -293,17 +294,28 @@ mod tests {
     #[test]
     fn each_rotation_of_a_store_has_a_password_of_its_own_and_a_lost_root_key_changes_none() {
         let vault = Vault::new(RootKey::fixed("k"));
-        let (first, second) = (vault.store_password("uid-1", 0, None), vault.store_password("uid-1", 1, None));
+        let (first, second) = (
+            vault.use_password(UseKind::SessionStore, "uid-1", 0, None),
+            vault.use_password(UseKind::SessionStore, "uid-1", 1, None),
+        );
         assert_ne!(first, second);
-        assert_ne!(first, vault.store_password("uid-2", 0, None));
+        assert_ne!(first, vault.use_password(UseKind::SessionStore, "uid-2", 0, None));
         let mut binding = secret(Some("another"), &[("password", "stored")]);
         binding.annotations_mut().insert(ANNOTATION_ROTATION.to_owned(), "0".to_owned());
-        let believed = vault.store_password("uid-1", 0, Some(&binding));
+        let believed = vault.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding));
         assert_eq!(believed.reveal(), "stored");
-        assert_eq!(vault.root_key_of_store("uid-1", 0, &believed), None);
-        assert_eq!(vault.store_password("uid-1", 1, Some(&binding)), second, "the next one is derived again");
+        assert_eq!(vault.root_key_of_use(UseKind::SessionStore, "uid-1", 0, &believed), None);
+        assert_eq!(
+            vault.use_password(UseKind::SessionStore, "uid-1", 1, Some(&binding)),
+            second,
+            "the next one is derived again"
+        );
         binding.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), RootKey::fixed("k").id());
-        assert_eq!(vault.store_password("uid-1", 0, Some(&binding)), first, "an edit by hand is undone");
+        assert_eq!(
+            vault.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding)),
+            first,
+            "an edit by hand is undone"
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ pub mod metadata_rules;
 pub mod names;
 pub mod quantity_rules;
 pub mod session_store;
-pub mod session_store_status;
+pub mod use_rules;
+pub mod use_status;
+pub mod uses;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

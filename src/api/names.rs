@@ -1,6 +1,6 @@
 //! Every name, label, annotation and field manager that Redoubt writes: one place, so that nothing is spelled twice.
 
-use crate::model::{NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind, UseKind};
 
 /// API group of all kinds.
 pub const GROUP: &str = "redoubt.dev";
@@ -77,8 +77,8 @@ pub const ANNOTATION_PREVIOUS_ROTATION: &str = "redoubt.dev/previous-rotation";
 /// Annotation of the binding Secret of a use: since when it has shown what it shows, milliseconds since the Unix epoch.
 pub const ANNOTATION_ROTATED_AT: &str = "redoubt.dev/rotated-at";
 
-/// Longest name of a session store: its dedicated layer is named after it.
-pub const LONGEST_STORE_NAME: usize = 31;
+/// Longest name of a use: its dedicated layer is named after it.
+pub const LONGEST_USE_NAME: usize = 31;
 /// Longest name of a layer: `NAME-sentinel-NN` must stay a StatefulSet name whose pods' revision label fits 63 characters.
 pub const LONGEST_LAYER_NAME: usize = 40;
 
@@ -127,14 +127,14 @@ pub fn application_secret(layer: &str) -> String {
     format!("{layer}-redis-app")
 }
 
-/// The dedicated layer of a session store.
-pub fn sessions_layer(store: &str) -> String {
-    format!("{store}-sessions")
+/// The dedicated layer of a use.
+pub fn dedicated_layer(kind: UseKind, name: &str) -> String {
+    format!("{name}-{}", kind.words().layer_suffix)
 }
 
-/// Binding Secret of a session store.
-pub fn session_binding(store: &str) -> String {
-    format!("{store}-session-binding")
+/// Binding Secret of a use.
+pub fn binding(kind: UseKind, name: &str) -> String {
+    format!("{name}-{}", kind.words().binding_suffix)
 }
 
 /// Disruption budget of the data nodes or of the Sentinels.

@@ -1,7 +1,7 @@
 //! `SessionStore`: what an application needs of its login sessions.
 //!
 //! The texts of the fields become the descriptions in the CRD: they are written for operators. What one object alone can
-//! tell is a CEL rule, so that `kubectl apply` itself says no; `validate::session_store` says the same again, because an
+//! tell is a CEL rule, so that `kubectl apply` itself says no; `validate::uses` says the same again, because an
 //! object may have been stored before a rule was written.
 
 use kube::core::Duration;
@@ -9,9 +9,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::data_layer::DataLayerSpec;
 use super::quantity_rules;
-use super::session_store_status::SessionStoreStatus;
+use super::use_rules;
+use super::use_status::UseStatus;
+use super::uses::{LayerChoice, UseAccess};
 
 /// A store of login sessions: a place in a data layer, session functions with its policy, a user and a binding Secret.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,15 +26,14 @@ use super::session_store_status::SessionStoreStatus;
     namespaced,
     cel,
     derive = "PartialEq",
-    status = "SessionStoreStatus",
+    status = "UseStatus",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.name"),
     printcolumn(name = "Binding", type_ = "string", json_path = ".status.binding.name"),
     printcolumn(name = "Idle", type_ = "string", json_path = ".spec.idleTimeout"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
-    validation = Rule::new("self.metadata.name.size() <= 31 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters: a dedicated layer is named NAME-sessions")
+    validation = Rule::new(use_rules::IS_NAME).message(use_rules::name_message("sessions").as_str())
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -43,14 +43,13 @@ use super::session_store_status::SessionStoreStatus;
     validation = Rule::new(quantity_rules::is_not_above("touchInterval", "idleTimeout"))
         .message("touchInterval must not be above idleTimeout: a session that is in use would end between two renewals"),
     validation = Rule::new("!has(self.onExceed) || has(self.maxPerUser)").message("onExceed needs maxPerUser"),
-    validation = Rule::new("(has(self.keyPrefix) ? self.keyPrefix : '') == (has(oldSelf.keyPrefix) ? oldSelf.keyPrefix : '')")
+    validation = Rule::new(use_rules::PREFIX_STAYS)
         .message("keyPrefix cannot be changed: the sessions that there are would be lost"),
-    validation = Rule::new("(has(self.layer) && has(self.layer.name) ? self.layer.name : '') == (has(oldSelf.layer) && has(oldSelf.layer.name) ? oldSelf.layer.name : '')")
+    validation = Rule::new(use_rules::LAYER_STAYS)
         .message("layer.name cannot be changed: the sessions that there are would be lost; make a new store"),
-    validation = Rule::new("!has(oldSelf.layer) || !has(oldSelf.layer.dedicated) || (has(self.layer) && has(self.layer.dedicated)) || (oldSelf.layer.dedicated.mode == 'Sentinel' && !(has(oldSelf.layer.dedicated.engine) && has(oldSelf.layer.dedicated.engine.image)) && !(has(oldSelf.layer.dedicated.persistence) && has(oldSelf.layer.dedicated.persistence.volume)))")
-        .message("layer.dedicated cannot be removed: its mode, engine.image and persistence.volume cannot be taken back"),
-    validation = Rule::new("(has(self.access) && has(self.access.rotation) ? self.access.rotation : 0) >= (has(oldSelf.access) && has(oldSelf.access.rotation) ? oldSelf.access.rotation : 0)")
-        .message("access.rotation only grows: a password that was dropped is never valid again")
+    validation = Rule::new(use_rules::DEDICATED_STAYS).message(use_rules::DEDICATED_MESSAGE),
+    validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
+    validation = Rule::new(use_rules::purpose_is("Sessions")).message("layer.dedicated.purpose of a session store is Sessions")
 )]
 pub struct SessionStoreSpec {
     /// Where the sessions are. Default: a layer of the store's own, as of `dedicated: {mode: Sentinel}`.
@@ -61,8 +60,7 @@ pub struct SessionStoreSpec {
     /// '/' come before it; `prefix` of the binding says all of it. Cannot be changed. Default: the store's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}:$')")
-        .message("keyPrefix must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', and end with ':'"))]
+    #[x_kube(validation = Rule::new(use_rules::IS_PREFIX).message(use_rules::PREFIX_MESSAGE))]
     pub key_prefix: Option<String>,
     /// A session that is not read for this long ends, such as `30m`; 1s to 8784h (a year).
     #[schemars(length(max = 32))]
@@ -95,34 +93,7 @@ pub struct SessionStoreSpec {
     pub revoke_replicas: Option<i32>,
     /// The store's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access: Option<StoreAccess>,
-}
-
-/// Where the sessions are. Default: a layer of the store's own, as of `dedicated: {mode: Sentinel}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated"),
-    // `namespace` is a reserved word of CEL: with a name there is nothing else that could differ.
-    validation = Rule::new("!has(self.name) || !has(oldSelf.name) || self == oldSelf")
-        .message("layer.name and layer.namespace cannot be changed: the sessions that there are would be lost; make a new store"),
-    validation = Rule::new("!has(self.dedicated) || !has(self.dedicated.purpose) || self.dedicated.purpose == 'Sessions'")
-        .message("layer.dedicated.purpose of a session store is Sessions")
-)]
-pub struct LayerChoice {
-    /// Name of a `DataLayer`. Cannot be changed. Default: the layer is dedicated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 40))]
-    pub name: Option<String>,
-    /// Its namespace; another than the store's only with that layer's leave (`access.namespaces`). Cannot be changed. Default:
-    /// the store's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub namespace: Option<String>,
-    /// A layer of the store's own: a `DataLayer` named NAME-sessions with these fields, `purpose: Sessions` and no user for
-    /// all keys. It goes with the store; its volumes stay, unless `persistence.volume.reclaim` says otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dedicated: Option<Box<DataLayerSpec>>,
+    pub access: Option<UseAccess>,
 }
 
 /// What a login above `maxPerUser` does: `EvictOldest` ends the user's oldest session, `Reject` refuses the login.
@@ -133,22 +104,4 @@ pub enum ExceedChoice {
     EvictOldest,
     /// The login is refused.
     Reject,
-}
-
-/// The store's user.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StoreAccess {
-    /// A number to raise for new credentials: the binding Secret then shows a new user and password, and the old ones stay
-    /// valid until nobody uses them. Default: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub rotation: Option<i32>,
-    /// How long the old credentials stay valid at most; then they are dropped and their connections are cut. Before that
-    /// they go once nobody is connected with them, but not in the first 3 minutes: a mounted Secret lags. `0s` to `168h`.
-    /// Default: `1h`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "168h")).message(Message::Expression(quantity_rules::duration_message("access.rotationGrace", "0s", "168h", "1h"))))]
-    pub rotation_grace: Option<Duration>,
 }

@@ -6,7 +6,7 @@ pub mod pod;
 pub mod revision;
 pub mod secrets;
 pub mod services;
-pub mod session_store;
+pub mod uses;
 pub mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::context::Context;
-use super::use_memory::{PROOF_HOLDS, locked};
+use super::uses::memory::{PROOF_HOLDS, locked};
 use crate::build::revision;
 use crate::model::NodeId;
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::redis::Connection;
-use crate::redis::store_access::violations_of_application;
+use crate::redis::use_access::violations_of_application;
 use crate::redis::users::APPLICATION;
 
 /// What the application user may and should not, or should and may not, with the node; also where that could not be asked. Only

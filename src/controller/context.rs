@@ -14,16 +14,17 @@ use kube::{Client, ResourceExt};
 
 use super::absences::Absences;
 use super::backoff::Backoff;
-use super::index::Index;
 use super::pace::Pace;
 use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
-use super::use_memory::Memory;
-use super::watches::{Watched, WatchedStore};
+use super::uses::index::{Index, UsePlace};
+use super::uses::memory::Memory;
+use super::watches::{Watched, WatchedUse};
 use crate::act::Writer;
 use crate::act::secrets::Vault;
 use crate::api::data_layer::DataLayer;
 use crate::metrics::Metrics;
+use crate::model::UseKind;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
 use crate::observe::servers::Pool;
@@ -54,15 +55,15 @@ pub struct Context {
     pub stores: Stores,
     /// Layers.
     pub layers: Store<Watched>,
-    /// Session stores.
-    pub session_stores: Store<WatchedStore>,
+    /// Uses, by kind.
+    pub declared: BTreeMap<UseKind, Store<WatchedUse>>,
     /// Namespaces, by their metadata; `None`: only one is watched, and its labels are nobody's to ask.
     pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
-    /// Which stores name which layer.
+    /// Which uses name which layer.
     pub index: Arc<Index>,
     /// Secrets as they were last read.
     pub secrets: SecretCache,
-    /// Stores as they were last seen.
+    /// Uses as they were last seen.
     pub uses: Memory,
     /// Open connections.
     pub pool: Pool,
@@ -76,8 +77,8 @@ pub struct Context {
     pub pace: Pace,
     /// Which unreadable objects were told of.
     pub told: Told,
-    /// Which unreadable stores the events of their layers told of.
-    pub told_of_stores: Told,
+    /// Which unreadable uses the events of their layers told of.
+    pub told_of_uses: Told,
     /// Which layers this process has found Ready.
     pub proven: Proven,
     /// Which nodes are away, and since when.
@@ -155,16 +156,16 @@ impl Context {
     /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest for ever.
     pub fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
         let Stores { workloads, services, pods, budgets } = &self.stores;
+        let uses = self.declared.values().map(|store| store.wait_until_ready().now_or_never());
         let seen = [
             workloads.wait_until_ready().now_or_never(),
             services.wait_until_ready().now_or_never(),
             pods.wait_until_ready().now_or_never(),
             budgets.wait_until_ready().now_or_never(),
             self.layers.wait_until_ready().now_or_never(),
-            self.session_stores.wait_until_ready().now_or_never(),
             self.namespaces.as_ref().map_or(Some(Ok(())), |store| store.wait_until_ready().now_or_never()),
         ];
-        seen.into_iter().try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
+        seen.into_iter().chain(uses).try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
     }
 
     /// Begins a pass over a layer. An error: how long it has to wait.
@@ -182,6 +183,16 @@ impl Context {
     /// Whether a layer is there and cannot be read: its own pass goes on with what was accepted last.
     pub fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
         self.layers.get(&ObjectRef::new(name).within(namespace)).is_some_and(|layer| layer.0.is_err())
+    }
+
+    /// A use, if it is there.
+    pub fn declared_use(&self, (kind, (namespace, name)): &UsePlace) -> Option<Arc<WatchedUse>> {
+        self.declared.get(kind)?.get(&ObjectRef::new_with(name, *kind).within(namespace))
+    }
+
+    /// UIDs of all uses.
+    pub fn uids_of_uses(&self) -> BTreeSet<String> {
+        self.declared.values().flat_map(Store::state).filter_map(|watched| watched.uid()).collect()
     }
 
     /// Labels of a namespace, if it is known.

@@ -194,8 +194,8 @@ async fn look_after(
         primary: observed.primary_service,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
-    let session_library = uses.library();
-    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(session_library.clone()).collect();
+    let use_libraries = uses.libraries();
+    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
     let built = build(&inputs);
     let mut desired = wanted::desired(object, layer, &built, accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
@@ -254,7 +254,7 @@ async fn look_after(
         observed: &observed,
         connections: &connections,
         primary: roles::primary(&desired, &observed),
-        library: session_library.as_ref(),
+        libraries: &use_libraries,
         paused: desired.paused,
     };
     let uses_are_busy = uses.settle(context, scene).await;

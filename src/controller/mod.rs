@@ -7,27 +7,19 @@ pub mod backoff;
 mod cluster_domain;
 pub mod context;
 pub mod data_layer;
-mod dedicated;
 pub mod desired;
-pub mod index;
-mod kept_users;
 mod objects;
-mod one_use;
 mod pace;
 mod publish;
 mod rejections;
-mod relay;
 mod resolved;
-mod rotation;
 pub mod routing;
 pub mod secret_cache;
-pub mod session_store;
-mod tenants;
-pub mod use_memory;
 pub mod uses;
 mod watch_pauses;
 mod watches;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,18 +40,20 @@ use tokio::sync::watch;
 use self::absences::Absences;
 use self::backoff::Backoff;
 use self::context::{Context, Defaults, Duty, Proven, Told};
-use self::index::Index;
 use self::pace::Pace;
 use self::rejections::Rejections;
-use self::relay::News;
 use self::secret_cache::SecretCache;
-use self::watches::{Watched, WatchedStore, layer_of, namespaces, secrets, uniquely, watched};
+use self::uses::index::Index;
+use self::uses::relay::{self, News};
+use self::uses::{memory, reconcile as use_pass};
+use self::watches::{Watched, WatchedUse, all_layers, all_uses, layer_of, namespaces, secrets, uniquely, watched};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
 use crate::cli::OperatorArguments;
 use crate::failure::{Class, request};
 use crate::lease::{self, Candidate, Stop, Timing};
 use crate::metrics::{self, Metrics};
+use crate::model::UseKind;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
 use crate::observe::servers::Pool;
@@ -222,16 +216,20 @@ pub async fn control(
     let (pods, pod_changes) = watched::<Pod>(&client, scope);
     let (budgets, budget_changes) = watched::<PodDisruptionBudget>(&client, scope);
     let (layer_news, layers_touched) = unbounded();
-    let (store_news, stores_touched) = unbounded();
+    let (use_news, uses_touched) = unbounded();
     let index = Arc::new(Index::default());
-    let indexing = Arc::clone(&index);
-    let (layers, layer_changes) = uniquely::<Watched, _>(&client, scope, |_| (), layer_news);
-    let (session_stores, store_changes) =
-        uniquely::<WatchedStore, _>(&client, scope, move |event| indexing.note(event), store_news);
+    let (layers, layer_changes) = uniquely(all_layers(&client, scope), &(), |_| (), layer_news);
+    let (mut declared, mut use_changes) = (BTreeMap::new(), Vec::new());
+    for kind in UseKind::ALL {
+        let indexing = Arc::clone(&index);
+        let first = move |event: &_| indexing.note(kind, event);
+        let (store, changes) = uniquely(all_uses(&client, scope, kind), &kind, first, use_news.clone());
+        declared.insert(kind, store);
+        use_changes.push((kind, changes));
+    }
     let (secrets, secret_changes) = secrets(&client, scope);
     let (namespaces, namespace_changes) = namespaces(&client, scope);
     let (to_layers, wanted_layers) = unbounded();
-    let (to_stores, wanted_stores) = unbounded();
     let (listeners, news) = Listeners::new();
     let context = Arc::new(Context {
         duty,
@@ -241,18 +239,18 @@ pub async fn control(
         metrics,
         stores: Stores { workloads, services, pods, budgets },
         layers: layers.clone(),
-        session_stores: session_stores.clone(),
+        declared: declared.clone(),
         namespaces,
         index,
         secrets: SecretCache::new(secrets),
-        uses: use_memory::Memory::default(),
+        uses: memory::Memory::default(),
         pool: Pool::default(),
         listeners,
         vault: Vault::new(root),
         backoff: Backoff::default(),
         pace: Pace::default(),
         told: Told::default(),
-        told_of_stores: Told::default(),
+        told_of_uses: Told::default(),
         proven: Proven::default(),
         absences: Absences::default(),
         rejections: Rejections::default(),
@@ -268,26 +266,31 @@ pub async fn control(
         .reconcile_on(wanted_layers)
         .graceful_shutdown_on(lease::stopped(stop.clone()))
         .run(reconcile, after_failure, Arc::clone(&context));
-    let store_controller = Controller::for_stream(store_changes, session_stores.clone())
-        .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
-        .reconcile_on(wanted_stores)
-        .graceful_shutdown_on(lease::stopped(stop.clone()))
-        .run(reconcile_store, after_store_failure, Arc::clone(&context));
+    let (mut to_uses, mut reconciling_uses) = (BTreeMap::new(), Vec::new());
+    for (kind, changes) in use_changes {
+        let (sender, wanted) = unbounded();
+        to_uses.insert(kind, sender);
+        let controller = Controller::for_stream_with(changes, declared[&kind].clone(), kind)
+            .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
+            .reconcile_on(wanted)
+            .graceful_shutdown_on(lease::stopped(stop.clone()))
+            .run(reconcile_use, after_use_failure, Arc::clone(&context));
+        reconciling_uses.push(controller.for_each(async |result| {
+            if let Err(error) = result {
+                tracing::debug!(error = %Chain(&error), "controller of uses");
+            }
+        }));
+    }
     let reconciling = controller.for_each(async |result| {
         if let Err(error) = result {
             tracing::debug!(error = %Chain(&error), "controller");
         }
     });
-    let reconciling_stores = store_controller.for_each(async |result| {
-        if let Err(error) = result {
-            tracing::debug!(error = %Chain(&error), "controller of session stores");
-        }
-    });
     let news =
-        News { layers: layers_touched, stores: stores_touched, namespaces: namespace_changes, secrets: secret_changes };
-    let relaying = relay::relay(&context, news, to_layers, to_stores);
+        News { layers: layers_touched, uses: uses_touched, namespaces: namespace_changes, secrets: secret_changes };
+    let relaying = relay::relay(&context, news, to_layers, to_uses);
     tokio::select! {
-        _ = futures::future::join(reconciling, reconciling_stores) => {}
+        _ = futures::future::join(reconciling, futures::future::join_all(reconciling_uses)) => {}
         () = relaying => {}
         () = keep_house(&context, &layers) => {}
     }
@@ -300,13 +303,12 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.forget_the_dead();
         let alive: std::collections::BTreeSet<String> = layers.state().iter().filter_map(|layer| layer.uid()).collect();
         context.vault.retain(|uid| alive.contains(uid));
-        let stores = context.session_stores.state();
-        let stores: std::collections::BTreeSet<String> = stores.iter().filter_map(|store| store.uid()).collect();
-        context.uses.retain(|uid| alive.contains(uid) || stores.contains(uid));
-        context.backoff.retain(|uid| alive.contains(uid) || stores.contains(uid));
+        let uses = context.uids_of_uses();
+        context.uses.retain(|uid| alive.contains(uid) || uses.contains(uid));
+        context.backoff.retain(|uid| alive.contains(uid) || uses.contains(uid));
         context.pace.retain(|uid| alive.contains(uid));
-        context.told.retain(|uid| alive.contains(uid) || stores.contains(uid));
-        context.told_of_stores.retain(|uid| alive.contains(uid));
+        context.told.retain(|uid| alive.contains(uid) || uses.contains(uid));
+        context.told_of_uses.retain(|uid| alive.contains(uid));
         context.proven.retain(|uid| alive.contains(uid));
         context.secrets.forget_unused(UNUSED);
         context.writer.fingerprints().forget_unused(UNUSED);
@@ -383,37 +385,38 @@ fn after_failure(watched: Arc<Watched>, error: &data_layer::Error, context: Arc<
     Action::requeue(pause)
 }
 
-/// One pass over one session store.
-async fn reconcile_store(watched: Arc<WatchedStore>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
+/// One pass over one use.
+async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context>) -> Result<Action, data_layer::Error> {
     if context.duty == Duty::Route {
         return Ok(Action::await_change());
     }
-    let store = match &watched.0 {
-        Ok(store) => store,
+    let declared = match &watched.0 {
+        Ok(declared) => declared,
         Err(invalid) => {
             if context.told.is_news(&invalid.metadata) {
                 let meanwhile = "its layer keeps its user and its policy as they are until it is corrected";
-                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
+                tell_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;
             }
             return Ok(Action::await_change());
         }
     };
-    if store.metadata.deletion_timestamp.is_some() {
+    if declared.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     if !context.watches_are_complete().map_err(|_| data_layer::Error::WatchesEnded)? {
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
     }
-    let pause = session_store::pass(&context, store).await?;
-    context.backoff.succeeded(&store.uid().unwrap_or_default());
+    let pause = use_pass::pass(&context, declared).await?;
+    context.backoff.succeeded(&declared.uid().unwrap_or_default());
     Ok(Action::requeue(pause))
 }
 
-/// How long a session store is left alone after a failed pass.
+/// How long a use is left alone after a failed pass.
 #[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
-fn after_store_failure(watched: Arc<WatchedStore>, error: &data_layer::Error, context: Arc<Context>) -> Action {
+fn after_use_failure(watched: Arc<WatchedUse>, error: &data_layer::Error, context: Arc<Context>) -> Action {
     let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
-    let (store, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
-    tracing::warn!(store, namespace, class = error.class().word(), error = %Chain(error), "pass over a store failed");
+    let (name, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
+    let (kind, class) = (watched.kind().words().kind, error.class().word());
+    tracing::warn!(kind, name, namespace, class, error = %Chain(error), "pass over a use failed");
     Action::requeue(pause)
 }

@@ -2,18 +2,17 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
+use kube::{Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::act::kube::Object;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
-use crate::api::session_store::SessionStore;
-use crate::api::session_store_status::SessionStoreStatus;
+use crate::api::use_status::UseStatus;
+use crate::api::uses::DeclaredUse;
 use crate::failure::{Class, Request, request};
 use crate::report::events::{Transition, of_conditions, transitions};
 use crate::telemetry::Chain;
@@ -34,20 +33,16 @@ pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerSta
     if status == (DataLayerStatus { tenants: None, ..old.clone() }) {
         return Ok(());
     }
-    write(context, layer, &json!(status), transitions(&old, &status)).await
+    write(context, layer, &(), &json!(status), transitions(&old, &status)).await
 }
 
-/// The same of a session store.
-pub async fn publish_store(
-    context: &Context,
-    store: &SessionStore,
-    status: &SessionStoreStatus,
-) -> Result<(), Request> {
-    let old = store.status.clone().unwrap_or_default();
+/// The same of a use.
+pub async fn publish_use(context: &Context, declared: &DeclaredUse, status: &UseStatus) -> Result<(), Request> {
+    let old = declared.status.clone().unwrap_or_default();
     if *status == old {
         return Ok(());
     }
-    write(context, store, &json!(status), of_conditions(&old.conditions, &status.conditions)).await
+    write(context, declared, &declared.kind(), &json!(status), of_conditions(&old.conditions, &status.conditions)).await
 }
 
 /// Publishes a warning about an object.
@@ -67,28 +62,35 @@ pub async fn warn(context: &Context, object: &ObjectReference, reason: &str, act
 
 /// Tells in an event what the status cannot tell: the API server takes no status of an object that breaks its own rules. Once for
 /// each version of the object.
-async fn tell_unwritable<K: Object>(context: &Context, object: &K, error: &Request) {
+async fn tell_unwritable<K: Resource>(context: &Context, object: &K, kind: &K::DynamicType, error: &Request) {
     if context.told.is_news(object.meta()) {
         let note = format!("no status can be written until the object is corrected: {}", Chain(error));
-        warn(context, &object.object_ref(&()), "StatusRefused", "Report", &note).await;
+        warn(context, &object.object_ref(kind), "StatusRefused", "Report", &note).await;
     }
 }
 
-async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: Vec<Transition>) -> Result<(), Request> {
+async fn write<K: Resource>(
+    context: &Context,
+    object: &K,
+    kind: &K::DynamicType,
+    status: &Value,
+    news: Vec<Transition>,
+) -> Result<(), Request> {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
-    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
+    let resource = ApiResource::erase::<K>(kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &resource);
     let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
+        "apiVersion": K::api_version(kind),
+        "kind": K::kind(kind),
         // With the UID, what was found out about one object is never told of its successor.
         "metadata": {"name": name, "namespace": namespace, "uid": object.uid()},
         "status": status,
     });
     let parameters = PatchParams::apply(names::MANAGER_STATUS).force();
-    let words = format!("the status of {} {namespace}/{name}", K::kind(&()));
+    let words = format!("the status of {} {namespace}/{name}", K::kind(kind));
     if let Err(error) = request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
         if error.class() == Class::Invalid {
-            tell_unwritable(context, object, &error).await;
+            tell_unwritable(context, object, kind, &error).await;
         }
         return Err(error);
     }
@@ -102,7 +104,7 @@ async fn write<K: Object>(context: &Context, object: &K, status: &Value, news: V
             secondary: None,
         };
         // An event that is lost changes nothing: status has said it.
-        if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+        if let Err(error) = context.recorder.publish(&event, &object.object_ref(kind)).await {
             tracing::warn!(error = %Chain(&error), "cannot publish an event");
         }
         context.metrics.write("Event");

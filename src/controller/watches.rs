@@ -4,13 +4,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 use futures::channel::mpsc::UnboundedSender;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::api::Api;
-use kube::core::{DeserializeGuard, NamespaceResourceScope, ObjectMeta, PartialObjectMeta};
+use kube::core::{DeserializeGuard, DynamicResourceScope, ObjectMeta, PartialObjectMeta};
 use kube::runtime::predicates;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, watcher};
@@ -22,8 +23,9 @@ use serde_json::Value;
 use super::watch_pauses::{pauses, without_errors};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
-use crate::api::session_store::SessionStore;
-use crate::validate::session_store::layer_of as layer_of_store;
+use crate::api::uses::DeclaredUse;
+use crate::model::UseKind;
+use crate::validate::uses::layer_of as layer_of_use;
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
 pub(super) type Watched = DeserializeGuard<DataLayer>;
@@ -32,13 +34,15 @@ pub(super) type SecretMeta = PartialObjectMeta<Secret>;
 /// Metadata of a namespace.
 pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
 
-/// The same of session stores. Of one that does not parse it is still known which layer it names.
+/// The same of uses. Of one that does not parse it is still known which layer it names.
 #[derive(Clone, Debug)]
-pub struct WatchedStore(pub Result<SessionStore, UnreadableStore>);
+pub struct WatchedUse(pub Result<DeclaredUse, UnreadableUse>);
 
-/// A session store that does not parse.
+/// A use that does not parse.
 #[derive(Clone, Debug)]
-pub struct UnreadableStore {
+pub struct UnreadableUse {
+    /// Its kind.
+    pub kind: UseKind,
     /// Why not.
     pub error: String,
     /// Its metadata.
@@ -47,34 +51,46 @@ pub struct UnreadableStore {
     pub layer: Option<(String, String)>,
 }
 
-impl WatchedStore {
+impl WatchedUse {
+    /// Its kind.
+    pub const fn kind(&self) -> UseKind {
+        match &self.0 {
+            Ok(declared) => declared.kind(),
+            Err(unreadable) => unreadable.kind,
+        }
+    }
+
     /// Namespace and name of the layer that it names, as far as they can be read.
     pub fn layer(&self) -> Option<(String, String)> {
         match &self.0 {
-            Ok(store) => Some(layer_of_store(store)),
+            Ok(declared) => Some(layer_of_use(declared)),
             Err(unreadable) => unreadable.layer.clone(),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for WatchedStore {
+impl<'de> Deserialize<'de> for WatchedUse {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let error = match SessionStore::deserialize(&value) {
-            Ok(store) => return Ok(Self(Ok(store))),
+        // The API server says the kind of a custom resource in each object, those of a list included.
+        let Some(kind) = value["kind"].as_str().and_then(UseKind::of) else {
+            return Err(serde::de::Error::custom(format!("{} is no kind of use", value["kind"])));
+        };
+        let error = match DeclaredUse::read(kind, &value) {
+            Ok(declared) => return Ok(Self(Ok(declared))),
             Err(error) => error.to_string(),
         };
         let metadata = ObjectMeta::deserialize(&value["metadata"]).map_err(serde::de::Error::custom)?;
-        let layer = named_layer(&metadata, &value["spec"]["layer"]);
-        Ok(Self(Err(UnreadableStore { error, metadata, layer })))
+        let layer = named_layer(kind, &metadata, &value["spec"]["layer"]);
+        Ok(Self(Err(UnreadableUse { kind, error, metadata, layer })))
     }
 }
 
-/// The layer that `spec.layer` names (`validate::session_store::layer_of`), read as far as it can be.
-fn named_layer(metadata: &ObjectMeta, layer: &Value) -> Option<(String, String)> {
-    let (own, store) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+/// The layer that `spec.layer` names (`validate::uses::layer_of`), read as far as it can be.
+fn named_layer(kind: UseKind, metadata: &ObjectMeta, layer: &Value) -> Option<(String, String)> {
+    let (own, object) = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
     match (layer, &layer["name"]) {
-        (Value::Null, _) | (Value::Object(_), Value::Null) => Some((own, names::sessions_layer(&store))),
+        (Value::Null, _) | (Value::Object(_), Value::Null) => Some((own, names::dedicated_layer(kind, &object))),
         (Value::Object(_), Value::String(name)) => match &layer["namespace"] {
             Value::Null => Some((own, name.clone())),
             Value::String(namespace) => Some((namespace.clone(), name.clone())),
@@ -84,24 +100,24 @@ fn named_layer(metadata: &ObjectMeta, layer: &Value) -> Option<(String, String)>
     }
 }
 
-impl Resource for WatchedStore {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+impl Resource for WatchedUse {
+    type DynamicType = UseKind;
+    type Scope = DynamicResourceScope;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        SessionStore::kind(&())
+    fn kind(kind: &UseKind) -> Cow<'_, str> {
+        <DeclaredUse as Resource>::kind(kind)
     }
 
-    fn group((): &()) -> Cow<'_, str> {
-        SessionStore::group(&())
+    fn group(kind: &UseKind) -> Cow<'_, str> {
+        DeclaredUse::group(kind)
     }
 
-    fn version((): &()) -> Cow<'_, str> {
-        SessionStore::version(&())
+    fn version(kind: &UseKind) -> Cow<'_, str> {
+        DeclaredUse::version(kind)
     }
 
-    fn plural((): &()) -> Cow<'_, str> {
-        SessionStore::plural(&())
+    fn plural(kind: &UseKind) -> Cow<'_, str> {
+        DeclaredUse::plural(kind)
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -135,24 +151,37 @@ where
     (store, without_errors(changes))
 }
 
+/// All layers that are looked after.
+pub(super) fn all_layers(client: &Client, scope: Option<&str>) -> Api<Watched> {
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// All uses of a kind that are looked after.
+pub(super) fn all_uses(client: &Client, scope: Option<&str>, kind: UseKind) -> Api<WatchedUse> {
+    match scope {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+        None => Api::all_with(client.clone(), &kind),
+    }
+}
+
 /// The watch of custom resources of one kind, each told to `news` when it is touched. `first` sees an event before the store
 /// has it. Our own writes of status start no pass.
 pub(super) fn uniquely<K, F>(
-    client: &Client,
-    scope: Option<&str>,
+    api: Api<K>,
+    kind: &K::DynamicType,
     first: F,
     news: UnboundedSender<K>,
 ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K, F>)
 where
     F: Fn(&watcher::Event<K>) + Send + 'static,
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Clone + Debug + Default + Eq + Hash + Send + Sync + Unpin + 'static,
 {
-    let api: Api<K> = match scope {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let (store, writer) = reflector::store();
+    let writer = reflector::store::Writer::new(kind.clone());
+    let store = writer.as_reader();
     let changes = watcher(api, watcher::Config::default())
         .backoff(pauses())
         .modify(|object| object.meta_mut().managed_fields = None)
@@ -225,9 +254,9 @@ mod tests {
             "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore",
             "metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}, "spec": spec,
         });
-        let store: WatchedStore = serde_json::from_value(object).unwrap();
-        assert_eq!(store.meta().uid.as_deref(), Some("uid-1"));
-        store.layer()
+        let watched: WatchedUse = serde_json::from_value(object).unwrap();
+        assert_eq!(watched.meta().uid.as_deref(), Some("uid-1"));
+        watched.layer()
     }
 
     #[test]

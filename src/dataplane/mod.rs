@@ -8,3 +8,17 @@ pub mod sessions;
 
 pub use library::{Error, Library, built_in_libraries, load};
 pub use sessions::session_library;
+
+use crate::model::{Policy, UseKind};
+
+/// The library of a kind of use, with these policies compiled in; those of another kind are left out.
+pub fn library_of(kind: UseKind, policies: &[Policy]) -> Library {
+    match kind {
+        UseKind::SessionStore => {
+            let own = policies.iter().map(|policy| match policy {
+                Policy::Sessions(policy) => policy.clone(),
+            });
+            session_library(&own.collect::<Vec<_>>())
+        }
+    }
+}

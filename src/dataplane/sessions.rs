@@ -5,12 +5,12 @@
 
 use std::fmt::Write as _;
 
-use crate::model::session_policy::{OnExceed, SessionPolicy};
+use crate::model::{OnExceed, SessionPolicy, UseKind};
 
 use super::library::Library;
 
 /// Name of the library.
-pub const LIBRARY: &str = "redoubt_sessions";
+pub const LIBRARY: &str = UseKind::SessionStore.words().library;
 /// The source without policies, in two files: what a session is, and the functions.
 pub const TEMPLATE: &str = concat!(include_str!("lua/sessions.lua"), include_str!("lua/session_functions.lua"));
 /// Where the policies go in [`TEMPLATE`].

@@ -16,6 +16,8 @@ pub mod purpose;
 pub mod roles;
 pub mod session_policy;
 pub mod settings;
+pub mod uses;
 
 pub use identity::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, Purpose, ReplicationId, Role};
 pub use session_policy::{OnExceed, SessionPolicy};
+pub use uses::{Policy, UseKind};

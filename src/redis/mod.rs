@@ -9,10 +9,11 @@ pub mod info;
 pub mod info_window;
 pub mod probe;
 mod reply;
+pub mod rights;
 pub mod sentinel;
 pub mod server;
-pub mod store_access;
 pub mod switchover;
+pub mod use_access;
 pub mod user_forms;
 pub mod users;
 

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::rights;
+use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
 
 /// SHA-256 digests (64 hexadecimal characters) of the passwords of one layer.
@@ -79,43 +81,18 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
 
-// What stock session libraries and the session functions use, by category, and nothing that shows or stops another tenant's:
-// - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
-//   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
-// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded, and of those
-//   not the ones that tell of all stores;
-// - a server compares its memory with `maxmemory` before a command, not after: a command that makes more of what is there than
-//   its caller sent (SETRANGE, SETBIT, COPY, the unions) passes it. APPEND adds what was sent, and Spring Session uses it;
-// - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
-const SESSION_STORE_ON_DATA: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
-     -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
-     -zdiffstore -zrangestore -scan -randomkey -dbsize -pubsub -client|tracking +info +role +time";
-/// The functions that a store's user may call, and whether `FCALL_RO` takes them too.
-pub const STORE_FUNCTIONS: [(&str, bool); 11] = [
-    ("redoubt_session_create", false),
-    ("redoubt_session_get", false),
-    ("redoubt_session_get_ro", true),
-    ("redoubt_session_touch", false),
-    ("redoubt_session_exists", true),
-    ("redoubt_session_set", false),
-    ("redoubt_session_revoke", false),
-    ("redoubt_session_revoke_all", false),
-    ("redoubt_session_list", true),
-    ("redoubt_session_rotate", false),
-    ("redoubt_sessions_digest", true),
-];
-
-/// Whether it is the user of an application, the layer's or a store's, and not of the system.
+/// Whether it is the user of an application, the layer's or a use's, and not of the system.
 pub fn is_an_applications(name: &str) -> bool {
-    name == APPLICATION || name.starts_with("ss.")
+    name == APPLICATION || UseKind::of_user(name).is_some()
 }
 
-/// Name of a store's user. Namespaces and stores have no '.' in their names, so no two share one; nor does any with a system
+/// Name of a use's user. Namespaces and uses have no '.' in their names, so no two share one; nor does any with a system
 /// user. Each rotation is a user of its own: whose connection is whose is then beyond doubt.
-pub fn store_user_name(namespace: &str, store: &str, rotation: u32) -> String {
+pub fn use_user_name(kind: UseKind, namespace: &str, name: &str, rotation: u32) -> String {
+    let prefix = kind.words().user;
     match rotation {
-        0 => format!("ss.{namespace}.{store}"),
-        rotation => format!("ss.{namespace}.{store}.{rotation}"),
+        0 => format!("{prefix}.{namespace}.{name}"),
+        rotation => format!("{prefix}.{namespace}.{name}.{rotation}"),
     }
 }
 
@@ -162,19 +139,20 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
     users
 }
 
-/// The user of a session store on every data node: only keys and channels whose name begins with `prefix`, which must hold none
-/// of the characters `*?[]\` that mean something in a pattern.
-pub fn session_store_on_data(digest: &str, prefix: &str) -> DesiredUser {
-    let mut commands = vec![SESSION_STORE_ON_DATA.to_owned()];
-    for (function, reads_only) in STORE_FUNCTIONS {
+/// The user of a use on every data node: only keys and channels whose name begins with `prefix`, which must hold none of the
+/// characters `*?[]\` that mean something in a pattern.
+pub fn use_on_data(kind: UseKind, digest: &str, prefix: &str) -> DesiredUser {
+    let rights = rights::of(kind);
+    let mut commands = vec![rights.commands.to_owned()];
+    for (function, reads_only) in rights.functions {
         commands.push(format!("+fcall|{function}"));
         commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
     user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
 }
 
-/// The user of a session store on every Sentinel: it may ask where the primary is.
-pub fn session_store_on_sentinel(digest: &str) -> DesiredUser {
+/// The user of a use on every Sentinel: it may ask where the primary is.
+pub fn use_on_sentinel(digest: &str) -> DesiredUser {
     user(digest, "allchannels", APPLICATION_ON_SENTINEL)
 }
 

@@ -7,7 +7,7 @@ pub mod conditions;
 pub mod events;
 pub mod nodes;
 mod proofs;
-pub mod session_store;
+pub mod uses;
 
 use k8s_openapi::jiff::Timestamp;
 

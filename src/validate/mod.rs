@@ -5,8 +5,7 @@
 mod admission;
 mod config;
 pub mod quantity;
-pub mod session_store;
-pub mod tenancy;
+pub mod uses;
 mod volume;
 
 pub use volume::{DataVolumes, Volume};

@@ -259,7 +259,7 @@ fn good_stores_are_accepted() {
         json!({"idleTimeout": "1500h", "layer": {"dedicated": {"mode": "Sentinel", "replicas": 1, "memory": {"limit": "1Gi"}}}}),
     ] {
         assert_eq!(store("web", &spec), Ok(()), "{spec}");
-        assert!(redoubt::validate::session_store::validate(&parse_store("web", &spec).unwrap(), 2).is_ok(), "{spec}");
+        assert!(redoubt::validate::uses::validate(&parse_store("web", &spec).unwrap().into(), 2).is_ok(), "{spec}");
     }
 }
 
@@ -268,7 +268,7 @@ fn bad_stores_are_refused_with_the_reason_by_admission_and_by_validation() {
     for (name, spec, reason) in bad_stores() {
         let refused = store(&name, &spec).expect_err(&format!("accepted: {spec}"));
         assert!(refused.contains(reason), "{spec}: {refused}");
-        let faults = redoubt::validate::session_store::validate(&parse_store(&name, &spec).unwrap(), 2);
+        let faults = redoubt::validate::uses::validate(&parse_store(&name, &spec).unwrap().into(), 2);
         assert!(faults.is_err(), "accepted by validation: {spec}");
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::api::session_store::{SessionStore, SessionStoreSpec};
-use redoubt::validate::{DataVolumes, ResolvedDefaults, session_store, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, uses, validate};
 use serde_json::{Value, json};
 
 use crate::docs_reference::REFERENCE;
@@ -63,7 +63,7 @@ fn accept_store(value: Value, place: &str) {
     let read: SessionStoreSpec = serde_json::from_value(spec.clone()).unwrap();
     assert_eq!(shape(&serde_json::to_value(read).unwrap()), shape(&spec), "{place}: a field is unknown");
     store.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
-    session_store::validate(&store, 2).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
+    uses::validate(&store.into(), 2).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }
 
 /// Reading drops a field that is misspelled; what comes out again must be what went in.
@@ -193,10 +193,11 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
     };
     let mut count = 0;
     for path in [
-        "src/report/session_store.rs",
-        "src/validate/session_store.rs",
-        "src/validate/tenancy.rs",
-        "src/controller/session_store.rs",
+        "src/report/uses.rs",
+        "src/validate/uses/mod.rs",
+        "src/validate/uses/session_store.rs",
+        "src/validate/uses/tenancy.rs",
+        "src/controller/uses/reconcile.rs",
     ] {
         let source = fs::read_to_string(path).unwrap();
         for name in

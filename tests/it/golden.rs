@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use redoubt::api::data_layer::DataLayer;
-use redoubt::api::session_store::SessionStore;
+use redoubt::api::uses::DeclaredUse;
 use redoubt::build::secrets::Credentials;
-use redoubt::build::session_store::{Shown, binding, dedicated_layer};
+use redoubt::build::uses::{Shown, binding, dedicated_layer};
 use redoubt::build::{Built, Inputs, build, declared};
+use redoubt::model::UseKind;
 use redoubt::model::{Address, NodeId, NodeKind};
-use redoubt::validate::session_store::validate as validate_store;
+use redoubt::validate::uses::validate as validate_use;
 use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, validate};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -301,16 +302,16 @@ fn the_binding_has_all_that_a_client_needs() {
 #[test]
 fn the_objects_of_a_session_store_are_the_committed_ones() {
     let metadata = json!({"name": "web", "namespace": "shop", "uid": "6f0e6f7e-1111-4222-8333-944444444444"});
-    let object = |spec: Value| -> SessionStore {
+    let object = |spec: Value| -> DeclaredUse {
         let object =
             json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec});
-        serde_json::from_value(object).unwrap()
+        DeclaredUse::read(UseKind::SessionStore, &object).unwrap()
     };
     let minimal = object(json!({"idleTimeout": "30m"}));
     let described = object(
         json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone", "memory": {"limit": "1Gi"}}}}),
     );
-    let store = validate_store(&minimal, 2).unwrap();
+    let store = validate_use(&minimal, 2).unwrap();
     let password = format!("{SECRET}-application");
     let shown = Shown {
         user: "ss.shop.web.3",

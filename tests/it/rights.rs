@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use redis::cmd;
-use redoubt::redis::store_access::{OF_THE_APPLICATION, differing, violations_of_application};
-use redoubt::redis::users::{self, acl_file, data_users, sentinel_users, session_store_on_sentinel};
+use redoubt::model::UseKind;
+use redoubt::redis::rights;
+use redoubt::redis::use_access::{OF_THE_APPLICATION, differing, violations_of_application};
+use redoubt::redis::users::{self, acl_file, data_users, sentinel_users, use_on_sentinel};
 use redoubt::redis::{Class, Connection, server};
 
 use crate::redis_users::{connect, data_node, digests};
@@ -208,7 +210,7 @@ async fn each_user_of_a_data_node_may_do_what_it_needs_and_no_more() {
 async fn sentinel(engine: &Engine) -> Process {
     Process::start(engine, true, |_| {
         let mut users = sentinel_users(&digests());
-        users.insert(STORE.to_owned(), session_store_on_sentinel(&digests().agent));
+        users.insert(STORE.to_owned(), use_on_sentinel(&digests().agent));
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push("user tester on nopass allkeys allchannels +@all".to_owned());
         lines
@@ -347,5 +349,5 @@ fn a_stores_user_may_call_every_function_that_is_about_one_store() {
         .map(|line| (line.split('\'').next().unwrap(), line.contains("'no-writes'")))
         .filter(|(name, _)| !["redoubt_sessions_counters", "redoubt_sessions_policies"].contains(name))
         .collect();
-    assert_eq!(registered, users::STORE_FUNCTIONS);
+    assert_eq!(registered, rights::of(UseKind::SessionStore).functions);
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::Tenant;
-use redoubt::api::session_store::SessionStore;
-use redoubt::validate::tenancy::{Admissions, Host, admit};
+use redoubt::api::uses::{DeclaredUse, UseSpec};
+use redoubt::model::{Policy, SessionPolicy, UseKind};
+use redoubt::validate::uses::tenancy::{Admissions, Host, admit};
 use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ pub fn layer(spec: &Value) -> DataLayer {
 }
 
 /// A store of the layer `data/shared`, made in the given second.
-fn store(namespace: &str, name: &str, second: u8, further: &Value) -> SessionStore {
+fn store(namespace: &str, name: &str, second: u8, further: &Value) -> DeclaredUse {
     let mut spec = json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "data"}});
     for (field, value) in further.as_object().unwrap() {
         spec[field] = value.clone();
@@ -28,10 +29,10 @@ fn store(namespace: &str, name: &str, second: u8, further: &Value) -> SessionSto
     });
     let object =
         json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec});
-    serde_json::from_value(object).unwrap()
+    DeclaredUse::read(UseKind::SessionStore, &object).unwrap()
 }
 
-fn admitted_by(layer: &DataLayer, stores: &[SessionStore]) -> Admissions {
+fn admitted_by(layer: &DataLayer, stores: &[DeclaredUse]) -> Admissions {
     let labels = |namespace: &str| match namespace {
         "shop" => Some(BTreeMap::from([("team".to_owned(), "a".to_owned())])),
         "office" => Some(BTreeMap::new()),
@@ -52,7 +53,13 @@ pub fn host(layer: &DataLayer) -> Host {
 }
 
 fn names(admissions: &Admissions) -> Vec<&str> {
-    admissions.admitted.iter().map(|it| it.store.policy.store.as_str()).collect()
+    admissions.admitted.iter().map(|it| it.accepted.policy.owner()).collect()
+}
+
+fn sessions(policy: &Policy) -> &SessionPolicy {
+    match policy {
+        Policy::Sessions(policy) => policy,
+    }
 }
 
 fn plain() -> DataLayer {
@@ -63,12 +70,10 @@ fn plain() -> DataLayer {
 fn a_store_has_safe_defaults() {
     let admissions = admitted_by(&plain(), &[store("data", "web", 0, &json!({}))]);
     let [admitted] = admissions.admitted.as_slice() else { panic!("{admissions:?}") };
-    let store = &admitted.store;
-    assert_eq!(
-        (store.policy.prefix.as_str(), store.policy.touch_interval_milliseconds, store.policy.generation),
-        ("web:", 180_000, 4)
-    );
-    assert_eq!((store.policy.absolute_lifetime_milliseconds, store.wait_replicas), (2_592_000_000, 1));
+    let store = &admitted.accepted;
+    let policy = sessions(&store.policy);
+    assert_eq!((policy.prefix.as_str(), policy.touch_interval_milliseconds, policy.generation), ("web:", 180_000, 4));
+    assert_eq!((policy.absolute_lifetime_milliseconds, store.wait_replicas), (2_592_000_000, 1));
     assert_eq!((store.rotation, store.rotation_grace_milliseconds), (0, 3_600_000));
 }
 
@@ -108,7 +113,7 @@ fn a_refused_store_keeps_nobody_else_out() {
 
 #[test]
 fn another_namespace_needs_the_layers_leave() {
-    let stores: Vec<SessionStore> =
+    let stores: Vec<DeclaredUse> =
         ["data", "shop", "office", "nowhere"].iter().map(|space| store(space, space, 1, &json!({}))).collect();
     let of = |access: Value| {
         let layer = layer(&json!({"mode": "Sentinel", "access": {"namespaces": access}}));
@@ -145,7 +150,7 @@ fn no_more_replicas_can_confirm_than_there_are() {
     let refused = admitted_by(&plain(), &[store("data", "web", 1, &json!({"revokeReplicas": 3}))]).refused;
     assert_eq!(refused["data-web"].reason, "TooFewReplicas");
     let standalone = layer(&json!({"mode": "Standalone"}));
-    assert_eq!(admitted_by(&standalone, &[store("data", "web", 1, &json!({}))]).admitted[0].store.wait_replicas, 0);
+    assert_eq!(admitted_by(&standalone, &[store("data", "web", 1, &json!({}))]).admitted[0].accepted.wait_replicas, 0);
 }
 
 #[test]
@@ -157,14 +162,15 @@ fn a_dedicated_layer_serves_its_own_store_only() {
         serde_json::from_value(object).unwrap()
     };
     let mut web = store("data", "web", 1, &json!({}));
-    web.spec.layer = None;
+    let UseSpec::SessionStore(spec) = &mut web.spec;
+    spec.layer = None;
     assert_eq!(names(&admitted_by(&dedicated("data-web"), std::slice::from_ref(&web))), ["data/web"]);
     assert_eq!(admitted_by(&dedicated("another"), &[web]).refused["data-web"].reason, "NameTaken");
 }
 
 #[test]
 fn a_layer_serves_a_bounded_number_of_stores_and_the_oldest_stay() {
-    let stores: Vec<SessionStore> = (0..=500).map(|n| store("data", &format!("s{n:03}"), 1, &json!({}))).collect();
+    let stores: Vec<DeclaredUse> = (0..=500).map(|n| store("data", &format!("s{n:03}"), 1, &json!({}))).collect();
     let admissions = admitted_by(&plain(), &stores);
     assert_eq!(admissions.admitted.len(), 500);
     assert_eq!(admissions.refused["data-s500"].reason, "LayerFull");
@@ -192,7 +198,7 @@ impl Town {
         self.labels = namespaces.iter().map(|namespace| ((*namespace).to_owned(), leave())).collect();
     }
 
-    fn judge(&mut self, stores: &[&SessionStore]) -> Admissions {
+    fn judge(&mut self, stores: &[&DeclaredUse]) -> Admissions {
         self.clock += 1;
         let now = Timestamp::from_second(self.clock).unwrap();
         let labels = |namespace: &str| Some(self.labels.get(namespace).cloned().unwrap_or_default());
@@ -208,7 +214,7 @@ pub fn by_selector() -> Value {
 }
 
 fn prefixes(admissions: &Admissions) -> Vec<&str> {
-    admissions.admitted.iter().map(|it| it.store.policy.prefix.as_str()).collect()
+    admissions.admitted.iter().map(|it| it.accepted.policy.prefix()).collect()
 }
 
 #[test]
@@ -249,9 +255,9 @@ fn of_one_namespace_the_store_that_is_served_stays_whatever_becomes_of_an_older_
 #[test]
 fn a_full_layer_lets_no_older_store_in_at_a_tenants_cost() {
     let mut town = Town::new(&by_selector());
-    let mut stores: Vec<SessionStore> = (0..500).map(|n| store("data", &format!("s{n:03}"), 9, &json!({}))).collect();
+    let mut stores: Vec<DeclaredUse> = (0..500).map(|n| store("data", &format!("s{n:03}"), 9, &json!({}))).collect();
     stores.push(store("good", "older", 1, &json!({})));
-    let all: Vec<&SessionStore> = stores.iter().collect();
+    let all: Vec<&DeclaredUse> = stores.iter().collect();
     assert_eq!(town.judge(&all).refused["good-older"].reason, "NotAllowed");
     town.let_in(&["good"]);
     let second = town.judge(&all);
@@ -275,7 +281,7 @@ fn a_store_that_loses_its_leave_is_refused_and_comes_back_as_a_newcomer() {
 }
 
 /// A store that an operator without lists served: its status has a user, and no admission.
-fn served(mut store: SessionStore) -> SessionStore {
+fn served(mut store: DeclaredUse) -> DeclaredUse {
     store.status = Some(
         serde_json::from_value(json!({"layer": {"namespace": "data", "name": "shared"}, "user": "ss.shop.web"}))
             .unwrap(),
@@ -330,7 +336,7 @@ fn a_newcomer_is_served_only_once_the_list_that_has_it_is_stored() {
     let stored = town.judge(&[&web]).tenants;
     let (admissions, waiting) = town.judge(&[&web, &api]).as_stored(Some(&stored));
     assert_eq!((names(&admissions), &admissions.tenants), (vec!["data/web"], &stored));
-    assert_eq!(waiting.iter().map(|it| it.store.name.as_str()).collect::<Vec<_>>(), ["api"]);
+    assert_eq!(waiting.iter().map(|it| it.accepted.name.as_str()).collect::<Vec<_>>(), ["api"]);
 }
 
 #[test]

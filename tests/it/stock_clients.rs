@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use redis::cmd;
 use redoubt::dataplane::{load, session_library};
+use redoubt::model::UseKind;
 use redoubt::model::{OnExceed, SessionPolicy};
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, sentinel_users};
 use redoubt::redis::{Connection, Error};
@@ -113,7 +114,7 @@ struct Layer {
 impl Layer {
     async fn start(engine: &Engine) -> Self {
         let mut users = data_users(&digests());
-        users.insert(STORE_USER.to_owned(), users::session_store_on_data(&digest(STORE_USER), PREFIX));
+        users.insert(STORE_USER.to_owned(), users::use_on_data(UseKind::SessionStore, &digest(STORE_USER), PREFIX));
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));
         lines.push(format!("masteruser {}", users::REPLICATION));
@@ -131,7 +132,7 @@ impl Layer {
 
     async fn sentinel(engine: &Engine, primary: &Process) -> Process {
         let mut users = sentinel_users(&digests());
-        users.insert(STORE_USER.to_owned(), users::session_store_on_sentinel(&digest(STORE_USER)));
+        users.insert(STORE_USER.to_owned(), users::use_on_sentinel(&digest(STORE_USER)));
         let monitored = primary.address.clone();
         let sentinel = Process::start(engine, true, |address| {
             let mut lines = vec![

@@ -1,12 +1,12 @@
 //! What is told of a session store.
 
 use k8s_openapi::jiff::Timestamp;
-use redoubt::api::session_store_status::{FunctionsStatus, SessionStoreStatus};
+use redoubt::api::use_status::{FunctionsStatus, UseStatus};
 use redoubt::report::events::of_conditions;
-use redoubt::report::session_store::{StoreFacts, refused, status};
+use redoubt::report::uses::{UseFacts, refused, status};
 
-fn facts() -> StoreFacts {
-    StoreFacts {
+fn facts() -> UseFacts {
+    UseFacts {
         generation: 3,
         layer: ("shop".to_owned(), "web-sessions".to_owned()),
         has_primary: true,
@@ -15,22 +15,22 @@ fn facts() -> StoreFacts {
         violations: Some(Vec::new()),
         binding: Some("web-session-binding".to_owned()),
         user: Some("ss.shop.web".to_owned()),
-        ..StoreFacts::default()
+        ..UseFacts::default()
     }
 }
 
-fn told(facts: &StoreFacts, old: &SessionStoreStatus) -> SessionStoreStatus {
+fn told(facts: &UseFacts, old: &UseStatus) -> UseStatus {
     status(facts, old, Timestamp::UNIX_EPOCH)
 }
 
-fn condition(status: &SessionStoreStatus, kind: &str) -> (String, String, String) {
+fn condition(status: &UseStatus, kind: &str) -> (String, String, String) {
     let found = status.conditions.iter().find(|it| it.type_ == kind).unwrap();
     (found.status.clone(), found.reason.clone(), found.message.clone())
 }
 
 #[test]
 fn a_store_is_ready_when_everything_is_proven() {
-    let status = told(&facts(), &SessionStoreStatus::default());
+    let status = told(&facts(), &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     assert_eq!(condition(&status, "Degraded").0, "False");
     assert_eq!(condition(&status, "Progressing").0, "False");
@@ -40,17 +40,17 @@ fn a_store_is_ready_when_everything_is_proven() {
 
 #[test]
 fn whatever_is_not_proven_is_named_and_no_store_is_ready_with_it() {
-    let ready = told(&facts(), &SessionStoreStatus::default());
+    let ready = told(&facts(), &UseStatus::default());
     let all = facts();
     for (facts, reason, words) in [
-        (StoreFacts { functions_loaded: false, ..all.clone() }, "NotLoaded", "FunctionsLoaded"),
-        (StoreFacts { has_primary: false, functions_loaded: false, ..all.clone() }, "NoPrimary", "no primary"),
-        (StoreFacts { user_missing: vec!["redis-1".to_owned()], ..all.clone() }, "NotInPlace", "redis-1"),
-        (StoreFacts { violations: None, ..all.clone() }, "NotAsked", "AccessProven"),
-        (StoreFacts { violations: Some(vec!["may SCAN 0".to_owned()]), ..all.clone() }, "Breached", "may SCAN 0"),
-        (StoreFacts { binding: None, ..all.clone() }, "NotWritten", "BindingWritten"),
+        (UseFacts { functions_loaded: false, ..all.clone() }, "NotLoaded", "FunctionsLoaded"),
+        (UseFacts { has_primary: false, functions_loaded: false, ..all.clone() }, "NoPrimary", "no primary"),
+        (UseFacts { user_missing: vec!["redis-1".to_owned()], ..all.clone() }, "NotInPlace", "redis-1"),
+        (UseFacts { violations: None, ..all.clone() }, "NotAsked", "AccessProven"),
+        (UseFacts { violations: Some(vec!["may SCAN 0".to_owned()]), ..all.clone() }, "Breached", "may SCAN 0"),
+        (UseFacts { binding: None, ..all.clone() }, "NotWritten", "BindingWritten"),
         (
-            StoreFacts { layer_trouble: Some("spec is wrong".to_owned()), ..all.clone() },
+            UseFacts { layer_trouble: Some("spec is wrong".to_owned()), ..all.clone() },
             "LayerNotAccepted",
             "spec is wrong",
         ),
@@ -60,15 +60,15 @@ fn whatever_is_not_proven_is_named_and_no_store_is_ready_with_it() {
         assert_eq!((is.as_str(), found.as_str()), ("False", reason));
         assert!(message.contains(words), "{message}");
         assert_eq!(condition(&status, "Degraded").0, "True", "{reason}: it was Ready before");
-        let fresh = told(&facts, &SessionStoreStatus::default());
+        let fresh = told(&facts, &UseStatus::default());
         assert_eq!(condition(&fresh, "Degraded").0, "False", "{reason}: it was never Ready");
     }
 }
 
 #[test]
 fn a_server_that_is_away_is_told_of_and_those_who_use_the_others_do_not_wait_for_it() {
-    let facts = StoreFacts { silent: vec!["redis-2".to_owned()], ..facts() };
-    let status = told(&facts, &SessionStoreStatus::default());
+    let facts = UseFacts { silent: vec!["redis-2".to_owned()], ..facts() };
+    let status = told(&facts, &UseStatus::default());
     assert_eq!(
         condition(&status, "UserInPlace"),
         ("False".into(), "NotInPlace".into(), "redis-2 does not answer".into())
@@ -78,8 +78,8 @@ fn a_server_that_is_away_is_told_of_and_those_who_use_the_others_do_not_wait_for
 
 #[test]
 fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
-    let facts = StoreFacts { change_refused: Some("mode cannot be changed".to_owned()), ..facts() };
-    let status = told(&facts, &SessionStoreStatus::default());
+    let facts = UseFacts { change_refused: Some("mode cannot be changed".to_owned()), ..facts() };
+    let status = told(&facts, &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     let (is, reason, message) = condition(&status, "Degraded");
     assert_eq!((is.as_str(), reason.as_str()), ("True", "LayerRefused"));
@@ -88,8 +88,8 @@ fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
 
 #[test]
 fn a_refusal_takes_away_what_is_no_longer_so_and_is_an_event_once() {
-    let ready = told(&facts(), &SessionStoreStatus::default());
-    let of = |old: &SessionStoreStatus| refused(4, "NotAllowed", "no leave", None, old, Timestamp::UNIX_EPOCH);
+    let ready = told(&facts(), &UseStatus::default());
+    let of = |old: &UseStatus| refused(4, "NotAllowed", "no leave", None, old, Timestamp::UNIX_EPOCH);
     let first = of(&ready);
     assert_eq!((first.binding.is_none(), first.user.is_none(), first.functions.is_none()), (true, true, true));
     assert_eq!(condition(&first, "Accepted"), ("False".into(), "NotAllowed".into(), "no leave".into()));
@@ -98,14 +98,14 @@ fn a_refusal_takes_away_what_is_no_longer_so_and_is_an_event_once() {
         of_conditions(&ready.conditions, &first.conditions).into_iter().map(|it| it.action).collect();
     assert_eq!(events, ["AcceptedFalse", "ReadyFalse", "DegradedTrue"]);
     assert_eq!(of(&first), first, "the second time nothing changes");
-    assert_eq!(condition(&of(&SessionStoreStatus::default()), "Degraded").0, "False", "it was never served");
+    assert_eq!(condition(&of(&UseStatus::default()), "Degraded").0, "False", "it was never served");
 }
 
 #[test]
 fn a_rotation_that_is_under_way_is_progress_and_no_trouble() {
     let facts =
-        StoreFacts { previous_user: Some("ss.shop.web".to_owned()), user: Some("ss.shop.web.1".to_owned()), ..facts() };
-    let status = told(&facts, &SessionStoreStatus::default());
+        UseFacts { previous_user: Some("ss.shop.web".to_owned()), user: Some("ss.shop.web.1".to_owned()), ..facts() };
+    let status = told(&facts, &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     let (is, reason, message) = condition(&status, "Progressing");
     assert_eq!((is.as_str(), reason.as_str()), ("True", "Rotating"));

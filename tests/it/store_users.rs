@@ -4,8 +4,9 @@
 use redis::cmd;
 use redoubt::dataplane::load;
 use redoubt::dataplane::sessions::session_library;
+use redoubt::model::UseKind;
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
-use redoubt::redis::store_access::{connections_of, violations};
+use redoubt::redis::use_access::{connections_of, violations};
 use redoubt::redis::{Class, server, users};
 use sha2::{Digest as _, Sha256};
 
@@ -17,9 +18,9 @@ async fn tenants(engine: &Engine) -> Process {
     let node = data_node(engine).await;
     let operator = connect(&node, users::OPERATOR).await;
     for store in ["web", "api"] {
-        let name = users::store_user_name("shop", store, 0);
+        let name = users::use_user_name(UseKind::SessionStore, "shop", store, 0);
         let digest = Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-        let rules = users::session_store_on_data(&digest, &format!("{store}:")).rules;
+        let rules = users::use_on_data(UseKind::SessionStore, &digest, &format!("{store}:")).rules;
         server::acl_set_user(&operator, &name, &rules).await.unwrap();
     }
     let policies = ["web", "api"].map(|store| SessionPolicy {
@@ -41,13 +42,13 @@ async fn a_stores_user_may_what_is_promised_and_no_more_and_a_breach_is_seen() {
     for engine in engines() {
         let node = tenants(&engine).await;
         let operator = connect(&node, users::OPERATOR).await;
-        let user = users::store_user_name("shop", "web", 0);
-        let found = violations(&operator, &user, "web:").await.unwrap();
+        let user = users::use_user_name(UseKind::SessionStore, "shop", "web", 0);
+        let found = violations(&operator, UseKind::SessionStore, &user, "web:").await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
         server::acl_set_user(&operator, &user, &["+scan".to_owned(), "~*".to_owned(), "-hgetall".to_owned()])
             .await
             .unwrap();
-        let found = violations(&operator, &user, "web:").await.unwrap();
+        let found = violations(&operator, UseKind::SessionStore, &user, "web:").await.unwrap();
         for breach in ["may SCAN 0", "may GET -nobodys:a", "may not HGETALL web:a"] {
             assert!(found.iter().any(|violation| violation == breach), "{}: {found:?}", engine.name);
         }
@@ -58,7 +59,7 @@ async fn a_stores_user_may_what_is_promised_and_no_more_and_a_breach_is_seen() {
 async fn functions_run_with_the_rights_of_a_stores_user_and_tenants_cannot_touch_each_other() {
     for engine in engines() {
         let node = tenants(&engine).await;
-        let user = users::store_user_name("shop", "web", 0);
+        let user = users::use_user_name(UseKind::SessionStore, "shop", "web", 0);
         let connection = connect(&node, &user).await;
         let call = async |words: &str| -> Result<redis::Value, redoubt::redis::Error> {
             let mut command = redis::Cmd::new();
@@ -99,7 +100,10 @@ async fn whose_connection_is_whose_is_seen_and_a_user_that_goes_takes_its_connec
     for engine in engines() {
         let node = tenants(&engine).await;
         let operator = connect(&node, users::OPERATOR).await;
-        let (web, api) = (users::store_user_name("shop", "web", 0), users::store_user_name("shop", "api", 0));
+        let (web, api) = (
+            users::use_user_name(UseKind::SessionStore, "shop", "web", 0),
+            users::use_user_name(UseKind::SessionStore, "shop", "api", 0),
+        );
         let held = connect(&node, &web).await;
         assert_eq!(connections_of(&operator, &web).await.unwrap(), 1);
         assert_eq!(connections_of(&operator, &api).await.unwrap(), 0);

@@ -10,9 +10,10 @@ use std::sync::LazyLock;
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use redoubt::api::data_layer_status::Tenant;
-use redoubt::api::session_store::SessionStore;
-use redoubt::redis::users::session_store_on_data;
-use redoubt::validate::tenancy::{Host, admit};
+use redoubt::api::uses::DeclaredUse;
+use redoubt::model::UseKind;
+use redoubt::redis::users::use_on_data;
+use redoubt::validate::uses::tenancy::{Host, admit};
 use serde_json::{Value, json};
 
 use crate::session_stores::{by_selector, host, layer};
@@ -78,7 +79,7 @@ impl Store {
         self.prefix.map_or_else(|| format!("{}:", self.name), str::to_owned)
     }
 
-    fn object(&self) -> SessionStore {
+    fn object(&self) -> DeclaredUse {
         let mut spec = json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "data"}});
         if let Some(prefix) = self.prefix {
             spec["keyPrefix"] = json!(prefix);
@@ -90,11 +91,11 @@ impl Store {
             "name": self.name, "namespace": self.namespace, "uid": self.uid, "generation": 1,
             "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", self.second),
         });
-        serde_json::from_value(json!({
+        let object = json!({
             "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec,
             "status": self.status,
-        }))
-        .unwrap()
+        });
+        DeclaredUse::read(UseKind::SessionStore, &object).unwrap()
     }
 }
 
@@ -120,7 +121,7 @@ struct World {
 
 /// The one key pattern of a store's user.
 fn pattern(prefix: &str) -> String {
-    let rules = session_store_on_data(&"0".repeat(64), prefix).rules;
+    let rules = use_on_data(UseKind::SessionStore, &"0".repeat(64), prefix).rules;
     let mut patterns = rules.iter().filter_map(|rule| rule.strip_prefix('~'));
     let (first, second) = (patterns.next(), patterns.next());
     assert_eq!(second, None, "{rules:?}");
@@ -200,7 +201,7 @@ impl World {
 
     fn pass(&mut self, is_stored: bool, sets_users: bool) {
         self.clock += 1;
-        let readable: Vec<SessionStore> = self.stores.iter().filter(|it| !it.garbled).map(Store::object).collect();
+        let readable: Vec<DeclaredUse> = self.stores.iter().filter(|it| !it.garbled).map(Store::object).collect();
         let unreadable: BTreeSet<String> =
             self.stores.iter().filter(|it| it.garbled).map(|it| it.uid.clone()).collect();
         let labels = |namespace: &str| {
@@ -219,11 +220,11 @@ impl World {
             return;
         }
         let mut kept = unreadable;
-        kept.extend(waiting.into_iter().map(|it| it.store.uid));
+        kept.extend(waiting.into_iter().map(|it| it.accepted.uid));
         self.users.retain(|uid, _| kept.contains(uid));
         for admitted in &admissions.admitted {
-            let store = self.stores.iter_mut().find(|it| it.uid == admitted.store.uid).unwrap();
-            let prefix = &admitted.store.policy.prefix;
+            let store = self.stores.iter_mut().find(|it| it.uid == admitted.accepted.uid).unwrap();
+            let prefix = admitted.accepted.policy.prefix();
             store.status = served_status(prefix, true);
             self.users.insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(prefix) });
         }

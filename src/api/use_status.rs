@@ -1,4 +1,4 @@
-//! What is reported of a `SessionStore`. Nothing in it moves while nothing changes.
+//! What is reported of a use, whatever its kind. Nothing in it moves while nothing changes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -10,7 +10,7 @@ use super::data_layer_status::BindingReference;
 /// What was proven on the live servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SessionStoreStatus {
+pub struct UseStatus {
     /// `metadata.generation` that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
@@ -18,7 +18,7 @@ pub struct SessionStoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
-    /// The layer that holds the sessions.
+    /// The layer that serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerReference>,
     /// The binding Secret.
@@ -30,21 +30,21 @@ pub struct SessionStoreStatus {
     /// Name of the user that the binding shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The place in the layer that the store was admitted to.
+    /// The place in the layer that it was admitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
 }
 
-/// The place in a layer that a store was admitted to.
+/// The place in a layer that a use was admitted to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Admission {
     /// Namespace of the layer.
     pub namespace: String,
     /// Name of the layer.
     pub name: String,
-    /// What each key of the store begins with.
+    /// What each of its keys begins with.
     pub prefix: String,
-    /// When the store got its place.
+    /// When it got its place.
     pub since: Time,
 }
 
@@ -62,8 +62,8 @@ pub struct LayerReference {
 pub struct FunctionsStatus {
     /// The function library.
     pub library: String,
-    /// Digest of the store's policy as it was compiled into the library.
+    /// Digest of the policy as it was compiled into the library.
     pub digest: String,
-    /// `metadata.generation` of the store that it was made from.
+    /// `metadata.generation` that it was made from.
     pub generation: i64,
 }

@@ -1,4 +1,4 @@
-//! The rotation of a store's credentials, told by what its binding says.
+//! The rotation of a use's credentials, told by what its binding says.
 //!
 //! A rotation needs no memory of ours. Each rotation is a user of its own, and the binding Secret says which one it shows,
 //! which one it showed before, and since when:
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::ResourceExt as _;
 
 use crate::api::names;
-use crate::validate::session_store::ValidatedStore;
+use crate::validate::uses::ValidatedUse;
 
 /// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
 /// minutes, so an application that is between two connections still has the old ones.
@@ -49,11 +49,11 @@ impl Phase {
 
     /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: nobody is
     /// connected as the previous one.
-    pub fn next(self, store: &ValidatedStore, now: u64, is_in_place: bool, is_unused: bool) -> Self {
-        let wanted = store.rotation;
+    pub fn next(self, accepted: &ValidatedUse, now: u64, is_in_place: bool, is_unused: bool) -> Self {
+        let wanted = accepted.rotation;
         match self {
             Self { previous: Some(_), rotated_at, .. } => {
-                let grace = store.rotation_grace_milliseconds;
+                let grace = accepted.rotation_grace_milliseconds;
                 // A time in the future is nobody's: it ends the grace instead of making it longer.
                 let age = now.checked_sub(rotated_at).unwrap_or(u64::MAX);
                 let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP_MILLISECONDS));
@@ -70,14 +70,15 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::session_policy::{OnExceed, SessionPolicy};
+    use crate::model::{OnExceed, Policy, SessionPolicy, UseKind};
 
-    fn store(rotation: u32, grace: u64) -> ValidatedStore {
-        ValidatedStore {
+    fn store(rotation: u32, grace: u64) -> ValidatedUse {
+        ValidatedUse {
+            kind: UseKind::SessionStore,
             uid: "uid-1".to_owned(),
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
-            policy: SessionPolicy {
+            policy: Policy::Sessions(SessionPolicy {
                 store: "shop/web".to_owned(),
                 generation: 1,
                 prefix: "web:".to_owned(),
@@ -86,8 +87,9 @@ mod tests {
                 touch_interval_milliseconds: 1,
                 max_per_user: None,
                 on_exceed: OnExceed::EvictOldest,
-            },
+            }),
             wait_replicas: 1,
+            binding: std::collections::BTreeMap::new(),
             rotation,
             rotation_grace_milliseconds: grace,
         }

@@ -1,4 +1,4 @@
-//! The objects of a session store: its dedicated layer, and its binding Secret.
+//! The objects of a use: its dedicated layer, and its binding Secret.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -8,9 +8,10 @@ use super::object;
 use super::secrets::{fill, service_binding};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
-use crate::api::session_store::SessionStore;
+use crate::api::uses::DeclaredUse;
+use crate::model::UseKind;
 use crate::validate::ValidatedLayer;
-use crate::validate::session_store::ValidatedStore;
+use crate::validate::uses::ValidatedUse;
 
 /// What a binding shows.
 #[derive(Clone, Copy)]
@@ -33,30 +34,36 @@ impl std::fmt::Debug for Shown<'_> {
     }
 }
 
-/// The layer of the store's own.
-pub fn dedicated_layer(store: &SessionStore) -> DataLayer {
-    let spec = store.spec.layer.as_ref().and_then(|layer| layer.dedicated.as_ref());
+/// The layer of the use's own.
+pub fn dedicated_layer(declared: &DeclaredUse) -> DataLayer {
+    let spec = declared.spec.layer().and_then(|layer| layer.dedicated.as_ref());
     let mut spec = spec.map_or_else(|| json!({"mode": "Sentinel"}), |spec| json!(spec));
-    spec["purpose"] = json!("Sessions");
+    let kind = declared.kind();
+    spec["purpose"] = json!(kind.words().purpose);
     if spec["access"]["application"].is_null() {
-        // A user for all keys would be one more way to every session.
+        // A user for all keys would be one more way to every use's.
         spec["access"]["application"] = json!(false);
     }
-    let (name, namespace) = (store.name_any(), store.namespace().unwrap_or_default());
+    let (name, namespace) = (declared.name_any(), declared.namespace().unwrap_or_default());
+    let owner = Owner { kind, namespace: &namespace, name: &name, uid: &declared.uid().unwrap_or_default() };
     object(json!({
         "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
         "kind": "DataLayer",
-        "metadata": metadata(&namespace, &names::sessions_layer(&name), &name, &store.uid().unwrap_or_default()),
+        "metadata": metadata(owner, &names::dedicated_layer(kind, &name)),
         "spec": spec,
     }))
 }
 
-/// The Secret with which an application finds its sessions (Service Binding specification).
-pub fn binding(store: &ValidatedStore, layer: &ValidatedLayer, shown: Shown<'_>) -> Secret {
+/// The Secret with which an application finds its keys (Service Binding specification).
+pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: Shown<'_>) -> Secret {
     let mut fields = service_binding(layer, shown.user, shown.password);
-    fields["prefix"] = json!(store.policy.prefix);
-    fields["wait-replicas"] = json!(store.wait_replicas.to_string());
-    let mut metadata = metadata(&store.namespace, &names::session_binding(&store.name), &store.name, &store.uid);
+    fields["prefix"] = json!(accepted.policy.prefix());
+    for (field, text) in &accepted.binding {
+        fields[*field] = json!(text);
+    }
+    let ValidatedUse { kind, namespace, name, uid, .. } = accepted;
+    let owner = Owner { kind: *kind, namespace, name, uid };
+    let mut metadata = metadata(owner, &names::binding(*kind, name));
     metadata["annotations"] = json!({
         names::ANNOTATION_ROTATION: shown.rotation.to_string(),
         names::ANNOTATION_ROTATED_AT: shown.rotated_at.to_string(),
@@ -67,23 +74,33 @@ pub fn binding(store: &ValidatedStore, layer: &ValidatedLayer, shown: Shown<'_>)
     fill(object(json!({"metadata": metadata, "type": "servicebinding.io/redis"})), &fields)
 }
 
-/// `metadata` of an object that belongs to a store.
-fn metadata(namespace: &str, name: &str, store: &str, uid: &str) -> Value {
+/// The use that an object belongs to.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    kind: UseKind,
+    namespace: &'a str,
+    name: &'a str,
+    uid: &'a str,
+}
+
+/// `metadata` of an object that belongs to a use.
+fn metadata(owner: Owner<'_>, name: &str) -> Value {
+    let words = owner.kind.words();
     json!({
         "name": name,
-        "namespace": namespace,
+        "namespace": owner.namespace,
         "labels": {
             "app.kubernetes.io/name": "redis",
-            "app.kubernetes.io/instance": store,
+            "app.kubernetes.io/instance": owner.name,
             "app.kubernetes.io/part-of": names::MANAGED_BY,
-            names::LABEL_STANDARD_COMPONENT: "session-store",
+            names::LABEL_STANDARD_COMPONENT: words.component,
             names::LABEL_MANAGED_BY: names::MANAGED_BY,
         },
         "ownerReferences": [{
             "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
-            "kind": "SessionStore",
-            "name": store,
-            "uid": uid,
+            "kind": words.kind,
+            "name": owner.name,
+            "uid": owner.uid,
             "controller": true,
             "blockOwnerDeletion": true,
         }],

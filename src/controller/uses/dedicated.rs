@@ -1,25 +1,29 @@
-//! The layer of a session store's own: its specification is the store's `layer.dedicated`, whole. What somebody writes into it by
-//! hand is taken back and told of, whether the store names the field or not; annotations are a person's to set.
+//! The layer of a use's own: its specification is the use's `layer.dedicated`, whole. What somebody writes into it by
+//! hand is taken back and told of, whether the use names the field or not; annotations are a person's to set.
 
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
-use super::context::Context;
+use super::super::context::Context;
 use crate::act::{self, Applied};
 use crate::api::data_layer::DataLayer;
-use crate::api::session_store::SessionStore;
-use crate::build::session_store::dedicated_layer;
+use crate::api::uses::DeclaredUse;
+use crate::build::uses::dedicated_layer;
 use crate::telemetry::Chain;
 
 /// Longest list of fields in an event.
 const MOST_FIELDS: usize = 10;
 
-/// Makes the layer as the store wants it; `found` is the one that is there.
-pub(super) async fn keep(context: &Context, store: &SessionStore, found: Option<&DataLayer>) -> Result<(), act::Error> {
-    let wanted = dedicated_layer(store);
+/// Makes the layer as the use wants it; `found` is the one that is there.
+pub(super) async fn keep(
+    context: &Context,
+    declared: &DeclaredUse,
+    found: Option<&DataLayer>,
+) -> Result<(), act::Error> {
+    let wanted = dedicated_layer(declared);
     let spec = json!(wanted.spec);
-    // The store's own change is no edit of the layer.
+    // The use's own change is no edit of the layer.
     let is_known_wish = context.writer.is_wish(&wanted);
     let mut edited =
         found.filter(|_| is_known_wish).map(|found| differing(&json!(found.spec), &spec)).unwrap_or_default();
@@ -28,7 +32,7 @@ pub(super) async fn keep(context: &Context, store: &SessionStore, found: Option<
         Applied::Unchanged => found.cloned(),
         Applied::Deleting => None,
     };
-    // What the store does not name belongs to whoever wrote it, by the rules of server-side apply: it has to be taken away by name.
+    // What the use does not name belongs to whoever wrote it, by the rules of server-side apply: it has to be taken away by name.
     if let Some(live) = live.filter(|live| live.spec != wanted.spec) {
         edited.extend(differing(&json!(live.spec), &spec));
         context.writer.merge_spec(&wanted, &live, correction(&json!(live.spec), &spec)).await?;
@@ -36,23 +40,24 @@ pub(super) async fn keep(context: &Context, store: &SessionStore, found: Option<
     edited.sort();
     edited.dedup();
     if let (Some(found), false) = (found, edited.is_empty()) {
-        tell(context, store, found, &edited).await;
+        tell(context, declared, found, &edited).await;
     }
     Ok(())
 }
 
-async fn tell(context: &Context, store: &SessionStore, layer: &DataLayer, edited: &[String]) {
+async fn tell(context: &Context, declared: &DeclaredUse, layer: &DataLayer, edited: &[String]) {
     let fields = edited.iter().take(MOST_FIELDS).cloned().collect::<Vec<_>>().join(", ");
     let note = format!(
-        "an edit of {fields} was taken back: the layer belongs to SessionStore {}; edit its spec.layer.dedicated instead",
-        store.name_any()
+        "an edit of {fields} was taken back: the layer belongs to {} {}; edit its spec.layer.dedicated instead",
+        declared.kind().words().kind,
+        declared.name_any()
     );
     let event = Event {
         type_: EventType::Warning,
         reason: "EditUndone".to_owned(),
         note: Some(note),
         action: "Apply".to_owned(),
-        secondary: Some(store.object_ref(&())),
+        secondary: Some(declared.object_ref(&declared.kind())),
     };
     if let Err(error) = context.recorder.publish(&event, &layer.object_ref(&())).await {
         tracing::debug!(error = %Chain(&error), "cannot publish an event");

@@ -1,4 +1,4 @@
-//! The list of a layer's tenants, as it is stored in the layer's status, and the stores that ask for a place.
+//! The list of a layer's tenants, as it is stored in the layer's status, and the uses that ask for a place.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,18 +6,17 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::context::Context;
-use super::index::Place;
-use super::use_memory::locked;
-use super::watches::WatchedStore;
+use super::super::context::Context;
+use super::super::watches::WatchedUse;
+use super::index::{Place, UsePlace};
+use super::memory::locked;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::{DataLayerStatus, Tenant};
 use crate::api::names;
-use crate::api::session_store::SessionStore;
+use crate::api::uses::DeclaredUse;
 use crate::failure::{Request, request};
 
 /// A list that this process stored, and the version of the layer that the watch showed at that time.
@@ -71,30 +70,30 @@ pub(super) async fn store(context: &Context, layer: &ObjectMeta, tenants: &[Tena
     Ok(())
 }
 
-/// The stores that name a layer, or have a place in it.
-pub(super) struct Applicants {
-    pub(super) readable: Vec<Arc<WatchedStore>>,
-    pub(super) unreadable: Vec<Arc<WatchedStore>>,
+/// The uses that name a layer, or have a place in it.
+pub(in crate::controller) struct Applicants {
+    pub(super) readable: Vec<Arc<WatchedUse>>,
+    pub(super) unreadable: Vec<Arc<WatchedUse>>,
 }
 
 impl Applicants {
     pub(super) fn of(context: &Context, layer: &Place, tenants: &[Tenant]) -> Self {
-        let store = |(namespace, name): Place| context.session_stores.get(&ObjectRef::new(&name).within(&namespace));
-        let named = context.index.stores_of(layer).into_iter().filter_map(store);
-        let readable = named.filter(|store| store.0.is_ok()).collect();
-        let is_ours = |unreadable: &Arc<WatchedStore>| {
+        let watched = |place: UsePlace| context.declared_use(&place);
+        let named = context.index.uses_of(layer).into_iter().filter_map(watched);
+        let readable = named.filter(|watched| watched.0.is_ok()).collect();
+        let is_ours = |unreadable: &Arc<WatchedUse>| {
             let uid = unreadable.uid().unwrap_or_default();
             unreadable.layer().as_ref() == Some(layer) || tenants.iter().any(|tenant| tenant.uid == uid)
         };
-        let unreadable = context.index.unreadable().into_iter().filter_map(store).filter(|it| it.0.is_err());
+        let unreadable = context.index.unreadable().into_iter().filter_map(watched).filter(|it| it.0.is_err());
         Self { readable, unreadable: unreadable.filter(is_ours).collect() }
     }
 
-    pub(super) fn objects(&self) -> impl Iterator<Item = &SessionStore> {
-        self.readable.iter().filter_map(|store| store.0.as_ref().ok())
+    pub(super) fn objects(&self) -> impl Iterator<Item = &DeclaredUse> {
+        self.readable.iter().filter_map(|watched| watched.0.as_ref().ok())
     }
 
     pub(super) fn unreadable_uids(&self) -> BTreeSet<String> {
-        self.unreadable.iter().filter_map(|store| store.uid()).collect()
+        self.unreadable.iter().filter_map(|watched| watched.uid()).collect()
     }
 }

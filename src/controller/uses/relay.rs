@@ -1,4 +1,4 @@
-//! What is woken by which change: a store's layer by the store, a layer's stores by the layer, the layers that the stores of a
+//! What is woken by which change: a use's layer by the use, a layer's uses by the layer, the layers that the uses of a
 //! namespace name by its labels, and the layer of a Secret by an edit of it.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,10 @@ use futures::{FutureExt as _, StreamExt as _};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
-use super::context::Context;
-use super::index::Place;
-use super::watches::{NamespaceMeta, SecretMeta, Watched, WatchedStore};
+use super::super::context::Context;
+use super::super::watches::{NamespaceMeta, SecretMeta, Watched, WatchedUse};
+use super::index::{Place, UsePlace};
+use crate::model::UseKind;
 
 /// What of an object makes others look: not its status.
 type Version = (Option<i64>, bool);
@@ -34,24 +35,29 @@ impl Seen {
 }
 
 /// What the watches tell.
-pub(super) struct News {
-    pub(super) layers: UnboundedReceiver<Watched>,
-    pub(super) stores: UnboundedReceiver<WatchedStore>,
-    pub(super) namespaces: BoxStream<'static, NamespaceMeta>,
-    pub(super) secrets: BoxStream<'static, SecretMeta>,
+pub(in crate::controller) struct News {
+    pub(in crate::controller) layers: UnboundedReceiver<Watched>,
+    pub(in crate::controller) uses: UnboundedReceiver<WatchedUse>,
+    pub(in crate::controller) namespaces: BoxStream<'static, NamespaceMeta>,
+    pub(in crate::controller) secrets: BoxStream<'static, SecretMeta>,
 }
 
 /// Relays until the process stops leading.
-pub(super) async fn relay(
+pub(in crate::controller) async fn relay(
     context: &Context,
     mut news: News,
     to_layers: UnboundedSender<ObjectRef<Watched>>,
-    to_stores: UnboundedSender<ObjectRef<WatchedStore>>,
+    to_uses: BTreeMap<UseKind, UnboundedSender<ObjectRef<WatchedUse>>>,
 ) {
-    let (mut seen_layers, mut seen_stores) = (Seen::default(), Seen::default());
+    let (mut seen_layers, mut seen_uses) = (Seen::default(), Seen::default());
     // Nobody listens any more once we are told to stop.
     let wake_layer = |(namespace, name): Place| {
         let _ = to_layers.unbounded_send(ObjectRef::new(&name).within(&namespace));
+    };
+    let wake_use = |(kind, (namespace, name)): UsePlace| {
+        if let Some(sender) = to_uses.get(&kind) {
+            let _ = sender.unbounded_send(ObjectRef::new_with(&name, kind).within(&namespace));
+        }
     };
     loop {
         futures::select! {
@@ -60,25 +66,23 @@ pub(super) async fn relay(
                 let place = (layer.namespace().unwrap_or_default(), layer.name_any());
                 let is_there = context.layer(&place.0, &place.1).is_some();
                 if seen_layers.is_news(kube::Resource::meta(&layer)) || !is_there {
-                    for (namespace, name) in context.index.stores_of(&place) {
-                        let _ = to_stores.unbounded_send(ObjectRef::new(&name).within(&namespace));
-                    }
+                    context.index.uses_of(&place).into_iter().for_each(&wake_use);
                 }
                 if !is_there {
                     seen_layers.forget(kube::Resource::meta(&layer));
                 }
             }
-            store = news.stores.next().fuse() => {
-                let Some(store) = store else { return };
-                let here = ObjectRef::new(&store.name_any()).within(&store.namespace().unwrap_or_default());
-                let is_there = context.session_stores.get(&here).is_some();
-                if (seen_stores.is_news(kube::Resource::meta(&store)) || !is_there)
-                    && let Some(layer) = store.layer()
+            changed = news.uses.next().fuse() => {
+                let Some(changed) = changed else { return };
+                let place = (changed.kind(), (changed.namespace().unwrap_or_default(), changed.name_any()));
+                let is_there = context.declared_use(&place).is_some();
+                if (seen_uses.is_news(kube::Resource::meta(&changed)) || !is_there)
+                    && let Some(layer) = changed.layer()
                 {
                     wake_layer(layer);
                 }
                 if !is_there {
-                    seen_stores.forget(kube::Resource::meta(&store));
+                    seen_uses.forget(kube::Resource::meta(&changed));
                 }
             }
             namespace = news.namespaces.next().fuse() => {
@@ -97,13 +101,12 @@ pub(super) async fn relay(
     }
 }
 
-/// The layer that looks after a Secret: its own, or that of the store whose binding it is.
+/// The layer that looks after a Secret: its own, or that of the use whose binding it is.
 fn layer_of_secret(context: &Context, secret: &SecretMeta) -> Option<Place> {
     let namespace = secret.namespace()?;
     let owner = secret.owner_references().iter().find(|owner| owner.controller == Some(true))?;
     match owner.kind.as_str() {
         "DataLayer" => Some((namespace, owner.name.clone())),
-        "SessionStore" => context.index.layer_of(&(namespace, owner.name.clone())),
-        _ => None,
+        kind => context.index.layer_of(&(UseKind::of(kind)?, (namespace, owner.name.clone()))),
     }
 }

@@ -1,4 +1,4 @@
-//! Which session stores a layer serves, and which prefix belongs to whom.
+//! Which uses a layer serves, and which prefix belongs to whom.
 //!
 //! A layer keeps a list of its tenants in its status. A store on the list keeps its place whatever other stores, labels and
 //! leaves become; a store that is not on it is a newcomer, and gets a place only where no tenant is in its way. A store of
@@ -15,15 +15,16 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
 
-use super::ValidatedLayer;
-use super::session_store::{ValidatedStore, is_dedicated, layer_of, validate};
+use super::super::ValidatedLayer;
+use super::{ValidatedUse, eviction, is_dedicated, layer_of, validate};
 use crate::api::data_layer::{DataLayer, NamespaceChoice};
 use crate::api::data_layer_status::Tenant;
-use crate::api::session_store::SessionStore;
+use crate::api::uses::DeclaredUse;
+use crate::model::UseKind;
 
-/// Session stores of one layer: their users are in the file from which servers start, and that is in a Secret, which holds
+/// Uses of one layer: their users are in the file from which servers start, and that is in a Secret, which holds
 /// 1 MiB. 500 users are about half of it.
-const MOST_STORES: usize = 500;
+const MOST_USES: usize = 500;
 /// The directive that says which keys a full server drops.
 const EVICTION_POLICY: &str = "maxmemory-policy";
 
@@ -72,7 +73,7 @@ pub struct Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// The store; its policy has the prefix that it was admitted with.
-    pub store: ValidatedStore,
+    pub accepted: ValidatedUse,
     /// Since when it has its place.
     pub since: Time,
 }
@@ -98,8 +99,8 @@ impl Admissions {
         let (admitted, waiting) = self.admitted.into_iter().partition(|admitted| {
             stored.iter().any(|tenant| {
                 tenant.left.is_none()
-                    && tenant.uid == admitted.store.uid
-                    && tenant.prefix == admitted.store.policy.prefix
+                    && tenant.uid == admitted.accepted.uid
+                    && tenant.prefix == admitted.accepted.policy.prefix()
             })
         });
         (Self { admitted, refused, tenants: stored.to_vec() }, waiting)
@@ -114,7 +115,7 @@ pub type Labels<'a> = &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>;
 pub fn admit<'a>(
     host: &Host,
     tenants: Option<&[Tenant]>,
-    stores: impl Iterator<Item = &'a SessionStore>,
+    stores: impl Iterator<Item = &'a DeclaredUse>,
     unreadable: &BTreeSet<String>,
     labels: Labels<'_>,
     now: Timestamp,
@@ -132,7 +133,7 @@ pub fn admit<'a>(
         }
     }
     let mut book = Book::of(host, tenants.unwrap_or_default());
-    let stays: BTreeMap<String, &SessionStore> = contenders.iter().map(|store| (uid_of(store), *store)).collect();
+    let stays: BTreeMap<String, &DeclaredUse> = contenders.iter().map(|store| (uid_of(store), *store)).collect();
     book.leave(now, |tenant| {
         unreadable.contains(&tenant.uid)
             || stays.get(&tenant.uid).is_some_and(|store| is_prefix_of(&tenant.prefix, store, host))
@@ -140,7 +141,7 @@ pub fn admit<'a>(
     contenders.sort_by_cached_key(|store| rank(store, host, &book));
     if tenants.is_none() {
         // What was served before there was a list is on it from the beginning, even if it may not be served right now.
-        let served = |store: &&&SessionStore| was_served(store, host);
+        let served = |store: &&&DeclaredUse| was_served(store, host);
         contenders.iter().filter(served).for_each(|store| book.keep(store, now, None));
         revoked.iter().filter(served).for_each(|store| book.keep(store, now, Some(Time(now))));
     }
@@ -154,8 +155,8 @@ pub fn admit<'a>(
         });
         match judged {
             Ok((mut store, place)) => {
-                store.policy.prefix = place.prefix;
-                admissions.admitted.push(Admitted { store, since: place.since });
+                store.policy = store.policy.with_prefix(place.prefix);
+                admissions.admitted.push(Admitted { accepted: store, since: place.since });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(store), refusal),
         }
@@ -164,12 +165,12 @@ pub fn admit<'a>(
     admissions
 }
 
-fn uid_of(store: &SessionStore) -> String {
+fn uid_of(store: &DeclaredUse) -> String {
     store.uid().unwrap_or_default()
 }
 
 /// Who is asked first: tenants, then those that the layer served when it had no list or another one, then the oldest.
-fn rank(store: &SessionStore, host: &Host, book: &Book<'_>) -> (u8, Option<Timestamp>, String, String) {
+fn rank(store: &DeclaredUse, host: &Host, book: &Book<'_>) -> (u8, Option<Timestamp>, String, String) {
     let created = store.creation_timestamp().map(|time| time.0);
     let (class, time) = match (book.place_of(&uid_of(store)), was_served(store, host)) {
         (Some(place), _) => (0, Some(place.since.0)),
@@ -180,27 +181,27 @@ fn rank(store: &SessionStore, host: &Host, book: &Book<'_>) -> (u8, Option<Times
 }
 
 /// What the store's own status says of its admission to this layer: the prefix, and since when.
-fn admission_of(store: &SessionStore, host: &Host) -> Option<(String, Timestamp)> {
+fn admission_of(store: &DeclaredUse, host: &Host) -> Option<(String, Timestamp)> {
     let admission = store.status.as_ref()?.admission.as_ref()?;
     let is_here = admission.namespace == host.namespace && admission.name == host.name;
     is_here.then(|| (admission.prefix.clone(), admission.since.0))
 }
 
 /// Whether the store's own status says that the layer served it. Only the order of newcomers depends on it.
-fn was_served(store: &SessionStore, host: &Host) -> bool {
+fn was_served(store: &DeclaredUse, host: &Host) -> bool {
     let Some(status) = &store.status else { return false };
     let is_here = status.layer.as_ref().is_some_and(|it| it.namespace == host.namespace && it.name == host.name);
     admission_of(store, host).is_some() || (is_here && status.user.is_some())
 }
 
 /// The prefix as the store's specification has it.
-fn plain_prefix(store: &SessionStore) -> String {
-    store.spec.key_prefix.clone().unwrap_or_else(|| format!("{}:", store.name_any()))
+fn plain_prefix(store: &DeclaredUse) -> String {
+    store.spec.key_prefix().cloned().unwrap_or_else(|| format!("{}:", store.name_any()))
 }
 
 /// The prefix that a newcomer gets. On a layer of another namespace it begins with the store's namespace and '/', which no
 /// specification can say: so it is never a prefix of another namespace.
-fn proper_prefix(store: &SessionStore, host: &Host) -> String {
+fn proper_prefix(store: &DeclaredUse, host: &Host) -> String {
     match store.namespace().unwrap_or_default() {
         own if own == host.namespace => plain_prefix(store),
         other => format!("{other}/{}", plain_prefix(store)),
@@ -208,18 +209,18 @@ fn proper_prefix(store: &SessionStore, host: &Host) -> String {
 }
 
 /// Whether the list may say this of the store.
-fn is_prefix_of(prefix: &str, store: &SessionStore, host: &Host) -> bool {
+fn is_prefix_of(prefix: &str, store: &DeclaredUse, host: &Host) -> bool {
     prefix == proper_prefix(store, host) || prefix == plain_prefix(store)
 }
 
 /// The prefix that a store without a place asks for: the one that the list keeps for it, or the proper one.
-fn wanted_prefix(store: &SessionStore, host: &Host, book: &Book<'_>) -> String {
+fn wanted_prefix(store: &DeclaredUse, host: &Host, book: &Book<'_>) -> String {
     let kept = book.last_place_of(&uid_of(store)).map(|place| place.prefix.clone());
     kept.filter(|prefix| is_prefix_of(prefix, store, host)).unwrap_or_else(|| proper_prefix(store, host))
 }
 
 /// The prefix that a store was served with: every one was served with its plain prefix before admissions were recorded.
-fn served_prefix(store: &SessionStore, host: &Host) -> String {
+fn served_prefix(store: &DeclaredUse, host: &Host) -> String {
     admission_of(store, host).map_or_else(|| plain_prefix(store), |(prefix, _)| prefix)
 }
 
@@ -249,7 +250,7 @@ impl<'a> Book<'a> {
 
     /// Enters a store that was served before there was a list. `left`: when it lost its leave; then only a prefix that another
     /// namespace could ask for is kept.
-    fn keep(&mut self, store: &SessionStore, now: Timestamp, left: Option<Time>) {
+    fn keep(&mut self, store: &DeclaredUse, now: Timestamp, left: Option<Time>) {
         let (namespace, prefix) = (store.namespace().unwrap_or_default(), served_prefix(store, self.host));
         let is_its = is_prefix_of(&prefix, store, self.host);
         let is_needed = left.is_none() || prefix != proper_prefix(store, self.host);
@@ -300,21 +301,22 @@ impl<'a> Book<'a> {
     }
 
     /// Gives a newcomer a place.
-    fn take(&mut self, store: &ValidatedStore, prefix: String, now: Timestamp) -> Result<Tenant, Refusal> {
+    fn take(&mut self, store: &ValidatedUse, prefix: String, now: Timestamp) -> Result<Tenant, Refusal> {
         if let Some(other) = self.in_the_way(&prefix, &store.namespace, true) {
             let whose = match &other.left {
                 None => format!("{}/{}, which has its place", other.namespace, other.store),
-                Some(_) => format!("namespace {}, whose sessions may still be there", other.namespace),
+                Some(_) => format!("namespace {}, whose keys may still be there", other.namespace),
             };
             let message = format!(
-                "the prefix {prefix} overlaps {} of {whose}: each could read the other's sessions; make this store with \
-                 another keyPrefix",
-                other.prefix
+                "the prefix {prefix} overlaps {} of {whose}: each could read the other's keys; make this {} with another \
+                 keyPrefix",
+                other.prefix,
+                store.kind.words().noun
             );
             return Err(Refusal { reason: "PrefixOverlaps", message });
         }
-        if self.places.values().filter(|place| place.left.is_none()).count() >= MOST_STORES {
-            let message = format!("the layer serves {MOST_STORES} stores already; name another layer");
+        if self.places.values().filter(|place| place.left.is_none()).count() >= MOST_USES {
+            let message = format!("the layer serves {MOST_USES} uses already; name another layer");
             return Err(Refusal { reason: "LayerFull", message });
         }
         let place = Tenant {
@@ -330,8 +332,8 @@ impl<'a> Book<'a> {
     }
 }
 
-fn judge(store: &SessionStore, host: &Host) -> Result<ValidatedStore, Refusal> {
-    keeps_sessions(host)?;
+fn judge(store: &DeclaredUse, host: &Host) -> Result<ValidatedUse, Refusal> {
+    keeps(store.kind(), host)?;
     let replicas = host.replicas;
     let validated = validate(store, replicas).map_err(|faults| Refusal {
         reason: "Invalid",
@@ -347,10 +349,14 @@ fn judge(store: &SessionStore, host: &Host) -> Result<ValidatedStore, Refusal> {
     Ok(validated)
 }
 
-fn may_name(store: &SessionStore, host: &Host, labels: Labels<'_>) -> Result<(), Refusal> {
+fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> Result<(), Refusal> {
     let namespace = store.namespace().unwrap_or_default();
     if is_dedicated(store) {
-        return if host.owner.is_some() && host.owner == store.uid() { Ok(()) } else { Err(name_taken(host)) };
+        return if host.owner.is_some() && host.owner == store.uid() {
+            Ok(())
+        } else {
+            Err(name_taken(store.kind(), host))
+        };
     }
     if namespace == host.namespace {
         return Ok(());
@@ -376,31 +382,25 @@ fn may_name(store: &SessionStore, host: &Host, labels: Labels<'_>) -> Result<(),
 }
 
 /// The answer to a store whose dedicated layer's name belongs to somebody else.
-fn name_taken(host: &Host) -> Refusal {
+fn name_taken(kind: UseKind, host: &Host) -> Refusal {
     let (namespace, name) = (&host.namespace, &host.name);
-    let message =
-        format!("DataLayer {namespace}/{name} exists and does not belong to this store: remove it or rename the store");
+    let noun = kind.words().noun;
+    let message = format!(
+        "DataLayer {namespace}/{name} exists and does not belong to this {noun}: remove it or rename the {noun}"
+    );
     Refusal { reason: "NameTaken", message }
 }
 
-/// Sessions are neither to be evicted for other keys nor among each other. Measured (`docs/uses/sessions.md`): 20,000
-/// sessions, 2,000 limits and a flood of 100,000 cache entries in 24 MiB.
-fn keeps_sessions(host: &Host) -> Result<(), Refusal> {
+/// Whether the layer keeps the data of such a use.
+fn keeps(kind: UseKind, host: &Host) -> Result<(), Refusal> {
     let policy = host.eviction_policy.as_str();
-    let measured = match policy {
-        "noeviction" | "volatile-ttl" => return Ok(()),
-        "allkeys-lru" => "measured, a cache flood left 34 of 20,000 sessions",
-        "volatile-lru" => "every session has a TTL: measured, a cache flood left 18 of 20,000 sessions",
-        "volatile-lfu" => "every session has a TTL: measured, a cache flood left 2,377 of 20,000 sessions",
-        _ if policy.starts_with("allkeys-") => {
-            "any key may go: under allkeys-lru a cache flood left 34 of 20,000 sessions"
-        }
-        _ => "every session has a TTL: under volatile-lru a cache flood left 18 of 20,000 sessions",
-    };
+    let Some(measured) = eviction::objection(kind, policy) else { return Ok(()) };
     let message = format!(
-        "DataLayer {} has eviction policy {policy}, which drops sessions when memory is full ({measured}); name a layer with \
-         noeviction or volatile-ttl, or leave layer out for one of your own",
-        host.name
+        "DataLayer {} has eviction policy {policy}, which drops {} when memory is full ({measured}); name a layer with {}, or leave \
+         layer out for one of your own",
+        host.name,
+        kind.words().data,
+        eviction::suitable(kind)
     );
     Err(Refusal { reason: "Evicts", message })
 }

@@ -1,14 +1,17 @@
-//! What is told of a session store. Pure; `Ready` is said only of what this very pass of its layer saw.
+//! What is told of a use. Pure; `Ready` is said only of what this very pass of its layer saw.
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::session_store_status::{Admission, FunctionsStatus, LayerReference, SessionStoreStatus};
+use crate::api::use_status::{Admission, FunctionsStatus, LayerReference, UseStatus};
+use crate::model::UseKind;
 
-/// What is known of an accepted store.
+/// What is known of an accepted use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreFacts {
+pub struct UseFacts {
+    /// Its kind.
+    pub kind: UseKind,
     /// `metadata.generation`.
     pub generation: i64,
     /// Namespace and name of its layer.
@@ -17,7 +20,7 @@ pub struct StoreFacts {
     pub layer_trouble: Option<String>,
     /// Whether the layer has a primary beyond doubt.
     pub has_primary: bool,
-    /// Whether the primary answered for a library that holds the store's policy.
+    /// Whether the primary answered for a library that holds its policy.
     pub functions_loaded: bool,
     /// That library, the policy's digest and the generation that it was made from.
     pub functions: FunctionsStatus,
@@ -39,7 +42,7 @@ pub struct StoreFacts {
     pub change_refused: Option<String>,
     /// User whose credentials are still valid beside it.
     pub previous_user: Option<String>,
-    /// The place that the store has; `None`: its layer was not accepted yet.
+    /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,
 }
 
@@ -47,14 +50,14 @@ fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: 
     Said { kind, holds, reason, message: message.into() }
 }
 
-/// The status of an accepted store.
-pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> SessionStoreStatus {
+/// The status of an accepted use.
+pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     if facts.name_taken {
         let why = facts.binding_trouble.clone().unwrap_or_default();
         return refused(facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
-        None => said("Accepted", Some(true), "Valid", "the layer serves this store"),
+        None => said("Accepted", Some(true), "Valid", format!("the layer serves this {}", facts.kind.words().noun)),
         Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
     };
     let mut conditions = vec![accepted, functions(facts), user(facts), access(facts), binding(facts)];
@@ -72,7 +75,7 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
         (None, true) => said("Progressing", Some(false), "AsDeclared", "nothing is left to do"),
         (_, false) => said("Progressing", Some(true), ready.reason, ready.message.clone()),
     });
-    // A store that was never Ready is not degraded by what is still on its way.
+    // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
         said("Degraded", Some(true), "LayerRefused", format!("the layer runs on unchanged: {words}"))
     } else if !is_ready && (was_ready || was_degraded) {
@@ -81,7 +84,7 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
     });
     conditions.push(ready);
-    SessionStoreStatus {
+    UseStatus {
         observed_generation: Some(facts.generation),
         conditions: timed(conditions, facts.generation, &old.conditions, now),
         layer: Some(layer(facts)),
@@ -92,12 +95,12 @@ pub fn status(facts: &StoreFacts, old: &SessionStoreStatus, now: Timestamp) -> S
     }
 }
 
-fn layer(facts: &StoreFacts) -> LayerReference {
+fn layer(facts: &UseFacts) -> LayerReference {
     let (namespace, name) = facts.layer.clone();
     LayerReference { namespace, name }
 }
 
-fn functions(facts: &StoreFacts) -> Said {
+fn functions(facts: &UseFacts) -> Said {
     let kind = "FunctionsLoaded";
     if facts.functions_loaded {
         said(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
@@ -108,7 +111,7 @@ fn functions(facts: &StoreFacts) -> Said {
     }
 }
 
-fn user(facts: &StoreFacts) -> Said {
+fn user(facts: &UseFacts) -> Said {
     let missing = facts.user_missing.iter().map(|node| format!("{node} does not have the user as declared"));
     let silent = facts.silent.iter().map(|node| format!("{node} does not answer"));
     let why: Vec<String> = missing.chain(silent).collect();
@@ -119,7 +122,7 @@ fn user(facts: &StoreFacts) -> Said {
     }
 }
 
-fn access(facts: &StoreFacts) -> Said {
+fn access(facts: &UseFacts) -> Said {
     let kind = "AccessProven";
     match &facts.violations {
         None => said(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
@@ -127,13 +130,13 @@ fn access(facts: &StoreFacts) -> Said {
             kind,
             Some(true),
             "Proven",
-            "ACL DRYRUN on the primary allows what the store needs and refuses the rest",
+            format!("ACL DRYRUN on the primary allows what the {} needs and refuses the rest", facts.kind.words().noun),
         ),
         Some(violations) => said(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
     }
 }
 
-fn binding(facts: &StoreFacts) -> Said {
+fn binding(facts: &UseFacts) -> Said {
     match (&facts.binding, &facts.binding_trouble) {
         (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
         (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
@@ -141,7 +144,7 @@ fn binding(facts: &StoreFacts) -> Said {
     }
 }
 
-fn ready(facts: &StoreFacts, conditions: &[Said]) -> Said {
+fn ready(facts: &UseFacts, conditions: &[Said]) -> Said {
     let no = |reason, message: String| said("Ready", Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
         return no("LayerNotAccepted", trouble.clone());
@@ -158,15 +161,15 @@ fn ready(facts: &StoreFacts, conditions: &[Said]) -> Said {
     )
 }
 
-/// The status of a store that its layer does not serve.
+/// The status of a use that its layer does not serve.
 pub fn refused(
     generation: i64,
     reason: &'static str,
     message: &str,
     layer: Option<LayerReference>,
-    old: &SessionStoreStatus,
+    old: &UseStatus,
     now: Timestamp,
-) -> SessionStoreStatus {
+) -> UseStatus {
     let was_served = old.conditions.iter().any(|known| {
         known.status == "True"
             && (known.type_ == "Ready" || (known.type_ == "Degraded" && known.reason == "NotAccepted"))
@@ -188,30 +191,30 @@ pub fn refused(
         said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes"),
         degraded,
     ];
-    SessionStoreStatus {
+    UseStatus {
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer,
-        // A store that loses its leave has no place to come back to; all other obstacles pass.
+        // A use that loses its leave has no place to come back to; all other obstacles pass.
         admission: old.admission.clone().filter(|_| reason != "NotAllowed"),
-        ..SessionStoreStatus::default()
+        ..UseStatus::default()
     }
 }
 
-/// The status of a store whose dedicated layer is being made.
-pub fn pending(generation: i64, layer: LayerReference, old: &SessionStoreStatus, now: Timestamp) -> SessionStoreStatus {
+/// The status of a use whose dedicated layer is being made.
+pub fn pending(kind: UseKind, generation: i64, layer: LayerReference, old: &UseStatus, now: Timestamp) -> UseStatus {
     let message = "its layer is being made";
     let conditions = vec![
-        said("Accepted", Some(true), "Valid", "the layer is of the store's own"),
+        said("Accepted", Some(true), "Valid", format!("the layer is of the {}'s own", kind.words().noun)),
         said("Ready", Some(false), "LayerPending", message),
         said("Progressing", Some(true), "LayerPending", message),
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong"),
     ];
-    SessionStoreStatus {
+    UseStatus {
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer: Some(layer),
         admission: old.admission.clone(),
-        ..SessionStoreStatus::default()
+        ..UseStatus::default()
     }
 }

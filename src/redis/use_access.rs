@@ -1,4 +1,4 @@
-//! What the user of an application may do and must not, a store's and the layer's: fixed lists, put to the live server with
+//! What the user of an application may do and must not, a use's ([`super::rights`]) and the layer's: fixed lists, put to the live server with
 //! `ACL DRYRUN`.
 //!
 //! The rules are compared as text elsewhere ([`super::user_forms`]); this asks what they mean to the very server that holds
@@ -8,85 +8,10 @@ use ::redis::{Cmd, FromRedisValue as _, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
+use super::rights;
 use super::users::APPLICATION;
+use crate::model::UseKind;
 
-/// The user of a store. `+`: must be allowed; `-`: must not. `@` is the store's prefix, `!` a key of nobody's.
-pub const OF_A_STORE: &[&str] = &[
-    "+PING",
-    "+ROLE",
-    "+INFO",
-    "+TIME",
-    "+CLIENT SETNAME x",
-    "+WAIT 1 0",
-    "+FCALL redoubt_sessions_digest 0",
-    "+FCALL_RO redoubt_sessions_digest 0",
-    "+FCALL redoubt_session_create 1 @{t}s:a ada",
-    "+FCALL redoubt_session_get 1 @{t}s:a",
-    "+FCALL_RO redoubt_session_list 1 @{t}u:ada",
-    "-FCALL redoubt_session_get 1 !",
-    "-FCALL redoubt_sessions_policies 0",
-    "-FCALL redoubt_sessions_counters 0",
-    "-FCALL REDOUBT_SESSIONS_COUNTERS 0",
-    "-FCALL_RO redoubt_sessions_policies 0",
-    "+GET @a",
-    "+SET @a v",
-    "+SETEX @a 1 v",
-    "+SET @a v EX 1",
-    "+APPEND @a x",
-    "-SETRANGE @a 1 x",
-    "-SETBIT @a 1 1",
-    "-BITFIELD @a SET u8 0 1",
-    "-BITOP NOT @a @b",
-    "-COPY @a @b",
-    "-SUNIONSTORE @a @b",
-    "-ZUNIONSTORE @a 1 @b",
-    "+DEL @a",
-    "+UNLINK @a",
-    "+EXISTS @a",
-    "+EXPIRE @a 1",
-    "+PEXPIREAT @a 1",
-    "+TTL @a",
-    "+HSET @a f v",
-    "+HGETALL @a",
-    "+HMGET @a f",
-    "+HDEL @a f",
-    "+ZADD @a 1 m",
-    "+ZRANGE @a 0 -1",
-    "+ZREM @a m",
-    "+SADD @a m",
-    "+SMEMBERS @a",
-    "+RENAME @a @b",
-    "+MULTI",
-    "+EXEC",
-    "+WATCH @a",
-    "+PUBLISH @c m",
-    "+SUBSCRIBE @c",
-    "-GET !",
-    "-SET ! v",
-    "-DEL !",
-    "-RENAME @a !",
-    "-PUBLISH ! m",
-    "-PUBLISH __sentinel__:hello m",
-    "-SPUBLISH __sentinel__:hello m",
-    "-PUBLISH __keyevent@0__:expired m",
-    "-PSUBSCRIBE *",
-    "-SCAN 0",
-    "-KEYS *",
-    "-RANDOMKEY",
-    "-CLIENT TRACKING on BCAST",
-    "-PUBSUB CHANNELS",
-    "-SCRIPT FLUSH",
-    "-DBSIZE",
-    "-FLUSHALL",
-    "-EVAL x 0",
-    "-CONFIG GET x",
-    "-ACL LIST",
-    "-FUNCTION LOAD x",
-    "-FUNCTION LIST",
-    "-CLIENT KILL TYPE normal",
-    "-DEBUG SLEEP 0",
-    "-REPLICAOF NO ONE",
-];
 /// The layer's application user. `+`: must be allowed; `-`: must not.
 pub const OF_THE_APPLICATION: &[&str] = &[
     "+GET key",
@@ -140,12 +65,13 @@ pub const OF_THE_APPLICATION: &[&str] = &[
     "-SLOWLOG RESET",
     "-LATENCY RESET",
 ];
-/// A key that belongs to no store: prefixes begin with a letter or digit.
+/// A key that belongs to no use: prefixes begin with a letter or digit.
 const NOBODYS: &str = "-nobodys:a";
 
-/// The commands that the server judges otherwise than it should, for this user of a store with this prefix. Empty: proven.
-pub async fn violations(connection: &Connection, user: &str, prefix: &str) -> Result<Vec<String>> {
-    differing(connection, user, OF_A_STORE.iter().map(|expectation| substitute(expectation, prefix))).await
+/// The commands that the server judges otherwise than it should, for this user of a use with this prefix. Empty: proven.
+pub async fn violations(connection: &Connection, kind: UseKind, user: &str, prefix: &str) -> Result<Vec<String>> {
+    let expectations = rights::COMMON.iter().chain(rights::of(kind).expectations);
+    differing(connection, user, expectations.map(|expectation| substitute(expectation, prefix))).await
 }
 
 /// The same of the layer's application user.
@@ -153,7 +79,7 @@ pub async fn violations_of_application(connection: &Connection) -> Result<Vec<St
     differing(connection, APPLICATION, OF_THE_APPLICATION.iter().map(|expectation| (*expectation).to_owned())).await
 }
 
-/// An expectation with a store's own prefix in it. Only its first character says `+` or `-`; `@` in a channel of the server's is
+/// An expectation with a use's own prefix in it. Only its first character says `+` or `-`; `@` in a channel of the server's is
 /// no prefix.
 fn substitute(expectation: &str, prefix: &str) -> String {
     let (sign, words) = expectation.split_at(1);

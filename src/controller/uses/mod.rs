@@ -1,7 +1,17 @@
-//! The session stores of one layer, in the layer's own pass: whom it serves and whom it refuses, their users and policies. They
-//! open no connections of their own.
+//! The uses of one layer, in the layer's own pass: which it serves and which it refuses, their users and policies. They open no
+//! connections of their own.
 
-use std::collections::BTreeMap;
+mod dedicated;
+pub mod index;
+mod kept_users;
+pub mod memory;
+pub mod reconcile;
+pub(super) mod relay;
+mod rotation;
+mod served;
+mod tenants;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,30 +20,30 @@ use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::{Resource as _, ResourceExt as _};
 
+use self::index::UsePlace;
+use self::kept_users::{is_of, kept};
+use self::rotation::Phase;
+pub use self::served::Scene;
+use self::served::{Binding, Served, is_owned_by};
+use self::tenants::Applicants;
 use super::context::Context;
 use super::data_layer::Judged;
-use super::index::Place;
-use super::kept_users::{is_of, kept};
-pub use super::one_use::Scene;
-use super::one_use::{Binding, Use};
-use super::rotation::Phase;
-use super::tenants::{self, Applicants};
-use super::watches::WatchedStore;
-use super::{publish, session_store};
+use super::publish;
+use super::watches::WatchedUse;
 use crate::act::secrets::digest;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
-use crate::dataplane::{Library, session_library};
+use crate::dataplane::{Library, library_of};
 use crate::failure::Request;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::{Observed, ObservedServer};
-use crate::model::session_policy::SessionPolicy;
-use crate::redis::users::{session_store_on_data, session_store_on_sentinel};
-use crate::report::session_store::{StoreFacts, status};
+use crate::model::{Policy, UseKind};
+use crate::redis::users::{use_on_data, use_on_sentinel};
+use crate::report::uses::{UseFacts, status};
 use crate::telemetry::Chain;
-use crate::validate::session_store::ValidatedStore;
-use crate::validate::tenancy::{Admissions, Admitted, Host, Refusal, admit};
+use crate::validate::uses::ValidatedUse;
+use crate::validate::uses::tenancy::{Admissions, Admitted, Host, Refusal, admit};
 
 /// How long a binding that was read is believed where Secrets are not watched: shorter than the pause of a layer at rest, so that
 /// each pass finds one that was edited.
@@ -43,18 +53,18 @@ const MOST_READS: usize = 25;
 /// Reads and writes of one pass that are under way together.
 const TOGETHER: usize = 8;
 
-/// The stores of one layer.
+/// The uses of one layer.
 pub struct Uses {
-    served: Vec<Use>,
-    /// Stores that the layer does not serve, and why.
-    refused: Vec<(Arc<WatchedStore>, Refusal)>,
-    /// Stores of which too little is known now: their users stay as they are.
-    kept: Vec<Place>,
-    /// Whether all policies are known.
-    knows_policies: bool,
+    served: Vec<Served>,
+    /// Uses that the layer does not serve, and why.
+    refused: Vec<(Arc<WatchedUse>, Refusal)>,
+    /// Uses of which too little is known now: their users stay as they are.
+    kept: Vec<UsePlace>,
+    /// Kinds of which a policy is unknown: their library stays as it is.
+    unknown: BTreeSet<UseKind>,
 }
 
-/// All stores that the layer serves or refuses now, with their bindings. `status`: of the layer; `None`: it cannot be read.
+/// All uses that the layer serves or refuses now, with their bindings. `status`: of the layer; `None`: it cannot be read.
 pub(super) async fn gather(
     context: &Context,
     judged: &Judged,
@@ -75,31 +85,32 @@ pub(super) async fn gather(
     } else {
         (admissions, Vec::new())
     };
-    let place = |store: &ValidatedStore| (store.namespace.clone(), store.name.clone());
-    let mut kept: Vec<Place> = waiting.iter().map(|admitted| place(&admitted.store)).collect();
-    kept.extend(applicants.unreadable.iter().map(|it| (it.namespace().unwrap_or_default(), it.name_any())));
+    let place = |it: &ValidatedUse| (it.kind, (it.namespace.clone(), it.name.clone()));
+    let mut kept: Vec<UsePlace> = waiting.iter().map(|admitted| place(&admitted.accepted)).collect();
+    let unreadable = applicants.unreadable.iter();
+    kept.extend(unreadable.map(|it| (it.kind(), (it.namespace().unwrap_or_default(), it.name_any()))));
     tell_unreadable(context, &judged.object, &applicants.unreadable).await;
-    let knows_policies = kept.is_empty();
+    let unknown = kept.iter().map(|(kind, _)| *kind).collect();
     let Admissions { admitted, mut refused, .. } = admissions;
-    let by_uid: BTreeMap<String, Arc<WatchedStore>> =
-        applicants.readable.into_iter().filter_map(|store| Some((store.uid()?, store))).collect();
+    let by_uid: BTreeMap<String, Arc<WatchedUse>> =
+        applicants.readable.into_iter().filter_map(|watched| Some((watched.uid()?, watched))).collect();
     let served = with_bindings(context, admitted, &by_uid).await;
-    kept.extend(served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_))).map(|it| place(it.store())));
-    let refused = by_uid.into_iter().filter_map(|(uid, store)| Some((store, refused.remove(&uid)?))).collect();
-    Ok(Uses { served, refused, kept, knows_policies })
+    kept.extend(served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_))).map(|it| place(it.accepted())));
+    let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
+    Ok(Uses { served, refused, kept, unknown })
 }
 
 async fn with_bindings(
     context: &Context,
     admitted: Vec<Admitted>,
-    by_uid: &BTreeMap<String, Arc<WatchedStore>>,
-) -> Vec<Use> {
+    by_uid: &BTreeMap<String, Arc<WatchedUse>>,
+) -> Vec<Served> {
     let mut allowance = MOST_READS;
     let mut uses = Vec::new();
     for admitted in admitted {
-        let Some(object) = by_uid.get(&admitted.store.uid).cloned() else { continue };
-        let name = names::session_binding(&admitted.store.name);
-        let known = context.secrets.known(&admitted.store.namespace, &name, BELIEVED);
+        let Some(object) = by_uid.get(&admitted.accepted.uid).cloned() else { continue };
+        let name = names::binding(admitted.accepted.kind, &admitted.accepted.name);
+        let known = context.secrets.known(&admitted.accepted.namespace, &name, BELIEVED);
         // What was never read must be: without it, which credentials are valid is unknown.
         let spared = known.filter(|(_, holds)| !holds && allowance == 0).map(|(secret, _)| secret);
         allowance = allowance.saturating_sub(usize::from(spared.is_none()));
@@ -107,15 +118,15 @@ async fn with_bindings(
             async move {
                 let binding = match spared {
                     Some(secret) => Ok(secret),
-                    None => context.secrets.read(&context.client, &admitted.store.namespace, &name, BELIEVED).await,
+                    None => context.secrets.read(&context.client, &admitted.accepted.namespace, &name, BELIEVED).await,
                 };
                 let binding = match binding {
-                    Ok(secret) => {
-                        Binding::Known(secret.filter(|secret| is_owned_by(secret, &admitted.store.uid)).map(Box::new))
-                    }
+                    Ok(secret) => Binding::Known(
+                        secret.filter(|secret| is_owned_by(secret, &admitted.accepted.uid)).map(Box::new),
+                    ),
                     Err(error) => Binding::Unreadable(Chain(&error).to_string()),
                 };
-                Use { admitted, object, binding }
+                Served { admitted, object, binding }
             }
             .boxed(),
         );
@@ -123,56 +134,53 @@ async fn with_bindings(
     stream::iter(uses).buffered(TOGETHER).collect().await
 }
 
-pub(super) fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
-    secret.owner_references().iter().any(|owner| owner.uid == uid)
-}
-
-/// Tells in an event of the layer what a store that cannot be read holds up; once for each version of such stores.
-async fn tell_unreadable(context: &Context, layer: &DataLayer, unreadable: &[Arc<WatchedStore>]) {
+/// Tells in an event of the layer what a use that cannot be read holds up; once for each version of such uses.
+async fn tell_unreadable(context: &Context, layer: &DataLayer, unreadable: &[Arc<WatchedUse>]) {
     if unreadable.is_empty() {
         return;
     }
-    let version: Vec<String> = unreadable.iter().filter_map(|store| store.resource_version()).collect();
+    let version: Vec<String> = unreadable.iter().filter_map(|watched| watched.resource_version()).collect();
     let key = kube::core::ObjectMeta {
         uid: layer.uid(),
         resource_version: Some(version.join(" ")),
         ..kube::core::ObjectMeta::default()
     };
-    if context.told_of_stores.is_news(&key) {
-        let stores: Vec<String> = unreadable
-            .iter()
-            .take(5)
-            .map(|store| format!("{}/{}", store.namespace().unwrap_or_default(), store.name_any()))
-            .collect();
+    if context.told_of_uses.is_news(&key) {
+        let name = |it: &Arc<WatchedUse>| {
+            let kind = it.kind().words().kind;
+            format!("{kind} {}/{}", it.namespace().unwrap_or_default(), it.name_any())
+        };
+        let uses: Vec<String> = unreadable.iter().take(5).map(name).collect();
         let note = format!(
-            "{} of its stores cannot be read ({}): their users stay as they are, and no store of the layer gets a changed \
-             policy until they are corrected",
+            "{} of its uses cannot be read ({}): their users stay as they are, and no use of the same kind gets a changed policy \
+             until they are corrected",
             unreadable.len(),
-            stores.join(", ")
+            uses.join(", ")
         );
-        publish::warn(context, &layer.object_ref(&()), "StoreUnreadable", "Read", &note).await;
+        publish::warn(context, &layer.object_ref(&()), "UseUnreadable", "Read", &note).await;
     }
 }
 
-/// Tells every store that names the layer that it cannot be worked with.
+/// Tells every use that names the layer that it cannot be worked with.
 pub(super) async fn tell(context: &Context, layer: &DataLayer, trouble: &str) {
     let place = (layer.namespace().unwrap_or_default(), layer.name_any());
-    for store in Applicants::of(context, &place, &[]).objects() {
-        if store.metadata.deletion_timestamp.is_some() {
+    for declared in Applicants::of(context, &place, &[]).objects() {
+        if declared.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        let old = store.status.clone().unwrap_or_default();
-        let facts = StoreFacts {
-            generation: store.metadata.generation.unwrap_or_default(),
+        let old = declared.status.clone().unwrap_or_default();
+        let facts = UseFacts {
+            kind: declared.kind(),
+            generation: declared.metadata.generation.unwrap_or_default(),
             layer: place.clone(),
             layer_trouble: Some(trouble.to_owned()),
             functions: old.functions.clone().unwrap_or_default(),
             binding: old.binding.clone().map(|binding| binding.name),
             user: old.user.clone(),
-            ..StoreFacts::default()
+            ..UseFacts::default()
         };
-        if let Err(error) = publish::publish_store(context, store, &status(&facts, &old, publish::now())).await {
-            tracing::warn!(store = store.name_any(), error = %Chain(&error), "cannot tell a store of its layer");
+        if let Err(error) = publish::publish_use(context, declared, &status(&facts, &old, publish::now())).await {
+            tracing::warn!(name = declared.name_any(), error = %Chain(&error), "cannot tell a use of its layer");
         }
     }
 }
@@ -191,26 +199,30 @@ impl Uses {
             if matches!(it.binding, Binding::Unreadable(_)) {
                 continue;
             }
-            for rotation in Phase::of(it.binding()).valid(it.store().rotation) {
+            for rotation in Phase::of(it.binding()).valid(it.accepted().rotation) {
                 let (name, digest) = (it.user(rotation), digest(&it.password(context, rotation)));
-                data.insert(name.clone(), session_store_on_data(&digest, &it.store().policy.prefix));
-                sentinels.insert(name, session_store_on_sentinel(&digest));
+                data.insert(name.clone(), use_on_data(it.accepted().kind, &digest, it.accepted().policy.prefix()));
+                sentinels.insert(name, use_on_sentinel(&digest));
             }
         }
         (data, sentinels)
     }
 
     fn is_kept(&self, user: &str) -> bool {
-        self.kept.iter().any(|(namespace, name)| is_of(user, namespace, name))
+        self.kept.iter().any(|(kind, (namespace, name))| is_of(user, *kind, namespace, name))
     }
 
-    /// The session library of the layer; `None`: it has no stores, or the policy of one of them is unknown.
-    pub fn library(&self) -> Option<Library> {
-        let policies: Vec<SessionPolicy> = self.served.iter().map(|it| it.store().policy.clone()).collect();
-        (!policies.is_empty() && self.knows_policies).then(|| session_library(&policies))
+    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown.
+    pub fn libraries(&self) -> BTreeMap<String, Library> {
+        let mut policies: BTreeMap<UseKind, Vec<Policy>> = BTreeMap::new();
+        for it in self.served.iter().filter(|it| !self.unknown.contains(&it.accepted().kind)) {
+            policies.entry(it.accepted().kind).or_default().push(it.accepted().policy.clone());
+        }
+        let libraries = policies.into_iter().map(|(kind, policies)| library_of(kind, &policies));
+        libraries.map(|library| (library.name.clone(), library)).collect()
     }
 
-    /// Users of stores of which too little is known are not to be removed.
+    /// Users of uses of which too little is known are not to be removed.
     pub fn spare(&self, observed: &mut Observed) {
         if self.kept.is_empty() {
             return;
@@ -228,16 +240,16 @@ impl Uses {
     /// something is still under way.
     pub async fn settle(&self, context: &Context, scene: Scene<'_>) -> bool {
         let mut refusals = Vec::new();
-        // The store's own pass tells of a dedicated layer's name that is taken.
-        for (store, refusal) in self.refused.iter().filter(|(_, refusal)| refusal.reason != "NameTaken") {
-            if let Ok(object) = &store.0 {
-                refusals.push(async move { (object, session_store::refuse(context, object, refusal).await) }.boxed());
+        // The use's own pass tells of a dedicated layer's name that is taken.
+        for (watched, refusal) in self.refused.iter().filter(|(_, refusal)| refusal.reason != "NameTaken") {
+            if let Ok(object) = &watched.0 {
+                refusals.push(async move { (object, reconcile::refuse(context, object, refusal).await) }.boxed());
             }
         }
         let refused: Vec<_> = stream::iter(refusals).buffered(TOGETHER).collect().await;
         for (object, result) in refused {
             if let Err(error) = result {
-                tracing::warn!(store = object.name_any(), error = %Chain(&error), "cannot tell a store of its refusal");
+                tracing::warn!(name = object.name_any(), error = %Chain(&error), "cannot tell a use of its refusal");
             }
         }
         let mut work = Vec::new();

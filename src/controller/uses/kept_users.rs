@@ -1,16 +1,17 @@
-//! Users of stores of which too little is known to declare them: they stay as the system Secret has them.
+//! Users of uses of which too little is known to declare them: they stay as the system Secret has them.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
-use crate::redis::users::store_user_name;
+use crate::redis::users::use_user_name;
 
-/// Whether it is a user of this store, of whatever rotation.
-pub(super) fn is_of(user: &str, namespace: &str, name: &str) -> bool {
-    let plain = store_user_name(namespace, name, 0);
+/// Whether it is a user of this use, of whatever rotation.
+pub(super) fn is_of(user: &str, kind: UseKind, namespace: &str, name: &str) -> bool {
+    let plain = use_user_name(kind, namespace, name, 0);
     user.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
@@ -35,16 +36,16 @@ pub(super) fn kept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::users::{acl_file, session_store_on_data};
+    use crate::redis::users::{acl_file, use_on_data};
 
     #[test]
     fn a_user_is_kept_as_the_file_has_it_and_no_other_is() {
-        let user = |store: &str| session_store_on_data(&"a".repeat(64), &format!("{store}:"));
+        let user = |store: &str| use_on_data(UseKind::SessionStore, &"a".repeat(64), &format!("{store}:"));
         let names = ["ss.shop.web", "ss.shop.web.2", "ss.shop.web2", "ss.shop.api", "app"];
         let users: BTreeMap<String, DesiredUser> = names.iter().map(|name| ((*name).to_owned(), user(name))).collect();
         let file = ByteString(acl_file(&users).into_bytes());
         let secret = Secret { data: Some([("data-users.acl".to_owned(), file)].into()), ..Secret::default() };
-        let found = kept(Some(&secret), "data-users.acl", |name| is_of(name, "shop", "web"));
+        let found = kept(Some(&secret), "data-users.acl", |name| is_of(name, UseKind::SessionStore, "shop", "web"));
         let expected = ["ss.shop.web", "ss.shop.web.2"].map(|name| (name.to_owned(), user(name)));
         assert_eq!(found, BTreeMap::from(expected));
         assert!(kept(None, "data-users.acl", |_| true).is_empty());

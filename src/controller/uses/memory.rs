@@ -1,4 +1,4 @@
-//! What is remembered of the stores and their layers from one pass to the next.
+//! What is remembered of the uses and their layers from one pass to the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,33 +7,33 @@ use std::time::{Duration, Instant};
 use super::tenants::Stored;
 use crate::model::NodeId;
 
-/// Function libraries are loaded this far apart: changes of many stores come together.
+/// Function libraries are loaded this far apart: changes of many uses come together.
 const GATHERED: Duration = Duration::from_secs(1);
 /// How long a proof of a user's rights holds. They are compared as text in every pass. (A proof is some 70 questions, some 0.3 ms of
-/// a server's time: 500 stores cost it a seventh of a second in five minutes.)
-pub(super) const PROOF_HOLDS: Duration = Duration::from_mins(5);
+/// a server's time: 500 uses cost it a seventh of a second in five minutes.)
+pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 
-/// What is remembered of the stores and their layers while this process leads. All of it can be found out again.
+/// What is remembered of the uses and their layers while this process leads. All of it can be found out again.
 #[derive(Default)]
 pub struct Memory {
     pub(super) tenants: Mutex<BTreeMap<String, Stored>>,
     pub(super) proofs: Mutex<BTreeMap<String, Proof>>,
-    pub(super) application: Mutex<BTreeMap<(String, NodeId), Proof>>,
+    pub(in crate::controller) application: Mutex<BTreeMap<(String, NodeId), Proof>>,
     loads: Mutex<BTreeMap<String, Instant>>,
     pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
     pub(super) refusals: Mutex<BTreeMap<String, String>>,
 }
 
 /// Who was asked what, when, and what was wrong.
-pub(super) type Proof = (String, Instant, Vec<String>);
+pub(in crate::controller) type Proof = (String, Instant, Vec<String>);
 
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(in crate::controller) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Every use of these maps is one call: none is left half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Memory {
-    /// Forgets stores and layers that are gone.
+    /// Forgets uses and layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
         locked(&self.tenants).retain(|uid, _| lives(uid));
         locked(&self.proofs).retain(|uid, _| lives(uid));
@@ -43,12 +43,12 @@ impl Memory {
         locked(&self.refusals).retain(|uid, _| lives(uid));
     }
 
-    /// What the API server said of the last change of a store's dedicated layer; `None`: it took it.
-    pub fn layer_change(&self, store_uid: &str, refusal: Option<String>) {
+    /// What the API server said of the last change of a use's dedicated layer; `None`: it took it.
+    pub fn layer_change(&self, use_uid: &str, refusal: Option<String>) {
         let mut refusals = locked(&self.refusals);
         match refusal {
-            Some(words) => _ = refusals.insert(store_uid.to_owned(), words),
-            None => _ = refusals.remove(store_uid),
+            Some(words) => _ = refusals.insert(use_uid.to_owned(), words),
+            None => _ = refusals.remove(use_uid),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One session store in its layer's pass: its binding, its proofs and its status.
+//! One use that a layer serves, in the layer's pass: its binding, its proofs and its status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,42 +7,42 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::ResourceExt as _;
 
-use super::context::Context;
-use super::publish;
+use super::super::context::Context;
+use super::super::publish;
+use super::super::watches::WatchedUse;
+use super::memory::{PROOF_HOLDS, locked};
 use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
-use super::use_memory::{PROOF_HOLDS, locked};
-use super::watches::WatchedStore;
 use crate::act::kube::key_of;
 use crate::act::secrets::ANNOTATION_ROOT_KEY;
 use crate::act::{Applied, Ending};
 use crate::api::data_layer::DataLayer;
-use crate::api::session_store::SessionStore;
-use crate::api::session_store_status::{Admission, FunctionsStatus};
+use crate::api::use_status::{Admission, FunctionsStatus};
+use crate::api::uses::DeclaredUse;
 use crate::build::revision;
-use crate::build::session_store::{Shown, binding};
+use crate::build::uses::{Shown, binding};
 use crate::dataplane::Library;
 use crate::failure::Request;
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{NodeId, NodeKind};
-use crate::redis::store_access::{connections_of, violations};
-use crate::redis::users::store_user_name;
+use crate::redis::use_access::{connections_of, violations};
+use crate::redis::users::use_user_name;
 use crate::redis::{Connection, Secret};
-use crate::report::session_store::{StoreFacts, status};
+use crate::report::uses::{UseFacts, status};
 use crate::validate::ValidatedLayer;
-use crate::validate::session_store::ValidatedStore;
-use crate::validate::tenancy::Admitted;
+use crate::validate::uses::ValidatedUse;
+use crate::validate::uses::tenancy::Admitted;
 
-/// One store that the layer serves.
-pub(super) struct Use {
+/// One use that the layer serves.
+pub(super) struct Served {
     pub(super) admitted: Admitted,
-    pub(super) object: Arc<WatchedStore>,
+    pub(super) object: Arc<WatchedUse>,
     pub(super) binding: Binding,
 }
 
-/// The binding Secret of a store as it is.
+/// The binding Secret of a use as it is.
 pub(super) enum Binding {
-    /// It is known. `None`: there is none, or it is not the store's.
+    /// It is known. `None`: there is none, or it is not the use's.
     Known(Option<Box<KubernetesSecret>>),
     /// It could not be read, and this says why. Which credentials are valid is unknown.
     Unreadable(String),
@@ -63,50 +63,51 @@ pub struct Scene<'pass> {
     pub connections: &'pass BTreeMap<NodeId, Connection>,
     /// The primary beyond doubt.
     pub primary: Option<NodeId>,
-    /// The session library that is wanted.
-    pub library: Option<&'pass Library>,
+    /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.
+    pub libraries: &'pass BTreeMap<String, Library>,
     /// Whether anything may be changed.
     pub paused: bool,
 }
 
-impl Use {
+impl Served {
     pub(super) fn user(&self, rotation: u32) -> String {
-        store_user_name(&self.store().namespace, &self.store().name, rotation)
+        use_user_name(self.accepted().kind, &self.accepted().namespace, &self.accepted().name, rotation)
     }
 
     pub(super) fn password(&self, context: &Context, rotation: u32) -> Secret {
-        context.vault.store_password(&self.store().uid, rotation, self.binding())
+        context.vault.use_password(self.accepted().kind, &self.accepted().uid, rotation, self.binding())
     }
 
-    fn facts(&self, layer: &DataLayer) -> StoreFacts {
-        let policy = serde_json::to_string(&self.store().policy).unwrap_or_default();
+    fn facts(&self, layer: &DataLayer) -> UseFacts {
+        let policy = self.accepted().policy.json();
         let (namespace, name) = (layer.namespace().unwrap_or_default(), layer.name_any());
-        let prefix = self.store().policy.prefix.clone();
-        StoreFacts {
+        let prefix = self.accepted().policy.prefix().to_owned();
+        UseFacts {
+            kind: self.accepted().kind,
             admission: Some(Admission {
                 namespace: namespace.clone(),
                 name: name.clone(),
                 prefix,
                 since: self.admitted.since.clone(),
             }),
-            generation: self.store().policy.generation,
+            generation: self.accepted().policy.generation(),
             layer: (namespace, name),
             functions: FunctionsStatus {
-                library: crate::dataplane::sessions::LIBRARY.to_owned(),
+                library: self.accepted().kind.words().library.to_owned(),
                 digest: revision::digest(&policy),
-                generation: self.store().policy.generation,
+                generation: self.accepted().policy.generation(),
             },
-            ..StoreFacts::default()
+            ..UseFacts::default()
         }
     }
 
     pub(super) fn warn(&self, error: &Request) {
-        let store = &self.store().policy.store;
-        tracing::warn!(store, error = %crate::telemetry::Chain(error), "this store is looked at again in the next pass");
+        let (kind, name) = (self.accepted().kind.words().kind, self.accepted().policy.owner());
+        tracing::warn!(kind, name, error = %crate::telemetry::Chain(error), "this use is looked at again in the next pass");
     }
 
-    pub(super) fn store(&self) -> &ValidatedStore {
-        &self.admitted.store
+    pub(super) fn accepted(&self) -> &ValidatedUse {
+        &self.admitted.accepted
     }
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
@@ -116,14 +117,14 @@ impl Use {
         }
     }
 
-    fn object(&self) -> Option<&SessionStore> {
+    fn object(&self) -> Option<&DeclaredUse> {
         self.object.0.as_ref().ok()
     }
 
-    async fn publish(&self, context: &Context, facts: &StoreFacts) -> Result<(), Request> {
+    async fn publish(&self, context: &Context, facts: &UseFacts) -> Result<(), Request> {
         let Some(object) = self.object() else { return Ok(()) };
         let old = object.status.clone().unwrap_or_default();
-        publish::publish_store(context, object, &status(facts, &old, publish::now())).await
+        publish::publish_use(context, object, &status(facts, &old, publish::now())).await
     }
 
     /// Nodes that answer and lack a user, and nodes that do not answer.
@@ -150,7 +151,7 @@ impl Use {
     fn question(&self, scene: Scene<'_>) -> Option<(String, NodeId, String)> {
         let node = scene.primary?;
         let ObservedServer::Data(server) = &scene.observed.nodes.get(&node)?.server else { return None };
-        let user = self.user(Phase::of(self.binding()).shown.unwrap_or(self.store().rotation));
+        let user = self.user(Phase::of(self.binding()).shown.unwrap_or(self.accepted().rotation));
         let rules = &scene.desired.users.get(&user)?.rules;
         server
             .users_in_place
@@ -161,7 +162,7 @@ impl Use {
     fn is_proven(&self, context: &Context, scene: Scene<'_>) -> bool {
         let Some((question, _, _)) = self.question(scene) else { return true };
         locked(&context.uses.proofs)
-            .get(&self.store().uid)
+            .get(&self.accepted().uid)
             .is_some_and(|(asked, at, _)| *asked == question && at.elapsed() < PROOF_HOLDS)
     }
 
@@ -171,38 +172,39 @@ impl Use {
         if !self.is_proven(context, scene)
             && let Some(connection) = scene.connections.get(&node)
         {
-            match violations(connection, &user, &self.store().policy.prefix).await {
+            match violations(connection, self.accepted().kind, &user, self.accepted().policy.prefix()).await {
                 Ok(found) => {
                     let proof = (question.clone(), Instant::now(), found);
-                    locked(&context.uses.proofs).insert(self.store().uid.clone(), proof);
+                    locked(&context.uses.proofs).insert(self.accepted().uid.clone(), proof);
                 }
                 Err(error) => tracing::debug!(user, error = %crate::telemetry::Chain(&error), "no proof"),
             }
         }
         let proofs = locked(&context.uses.proofs);
-        proofs.get(&self.store().uid).filter(|(asked, _, _)| *asked == question).map(|(_, _, found)| found.clone())
+        proofs.get(&self.accepted().uid).filter(|(asked, _, _)| *asked == question).map(|(_, _, found)| found.clone())
     }
 
     /// Whether the primary answers for a library that holds this policy: the wanted one, or an older one of which that was
-    /// proven before. Otherwise each change of one store would be news of all.
+    /// proven before. Otherwise each change of one use would be news of all.
     fn is_loaded(&self, context: &Context, scene: Scene<'_>, policy: &str) -> bool {
         let server = scene.primary.and_then(|node| match &scene.observed.nodes.get(&node)?.server {
             ObservedServer::Data(server) => Some(server),
             _ => None,
         });
-        let name = crate::dataplane::sessions::LIBRARY;
-        // Another store of the layer cannot be read, so which library is wanted is unknown: what was told last still holds.
+        let name = self.accepted().kind.words().library;
+        let library = scene.libraries.get(name);
+        // Another use of the kind cannot be read, so which library is wanted is unknown: what was told last still holds.
         let told = self.object().and_then(|object| object.status.as_ref()?.functions.as_ref());
-        let is_told = scene.library.is_none() && told.is_some_and(|functions| functions.digest == policy);
+        let is_told = library.is_none() && told.is_some_and(|functions| functions.digest == policy);
         let Some(answered) = server.and_then(|server| server.libraries.get(name)).filter(|it| !it.is_empty()) else {
             return false;
         };
         let mut proven = locked(&context.uses.proven);
-        if scene.library.is_some_and(|library| library.digest == *answered) {
-            proven.insert(self.store().uid.clone(), (policy.to_owned(), answered.clone()));
+        if library.is_some_and(|library| library.digest == *answered) {
+            proven.insert(self.accepted().uid.clone(), (policy.to_owned(), answered.clone()));
             return true;
         }
-        is_told || proven.get(&self.store().uid).is_some_and(|(of, digest)| of == policy && digest == answered)
+        is_told || proven.get(&self.accepted().uid).is_some_and(|(of, digest)| of == policy && digest == answered)
     }
 
     /// Whether every data node says that nobody is connected as this user. Asked only at the end of a rotation.
@@ -220,7 +222,7 @@ impl Use {
     pub(super) async fn settle(&self, context: &Context, scene: Scene<'_>) -> Result<bool, Request> {
         let mut facts = self.facts(scene.object);
         let phase = Phase::of(self.binding());
-        let wanted = self.store().rotation;
+        let wanted = self.accepted().rotation;
         let is_in_place = scene.primary.is_some() && self.whereabouts(scene, wanted).0.is_empty() && {
             let answered = scene.primary.and_then(|node| scene.observed.nodes.get(&node));
             answered.is_some_and(|seen| matches!(seen.server, ObservedServer::Data(_)))
@@ -228,13 +230,13 @@ impl Use {
         let is_unused = match phase.previous {
             Some(previous)
                 if scene.observed.at.saturating_sub(phase.rotated_at)
-                    >= self.store().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS) =>
+                    >= self.accepted().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS) =>
             {
                 self.is_unused(scene, previous).await
             }
             _ => false,
         };
-        let next = phase.next(self.store(), scene.observed.at, is_in_place, is_unused);
+        let next = phase.next(self.accepted(), scene.observed.at, is_in_place, is_unused);
         let (shown_missing, silent) = self.whereabouts(scene, phase.shown.unwrap_or(wanted));
         facts.user_missing = shown_missing;
         facts.silent = silent;
@@ -251,7 +253,7 @@ impl Use {
         facts.functions_loaded = facts.has_primary && self.is_loaded(context, scene, &facts.functions.digest);
         facts.violations = self.violations(context, scene).await;
         facts.user = next.shown.map(|rotation| self.user(rotation));
-        facts.change_refused = locked(&context.uses.refusals).get(&self.store().uid).cloned();
+        facts.change_refused = locked(&context.uses.refusals).get(&self.accepted().uid).cloned();
         facts.previous_user = next.previous.map(|rotation| self.user(rotation));
         self.publish(context, &facts).await?;
         // The end of a grace is nothing to look for twice a second, nor is a write that failed.
@@ -259,7 +261,7 @@ impl Use {
         Ok(facts.binding_trouble.is_none() && (next != phase || is_rotating))
     }
 
-    async fn write(&self, context: &Context, scene: Scene<'_>, rotation: u32, phase: Phase, facts: &mut StoreFacts) {
+    async fn write(&self, context: &Context, scene: Scene<'_>, rotation: u32, phase: Phase, facts: &mut UseFacts) {
         let (user, password) = (self.user(rotation), self.password(context, rotation));
         let shown = Shown {
             user: &user,
@@ -268,8 +270,10 @@ impl Use {
             previous: phase.previous,
             rotated_at: phase.rotated_at,
         };
-        let mut secret = binding(self.store(), scene.layer, shown);
-        if let Some(key) = context.vault.root_key_of_store(&self.store().uid, rotation, &password) {
+        let mut secret = binding(self.accepted(), scene.layer, shown);
+        if let Some(key) =
+            context.vault.root_key_of_use(self.accepted().kind, &self.accepted().uid, rotation, &password)
+        {
             secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
         }
         match context.writer.apply(&secret, self.binding()).await {
@@ -288,4 +292,9 @@ impl Use {
             }
         }
     }
+}
+
+/// Whether a Secret belongs to the object with this UID.
+pub(super) fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
+    secret.owner_references().iter().any(|owner| owner.uid == uid)
 }

@@ -1,0 +1,103 @@
+//! One pass over one use: its dedicated layer, and what is told of it while there is no layer that could. All else, refusals
+//! too, is done by its layer's pass ([`super`]), so each part of the status has one writer at a time.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+
+use super::super::context::Context;
+use super::super::data_layer::Error;
+use super::super::publish;
+use super::dedicated;
+use super::served::is_owned_by;
+use crate::act::Ending;
+use crate::api::names;
+use crate::api::use_status::LayerReference;
+use crate::api::uses::DeclaredUse;
+use crate::failure::Class;
+use crate::report::uses::{pending, refused};
+use crate::validate::uses::tenancy::Refusal;
+use crate::validate::uses::{is_dedicated, layer_of, validate};
+
+/// Pause while a layer serves the use, or somebody has to change something: what that depends on wakes us.
+const AT_REST: Duration = Duration::from_mins(5);
+/// Pause while the layer is being made.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+/// Pause while somebody else's object is in the way, which no watch shows.
+const REFUSED: Duration = Duration::from_secs(15);
+
+/// How long the binding of a use that is not served is believed where Secrets are not watched.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// Makes one pass; answers how long to wait for the next.
+pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
+    let (namespace, name) = layer_of(declared);
+    if context.is_unreadable(&namespace, &name) {
+        return Ok(AT_REST);
+    }
+    // More replicas than any layer has: whether they are enough, its layer says.
+    let found = context.layer(&namespace, &name);
+    if let Err(faults) = validate(declared, u16::MAX) {
+        if found.is_some_and(|layer| layer.metadata.deletion_timestamp.is_none()) {
+            return Ok(AT_REST);
+        }
+        let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return refuse(context, declared, &Refusal { reason: "Invalid", message }).await;
+    }
+    let uid = declared.uid().unwrap_or_default();
+    if is_dedicated(declared)
+        && let Err(error) = dedicated::keep(context, declared, found.as_ref()).await
+    {
+        let ending = Ending::of(&error);
+        let message = ending.detail().to_owned();
+        return match (&ending, error.class()) {
+            (Ending::NameTaken(_), _) => refuse(context, declared, &Refusal { reason: "NameTaken", message }).await,
+            // What the API server says of `dedicated` is the answer to whoever wrote it. A layer that is there runs on.
+            (_, Class::Invalid) if found.is_none() => {
+                refuse(context, declared, &Refusal { reason: "LayerRefused", message }).await
+            }
+            (_, Class::Invalid) => {
+                context.uses.layer_change(&uid, Some(message));
+                Ok(REFUSED)
+            }
+            _ => Err(Error::Act(error)),
+        };
+    }
+    context.uses.layer_change(&uid, None);
+    let reference = || LayerReference { namespace: namespace.clone(), name: name.clone() };
+    if found.is_none_or(|layer| layer.metadata.deletion_timestamp.is_some()) {
+        if is_dedicated(declared) {
+            let generation = declared.metadata.generation.unwrap_or_default();
+            let status = pending(
+                declared.kind(),
+                generation,
+                reference(),
+                &declared.status.clone().unwrap_or_default(),
+                publish::now(),
+            );
+            publish::publish_use(context, declared, &status).await?;
+            return Ok(UNDER_WAY);
+        }
+        let message =
+            format!("there is no DataLayer {namespace}/{name}: create it, or leave layer out for one of your own");
+        return refuse(context, declared, &Refusal { reason: "LayerNotFound", message }).await;
+    }
+    Ok(AT_REST)
+}
+
+/// Takes the binding away and says why.
+pub(super) async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) -> Result<Duration, Error> {
+    let (namespace, uid) = (declared.namespace().unwrap_or_default(), declared.uid().unwrap_or_default());
+    let name = names::binding(declared.kind(), &declared.name_any());
+    let found = context.secrets.read(&context.client, &namespace, &name, BELIEVED).await?;
+    if let Some(secret) = found.filter(|secret| is_owned_by(secret, &uid)) {
+        context.writer.delete::<Secret>(&namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(&namespace, &name);
+    }
+    let generation = declared.metadata.generation.unwrap_or_default();
+    let old = declared.status.clone().unwrap_or_default();
+    let status = refused(generation, refusal.reason, &refusal.message, None, &old, publish::now());
+    publish::publish_use(context, declared, &status).await?;
+    Ok(REFUSED)
+}

@@ -1,0 +1,152 @@
+//! The kinds of use that a layer serves, as data: one row of words for each. What differs between kinds otherwise is an exhaustive
+//! `match`, which the compiler asks for when a kind is added.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Purpose, SessionPolicy};
+
+/// A kind of use. (The default is only what `kube` needs to name an object in a cache of one kind.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UseKind {
+    /// Login sessions.
+    #[default]
+    SessionStore,
+}
+
+/// What a kind is called, and what its objects are named after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// `kind` of the custom resource.
+    pub kind: &'static str,
+    /// Its plural, as in the path of the API.
+    pub plural: &'static str,
+    /// What messages call an object of the kind.
+    pub noun: &'static str,
+    /// What messages call the data of the kind.
+    pub data: &'static str,
+    /// What the names of its users begin with; a dot follows. Also the short name of the resource.
+    pub user: &'static str,
+    /// The dedicated layer is named `NAME-` and this.
+    pub layer_suffix: &'static str,
+    /// The binding Secret is named `NAME-` and this.
+    pub binding_suffix: &'static str,
+    /// Standard component label; also a part of what each password is derived from, so it never changes.
+    pub component: &'static str,
+    /// Name of the function library.
+    pub library: &'static str,
+    /// Purpose of a dedicated layer.
+    pub purpose: Purpose,
+}
+
+impl UseKind {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::SessionStore];
+
+    /// The words of the kind.
+    pub const fn words(self) -> &'static Words {
+        match self {
+            Self::SessionStore => &Words {
+                kind: "SessionStore",
+                plural: "sessionstores",
+                noun: "store",
+                data: "sessions",
+                user: "ss",
+                layer_suffix: "sessions",
+                binding_suffix: "session-binding",
+                component: "session-store",
+                library: "redoubt_sessions",
+                purpose: Purpose::Sessions,
+            },
+        }
+    }
+
+    /// The kind of this name; `None`: it is no use.
+    pub fn of(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.words().kind == kind)
+    }
+
+    /// The kind of the user of this name; `None`: it is no use's.
+    pub fn of_user(user: &str) -> Option<Self> {
+        let (prefix, _) = user.split_once('.')?;
+        Self::ALL.into_iter().find(|known| known.words().user == prefix)
+    }
+}
+
+/// What the functions on the servers carry out for one use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Policy {
+    /// Of a session store.
+    Sessions(SessionPolicy),
+}
+
+impl Policy {
+    /// The use, `NAMESPACE/NAME`.
+    pub fn owner(&self) -> &str {
+        match self {
+            Self::Sessions(policy) => &policy.store,
+        }
+    }
+
+    /// `metadata.generation` of the use that this was made from.
+    pub const fn generation(&self) -> i64 {
+        match self {
+            Self::Sessions(policy) => policy.generation,
+        }
+    }
+
+    /// What each key of the use begins with.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::Sessions(policy) => &policy.prefix,
+        }
+    }
+
+    /// The same policy under another prefix.
+    #[must_use]
+    pub fn with_prefix(self, prefix: String) -> Self {
+        match self {
+            Self::Sessions(policy) => Self::Sessions(SessionPolicy { prefix, ..policy }),
+        }
+    }
+
+    /// The policy as JSON, of which the digest in status is made: that of its own kind, without a tag.
+    pub fn json(&self) -> String {
+        match self {
+            Self::Sessions(policy) => serde_json::to_string(policy),
+        }
+        .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_share_a_word_that_names_an_object() {
+        for (index, one) in UseKind::ALL.iter().enumerate() {
+            let one_words = one.words();
+            assert_eq!(UseKind::of(one_words.kind), Some(*one));
+            assert_eq!(UseKind::of_user(&format!("{}.shop.web", one_words.user)), Some(*one));
+            for other in &UseKind::ALL[index + 1..] {
+                let other = other.words();
+                let names = |words: &Words| {
+                    [
+                        words.kind,
+                        words.plural,
+                        words.user,
+                        words.layer_suffix,
+                        words.binding_suffix,
+                        words.component,
+                        words.library,
+                    ]
+                };
+                assert!(names(one_words).iter().zip(names(other)).all(|(one, other)| *one != other), "{one_words:?}");
+            }
+        }
+        assert_eq!(
+            (UseKind::of_user("app"), UseKind::of_user("redoubt-agent"), UseKind::of("DataLayer")),
+            (None, None, None)
+        );
+    }
+}

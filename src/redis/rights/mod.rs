@@ -1,0 +1,103 @@
+//! The least rights of the users of uses, and what they may do and must not, kind by kind: commands and expectations side by side.
+
+mod sessions;
+
+use crate::model::UseKind;
+
+/// The rights of the users of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Rights {
+    /// Rules of commands, as `ACL SETUSER` takes them.
+    pub commands: &'static str,
+    /// Functions that the user may call, and whether `FCALL_RO` takes them too.
+    pub functions: &'static [(&'static str, bool)],
+    /// What is put to the live server beside [`COMMON`].
+    pub expectations: &'static [&'static str],
+}
+
+/// The rights of a kind.
+pub const fn of(kind: UseKind) -> Rights {
+    match kind {
+        UseKind::SessionStore => sessions::RIGHTS,
+    }
+}
+
+// What stock libraries and the functions use, by category, and nothing that shows or stops another tenant's:
+// - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
+//   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
+// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded, and of those
+//   not the ones that tell of all tenants;
+// - a server compares its memory with `maxmemory` before a command, not after: a command that makes more of what is there than
+//   its caller sent (SETRANGE, SETBIT, COPY, the unions) passes it. APPEND adds what was sent, and Spring Session uses it;
+// - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
+const KEYS_OF_ITS_OWN: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
+     -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
+     -zdiffstore -zrangestore -scan -randomkey -dbsize -pubsub -client|tracking +info +role +time";
+
+/// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key of nobody's.
+pub const COMMON: &[&str] = &[
+    "+PING",
+    "+ROLE",
+    "+INFO",
+    "+TIME",
+    "+CLIENT SETNAME x",
+    "+WAIT 1 0",
+    "+GET @a",
+    "+SET @a v",
+    "+SETEX @a 1 v",
+    "+SET @a v EX 1",
+    "+APPEND @a x",
+    "-SETRANGE @a 1 x",
+    "-SETBIT @a 1 1",
+    "-BITFIELD @a SET u8 0 1",
+    "-BITOP NOT @a @b",
+    "-COPY @a @b",
+    "-SUNIONSTORE @a @b",
+    "-ZUNIONSTORE @a 1 @b",
+    "+DEL @a",
+    "+UNLINK @a",
+    "+EXISTS @a",
+    "+EXPIRE @a 1",
+    "+PEXPIREAT @a 1",
+    "+TTL @a",
+    "+HSET @a f v",
+    "+HGETALL @a",
+    "+HMGET @a f",
+    "+HDEL @a f",
+    "+ZADD @a 1 m",
+    "+ZRANGE @a 0 -1",
+    "+ZREM @a m",
+    "+SADD @a m",
+    "+SMEMBERS @a",
+    "+RENAME @a @b",
+    "+MULTI",
+    "+EXEC",
+    "+WATCH @a",
+    "+PUBLISH @c m",
+    "+SUBSCRIBE @c",
+    "-GET !",
+    "-SET ! v",
+    "-DEL !",
+    "-RENAME @a !",
+    "-PUBLISH ! m",
+    "-PUBLISH __sentinel__:hello m",
+    "-SPUBLISH __sentinel__:hello m",
+    "-PUBLISH __keyevent@0__:expired m",
+    "-PSUBSCRIBE *",
+    "-SCAN 0",
+    "-KEYS *",
+    "-RANDOMKEY",
+    "-CLIENT TRACKING on BCAST",
+    "-PUBSUB CHANNELS",
+    "-SCRIPT FLUSH",
+    "-DBSIZE",
+    "-FLUSHALL",
+    "-EVAL x 0",
+    "-CONFIG GET x",
+    "-ACL LIST",
+    "-FUNCTION LOAD x",
+    "-FUNCTION LIST",
+    "-CLIENT KILL TYPE normal",
+    "-DEBUG SLEEP 0",
+    "-REPLICAOF NO ONE",
+];

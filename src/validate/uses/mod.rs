@@ -1,0 +1,157 @@
+//! What the fields of a use say, judged by themselves: what all kinds share is here, the rest in the file of the kind. How uses get
+//! on with their layer and with each other: [`tenancy`].
+
+pub mod eviction;
+mod session_store;
+pub mod tenancy;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+
+use super::Fault;
+use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
+use crate::api::uses::{DeclaredUse, UseSpec};
+use crate::model::{Policy, UseKind};
+
+/// A week: what CEL bounds the grace with.
+const LONGEST_GRACE: Duration = Duration::from_hours(168);
+/// How long old credentials stay valid at most where nothing is said.
+const ROTATION_GRACE: Duration = Duration::from_hours(1);
+
+/// A use whose every field is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedUse {
+    /// Its kind.
+    pub kind: UseKind,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// What the functions carry out.
+    pub policy: Policy,
+    /// Replicas that the use wants confirmations of; a layer with fewer cannot serve it.
+    pub wait_replicas: u16,
+    /// Fields of the binding Secret that other kinds do not have.
+    pub binding: BTreeMap<&'static str, String>,
+    /// Which credentials are wanted.
+    pub rotation: u32,
+    /// How long the ones before stay valid at most, milliseconds.
+    pub rotation_grace_milliseconds: u64,
+}
+
+/// Namespace and name of the layer that a use wants.
+pub fn layer_of(declared: &DeclaredUse) -> (String, String) {
+    let own = declared.namespace().unwrap_or_default();
+    match declared.spec.layer().and_then(|layer| Some((layer, layer.name.clone()?))) {
+        Some((layer, name)) => (layer.namespace.clone().unwrap_or(own), name),
+        None => (own, dedicated_layer(declared.kind(), &declared.name_any())),
+    }
+}
+
+/// Whether the use has a layer of its own.
+pub fn is_dedicated(declared: &DeclaredUse) -> bool {
+    declared.spec.layer().is_none_or(|layer| layer.name.is_none())
+}
+
+/// What the fields of one object say, with every fault that is found on the way.
+struct Judge<'a> {
+    declared: &'a DeclaredUse,
+    faults: Vec<Fault>,
+}
+
+impl Judge<'_> {
+    fn fault(&mut self, field: &'static str, problem: impl Into<String>) {
+        self.faults.push(Fault { field, problem: problem.into() });
+    }
+
+    /// A duration in milliseconds; a fault if it is not within the bounds.
+    fn bounded(&mut self, field: &'static str, given: Duration, least: Duration, most: Duration) -> u64 {
+        if given < least || given > most {
+            self.fault(field, format!("is not from {least:?} to {most:?}"));
+        }
+        u64::try_from(given.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// `NAMESPACE/NAME`.
+    fn owner(&self) -> String {
+        format!("{}/{}", self.declared.namespace().unwrap_or_default(), self.declared.name_any())
+    }
+
+    fn generation(&self) -> i64 {
+        self.declared.metadata.generation.unwrap_or_default()
+    }
+}
+
+/// A negative duration of Kubernetes reads as a positive one here: the sign is judged first.
+fn plain(duration: kube::core::Duration) -> Duration {
+    if duration.is_negative() { Duration::MAX } else { duration.into() }
+}
+
+/// What the file of a kind finds out.
+struct Found {
+    policy: Policy,
+    wait_replicas: u16,
+    binding: BTreeMap<&'static str, String>,
+}
+
+/// Judges a use by itself. `replicas`: of its layer.
+pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, Vec<Fault>> {
+    let mut judge = Judge { declared, faults: Vec::new() };
+    let (name, namespace) = (declared.name_any(), declared.namespace().unwrap_or_default());
+    if name.len() > LONGEST_USE_NAME || !is_name(&name) {
+        judge
+            .fault("metadata.name", "begins with a letter, holds only a-z, 0-9 and '-', and has at most 31 characters");
+    }
+    let prefix = declared.spec.key_prefix().cloned().unwrap_or_else(|| format!("{name}:"));
+    if !is_prefix(&prefix) {
+        judge.fault(
+            "spec.keyPrefix",
+            "begins with a letter or digit, holds only letters, digits, '-', '_', '.' and ':', has at most 64 characters, and ends with ':'",
+        );
+    }
+    let access = declared.spec.access().cloned().unwrap_or_default();
+    let grace = access.rotation_grace.map_or(ROTATION_GRACE, plain);
+    let grace = judge.bounded("spec.access.rotationGrace", grace, Duration::ZERO, LONGEST_GRACE);
+    if declared.spec.layer().is_some_and(|layer| layer.name.is_some() == layer.dedicated.is_some()) {
+        judge.fault("spec.layer", "needs either name or dedicated");
+    }
+    if declared.spec.layer().is_some_and(|layer| layer.namespace.is_some() && layer.name.is_none()) {
+        judge.fault("spec.layer.namespace", "needs layer.name");
+    }
+    let found = match &declared.spec {
+        UseSpec::SessionStore(spec) => session_store::found(&mut judge, spec, prefix, replicas),
+    };
+    if !judge.faults.is_empty() {
+        return Err(judge.faults);
+    }
+    let Found { policy, wait_replicas, binding } = found;
+    Ok(ValidatedUse {
+        kind: declared.kind(),
+        uid: declared.uid().unwrap_or_default(),
+        namespace,
+        name,
+        policy,
+        wait_replicas,
+        binding,
+        rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
+        rotation_grace_milliseconds: grace,
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-')
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    prefix.len() <= 64
+        && prefix.len() > 1
+        && prefix.ends_with(':')
+        && prefix.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && prefix.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:".contains(letter))
+}

@@ -1,0 +1,60 @@
+//! What a session store's own fields say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::small;
+use super::{Found, Judge, plain};
+use crate::api::session_store::{ExceedChoice, SessionStoreSpec};
+use crate::model::{OnExceed, Policy, SessionPolicy};
+
+/// The longest absolute lifetime where none is given: NIST SP 800-63B, section 2.1.3, asks for a new login after 30 days.
+const ABSOLUTE_LIFETIME: Duration = Duration::from_hours(720);
+/// A year and a day: what CEL bounds the idle timeout with.
+const LONGEST_IDLE: Duration = Duration::from_hours(8_784);
+/// Ten years and some: what CEL bounds the absolute lifetime with.
+const LONGEST_LIFETIME: Duration = Duration::from_hours(87_840);
+/// The shortest timeout.
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: String, replicas: u16) -> Found {
+    let idle = plain(spec.idle_timeout);
+    let absolute = spec.absolute_lifetime.map_or(ABSOLUTE_LIFETIME.max(idle), plain);
+    let touch = spec.touch_interval.map_or(idle / 10, plain);
+    let idle = judge.bounded("spec.idleTimeout", idle, SECOND, LONGEST_IDLE);
+    let absolute = judge.bounded("spec.absoluteLifetime", absolute, SECOND, LONGEST_LIFETIME);
+    let touch = judge.bounded("spec.touchInterval", touch, Duration::ZERO, LONGEST_IDLE);
+    if idle > absolute {
+        judge.fault("spec.idleTimeout", "is above absoluteLifetime: no session lives that long");
+    }
+    if touch > idle {
+        judge.fault(
+            "spec.touchInterval",
+            "is above idleTimeout: a session that is in use would end between two renewals",
+        );
+    }
+    if spec.max_per_user.is_some_and(|most| !(1..=10_000).contains(&most)) {
+        judge.fault("spec.maxPerUser", "is not from 1 to 10000");
+    }
+    if spec.on_exceed.is_some() && spec.max_per_user.is_none() {
+        judge.fault("spec.onExceed", "needs maxPerUser");
+    }
+    let wait_replicas = spec.revoke_replicas.map_or(replicas.min(1), small);
+    Found {
+        policy: Policy::Sessions(SessionPolicy {
+            store: judge.owner(),
+            generation: judge.generation(),
+            prefix,
+            idle_timeout_milliseconds: idle,
+            absolute_lifetime_milliseconds: absolute,
+            touch_interval_milliseconds: touch,
+            max_per_user: spec.max_per_user.and_then(|most| most.try_into().ok()),
+            on_exceed: match spec.on_exceed {
+                Some(ExceedChoice::Reject) => OnExceed::Reject,
+                Some(ExceedChoice::EvictOldest) | None => OnExceed::EvictOldest,
+            },
+        }),
+        wait_replicas,
+        binding: BTreeMap::from([("wait-replicas", wait_replicas.to_string())]),
+    }
+}

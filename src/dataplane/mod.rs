@@ -5,6 +5,7 @@
 
 pub mod library;
 pub mod sessions;
+pub mod template;
 
 pub use library::{Error, Library, built_in_libraries, load};
 pub use sessions::session_library;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use redoubt::api::custom_resource_definitions;
 use redoubt::dataplane::sessions;
+use redoubt::dataplane::template::Template;
 use redoubt::model::directives::{self, DirectiveClass};
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ fn reference() -> BTreeMap<String, String> {
         let _ = writeln!(index, "| [{kind}]({name}) | the definition of the custom resource, in `crds/` |");
         pages.insert(name, resource(&definition));
     }
-    index.push_str("| [Session functions](functions.md) | the headers of the Lua library that every data node has |\n");
+    index.push_str("| [Functions](functions.md) | the headers of the Lua libraries, one for each kind of use |\n");
     index.push_str("| [Directives](directives.md) | the tables of directives in `src/model/directives.rs` |\n");
     pages.insert("README.md".to_owned(), index);
     pages
@@ -74,38 +75,43 @@ fn resource(definition: &CustomResourceDefinition) -> String {
     text
 }
 
-/// The headers of the Lua source: what holds for all functions, then each of them.
+/// The libraries, each with the title and the first words of its part of the page.
+const LIBRARIES: [(Template, &str, &str); 1] = [(
+    sessions::TEMPLATE,
+    "Sessions",
+    "`FCALL redoubt_session_get 1 'web:{t7}s:4fzk…'`. What they are for: [sessions](../uses/sessions.md).",
+)];
+
+/// The headers of the Lua sources: of each library what holds for all its functions, then each of them.
 fn functions() -> String {
-    let mut text = format!(
-        "# Session functions\n\n{GENERATED}\nCalled with any client: `FCALL redoubt_session_get 1 'web:{{t7}}s:4fzk…'`. What they are for: \
-         [sessions](../uses/sessions.md).\n\n## What holds for all\n\n"
-    );
-    let comment = |line: &'static str| line.strip_prefix("--").map(|words| words.strip_prefix(' ').unwrap_or(words));
-    let head = sessions::TEMPLATE.lines().skip_while(|line| !line.starts_with("--")).map_while(comment).skip(2);
-    for line in head {
-        let _ = writeln!(text, "{line}");
-    }
-    let mut shows = false;
-    for line in sessions::TEMPLATE.lines().filter_map(comment).map(str::trim_end) {
-        let is_name = line.starts_with("redoubt_session") && !line.contains([' ', ':']);
-        if shows && !is_name && !line.starts_with("  ") {
-            text.push_str("```\n");
+    let mut text =
+        format!("# Functions\n\n{GENERATED}\nCalled with any client. A layer has the functions of its uses.\n");
+    for (template, title, example) in LIBRARIES {
+        let _ = write!(text, "\n## {title}\n\n{example}\n\n");
+        for line in template.things.lines().map_while(comment).skip(2) {
+            let _ = writeln!(text, "{line}");
         }
-        if is_name && shows {
-            text.push_str("```\n");
+        let mut shows = false;
+        for line in template.functions.lines().map(|line| comment(line).unwrap_or_default().trim_end()) {
+            let is_name = line.starts_with("redoubt_") && !line.contains([' ', ':']);
+            if shows && !line.starts_with("  ") {
+                text.push_str("```\n");
+            }
+            if is_name {
+                let _ = write!(text, "\n### {line}\n\n```text\n");
+            }
+            shows = is_name || (shows && line.starts_with("  "));
+            if shows && !is_name {
+                let _ = writeln!(text, "{}", &line[2..]);
+            }
         }
-        if is_name {
-            let _ = write!(text, "\n## {line}\n\n```text\n");
-        }
-        shows = is_name || (shows && line.starts_with("  "));
-        if shows && !is_name {
-            let _ = writeln!(text, "{}", &line[2..]);
-        }
-    }
-    if shows {
-        text.push_str("```\n");
     }
     text
+}
+
+/// What a line of Lua says, if it is a comment.
+fn comment(line: &str) -> Option<&str> {
+    line.strip_prefix("--").map(|words| words.strip_prefix(' ').unwrap_or(words))
 }
 
 /// A table of an object's fields, then those of the objects in it.
@@ -231,9 +237,10 @@ fn the_committed_reference_is_the_generated_one() {
 #[test]
 fn the_reference_has_every_function_that_is_registered() {
     let page = functions();
-    let names = sessions::TEMPLATE.lines().filter_map(|line| line.strip_prefix("register('")?.split('\'').next());
-    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("\n## {name}\n"))).collect();
+    let registers = |line: &'static str| line.strip_prefix("register('")?.split('\'').next();
+    let names: Vec<&str> =
+        LIBRARIES.iter().flat_map(|(template, ..)| template.functions.lines().filter_map(registers)).collect();
+    let missing: Vec<&&str> = names.iter().filter(|name| !page.contains(&format!("\n### {name}\n"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
-    let shown = page.lines().filter(|line| line.starts_with("## redoubt_")).count();
-    assert_eq!(shown, sessions::TEMPLATE.lines().filter(|line| line.starts_with("register('")).count());
+    assert_eq!(page.lines().filter(|line| line.starts_with("### redoubt_")).count(), names.len());
 }

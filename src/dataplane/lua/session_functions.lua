@@ -318,9 +318,11 @@ end
 --   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
 local function read_policies()
   local all = {}
-  for prefix, policy in pairs(POLICIES) do
-    all[#all + 1] = prefix
-    all[#all + 1] = type(policy) == 'string' and string.match(policy, '^%S+') or policy.generation
+  for _, page in ipairs(PAGES) do
+    for prefix, generation in string.gmatch(page, '\n([^\t\n]*)\t(%-?%d+)') do
+      all[#all + 1] = prefix
+      all[#all + 1] = generation
+    end
   end
   return all
 end
@@ -332,10 +334,6 @@ end
 --   complexity: O(1); reads and writes no key
 --   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
 local function read_digest() return DIGEST end
-
-local function register(name, callback, flags, description)
-  redis.register_function{function_name = name, callback = callback, flags = flags, description = description}
-end
 
 register('redoubt_session_create', create, {}, 'begins a session')
 register('redoubt_session_get', get, {'allow-oom'}, 'reads a session and renews it')

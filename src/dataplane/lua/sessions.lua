@@ -1,5 +1,3 @@
-#!lua name=redoubt_sessions
-
 -- redoubt_sessions: sessions, with the policies of all stores of the layer compiled in.
 --
 -- Keys. A session is the hash `PREFIX{TAG}s:ID`, the index of a user's sessions the sorted set `PREFIX{TAG}u:USER` (member: ID,
@@ -20,12 +18,8 @@
 -- the user, `WRONGTYPE` something else is under the key, `TOOLARGE` a key holds more than is read. After a
 -- write, only revoke_all's TOOLARGE: it ended a part.
 
-local DIGEST = '@DIGEST@'
-local POLICIES = {
-@POLICIES@
-}
 local COUNTERS = {'created', 'read', 'renewed', 'revoked', 'rejected', 'evicted', 'missed'}
-local MAX_KEY, MAX_USER, MAX_FIELDS, MAX_BYTES = 1024, 512, 512, 65536
+local MAX_USER, MAX_FIELDS, MAX_BYTES = 512, 512, 65536
 -- What is read at most: entries of an index, and fields and bytes of memory of a session.
 local MAX_INDEX, MAX_HASH, MAX_MEMORY = 1000, 33000, 4194304
 -- Rotations within one grace period that an old id is followed through.
@@ -35,38 +29,29 @@ local BATCH = 1000
 local SESSION = '^([^{}]*){([%w%-%._~+/=]+)}s:([%w%-%._~+/=]+)$'
 local INDEX = '^([^{}]*){([%w%-%._~+/=]+)}u:(.+)$'
 
-local counters = {}
+local counters, policies = {}, {}
 
-local function bad(what) return redis.error_reply('BADARG ' .. what) end
 local function gone() return redis.error_reply('NOSESSION it ended or never was') end
 local function taken() return redis.error_reply('EXISTS the session id is taken') end
-local function is_error(reply) return type(reply) == 'table' and reply.err ~= nil end
-
--- Lua's own conversion rounds at 14 digits.
-local function whole(number) return string.format('%.0f', number) end
-
--- Only what this library writes is a number: `tonumber` would also take `nan` and `0x10`.
-local function number(text)
-  if text and #text < 16 and string.find(text, '^%d+$') then return tonumber(text) end
-end
 
 local function now_milliseconds()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- A policy is text until it is first used: 10,000 of them must load in less than 500 ms.
+-- A policy is text until it is first used.
 local function policy_of(prefix)
-  local policy = POLICIES[prefix]
-  if type(policy) == 'string' then
-    local generation, idle, absolute, touch, cap, on_exceed, store =
-      string.match(policy, '^(%-?%d+) (%d+) (%d+) (%d+) (%d*) (%a+) (.*)$')
-    policy = {
-      generation = generation, idle = tonumber(idle), absolute = tonumber(absolute), touch = tonumber(touch),
-      cap = tonumber(cap), rejects = on_exceed == 'Reject', store = store,
-    }
-    POLICIES[prefix] = policy
-  end
+  local policy = policies[prefix]
+  if policy then return policy end
+  local row = row_of(prefix)
+  if not row then return nil end
+  local generation, idle, absolute, touch, cap, on_exceed, store =
+    string.match(row, '^(%-?%d+) (%d+) (%d+) (%d+) (%d*) (%a+) (.*)$')
+  policy = {
+    generation = generation, idle = tonumber(idle), absolute = tonumber(absolute), touch = tonumber(touch),
+    cap = tonumber(cap), rejects = on_exceed == 'Reject', store = store,
+  }
+  policies[prefix] = policy
   return policy
 end
 

@@ -27,6 +27,10 @@ pub const UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS: u64 = 5_000;
 /// a second one. Sentinels that take longer than this are not just starting, and the layer's data nodes agree among themselves.
 pub const SILENT_SENTINELS_MILLISECONDS: u64 = 10_000;
 
+/// How long a primary that ended waits for its replicas' records to reach what its own one says. A replica's agent looks every 250 ms,
+/// and what the primary sent last may still lie in the replica's socket.
+pub const CATCHES_UP_MILLISECONDS: u64 = 1_000;
+
 /// How long a named primary asks for a failover in vain before it looks for another way: Sentinels that can elect do within 2 s,
 /// and those in TILT refuse for 30 s.
 pub const REFUSED_FAILOVER_MILLISECONDS: u64 = 10_000;
@@ -168,8 +172,8 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
 fn named_primary(facts: &BootFacts) -> BootDecision {
     let own = facts.own.as_ref();
     let is_refused = facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS;
-    let has_heir =
-        own.is_none_or(|own| !own.clean_stop) && facts.peers.values().any(|peer| is_synced_replica(peer, own));
+    let is_clean = own.is_some_and(|own| own.clean_stop);
+    let has_heir = !is_clean && facts.peers.values().any(|peer| is_heir(peer, own, &facts.layer_uid));
     let Some(own) = own else {
         // What a replica of a layer that keeps nothing has is worth a failover, and no endless wait.
         let gives_up = !facts.keeps_data && facts.waited_milliseconds >= SILENT_PEER_MILLISECONDS;
@@ -187,6 +191,10 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     if has_heir && !is_refused {
         return BootDecision::AskForFailover;
     }
+    let is_early = facts.waited_milliseconds < CATCHES_UP_MILLISECONDS;
+    if is_early && !is_clean && !has_heir && facts.peers.values().any(|peer| may_catch_up(peer, own)) {
+        return BootDecision::Wait(WaitReason::PeerCatchesUp);
+    }
     for (_, activity, theirs) in facts.records() {
         match compare(own, theirs, &facts.layer_uid) {
             Comparison::Older if activity == Activity::Serving => return BootDecision::AskForFailover,
@@ -203,13 +211,21 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)
 }
 
-/// Whether the peer may take over from us: it serves as a replica of our own line of data. Its record may be a second
-/// old, so its offset says nothing.
-fn is_synced_replica(peer: &Peer, own: Option<&Lineage>) -> bool {
-    let Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) } = peer else { return false };
-    theirs.role == Role::Replica
-        && theirs.synced
-        && own.is_none_or(|own| (theirs.epoch, theirs.term) >= (own.epoch, own.term))
+/// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that our record speaks of. One
+/// that was cut off while another replica confirmed has less, and we have that in our file.
+fn is_heir(peer: &Peer, own: Option<&Lineage>, layer_uid: &str) -> bool {
+    serves_as_whole_replica(peer)
+        .is_some_and(|theirs| own.is_none_or(|own| compare(own, theirs, layer_uid) != Comparison::Newer))
+}
+
+/// Whether the peer may turn out to be an heir: it follows our own history, and its record may be a moment older than ours.
+fn may_catch_up(peer: &Peer, own: &Lineage) -> bool {
+    serves_as_whole_replica(peer).is_some_and(|theirs| theirs.replication_id == own.replication_id)
+}
+
+fn serves_as_whole_replica(peer: &Peer) -> Option<&Lineage> {
+    let Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) } = peer else { return None };
+    Some(theirs).filter(|theirs| theirs.role == Role::Replica && theirs.synced)
 }
 
 /// Rules 3 to 5: no majority names anybody.

@@ -123,6 +123,31 @@ fn a_new_layer_forms_without_the_node_that_cannot_start_and_an_old_one_does_not_
     assert!(matches!(decide(&adopts), BootDecision::Wait(_)), "its predecessor's data may be on the silent node");
 }
 
+/// Cut off for a moment it lacks what another replica confirmed, and that one may have died with the primary.
+#[test]
+fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
+    let own = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
+    let replica = |offset| serving(Lineage { clean_stop: false, ..record(1, 1, offset) });
+    let after = |waited_milliseconds, offset| BootFacts {
+        waited_milliseconds,
+        ..facts(Some(own.clone()), [replica(9), replica(offset)], [Names(1); 3])
+    };
+    assert_eq!(decide(&after(999, 9)), BootDecision::Wait(WaitReason::PeerCatchesUp), "its record may be a moment old");
+    assert_eq!(decide(&after(1_000, 9)), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
+    for waited_milliseconds in [0, 1_000] {
+        assert_eq!(decide(&after(waited_milliseconds, 10)), BootDecision::AskForFailover, "one that has all is enough");
+    }
+    let later = serving(Lineage { clean_stop: false, ..record(2, 2, 3) });
+    let promoted = BootFacts { peers: [(0, later), (2, replica(9))].into(), ..after(0, 9) };
+    assert_eq!(
+        decide(&promoted),
+        BootDecision::AskForFailover,
+        "of a later epoch: offsets of two histories say nothing"
+    );
+    let in_order = BootFacts { own: Some(Lineage { clean_stop: true, ..own.clone() }), ..after(0, 9) };
+    assert_eq!(decide(&in_order), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
+}
+
 /// Sentinels in TILT elect nobody for half a minute.
 #[test]
 fn an_election_that_does_not_come_is_not_waited_for_where_the_own_file_is_whole() {

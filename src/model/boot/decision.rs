@@ -48,6 +48,8 @@ pub enum WaitReason {
     PeerIsNewer,
     /// A peer with the same data and a lower ordinal goes first.
     PeerGoesFirst,
+    /// A replica of this node's own history serves, and its record does not reach yet what this node's record says.
+    PeerCatchesUp,
     /// A peer has not answered yet.
     PeerIsSilent,
     /// Most Sentinels do not answer. They may remember a primary, and they are who elects.
@@ -79,6 +81,7 @@ impl WaitReason {
             | Self::TooFewAnswer => true,
             Self::PeerIsNewer
             | Self::PeerGoesFirst
+            | Self::PeerCatchesUp
             | Self::PeerIsSilent
             | Self::OthersStepDown
             | Self::AnotherIsChosen => false,

@@ -52,7 +52,7 @@ pub fn continued(known: &Ancestry, info: &Info, before: Option<&Lineage>) -> Anc
 pub fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
     let Some(theirs) = &answer.lineage else { return false };
     let reaches = |id, offset| id == &record.replication_id && record.offset <= offset;
-    record.keys == 0
+    record.is_empty()
         || reaches(&theirs.replication_id, theirs.offset)
         || theirs.previous_replication_id.as_ref().zip(theirs.previous_offset).is_some_and(|(id, at)| reaches(id, at))
         || (answer.ancestry.of == theirs.replication_id
@@ -97,6 +97,10 @@ mod tests {
         assert!(contains("a", 100) && contains("b", 250) && contains("c", 10));
         assert!(!contains("a", 101) && !contains("b", 251) && !contains("c", 11), "went on alone");
         assert!(!contains("x", 0), "another history");
+        assert!(super::contains(&answer, &Lineage { keys: 0, ..record("x", 0) }), "nothing is in every history");
+        let unknown =
+            Lineage { layer_uid: String::new(), replication_id: ReplicationId::default(), keys: 0, ..record("", 0) };
+        assert!(!super::contains(&answer, &unknown), "without a record nothing says that there are no keys");
         assert_eq!(answer.ancestry.of, ReplicationId("c".to_owned()));
         assert_eq!(answer.ancestry.ancestors[0].offset, Offset(100));
     }

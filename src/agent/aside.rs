@@ -157,9 +157,7 @@ pub fn renew_standing(environment: &Environment) -> Result<()> {
     if FILES[..3].iter().all(|name| !environment.data.join(name).exists()) {
         return Ok(());
     }
-    // The record is replaced once a second; what it speaks of is in the others.
-    let is_current = FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)));
-    if is_current && standing.exists() {
+    if is_standing_current(environment) && standing.exists() {
         let (from, to) = (environment.data.join(FILES[3]), standing.join(FILES[3]));
         let _ = fs::remove_file(&to);
         return match fs::hard_link(&from, &to) {
@@ -178,6 +176,26 @@ pub fn renew_standing(environment: &Environment) -> Result<()> {
     }
     let _ = fs::remove_dir_all(&standing);
     fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing))
+}
+
+/// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
+fn is_standing_current(environment: &Environment) -> bool {
+    let standing = root(environment).join(STANDING);
+    FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
+}
+
+/// Makes the standing links free for files that somebody put in the place of those that they hold, which become a kept folder. Files
+/// without a record may be such files.
+///
+/// # Errors
+/// As [`keep`]; the links are still there then.
+pub fn free_standing(environment: &Environment) -> Result<()> {
+    match standing_record(environment) {
+        Some(earlier) if !is_standing_current(environment) => {
+            store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
@@ -368,6 +386,27 @@ mod tests {
         fs::rename(&folder, root(&environment).join(format!("{MOVING}{}", moved.folder))).unwrap();
         assert_eq!(list(&environment), [moved]);
         assert!(folder.exists());
+        fs::remove_dir_all(environment.data).unwrap();
+    }
+
+    #[test]
+    fn links_hold_the_files_of_before_where_somebody_put_others_in_their_place() {
+        let environment = node("other");
+        let text = r#"{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Replica","replicationId":"a","previousReplicationId":null,
+            "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":true}"#;
+        fs::write(environment.data.join("redoubt/lineage.json"), text).unwrap();
+        renew_standing(&environment).unwrap();
+        free_standing(&environment).unwrap();
+        assert_eq!(list(&environment), [], "they are links to the node's files");
+        let incr = environment.data.join("appendonlydir/appendonly.aof.1.incr.aof");
+        fs::remove_file(&incr).unwrap();
+        fs::write(&incr, "SET b 2").unwrap();
+        free_standing(&environment).unwrap();
+        let kept = list(&environment);
+        let held = root(&environment).join(&kept[0].folder).join("appendonlydir/appendonly.aof.1.incr.aof");
+        assert_eq!(fs::read_to_string(held).unwrap(), "SET a 1");
+        renew_standing(&environment).unwrap();
+        assert!(is_standing_current(&environment));
         fs::remove_dir_all(environment.data).unwrap();
     }
 

@@ -16,7 +16,7 @@ use super::state::State;
 use super::unloadable::Unloadable;
 use super::watch::Watch;
 use super::{Error, Result, StopSignal, ancestry, aside, chain, durable, handover, lineage_file, redis_conf};
-use crate::model::lineage::{Activity, AsideReason};
+use crate::model::lineage::{Activity, AsideReason, Lineage};
 use crate::model::{Address, Role};
 
 /// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
@@ -117,6 +117,10 @@ fn start_engine(environment: &Environment, state: &State, program: &Path, decide
     let Decided { start, append_only } = decided;
     if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
         aside::keep(environment, AsideReason::LossAccepted, state.lineage().as_ref())?;
+        state.set_aside(aside::list(environment));
+    }
+    if start.primary.is_some() && state.lineage().as_ref().is_some_and(Lineage::is_of_unknown_origin) {
+        aside::free_standing(environment)?;
         state.set_aside(aside::list(environment));
     }
     let mut config = Arc::unwrap_or_clone(state.config());

@@ -98,7 +98,7 @@ impl Standing {
     async fn judge(&mut self, environment: &Environment, state: &State, of: &Lineage, primary: Option<Address>) {
         let since = *self.replaced.get_or_insert_with(Instant::now);
         // The server itself asked to go on from where it was, and was refused: the other has less than it had.
-        if of.keys == 0 {
+        if of.is_empty() {
             self.forget();
             return;
         }

@@ -63,6 +63,16 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// Whether the data is known to hold no key. Data without a record has one that counts none ([`Lineage::is_of_unknown_origin`]).
+    pub fn is_empty(&self) -> bool {
+        self.keys == 0 && !self.is_of_unknown_origin()
+    }
+
+    /// Whether it stands for data that has no record, or a damaged one: nothing says whose it is, and how many keys it has.
+    pub fn is_of_unknown_origin(&self) -> bool {
+        self.layer_uid.is_empty()
+    }
+
     /// The field whose number is above [`LARGEST_NUMBER`]. `None`: all can be believed.
     pub fn absurd_number(&self) -> Option<&'static str> {
         let numbers = [

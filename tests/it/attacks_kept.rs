@@ -48,6 +48,28 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
     eventually("it is dropped", SOON, async || aside().await.is_empty() && !folder.exists()).await;
 }
 
+/// It was taken for an empty node, because what stands for a missing record counts no keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_without_a_record_is_kept_aside_before_a_primary_replaces_it() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    layer.terminate_node(replica).await;
+    let data = layer.data(replica);
+    std::fs::remove_file(data.join("redoubt/lineage.json")).unwrap();
+    // What the links to the files say of them as well: as where the files come from another volume.
+    std::fs::remove_dir_all(data.join("aside/.standing")).unwrap();
+    layer.start_node(replica);
+    let aside = async || layer.lineage(replica).await.map(|answer| answer.aside).unwrap_or_default();
+    eventually("its files are kept", SOON, async || !aside().await.is_empty()).await;
+    let kept = aside().await.remove(0);
+    assert_eq!(kept.reason, AsideReason::Replaced);
+    assert!(kept.lineage.is_some_and(|record| record.is_of_unknown_origin()));
+    layer.wait_until_whole().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_that_lose_nothing_keep_nothing() {
     let mut layer = Layer::whole(&Options::default()).await;

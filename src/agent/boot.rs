@@ -145,6 +145,7 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
     let (mut seen_epoch, mut highest_term) = (0, 0);
     loop {
         state.refresh_config(environment);
+        chosen::forget_overtaken(environment, state);
         let config = state.config();
         let Round { decision, answers, views, .. } = asking.round(state, &config).await;
         if last_decision.as_ref() != Some(&decision) {

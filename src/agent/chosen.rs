@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::config::Environment;
+use super::lineage_file;
 use super::peers::{self, View};
 use super::state::State;
 use crate::model::Address;
@@ -24,6 +26,18 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 pub fn epoch(config: &NodeConfig, own: Option<&Lineage>, recorded: u64, views: &[View]) -> u64 {
     let own = own.filter(|own| own.layer_uid == config.layer.uid).map_or(0, |own| own.epoch);
     recorded.max(own).max(peers::newest_epoch(views)).saturating_add(1).min(LARGEST_NUMBER)
+}
+
+/// Has the record of a node whose engine is off forget a decision that its document no longer has: the same one may be made again for
+/// another incident, also where no node serves that could clear it.
+pub fn forget_overtaken(environment: &Environment, state: &State) {
+    let is_overtaken = |own: &Lineage| own.accepted.is_some() && own.accepted != state.config().accept_loss;
+    let Some(own) = state.lineage().filter(is_overtaken) else { return };
+    let own = Lineage { accepted: None, ..own };
+    if let Err(error) = lineage_file::write(environment, &own) {
+        tracing::warn!(error = %super::chain(&error), "the record may count a decision as carried out that is made again");
+    }
+    state.set_lineage(Some(own));
 }
 
 /// Whether a Sentinel names another primary than this node, or this one by older knowledge.

@@ -293,9 +293,6 @@ impl Watch {
 
     /// Tells the Sentinels that a person chose this node for as long as one names another, and keeps the decision from counting again.
     async fn keep_chosen(&mut self, state: &State, config: &NodeConfig, role: Role, views: Option<&[peers::View]>) {
-        if config.accept_loss.is_none() || self.accepted != config.accept_loss {
-            self.accepted = None;
-        }
         if role == Role::Primary && config.accept_loss == Some(config.node.ordinal) {
             self.accepted = config.accept_loss;
         }
@@ -334,6 +331,9 @@ impl Watch {
         let link = info.primary_link();
         let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
         self.linked |= link.as_ref().is_none_or(|link| link.up || link.syncing);
+        if self.accepted != config.accept_loss {
+            self.accepted = None;
+        }
         if !self.linked && state.lineage().is_some() {
             // The server restored neither replication id nor offset from its files; the record still knows them.
             return;

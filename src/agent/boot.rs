@@ -12,8 +12,8 @@ use super::peers::{self, View};
 use super::state::State;
 use super::unloadable::holds_all;
 use crate::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, WaitReason, decide, in_force, needs_a_person,
-    promotes_itself, undecided,
+    BootDecision, BootFacts, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, decide, in_force,
+    needs_a_person, promotes_itself, rivalry, undecided,
 };
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
@@ -72,7 +72,12 @@ impl Default for Asking {
 }
 
 impl Asking {
-    async fn round(&mut self, state: &State, config: &NodeConfig) -> Round {
+    /// Asks everybody once.
+    async fn gather(
+        &mut self,
+        state: &State,
+        config: &NodeConfig,
+    ) -> (BootFacts, BTreeMap<u16, Option<LineageAnswer>>, Vec<View>) {
         let (answers, views) = tokio::join!(peers::ask_agents(config), peers::ask_sentinels(state, config));
         for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
             self.last_answers.insert(*ordinal, Instant::now());
@@ -88,6 +93,11 @@ impl Asking {
                 self.last_answers.get(&ordinal).unwrap_or(&self.began).elapsed()
             })
         };
+        (facts, answers, views)
+    }
+
+    async fn round(&mut self, state: &State, config: &NodeConfig) -> Round {
+        let (facts, answers, views) = self.gather(state, config).await;
         let undecided = undecided(&facts);
         self.refused_since = match undecided {
             BootDecision::AskForFailover => self.refused_since.or_else(|| Some(Instant::now())),
@@ -100,6 +110,14 @@ impl Asking {
         state.set_needs_person(needs_person.then(|| format!("{undecided:?}")));
         let decision = decide(&facts);
         Round { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
+    }
+
+    /// What this node, of which the engine runs as primary, does about another one that serves; and whether a person's decision for
+    /// this node is in force.
+    pub async fn rivalry(&mut self, state: &State) -> (Rivalry, bool) {
+        let config = state.config();
+        let (facts, ..) = self.gather(state, &config).await;
+        (rivalry(&facts), facts.accept_loss == Some(facts.own_ordinal))
     }
 
     /// What the rule says of this node now, of which the engine runs as a replica that has nobody to follow: it was started on what

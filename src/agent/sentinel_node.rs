@@ -11,15 +11,15 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::epochs::Raise;
 use super::health::Health;
+use super::rivals::serving_primary;
 use super::spin::Spin;
 use super::state::State;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::{
     Error, Result, StopSignal, chain, durable, epochs, handover, herald, introduction, peers, sentinel_conf, stray,
 };
-use crate::model::lineage::Activity;
+use crate::model::Address;
 use crate::model::node_config::REDIS_PORT;
-use crate::model::{Address, Role};
 use crate::redis::{Connection, info_window, sentinel, server};
 
 /// Between two looks at the own Sentinel.
@@ -327,7 +327,7 @@ enum ShowError {
     Config(#[from] super::ConfigError),
 }
 
-/// The primary that most Sentinels name, or the newest knowledge of any; failing that, the only data node that serves as one.
+/// The primary that most Sentinels name, or the newest knowledge of any; failing that, the data node that serves as the layer's.
 async fn find_primary(state: &State) -> Option<Address> {
     let config = state.config();
     let (views, answers) = tokio::join!(peers::ask_sentinels(state, &config), peers::ask_agents(&config));
@@ -341,14 +341,7 @@ async fn find_primary(state: &State) -> Option<Address> {
     if let Some((_, address)) = named.max() {
         return Some(address.clone());
     }
-    let mut serving = answers.values().flatten().filter(|answer| {
-        answer.activity == Activity::Serving && answer.lineage.as_ref().is_some_and(|own| own.role == Role::Primary)
-    });
-    let (first, second) = (serving.next(), serving.next());
-    if second.is_some() {
-        return None;
-    }
-    config.data_nodes.get(&first?.ordinal).cloned()
+    serving_primary(&config, &answers)
 }
 
 #[cfg(test)]

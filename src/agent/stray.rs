@@ -6,12 +6,12 @@
 //! under an epoch above the one that it was given.
 
 use super::peers;
+use super::rivals::serving_primary;
 use super::sentinel_conf::my_id;
 use super::state::State;
-use crate::model::lineage::Activity;
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::observed::SentinelMaster;
-use crate::model::{Address, NodeKind, Role};
+use crate::model::{Address, NodeKind};
 use crate::redis::Connection;
 use crate::redis::hello::{self, Hello};
 use crate::redis::info::Info;
@@ -41,14 +41,9 @@ pub async fn correct(state: &State, own: &SentinelMaster, connection: &Connectio
     }
     let config = state.config();
     let (views, answers) = tokio::join!(peers::ask_sentinels(state, &config), peers::ask_agents(&config));
-    let mut serving = answers.values().flatten().filter(|answer| {
-        answer.activity == Activity::Serving
-            && answer.lineage.as_ref().is_some_and(|record| record.role == Role::Primary)
-    });
-    let (first, second) = (serving.next(), serving.next());
-    let right = first.filter(|_| second.is_none()).and_then(|answer| config.data_nodes.get(&answer.ordinal));
+    let right = serving_primary(&config, &answers);
     let epoch = peers::newest_epoch(&views).max(own.config_epoch);
-    let (Some(primary), Some((run_id, sender))) = (right, another(&config)) else {
+    let (Some(primary), Some((run_id, sender))) = (&right, another(&config)) else {
         tracing::error!(named = %own.address, "the Sentinel names what is no node of the layer, and no primary serves");
         return Ok(false);
     };

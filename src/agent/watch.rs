@@ -14,6 +14,8 @@ use super::engine::Reached;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
+use super::misled::Misled;
+use super::rivals::Rivals;
 use super::standing::Standing;
 use super::state::State;
 use super::writers::Writers;
@@ -51,6 +53,8 @@ pub struct Watch {
     is_chosen: bool,
     /// Why the engine has to end, to be started by what the rule says then.
     starts_over: Option<&'static str>,
+    rivals: Rivals,
+    misled: Misled,
     last_role: Option<Role>,
     /// The replication id that it had at the last look, if it was primary then.
     primary_as: Option<ReplicationId>,
@@ -110,6 +114,8 @@ impl Watch {
             asked_chosen: None,
             is_chosen: start.chosen_under.is_some(),
             starts_over: None,
+            rivals: Rivals::default(),
+            misled: Misled::default(),
             last_role,
             primary_as: None,
             linked: false,
@@ -171,6 +177,7 @@ impl Watch {
                         if was_primary {
                             end_pause(&connection).await;
                         }
+                        self.look_at_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;
                         self.keep_priority(&connection, &info, &again).await;
                         accept_nomination(&connection, &again).await;
@@ -235,6 +242,20 @@ impl Watch {
         }
     }
 
+    /// A primary whose rival the Sentinels do not demote, or a replica that they do not point to the primary.
+    async fn look_at_rivals(&mut self, state: &State, info: &Info) {
+        if info.role() != Some(Role::Primary) {
+            self.rivals = Rivals::default();
+            let named = self.majority.as_ref().map(|(named, _)| named);
+            if self.misled.look(&state.config(), info, named).await {
+                self.starts_over = Some("no Sentinel points this replica to the primary");
+            }
+        // Else the Sentinels are being told of what a person chose.
+        } else if !self.is_chosen {
+            self.starts_over = self.rivals.look(state).await.or(self.starts_over);
+        }
+    }
+
     /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
     /// rule may say another thing by now; later, only if the Sentinels name this very node.
     async fn decide_again(&mut self, state: &State, info: &Info) -> Again {
@@ -246,10 +267,12 @@ impl Watch {
         let is_chosen = config.accept_loss == Some(config.node.ordinal);
         let Some(followed) = followed.filter(|_| !self.joining.is_done() || !is_told || is_chosen) else {
             self.asking = None;
-            if !self.is_chosen {
-                state.set_accepting(false);
+            if !self.rivals.needs_person() {
+                if !self.is_chosen {
+                    state.set_accepting(false);
+                }
+                state.set_needs_person(None);
             }
-            state.set_needs_person(None);
             return Again::default();
         };
         let again = self.asking.get_or_insert_default().again(state).await;
@@ -293,7 +316,9 @@ impl Watch {
 
     /// Tells the Sentinels that a person chose this node for as long as one names another, and keeps the decision from counting again.
     async fn keep_chosen(&mut self, state: &State, config: &NodeConfig, role: Role, views: Option<&[peers::View]>) {
-        if role == Role::Primary && config.accept_loss == Some(config.node.ordinal) {
+        // A decision that a primary waits for is not carried out by its being one.
+        let is_own = config.accept_loss == Some(config.node.ordinal);
+        if role == Role::Primary && is_own && !self.rivals.needs_person() {
             self.accepted = config.accept_loss;
         }
         let Some(views) = views.filter(|_| self.is_chosen) else { return };

@@ -6,9 +6,11 @@
 
 mod decision;
 mod facts;
+mod rivals;
 
 pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SILENT_PEER_OF_A_CACHE_MILLISECONDS, SentinelAnswer};
+pub use rivals::{RIVALRY_MILLISECONDS, Rivalry, prevailing, rivalry};
 
 use super::lineage::{Activity, Lineage};
 pub use super::lineage::{Comparison, compare};

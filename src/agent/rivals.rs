@@ -1,0 +1,83 @@
+//! A primary that runs while another data node serves as one too ([`crate::model::boot::rivalry`]).
+//!
+//! Sentinels that lost what they knew name one of the two, and know nothing of the other that they could demote.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::boot::Asking;
+use super::state::State;
+use crate::model::boot::{BootDecision, Rivalry, WaitReason, prevailing};
+use crate::model::lineage::{Activity, Lineage, LineageAnswer};
+use crate::model::node_config::NodeConfig;
+use crate::model::{Address, Mode, Role};
+
+/// Between two looks at the other data nodes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same while another primary serves.
+const LOOK_AT_RIVAL_EVERY: Duration = Duration::from_secs(1);
+
+/// What is followed of other primaries.
+#[derive(Default)]
+pub struct Rivals {
+    looked: Option<Instant>,
+    /// While another primary serves: since when, and what was heard.
+    asking: Option<Asking>,
+    needs_person: bool,
+}
+
+impl Rivals {
+    /// Whether the node waits for a person's decision, though it serves.
+    pub const fn needs_person(&self) -> bool {
+        self.needs_person
+    }
+
+    /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
+    pub async fn look(&mut self, state: &State) -> Option<&'static str> {
+        let every = if self.asking.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
+        if state.config().mode != Mode::Sentinel || self.looked.is_some_and(|at| at.elapsed() < every) {
+            return None;
+        }
+        self.looked = Some(Instant::now());
+        let mut asking = self.asking.take().unwrap_or_default();
+        let (rivalry, is_chosen) = asking.rivalry(state).await;
+        if rivalry != Rivalry::Alone {
+            self.asking = Some(asking);
+        }
+        match rivalry {
+            Rivalry::Alone | Rivalry::GoesOn => {
+                self.say(state, None, false);
+                None
+            }
+            Rivalry::StepsDown => {
+                self.say(state, None, false);
+                Some("the Sentinels name another primary, which serves")
+            }
+            Rivalry::NeedsPerson(reason) => {
+                self.say(state, Some(reason), is_chosen);
+                is_chosen.then_some("a person chose its data")
+            }
+        }
+    }
+
+    fn say(&mut self, state: &State, reason: Option<WaitReason>, is_accepting: bool) {
+        // What another part said of this node as a replica is over.
+        self.needs_person = reason.is_some();
+        state.set_needs_person(reason.map(|reason| format!("{:?}", BootDecision::Wait(reason))));
+        state.set_accepting(is_accepting);
+    }
+}
+
+/// The data node that serves as the layer's primary. `None`: there is none, or nothing shows which of several it is.
+pub fn serving_primary(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Option<Address> {
+    let serving = answers.values().flatten().filter(|answer| answer.activity == Activity::Serving);
+    let primaries: Vec<_> = serving.filter_map(primary_record).collect();
+    config.data_nodes.get(&prevailing(&primaries, &config.layer.uid, config.keeps_data)?).cloned()
+}
+
+fn primary_record(answer: &LineageAnswer) -> Option<(u16, &Lineage)> {
+    let record = answer.lineage.as_ref().filter(|record| record.role == Role::Primary)?;
+    Some((answer.ordinal, record))
+}

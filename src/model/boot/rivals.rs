@@ -1,0 +1,180 @@
+//! Data nodes that serve as primaries at the same time.
+//!
+//! An election by the Sentinels decides which of them is the layer's primary, and a record shows an election by its epoch. In one epoch
+//! a node may have become primary because its peers were silent for long, while they went on together: its term is higher then, and the
+//! other may have what its replicas confirmed. So only a higher epoch decides where data is kept.
+
+use super::facts::BootFacts;
+use super::{Comparison, LONGEST_WAIT_MILLISECONDS, WaitReason, compare};
+use crate::model::lineage::Lineage;
+
+/// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
+/// 8 s, and a record is told a second after a promotion.
+pub const RIVALRY_MILLISECONDS: u64 = 15_000;
+
+/// What a primary that runs does while another one may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivalry {
+    /// No other primary serves.
+    Alone,
+    /// It goes on: the other one is to step down, or the Sentinels settle it soon.
+    GoesOn,
+    /// It ends its engine in order, so that all it has is in its files, and asks the boot rule. What only it has is kept aside.
+    StepsDown,
+    /// It goes on and says that it waits for a person.
+    NeedsPerson(WaitReason),
+}
+
+/// The one of these primaries that is the layer's without a person's word. `None`: there is none, or nothing shows which it is.
+pub fn prevailing(serving: &[(u16, &Lineage)], layer_uid: &str, keeps_data: bool) -> Option<u16> {
+    let beats_all = |one: &&(u16, &Lineage)| {
+        let mut others = serving.iter().filter(|other| other.0 != one.0);
+        others.all(|other| prevails(**one, *other, layer_uid, keeps_data))
+    };
+    serving.iter().find(beats_all).map(|(ordinal, _)| *ordinal)
+}
+
+/// Whether the first is the layer's primary, and not the second. A layer that keeps nothing always has one of the two.
+fn prevails(first: (u16, &Lineage), second: (u16, &Lineage), layer_uid: &str, keeps_data: bool) -> bool {
+    match compare(first.1, second.1, layer_uid) {
+        Comparison::Newer => !keeps_data || first.1.epoch > second.1.epoch,
+        Comparison::Older => false,
+        Comparison::Equal | Comparison::Unrelated => !keeps_data && first.0 < second.0,
+    }
+}
+
+/// What this node, of which the engine runs as primary, does. `facts.waited_milliseconds`: since another primary was seen first.
+pub fn rivalry(facts: &BootFacts) -> Rivalry {
+    let Some(own) = facts.own.as_ref().map(|own| (facts.own_ordinal, own)) else { return Rivalry::Alone };
+    let rivals: Vec<_> = facts.serving_primaries().collect();
+    if rivals.is_empty() {
+        return Rivalry::Alone;
+    }
+    if facts.waited_milliseconds < RIVALRY_MILLISECONDS {
+        return Rivalry::GoesOn;
+    }
+    let prevails = |first, second| prevails(first, second, &facts.layer_uid, facts.keeps_data);
+    let is_long = facts.waited_milliseconds >= LONGEST_WAIT_MILLISECONDS;
+    let is_settled = match facts.named() {
+        // What keeps nothing follows whom the Sentinels name, whatever it has.
+        Some(named) if named == facts.own_ordinal => {
+            !facts.keeps_data || rivals.iter().all(|theirs| prevails(own, *theirs))
+        }
+        Some(named) => match rivals.iter().find(|(ordinal, _)| *ordinal == named) {
+            Some(theirs) if !facts.keeps_data || prevails(*theirs, own) => return Rivalry::StepsDown,
+            Some(_) => false,
+            // They elect, or hear of who was elected.
+            None => !is_long,
+        },
+        // They are shown the one that prevails.
+        None => {
+            let serving: Vec<_> = rivals.iter().copied().chain([own]).collect();
+            !is_long && prevailing(&serving, &facts.layer_uid, facts.keeps_data).is_some()
+        }
+    };
+    if is_settled { Rivalry::GoesOn } else { Rivalry::NeedsPerson(WaitReason::SeveralPrimaries) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::boot::{Peer, SentinelAnswer};
+    use crate::model::lineage::{Activity, LINEAGE_FORMAT};
+    use crate::model::{Mode, Offset, ReplicationId, Role};
+
+    fn primary(epoch: u64, term: u64) -> Lineage {
+        Lineage {
+            format: LINEAGE_FORMAT,
+            layer_uid: "layer".to_owned(),
+            epoch,
+            term,
+            role: Role::Primary,
+            replication_id: ReplicationId(format!("history-{epoch}-{term}")),
+            previous_replication_id: None,
+            previous_offset: None,
+            offset: Offset(7),
+            synced: true,
+            link_up: true,
+            keys: 7,
+            clean_stop: false,
+            append_only: Some(true),
+            accepted: None,
+        }
+    }
+
+    /// Node 1 sees node 0, both serving as primaries, and one named by most Sentinels or none.
+    fn facts(own: Lineage, theirs: Lineage, named: Option<u16>, keeps_data: bool) -> BootFacts {
+        let named = named.map_or(SentinelAnswer::NamesNobody, SentinelAnswer::Names);
+        BootFacts {
+            mode: Mode::Sentinel,
+            layer_uid: "layer".to_owned(),
+            own_ordinal: 1,
+            own: Some(own),
+            initialised: true,
+            keeps_data,
+            accept_loss: None,
+            accepting: None,
+            peers: BTreeMap::from([
+                (0, Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) }),
+                (2, Peer::Silent { milliseconds: 70_000 }),
+            ]),
+            sentinels: vec![named, named, SentinelAnswer::Silent],
+            sentinels_silent_milliseconds: 0,
+            refused_milliseconds: 0,
+            waited_milliseconds: RIVALRY_MILLISECONDS,
+        }
+    }
+
+    const SEVERAL: Rivalry = Rivalry::NeedsPerson(WaitReason::SeveralPrimaries);
+
+    #[test]
+    fn a_layer_that_keeps_nothing_has_one_primary_whatever_the_records_say() {
+        for (own, theirs) in
+            [(primary(3, 1), primary(3, 2)), (primary(3, 2), primary(3, 1)), (primary(3, 1), primary(3, 1))]
+        {
+            assert_eq!(rivalry(&facts(own.clone(), theirs.clone(), Some(0), false)), Rivalry::StepsDown);
+            assert_eq!(rivalry(&facts(own.clone(), theirs.clone(), Some(1), false)), Rivalry::GoesOn);
+            let both = [(1, &own), (0, &theirs)];
+            assert!(prevailing(&both, "layer", false).is_some(), "the Sentinels are shown one");
+        }
+    }
+
+    #[test]
+    fn sentinels_that_remember_nothing_are_shown_the_primary_that_was_elected_last() {
+        let (before, after) = (primary(3, 4), primary(4, 5));
+        assert_eq!(prevailing(&[(0, &before), (1, &after)], "layer", true), Some(1));
+        assert_eq!(rivalry(&facts(before.clone(), after.clone(), None, true)), Rivalry::GoesOn, "until they are");
+        assert_eq!(rivalry(&facts(before.clone(), after.clone(), Some(0), true)), Rivalry::StepsDown);
+        assert_eq!(rivalry(&facts(after, before, Some(1), true)), Rivalry::GoesOn);
+    }
+
+    #[test]
+    fn without_an_election_between_them_both_primaries_wait_for_a_person() {
+        for (first, second) in [(primary(3, 4), primary(3, 5)), (primary(3, 4), primary(3, 4))] {
+            assert_eq!(prevailing(&[(0, &first), (1, &second)], "layer", true), None);
+            for named in [None, Some(0), Some(1)] {
+                assert_eq!(rivalry(&facts(first.clone(), second.clone(), named, true)), SEVERAL, "{named:?}");
+                assert_eq!(rivalry(&facts(second.clone(), first.clone(), named, true)), SEVERAL, "{named:?}");
+            }
+        }
+        let newer_unnamed = facts(primary(4, 5), primary(3, 4), Some(0), true);
+        assert_eq!(rivalry(&newer_unnamed), SEVERAL, "the Sentinels name the one of before");
+    }
+
+    #[test]
+    fn a_moment_with_two_primaries_is_the_sentinels_affair() {
+        let soon = |facts: BootFacts| BootFacts { waited_milliseconds: RIVALRY_MILLISECONDS - 1, ..facts };
+        assert_eq!(rivalry(&soon(facts(primary(3, 4), primary(4, 5), Some(0), true))), Rivalry::GoesOn);
+        assert_eq!(rivalry(&soon(facts(primary(3, 4), primary(3, 5), None, true))), Rivalry::GoesOn);
+        let alone = BootFacts { peers: BTreeMap::new(), ..facts(primary(3, 4), primary(3, 4), None, true) };
+        assert_eq!(rivalry(&alone), Rivalry::Alone);
+        let third = |waited_milliseconds| BootFacts {
+            waited_milliseconds,
+            ..facts(primary(4, 5), primary(3, 4), Some(2), true)
+        };
+        assert_eq!(rivalry(&third(RIVALRY_MILLISECONDS)), Rivalry::GoesOn, "the one that they name is to serve soon");
+        assert_eq!(rivalry(&third(LONGEST_WAIT_MILLISECONDS)), SEVERAL);
+    }
+}

@@ -11,6 +11,7 @@ mod attacks_files;
 mod attacks_hijack;
 mod attacks_kept;
 mod attacks_rivals;
+mod boot_histories;
 mod boot_rounds;
 mod boot_rule;
 mod boot_rule_states;

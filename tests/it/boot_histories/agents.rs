@@ -1,0 +1,396 @@
+//! What agents do with their engines, as `redoubt::agent` does it.
+
+use redoubt::model::boot::{
+    BootDecision, BootFacts, Peer, PrimaryReason, Rivalry, WaitReason, decide, needs_a_person, promotes_itself,
+    rivalry, undecided,
+};
+use redoubt::model::lineage::{Lineage, next_term};
+use redoubt::model::{Offset, Role};
+
+use super::world::{Asking, Dataset, Engine, NODES, SENTINELS, World, become_replica};
+use super::writes::Writes;
+use crate::boot_rule::{LAYER, record};
+
+/// How long a replica waits for an order before it asks the rule (`boot::ALONE_FOR`, `misled::PATIENCE`).
+const PATIENCE: u64 = 15;
+
+impl World {
+    /// As `Asking::round`.
+    fn ask(&mut self, node: u16, asking: &mut Asking) -> (BootFacts, BootDecision) {
+        let facts = self.facts(node, asking);
+        let open = undecided(&facts);
+        asking.refused_since = match open {
+            BootDecision::AskForFailover => asking.refused_since.or(Some(self.now)),
+            _ => None,
+        };
+        let needs_person = needs_a_person(&facts, &open);
+        let own = self.node_mut(node);
+        own.accepting = facts.accept_loss == Some(node) && (needs_person || own.accepting);
+        own.needs_person = needs_person.then_some(open);
+        let decision = decide(&facts);
+        (facts, decision)
+    }
+
+    /// As `boot::wait_for_decision` and the start after it.
+    pub fn boot(&mut self, node: u16) {
+        let mut asking = self.node(node).asking.clone();
+        let (facts, decision) = self.ask(node, &mut asking);
+        self.node_mut(node).asking = asking;
+        match decision {
+            BootDecision::StartPrimary(reason) => {
+                self.note_reason(node, reason);
+                let theirs = facts.peers.values().filter_map(|peer| match peer {
+                    Peer::Answers { lineage: Some(lineage), .. } => Some(lineage.term),
+                    Peer::Answers { .. } | Peer::Silent { .. } => None,
+                });
+                let highest = theirs.chain(facts.own.as_ref().map(|own| own.term)).max().unwrap_or(0);
+                self.start_primary(node, next_term(highest), reason == PrimaryReason::LossAccepted);
+            }
+            BootDecision::Follow { primary, electable } => {
+                let own = self.node_mut(node);
+                own.engine =
+                    Some(Engine { follows: Some(primary), electable, takes_part: electable, ..Engine::primary() });
+                if let Some(data) = &mut own.data {
+                    (data.record.role, data.record.clean_stop) = (Role::Replica, false);
+                }
+                own.needs_person = None;
+            }
+            BootDecision::AskForFailover => self.fail_over(node),
+            BootDecision::Wait(WaitReason::AnotherIsChosen) => {
+                let writes = self.node(node).data.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
+                self.kept_aside.add(&writes);
+            }
+            BootDecision::Wait(_) => {}
+        }
+    }
+
+    /// The rule goes on without a node that is silent for long, whatever that one has: when it is back, that is kept aside.
+    fn note_reason(&mut self, node: u16, reason: PrimaryReason) {
+        if reason == PrimaryReason::NewestOfThoseLeft {
+            let own = self.node(node).data.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
+            let given_up = self.confirmed.without(&own);
+            self.contested.add(&given_up);
+        }
+    }
+
+    fn fail_over(&mut self, node: u16) {
+        for sentinel in 0..SENTINELS {
+            let known = &self.sentinels[sentinel];
+            let may = known.zone == self.zone(node) && known.names.is_some_and(|(named, _)| named == node);
+            if may && self.elect(sentinel) {
+                return;
+            }
+        }
+    }
+
+    fn start_primary(&mut self, node: u16, term: u64, is_chosen: bool) {
+        let history = self.fresh_history();
+        let zone = self.zone(node);
+        let heard = (0..NODES).filter(|peer| *peer == node || self.is_heard(*peer, node));
+        let named = self.sentinels_of(zone).filter_map(|known| known.names).map(|(_, epoch)| epoch);
+        let above = heard.map(|peer| self.recorded_epoch(peer)).chain(named).max().unwrap_or(0) + 1;
+        let own = self.node_mut(node);
+        let data = own.data.get_or_insert_with(|| Dataset { record: record(0, 0, 0), writes: Writes::default() });
+        let is_of_this_layer = data.record.layer_uid == LAYER;
+        data.record = Lineage {
+            term,
+            epoch: match (is_chosen, is_of_this_layer) {
+                (true, _) => above,
+                (false, true) => data.record.epoch,
+                (false, false) => 0,
+            },
+            layer_uid: LAYER.to_owned(),
+            role: Role::Primary,
+            replication_id: history,
+            previous_replication_id: None,
+            previous_offset: None,
+            synced: true,
+            link_up: true,
+            clean_stop: false,
+            ..data.record.clone()
+        };
+        own.engine = Some(Engine::primary());
+        own.needs_person = None;
+        if is_chosen {
+            // By a person's word the rest is given up.
+            let kept = data.writes.clone();
+            own.accepting = true;
+            self.confirmed = self.confirmed.and(&kept);
+            self.announce(node, zone, above);
+        }
+    }
+
+    pub fn promote(&mut self, node: u16) {
+        let history = self.fresh_history();
+        let heard = (0..NODES).filter(|peer| *peer == node || self.is_heard(*peer, node));
+        let terms = heard.filter_map(|peer| self.node(peer).data.as_ref()).map(|data| data.record.term);
+        let highest = terms.max().unwrap_or(0);
+        let own = self.node_mut(node);
+        if let (Some(engine), Some(data)) = (&mut own.engine, &mut own.data)
+            && engine.follows.is_some()
+        {
+            *engine = Engine::primary();
+            data.record.previous_replication_id = Some(data.record.replication_id.clone());
+            data.record.previous_offset = Some(data.record.offset);
+            data.record.replication_id = history;
+            data.record.term = next_term(highest);
+            (data.record.role, data.record.synced, data.record.link_up) = (Role::Primary, true, true);
+        }
+    }
+
+    pub fn tick_primary(&mut self, node: u16) {
+        if self.meet_rivals(node) || self.step_down(node) {
+            return;
+        }
+        let zone = self.zone(node);
+        self.counter += 1;
+        let id = self.counter;
+        let named = self.majority(zone).filter(|(named, _)| *named == node);
+        let direct: Vec<u16> = (0..NODES).filter(|peer| self.is_direct(*peer, node)).collect();
+        let sent: Vec<u16> = (0..NODES).filter(|peer| self.source(*peer) == Some(node)).collect();
+        let is_contested = named.is_none() || self.primaries() > 1;
+        let accept_loss = self.accept_loss;
+        let own = self.node_mut(node);
+        let Some(data) = &mut own.data else { return };
+        data.record.offset = Offset(data.record.offset.0 + 1);
+        if !direct.is_empty() {
+            data.writes.insert(id);
+            data.record.keys += 1;
+        }
+        if let Some((_, epoch)) = named {
+            data.record.epoch = data.record.epoch.max(epoch);
+        }
+        let is_own = accept_loss == Some(node) && own.needs_person.is_none();
+        if is_own || accept_loss.is_some_and(|chosen| direct.contains(&chosen)) {
+            data.record.accepted = accept_loss;
+        }
+        let copy = data.clone();
+        if own.accepting {
+            self.keep_chosen(node, copy.record.epoch);
+        }
+        if !direct.is_empty() {
+            self.confirmed.insert(id);
+            if is_contested {
+                self.contested.insert(id);
+            }
+        }
+        for peer in sent {
+            self.send(&copy, peer);
+        }
+    }
+
+    fn send(&mut self, source: &Dataset, peer: u16) {
+        let is_unknown = self.node(peer).data.as_ref().is_some_and(|data| data.record.is_of_unknown_origin());
+        let contested = self.contested.clone();
+        let own = self.node_mut(peer);
+        let before = own.data.replace(source.clone()).map(|data| data.writes).unwrap_or_default();
+        if let (Some(data), Some(engine)) = (&mut own.data, &mut own.engine) {
+            become_replica(&mut data.record);
+            (engine.electable, engine.takes_part, engine.asking) = (true, true, None);
+        }
+        own.needs_person = None;
+        // As the agent's `Standing`, which keeps all that is not in the primary's history. Here it counts only where it is expected.
+        let replaced = before.without(&source.writes);
+        let kept = if is_unknown { replaced } else { replaced.and(&contested) };
+        if self.keeps_data {
+            self.kept_aside.add(&kept);
+        }
+    }
+
+    /// As `Watch::keep_chosen`.
+    fn keep_chosen(&mut self, node: u16, epoch: u64) {
+        let zone = self.zone(node);
+        let is_told = self.sentinels_of(zone).filter_map(|known| known.names).all(|(named, _)| named == node);
+        if is_told {
+            self.node_mut(node).accepting = false;
+        } else {
+            self.announce(node, zone, epoch);
+        }
+    }
+
+    /// As `chosen::announce`.
+    fn announce(&mut self, node: u16, zone: u8, epoch: u64) {
+        for sentinel in self.sentinels.iter_mut().filter(|known| known.runs && known.zone == zone) {
+            if let Some((named, known)) = sentinel.names
+                && known < epoch
+            {
+                if named != node {
+                    sentinel.knows.insert(named);
+                    sentinel.knows.remove(&node);
+                }
+                (sentinel.names, sentinel.down_since) = (Some((node, epoch)), None);
+                sentinel.current_epoch = sentinel.current_epoch.max(epoch);
+            }
+        }
+    }
+
+    /// As `Watch::step_down`. True: it is a replica now.
+    fn step_down(&mut self, node: u16) -> bool {
+        let own_epoch = self.recorded_epoch(node);
+        let Some((named, epoch)) = self.majority(self.zone(node)) else { return false };
+        if named == node || epoch <= own_epoch || !self.is_heard(named, node) || !self.is_primary(named) {
+            return false;
+        }
+        self.follow(node, named);
+        true
+    }
+
+    /// As `REPLICAOF`.
+    pub fn follow(&mut self, node: u16, primary: u16) {
+        let own = self.node_mut(node);
+        if let Some(engine) = &mut own.engine {
+            (engine.follows, engine.misled_since) = (Some(primary), None);
+        }
+        if let Some(data) = &mut own.data {
+            (data.record.role, data.record.link_up) = (Role::Replica, false);
+        }
+    }
+
+    /// As `Rivals::look`. True: the engine was ended.
+    fn meet_rivals(&mut self, node: u16) -> bool {
+        let Some(engine) = &self.node(node).engine else { return false };
+        // The Sentinels are being told of what a person chose.
+        if self.node(node).accepting {
+            return false;
+        }
+        let mut asking = engine.asking.clone().unwrap_or_else(|| Asking::begin(self.now));
+        let facts = self.facts(node, &mut asking);
+        let rivalry = rivalry(&facts);
+        let own = self.node_mut(node);
+        own.needs_person = None;
+        if let Some(engine) = &mut own.engine {
+            engine.asking = (rivalry != Rivalry::Alone).then_some(asking);
+        }
+        let ends = match rivalry {
+            Rivalry::Alone | Rivalry::GoesOn => false,
+            Rivalry::StepsDown => true,
+            Rivalry::NeedsPerson(reason) => {
+                own.needs_person = Some(BootDecision::Wait(reason));
+                own.accepting = facts.accept_loss == Some(node);
+                own.accepting
+            }
+        };
+        if ends {
+            self.end_engine(node, true);
+        }
+        ends
+    }
+
+    /// As `Watch::decide_again`, and `Misled`.
+    pub fn tick_replica(&mut self, node: u16) {
+        if self.is_misled(node) {
+            self.end_engine(node, true);
+            return;
+        }
+        if self.source(node).is_some() {
+            return;
+        }
+        let majority = self.majority(self.zone(node));
+        let accept_loss = self.accept_loss;
+        let now = self.now;
+        let own = self.node_mut(node);
+        let Some(engine) = own.engine.clone() else { return };
+        let data = own.data.get_or_insert_with(|| Dataset {
+            record: Lineage { synced: false, ..record(0, 0, 0) },
+            writes: Writes::default(),
+        });
+        data.record.link_up = false;
+        let is_told = majority.is_some_and(|(named, _)| named != node);
+        if engine.takes_part && is_told && accept_loss != Some(node) {
+            (own.accepting, own.needs_person) = (false, None);
+            if let Some(engine) = &mut own.engine {
+                engine.asking = None;
+            }
+            return;
+        }
+        let mut asking = engine.asking.unwrap_or_else(|| Asking::begin(now));
+        let (facts, decision) = self.ask(node, &mut asking);
+        let is_long = now - asking.since >= PATIENCE;
+        let promotes = promotes_itself(&facts, &decision);
+        let is_electable = matches!(decision, BootDecision::Follow { electable: true, .. });
+        let has_another = match &decision {
+            BootDecision::Follow { primary, .. } => {
+                is_long && engine.follows != Some(*primary) && self.is_primary(*primary)
+            }
+            BootDecision::StartPrimary(_) | BootDecision::AskForFailover | BootDecision::Wait(_) => false,
+        };
+        if self.node(node).accepting || has_another {
+            self.end_engine(node, true);
+            return;
+        }
+        if let Some(engine) = &mut self.node_mut(node).engine {
+            engine.asking = Some(asking);
+            engine.electable |= is_electable;
+            engine.takes_part |= is_electable;
+        }
+        if promotes && let BootDecision::StartPrimary(reason) = decision {
+            self.note_reason(node, reason);
+            self.promote(node);
+        }
+    }
+
+    fn is_misled(&mut self, node: u16) -> bool {
+        let named = self.majority(self.zone(node)).map(|(named, _)| named).filter(|named| *named != node);
+        let now = self.now;
+        let Some(engine) = &mut self.node_mut(node).engine else { return false };
+        let (Some(followed), Some(named)) = (engine.follows, named) else {
+            engine.misled_since = None;
+            return false;
+        };
+        if followed == named {
+            engine.misled_since = None;
+            return false;
+        }
+        let since = *engine.misled_since.get_or_insert(now);
+        let serves = |peer: u16| self.is_heard(peer, node) && self.is_primary(peer);
+        now - since >= PATIENCE && !serves(followed) && serves(named)
+    }
+
+    /// As `chosen::forget_overtaken`, and `Watch::record`.
+    pub fn forget_overtaken(&mut self, node: u16) {
+        let accept_loss = self.accept_loss;
+        if let Some(data) = &mut self.node_mut(node).data {
+            data.record.accepted = data.record.accepted.filter(|accepted| accept_loss == Some(*accepted));
+        }
+    }
+
+    /// Whether a person chose another node, which waits for this one.
+    pub fn yields(&self, node: u16) -> bool {
+        let is_other = |chosen: u16| chosen != node && self.is_heard(chosen, node) && self.node(chosen).accepting;
+        self.accept_loss.is_some_and(is_other)
+    }
+
+    pub fn end_engine(&mut self, node: u16, clean: bool) {
+        let (now, keeps_data) = (self.now, self.keeps_data);
+        let own = self.node_mut(node);
+        if own.engine.take().is_none() {
+            return;
+        }
+        own.asking = Asking::begin(now);
+        if !keeps_data {
+            own.data = None;
+            return;
+        }
+        if let Some(data) = &mut own.data {
+            match own.written.clone().filter(|_| !clean) {
+                // The file has all; the record is as old as it was written.
+                Some(written) => data.record = written,
+                None => data.record.clean_stop = clean,
+            }
+        }
+    }
+
+    pub fn stop(&mut self, node: u16, clean: bool) {
+        self.end_engine(node, clean);
+        let own = self.node_mut(node);
+        (own.runs, own.accepting, own.needs_person) = (false, false, None);
+    }
+
+    pub fn start(&mut self, node: u16) {
+        let now = self.now;
+        let own = self.node_mut(node);
+        if !own.runs {
+            (own.runs, own.asking) = (true, Asking::begin(now));
+        }
+    }
+}

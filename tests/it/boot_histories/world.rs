@@ -1,0 +1,295 @@
+//! The parts of a layer: volumes, servers, agents and Sentinels, and what each can see of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, in_force};
+use redoubt::model::lineage::{Activity, Lineage};
+use redoubt::model::{Mode, ReplicationId, Role};
+
+use super::writes::Writes;
+use crate::boot_rule::LAYER;
+
+pub const NODES: u16 = 3;
+pub const SENTINELS: usize = 3;
+
+/// What is on a volume, or in a server.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub record: Lineage,
+    pub writes: Writes,
+}
+
+/// As the agent's questions to the layer: since when, and who answered when.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    pub since: u64,
+    pub heard: BTreeMap<u16, u64>,
+    pub sentinels_heard: u64,
+    pub refused_since: Option<u64>,
+}
+
+impl Asking {
+    pub fn begin(now: u64) -> Self {
+        Self { since: now, sentinels_heard: now, ..Self::default() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// `None`: it is primary.
+    pub follows: Option<u16>,
+    pub electable: bool,
+    /// It took part in what a primary writes, or is the best of what is left.
+    pub takes_part: bool,
+    pub asking: Option<Asking>,
+    /// Since when it follows another than the Sentinels name.
+    pub misled_since: Option<u64>,
+}
+
+impl Engine {
+    pub fn primary() -> Self {
+        Self { follows: None, electable: true, takes_part: true, asking: None, misled_since: None }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub runs: bool,
+    pub asking: Asking,
+    pub engine: Option<Engine>,
+    pub data: Option<Dataset>,
+    /// The record as it was written last: a sudden end leaves this one.
+    pub written: Option<Lineage>,
+    pub accepting: bool,
+    pub needs_person: Option<BootDecision>,
+    /// Seconds for which it hears what was true a second ago.
+    pub late: u64,
+    /// Seconds for which its answers are not believed.
+    pub absurd: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Sentinel {
+    pub runs: bool,
+    pub zone: u8,
+    /// Whom it names, and the epoch of that knowledge.
+    pub names: Option<(u16, u64)>,
+    pub current_epoch: u64,
+    /// The other data nodes that it heard of: it elects and orders no others.
+    pub knows: BTreeSet<u16>,
+    pub down_since: Option<u64>,
+    pub tried: Option<u64>,
+    /// Since when a node that it knows does not follow whom it names.
+    pub wrong_since: BTreeMap<u16, u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: u64,
+    pub keeps_data: bool,
+    pub initialised: bool,
+    pub accept_loss: Option<u16>,
+    pub nodes: Vec<Node>,
+    pub zones: Vec<u8>,
+    pub sentinels: Vec<Sentinel>,
+    /// The nodes a second ago.
+    pub before: Vec<Node>,
+    pub confirmed: Writes,
+    /// What was confirmed by a primary that most Sentinels did not name, or while another one served, or what only a node had that was
+    /// silent for long when the rule went on without it. One of the two is decided against, and what only that one has is kept aside.
+    pub contested: Writes,
+    pub kept_aside: Writes,
+    pub counter: usize,
+    pub histories: usize,
+    pub lost: Option<String>,
+}
+
+impl World {
+    pub fn new(keeps_data: bool) -> Self {
+        let node = Node { runs: true, ..Node::default() };
+        let sentinel = Sentinel { runs: true, ..Sentinel::default() };
+        let nodes = vec![node; usize::from(NODES)];
+        Self {
+            now: 1_000,
+            keeps_data,
+            initialised: false,
+            accept_loss: None,
+            before: nodes.clone(),
+            nodes,
+            zones: vec![0; usize::from(NODES)],
+            sentinels: vec![sentinel; SENTINELS],
+            confirmed: Writes::default(),
+            contested: Writes::default(),
+            kept_aside: Writes::default(),
+            counter: 0,
+            histories: 0,
+            lost: None,
+        }
+    }
+
+    pub fn fresh_history(&mut self) -> ReplicationId {
+        self.histories += 1;
+        ReplicationId(format!("history-{}", self.histories))
+    }
+
+    pub fn node(&self, node: u16) -> &Node {
+        &self.nodes[usize::from(node)]
+    }
+
+    pub fn node_mut(&mut self, node: u16) -> &mut Node {
+        &mut self.nodes[usize::from(node)]
+    }
+
+    pub fn zone(&self, node: u16) -> u8 {
+        self.zones[usize::from(node)]
+    }
+
+    pub fn is_primary(&self, node: u16) -> bool {
+        self.node(node).engine.as_ref().is_some_and(|engine| engine.follows.is_none())
+    }
+
+    pub fn primaries(&self) -> usize {
+        (0..NODES).filter(|node| self.is_primary(*node)).count()
+    }
+
+    fn follows(&self, node: u16) -> Option<u16> {
+        self.node(node).engine.as_ref().and_then(|engine| engine.follows)
+    }
+
+    /// The primary whose writes the node is sent, directly or by another replica.
+    pub fn source(&self, node: u16) -> Option<u16> {
+        let mut at = node;
+        for _ in 0..NODES {
+            let next = self.follows(at).filter(|next| self.zone(*next) == self.zone(node))?;
+            if self.is_primary(next) {
+                return Some(next);
+            }
+            at = next;
+        }
+        None
+    }
+
+    /// Whether the node is a replica of this primary with a link to it.
+    pub fn is_direct(&self, node: u16, primary: u16) -> bool {
+        self.follows(node) == Some(primary) && self.source(node) == Some(primary)
+    }
+
+    pub fn recorded_epoch(&self, node: u16) -> u64 {
+        self.node(node).data.as_ref().map_or(0, |data| data.record.epoch)
+    }
+
+    /// All that some node has, or keeps aside.
+    pub fn held(&self) -> Writes {
+        let mut held = self.kept_aside.clone();
+        for data in self.nodes.iter().filter_map(|node| node.data.as_ref()) {
+            held.add(&data.writes);
+        }
+        held
+    }
+
+    pub fn sentinels_of(&self, zone: u8) -> impl Iterator<Item = &Sentinel> {
+        self.sentinels.iter().filter(move |known| known.runs && known.zone == zone)
+    }
+
+    pub fn views(&self, zone: u8) -> Vec<SentinelAnswer> {
+        let view = |sentinel: &Sentinel| match sentinel.names {
+            _ if !sentinel.runs || sentinel.zone != zone => SentinelAnswer::Silent,
+            Some((named, _)) => SentinelAnswer::Names(named),
+            None => SentinelAnswer::NamesNobody,
+        };
+        self.sentinels.iter().map(view).collect()
+    }
+
+    /// Whom most Sentinels name, as a node of this zone hears.
+    pub fn majority(&self, zone: u8) -> Option<(u16, u64)> {
+        (0..NODES).find_map(|node| {
+            let names = self.sentinels_of(zone).filter_map(|known| known.names);
+            let epochs: Vec<u64> = names.filter(|(named, _)| *named == node).map(|(_, epoch)| epoch).collect();
+            (epochs.len() > SENTINELS / 2).then(|| (node, epochs.into_iter().max().unwrap_or(0)))
+        })
+    }
+
+    /// Whether a node hears the answer of another.
+    pub fn is_heard(&self, peer: u16, by: u16) -> bool {
+        let known = self.node(peer);
+        known.runs && known.absurd == 0 && self.zone(peer) == self.zone(by)
+    }
+
+    pub fn facts(&self, node: u16, asking: &mut Asking) -> BootFacts {
+        let own = self.node(node);
+        let source = if own.late > 0 { &self.before } else { &self.nodes };
+        let mut peers = BTreeMap::new();
+        let mut accepting = own.accepting.then_some(node);
+        let mut records = Vec::new();
+        for peer in (0..NODES).filter(|peer| *peer != node) {
+            if !self.is_heard(peer, node) {
+                let heard = asking.heard.get(&peer).copied().unwrap_or(asking.since);
+                peers.insert(peer, Peer::Silent { milliseconds: (self.now - heard) * 1_000 });
+                continue;
+            }
+            asking.heard.insert(peer, self.now);
+            let known = &source[usize::from(peer)];
+            if known.accepting && self.accept_loss == Some(peer) {
+                accepting = accepting.or(Some(peer));
+            }
+            let lineage = known.data.as_ref().map(|data| data.record.clone());
+            records.extend(lineage.clone());
+            peers.insert(peer, Peer::Answers { activity: activity(known), lineage });
+        }
+        let own_record = own.data.as_ref().map(|data| data.record.clone());
+        records.extend(own_record.clone());
+        let sentinels = self.views(self.zone(node));
+        let answering = sentinels.iter().filter(|answer| **answer != SentinelAnswer::Silent).count();
+        if answering > SENTINELS / 2 {
+            asking.sentinels_heard = self.now;
+        }
+        let accept_loss = if self.accept_loss == Some(node) {
+            in_force(self.accept_loss, LAYER, records.iter())
+        } else {
+            self.accept_loss
+        };
+        BootFacts {
+            mode: Mode::Sentinel,
+            layer_uid: LAYER.to_owned(),
+            own_ordinal: node,
+            own: own_record,
+            initialised: self.initialised,
+            keeps_data: self.keeps_data,
+            accept_loss,
+            accepting,
+            peers,
+            sentinels,
+            sentinels_silent_milliseconds: (self.now - asking.sentinels_heard) * 1_000,
+            refused_milliseconds: asking.refused_since.map_or(0, |since| (self.now - since) * 1_000),
+            waited_milliseconds: (self.now - asking.since) * 1_000,
+        }
+    }
+
+    /// One primary that most Sentinels name, and all others its replicas.
+    pub fn is_whole(&self) -> bool {
+        let Some(primary) = (0..NODES).find(|node| self.is_primary(*node)) else { return false };
+        let is_named = self.majority(self.zone(primary)).is_some_and(|(named, _)| named == primary);
+        let replicas = (0..NODES).filter(|node| self.is_direct(*node, primary)).count();
+        is_named && self.primaries() == 1 && replicas == usize::from(NODES) - 1
+    }
+
+    pub fn mend(&mut self) {
+        self.zones.fill(0);
+        for sentinel in &mut self.sentinels {
+            (sentinel.runs, sentinel.zone) = (true, 0);
+        }
+    }
+}
+
+fn activity(node: &Node) -> Activity {
+    match &node.engine {
+        None => Activity::Deciding,
+        Some(engine) if engine.follows.is_none() || engine.takes_part => Activity::Serving,
+        Some(_) => Activity::Loading,
+    }
+}
+
+/// A role as a record says it.
+pub fn become_replica(record: &mut Lineage) {
+    (record.role, record.link_up) = (Role::Replica, true);
+}

@@ -13,6 +13,9 @@ use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
 use crate::redis::{Connection, Endpoint, Secret, users};
 
+/// How long a node must have waited for a person before it tells others: in a failover some looks may be older than others.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
+
 /// The shared state. Locks are held for a copy, never across an await.
 pub struct State {
     password: Secret,
@@ -32,7 +35,8 @@ struct Inner {
     activity: Activity,
     lineage: Option<Lineage>,
     accepting: bool,
-    needs_person: Option<String>,
+    /// Why it waits for a person, and since when.
+    needs_person: Option<(String, Instant)>,
     had_keys: bool,
     trouble: Option<String>,
     announced: Option<Address>,
@@ -144,8 +148,12 @@ impl State {
 
     /// Replaces why it waits for a person, and logs it when it changes.
     pub fn set_needs_person(&self, why: Option<String>) {
-        let before = std::mem::replace(&mut self.lock().needs_person, why.clone());
-        if let Some(why) = why.filter(|why| Some(why) != before.as_ref()) {
+        let before = {
+            let known = &mut *self.lock();
+            let since = known.needs_person.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            std::mem::replace(&mut known.needs_person, why.clone().map(|why| (why, since)))
+        };
+        if let Some(why) = why.filter(|why| before.is_none_or(|(before, _)| *why != before)) {
             tracing::warn!(why, "this does not end by itself: a person may decide by redoubt.dev/accept-loss");
         }
     }
@@ -287,7 +295,7 @@ impl State {
             activity: inner.activity,
             initialised: inner.config.initialised || inner.had_keys,
             accepting: inner.accepting,
-            needs_person: inner.needs_person.clone(),
+            needs_person: inner.needs_person.as_ref().and_then(told),
             lineage: inner.lineage.clone(),
             loaded: inner.loaded,
             ancestry: inner.ancestry.clone(),
@@ -319,4 +327,8 @@ impl State {
     fn endpoint(&self, address: String, port: u16) -> Endpoint {
         Endpoint { address, port, username: users::AGENT.to_owned(), password: self.password.clone() }
     }
+}
+
+fn told((why, since): &(String, Instant)) -> Option<String> {
+    (since.elapsed() >= TOLD_AFTER).then(|| why.clone())
 }

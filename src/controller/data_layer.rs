@@ -200,7 +200,7 @@ async fn look_after(
     let mut desired = wanted::desired(object, layer, &built, accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
-    let (connections, faults) = ask(context, &identity, &questions, &mut observed).await;
+    let Heard { connections, faults, waits } = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
     context.absences.look(&context.client, &identity, &children, &mut observed).await;
 
@@ -240,6 +240,7 @@ async fn look_after(
         plan: &plan,
         undone: &undone,
         faults: &faults,
+        waits: &waits,
         subject: &subject,
     };
     let mut status = report::status(facts, old, publish::now());
@@ -372,29 +373,40 @@ pub(super) fn addresses(declared: &[NodeId], observed: &Observed, children: &Chi
     addresses
 }
 
-/// Asks the servers and moves what they answer into the observation; listens to the Sentinels among them from now on. Answers
-/// the open connections, and what the servers refused to say.
+/// What was heard of a layer's pods beside the observation.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// The open connections.
+    connections: BTreeMap<NodeId, Connection>,
+    /// What the servers refused to say, and what data nodes keep aside.
+    faults: Vec<String>,
+    /// Which nodes wait for what only a person ends.
+    waits: Vec<String>,
+}
+
+/// Asks the servers and moves what they answer into the observation; listens to the Sentinels among them from now on.
 pub(super) async fn ask(
     context: &Context,
     layer: &LayerIdentity,
     questions: &BTreeMap<NodeId, Question>,
     observed: &mut Observed,
-) -> (BTreeMap<NodeId, Connection>, Vec<String>) {
+) -> Heard {
     let last_move = context.listeners.last_move(&(layer.namespace.clone(), layer.name.clone()));
     let answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
     listen(context, layer, questions, &answers);
-    let (mut connections, mut faults) = (BTreeMap::new(), Vec::new());
+    let mut heard = Heard::default();
     for (node, answer) in answers {
-        let told = answer.faults.iter().chain(&answer.warnings);
-        faults.extend(told.map(|words| format!("{node}: {words}")));
+        let of_node = |words: &String| format!("{node}: {words}");
+        heard.faults.extend(answer.faults.iter().chain(&answer.told.kept).map(of_node));
+        heard.waits.extend(answer.told.waits.iter().map(of_node));
         let mut server = answer.server;
         if let ObservedServer::Data(server) = &mut server {
             server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
         }
         observed.nodes.entry(node).or_default().server = server;
-        connections.extend(answer.connection.map(|connection| (node, connection)));
+        heard.connections.extend(answer.connection.map(|connection| (node, connection)));
     }
-    (connections, faults)
+    heard
 }
 
 /// Listens to every Sentinel that answered.

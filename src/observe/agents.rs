@@ -1,4 +1,4 @@
-//! What an agent says that waits for a person: data that is kept aside, and data that cannot be used.
+//! What an agent says to a person: what its node waits for that only a person ends, and data that is kept aside.
 
 use std::time::Duration;
 
@@ -10,14 +10,34 @@ use crate::model::lineage::{Aside, AsideReason, LineageAnswer};
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
 
-/// Asks the agent at a pod's address. Sentences for a person; none is the usual case.
-pub async fn ask(address: &str) -> Vec<String> {
-    let answer = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten();
-    answer.map(|answer| words(&answer)).unwrap_or_default()
+/// Sentences for a person; none is the usual case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Why the node waits, where only a person ends that.
+    pub waits: Vec<String>,
+    /// What it keeps aside.
+    pub kept: Vec<String>,
 }
 
-fn words(answer: &LineageAnswer) -> Vec<String> {
-    answer.unusable.iter().cloned().chain(answer.aside.iter().map(of_aside)).collect()
+/// Asks the agent at a pod's address.
+pub async fn ask(address: &str) -> Told {
+    let answer = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten();
+    answer.map(|answer| told(&answer)).unwrap_or_default()
+}
+
+fn told(answer: &LineageAnswer) -> Told {
+    let decision = answer.needs_person.as_deref().map(of_decision);
+    Told {
+        waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
+        kept: answer.aside.iter().map(of_aside).collect(),
+    }
+}
+
+/// `why`: the boot rule's words, as `Wait(Unrelated)` or `AskForFailover`.
+fn of_decision(why: &str) -> String {
+    let reason = why.strip_prefix("Wait(").unwrap_or(why);
+    let reason = reason.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap_or(reason);
+    format!("{reason}: it waits for a person to choose whose data to go on with, by redoubt.dev/accept-loss")
 }
 
 fn of_aside(kept: &Aside) -> String {
@@ -59,11 +79,19 @@ mod tests {
             aside: Vec::new(),
             unusable: None,
         };
-        assert_eq!(words(&answer), [""; 0]);
+        assert_eq!(told(&answer), Told::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
-        let told = words(&answer).join(" ");
-        for part in ["DataUnloadable", "/data/aside/20261128T062033Z-replaced", "redoubt.dev/drop-aside"] {
-            assert!(told.contains(part), "{told}");
+        answer.needs_person = Some("Wait(SeveralPrimaries)".to_owned());
+        let Told { waits, kept } = told(&answer);
+        assert!(
+            waits[0].starts_with("SeveralPrimaries: ") && waits[0].contains("redoubt.dev/accept-loss"),
+            "{waits:?}"
+        );
+        assert!(waits[1].contains("DataUnloadable"), "{waits:?}");
+        for part in ["/data/aside/20261128T062033Z-replaced", "redoubt.dev/drop-aside"] {
+            assert!(kept[0].contains(part), "{kept:?}");
         }
+        answer.needs_person = Some("AskForFailover".to_owned());
+        assert!(told(&answer).waits[0].starts_with("AskForFailover: "));
     }
 }

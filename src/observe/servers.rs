@@ -66,8 +66,8 @@ pub struct Answer {
     pub server: ObservedServer,
     /// What it refused to say, or why it is unknown; without secrets.
     pub faults: Vec<String>,
-    /// What its agent says that waits for a person.
-    pub warnings: Vec<String>,
+    /// What its agent says to a person.
+    pub told: agents::Told,
     /// The open connection, for the steps that follow; `None`: there is none.
     pub connection: Option<Connection>,
 }
@@ -88,11 +88,11 @@ impl Pool {
                 match question.asked {
                     // Within the time that a silent server takes, so it makes no pass longer.
                     Asked::Data(_) => agents::ask(&question.endpoint.address).await,
-                    Asked::Sentinel { .. } => Vec::new(),
+                    Asked::Sentinel { .. } => agents::Told::default(),
                 }
             };
-            let (answer, warnings) = tokio::join!(self.ask_one(&question, last_move), agent);
-            (question.node, Answer { warnings, ..answer })
+            let (answer, told) = tokio::join!(self.ask_one(&question, last_move), agent);
+            (question.node, Answer { told, ..answer })
         });
         join_all(asking).await.into_iter().collect()
     }
@@ -129,7 +129,7 @@ impl Pool {
                 return Answer {
                     server: ObservedServer::Unknown,
                     faults: vec![fault],
-                    warnings: Vec::new(),
+                    told: agents::Told::default(),
                     connection: None,
                 };
             }
@@ -138,7 +138,7 @@ impl Pool {
             self.connections().remove(&question.pod_uid);
         }
         let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
-        Answer { server: probed.server, faults, warnings: Vec::new(), connection }
+        Answer { server: probed.server, faults, told: agents::Told::default(), connection }
     }
 
     /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections

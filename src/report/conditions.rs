@@ -13,6 +13,9 @@ use crate::plan::{Refused, Step, Waiting};
 /// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
 const LONGEST_MESSAGE: usize = 1024;
 
+/// The reason of `Degraded` while a node waits for what only a person ends.
+pub const NEEDS_PERSON: &str = "NeedsPerson";
+
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -98,7 +101,9 @@ fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> Said {
 }
 
 fn degraded(facts: Facts<'_>) -> Said {
-    let mut why: Vec<String> = facts.plan.refused.iter().map(refused).collect();
+    // First, and in a new layer as well: nothing else ends it.
+    let mut why = facts.waits.to_vec();
+    why.extend(facts.plan.refused.iter().map(refused));
     why.extend(facts.undone.iter().filter(|undone| !undone.passes).map(|undone| undone.why.clone()));
     let troubled = facts.plan.waiting.iter().filter(|what| is_trouble(facts.observed, what));
     why.extend(troubled.map(|what| waiting(facts.desired.mode, what)));
@@ -119,7 +124,8 @@ fn degraded(facts: Facts<'_>) -> Said {
             message: "nothing is wrong".to_owned(),
         };
     }
-    Said { kind: "Degraded", holds: Some(true), reason: "Trouble", message: why.join("; ") }
+    let reason = if facts.waits.is_empty() { "Trouble" } else { NEEDS_PERSON };
+    Said { kind: "Degraded", holds: Some(true), reason, message: why.join("; ") }
 }
 
 fn progressing(facts: Facts<'_>) -> Said {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::conditions::NEEDS_PERSON;
 use crate::api::data_layer_status::DataLayerStatus;
 
 /// Characters of a note; the API server takes 1 kB.
@@ -44,7 +45,11 @@ pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
         let is_bad = holds == (condition.type_ == "Degraded");
         // What was never said before is news only if it is what everybody waits for, or a refusal.
         let is_news = match before {
-            Some(before) => before.status != condition.status,
+            Some(before) => {
+                // A layer may be in trouble for long before it turns out that only a person ends it.
+                let is_new_wait = condition.reason == NEEDS_PERSON && before.reason != NEEDS_PERSON;
+                before.status != condition.status || is_new_wait
+            }
             None => {
                 matches!((condition.type_.as_str(), holds), ("Ready" | "Degraded", true) | ("Accepted", false))
             }

@@ -60,8 +60,10 @@ pub struct Facts<'pass> {
     pub plan: &'pass Plan,
     /// What was planned and not done.
     pub undone: &'pass [Undone],
-    /// What the servers refused to say.
+    /// What the servers refused to say, and what data nodes keep aside.
     pub faults: &'pass [String],
+    /// Which nodes wait for what only a person ends.
+    pub waits: &'pass [String],
     /// More about the layer.
     pub subject: &'pass Subject,
 }

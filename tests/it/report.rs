@@ -21,6 +21,7 @@ pub struct Scene {
     subject: Subject,
     undone: Vec<Undone>,
     faults: Vec<String>,
+    pub waits: Vec<String>,
 }
 
 impl Scene {
@@ -53,7 +54,7 @@ impl Scene {
             max_connections: 500,
             application_breaches: Vec::new(),
         };
-        Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new() }
+        Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new(), waits: Vec::new() }
     }
 
     pub fn data(&mut self, ordinal: u16) -> &mut DataServer {
@@ -78,6 +79,7 @@ impl Scene {
             plan: &plan,
             undone: &self.undone,
             faults: &self.faults,
+            waits: &self.waits,
             subject: &self.subject,
         };
         status(facts, &DataLayerStatus::default(), Timestamp::UNIX_EPOCH)
@@ -429,6 +431,18 @@ fn only_what_does_not_pass_by_itself_degrades() {
     ");
 }
 
+/// Also of a layer that was never Ready: volumes of a predecessor may hold two histories.
+#[test]
+fn what_only_a_person_ends_is_told_first() {
+    let mut scene = Scene::healthy();
+    scene.observed.initialised = false;
+    scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
+    scene.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
+    insta::assert_snapshot!(differing(&scene), @"Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person");
+    scene.observed.initialised = true;
+    insta::assert_snapshot!(differing(&scene), @"Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied");
+}
+
 #[test]
 fn an_invalid_specification_keeps_what_was_known_of_the_servers() {
     let before = Scene::healthy().status();
@@ -456,6 +470,7 @@ fn a_condition_keeps_its_time_while_its_status_does() {
         plan: &plan,
         undone: &scene.undone,
         faults: &scene.faults,
+        waits: &[],
         subject: &scene.subject,
     };
     let mut old = scene.status();

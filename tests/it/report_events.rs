@@ -34,6 +34,26 @@ fn a_condition_that_changes_is_one_event_and_progress_is_none() {
 }
 
 #[test]
+fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
+    let mut scene = Scene::healthy();
+    scene.data(0).libraries.clear();
+    scene.waits = vec!["redis-1: Unrelated: it waits for a person".to_owned()];
+    let waits = scene.status();
+    let mut before = waits.clone();
+    for condition in before.conditions.iter_mut().filter(|condition| condition.type_ == "Degraded") {
+        "Trouble".clone_into(&mut condition.reason);
+    }
+    let told = transitions(&before, &waits);
+    assert_eq!(
+        told.iter().map(|told| (told.action.as_str(), told.warning)).collect::<Vec<_>>(),
+        [("DegradedTrue", true)]
+    );
+    assert!(told[0].reason == "NeedsPerson" && told[0].note.starts_with("redis-1: Unrelated"), "{told:?}");
+    assert_eq!(transitions(&waits, &waits), []);
+    assert_eq!(transitions(&waits, &before), [], "it is over");
+}
+
+#[test]
 fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
     let first = Scene::healthy().status();
     let told = transitions(&DataLayerStatus::default(), &first);

@@ -34,14 +34,6 @@ async fn under_load(layer: &mut Layer, disturb: impl AsyncFnOnce(&mut Layer, Nod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn six_agents_form_a_layer_by_themselves() {
-    let began = Instant::now();
-    let layer = Layer::whole(&Options::default()).await;
-    println!("whole after {:?}", began.elapsed());
-    assert_eq!(layer.primary().await, Some(NodeId::data(0)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_engine_is_replaced_and_nothing_that_was_acknowledged_is_rolled_back() {
     let mut layer = Layer::whole(&Options::default()).await;
     let mut killed = None;

@@ -19,7 +19,9 @@ async fn a_minimal_layer_is_ready_on_each_engine_and_its_status_is_true_of_the_s
         let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
         println!("{name}: Ready after {:.2?}", layer.ready().await);
         status_is_true(&layer).await;
-        columns_and_scale_are_right(&layer, layer.heals().await).await;
+        let primary = layer.heals().await;
+        assert_eq!(primary, NodeId::data(0), "of empty nodes the first begins");
+        columns_and_scale_are_right(&layer, primary).await;
         services_lead_where_they_should(&layer).await;
         the_binding_is_enough(&layer).await;
         stage.strike().await;

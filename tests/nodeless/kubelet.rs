@@ -142,9 +142,7 @@ impl Kubelet {
 
     /// Folder of an image's engine, which begins the search path of its agents; `None`: there is no such image.
     pub fn engine(&self, image: &str) -> Option<PathBuf> {
-        let name = image.rsplit('/').next()?.replace(':', "-");
-        let found = self.engines.iter().find(|engine| engine.name == name)?;
-        Some(found.program.parent()?.to_owned())
+        folder_of(&self.engines, image)
     }
 
     /// Folder of a pod or a volume.
@@ -189,6 +187,21 @@ impl Kubelet {
             signal(&pid.to_string(), name);
         }
     }
+}
+
+/// Panics where there is no program for the image of most claims, none of whose pods would ever start.
+pub fn check_engines() {
+    let image = crate::stage::engine();
+    assert!(
+        folder_of(&engines(), image).is_some(),
+        "REDOUBT_TEST_ENGINES names no program for {image}; set it: export REDOUBT_TEST_ENGINES=$(tests/engines/engines)"
+    );
+}
+
+fn folder_of(engines: &[Engine], image: &str) -> Option<PathBuf> {
+    let name = image.rsplit('/').next()?.replace(':', "-");
+    let found = engines.iter().find(|engine| engine.name == name)?;
+    Some(found.program.parent()?.to_owned())
 }
 
 /// Processes that an agent started itself.

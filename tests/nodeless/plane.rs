@@ -35,6 +35,7 @@ pub fn plane() -> &'static Plane {
 
 impl Plane {
     fn start() -> Self {
+        crate::kubelet::check_engines();
         let mut script = Command::new("tests/nodeless/control-plane")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -199,6 +199,8 @@ fn check_owner<K: Object>(key: &Key, desired: &K, live: &K) -> Result<(), Error>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -225,5 +227,23 @@ mod tests {
             let error = check(&foreign).unwrap_err();
             assert!(matches!(error, Error::NameTaken { object } if object == "Service shop/web-redis"));
         }
+    }
+
+    /// Where a successor has the name, the API server refuses what names another UID.
+    #[tokio::test]
+    async fn a_patch_and_a_deletion_name_the_very_object() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::clone(&asked);
+        let server = axum::Router::new().fallback(move |body: String| {
+            requests.lock().unwrap().push(serde_json::from_str::<serde_json::Value>(&body).unwrap());
+            std::future::ready(axum::Json(json!({"metadata": {}})))
+        });
+        let writer = Writer::new(Client::new(server, "shop"), Metrics::new().unwrap());
+        let annotations = json!({"annotations": {"redoubt.dev/example": "1"}});
+        writer.annotate::<Service>("shop", "web-redis", "uid-1", annotations, "tests").await.unwrap();
+        writer.delete::<Service>("shop", "web-redis", Some("uid-1")).await.unwrap();
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked[0]["metadata"]["uid"], "uid-1");
+        assert_eq!(asked[1]["preconditions"]["uid"], "uid-1");
     }
 }

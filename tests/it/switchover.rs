@@ -32,7 +32,9 @@ async fn moved_under_load(layer: &Layer) -> Duration {
     let before = layer.keys(from).await.unwrap();
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > before + 200).await;
+    let plain = Connection::open(&layer.endpoint(from)).await.unwrap();
     switchover(&request(layer, from)).await.unwrap();
+    assert!(plain.query::<String>(redis::cmd("PING")).await.is_err(), "clients of the old primary are cut at once");
     eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != from)).await;
     let to = layer.primary().await.unwrap();
     let at = layer.keys(to).await.unwrap();
@@ -99,6 +101,30 @@ async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agen
     // A replica takes its primary's term at its next look.
     eventually("both hold the same term", SOON, async || term(second).await == term(first).await).await;
     assert!(term(first).await > in_between);
+}
+
+/// What the primary took before the pause is on every replica that could be elected before one is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_does_not_catch_up_with_the_paused_primary_is_not_elected() {
+    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, ..Options::default() }).await;
+    let from = layer.primary().await.unwrap();
+    let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
+    let primary = Connection::open(&layer.operator_on(from)).await.unwrap();
+    let replica = Connection::open(&layer.operator_on(to)).await.unwrap();
+    let writer = Connection::open(&layer.endpoint(from)).await.unwrap();
+    let moved = switchover_watched(&request(&layer, from), async |step| {
+        if step == Step::WritesPaused {
+            // The replica answers and stays where it is, and the primary takes one more write.
+            server::replica_of(&replica, "127.0.0.1", 1).await.unwrap();
+            server::unpause(&primary).await.unwrap();
+            writer.query::<()>(redis::cmd("SET").arg("late").arg(1)).await.unwrap();
+            server::pause_writes(&primary, 5_000).await.unwrap();
+        }
+    })
+    .await;
+    assert!(matches!(moved, Err(Error::Lagging(_))), "{moved:?}");
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(from));
 }
 
 /// A candidate that stalls has its order in its socket and obeys when it goes on. What the old primary took meanwhile would be lost.

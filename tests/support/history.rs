@@ -82,6 +82,9 @@ pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
     }
 }
 
+/// Histories of this process so far: each has keys of its own, so that what an earlier one left hides no loss of a later one.
+static HISTORIES: AtomicUsize = AtomicUsize::new(0);
+
 /// Writers at work.
 pub struct Writers {
     stop: Arc<AtomicBool>,
@@ -100,12 +103,14 @@ impl Writers {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
+        let history = HISTORIES.fetch_add(1, Ordering::Relaxed);
         let tasks = (0..count)
             .map(|writer| {
+                let keys = format!("h:{history}:{writer}");
                 let (stop, sentinels, name) = (Arc::clone(&stop), sentinels.to_vec(), master_name.to_owned());
                 let acknowledged = Arc::clone(&acknowledged);
                 tokio::spawn(async move {
-                    write_until((&stop, &acknowledged), writer, (began, pause), &sentinels, &name).await
+                    write_until((&stop, &acknowledged), &keys, (began, pause), &sentinels, &name).await
                 })
             })
             .collect();
@@ -177,7 +182,7 @@ impl StockClient {
 
 async fn write_until(
     (stop, acknowledged): (&AtomicBool, &AtomicUsize),
-    writer: usize,
+    keys: &str,
     (began, pause): (Instant, Duration),
     sentinels: &[Endpoint],
     master_name: &str,
@@ -195,7 +200,7 @@ async fn write_until(
             continue;
         };
         number += 1;
-        let key = format!("h:{writer}:{number}");
+        let key = format!("{keys}:{number}");
         let invoked = began.elapsed();
         let answer: RedisResult<()> = redis::cmd("SET").arg(&key).arg(number).query_async(server).await;
         let outcome = match &answer {

@@ -29,6 +29,14 @@ const PROBE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)
 /// The longest pause before a restart; a kubelet's is five minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause before a restart. As a kubelet's the first is short and every later one longer, and told as `CrashLoopBackOff`.
+fn pause_before(restarts: i32) -> Duration {
+    match restarts {
+        0 => Duration::from_millis(100),
+        more => Duration::from_secs(1 << (more - 1).min(4)).min(LONGEST_PAUSE),
+    }
+}
+
 /// The pod's object was removed while its process ran or waited.
 struct Gone;
 
@@ -73,12 +81,12 @@ impl Life {
             if self.is_deleted() {
                 return self.remove().await;
             }
-            let pause = Duration::from_millis(100 << self.restarts.min(10)).min(LONGEST_PAUSE);
+            let pause = pause_before(self.restarts);
             self.restarts += 1;
             self.last = json!({"terminated": {
                 "exitCode": status.code().unwrap_or(137), "reason": "Error", "message": self.last_words(),
             }});
-            if pause > Duration::from_secs(1) {
+            if self.restarts > 1 {
                 let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "the container ended again and again"}});
                 self.report(None, waiting, false).await;
             }

@@ -72,7 +72,7 @@ async fn an_image_that_is_no_redis_stops_at_one_node_and_recovers_alone_when_it_
 async fn objects_that_are_deleted_are_as_they_were_in_10_s_and_no_pod_restarts() {
     let (stage, layer) = Stage::with_layer("gate-objects").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
-    let before = children(&layer);
+    let before = children(&layer).await;
     for child in ["service/web-redis-1", "secret/web-redis-system", "poddisruptionbudget/web-redis"] {
         assert!(before.contains_key(child), "{child}: {:?}", before.keys());
         kubectl(&["-n", &stage.namespace, "delete", child, "--wait=false"]);

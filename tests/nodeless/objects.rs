@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use redoubt::model::NodeId;
 use serde_json::{Value, json};
 
-use crate::children::{MENDED_WITHIN, are_mended, children, uid_of};
+use crate::children::{MENDED_WITHIN, api_of, are_mended, children, uid_of};
 use crate::commands::kubectl;
 use crate::place;
 use crate::stage::{Layer, SOON, Stage, eventually};
@@ -16,12 +16,13 @@ use crate::stage::{Layer, SOON, Stage, eventually};
 async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_restarts() {
     let (stage, layer) = Stage::with_layer("nl-children").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
-    let before = children(&layer);
+    let before = children(&layer).await;
     // 6 node Services and 3 shared ones, 2 Secrets, 2 disruption budgets.
     assert_eq!(before.len(), 13, "{:?}", before.keys());
     let mut slowest = Duration::ZERO;
     for child in before.keys() {
-        kubectl(&["-n", &stage.namespace, "delete", child, "--wait=false"]);
+        let (api, name) = api_of(&layer, child);
+        api.delete(name, &DeleteParams::default()).await.unwrap();
         slowest = slowest.max(are_mended(&layer, &before).await);
     }
     println!("deleted children: the slowest was as before after {slowest:?}");
@@ -38,7 +39,8 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
             _ => json!({"spec": {"maxUnavailable": 3}}),
         };
         for patch in [label, further] {
-            kubectl(&["-n", &stage.namespace, "patch", child, "--type=merge", "-p", &patch.to_string()]);
+            let (api, name) = api_of(&layer, child);
+            api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
         }
         slowest = slowest.max(are_mended(&layer, &before).await);
     }

@@ -236,7 +236,7 @@ mod tests {
         let requests = Arc::clone(&asked);
         let server = axum::Router::new().fallback(move |body: String| {
             requests.lock().unwrap().push(serde_json::from_str::<serde_json::Value>(&body).unwrap());
-            std::future::ready(axum::Json(json!({"metadata": {}})))
+            std::future::ready(json!({"metadata": {}}).to_string())
         });
         let writer = Writer::new(Client::new(server, "shop"), Metrics::new().unwrap());
         let annotations = json!({"annotations": {"redoubt.dev/example": "1"}});

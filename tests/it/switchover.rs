@@ -34,7 +34,7 @@ async fn moved_under_load(layer: &Layer) -> Duration {
     eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > before + 200).await;
     let plain = Connection::open(&layer.endpoint(from)).await.unwrap();
     switchover(&request(layer, from)).await.unwrap();
-    assert!(plain.query::<String>(redis::cmd("PING")).await.is_err(), "clients of the old primary are cut at once");
+    assert!(plain.query::<String>(&redis::cmd("PING")).await.is_err(), "clients of the old primary are cut at once");
     eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != from)).await;
     let to = layer.primary().await.unwrap();
     let at = layer.keys(to).await.unwrap();

@@ -23,7 +23,11 @@ async fn is_complete(layer: &Layer) {
     let claims = layer.api::<PersistentVolumeClaim>().list(&selector).await.unwrap().items.len();
     let workloads = layer.api::<StatefulSet>().list(&selector).await.unwrap().items.len();
     let pods = layer.pods().await.len();
-    assert_eq!((children(layer).await.len(), workloads, pods, claims), (13, 6, 6, 6), "objects, StatefulSets, pods, volumes");
+    assert_eq!(
+        (children(layer).await.len(), workloads, pods, claims),
+        (13, 6, 6, 6),
+        "objects, StatefulSets, pods, volumes"
+    );
     assert!(layer.restarts().await.values().all(|count| *count == 0), "{:?}", layer.restarts().await);
 }
 

@@ -43,21 +43,26 @@ impl Announcement {
             }
             return;
         }
-        match announce(connection, own).await {
-            Ok(()) => {
+        match announce(connection, own, info).await {
+            Ok(true) => {
                 tracing::warn!(address = %own, "the node is announced by another address");
                 state.set_announced(Some(own.clone()));
             }
+            Ok(false) => tracing::info!(address = %own, "announced once the replica has a link to end"),
             Err(error) => tracing::warn!(address = %own, %error, "not announced yet"),
         }
     }
 }
 
-/// Whoever came by the old address comes anew by the other one; who cannot sees at once that nobody is there.
-async fn announce(connection: &Connection, own: &Address) -> crate::redis::Result<()> {
+/// Whoever came by the old address comes anew by the other one; who cannot sees at once that nobody is there. False: not yet. A
+/// replica that is just linking may have told its old address already, and no command ends a link before its sync is done.
+async fn announce(connection: &Connection, own: &Address, info: &Info) -> crate::redis::Result<bool> {
     server::config_set(connection, "replica-announce-ip", &own.0).await?;
-    server::cut_primary(connection).await?;
+    let ended = server::cut_primary(connection).await?;
+    if info.role() == Some(Role::Replica) && ended == 0 {
+        return Ok(false);
+    }
     server::cut_subscribers(connection).await?;
     server::cut_clients(connection).await?;
-    Ok(())
+    Ok(true)
 }

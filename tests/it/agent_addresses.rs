@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use redoubt::model::node_config::REDIS_PORT;
 use redoubt::model::{Address, NodeId};
-use redoubt::redis::{Connection, sentinel};
+use redoubt::redis::{Connection, sentinel, server};
 
 use crate::support::eventually;
 use crate::support::history::{Writers, check, keys_of};
@@ -48,6 +49,36 @@ async fn a_replica_with_another_address_is_announced_by_it_and_loses_only_its_li
     layer.wait_until_whole().await;
     assert_eq!(layer.primary().await, Some(primary));
     assert_eq!(layer.engine_pids(replica), engine, "it was not restarted");
+}
+
+/// A replica tells its address at the beginning of a sync, and no command ends the link before the sync is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_gets_another_address_while_it_syncs_is_announced_by_it() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let primary = layer.primary().await.unwrap();
+    let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let on_primary = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    let on_replica = Connection::open(&layer.operator_on(replica)).await.unwrap();
+    // With a history of its own it needs a full sync, which begins seconds after it has told its address.
+    layer.freeze_agent(replica, true);
+    server::config_set(&on_primary, "repl-diskless-sync-delay", "4").await.unwrap();
+    on_replica.query::<()>(redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await.unwrap();
+    server::replica_of(&on_replica, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
+    eventually("it has asked for a sync", SOON, async || {
+        let info = layer.replication(primary).await;
+        info.is_some_and(|info| info.replicas().iter().any(|replica| !replica.online))
+    })
+    .await;
+    layer.readdress(replica).await;
+    layer.freeze_agent(replica, false);
+    let data = layer.data_ids();
+    eventually("the primary lists it by its address", SOON, async || {
+        replicas_of(&layer, primary).await == addresses_but(&layer, &data, primary)
+    })
+    .await;
+    make_all_forget(&layer).await;
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(primary));
 }
 
 #[tokio::test(flavor = "multi_thread")]

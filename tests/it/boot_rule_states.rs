@@ -1,7 +1,8 @@
 //! The boot rule in the states that were seen to last, or to lose what was confirmed.
 
 use redoubt::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, WaitReason, decide, in_force, promotes_itself,
+    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS, WaitReason,
+    decide, in_force, promotes_itself,
 };
 use redoubt::model::lineage::{Activity, LARGEST_NUMBER, Lineage, next_term};
 use redoubt::model::{Mode, Offset, Role};
@@ -149,6 +150,29 @@ fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
 }
 
 /// Sentinels in TILT elect nobody for half a minute.
+/// The peers of a primary that was killed may just be starting as well, with a newer file.
+#[test]
+fn a_named_primary_that_was_killed_gives_silent_peers_a_moment() {
+    let after = |own: &Lineage, milliseconds| {
+        decide(&facts(Some(own.clone()), [Peer::Silent { milliseconds }, silent(3_600)], [Names(1); 3]))
+    };
+    let starts = BootDecision::StartPrimary(PrimaryReason::NamedAndNewest);
+    let killed = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
+    let patience = UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS;
+    assert_eq!(after(&killed, patience - 1), BootDecision::Wait(WaitReason::PeerIsSilent));
+    assert_eq!(after(&killed, patience), starts);
+    assert_eq!(after(&Lineage { clean_stop: true, ..killed }, 0), starts);
+}
+
+#[test]
+fn half_a_dataset_is_not_started_as_primary_although_it_is_named() {
+    for link_up in [true, false] {
+        let half = Lineage { synced: false, link_up, ..record(1, 1, 10) };
+        let named = facts(Some(half), [silent(3_600), deciding(None)], [Names(1); 3]);
+        assert_eq!(decide(&named), BootDecision::Wait(WaitReason::DataMissing), "link up: {link_up}");
+    }
+}
+
 #[test]
 fn an_election_that_does_not_come_is_not_waited_for_where_the_own_file_is_whole() {
     let own = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };

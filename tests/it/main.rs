@@ -33,6 +33,7 @@ mod parsers;
 mod planner;
 mod planner_properties;
 mod planner_rules;
+mod planner_safety;
 mod probes;
 mod redis_server;
 mod redis_users;

@@ -32,7 +32,7 @@ test: ## what every change must pass, and the areas that changed in the last fou
 test-all: ## the gate and every area, on every engine
 	tests/run all
 
-sabotage: ## breaks the product on purpose, one fault at a time, and says which the tests do not notice; an hour
+sabotage: ## breaks the product on purpose, one fault at a time, and says which the tests do not notice; half an hour
 	tests/sabotage
 
 lint: ## formatting, and clippy with warnings as errors

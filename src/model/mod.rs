@@ -8,6 +8,7 @@ pub mod desired;
 pub mod directives;
 pub mod engine;
 pub mod identity;
+pub mod limit_policy;
 pub mod lineage;
 pub mod memory;
 pub mod node_config;

@@ -4,10 +4,12 @@
 //! library is the planner's to say.
 
 pub mod library;
+pub mod limits;
 pub mod sessions;
 pub mod template;
 
 pub use library::{Error, Library, built_in_libraries, load};
+pub use limits::limit_library;
 pub use sessions::session_library;
 
 use crate::model::{Policy, UseKind};

@@ -1,5 +1,6 @@
 //! The least rights of the users of uses, and what they may do and must not, kind by kind: commands and expectations side by side.
 
+pub mod limits;
 mod sessions;
 
 use crate::model::UseKind;

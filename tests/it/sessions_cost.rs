@@ -26,7 +26,7 @@ fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
 }
 
 /// Microseconds and calls of commands since their counting began, by the commands' name.
-async fn server_micros(connection: &Connection, only: Option<&str>) -> u64 {
+pub async fn server_micros(connection: &Connection, only: Option<&str>) -> u64 {
     let text: String = connection.query(cmd("INFO").arg("commandstats")).await.unwrap();
     let of = |line: &str| line.split_once(",usec=")?.1.split(',').next()?.parse::<u64>().ok();
     let counts = |line: &&str| match only {

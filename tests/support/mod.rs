@@ -3,8 +3,12 @@
 pub mod bad_layers;
 pub mod bad_stores;
 pub mod engine_process;
+pub mod function_calls;
 pub mod history;
 pub mod layer;
+pub mod limit_calls;
+pub mod limit_clock;
+pub mod limit_models;
 pub mod session_calls;
 
 use std::time::{Duration, Instant};

@@ -1,11 +1,12 @@
 //! Calls of the session functions, as an application makes them.
 
-use redis::{Value, cmd};
+use redis::Value;
 use redoubt::dataplane::{load, session_library};
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
-use redoubt::redis::{Connection, Error};
+use redoubt::redis::Connection;
 
 use super::engine_process::{Engine, Process};
+pub use super::function_calls::{call, contents, number, refusal, server_time};
 
 /// One hour of milliseconds.
 pub const HOUR: u64 = 3_600_000;
@@ -30,37 +31,6 @@ pub async fn server_with(engine: &Engine, policies: &[SessionPolicy], lines: &[&
     let connection = process.connect().await;
     load(&connection, &session_library(policies)).await.unwrap();
     (process, connection)
-}
-
-/// Calls `redoubt_<function>`; the ones without writes with `FCALL_RO`.
-pub async fn call(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> Result<Value, Error> {
-    const READS: [&str; 6] = [
-        "session_get_ro",
-        "session_exists",
-        "session_list",
-        "sessions_counters",
-        "sessions_policies",
-        "sessions_digest",
-    ];
-    let mut command = cmd(if READS.contains(&function) { "FCALL_RO" } else { "FCALL" });
-    command.arg(format!("redoubt_{function}")).arg(keys.len()).arg(keys).arg(arguments);
-    connection.query(&command).await
-}
-
-/// An answer that is an integer.
-pub async fn number(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> i64 {
-    match call(connection, function, keys, arguments).await {
-        Ok(Value::Int(number)) => number,
-        other => panic!("{function} {keys:?} {arguments:?}: {other:?}"),
-    }
-}
-
-/// The code of an answer that is an error.
-pub async fn refusal(connection: &Connection, function: &str, keys: &[&str], arguments: &[&str]) -> String {
-    match call(connection, function, keys, arguments).await {
-        Err(error) => error.server_text().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned(),
-        Ok(answer) => panic!("{function} {keys:?} {arguments:?}: {answer:?}"),
-    }
 }
 
 /// A session as it is read.
@@ -107,22 +77,4 @@ fn counter_row(row: Value) -> (String, [i64; 7]) {
     let row: Vec<String> = redis::from_redis_value(row).unwrap();
     let counts: Vec<i64> = row[1..].iter().map(|count| count.parse().unwrap()).collect();
     (row[0].clone(), counts.try_into().unwrap())
-}
-
-/// The server's clock, milliseconds since 1970.
-pub async fn server_time(connection: &Connection) -> i64 {
-    let (seconds, micros): (i64, i64) = connection.query(&cmd("TIME")).await.unwrap();
-    seconds * 1000 + micros / 1000
-}
-
-/// Every key with what it holds.
-pub async fn contents(connection: &Connection) -> Vec<(String, Option<Vec<u8>>)> {
-    let mut keys: Vec<String> = connection.query(cmd("KEYS").arg("*")).await.unwrap();
-    keys.sort();
-    let mut all = Vec::new();
-    for key in keys {
-        let dump = connection.query(cmd("DUMP").arg(&key)).await.unwrap();
-        all.push((key, dump));
-    }
-    all
 }

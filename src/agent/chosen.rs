@@ -48,6 +48,16 @@ pub fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool 
     })
 }
 
+/// The epoch to announce the chosen node under: above that of every Sentinel that names another one. The node may have been chosen while
+/// it reached none of them, and none believes an epoch that it has.
+pub fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
+    let others = views.iter().filter_map(|view| match view {
+        View::Names(named, known) if Some(named) != own => Some(known.saturating_add(1)),
+        View::Names(..) | View::NamesNobody | View::Silent => None,
+    });
+    others.fold(epoch, u64::max).min(LARGEST_NUMBER)
+}
+
 /// Tells every Sentinel that names a primary, in the name of another one that it knows, that this node is the primary. One that
 /// names nobody is shown the primary that serves, by its own agent.
 pub async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
@@ -79,4 +89,20 @@ async fn tell(
         .await?;
     tracing::warn!(sentinel = %address, epoch, "told that a person chose this node as primary");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chosen_node_is_announced_above_whoever_else_is_named() {
+        let (own, other) = (Address("10.0.0.1".to_owned()), Address("10.0.0.2".to_owned()));
+        let names = |address: &Address, epoch| View::Names(address.clone(), epoch);
+        let epoch = |views: &[View]| raised(views, Some(&own), 4);
+        assert_eq!(epoch(&[names(&other, 4), View::Silent, View::NamesNobody]), 5, "nobody believes what it knows");
+        assert_eq!(epoch(&[names(&other, 9), names(&other, 3), names(&own, 4)]), 10);
+        assert_eq!(epoch(&[names(&other, 3), names(&own, 4)]), 4, "it is above already");
+        assert_eq!(raised(&[names(&other, 5)], Some(&own), 6), 6, "once is enough");
+    }
 }

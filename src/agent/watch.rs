@@ -323,6 +323,7 @@ impl Watch {
         }
         let Some(views) = views.filter(|_| self.is_chosen) else { return };
         if role == Role::Primary && chosen::is_unknown_to(views, config.own_address(), self.epoch) {
+            self.epoch = chosen::raised(views, config.own_address(), self.epoch);
             chosen::announce(state, config, self.epoch).await;
         } else {
             self.is_chosen = false;

@@ -109,7 +109,8 @@ pub fn promotes_itself(facts: &BootFacts, decision: &BootDecision) -> bool {
         BootDecision::StartPrimary(PrimaryReason::NamedAndNewest) => true,
         // Sentinels that are silent may remember somebody, and would elect against this one when they are back.
         BootDecision::StartPrimary(reason) => {
-            let remembers = |answer: &SentinelAnswer| matches!(answer, SentinelAnswer::Names(_));
+            let own = SentinelAnswer::Names(facts.own_ordinal);
+            let remembers = |answer: &SentinelAnswer| matches!(answer, SentinelAnswer::Names(_)) && *answer != own;
             *reason != PrimaryReason::LossAccepted
                 && facts.sentinels_answer()
                 && !facts.sentinels.iter().any(remembers)
@@ -172,10 +173,11 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
 
 /// Rule 2: the majority names this node.
 fn named_primary(facts: &BootFacts) -> BootDecision {
-    let own = facts.own.as_ref();
+    // A replica that began empty, and follows an empty node in vain, has nothing that could be lost where nothing is kept.
+    let own = facts.own.as_ref().filter(|own| own.synced || facts.keeps_data);
     let is_refused = facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS;
     let is_clean = own.is_some_and(|own| own.clean_stop);
-    let has_heir = !is_clean && facts.peers.values().any(|peer| is_heir(peer, own, &facts.layer_uid));
+    let has_heir = !is_clean && facts.peers.values().any(|peer| is_heir(facts, peer, own));
     let Some(own) = own else {
         // What a replica of a layer that keeps nothing has is worth a failover, and no endless wait.
         let gives_up = !facts.keeps_data && facts.waited_milliseconds >= SILENT_PEER_MILLISECONDS;
@@ -213,11 +215,13 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)
 }
 
-/// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that our record speaks of. One
-/// that was cut off while another replica confirmed has less, and we have that in our file.
-fn is_heir(peer: &Peer, own: Option<&Lineage>, layer_uid: &str) -> bool {
+/// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that any record speaks of, ours
+/// and those of nodes that do not serve. One that was cut off while another replica confirmed has less, and that is in a file.
+fn is_heir(facts: &BootFacts, peer: &Peer, own: Option<&Lineage>) -> bool {
+    let others = facts.records().filter(|(_, activity, _)| *activity != Activity::Serving);
+    let mut records = others.map(|(.., record)| record).chain(own);
     serves_as_whole_replica(peer)
-        .is_some_and(|theirs| own.is_none_or(|own| compare(own, theirs, layer_uid) != Comparison::Newer))
+        .is_some_and(|theirs| records.all(|record| compare(record, theirs, &facts.layer_uid) != Comparison::Newer))
 }
 
 /// Whether the peer may turn out to be an heir: it follows our own history, and its record may be a moment older than ours.

@@ -198,7 +198,7 @@ fn check_invariants(facts: &BootFacts) {
         }
         BootDecision::StartPrimary(reason) => {
             for (_, theirs) in answering(facts) {
-                let Some(own) = &facts.own else {
+                let Some(own) = facts.own.as_ref().filter(|own| own.synced || facts.keeps_data) else {
                     let is_nothing = !facts.keeps_data && (!theirs.synced || facts.waited_milliseconds >= 60_000);
                     assert!(is_nothing, "{}", say("an empty node is primary while a peer has data"));
                     continue;

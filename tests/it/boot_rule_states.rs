@@ -98,6 +98,10 @@ fn a_layer_that_keeps_nothing_starts_again_by_itself() {
     };
     assert_eq!(decide(&warm(59_999)), BootDecision::AskForFailover);
     assert_eq!(decide(&warm(60_000)), empty);
+    // Each of them follows another one.
+    let circle = of_a_cache(facts(Some(in_vain()), [running(), running()], named));
+    assert_eq!(decide(&circle), empty);
+    assert!(promotes_itself(&circle, &decide(&circle)), "the Sentinels name it, and elect nobody who has nothing");
     // The Sentinels forgot whom they named.
     let forgot = of_a_cache(facts(None, [deciding(None), running()], [NamesNobody; 3]));
     assert_eq!(decide(&forgot), BootDecision::Wait(WaitReason::PeerGoesFirst));
@@ -138,6 +142,13 @@ fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
     for waited_milliseconds in [0, 1_000] {
         assert_eq!(decide(&after(waited_milliseconds, 10)), BootDecision::AskForFailover, "one that has all is enough");
     }
+    let wiped =
+        BootFacts { own: None, peers: [(0, replica(9)), (2, deciding(Some(record(1, 1, 10))))].into(), ..after(0, 9) };
+    assert_eq!(
+        decide(&wiped),
+        BootDecision::Wait(WaitReason::PeerIsNewer),
+        "the one that confirmed is off, and has a file"
+    );
     let later = serving(Lineage { clean_stop: false, ..record(2, 2, 3) });
     let promoted = BootFacts { peers: [(0, later), (2, replica(9))].into(), ..after(0, 9) };
     assert_eq!(
@@ -226,6 +237,8 @@ fn a_running_replica_becomes_primary_only_where_nobody_else_may_be() {
     assert!(promotes(&lost), "the Sentinels lost what they knew, and the primary its volume");
     let named = BootFacts { sentinels: vec![NamesNobody, NamesNobody, Names(0)], ..lost.clone() };
     assert!(!promotes(&named), "one remembers somebody, and will tell the others");
+    let own = BootFacts { sentinels: vec![NamesNobody, NamesNobody, Names(1)], ..lost.clone() };
+    assert!(promotes(&own), "it remembers this very node");
     let loading = Peer::Answers {
         activity: Activity::Loading,
         lineage: Some(Lineage { role: Role::Primary, ..record(1, 1, 9) }),

@@ -264,3 +264,54 @@ async fn a_term_that_no_layer_reaches_is_not_believed() {
         .await;
     }
 }
+
+/// B26: Sentinels whose clock jumped, or that stood still, are in TILT for 30 s: they take the order of a failover and do nothing. Where a
+/// replica has more than the record says they are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_dies_while_the_sentinels_are_in_tilt_serves_again_from_its_file() {
+    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_confirmed(&layer, "kept:", 20).await;
+    let primary = layer.primary().await.unwrap();
+    let sentinels = layer.sentinel_ids();
+    for id in &sentinels {
+        layer.freeze_engine(*id, true);
+    }
+    // Longer than two seconds between two of its looks at the clock put a Sentinel into TILT.
+    sleep(Duration::from_millis(2_500)).await;
+    for id in &sentinels {
+        layer.freeze_engine(*id, false);
+    }
+    for endpoint in layer.sentinel_endpoints() {
+        eventually("the Sentinel is in TILT", SOON, async || {
+            let Ok(connection) = Connection::open(&endpoint).await else { return false };
+            let info = connection.query::<String>(redis::cmd("INFO").arg("sentinel")).await;
+            info.is_ok_and(|info| info.contains("sentinel_tilt:1"))
+        })
+        .await;
+    }
+    let path = layer.data(primary).join("redoubt/lineage.json");
+    eventually("its record has all", SOON, async || {
+        let record = serde_json::from_str::<Lineage>(&fs::read_to_string(&path).unwrap_or_default());
+        let server = layer.replication(primary).await;
+        server.is_some_and(|server| record.is_ok_and(|record| record.offset == server.offset()))
+    })
+    .await;
+    layer.kill_engine(primary);
+    let took = eventually("a node takes a write", Duration::from_secs(25), async || {
+        for id in layer.data_ids() {
+            let Ok(connection) = Connection::open(&layer.endpoint(id)).await else { continue };
+            if connection.query::<()>(redis::cmd("SET").arg("after").arg(1)).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    })
+    .await;
+    println!("a write {took:.2?} after the death, in TILT");
+    layer.wait_until_whole().await;
+    let primary = layer.primary().await.unwrap();
+    for key in ["kept:19", "after"] {
+        assert!(has(&layer, primary, key).await, "{key} is gone");
+    }
+}

@@ -7,7 +7,7 @@ use redoubt::model::boot::{
 use redoubt::model::lineage::{Lineage, next_term};
 use redoubt::model::{Offset, Role};
 
-use super::world::{Asking, Dataset, Engine, NODES, SENTINELS, World, become_replica};
+use super::world::{Asking, Dataset, Engine, NODES, Node, SENTINELS, World, become_replica};
 use super::writes::Writes;
 use crate::boot_rule::{LAYER, record};
 
@@ -64,12 +64,22 @@ impl World {
         }
     }
 
-    /// The rule goes on without a node that is silent for long, whatever that one has: when it is back, that is kept aside.
+    /// The rule, or an election, goes on without nodes that are not reached, whatever they have: when they are back, that is kept aside.
+    /// `sees`: whether a node that is reached counts.
+    pub fn go_on_without_the_rest(&mut self, zone: u8, sees: impl Fn(&Node) -> bool) {
+        let mut reached = Writes::default();
+        for (node, _) in self.nodes.iter().zip(&self.zones).filter(|(node, of)| sees(node) && **of == zone) {
+            if let Some(data) = &node.data {
+                reached.add(&data.writes);
+            }
+        }
+        let rest = self.confirmed.without(&reached);
+        self.contested.add(&rest);
+    }
+
     fn note_reason(&mut self, node: u16, reason: PrimaryReason) {
         if reason == PrimaryReason::NewestOfThoseLeft {
-            let own = self.node(node).data.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
-            let given_up = self.confirmed.without(&own);
-            self.contested.add(&given_up);
+            self.go_on_without_the_rest(self.zone(node), |peer| peer.runs && peer.absurd == 0);
         }
     }
 
@@ -77,7 +87,7 @@ impl World {
         for sentinel in 0..SENTINELS {
             let known = &self.sentinels[sentinel];
             let may = known.zone == self.zone(node) && known.names.is_some_and(|(named, _)| named == node);
-            if may && self.elect(sentinel) {
+            if may && self.elect(sentinel, |peer| peer.runs && peer.absurd == 0) {
                 return;
             }
         }
@@ -115,6 +125,7 @@ impl World {
             // By a person's word the rest is given up.
             let kept = data.writes.clone();
             own.accepting = true;
+            self.is_deciding = true;
             self.confirmed = self.confirmed.and(&kept);
             self.announce(node, zone, above);
         }
@@ -148,7 +159,8 @@ impl World {
         let named = self.majority(zone).filter(|(named, _)| *named == node);
         let direct: Vec<u16> = (0..NODES).filter(|peer| self.is_direct(*peer, node)).collect();
         let sent: Vec<u16> = (0..NODES).filter(|peer| self.source(*peer) == Some(node)).collect();
-        let is_contested = named.is_none() || self.primaries() > 1;
+        let is_disputed = self.nodes.iter().any(|known| known.runs && known.needs_person.is_some());
+        let is_contested = named.is_none() || self.primaries() > 1 || is_disputed || self.is_deciding;
         let accept_loss = self.accept_loss;
         let own = self.node_mut(node);
         let Some(data) = &mut own.data else { return };
@@ -200,12 +212,16 @@ impl World {
     /// As `Watch::keep_chosen`.
     fn keep_chosen(&mut self, node: u16, epoch: u64) {
         let zone = self.zone(node);
-        let is_told = self.sentinels_of(zone).filter_map(|known| known.names).all(|(named, _)| named == node);
-        if is_told {
+        let others = self.sentinels_of(zone).filter_map(|known| known.names).filter(|(named, _)| *named != node);
+        let Some(newest) = others.map(|(_, epoch)| epoch).max() else {
             self.node_mut(node).accepting = false;
-        } else {
-            self.announce(node, zone, epoch);
+            return;
+        };
+        let epoch = epoch.max(newest + 1);
+        if let Some(data) = &mut self.node_mut(node).data {
+            data.record.epoch = epoch;
         }
+        self.announce(node, zone, epoch);
     }
 
     /// As `chosen::announce`.

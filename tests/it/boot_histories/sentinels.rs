@@ -1,6 +1,6 @@
 //! What Sentinels do by themselves, and what their agents show them.
 
-use super::world::{NODES, SENTINELS, World};
+use super::world::{NODES, Node, SENTINELS, Sentinel, World};
 use redoubt::model::boot::prevailing;
 
 use crate::boot_rule::LAYER;
@@ -19,15 +19,15 @@ impl World {
         self.hear(index);
         self.learn_replicas(index);
         let zone = self.sentinels[index].zone;
-        let names = self.sentinels[index].names.map(|(named, _)| named);
-        let agree = self.sentinels_of(zone).filter(|known| {
-            known.names.map(|(named, _)| named) == names
-                && known.down_since.is_some_and(|since| self.now - since >= DETECTION)
-        });
-        let rests = self.sentinels[index].tried.is_some_and(|tried| self.now - tried < ELECTS_EVERY);
-        if agree.count() > SENTINELS / 2 && !rests {
+        let own = self.sentinels[index].clone();
+        let is_down = |known: &Sentinel| known.down_since.is_some_and(|since| self.now - since >= DETECTION);
+        let named = |known: &Sentinel| known.names.map(|(named, _)| named);
+        let agree = self.sentinels_of(zone).filter(|known| named(known) == named(&own) && is_down(known)).count();
+        let rests = own.tried.is_some_and(|tried| self.now - tried < ELECTS_EVERY);
+        if is_down(&own) && agree > SENTINELS / 2 && !rests {
             self.sentinels[index].tried = Some(self.now);
-            self.elect(index);
+            // It sees servers that may be elected, and not what others have in their files.
+            self.elect(index, |node| node.engine.as_ref().is_some_and(|engine| engine.electable));
         }
         self.order(index);
     }
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// As `SENTINEL FAILOVER`, or an election that was won.
-    pub fn elect(&mut self, index: usize) -> bool {
+    pub fn elect(&mut self, index: usize, sees: impl Fn(&Node) -> bool) -> bool {
         let sentinel = &self.sentinels[index];
         let (zone, knows) = (sentinel.zone, sentinel.knows.clone());
         let Some((named, _)) = sentinel.names.filter(|_| sentinel.runs) else { return false };
@@ -91,6 +91,7 @@ impl World {
         let offset = |node: &u16| self.node(*node).data.as_ref().map(|data| data.record.offset);
         let Some(best) = knows.iter().copied().filter(can).max_by_key(offset) else { return false };
         let epoch = self.sentinels_of(zone).map(|known| known.current_epoch).max().unwrap_or(0) + 1;
+        self.go_on_without_the_rest(zone, sees);
         self.promote(best);
         for other in knows.into_iter().filter(|node| *node != best) {
             if self.zone(other) == zone && self.node(other).engine.is_some() && !self.is_primary(other) {

@@ -95,10 +95,13 @@ pub struct World {
     /// The nodes a second ago.
     pub before: Vec<Node>,
     pub confirmed: Writes,
-    /// What was confirmed by a primary that most Sentinels did not name, or while another one served, or what only a node had that was
-    /// silent for long when the rule went on without it. One of the two is decided against, and what only that one has is kept aside.
+    /// What was confirmed by a primary that most Sentinels did not name, or while another one served, or while a node said that it waits
+    /// for a person; or what only nodes had that were not reached when another one became primary. One of two is decided against then,
+    /// and what only that one has is kept aside.
     pub contested: Writes,
     pub kept_aside: Writes,
+    /// A person chose a node, and not all follow it yet: what another one confirms meanwhile is kept aside.
+    pub is_deciding: bool,
     pub counter: usize,
     pub histories: usize,
     pub lost: Option<String>,
@@ -121,6 +124,7 @@ impl World {
             confirmed: Writes::default(),
             contested: Writes::default(),
             kept_aside: Writes::default(),
+            is_deciding: false,
             counter: 0,
             histories: 0,
             lost: None,

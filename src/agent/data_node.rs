@@ -15,7 +15,9 @@ use super::health::Health;
 use super::state::State;
 use super::unloadable::Unloadable;
 use super::watch::Watch;
-use super::{Error, Result, StopSignal, ancestry, aside, chain, durable, handover, lineage_file, redis_conf};
+use super::{
+    Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, redis_conf,
+};
 use crate::model::lineage::{Activity, AsideReason, Lineage};
 use crate::model::{Address, Role};
 
@@ -45,6 +47,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     let mut restarts = Restarts::default();
     let mut unloadable = Unloadable::default();
     let mut not_before = Instant::now();
+    let mut may_put_functions = true;
     loop {
         state.set_activity(Activity::Deciding);
         state.set_loaded(false);
@@ -65,7 +68,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
         }
         let began = Instant::now();
-        let started = decided.and_then(|decided| Ok((start_engine(environment, state, &program, &decided)?, decided)));
+        let put_functions = std::mem::replace(&mut may_put_functions, true);
+        let started = decided
+            .and_then(|decided| Ok((start_engine(environment, state, &program, &decided, put_functions)?, decided)));
         let (reached, status, words) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
@@ -79,6 +84,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
             Err(error) => return Err(error),
         };
+        // A library that this engine does not take must not keep it from starting: the operator loads the others.
+        may_put_functions = reached == Reached::Serving;
+        functions::remove(environment);
         unloadable.note(reached, status);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
         let counted = if unloadable.is_known() { Reached::Loading } else { reached };
@@ -113,7 +121,13 @@ async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
     Ok(Decided { start: wait_for_decision(environment, state).await, append_only })
 }
 
-fn start_engine(environment: &Environment, state: &State, program: &Path, decided: &Decided) -> Result<Child> {
+fn start_engine(
+    environment: &Environment,
+    state: &State,
+    program: &Path,
+    decided: &Decided,
+    put_functions: bool,
+) -> Result<Child> {
     let Decided { start, append_only } = decided;
     if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
         aside::keep(environment, AsideReason::LossAccepted, state.lineage().as_ref())?;
@@ -138,6 +152,9 @@ fn start_engine(environment: &Environment, state: &State, program: &Path, decide
         lineage.role = if start.primary.is_none() { Role::Primary } else { Role::Replica };
         lineage_file::write(environment, &lineage)?;
         state.set_lineage(Some(lineage));
+    }
+    if put_functions && start.primary.is_none() && functions::put(environment, &config)? {
+        tracing::info!("the server starts with the functions that the operator left for it");
     }
     state.set_trouble(None);
     state.set_announced(Some(own));
@@ -187,6 +204,7 @@ async fn live(
                 if watch.reached() == Reached::Serving && !state.is_loaded() {
                     state.set_loaded(true);
                     state.set_unusable(None);
+                    functions::remove(environment);
                 }
                 if watch.is_to_end() {
                     // What it confirmed is in its file; it would take no order to stop.

@@ -20,6 +20,7 @@ mod epochs;
 pub mod exporter;
 pub mod failover;
 mod freshest;
+mod functions;
 pub mod handover;
 pub mod health;
 pub mod herald;

@@ -8,6 +8,7 @@ pub mod data_layer_status;
 pub mod metadata_rules;
 pub mod names;
 pub mod quantity_rules;
+pub mod rate_limit_policy;
 pub mod session_store;
 pub mod use_rules;
 pub mod use_status;
@@ -18,5 +19,5 @@ use kube::CustomResourceExt as _;
 
 /// All custom resource definitions.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![data_layer::DataLayer::crd(), session_store::SessionStore::crd()]
+    vec![data_layer::DataLayer::crd(), session_store::SessionStore::crd(), rate_limit_policy::RateLimitPolicy::crd()]
 }

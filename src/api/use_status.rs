@@ -33,6 +33,22 @@ pub struct UseStatus {
     /// The place in the layer that it was admitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// Of a rate limit policy: what its limits come to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitStatus>,
+}
+
+/// What a limit comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitStatus {
+    /// Its name.
+    pub name: String,
+    /// The cost that is admitted at most within any interval of one window. A failover adds what was not replicated yet, and a clock
+    /// that is set forward adds a burst or quota.
+    pub worst_case: i64,
+    /// Microseconds in which one unit of cost becomes free again, rounded up.
+    pub interval_microseconds: i64,
 }
 
 /// The place in a layer that a use was admitted to.

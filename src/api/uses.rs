@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::data_layer::DataLayerSpec;
 use super::names;
 use super::quantity_rules;
+use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
 use super::session_store::{SessionStore, SessionStoreSpec};
 use super::use_status::UseStatus;
 use crate::model::UseKind;
@@ -31,6 +32,8 @@ pub struct DeclaredUse {
 pub enum UseSpec {
     /// Login sessions.
     SessionStore(SessionStoreSpec),
+    /// Rate limits.
+    RateLimitPolicy(RateLimitPolicySpec),
 }
 
 impl DeclaredUse {
@@ -38,6 +41,7 @@ impl DeclaredUse {
     pub fn read(kind: UseKind, object: &Value) -> Result<Self, serde_json::Error> {
         match kind {
             UseKind::SessionStore => SessionStore::deserialize(object).map(Self::from),
+            UseKind::RateLimitPolicy => RateLimitPolicy::deserialize(object).map(Self::from),
         }
     }
 
@@ -53,11 +57,18 @@ impl From<SessionStore> for DeclaredUse {
     }
 }
 
+impl From<RateLimitPolicy> for DeclaredUse {
+    fn from(policy: RateLimitPolicy) -> Self {
+        Self { metadata: policy.metadata, spec: UseSpec::RateLimitPolicy(policy.spec), status: policy.status }
+    }
+}
+
 impl UseSpec {
     /// The kind.
     pub const fn kind(&self) -> UseKind {
         match self {
             Self::SessionStore(_) => UseKind::SessionStore,
+            Self::RateLimitPolicy(_) => UseKind::RateLimitPolicy,
         }
     }
 
@@ -65,6 +76,7 @@ impl UseSpec {
     pub const fn layer(&self) -> Option<&LayerChoice> {
         match self {
             Self::SessionStore(spec) => spec.layer.as_ref(),
+            Self::RateLimitPolicy(spec) => spec.layer.as_ref(),
         }
     }
 
@@ -72,6 +84,7 @@ impl UseSpec {
     pub const fn key_prefix(&self) -> Option<&String> {
         match self {
             Self::SessionStore(spec) => spec.key_prefix.as_ref(),
+            Self::RateLimitPolicy(spec) => spec.key_prefix.as_ref(),
         }
     }
 
@@ -79,6 +92,7 @@ impl UseSpec {
     pub const fn access(&self) -> Option<&UseAccess> {
         match self {
             Self::SessionStore(spec) => spec.access.as_ref(),
+            Self::RateLimitPolicy(spec) => spec.access.as_ref(),
         }
     }
 }
@@ -153,4 +167,8 @@ pub struct UseAccess {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "168h")).message(Message::Expression(quantity_rules::duration_message("access.rotationGrace", "0s", "168h", "1h"))))]
     pub rotation_grace: Option<Duration>,
+    /// Whether the user may run Lua scripts of its own (`EVAL`, `EVALSHA`, `SCRIPT LOAD`), which some libraries bring. A script
+    /// cannot touch another prefix, but one that does not end stops every use of the layer until it is killed. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<bool>,
 }

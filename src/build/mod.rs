@@ -36,6 +36,8 @@ pub struct Inputs<'a> {
     pub resolved_defaults: &'a str,
     /// The data node whose pod the primary's Service selects; `None`: nobody's yet.
     pub primary: Option<NodeId>,
+    /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
+    pub functions: &'a str,
     /// The credentials.
     pub credentials: secrets::Credentials<'a>,
 }

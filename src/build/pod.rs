@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Inputs, component};
 use crate::api::names;
-use crate::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
+use crate::model::node_config::{AGENT_PORT, FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
 
 /// User and group of the engine: Debian's and the official images'.
@@ -136,6 +136,11 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
     };
     let item = |key: &str, path: &str| json!({"key": key, "path": path});
     let annotation = format!("metadata.annotations['{}']", names::ANNOTATION_NODE_CONFIG);
+    let mut items =
+        vec![item("agent-password", "agent-password"), item(own_password, own_password), item(users, "users.acl")];
+    if node.kind == NodeKind::Data && !inputs.layer.keeps_data {
+        items.push(item(FUNCTIONS_FILE, FUNCTIONS_FILE));
+    }
     let mut volumes = vec![
         json!({"name": "agent", "emptyDir": {"sizeLimit": "128Mi"}}),
         json!({"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
@@ -143,7 +148,7 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
         json!({"name": "secrets", "secret": {
             "secretName": names::system_secret(&inputs.layer.identity.name),
             "defaultMode": 0o440,
-            "items": [item("agent-password", "agent-password"), item(own_password, own_password), item(users, "users.acl")],
+            "items": items,
         }}),
     ];
     if node.kind == NodeKind::Data && inputs.layer.volume.is_none() {

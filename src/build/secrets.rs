@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Inputs, metadata, object};
 use crate::api::names;
-use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use crate::model::node_config::{FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
 use crate::validate::ValidatedLayer;
 
@@ -37,19 +37,18 @@ impl std::fmt::Debug for Credentials<'_> {
 /// The system Secret, and the binding Secret if the layer has an application user.
 pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
     let (layer, credentials) = (&inputs.layer.identity.name, &inputs.credentials);
-    let mut secrets = vec![secret(
-        inputs,
-        &names::system_secret(layer),
-        "Opaque",
-        &json!({
-            "operator-password": credentials.operator,
-            "agent-password": credentials.agent,
-            "replication-password": credentials.replication,
-            "sentinel-password": credentials.sentinel,
-            names::DATA_USERS_FILE: credentials.data_users,
-            names::SENTINEL_USERS_FILE: credentials.sentinel_users,
-        }),
-    )];
+    let mut fields = json!({
+        "operator-password": credentials.operator,
+        "agent-password": credentials.agent,
+        "replication-password": credentials.replication,
+        "sentinel-password": credentials.sentinel,
+        names::DATA_USERS_FILE: credentials.data_users,
+        names::SENTINEL_USERS_FILE: credentials.sentinel_users,
+    });
+    if !inputs.layer.keeps_data {
+        fields[FUNCTIONS_FILE] = json!(inputs.functions);
+    }
+    let mut secrets = vec![secret(inputs, &names::system_secret(layer), "Opaque", &fields)];
     if inputs.layer.application_access {
         let binding = service_binding(inputs.layer, "app", credentials.application);
         secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding));

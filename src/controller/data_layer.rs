@@ -186,16 +186,18 @@ async fn look_after(
     let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity, Some(old));
     let addresses = addresses(&declared(layer), &observed, &children);
+    let use_libraries = uses.libraries();
+    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
+    let functions = uses.sources(&libraries, secrets.system.as_ref());
     let inputs = Inputs {
         layer,
         addresses: &addresses,
         initialised: observed.initialised,
         resolved_defaults: &resolved_text,
         primary: observed.primary_service,
+        functions: &functions,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
-    let use_libraries = uses.libraries();
-    let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
     let built = build(&inputs);
     let mut desired = wanted::desired(object, layer, &built, accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);

@@ -56,6 +56,7 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
         initialised: observed.initialised,
         resolved_defaults: &resolved_text,
         primary: observed.primary_service,
+        functions: "",
         credentials: credentials(&passwords, "", ""),
     };
     let desired = roles_only(&judged.object, layer, &build(&inputs));

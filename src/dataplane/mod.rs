@@ -17,11 +17,17 @@ use crate::model::{Policy, UseKind};
 /// The library of a kind of use, with these policies compiled in; those of another kind are left out.
 pub fn library_of(kind: UseKind, policies: &[Policy]) -> Library {
     match kind {
-        UseKind::SessionStore => {
-            let own = policies.iter().map(|policy| match policy {
-                Policy::Sessions(policy) => policy.clone(),
-            });
-            session_library(&own.collect::<Vec<_>>())
-        }
+        UseKind::SessionStore => session_library(&own(policies, |policy| match policy {
+            Policy::Sessions(policy) => Some(policy),
+            Policy::Limits(_) => None,
+        })),
+        UseKind::RateLimitPolicy => limit_library(&own(policies, |policy| match policy {
+            Policy::Limits(policy) => Some(policy),
+            Policy::Sessions(_) => None,
+        })),
     }
+}
+
+fn own<P: Clone>(policies: &[Policy], of: impl Fn(&Policy) -> Option<&P>) -> Vec<P> {
+    policies.iter().filter_map(|policy| of(policy).cloned()).collect()
 }

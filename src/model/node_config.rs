@@ -12,6 +12,10 @@ use super::{Address, LayerIdentity, Mode, NodeId};
 /// Version of the document. An agent refuses a newer one.
 pub const NODE_CONFIG_FORMAT: u32 = 1;
 
+/// The file among a node's secrets with the sources of the layer's function libraries, as a list in JSON. Only a layer that keeps
+/// nothing has it.
+pub const FUNCTIONS_FILE: &str = "functions.json";
+
 /// Port of Redis on every data node.
 pub const REDIS_PORT: u16 = 6379;
 /// Port of every Sentinel.

@@ -85,7 +85,10 @@ pub const fn defaults(purpose: Purpose) -> PurposeDefaults {
     match purpose {
         Purpose::Sessions | Purpose::Mixed => kept,
         Purpose::AgentContext => PurposeDefaults { latency_threshold: 100, ..kept },
+        // The TTL of a limit's state is what it still owes: the state that is nearest to its end matters least. With `noeviction`
+        // a flood of new subjects would make every call fail.
         Purpose::RateLimits => PurposeDefaults {
+            eviction_policy: "volatile-ttl",
             maxmemory_percent: 55,
             append_only: false,
             backlog: 16 * MEBIBYTE,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limit_policy::LimitPolicy;
 use super::{Purpose, SessionPolicy};
 
 /// A kind of use. (The default is only what `kube` needs to name an object in a cache of one kind.)
@@ -11,6 +12,8 @@ pub enum UseKind {
     /// Login sessions.
     #[default]
     SessionStore,
+    /// Limits of how often something may be done.
+    RateLimitPolicy,
 }
 
 /// What a kind is called, and what its objects are named after.
@@ -40,7 +43,7 @@ pub struct Words {
 
 impl UseKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::SessionStore];
+    pub const ALL: [Self; 2] = [Self::SessionStore, Self::RateLimitPolicy];
 
     /// The words of the kind.
     pub const fn words(self) -> &'static Words {
@@ -56,6 +59,18 @@ impl UseKind {
                 component: "session-store",
                 library: "redoubt_sessions",
                 purpose: Purpose::Sessions,
+            },
+            Self::RateLimitPolicy => &Words {
+                kind: "RateLimitPolicy",
+                plural: "ratelimitpolicies",
+                noun: "policy",
+                data: "what is counted",
+                user: "rlp",
+                layer_suffix: "limits",
+                binding_suffix: "limit-binding",
+                component: "rate-limit-policy",
+                library: "redoubt_limits",
+                purpose: Purpose::RateLimits,
             },
         }
     }
@@ -77,6 +92,8 @@ impl UseKind {
 pub enum Policy {
     /// Of a session store.
     Sessions(SessionPolicy),
+    /// Of a rate limit policy.
+    Limits(LimitPolicy),
 }
 
 impl Policy {
@@ -84,13 +101,15 @@ impl Policy {
     pub fn owner(&self) -> &str {
         match self {
             Self::Sessions(policy) => &policy.store,
+            Self::Limits(policy) => &policy.declared().policy,
         }
     }
 
     /// `metadata.generation` of the use that this was made from.
-    pub const fn generation(&self) -> i64 {
+    pub fn generation(&self) -> i64 {
         match self {
             Self::Sessions(policy) => policy.generation,
+            Self::Limits(policy) => policy.declared().generation,
         }
     }
 
@@ -98,6 +117,7 @@ impl Policy {
     pub fn prefix(&self) -> &str {
         match self {
             Self::Sessions(policy) => &policy.prefix,
+            Self::Limits(policy) => &policy.declared().prefix,
         }
     }
 
@@ -106,6 +126,7 @@ impl Policy {
     pub fn with_prefix(self, prefix: String) -> Self {
         match self {
             Self::Sessions(policy) => Self::Sessions(SessionPolicy { prefix, ..policy }),
+            Self::Limits(policy) => Self::Limits(policy.with_prefix(prefix)),
         }
     }
 
@@ -113,6 +134,7 @@ impl Policy {
     pub fn json(&self) -> String {
         match self {
             Self::Sessions(policy) => serde_json::to_string(policy),
+            Self::Limits(policy) => serde_json::to_string(policy),
         }
         .unwrap_or_default()
     }

@@ -8,9 +8,8 @@ use ::redis::{Cmd, FromRedisValue as _, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
-use super::rights;
+use super::rights::Grant;
 use super::users::APPLICATION;
-use crate::model::UseKind;
 
 /// The layer's application user. `+`: must be allowed; `-`: must not.
 pub const OF_THE_APPLICATION: &[&str] = &[
@@ -68,10 +67,10 @@ pub const OF_THE_APPLICATION: &[&str] = &[
 /// A key that belongs to no use: prefixes begin with a letter or digit.
 const NOBODYS: &str = "-nobodys:a";
 
-/// The commands that the server judges otherwise than it should, for this user of a use with this prefix. Empty: proven.
-pub async fn violations(connection: &Connection, kind: UseKind, user: &str, prefix: &str) -> Result<Vec<String>> {
-    let expectations = rights::COMMON.iter().chain(rights::of(kind).expectations);
-    differing(connection, user, expectations.map(|expectation| substitute(expectation, prefix))).await
+/// The commands that the server judges otherwise than it should, for this user of a use. Empty: proven.
+pub async fn violations(connection: &Connection, user: &str, grant: Grant<'_>) -> Result<Vec<String>> {
+    let expectations = grant.expectations().map(|expectation| substitute(expectation, grant.prefix));
+    differing(connection, user, expectations).await
 }
 
 /// The same of the layer's application user.

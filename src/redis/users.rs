@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rights;
+use super::rights::{self, Grant};
 use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
 
@@ -139,16 +139,16 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
     users
 }
 
-/// The user of a use on every data node: only keys and channels whose name begins with `prefix`, which must hold none of the
-/// characters `*?[]\` that mean something in a pattern.
-pub fn use_on_data(kind: UseKind, digest: &str, prefix: &str) -> DesiredUser {
-    let rights = rights::of(kind);
+/// The user of a use on every data node: only keys and channels whose name begins with its prefix.
+pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
+    let rights = rights::of(grant.kind);
     let mut commands = vec![rights.commands.to_owned()];
     for (function, reads_only) in rights.functions {
         commands.push(format!("+fcall|{function}"));
         commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
-    user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
+    commands.extend(grant.scripts.then(|| rights::SCRIPTS.to_owned()));
+    user(digest, &format!("~{prefix}* &{prefix}*", prefix = grant.prefix), &commands.join(" "))
 }
 
 /// The user of a use on every Sentinel: it may ask where the primary is.

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::use_status::{Admission, FunctionsStatus, LayerReference, UseStatus};
+use crate::api::use_status::{Admission, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
 use crate::model::UseKind;
 
 /// What is known of an accepted use.
@@ -44,6 +44,8 @@ pub struct UseFacts {
     pub previous_user: Option<String>,
     /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,
+    /// Of a rate limit policy: what its limits come to.
+    pub limits: Vec<LimitStatus>,
 }
 
 fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Said {
@@ -92,6 +94,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
+        limits: facts.limits.clone(),
     }
 }
 

@@ -38,7 +38,7 @@ fn the_committed_definitions_are_the_generated_ones() {
             if std::env::var_os("UPDATE").is_some() {
                 fs::write(&path, &text).unwrap();
             }
-            assert!(text.len() < LARGEST / 2, "{} has {} bytes", path.display(), text.len());
+            assert!(text.len() < LARGEST / 3 * 2, "{} has {} bytes", path.display(), text.len());
             assert_eq!(
                 fs::read_to_string(&path).unwrap_or_default(),
                 text,
@@ -75,11 +75,12 @@ fn every_field_is_described_with_its_default() {
 }
 
 /// Fields without a default: required, or nothing where nothing is given.
-const WITHOUT_DEFAULT: [&str; 11] = [
+const WITHOUT_DEFAULT: [&str; 12] = [
     "idleTimeout",
     "mode",
     "shards",
     "config",
+    "limits",
     "pullSecrets",
     "nodeSelector",
     "tolerations",

@@ -6,8 +6,13 @@ use std::path::PathBuf;
 
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
-use redoubt::api::session_store::{SessionStore, SessionStoreSpec};
+use redoubt::api::rate_limit_policy::RateLimitPolicy;
+use redoubt::api::session_store::SessionStore;
+use redoubt::api::uses::DeclaredUse;
+use redoubt::model::UseKind;
 use redoubt::validate::{DataVolumes, ResolvedDefaults, uses, validate};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::docs_reference::REFERENCE;
@@ -32,8 +37,10 @@ fn accept(text: &str, place: &str) {
     let mut value: Value = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
     value["metadata"]["namespace"] = json!("shop");
     value["metadata"]["uid"] = json!("5f0e6f7e-1111-4222-8333-944444444444");
-    if value["kind"] == "SessionStore" {
-        return accept_store(value, place);
+    match value["kind"].as_str().and_then(UseKind::of) {
+        Some(UseKind::SessionStore) => return accept_use::<SessionStore>(value, place),
+        Some(UseKind::RateLimitPolicy) => return accept_use::<RateLimitPolicy>(value, place),
+        None => {}
     }
     assert_known_fields(&value["spec"], place);
     let layer: DataLayer = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -52,18 +59,39 @@ fn accept(text: &str, place: &str) {
 fn shape(value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(items) => items.iter().map(shape).collect(),
         Value::String(_) => Value::Null,
         other => other.clone(),
     }
 }
 
-fn accept_store(value: Value, place: &str) {
+fn accept_use<K>(value: Value, place: &str)
+where
+    K: DeserializeOwned + Serialize + ValidateCel + Into<DeclaredUse> + Clone,
+{
     let spec = value["spec"].clone();
-    let store: SessionStore = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
-    let read: SessionStoreSpec = serde_json::from_value(spec.clone()).unwrap();
-    assert_eq!(shape(&serde_json::to_value(read).unwrap()), shape(&spec), "{place}: a field is unknown");
-    store.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
-    uses::validate(&store.into(), 2).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
+    let read: K = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let written = serde_json::to_value(&read).unwrap();
+    assert_eq!(shape(&written["spec"]), shape(&spec), "{place}: a field is unknown");
+    read.validate().unwrap_or_else(|errors| panic!("{place}: {errors}"));
+    uses::validate(&read.into(), 2).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
+}
+
+/// The rules of admission of a kind of use.
+trait ValidateCel {
+    fn validate(&self) -> Result<(), String>;
+}
+
+impl ValidateCel for SessionStore {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+    }
+}
+
+impl ValidateCel for RateLimitPolicy {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+    }
 }
 
 /// Reading drops a field that is misspelled; what comes out again must be what went in.

@@ -93,6 +93,7 @@ fn built(layer: &ValidatedLayer) -> Built {
         initialised: true,
         resolved_defaults: r#"{"resolved":"defaults"}"#,
         primary: Some(NodeId::data(0)),
+        functions: "the sources of all libraries",
         credentials: Credentials {
             operator: &operator,
             agent: &agent,

@@ -266,3 +266,14 @@ async fn an_answer_is_five_integers_and_a_name() {
         assert_eq!(name, "only");
     }
 }
+
+/// On a layer of another namespace the namespace comes before the prefix: 63 + 1 + 64 characters.
+#[tokio::test]
+async fn the_longest_prefix_that_a_layer_gives_is_found() {
+    for engine in engines() {
+        let policy = policy("web", vec![limit("only", GCRA, 3, MINUTE)]);
+        let prefix = format!("{}/{}:", "n".repeat(63), "p".repeat(63));
+        let (_process, connection) = server_with(&engine, &[policy.with_prefix(prefix.clone())], &[]).await;
+        assert_eq!(admit(&connection, &format!("{prefix}{{ada}}"), &[]).await.verdict(), (1, 2), "{}", engine.name);
+    }
+}

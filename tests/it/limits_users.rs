@@ -1,8 +1,9 @@
 //! The user of a rate limit policy, on real servers: its rights suffice for the functions and end at its prefix.
 
 use redis::Cmd;
-use redoubt::redis::rights::{COMMON, limits};
-use redoubt::redis::use_access::differing;
+use redoubt::model::UseKind;
+use redoubt::redis::rights::{self, Grant};
+use redoubt::redis::use_access::violations;
 use redoubt::redis::{Class, Connection, Error, server};
 
 use crate::support::engine_process::{Process, engines};
@@ -35,8 +36,8 @@ async fn connect(process: &Process, admin: &Connection, user: &str, commands: &[
 
 /// The rights of a policy's user, as words of `ACL SETUSER`.
 fn rights() -> Vec<String> {
-    let mut words: Vec<String> = limits::RIGHTS.commands.split(' ').map(str::to_owned).collect();
-    for (function, reads_only) in limits::RIGHTS.functions {
+    let mut words: Vec<String> = rights::of(UseKind::RateLimitPolicy).commands.split(' ').map(str::to_owned).collect();
+    for (function, reads_only) in rights::of(UseKind::RateLimitPolicy).functions {
         words.push(format!("+fcall|{function}"));
         words.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
@@ -94,15 +95,8 @@ async fn a_policys_user_may_what_is_promised_and_no_more_with_scripts_and_withou
         let own = rights();
         let mut words: Vec<&str> = own.iter().map(String::as_str).collect();
         let user = connect(&process, &admin, "web", &words).await;
-        let filled = |expectation: &&str| -> String {
-            let (sign, words) = expectation.split_at(1);
-            format!("{sign}{}", words.replace(" @", " web:").replace(" !", " -nobodys:a"))
-        };
-        // What the server's own channels and keyspace have in their names is no prefix.
-        let common: Vec<String> = COMMON.iter().filter(|words| !words.contains("__")).map(filled).collect();
-        let promised: Vec<String> =
-            common.iter().cloned().chain(limits::RIGHTS.expectations.iter().map(filled)).collect();
-        let found = differing(&admin, "web", promised).await.unwrap();
+        let grant = |scripts| Grant { kind: UseKind::RateLimitPolicy, prefix: "web:", scripts };
+        let found = violations(&admin, "web", grant(false)).await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
 
         let before = contents(&admin).await;
@@ -112,11 +106,9 @@ async fn a_policys_user_may_what_is_promised_and_no_more_with_scripts_and_withou
         }
         assert!(contents(&admin).await == before);
 
-        words.extend(limits::SCRIPTS.split(' '));
+        words.extend(rights::SCRIPTS.split(' '));
         let user = connect(&process, &admin, "scripts", &words).await;
-        let without = |words: &String| words != "-EVAL x 0";
-        let promised = common.into_iter().filter(without).chain(limits::EXPECTATIONS_WITH_SCRIPTS.iter().map(filled));
-        let found = differing(&admin, "scripts", promised).await.unwrap();
+        let found = violations(&admin, "scripts", grant(true)).await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
         let mut foreign = Cmd::new();
         foreign.arg(&["EVAL", "return redis.call('GET', 'api:x')", "0"]);

@@ -3,6 +3,7 @@
 
 mod agent_addresses;
 mod agent_files;
+mod agent_functions;
 mod agent_process;
 mod agent_restarts;
 mod attacks_boot;
@@ -42,6 +43,7 @@ mod planner_properties;
 mod planner_rules;
 mod planner_safety;
 mod probes;
+mod rate_limit_policies;
 mod redis_server;
 mod redis_users;
 mod report;

@@ -9,6 +9,7 @@ use redoubt::dataplane::{built_in_libraries, load};
 use redoubt::model::UseKind;
 use redoubt::model::observed::{DataServer, ObservedServer};
 use redoubt::redis::probe::{DataProbe, Probed, probe_data};
+use redoubt::redis::rights::Grant;
 use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, use_on_data};
 use redoubt::redis::{Class, Connection, server};
@@ -96,7 +97,10 @@ async fn a_user_whose_remembered_form_is_out_of_date_is_recognised_all_the_same(
     for engine in engines() {
         let forms = UserForms::default();
         let name = "ss.shop.web".to_owned();
-        let desired = BTreeMap::from([(name.clone(), use_on_data(UseKind::SessionStore, &"a".repeat(64), "web:"))]);
+        let desired = BTreeMap::from([(
+            name.clone(),
+            use_on_data(Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false }, &"a".repeat(64)),
+        )]);
         for _ in 0..3 {
             let node = data_node(&engine).await;
             let operator = connect(&node, users::OPERATOR).await;

@@ -59,6 +59,7 @@ fn names(admissions: &Admissions) -> Vec<&str> {
 fn sessions(policy: &Policy) -> &SessionPolicy {
     match policy {
         Policy::Sessions(policy) => policy,
+        Policy::Limits(_) => panic!("{policy:?}"),
     }
 }
 
@@ -162,7 +163,7 @@ fn a_dedicated_layer_serves_its_own_store_only() {
         serde_json::from_value(object).unwrap()
     };
     let mut web = store("data", "web", 1, &json!({}));
-    let UseSpec::SessionStore(spec) = &mut web.spec;
+    let UseSpec::SessionStore(spec) = &mut web.spec else { panic!() };
     spec.layer = None;
     assert_eq!(names(&admitted_by(&dedicated("data-web"), std::slice::from_ref(&web))), ["data/web"]);
     assert_eq!(admitted_by(&dedicated("another"), &[web]).refused["data-web"].reason, "NameTaken");

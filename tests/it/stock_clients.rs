@@ -8,9 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use redis::cmd;
-use redoubt::dataplane::{load, session_library};
+use redoubt::dataplane::{limit_library, load, session_library};
 use redoubt::model::UseKind;
+use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::model::{OnExceed, SessionPolicy};
+use redoubt::redis::rights::Grant;
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, sentinel_users};
 use redoubt::redis::{Connection, Error};
 use sha2::{Digest as _, Sha256};
@@ -113,8 +115,15 @@ struct Layer {
 
 impl Layer {
     async fn start(engine: &Engine) -> Self {
+        Self::start_for(engine, UseKind::SessionStore).await
+    }
+
+    async fn start_for(engine: &Engine, kind: UseKind) -> Self {
         let mut users = data_users(&digests());
-        users.insert(STORE_USER.to_owned(), users::use_on_data(UseKind::SessionStore, &digest(STORE_USER), PREFIX));
+        users.insert(
+            STORE_USER.to_owned(),
+            users::use_on_data(Grant { kind, prefix: PREFIX, scripts: false }, &digest(STORE_USER)),
+        );
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));
         lines.push(format!("masteruser {}", users::REPLICATION));
@@ -179,7 +188,16 @@ impl Layer {
             ("sentinel-password", &secret),
             ("master-name", MASTER),
         ];
-        for (name, fields) in [("direct", direct.to_vec()), ("web", [direct.as_slice(), &sentinel].concat())] {
+        let limits = [
+            ("limits", r#"[{"name":"minute","quota":3,"windowMilliseconds":60000,"burst":3}]"#),
+            ("on-store-error", "Allow"),
+            ("shards", "1"),
+        ];
+        for (name, fields) in [
+            ("direct", direct.to_vec()),
+            ("web", [direct.as_slice(), &sentinel].concat()),
+            ("limits", [direct.as_slice(), &sentinel, &limits].concat()),
+        ] {
             let folder = self.bindings.join(name);
             fs::create_dir_all(&folder).unwrap();
             for (field, value) in fields {
@@ -376,6 +394,45 @@ async fn a_session_store_sees_nothing_of_others() {
             });
             let answer: String = layer.observer.query(&dry_run).await.unwrap();
             assert_eq!(answer == "OK", may, "{}: {question}: {answer}", engine.name);
+        }
+    }
+}
+
+/// Each program calls four times with a limit of three: three are allowed, and the headers say when to come back.
+#[tokio::test]
+async fn the_examples_limit_a_subject_with_the_binding() {
+    let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
+    let of_rust = built_example("limit", "examples/clients/rust/limit.rs").await;
+    let draft = LimitPolicyDraft {
+        policy: "shop/api".to_owned(),
+        generation: 1,
+        prefix: PREFIX.to_owned(),
+        mode: LimitMode::Enforce,
+        count_denied: false,
+        shards: 1,
+        limits: vec![Limit {
+            name: "minute".to_owned(),
+            algorithm: Algorithm::FixedWindowFromFirstHit,
+            quota: 3,
+            window_milliseconds: 60_000,
+            mode: LimitMode::Enforce,
+        }],
+    };
+    let policy = LimitPolicy::parse(draft).unwrap();
+    for engine in engines() {
+        let layer = Layer::start_for(&engine, UseKind::RateLimitPolicy).await;
+        let operator = connect(&layer.primary, users::OPERATOR).await;
+        load(&operator, &limit_library(std::slice::from_ref(&policy))).await.unwrap();
+        let says = r#""minute";r=2;t=60 60"#;
+        for (mut program, allowed) in [
+            (python(&of_python, "examples/clients/python/limit.py"), "[True, True, True, False]"),
+            (node(&of_node, "examples/clients/node/limit.mjs"), "true,true,true,false"),
+            (Command::new(of_go.join("limit")), "[true true true false]"),
+            (Command::new(&of_rust), "[true, true, true, false]"),
+        ] {
+            // On a busy machine a call takes longer than the deadline of the example.
+            program.env("LIMIT_DEADLINE", "10");
+            assert_eq!(layer.run(program).await, [format!("{allowed} {says}")], "{}", engine.name);
         }
     }
 }

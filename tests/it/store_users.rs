@@ -6,12 +6,17 @@ use redoubt::dataplane::load;
 use redoubt::dataplane::sessions::session_library;
 use redoubt::model::UseKind;
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
+use redoubt::redis::rights::Grant;
 use redoubt::redis::use_access::{connections_of, violations};
 use redoubt::redis::{Class, server, users};
 use sha2::{Digest as _, Sha256};
 
 use crate::redis_users::{connect, data_node, password};
 use crate::support::engine_process::{Engine, Process, engines};
+
+const fn grant(prefix: &str) -> Grant<'_> {
+    Grant { kind: UseKind::SessionStore, prefix, scripts: false }
+}
 
 /// A data node with two stores of one layer, and the session functions.
 async fn tenants(engine: &Engine) -> Process {
@@ -20,7 +25,7 @@ async fn tenants(engine: &Engine) -> Process {
     for store in ["web", "api"] {
         let name = users::use_user_name(UseKind::SessionStore, "shop", store, 0);
         let digest = Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-        let rules = users::use_on_data(UseKind::SessionStore, &digest, &format!("{store}:")).rules;
+        let rules = users::use_on_data(grant(&format!("{store}:")), &digest).rules;
         server::acl_set_user(&operator, &name, &rules).await.unwrap();
     }
     let policies = ["web", "api"].map(|store| SessionPolicy {
@@ -43,12 +48,12 @@ async fn a_stores_user_may_what_is_promised_and_no_more_and_a_breach_is_seen() {
         let node = tenants(&engine).await;
         let operator = connect(&node, users::OPERATOR).await;
         let user = users::use_user_name(UseKind::SessionStore, "shop", "web", 0);
-        let found = violations(&operator, UseKind::SessionStore, &user, "web:").await.unwrap();
+        let found = violations(&operator, &user, grant("web:")).await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
         server::acl_set_user(&operator, &user, &["+scan".to_owned(), "~*".to_owned(), "-hgetall".to_owned()])
             .await
             .unwrap();
-        let found = violations(&operator, UseKind::SessionStore, &user, "web:").await.unwrap();
+        let found = violations(&operator, &user, grant("web:")).await.unwrap();
         for breach in ["may SCAN 0", "may GET -nobodys:a", "may not HGETALL web:a"] {
             assert!(found.iter().any(|violation| violation == breach), "{}: {found:?}", engine.name);
         }

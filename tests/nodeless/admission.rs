@@ -6,6 +6,7 @@ use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
 use crate::bad_layers::{bad_changes, bad_layers};
+use crate::bad_policies::{bad_policies, bad_policy_changes};
 use crate::bad_stores::bad_stores;
 use crate::place;
 
@@ -95,4 +96,34 @@ async fn bad_session_stores_are_refused_with_the_reason_and_the_smallest_is_acce
         assert!(refused.contains(reason), "{field}: {refused}");
     }
     stores.delete("change", &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_rate_limit_policies_are_refused_with_the_reason_and_the_smallest_is_accepted() {
+    let _definition_is_ours = place::operator_in("default").await;
+    let resource = ApiResource::erase::<redoubt::api::rate_limit_policy::RateLimitPolicy>(&());
+    let policies: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+    let object = |spec: &Value| -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "RateLimitPolicy", "metadata": {"name": "api"}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    for (spec, reason) in bad_policies() {
+        let refused = policies.create(&dry_run(), &object(&spec)).await;
+        let refused = refused.expect_err(&format!("accepted: {spec}")).to_string();
+        assert!(refused.contains(reason), "{spec}: {refused}");
+    }
+    let smallest = json!({"limits": [{"name": "a", "quota": 10, "window": "1m"}]});
+    policies.create(&dry_run(), &object(&smallest)).await.unwrap();
+    for (number, (old, new, reason)) in bad_policy_changes().into_iter().enumerate() {
+        let mut old = object(&old);
+        old.metadata.name = Some(format!("change-{number}"));
+        let mut stored = policies.create(&PostParams::default(), &old).await.unwrap();
+        stored.data["spec"] = new.clone();
+        let changed = policies.replace(&format!("change-{number}"), &dry_run(), &stored).await;
+        policies.delete(&format!("change-{number}"), &DeleteParams::default()).await.unwrap();
+        let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
+        assert!(refused.contains(reason), "{new}: {refused}");
+    }
 }

@@ -7,6 +7,8 @@ mod api_faults;
 mod at_rest;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
+#[path = "../support/bad_policies.rs"]
+mod bad_policies;
 #[allow(dead_code)]
 #[path = "../support/bad_stores.rs"]
 mod bad_stores;
@@ -34,6 +36,7 @@ mod kubelet;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
+mod limits;
 mod objects;
 #[allow(dead_code)]
 mod operator;

@@ -80,9 +80,9 @@ capabilities:
 pod. */ -}}
 {{- define "redoubt.layerRules" -}}
 - apiGroups: [redoubt.dev]
-  resources: [datalayers, sessionstores]
+  resources: [datalayers, sessionstores, ratelimitpolicies]
   verbs: [get, list, watch]
-# The dedicated layers of session stores.
+# The dedicated layers of uses.
 - apiGroups: [redoubt.dev]
   resources: [datalayers]
   verbs: [create, patch]
@@ -93,11 +93,11 @@ pod. */ -}}
   verbs: [get, list, watch]
 {{- end }}
 - apiGroups: [redoubt.dev]
-  resources: [datalayers/status, sessionstores/status]
+  resources: [datalayers/status, sessionstores/status, ratelimitpolicies/status]
   verbs: [patch]
 # Owner references that block the owner's deletion need this where the admission plugin asks for it.
 - apiGroups: [redoubt.dev]
-  resources: [datalayers/finalizers, sessionstores/finalizers]
+  resources: [datalayers/finalizers, sessionstores/finalizers, ratelimitpolicies/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]

@@ -15,16 +15,19 @@ pub(super) fn is_of(user: &str, kind: UseKind, namespace: &str, name: &str) -> b
     user.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// A field of a Secret as text.
+pub(super) fn text_of<'a>(secret: &'a Secret, field: &str) -> Option<&'a str> {
+    let ByteString(bytes) = secret.data.as_ref()?.get(field)?;
+    std::str::from_utf8(bytes).ok()
+}
+
 /// The users in a file of the system Secret (`redis::users::acl_file`) that `which` names.
 pub(super) fn kept(
     system: Option<&Secret>,
     field: &str,
     which: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, DesiredUser> {
-    let text = || {
-        let ByteString(bytes) = system?.data.as_ref()?.get(field)?;
-        std::str::from_utf8(bytes).ok()
-    };
+    let text = || text_of(system?, field);
     let line = |line: &str| {
         let (name, rules) = line.strip_prefix("user ")?.split_once(' ')?;
         let rules = rules.split_whitespace().map(str::to_owned).collect();
@@ -36,11 +39,17 @@ pub(super) fn kept(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::rights::Grant;
     use crate::redis::users::{acl_file, use_on_data};
 
     #[test]
     fn a_user_is_kept_as_the_file_has_it_and_no_other_is() {
-        let user = |store: &str| use_on_data(UseKind::SessionStore, &"a".repeat(64), &format!("{store}:"));
+        let user = |store: &str| {
+            use_on_data(
+                Grant { kind: UseKind::SessionStore, prefix: &format!("{store}:"), scripts: false },
+                &"a".repeat(64),
+            )
+        };
         let names = ["ss.shop.web", "ss.shop.web.2", "ss.shop.web2", "ss.shop.api", "app"];
         let users: BTreeMap<String, DesiredUser> = names.iter().map(|name| ((*name).to_owned(), user(name))).collect();
         let file = ByteString(acl_file(&users).into_bytes());

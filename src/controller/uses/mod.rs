@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::{Resource as _, ResourceExt as _};
 
 use self::index::UsePlace;
-use self::kept_users::{is_of, kept};
+use self::kept_users::{is_of, kept, text_of};
 use self::rotation::Phase;
 pub use self::served::Scene;
 use self::served::{Binding, Served, is_owned_by};
@@ -37,6 +37,7 @@ use crate::api::names;
 use crate::dataplane::{Library, library_of};
 use crate::failure::Request;
 use crate::model::desired::DesiredUser;
+use crate::model::node_config::FUNCTIONS_FILE;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Policy, UseKind};
 use crate::redis::users::{use_on_data, use_on_sentinel};
@@ -50,6 +51,8 @@ use crate::validate::uses::tenancy::{Admissions, Admitted, Host, Refusal, admit}
 const BELIEVED: Duration = Duration::from_secs(2);
 /// Bindings that are read again in one pass at most where Secrets are not watched.
 const MOST_READS: usize = 25;
+/// Bytes of sources in a Secret, which holds 1 MiB together with the users.
+const MOST_SOURCES: usize = 400_000;
 /// Reads and writes of one pass that are under way together.
 const TOGETHER: usize = 8;
 
@@ -201,7 +204,7 @@ impl Uses {
             }
             for rotation in Phase::of(it.binding()).valid(it.accepted().rotation) {
                 let (name, digest) = (it.user(rotation), digest(&it.password(context, rotation)));
-                data.insert(name.clone(), use_on_data(it.accepted().kind, &digest, it.accepted().policy.prefix()));
+                data.insert(name.clone(), use_on_data(it.grant(), &digest));
                 sentinels.insert(name, use_on_sentinel(&digest));
             }
         }
@@ -220,6 +223,16 @@ impl Uses {
         }
         let libraries = policies.into_iter().map(|(kind, policies)| library_of(kind, &policies));
         libraries.map(|library| (library.name.clone(), library)).collect()
+    }
+
+    /// What a server that keeps nothing starts with: the sources of all libraries as JSON. While a policy is unknown, what the system
+    /// Secret has. Nothing where a Secret could not hold them.
+    pub fn sources(&self, libraries: &[Library], system: Option<&KubernetesSecret>) -> String {
+        let stored = || text_of(system?, FUNCTIONS_FILE).map(str::to_owned);
+        let kept = if self.unknown.is_empty() { None } else { stored() };
+        let sources: Vec<&str> = libraries.iter().map(|library| library.source.as_str()).collect();
+        let text = kept.unwrap_or_else(|| serde_json::json!(sources).to_string());
+        if text.len() > MOST_SOURCES { "[]".to_owned() } else { text }
     }
 
     /// Users of uses of which too little is known are not to be removed.

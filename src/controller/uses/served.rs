@@ -16,7 +16,7 @@ use crate::act::kube::key_of;
 use crate::act::secrets::ANNOTATION_ROOT_KEY;
 use crate::act::{Applied, Ending};
 use crate::api::data_layer::DataLayer;
-use crate::api::use_status::{Admission, FunctionsStatus};
+use crate::api::use_status::{Admission, FunctionsStatus, LimitStatus};
 use crate::api::uses::DeclaredUse;
 use crate::build::revision;
 use crate::build::uses::{Shown, binding};
@@ -24,7 +24,8 @@ use crate::dataplane::Library;
 use crate::failure::Request;
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer};
-use crate::model::{NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind, Policy};
+use crate::redis::rights::Grant;
 use crate::redis::use_access::{connections_of, violations};
 use crate::redis::users::use_user_name;
 use crate::redis::{Connection, Secret};
@@ -97,6 +98,7 @@ impl Served {
                 digest: revision::digest(&policy),
                 generation: self.accepted().policy.generation(),
             },
+            limits: limits(&self.accepted().policy),
             ..UseFacts::default()
         }
     }
@@ -108,6 +110,11 @@ impl Served {
 
     pub(super) fn accepted(&self) -> &ValidatedUse {
         &self.admitted.accepted
+    }
+
+    pub(super) fn grant(&self) -> Grant<'_> {
+        let accepted = self.accepted();
+        Grant { kind: accepted.kind, prefix: accepted.policy.prefix(), scripts: accepted.scripts }
     }
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
@@ -172,7 +179,7 @@ impl Served {
         if !self.is_proven(context, scene)
             && let Some(connection) = scene.connections.get(&node)
         {
-            match violations(connection, self.accepted().kind, &user, self.accepted().policy.prefix()).await {
+            match violations(connection, &user, self.grant()).await {
                 Ok(found) => {
                     let proof = (question.clone(), Instant::now(), found);
                     locked(&context.uses.proofs).insert(self.accepted().uid.clone(), proof);
@@ -297,4 +304,18 @@ impl Served {
 /// Whether a Secret belongs to the object with this UID.
 pub(super) fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
     secret.owner_references().iter().any(|owner| owner.uid == uid)
+}
+
+/// What the limits of a rate limit policy come to.
+fn limits(policy: &Policy) -> Vec<LimitStatus> {
+    let Policy::Limits(policy) = policy else { return Vec::new() };
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let limits = policy.of_one_key().zip(policy.worst_cases());
+    limits
+        .map(|(limit, worst_case)| LimitStatus {
+            interval_microseconds: number(limit.interval_microseconds()),
+            worst_case: number(worst_case),
+            name: limit.name,
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ local DIGEST = '@DIGEST@'
 local PAGES = {
 @PAGES@
 }
-local MAX_KEY, MAX_PREFIX = 1024, 64
+local MAX_KEY, MAX_PREFIX = 1024, 128
 
 local function bad(what) return redis.error_reply('BADARG ' .. what) end
 local function is_error(reply) return type(reply) == 'table' and reply.err ~= nil end

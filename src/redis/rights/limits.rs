@@ -4,7 +4,7 @@ use super::{KEYS_OF_ITS_OWN, Rights};
 
 /// What the functions need is among the commands of every use; stock limiter libraries work under the prefix with the others. The
 /// functions that tell of all policies are the operator's.
-pub const RIGHTS: Rights = Rights {
+pub(super) const RIGHTS: Rights = Rights {
     commands: KEYS_OF_ITS_OWN,
     functions: &[
         ("redoubt_limit", false),
@@ -30,18 +30,3 @@ pub const RIGHTS: Rights = Rights {
         "-FCALL redoubt_limits_policy 0 @",
     ],
 };
-
-/// What `access.scripts` adds, for stock libraries that bring scripts of their own. Such a script reaches no key but the use's; one
-/// that does not end stops every tenant.
-pub const SCRIPTS: &str = "+eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists";
-
-/// Of a use with [`SCRIPTS`], in place of `-EVAL x 0`.
-pub const EXPECTATIONS_WITH_SCRIPTS: &[&str] = &[
-    "+EVAL x 0",
-    "+EVALSHA x 0",
-    "+EVAL_RO x 0",
-    "+SCRIPT LOAD x",
-    "+SCRIPT EXISTS x",
-    "-EVAL x 1 !{a}",
-    "-SCRIPT FLUSH",
-];

@@ -1,6 +1,6 @@
 //! The least rights of the users of uses, and what they may do and must not, kind by kind: commands and expectations side by side.
 
-pub mod limits;
+mod limits;
 mod sessions;
 
 use crate::model::UseKind;
@@ -16,10 +16,39 @@ pub struct Rights {
     pub expectations: &'static [&'static str],
 }
 
+/// What the user of one use is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'a> {
+    /// Kind of the use.
+    pub kind: UseKind,
+    /// What each of its keys and channels begins with; holds none of the characters `*?[]\\` that mean something in a pattern.
+    pub prefix: &'a str,
+    /// Whether it may run scripts of its own.
+    pub scripts: bool,
+}
+
+impl Grant<'_> {
+    /// What is put to the live server.
+    pub fn expectations(&self) -> impl Iterator<Item = &'static str> {
+        let scripts = if self.scripts { WITH_SCRIPTS } else { WITHOUT_SCRIPTS };
+        COMMON.iter().chain(of(self.kind).expectations).chain(scripts).copied()
+    }
+}
+
+/// What `access.scripts: true` adds. A script that does not end stops every tenant of the layer until it is killed; it cannot touch
+/// another prefix.
+pub const SCRIPTS: &str = "+eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists";
+/// Of a user without scripts.
+const WITHOUT_SCRIPTS: &[&str] = &["-EVAL x 0", "-EVALSHA x 0", "-SCRIPT LOAD x"];
+/// Of a user with scripts.
+const WITH_SCRIPTS: &[&str] =
+    &["+EVAL x 0", "+EVALSHA x 0", "+EVAL_RO x 0", "+SCRIPT LOAD x", "+SCRIPT EXISTS x", "-EVAL x 1 !"];
+
 /// The rights of a kind.
 pub const fn of(kind: UseKind) -> Rights {
     match kind {
         UseKind::SessionStore => sessions::RIGHTS,
+        UseKind::RateLimitPolicy => limits::RIGHTS,
     }
 }
 
@@ -93,7 +122,6 @@ pub const COMMON: &[&str] = &[
     "-SCRIPT FLUSH",
     "-DBSIZE",
     "-FLUSHALL",
-    "-EVAL x 0",
     "-CONFIG GET x",
     "-ACL LIST",
     "-FUNCTION LOAD x",

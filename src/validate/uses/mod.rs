@@ -2,6 +2,7 @@
 //! on with their layer and with each other: [`tenancy`].
 
 pub mod eviction;
+mod rate_limit_policy;
 mod session_store;
 pub mod tenancy;
 
@@ -37,6 +38,8 @@ pub struct ValidatedUse {
     pub wait_replicas: u16,
     /// Fields of the binding Secret that other kinds do not have.
     pub binding: BTreeMap<&'static str, String>,
+    /// Whether its user may run scripts.
+    pub scripts: bool,
     /// Which credentials are wanted.
     pub rotation: u32,
     /// How long the ones before stay valid at most, milliseconds.
@@ -123,12 +126,12 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         judge.fault("spec.layer.namespace", "needs layer.name");
     }
     let found = match &declared.spec {
-        UseSpec::SessionStore(spec) => session_store::found(&mut judge, spec, prefix, replicas),
+        UseSpec::SessionStore(spec) => Some(session_store::found(&mut judge, spec, prefix, replicas)),
+        UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
     };
-    if !judge.faults.is_empty() {
+    let Some(Found { policy, wait_replicas, binding }) = found.filter(|_| judge.faults.is_empty()) else {
         return Err(judge.faults);
-    }
-    let Found { policy, wait_replicas, binding } = found;
+    };
     Ok(ValidatedUse {
         kind: declared.kind(),
         uid: declared.uid().unwrap_or_default(),
@@ -137,6 +140,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         policy,
         wait_replicas,
         binding,
+        scripts: access.scripts.unwrap_or_default(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
         rotation_grace_milliseconds: grace,
     })

@@ -1,11 +1,14 @@
-//! A session store under test, as an application sees it that has nothing but its binding Secret.
+//! A use under test, as an application sees it that has nothing but its binding Secret.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::core::NamespaceResourceScope;
+use kube::core::object::HasStatus;
+use kube::{Client, Resource, ResourceExt as _};
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
@@ -14,7 +17,10 @@ use redis::{
 };
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::session_store::SessionStore;
+use redoubt::api::use_status::UseStatus;
 use redoubt::model::LayerIdentity;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::layer::Layer;
@@ -25,34 +31,71 @@ use crate::stage::{SOON, Stage};
 /// of the claim beside, need to answer in time.
 pub const PACE: Duration = Duration::from_millis(20);
 
-/// A session store of a test.
-pub struct Store {
+/// The custom resource of a use.
+pub trait UseObject:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus<Status = UseStatus>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+{
+}
+
+impl<K> UseObject for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + HasStatus<Status = UseStatus>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// A use of a test, a session store where nothing else is said.
+pub struct Store<K = SessionStore> {
     pub client: Client,
     namespace: String,
     pub name: String,
+    kind: PhantomData<K>,
 }
 
 impl Store {
-    /// Creates it in the namespace of a stage.
+    /// Creates a session store in the namespace of a stage.
     pub async fn create(stage: &Stage, name: &str, spec: Value) -> Self {
-        let body = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": {"name": name}, "spec": spec});
-        let store = Self { client: stage.client.clone(), namespace: stage.namespace.clone(), name: name.to_owned() };
+        Self::make(stage, name, spec).await
+    }
+}
+
+impl<K: UseObject> Store<K> {
+    /// Creates it in the namespace of a stage.
+    pub async fn make(stage: &Stage, name: &str, spec: Value) -> Self {
+        let body = json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec,
+        });
+        let (client, namespace) = (stage.client.clone(), stage.namespace.clone());
+        let store = Self { client, namespace, name: name.to_owned(), kind: PhantomData };
         store.api().create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap();
         store
     }
 
-    pub fn api(&self) -> Api<SessionStore> {
+    pub fn api(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     async fn condition(&self, kind: &str) -> Option<(String, String, String)> {
         let object = self.api().get(&self.name).await.unwrap();
-        let condition = object.status?.conditions.into_iter().find(|condition| condition.type_ == kind)?;
-        (condition.observed_generation == object.metadata.generation).then_some((
+        let condition = object.status()?.conditions.iter().find(|condition| condition.type_ == kind)?.clone();
+        (condition.observed_generation == object.meta().generation).then_some((
             condition.status,
             condition.reason,
             condition.message,
         ))
+    }
+
+    /// Its status.
+    pub async fn status(&self) -> Option<UseStatus> {
+        self.api().get(&self.name).await.unwrap().status().cloned()
     }
 
     /// Waits until it is Ready.
@@ -62,7 +105,8 @@ impl Store {
         })
         .await;
         let Some(took) = took else {
-            let status = self.api().get(&self.name).await.unwrap().status;
+            let object = self.api().get(&self.name).await.unwrap();
+            let status = object.status();
             panic!("not Ready within {SOON:?}\n{}", serde_json::to_string_pretty(&status).unwrap());
         };
         took
@@ -86,7 +130,7 @@ impl Store {
 
     /// Its binding Secret, if there is one.
     pub async fn binding(&self) -> Option<BTreeMap<String, String>> {
-        let status = self.api().get(&self.name).await.unwrap().status?;
+        let status = self.status().await?;
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let secret = secrets.get_opt(&status.binding?.name).await.unwrap()?;
         let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
@@ -96,7 +140,7 @@ impl Store {
     /// The layer that holds it.
     pub async fn layer(&self) -> Layer {
         let (namespace, name) = {
-            let layer = self.api().get(&self.name).await.unwrap().status.unwrap().layer.unwrap();
+            let layer = self.status().await.unwrap().layer.unwrap();
             (layer.namespace, layer.name)
         };
         let layers: Api<DataLayer> = Api::namespaced(self.client.clone(), &namespace);

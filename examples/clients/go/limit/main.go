@@ -1,0 +1,107 @@
+// Limits how often a subject may do something, with the binding of a RateLimitPolicy.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func field(name string) string {
+	text, err := os.ReadFile(filepath.Join(os.Getenv("SERVICE_BINDING_ROOT"), "limits", name))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return string(text)
+}
+
+var deadline = 50 * time.Millisecond
+
+type denial struct {
+	until   time.Time
+	headers map[string]string
+}
+
+// Limiter decides by the policy of a binding.
+type Limiter struct {
+	client               *redis.Client
+	prefix, onStoreError string
+	quotas               string
+	denied               sync.Map
+}
+
+// NewLimiter reads the binding.
+func NewLimiter() *Limiter {
+	var limits []struct {
+		Name               string
+		Quota              int64
+		WindowMilliseconds int64
+	}
+	if err := json.Unmarshal([]byte(field("limits")), &limits); err != nil {
+		log.Fatal(err)
+	}
+	var quotas []string
+	for _, it := range limits {
+		quotas = append(quotas, fmt.Sprintf("%q;q=%d;w=%d", it.Name, it.Quota, max(1, it.WindowMilliseconds/1000)))
+	}
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: field("master-name"), SentinelAddrs: strings.Split(field("sentinels"), ","),
+		SentinelUsername: field("sentinel-username"), SentinelPassword: field("sentinel-password"),
+		Username: field("username"), Password: field("password"), MaxRetries: -1, ContextTimeoutEnabled: true,
+	})
+	return &Limiter{client: client, prefix: field("prefix"), onStoreError: field("on-store-error"), quotas: strings.Join(quotas, ", ")}
+}
+
+// Limit says whether a request is allowed, and the headers of its response (draft-ietf-httpapi-ratelimit-headers-10).
+func (limiter *Limiter) Limit(ctx context.Context, subject string, cost int64) (bool, map[string]string) {
+	if known, found := limiter.denied.Load(subject); found && time.Now().Before(known.(denial).until) {
+		return false, known.(denial).headers
+	}
+	// A layer that is slow is one that fails: after this time `on-store-error` decides.
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	reply, err := limiter.client.FCall(ctx, "redoubt_limit", []string{limiter.prefix + "{" + subject + "}"}, cost).Slice()
+	if err != nil {
+		return limiter.onStoreError == "Allow", nil
+	}
+	allowed, left, reset, retry := reply[0].(int64), reply[2].(int64), reply[3].(int64), reply[4].(int64)
+	headers := map[string]string{
+		"RateLimit-Policy": limiter.quotas,
+		"RateLimit":        fmt.Sprintf("%q;r=%d;t=%d", reply[5], left, (reset+999)/1000),
+	}
+	if allowed == 0 && retry > 0 {
+		headers["Retry-After"] = fmt.Sprint(max(1, (retry+999)/1000))
+		limiter.denied.Store(subject, denial{time.Now().Add(time.Duration(retry) * time.Millisecond), headers})
+	}
+	return allowed != 0, headers
+}
+
+func main() {
+	if seconds, err := strconv.ParseFloat(os.Getenv("LIMIT_DEADLINE"), 64); err == nil {
+		deadline = time.Duration(seconds * float64(time.Second))
+	}
+	limiter := NewLimiter()
+	defer limiter.client.Close()
+	ctx := context.Background()
+	limiter.client.Ping(ctx) // the first call would also find the primary
+	var allowed []bool
+	var first, last map[string]string
+	for call := range 4 {
+		is, headers := limiter.Limit(ctx, "lin", 1)
+		allowed = append(allowed, is)
+		if call == 0 {
+			first = headers
+		}
+		last = headers
+	}
+	fmt.Println(allowed, first["RateLimit"], last["Retry-After"])
+}

@@ -1,0 +1,36 @@
+"""Limits how often a subject may do something, with the binding of a RateLimitPolicy. Needs: pip install redis"""
+import json, math, os, pathlib, time
+from redis import exceptions
+from redis.sentinel import Sentinel
+
+binding = pathlib.Path(os.environ["SERVICE_BINDING_ROOT"], "limits")
+field = {file.name: file.read_text() for file in binding.iterdir() if file.is_file()}
+seeds = [(host, int(port)) for host, port in (seed.rsplit(":", 1) for seed in field["sentinels"].split(","))]
+sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"]}
+# A layer that is slow is one that fails: after this many seconds `on-store-error` decides.
+deadline = float(os.environ.get("LIMIT_DEADLINE", "0.05"))
+user = {"username": field["username"], "password": field["password"], "decode_responses": True, "socket_timeout": deadline}
+redis = Sentinel(seeds, sentinel_kwargs=sentinel_user, **user).master_for(field["master-name"])
+quotas = ", ".join(f'"{it["name"]}";q={it["quota"]};w={max(1, it["windowMilliseconds"] // 1000)}' for it in json.loads(field["limits"]))
+denied = {}  # subject -> (until when, headers)
+
+
+def limit(subject, cost=1):
+    """Whether a request is allowed, and the headers of its response (draft-ietf-httpapi-ratelimit-headers-10)."""
+    until, headers = denied.get(subject, (0, None))
+    if time.monotonic() < until:
+        return False, headers
+    try:
+        allowed, _, left, reset, retry, name = redis.fcall("redoubt_limit", 1, f"{field['prefix']}{{{subject}}}", cost)
+    except exceptions.RedisError:
+        return field["on-store-error"] == "Allow", {}
+    headers = {"RateLimit-Policy": quotas, "RateLimit": f'"{name}";r={left};t={math.ceil(reset / 1000)}'}
+    if not allowed and retry > 0:
+        headers["Retry-After"] = str(max(1, math.ceil(retry / 1000)))
+        denied[subject] = time.monotonic() + retry / 1000, headers
+    return allowed != 0, headers
+
+
+if __name__ == "__main__":
+    answers = [limit("ada") for _ in range(4)]
+    print([allowed for allowed, _ in answers], answers[0][1]["RateLimit"], answers[3][1]["Retry-After"])

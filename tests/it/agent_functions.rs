@@ -1,0 +1,164 @@
+//! Functions of a layer that keeps nothing: whatever restarts, and while no operator is there, no call meets a primary without them.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redoubt::dataplane::{built_in_libraries, library_of};
+use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
+use redoubt::model::node_config::FUNCTIONS_FILE;
+use redoubt::model::{NodeId, Policy, UseKind};
+use redoubt::redis::{Connection, Endpoint};
+
+use crate::support::eventually;
+use crate::support::layer::{Layer, Options};
+
+const SOON: Duration = Duration::from_mins(1);
+
+fn libraries() -> String {
+    let limit = Limit {
+        name: "second".to_owned(),
+        algorithm: Algorithm::Gcra { burst: 1_000_000 },
+        quota: 1_000_000,
+        window_milliseconds: 60_000,
+        mode: LimitMode::Enforce,
+    };
+    let draft = LimitPolicyDraft {
+        policy: "shop/api".to_owned(),
+        generation: 1,
+        prefix: "api:".to_owned(),
+        mode: LimitMode::Enforce,
+        count_denied: false,
+        shards: 1,
+        limits: vec![limit],
+    };
+    let limits = library_of(UseKind::RateLimitPolicy, &[Policy::Limits(LimitPolicy::parse(draft).unwrap())]);
+    let sources: Vec<String> = built_in_libraries().into_iter().chain([limits]).map(|library| library.source).collect();
+    serde_json::to_string(&sources).unwrap()
+}
+
+fn give(layer: &Layer, text: &str) {
+    for id in layer.data_ids() {
+        fs::write(layer.data(id).with_file_name("secrets").join(FUNCTIONS_FILE), text).unwrap();
+    }
+}
+
+/// Calls each server again and again, with a connection of its own each time. Counts the calls that a primary answered, and those
+/// for which it had no function.
+fn call(endpoints: Vec<Endpoint>, stop: &Arc<AtomicBool>) -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let (answered, missing) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for endpoint in endpoints {
+        let (stop, answered, missing) = (Arc::clone(stop), Arc::clone(&answered), Arc::clone(&missing));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                let Ok(connection) = Connection::open(&endpoint).await else { continue };
+                let mut limit = redis::cmd("FCALL");
+                limit.arg("redoubt_limit").arg(1).arg("api:{ada}");
+                match connection.query::<redis::Value>(&limit).await {
+                    Ok(_) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                    // A replica says that it is one; only a server that would carry it out says that there is no such function.
+                    Err(error) => {
+                        let is_primary = matches!(
+                            connection.query::<Vec<redis::Value>>(&redis::cmd("ROLE")).await.as_deref(),
+                            Ok([redis::Value::BulkString(role), ..]) if role == b"master"
+                        );
+                        if is_primary && format!("{error:?}").contains("not found") {
+                            missing.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            }
+        });
+    }
+    (answered, missing)
+}
+
+async fn answers(what: &str, counted: &AtomicUsize) {
+    let before = counted.load(Ordering::Relaxed);
+    eventually(what, SOON, async || counted.load(Ordering::Relaxed) > before + 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_meets_a_primary_without_functions_whatever_restarts() {
+    let mut layer = Layer::whole(&Options { keeps_data: false, min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    give(&layer, &libraries());
+    let all_engines = |layer: &Layer| layer.data_ids().into_iter().for_each(|id| layer.kill_engine(id));
+    // Started before the operator left the functions: from the next start on they are there.
+    all_engines(&layer);
+    layer.wait_until_whole().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let endpoints = layer.data_ids().into_iter().map(|id| layer.endpoint(id)).collect();
+    let (answered, missing) = call(endpoints, &stop);
+    answers("a call is answered", &answered).await;
+    let primary = layer.primary().await.unwrap();
+    layer.kill_engine(primary);
+    layer.wait_until_whole().await;
+    answers("a call is answered after the primary died", &answered).await;
+    all_engines(&layer);
+    layer.wait_until_whole().await;
+    answers("a call is answered after all engines died", &answered).await;
+    for id in layer.data_ids() {
+        layer.kill_node(id);
+    }
+    for id in layer.data_ids() {
+        layer.wipe(id);
+        layer.start_node(id);
+    }
+    layer.wait_until_whole().await;
+    answers("a call is answered after all pods were replaced", &answered).await;
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(missing.load(Ordering::Relaxed), 0, "of {}", answered.load(Ordering::Relaxed));
+    for id in layer.data_ids() {
+        // What a replica got from its primary may be there; ours, which holds functions alone, goes once it was read.
+        let file = fs::read(layer.data(id).join("dump.rdb")).unwrap_or_default();
+        assert!(file.get(9) != Some(&0xF5), "{id}: the snapshot is still there");
+    }
+}
+
+async fn serves(layer: &Layer, id: NodeId) {
+    eventually("it serves", SOON, async || {
+        let Ok(connection) = Connection::open(&layer.endpoint(id)).await else { return false };
+        connection.query::<redis::Value>(redis::cmd("GET").arg("a")).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_an_engine_does_not_take_keep_no_server_from_starting() {
+    let options = Options { data_nodes: 1, sentinels: 0, keeps_data: false, min_replicas: 0, ..Options::default() };
+    let layer = Layer::start(&options);
+    let id = layer.data_ids()[0];
+    serves(&layer, id).await;
+    for text in ["[\"#!lua name=broken\\nthis is no Lua\"]", "no JSON", "[]", "[\"\"]"] {
+        give(&layer, text);
+        let before = layer.engine_pids(id);
+        layer.kill_engine(id);
+        eventually(&format!("it starts with {text}"), SOON, async || {
+            let Ok(connection) = Connection::open(&layer.endpoint(id)).await else { return false };
+            layer.engine_pids(id) != before && connection.query::<String>(&redis::cmd("PING")).await.is_ok()
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_not_ours_is_left_alone() {
+    let options = Options { data_nodes: 1, sentinels: 0, keeps_data: false, min_replicas: 0, ..Options::default() };
+    let layer = Layer::start(&options);
+    let id = layer.data_ids()[0];
+    serves(&layer, id).await;
+    give(&layer, &libraries());
+    let file = layer.data(id).join("dump.rdb");
+    // An engine's own snapshot begins with fields about itself: nothing says whose it is, so it stays as it is.
+    fs::write(&file, b"REDIS0010\xFA\x09redis-ver\x067.0.15\xFF\0\0\0\0\0\0\0\0").unwrap();
+    let before = layer.engine_pids(id);
+    layer.kill_engine(id);
+    eventually("it starts", SOON, async || {
+        Connection::open(&layer.endpoint(id)).await.is_ok() && layer.engine_pids(id) != before
+    })
+    .await;
+    assert!(fs::read(&file).unwrap().starts_with(b"REDIS0010\xFA"));
+}

@@ -1,0 +1,134 @@
+//! Claims about rate limit policies, as an application sees them that has nothing but its binding Secret.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::{Cmd, RedisResult, Value};
+use redoubt::api::rate_limit_policy::RateLimitPolicy;
+use serde_json::json;
+
+use crate::polling::eventually;
+use crate::stage::{SOON, Stage};
+use crate::store::{PACE, Store, call, run};
+
+/// A changed policy is on every primary within this time.
+const POLICY_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether a call of all limits is admitted, and by which limit.
+async fn ask(connection: &mut redis::aio::MultiplexedConnection, key: &str) -> (i64, String) {
+    let reply: Vec<Value> = run(connection, call("redoubt_limit", key, &[])).await.unwrap();
+    (redis::from_redis_value(reply[0].clone()).unwrap(), redis::from_redis_value(reply[5].clone()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fifty_callers_without_an_error() {
+    let stage = Stage::set("nl-limits").await;
+    let limits = |quota: i64| json!([{"name": "minute", "algorithm": "FixedWindow", "align": "FirstHit", "quota": quota, "window": "10m"}]);
+    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"limits": limits(5)})).await;
+    policy.ready().await;
+    let binding = policy.binding().await.unwrap();
+    assert_eq!((binding["prefix"].as_str(), binding["on-store-error"].as_str()), ("api:", "Allow"));
+    let declared: serde_json::Value = serde_json::from_str(&binding["limits"]).unwrap();
+    assert_eq!(declared, json!([{"name": "minute", "quota": 5, "windowMilliseconds": 600_000, "burst": 5}]));
+    let status = policy.status().await.unwrap();
+    assert_eq!((status.limits[0].name.as_str(), status.limits[0].worst_case), ("minute", 9));
+    assert_eq!(status.functions.unwrap().library, "redoubt_limits");
+    let mut connection = policy.connected().await;
+    for _ in 0..5 {
+        assert_eq!(ask(&mut connection, "api:{ada}").await, (1, "minute".to_owned()));
+    }
+    assert_eq!(ask(&mut connection, "api:{ada}").await, (0, "minute".to_owned()));
+    let other: RedisResult<Value> = run(&mut connection, call("redoubt_limit", "other:{ada}", &[])).await;
+    assert_eq!(other.unwrap_err().code(), Some("NOPERM"), "another prefix is not the policy's");
+    let script: RedisResult<Value> = run(&mut connection, redis::cmd("EVAL").arg("return 1").arg(0).clone()).await;
+    assert_eq!(script.unwrap_err().code(), Some("NOPERM"));
+
+    let (stop, calls, errors) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut callers = Vec::new();
+    for number in 0..50 {
+        let mut connection = policy.connected().await;
+        let (stop, calls, errors) = (Arc::clone(&stop), Arc::clone(&calls), Arc::clone(&errors));
+        callers.push(tokio::spawn(async move {
+            let key = format!("api:{{caller{number}}}");
+            while !stop.load(Ordering::Relaxed) {
+                let reply: RedisResult<Vec<Value>> = run(&mut connection, call("redoubt_limit", &key, &[])).await;
+                calls.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = reply {
+                    println!("{error}");
+                    errors.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(PACE).await;
+            }
+        }));
+    }
+    for quota in [7, 9] {
+        policy.change(json!({"limits": limits(quota)})).await;
+        eventually("the quota is in force", POLICY_WITHIN, async || {
+            let peek: Cmd = redis::cmd("FCALL_RO").arg("redoubt_limit_peek").arg(1).arg("api:{nobody}").clone();
+            let reply: Vec<Value> = run(&mut connection, peek).await.unwrap();
+            redis::from_redis_value::<i64>(reply[1].clone()).unwrap() == quota
+        })
+        .await;
+    }
+    // What was counted before goes on to count: 5 of 9.
+    for _ in 0..4 {
+        assert_eq!(ask(&mut connection, "api:{ada}").await.0, 1);
+    }
+    assert_eq!(ask(&mut connection, "api:{ada}").await.0, 0);
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(calls.load(Ordering::Relaxed) > 500);
+    assert_eq!(errors.load(Ordering::Relaxed), 0);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_and_limits_share_a_layer_and_cannot_touch_each_other() {
+    let stage = Stage::set("nl-limits-shared").await;
+    stage.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
+    let place = json!({"name": "shared"});
+    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": place})).await;
+    let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
+    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limit})).await;
+    store.ready().await;
+    policy.ready().await;
+    let overlapping = json!({"layer": place, "keyPrefix": "web:login:", "limits": limit});
+    let refused: Store<RateLimitPolicy> = Store::make(&stage, "login", overlapping).await;
+    refused.refused("PrefixOverlaps", "web:").await;
+    let scripts = json!({"layer": place, "access": {"scripts": true}, "limits": limit});
+    let scripted: Store<RateLimitPolicy> = Store::make(&stage, "lib", scripts).await;
+    scripted.ready().await;
+    let (mut session, mut limiter) = (store.connected().await, policy.connected().await);
+    assert!(run::<i64>(&mut session, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap() > 0);
+    assert_eq!(ask(&mut limiter, "api:{ada}").await.0, 1);
+    let denied = |reply: RedisResult<Value>| reply.unwrap_err().code() == Some("NOPERM");
+    assert!(denied(run(&mut session, call("redoubt_limit", "api:{ada}", &[])).await));
+    assert!(denied(run(&mut limiter, call("redoubt_session_get", "web:{t}s:1", &[])).await));
+    assert!(denied(run(&mut limiter, redis::cmd("GET").arg("web:{t}s:1").clone()).await));
+    let mut script = scripted.connected().await;
+    let eval = |key: &str| redis::cmd("EVAL").arg("return redis.call('INCR', KEYS[1])").arg(1).arg(key).clone();
+    assert_eq!(run::<i64>(&mut script, eval("lib:a")).await.unwrap(), 1);
+    assert!(denied(run(&mut script, eval("api:a")).await));
+
+    // A policy that is deleted takes its user along, and leaves the sessions alone.
+    policy.api().delete("api", &kube::api::DeleteParams::default()).await.unwrap();
+    eventually("its user is gone", SOON, async || run::<String>(&mut limiter, redis::cmd("PING")).await.is_err()).await;
+    assert!(run::<Value>(&mut session, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap() != Value::Nil);
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_its_layer_cannot_keep_is_refused_with_what_was_measured() {
+    let stage = Stage::set("nl-limits-refused").await;
+    let cache = json!({"mode": "Standalone", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}});
+    stage.layer("cache", cache).await;
+    let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
+    let policy: Store<RateLimitPolicy> =
+        Store::make(&stage, "api", json!({"layer": {"name": "cache"}, "limits": limit})).await;
+    policy.refused("Evicts", "319 of 2,000").await;
+    stage.strike().await;
+}

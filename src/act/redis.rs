@@ -7,8 +7,9 @@ use super::{Ending, Error};
 use crate::dataplane::{Library, load};
 use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
+use crate::model::function_library::is_users_library;
 use crate::model::node_config::REDIS_PORT;
-use crate::redis::{Connection, sentinel, server, users};
+use crate::redis::{Connection, functions, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
 pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
@@ -59,9 +60,20 @@ pub async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, 
     Ok(Ending::Done)
 }
 
-/// Loads a library and has it say its digest.
+/// Loads a library and has it say its digest. What the server says of a user's source is a refusal: trying again changes nothing.
 pub async fn load_library(connection: &Connection, library: &Library) -> Result<Ending, Error> {
-    load(connection, library).await?;
+    match load(connection, library).await {
+        Ok(()) => Ok(Ending::Done),
+        Err(error) => match error.refusal().filter(|_| is_users_library(&library.name)) {
+            Some(words) => Ok(Ending::Refused(words)),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// Deletes a library.
+pub async fn delete_library(connection: &Connection, library: &str) -> Result<Ending, Error> {
+    functions::delete(connection, library).await?;
     Ok(Ending::Done)
 }
 

@@ -58,6 +58,7 @@ pub const fn name_of(step: &Step) -> &'static str {
         Step::SetUser { .. } => "SetUser",
         Step::DeleteUser { .. } => "DeleteUser",
         Step::LoadLibrary { .. } => "LoadLibrary",
+        Step::DeleteLibrary { .. } => "DeleteLibrary",
         Step::SetSentinel { .. } => "SetSentinel",
         Step::ResetSentinel { .. } => "ResetSentinel",
         Step::Repoint { .. } => "Repoint",
@@ -65,12 +66,13 @@ pub const fn name_of(step: &Step) -> &'static str {
     }
 }
 
-/// Carries out the steps in order. A step that fails stops only what follows for its own node.
+/// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library stops nothing.
 pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Vec<(Step, Ending)> {
     let mut done: Vec<(Step, Ending)> = Vec::new();
     for step in steps {
         let node = step.node();
-        let is_blocked = done.iter().any(|(earlier, ending)| earlier.node() == node && !ending.is_done());
+        let holds_up = |earlier: &Step| earlier.node() == node && !earlier.is_of_users_library();
+        let is_blocked = done.iter().any(|(earlier, ending)| holds_up(earlier) && !ending.is_done());
         let ending = if is_blocked {
             Ending::Dropped("an earlier step of this node was not done".to_owned())
         } else {
@@ -125,6 +127,7 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
         | Step::SetUser { node, run_id, .. }
         | Step::DeleteUser { node, run_id, .. }
         | Step::LoadLibrary { node, run_id, .. }
+        | Step::DeleteLibrary { node, run_id, .. }
         | Step::SetSentinel { node, run_id }
         | Step::ResetSentinel { node, run_id, .. }
         | Step::Repoint { node, run_id, .. } => {
@@ -159,6 +162,7 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
             };
             redis::load_library(connection, library).await
         }
+        Step::DeleteLibrary { library, .. } => redis::delete_library(connection, library).await,
         Step::SetSentinel { .. } => {
             redis::set_sentinel(connection, &desired.master_name, desired.sentinel_settings).await
         }

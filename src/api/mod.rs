@@ -5,6 +5,7 @@
 pub mod config_rules;
 pub mod data_layer;
 pub mod data_layer_status;
+pub mod function_library;
 pub mod metadata_rules;
 pub mod names;
 pub mod quantity_rules;
@@ -19,5 +20,10 @@ use kube::CustomResourceExt as _;
 
 /// All custom resource definitions.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![data_layer::DataLayer::crd(), session_store::SessionStore::crd(), rate_limit_policy::RateLimitPolicy::crd()]
+    vec![
+        data_layer::DataLayer::crd(),
+        session_store::SessionStore::crd(),
+        rate_limit_policy::RateLimitPolicy::crd(),
+        function_library::FunctionLibrary::crd(),
+    ]
 }

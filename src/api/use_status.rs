@@ -36,6 +36,23 @@ pub struct UseStatus {
     /// Of a rate limit policy: what its limits come to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
+    /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
+    /// call them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub function_names: Vec<FunctionStatus>,
+    /// Of a function library: engine and version of the primary that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+}
+
+/// A function of a function library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it has the flag `no-writes`, so that `FCALL_RO` calls it too, on replicas as well.
+    pub reads_only: bool,
 }
 
 /// What a limit comes to.
@@ -78,7 +95,7 @@ pub struct LayerReference {
 pub struct FunctionsStatus {
     /// The function library.
     pub library: String,
-    /// Digest of the policy as it was compiled into the library.
+    /// Digest of the policy as it was compiled into the library; of a function library that of its source.
     pub digest: String,
     /// `metadata.generation` that it was made from.
     pub generation: i64,

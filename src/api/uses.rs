@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::data_layer::DataLayerSpec;
+use super::function_library::{FunctionLibrary, FunctionLibrarySpec};
 use super::names;
 use super::quantity_rules;
 use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
@@ -34,6 +35,8 @@ pub enum UseSpec {
     SessionStore(SessionStoreSpec),
     /// Rate limits.
     RateLimitPolicy(RateLimitPolicySpec),
+    /// Functions of a user's own.
+    FunctionLibrary(FunctionLibrarySpec),
 }
 
 impl DeclaredUse {
@@ -42,6 +45,7 @@ impl DeclaredUse {
         match kind {
             UseKind::SessionStore => SessionStore::deserialize(object).map(Self::from),
             UseKind::RateLimitPolicy => RateLimitPolicy::deserialize(object).map(Self::from),
+            UseKind::FunctionLibrary => FunctionLibrary::deserialize(object).map(Self::from),
         }
     }
 
@@ -63,12 +67,19 @@ impl From<RateLimitPolicy> for DeclaredUse {
     }
 }
 
+impl From<FunctionLibrary> for DeclaredUse {
+    fn from(library: FunctionLibrary) -> Self {
+        Self { metadata: library.metadata, spec: UseSpec::FunctionLibrary(library.spec), status: library.status }
+    }
+}
+
 impl UseSpec {
     /// The kind.
     pub const fn kind(&self) -> UseKind {
         match self {
             Self::SessionStore(_) => UseKind::SessionStore,
             Self::RateLimitPolicy(_) => UseKind::RateLimitPolicy,
+            Self::FunctionLibrary(_) => UseKind::FunctionLibrary,
         }
     }
 
@@ -77,6 +88,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.layer.as_ref(),
             Self::RateLimitPolicy(spec) => spec.layer.as_ref(),
+            Self::FunctionLibrary(spec) => Some(&spec.layer),
         }
     }
 
@@ -85,6 +97,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.key_prefix.as_ref(),
             Self::RateLimitPolicy(spec) => spec.key_prefix.as_ref(),
+            Self::FunctionLibrary(_) => None,
         }
     }
 
@@ -93,6 +106,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.access.as_ref(),
             Self::RateLimitPolicy(spec) => spec.access.as_ref(),
+            Self::FunctionLibrary(_) => None,
         }
     }
 }

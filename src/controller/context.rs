@@ -14,6 +14,7 @@ use kube::{Client, ResourceExt};
 
 use super::absences::Absences;
 use super::backoff::Backoff;
+use super::config_maps::ConfigMaps;
 use super::pace::Pace;
 use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
@@ -63,6 +64,8 @@ pub struct Context {
     pub index: Arc<Index>,
     /// Secrets as they were last read.
     pub secrets: SecretCache,
+    /// ConfigMaps as they were last read.
+    pub config_maps: ConfigMaps,
     /// Uses as they were last seen.
     pub uses: Memory,
     /// Open connections.

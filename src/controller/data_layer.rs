@@ -204,6 +204,7 @@ async fn look_after(
     let questions = wanted::questions(&desired, &children, &passwords);
     let Heard { connections, faults, waits } = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
+    uses.withhold(context, &mut desired, &observed);
     context.absences.look(&context.client, &identity, &children, &mut observed).await;
 
     let plan = plan(&desired, &observed);
@@ -228,10 +229,12 @@ async fn look_after(
         for (step, ending) in act::carry_out(&context.writer, means, &plan.steps).await {
             context.metrics.step(act::name_of(&step), ending.word());
             note_absence(context, &observed, &step, &ending);
-            if matches!(step, Step::LoadLibrary { .. }) {
+            if matches!((&step, &ending), (Step::LoadLibrary { .. }, Ending::Done | Ending::Failed { .. })) {
                 context.uses.loaded(&identity.uid);
             }
-            undone.extend(not_done(Some(step), &ending));
+            if !uses.note(context, &observed, &step, &ending) {
+                undone.extend(not_done(Some(step), &ending));
+            }
         }
     }
     let mut subject = wanted::subject(layer);

@@ -84,6 +84,7 @@ pub fn desired(
             .iter()
             .map(|library| (library.name.clone(), DesiredLibrary { digest: library.digest.clone() }))
             .collect(),
+        kept_libraries: BTreeSet::new(),
         gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: layer.quorum,

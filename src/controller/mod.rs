@@ -5,6 +5,7 @@ mod accepted;
 mod application_proof;
 pub mod backoff;
 mod cluster_domain;
+pub mod config_maps;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 
 use self::absences::Absences;
 use self::backoff::Backoff;
+use self::config_maps::ConfigMaps;
 use self::context::{Context, Defaults, Duty, Proven, Told};
 use self::pace::Pace;
 use self::rejections::Rejections;
@@ -243,6 +245,7 @@ pub async fn control(
         namespaces,
         index,
         secrets: SecretCache::new(secrets),
+        config_maps: ConfigMaps::default(),
         uses: memory::Memory::default(),
         pool: Pool::default(),
         listeners,
@@ -311,6 +314,7 @@ async fn keep_house(context: &Context, layers: &Store<Watched>) {
         context.told_of_uses.retain(|uid| alive.contains(uid));
         context.proven.retain(|uid| alive.contains(uid));
         context.secrets.forget_unused(UNUSED);
+        context.config_maps.forget_unused(UNUSED);
         context.writer.fingerprints().forget_unused(UNUSED);
         context.rejections.forget_unused(UNUSED);
     }
@@ -394,7 +398,8 @@ async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context>) -> Resul
         Ok(declared) => declared,
         Err(invalid) => {
             if context.told.is_news(&invalid.metadata) {
-                let meanwhile = "its layer keeps its user and its policy as they are until it is corrected";
+                let meanwhile =
+                    "its layer keeps its user, its policy and its functions as they are until it is corrected";
                 tell_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;
             }
             return Ok(Action::await_change());

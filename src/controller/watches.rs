@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::watch_pauses::{pauses, without_errors};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
+use crate::api::use_status::UseStatus;
 use crate::api::uses::DeclaredUse;
 use crate::model::UseKind;
 use crate::validate::uses::layer_of as layer_of_use;
@@ -49,6 +50,8 @@ pub struct UnreadableUse {
     pub metadata: ObjectMeta,
     /// Namespace and name of its layer; `None`: they do not parse either.
     pub layer: Option<(String, String)>,
+    /// What was reported of it last, as far as that parses.
+    pub status: Option<UseStatus>,
 }
 
 impl WatchedUse {
@@ -57,6 +60,14 @@ impl WatchedUse {
         match &self.0 {
             Ok(declared) => declared.kind(),
             Err(unreadable) => unreadable.kind,
+        }
+    }
+
+    /// What was reported of it last.
+    pub const fn status(&self) -> Option<&UseStatus> {
+        match &self.0 {
+            Ok(declared) => declared.status.as_ref(),
+            Err(unreadable) => unreadable.status.as_ref(),
         }
     }
 
@@ -82,7 +93,8 @@ impl<'de> Deserialize<'de> for WatchedUse {
         };
         let metadata = ObjectMeta::deserialize(&value["metadata"]).map_err(serde::de::Error::custom)?;
         let layer = named_layer(kind, &metadata, &value["spec"]["layer"]);
-        Ok(Self(Err(UnreadableUse { kind, error, metadata, layer })))
+        let status = UseStatus::deserialize(&value["status"]).ok();
+        Ok(Self(Err(UnreadableUse { kind, error, metadata, layer, status })))
     }
 }
 

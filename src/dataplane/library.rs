@@ -5,6 +5,8 @@ use std::time::Duration;
 use ::redis::cmd;
 use sha2::{Digest as _, Sha256};
 
+use crate::model::function_library::{is_reserved, is_users_library};
+use crate::redis::functions;
 use crate::redis::probe::digest_question;
 use crate::redis::{Class, Connection, Error as CommandError};
 
@@ -31,14 +33,15 @@ pub struct Library {
 impl Library {
     /// Makes a library of a source in which `@DIGEST@` stands for the digest.
     pub fn from_template(name: &str, template: &str) -> Self {
-        let digest = digest_of(template);
+        let digest = Self::digest_of(template);
         Self { name: name.to_owned(), source: template.replace(DIGEST_PLACE, &digest), digest }
     }
-}
 
-fn digest_of(source: &str) -> String {
-    let start = Sha256::digest(source);
-    start.iter().take(DIGEST_BYTES).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    /// The digest of a source.
+    pub(super) fn digest_of(source: &str) -> String {
+        let start = Sha256::digest(source);
+        start.iter().take(DIGEST_BYTES).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    }
 }
 
 /// The libraries that every layer has.
@@ -77,6 +80,16 @@ pub enum Error {
         /// What it should answer.
         wanted: String,
     },
+    /// A user's library registered a function that is the operator's, and was deleted again.
+    #[error(
+        "function library {library} registered {function}: names that begin with redoubt or fnl_ are the operator's"
+    )]
+    Reserved {
+        /// The library.
+        library: String,
+        /// The function.
+        function: String,
+    },
 }
 
 impl Error {
@@ -84,7 +97,16 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Load { source, .. } | Self::Verify { source, .. } => source.class(),
-            Self::Differs { .. } => Class::Other,
+            Self::Differs { .. } | Self::Reserved { .. } => Class::Other,
+        }
+    }
+
+    /// What is wrong with the source, in the server's own words where it gave some; `None`: the source is not to blame.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Load { source, .. } if source.class() == Class::Other => source.server_text(),
+            Self::Reserved { .. } => Some(self.to_string()),
+            Self::Load { .. } | Self::Verify { .. } | Self::Differs { .. } => None,
         }
     }
 }
@@ -101,11 +123,23 @@ pub async fn load(connection: &Connection, library: &Library) -> Result<(), Erro
         .query(&digest_question(&library.name))
         .await
         .map_err(|source| Error::Verify { library: name(), source })?;
-    if found == library.digest && loaded == library.name {
-        Ok(())
-    } else {
-        Err(Error::Differs { library: name(), found, wanted: library.digest.clone() })
+    if found != library.digest || loaded != library.name {
+        return Err(Error::Differs { library: name(), found, wanted: library.digest.clone() });
     }
+    if is_users_library(&library.name) {
+        takes_no_name_of_ours(&connection, library).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a user's library that registered a function of the operator's. The source was searched for such names before, so this
+/// one put the name together while it was loaded.
+async fn takes_no_name_of_ours(connection: &Connection, library: &Library) -> Result<(), Error> {
+    let failed = |source| Error::Verify { library: library.name.clone(), source };
+    let listed = functions::of_library(connection, &library.name).await.map_err(failed)?;
+    let Some(function) = listed.into_keys().find(|name| is_reserved(name)) else { return Ok(()) };
+    functions::delete(connection, &library.name).await.map_err(failed)?;
+    Err(Error::Reserved { library: library.name.clone(), function })
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub struct Desired {
     pub sentinel_users: BTreeMap<String, DesiredUser>,
     /// Function libraries of every primary: name → library.
     pub libraries: BTreeMap<String, DesiredLibrary>,
+    /// Users' libraries that stay on the primary as they are, if they are there.
+    pub kept_libraries: BTreeSet<String>,
     /// Whether a library was loaded a moment ago: changes are gathered, and loads are a second apart at least.
     pub gathering: bool,
     /// What every Sentinel should be set to.

@@ -7,6 +7,7 @@ pub mod boot;
 pub mod desired;
 pub mod directives;
 pub mod engine;
+pub mod function_library;
 pub mod identity;
 pub mod limit_policy;
 pub mod lineage;

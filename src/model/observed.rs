@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::function_library::Functions;
 use super::{Address, NodeId, Offset, ReplicationId};
 
 /// Everything that one pass saw of a layer.
@@ -116,6 +117,8 @@ pub struct DataServer {
     pub users_foreign: BTreeSet<String>,
     /// Function libraries: name → the digest that they answer (empty: the library is there but does not answer one).
     pub libraries: BTreeMap<String, String>,
+    /// Users' libraries among them: name → their functions, without the one that answers the digest.
+    pub functions: BTreeMap<String, Functions>,
     /// `used_memory`, bytes.
     pub used_memory: u64,
     /// `maxmemory`, bytes; 0 is unbounded.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::function_library::{self, LibraryPolicy};
 use super::limit_policy::LimitPolicy;
 use super::{Purpose, SessionPolicy};
 
@@ -14,6 +15,8 @@ pub enum UseKind {
     SessionStore,
     /// Limits of how often something may be done.
     RateLimitPolicy,
+    /// Lua functions of a user's own.
+    FunctionLibrary,
 }
 
 /// What a kind is called, and what its objects are named after.
@@ -27,7 +30,7 @@ pub struct Words {
     pub noun: &'static str,
     /// What messages call the data of the kind.
     pub data: &'static str,
-    /// What the names of its users begin with; a dot follows. Also the short name of the resource.
+    /// What the names of its users begin with, if it has any; a dot follows. Also the short name of the resource.
     pub user: &'static str,
     /// The dedicated layer is named `NAME-` and this.
     pub layer_suffix: &'static str,
@@ -35,7 +38,7 @@ pub struct Words {
     pub binding_suffix: &'static str,
     /// Standard component label; also a part of what each password is derived from, so it never changes.
     pub component: &'static str,
-    /// Name of the function library.
+    /// Name of the function library; of a kind each use of which has a library of its own, what their names begin with.
     pub library: &'static str,
     /// Purpose of a dedicated layer.
     pub purpose: Purpose,
@@ -43,7 +46,7 @@ pub struct Words {
 
 impl UseKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::SessionStore, Self::RateLimitPolicy];
+    pub const ALL: [Self; 3] = [Self::SessionStore, Self::RateLimitPolicy, Self::FunctionLibrary];
 
     /// The words of the kind.
     pub const fn words(self) -> &'static Words {
@@ -72,6 +75,26 @@ impl UseKind {
                 library: "redoubt_limits",
                 purpose: Purpose::RateLimits,
             },
+            Self::FunctionLibrary => &Words {
+                kind: "FunctionLibrary",
+                plural: "functionlibraries",
+                noun: "library",
+                data: "functions",
+                user: "fnl",
+                layer_suffix: "functions",
+                binding_suffix: "function-binding",
+                component: "function-library",
+                library: function_library::LIBRARY_PREFIX,
+                purpose: Purpose::Mixed,
+            },
+        }
+    }
+
+    /// Whether a use of the kind has keys, and so a prefix, a user and a binding Secret.
+    pub const fn has_user(self) -> bool {
+        match self {
+            Self::SessionStore | Self::RateLimitPolicy => true,
+            Self::FunctionLibrary => false,
         }
     }
 
@@ -94,6 +117,8 @@ pub enum Policy {
     Sessions(SessionPolicy),
     /// Of a rate limit policy.
     Limits(LimitPolicy),
+    /// Of a function library: the functions themselves.
+    Functions(LibraryPolicy),
 }
 
 impl Policy {
@@ -102,6 +127,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => &policy.store,
             Self::Limits(policy) => &policy.declared().policy,
+            Self::Functions(policy) => &policy.owner,
         }
     }
 
@@ -110,14 +136,16 @@ impl Policy {
         match self {
             Self::Sessions(policy) => policy.generation,
             Self::Limits(policy) => policy.declared().generation,
+            Self::Functions(policy) => policy.generation,
         }
     }
 
-    /// What each key of the use begins with.
+    /// What each key of the use begins with; empty: it has no keys.
     pub fn prefix(&self) -> &str {
         match self {
             Self::Sessions(policy) => &policy.prefix,
             Self::Limits(policy) => &policy.declared().prefix,
+            Self::Functions(_) => "",
         }
     }
 
@@ -127,6 +155,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => Self::Sessions(SessionPolicy { prefix, ..policy }),
             Self::Limits(policy) => Self::Limits(policy.with_prefix(prefix)),
+            Self::Functions(policy) => Self::Functions(policy),
         }
     }
 
@@ -135,6 +164,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => serde_json::to_string(policy),
             Self::Limits(policy) => serde_json::to_string(policy),
+            Self::Functions(policy) => serde_json::to_string(policy),
         }
         .unwrap_or_default()
     }

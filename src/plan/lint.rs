@@ -44,6 +44,14 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
                 expect(all_fit && !candidates.is_empty(), "the primary moves to nobody, to itself or to a stranger");
                 expect(plan.dials.primary == Some(*from), "one who is not primary is moved away from");
             }
+            Step::DeleteLibrary { library, .. } => {
+                let is_wanted = desired.libraries.contains_key(library) || desired.kept_libraries.contains(library);
+                expect(
+                    step.is_of_users_library() && !is_wanted,
+                    "a library that is wanted or the operator's is deleted",
+                );
+                expect(plan.dials.primary == Some(step.node()), "a library is deleted on a node that is not primary");
+            }
             Step::RemoveNode { node, .. } => expect(!desired.nodes.contains_key(node), "a declared node is removed"),
             step => expect(desired.nodes.contains_key(&step.node()), "a node that is not declared is changed"),
         }
@@ -88,6 +96,7 @@ mod tests {
             users: BTreeMap::new(),
             sentinel_users: BTreeMap::new(),
             libraries: BTreeMap::new(),
+            kept_libraries: BTreeSet::new(),
             gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: 2,

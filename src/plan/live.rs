@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::roles::{data, of_kind, sentinel};
 use super::{Plan, Step, Waiting, hold};
-use crate::model::NodeKind;
-use crate::model::desired::{Desired, SentinelSettings};
-use crate::model::observed::Observed;
+use crate::model::desired::{Desired, DesiredLibrary, SentinelSettings};
+use crate::model::function_library::is_users_library;
+use crate::model::observed::{DataServer, Observed};
+use crate::model::{NodeId, NodeKind};
 
 /// Directives that fit the memory limit of the pod which they were planned for: a pod of another revision has another.
 const SIZED_BY_POD: [&str; 6] = [
@@ -45,17 +46,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if let Some(primary) = plan.dials.primary
         && let Some(server) = data(observed, primary)
     {
-        for (library, wanted) in &desired.libraries {
-            if server.libraries.get(library) == Some(&wanted.digest) {
-                continue;
-            }
-            if desired.gathering {
-                plan.waiting.push(Waiting::Gathering);
-            } else {
-                let (library, digest) = (library.clone(), wanted.digest.clone());
-                plan.steps.push(Step::LoadLibrary { node: primary, run_id: server.run_id.clone(), library, digest });
-            }
-        }
+        libraries(desired, primary, server, plan);
     }
     let wanted = desired.sentinel_settings;
     for node in of_kind(desired, NodeKind::Sentinel) {
@@ -78,5 +69,31 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         for user in desired.sentinel_users.keys().filter(|user| !server.users_in_place.contains(*user)) {
             plan.steps.push(Step::SetUser { node, run_id: server.run_id.clone(), user: user.clone() });
         }
+    }
+}
+
+/// The primary's libraries: the operator's first, then the users'. One that goes makes room for a function of the same name.
+fn libraries(desired: &Desired, primary: NodeId, server: &DataServer, plan: &mut Plan) {
+    let run_id = &server.run_id;
+    let load = |(library, wanted): (&String, &DesiredLibrary)| {
+        let is_there = server.libraries.get(library) == Some(&wanted.digest);
+        let (library, digest) = (library.clone(), wanted.digest.clone());
+        (!is_there).then(|| Step::LoadLibrary { node: primary, run_id: run_id.clone(), library, digest })
+    };
+    let (users, ours): (Vec<Step>, Vec<Step>) =
+        desired.libraries.iter().filter_map(load).partition(Step::is_of_users_library);
+    if desired.gathering {
+        // The layer does not wait for a user's library.
+        plan.waiting.extend(ours.iter().map(|_| Waiting::Gathering));
+    } else {
+        plan.steps.extend(ours);
+    }
+    let is_wanted =
+        |library: &String| desired.libraries.contains_key(library) || desired.kept_libraries.contains(library);
+    for library in server.libraries.keys().filter(|library| is_users_library(library) && !is_wanted(library)) {
+        plan.steps.push(Step::DeleteLibrary { node: primary, run_id: run_id.clone(), library: library.clone() });
+    }
+    if !desired.gathering {
+        plan.steps.extend(users);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::function_library::is_users_library;
 use crate::model::{Address, NodeId};
 
 /// One effect. `act` decides nothing: it checks the precondition, does it or drops it.
@@ -102,6 +103,15 @@ pub enum Step {
         /// Digest it must answer afterwards.
         digest: String,
     },
+    /// Delete a user's function library that is not declared any more from a primary.
+    DeleteLibrary {
+        /// The primary.
+        node: NodeId,
+        /// Precondition: this very server process.
+        run_id: String,
+        /// Name of the library.
+        library: String,
+    },
     /// Tell a Sentinel its quorum and times (`SENTINEL SET`).
     SetSentinel {
         /// The Sentinel.
@@ -153,6 +163,7 @@ impl Step {
             | Self::SetUser { node, .. }
             | Self::DeleteUser { node, .. }
             | Self::LoadLibrary { node, .. }
+            | Self::DeleteLibrary { node, .. }
             | Self::SetSentinel { node, .. }
             | Self::ResetSentinel { node, .. }
             | Self::Repoint { node, .. }
@@ -179,6 +190,7 @@ impl Step {
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
             | Self::LoadLibrary { .. }
+            | Self::DeleteLibrary { .. }
             | Self::SetSentinel { .. } => false,
         }
     }
@@ -198,7 +210,28 @@ impl Step {
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
             | Self::LoadLibrary { .. }
+            | Self::DeleteLibrary { .. }
             | Self::SetSentinel { .. } => None,
+        }
+    }
+
+    /// Whether it is about a user's function library. The layer is whole without one, and what becomes of the step is told of its use.
+    pub fn is_of_users_library(&self) -> bool {
+        match self {
+            Self::LoadLibrary { library, .. } | Self::DeleteLibrary { library, .. } => is_users_library(library),
+            Self::ApplyService { .. }
+            | Self::ApplyWorkload { .. }
+            | Self::RestartPod { .. }
+            | Self::PatchConfig { .. }
+            | Self::LabelReads { .. }
+            | Self::Switchover { .. }
+            | Self::SetSettings { .. }
+            | Self::SetUser { .. }
+            | Self::DeleteUser { .. }
+            | Self::SetSentinel { .. }
+            | Self::ResetSentinel { .. }
+            | Self::Repoint { .. }
+            | Self::RemoveNode { .. } => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod connection;
 pub mod error;
+pub mod functions;
 pub mod hello;
 pub mod info;
 pub mod info_window;

@@ -9,6 +9,7 @@ use ::redis::{Cmd, FromRedisValue, Value, cmd};
 
 use super::connection::Connection;
 use super::error::{Class, Error, Result};
+use super::functions;
 use super::info::Info;
 use super::reply::{entry, items, text};
 use super::sentinel::{master_questions, read_master};
@@ -105,7 +106,8 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         return Probed { server: ObservedServer::Loading, info, faults: Vec::new() };
     }
     let lines: Vec<String> = replies.take("ACL LIST");
-    let mut libraries = library_names(&replies.next().unwrap_or(Value::Nil));
+    let listed = functions::libraries(&replies.next().unwrap_or(Value::Nil));
+    let mut libraries: BTreeMap<String, String> = listed.keys().map(|name| (name.clone(), String::new())).collect();
     for library in &probe.libraries {
         // Whoever is not there cannot answer: that is no fault but what we wanted to know.
         let digest = replies.next().ok().as_ref().and_then(text).unwrap_or_default();
@@ -127,6 +129,7 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         users_in_place: users.in_place,
         users_foreign: users.foreign,
         libraries,
+        functions: functions::of_users(&listed),
         used_memory: info.number("used_memory").unwrap_or_default(),
         maxmemory: info.number("maxmemory").unwrap_or_default(),
         keys,
@@ -195,12 +198,6 @@ pub fn digest_question(library: &str) -> Cmd {
     question
 }
 
-/// Names of the libraries in a `FUNCTION LIST` answer, each with no digest yet.
-fn library_names(reply: &Value) -> BTreeMap<String, String> {
-    let names = items(reply).unwrap_or_default().iter().filter_map(|library| text(entry(library, "library_name")?));
-    names.map(|name| (name, String::new())).collect()
-}
-
 /// Names that a Sentinel monitors besides ours.
 fn other_masters(masters: &Result<Value>, master_name: &str) -> BTreeSet<String> {
     let Ok(masters) = masters else { return BTreeSet::new() };
@@ -218,7 +215,6 @@ mod tests {
     proptest! {
         #[test]
         fn no_reply_makes_the_parsers_fail(reply in any_reply()) {
-            let _ = library_names(&reply);
             let _ = other_masters(&Ok(reply), "web");
         }
     }

@@ -69,7 +69,7 @@ const NOBODYS: &str = "-nobodys:a";
 
 /// The commands that the server judges otherwise than it should, for this user of a use. Empty: proven.
 pub async fn violations(connection: &Connection, user: &str, grant: Grant<'_>) -> Result<Vec<String>> {
-    let expectations = grant.expectations().map(|expectation| substitute(expectation, grant.prefix));
+    let expectations = grant.expectations().map(|expectation| substitute(&expectation, grant.prefix));
     differing(connection, user, expectations).await
 }
 

@@ -42,7 +42,7 @@ pub const APPLICATION: &str = "app";
 // What only newer engines have (`CLIENT SETINFO`) is granted by its category. What the operator and the agents have, they send:
 // `tests/it/rights.rs` compares.
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
-     +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|kill \
+     +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
      +command|list +replicaof +shutdown +function|kill +script|kill";
@@ -147,8 +147,13 @@ pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
         commands.push(format!("+fcall|{function}"));
         commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
+    for (function, reads_only) in grant.functions {
+        commands.push(format!("+fcall|{function}"));
+        commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
+    }
     commands.extend(grant.scripts.then(|| rights::SCRIPTS.to_owned()));
-    user(digest, &format!("~{prefix}* &{prefix}*", prefix = grant.prefix), &commands.join(" "))
+    let prefix = grant.prefix;
+    user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
 }
 
 /// The user of a use on every Sentinel: it may ask where the primary is.

@@ -171,12 +171,13 @@ fn ready(facts: Facts<'_>, primary: Option<NodeId>, said: &[Said]) -> Said {
     }
 }
 
-/// Whether a step only records what already holds: it neither changes what a server does nor restarts one.
-const fn is_bookkeeping(step: &Step) -> bool {
-    matches!(
+/// Whether a step only records what already holds, or is about a user's library: the layer is whole all the while.
+fn is_bookkeeping(step: &Step) -> bool {
+    let records = matches!(
         step,
         Step::PatchConfig { .. } | Step::LabelReads { .. } | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
-    )
+    );
+    records || step.is_of_users_library()
 }
 
 /// Why no node serves: what is waited for, as far as it is more than the missing primary.

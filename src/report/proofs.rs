@@ -1,6 +1,7 @@
 //! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
 
 use crate::model::desired::Desired;
+use crate::model::function_library::is_users_library;
 use crate::model::observed::Observed;
 use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
 use crate::model::{NodeId, NodeKind};
@@ -52,13 +53,14 @@ pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
     missing
 }
 
-/// Function libraries that the primary does not answer for.
+/// Function libraries that the primary does not answer for. Users' libraries are proven for their own uses.
 pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
     let Some(server) = primary.and_then(|node| data(observed, node)) else {
         return vec!["there is no primary to ask".to_owned()];
     };
     let wanted = desired.libraries.iter();
     wanted
+        .filter(|(name, _)| !is_users_library(name))
         .filter(|(name, library)| server.libraries.get(*name) != Some(&library.digest))
         .map(|(name, _)| name.clone())
         .collect()

@@ -4,8 +4,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::use_status::{Admission, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
+use crate::api::use_status::{Admission, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
 use crate::model::UseKind;
+use crate::model::function_library::Functions;
 
 /// What is known of an accepted use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,21 @@ pub struct UseFacts {
     pub admission: Option<Admission>,
     /// Of a rate limit policy: what its limits come to.
     pub limits: Vec<LimitStatus>,
+    /// Of a function library: the functions that the primary has of it; `None`: it has none, or there is no primary to ask.
+    pub function_names: Option<Functions>,
+    /// Of a function library: engine and version of that primary.
+    pub engine: Option<String>,
+    /// Of a function library: why what is declared is not loaded.
+    pub library_trouble: Option<LibraryTrouble>,
+}
+
+/// Why the declared source of a function library is not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryTrouble {
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence; the server's own words, where it gave some.
+    pub message: String,
 }
 
 fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Said {
@@ -56,13 +72,23 @@ fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: 
 pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     if facts.name_taken {
         let why = facts.binding_trouble.clone().unwrap_or_default();
-        return refused(facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
+        return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
         None => said("Accepted", Some(true), "Valid", format!("the layer serves this {}", facts.kind.words().noun)),
         Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
     };
-    let mut conditions = vec![accepted, functions(facts), user(facts), access(facts), binding(facts)];
+    let accepted = match &facts.library_trouble {
+        // Memory that is full passes; a source that is refused has to be changed.
+        Some(trouble) if accepted.holds == Some(true) && trouble.reason != "LoadFailed" => {
+            said("Accepted", Some(false), trouble.reason, with_what_stays(trouble, facts))
+        }
+        Some(_) | None => accepted,
+    };
+    let mut conditions = vec![accepted, functions(facts)];
+    if facts.kind.has_user() {
+        conditions.extend([user(facts), access(facts), binding(facts)]);
+    }
     let ready = ready(facts, &conditions);
     let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
     let was_degraded = old.conditions.iter().any(|known| known.type_ == "Degraded" && known.status == "True");
@@ -95,6 +121,25 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
         limits: facts.limits.clone(),
+        // A library that was lost is loaded again: until then the users keep their rights.
+        function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
+        engine: facts.engine.clone().or_else(|| old.engine.clone()),
+    }
+}
+
+fn listed(functions: &Functions) -> Vec<FunctionStatus> {
+    functions.iter().map(|(name, reads_only)| FunctionStatus { name: name.clone(), reads_only: *reads_only }).collect()
+}
+
+/// Why a library is not loaded, and what of it is.
+fn with_what_stays(trouble: &LibraryTrouble, facts: &UseFacts) -> String {
+    let message = &trouble.message;
+    match &facts.function_names {
+        Some(functions) => {
+            let names: Vec<&str> = functions.keys().map(String::as_str).collect();
+            format!("{message}; the version that was loaded before stays, with {}", names.join(", "))
+        }
+        None => format!("{message}; no version of it is loaded"),
     }
 }
 
@@ -105,6 +150,9 @@ fn layer(facts: &UseFacts) -> LayerReference {
 
 fn functions(facts: &UseFacts) -> Said {
     let kind = "FunctionsLoaded";
+    if let Some(trouble) = &facts.library_trouble {
+        return said(kind, Some(false), trouble.reason, with_what_stays(trouble, facts));
+    }
     if facts.functions_loaded {
         said(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
     } else if facts.has_primary {
@@ -166,6 +214,7 @@ fn ready(facts: &UseFacts, conditions: &[Said]) -> Said {
 
 /// The status of a use that its layer does not serve.
 pub fn refused(
+    kind: UseKind,
     generation: i64,
     reason: &'static str,
     message: &str,
@@ -179,7 +228,9 @@ pub fn refused(
     });
     let degraded = if was_served {
         let message = match reason {
+            "LayerNotFound" if !kind.has_user() => format!("it was served before; its layer is gone: {message}"),
             "LayerNotFound" => format!("it was served before; its layer is gone and its binding is removed: {message}"),
+            _ if !kind.has_user() => format!("it was served before; its functions are removed: {message}"),
             _ => format!(
                 "it was served before; its user and binding are removed, its keys stay until their TTL: {message}"
             ),

@@ -33,7 +33,7 @@ fn libraries() -> String {
         shards: 1,
         limits: vec![limit],
     };
-    let limits = library_of(UseKind::RateLimitPolicy, &[Policy::Limits(LimitPolicy::parse(draft).unwrap())]);
+    let limits = library_of(UseKind::RateLimitPolicy, &[Policy::Limits(LimitPolicy::parse(draft).unwrap())]).unwrap();
     let sources: Vec<String> = built_in_libraries().into_iter().chain([limits]).map(|library| library.source).collect();
     serde_json::to_string(&sources).unwrap()
 }

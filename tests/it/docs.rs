@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
+use redoubt::api::function_library::FunctionLibrary;
 use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use redoubt::api::session_store::SessionStore;
 use redoubt::api::uses::DeclaredUse;
+use redoubt::dataplane::user_library;
 use redoubt::model::UseKind;
 use redoubt::validate::{DataVolumes, ResolvedDefaults, uses, validate};
 use serde::Serialize;
@@ -40,6 +42,7 @@ fn accept(text: &str, place: &str) {
     match value["kind"].as_str().and_then(UseKind::of) {
         Some(UseKind::SessionStore) => return accept_use::<SessionStore>(value, place),
         Some(UseKind::RateLimitPolicy) => return accept_use::<RateLimitPolicy>(value, place),
+        Some(UseKind::FunctionLibrary) => return accept_library(value, place),
         None => {}
     }
     assert_known_fields(&value["spec"], place);
@@ -88,10 +91,23 @@ impl ValidateCel for SessionStore {
     }
 }
 
+impl ValidateCel for FunctionLibrary {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+    }
+}
+
 impl ValidateCel for RateLimitPolicy {
     fn validate(&self) -> Result<(), String> {
         self.validate_cel().map_err(|errors| format!("{errors:?}"))
     }
+}
+
+fn accept_library(value: Value, place: &str) {
+    if let Some(source) = value["spec"]["source"]["inline"].as_str() {
+        user_library("shop", "web", source).unwrap_or_else(|error| panic!("{place}: {error}"));
+    }
+    accept_use::<FunctionLibrary>(value, place);
 }
 
 /// Reading drops a field that is misspelled; what comes out again must be what went in.
@@ -212,7 +228,9 @@ fn the_status_has_every_part_that_the_documents_promise() {
 
 #[test]
 fn every_condition_and_reason_of_a_session_store_is_explained() {
-    let text = fs::read_to_string("docs/uses/sessions.md").unwrap();
+    // Reasons that only function libraries have are in their page.
+    let pages = ["docs/uses/sessions.md", "docs/uses/functions.md"].map(|path| fs::read_to_string(path).unwrap());
+    let text = pages.concat();
     let explained = code_words(&text);
     let is_name = |word: &&str| {
         word.len() > 3
@@ -231,7 +249,7 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
         for name in
             source.split('"').skip(1).step_by(2).filter(is_name).filter(|name| !["True", "SessionStore"].contains(name))
         {
-            assert!(explained.contains(&name), "docs/uses/sessions.md does not explain `{name}` of {path}");
+            assert!(explained.contains(&name), "docs/uses does not explain `{name}` of {path}");
             count += 1;
         }
     }

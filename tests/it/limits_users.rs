@@ -2,6 +2,7 @@
 
 use redis::Cmd;
 use redoubt::model::UseKind;
+use redoubt::model::function_library::Functions;
 use redoubt::redis::rights::{self, Grant};
 use redoubt::redis::use_access::violations;
 use redoubt::redis::{Class, Connection, Error, server};
@@ -95,7 +96,8 @@ async fn a_policys_user_may_what_is_promised_and_no_more_with_scripts_and_withou
         let own = rights();
         let mut words: Vec<&str> = own.iter().map(String::as_str).collect();
         let user = connect(&process, &admin, "web", &words).await;
-        let grant = |scripts| Grant { kind: UseKind::RateLimitPolicy, prefix: "web:", scripts };
+        let nothing = Functions::new();
+        let grant = |scripts| Grant { kind: UseKind::RateLimitPolicy, prefix: "web:", scripts, functions: &nothing };
         let found = violations(&admin, "web", grant(false)).await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
 

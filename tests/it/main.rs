@@ -24,6 +24,7 @@ mod directives;
 mod docs;
 mod docs_reference;
 mod freshest;
+mod function_libraries;
 mod golden;
 mod image;
 mod imports;

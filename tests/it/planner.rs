@@ -37,6 +37,7 @@ pub fn desired(revision: &str) -> Desired {
         users: BTreeMap::new(),
         sentinel_users: BTreeMap::new(),
         libraries: BTreeMap::new(),
+        kept_libraries: BTreeSet::new(),
         gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: 2,
@@ -70,6 +71,7 @@ fn data_server(node: NodeId, primary: NodeId) -> DataServer {
         users_in_place: BTreeSet::new(),
         users_foreign: BTreeSet::new(),
         libraries: BTreeMap::new(),
+        functions: BTreeMap::new(),
         used_memory: 1,
         maxmemory: 100,
         keys: 0,

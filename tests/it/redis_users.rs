@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::cmd;
 use redoubt::dataplane::{built_in_libraries, load};
 use redoubt::model::UseKind;
+use redoubt::model::function_library::Functions;
 use redoubt::model::observed::{DataServer, ObservedServer};
 use redoubt::redis::probe::{DataProbe, Probed, probe_data};
 use redoubt::redis::rights::Grant;
@@ -99,7 +100,10 @@ async fn a_user_whose_remembered_form_is_out_of_date_is_recognised_all_the_same(
         let name = "ss.shop.web".to_owned();
         let desired = BTreeMap::from([(
             name.clone(),
-            use_on_data(Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false }, &"a".repeat(64)),
+            use_on_data(
+                Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false, functions: &Functions::new() },
+                &"a".repeat(64),
+            ),
         )]);
         for _ in 0..3 {
             let node = data_node(&engine).await;

@@ -27,6 +27,7 @@ const OPERATOR_ON_DATA: &[&str] = &[
     "+ACL SETUSER x",
     "+ACL DELUSER x",
     "+FUNCTION LOAD x",
+    "+FUNCTION DELETE x",
     "+FUNCTION LIST",
     "+FUNCTION KILL",
     "+SCRIPT KILL",

@@ -59,7 +59,7 @@ fn names(admissions: &Admissions) -> Vec<&str> {
 fn sessions(policy: &Policy) -> &SessionPolicy {
     match policy {
         Policy::Sessions(policy) => policy,
-        Policy::Limits(_) => panic!("{policy:?}"),
+        Policy::Limits(_) | Policy::Functions(_) => panic!("{policy:?}"),
     }
 }
 

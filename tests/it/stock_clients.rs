@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::cmd;
 use redoubt::dataplane::{limit_library, load, session_library};
 use redoubt::model::UseKind;
+use redoubt::model::function_library::Functions;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::model::{OnExceed, SessionPolicy};
 use redoubt::redis::rights::Grant;
@@ -122,7 +123,10 @@ impl Layer {
         let mut users = data_users(&digests());
         users.insert(
             STORE_USER.to_owned(),
-            users::use_on_data(Grant { kind, prefix: PREFIX, scripts: false }, &digest(STORE_USER)),
+            users::use_on_data(
+                Grant { kind, prefix: PREFIX, scripts: false, functions: &Functions::new() },
+                &digest(STORE_USER),
+            ),
         );
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));

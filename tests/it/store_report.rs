@@ -2,6 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::use_status::{FunctionsStatus, UseStatus};
+use redoubt::model::UseKind;
 use redoubt::report::events::of_conditions;
 use redoubt::report::uses::{UseFacts, refused, status};
 
@@ -89,7 +90,8 @@ fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
 #[test]
 fn a_refusal_takes_away_what_is_no_longer_so_and_is_an_event_once() {
     let ready = told(&facts(), &UseStatus::default());
-    let of = |old: &UseStatus| refused(4, "NotAllowed", "no leave", None, old, Timestamp::UNIX_EPOCH);
+    let of =
+        |old: &UseStatus| refused(UseKind::SessionStore, 4, "NotAllowed", "no leave", None, old, Timestamp::UNIX_EPOCH);
     let first = of(&ready);
     assert_eq!((first.binding.is_none(), first.user.is_none(), first.functions.is_none()), (true, true, true));
     assert_eq!(condition(&first, "Accepted"), ("False".into(), "NotAllowed".into(), "no leave".into()));

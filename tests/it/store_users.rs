@@ -5,6 +5,7 @@ use redis::cmd;
 use redoubt::dataplane::load;
 use redoubt::dataplane::sessions::session_library;
 use redoubt::model::UseKind;
+use redoubt::model::function_library::Functions;
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
 use redoubt::redis::rights::Grant;
 use redoubt::redis::use_access::{connections_of, violations};
@@ -14,8 +15,10 @@ use sha2::{Digest as _, Sha256};
 use crate::redis_users::{connect, data_node, password};
 use crate::support::engine_process::{Engine, Process, engines};
 
+static NO_FUNCTIONS: Functions = Functions::new();
+
 const fn grant(prefix: &str) -> Grant<'_> {
-    Grant { kind: UseKind::SessionStore, prefix, scripts: false }
+    Grant { kind: UseKind::SessionStore, prefix, scripts: false, functions: &NO_FUNCTIONS }
 }
 
 /// A data node with two stores of one layer, and the session functions.

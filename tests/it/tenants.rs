@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use redoubt::api::data_layer_status::Tenant;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::model::UseKind;
+use redoubt::model::function_library::Functions;
 use redoubt::redis::rights::Grant;
 use redoubt::redis::users::use_on_data;
 use redoubt::validate::uses::tenancy::{Host, admit};
@@ -122,7 +123,11 @@ struct World {
 
 /// The one key pattern of a store's user.
 fn pattern(prefix: &str) -> String {
-    let rules = use_on_data(Grant { kind: UseKind::SessionStore, prefix, scripts: false }, &"0".repeat(64)).rules;
+    let rules = use_on_data(
+        Grant { kind: UseKind::SessionStore, prefix, scripts: false, functions: &Functions::new() },
+        &"0".repeat(64),
+    )
+    .rules;
     let mut patterns = rules.iter().filter_map(|rule| rule.strip_prefix('~'));
     let (first, second) = (patterns.next(), patterns.next());
     assert_eq!(second, None, "{rules:?}");

@@ -6,6 +6,7 @@ use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
 use crate::bad_layers::{bad_changes, bad_layers};
+use crate::bad_libraries::{bad_libraries, bad_library_changes};
 use crate::bad_policies::{bad_policies, bad_policy_changes};
 use crate::bad_stores::bad_stores;
 use crate::place;
@@ -123,6 +124,35 @@ async fn bad_rate_limit_policies_are_refused_with_the_reason_and_the_smallest_is
         stored.data["spec"] = new.clone();
         let changed = policies.replace(&format!("change-{number}"), &dry_run(), &stored).await;
         policies.delete(&format!("change-{number}"), &DeleteParams::default()).await.unwrap();
+        let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
+        assert!(refused.contains(reason), "{new}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn bad_function_libraries_are_refused_with_the_reason_and_the_smallest_is_accepted() {
+    let _definition_is_ours = place::operator_in("default").await;
+    let resource = ApiResource::erase::<redoubt::api::function_library::FunctionLibrary>(&());
+    let libraries: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+    let object = |name: &str, spec: &Value| -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "FunctionLibrary", "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    for (name, spec, reason) in bad_libraries() {
+        let refused = libraries.create(&dry_run(), &object(&name, &spec)).await;
+        let refused = refused.expect_err(&format!("accepted: {spec}")).to_string();
+        assert!(refused.contains(reason), "{spec}: {refused}");
+    }
+    let smallest = json!({"layer": {"name": "nowhere"}, "source": {"configMap": {"name": "tools"}}});
+    libraries.create(&dry_run(), &object("tools", &smallest)).await.unwrap();
+    for (number, (old, new, reason)) in bad_library_changes().into_iter().enumerate() {
+        let name = format!("change-{number}");
+        let mut stored = libraries.create(&PostParams::default(), &object(&name, &old)).await.unwrap();
+        stored.data["spec"] = new.clone();
+        let changed = libraries.replace(&name, &dry_run(), &stored).await;
+        libraries.delete(&name, &DeleteParams::default()).await.unwrap();
         let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
         assert!(refused.contains(reason), "{new}: {refused}");
     }

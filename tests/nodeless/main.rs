@@ -7,6 +7,8 @@ mod api_faults;
 mod at_rest;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
+#[path = "../support/bad_libraries.rs"]
+mod bad_libraries;
 #[path = "../support/bad_policies.rs"]
 mod bad_policies;
 #[allow(dead_code)]
@@ -28,6 +30,7 @@ mod engine_process;
 mod failures;
 #[allow(dead_code)]
 mod faults;
+mod functions;
 #[allow(dead_code)]
 #[path = "../support/history.rs"]
 mod history;

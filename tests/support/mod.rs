@@ -1,6 +1,7 @@
 //! What tests share: a layer of real processes on loopback, and a history of what its writers were promised.
 
 pub mod bad_layers;
+pub mod bad_libraries;
 pub mod bad_policies;
 pub mod bad_stores;
 pub mod engine_process;

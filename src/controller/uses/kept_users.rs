@@ -39,6 +39,7 @@ pub(super) fn kept(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::function_library::Functions;
     use crate::redis::rights::Grant;
     use crate::redis::users::{acl_file, use_on_data};
 
@@ -46,7 +47,12 @@ mod tests {
     fn a_user_is_kept_as_the_file_has_it_and_no_other_is() {
         let user = |store: &str| {
             use_on_data(
-                Grant { kind: UseKind::SessionStore, prefix: &format!("{store}:"), scripts: false },
+                Grant {
+                    kind: UseKind::SessionStore,
+                    prefix: &format!("{store}:"),
+                    scripts: false,
+                    functions: &Functions::new(),
+                },
                 &"a".repeat(64),
             )
         };

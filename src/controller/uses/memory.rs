@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::tenants::Stored;
 use crate::model::NodeId;
+use crate::report::uses::LibraryTrouble;
 
 /// Function libraries are loaded this far apart: changes of many uses come together.
 const GATHERED: Duration = Duration::from_secs(1);
@@ -22,6 +23,17 @@ pub struct Memory {
     loads: Mutex<BTreeMap<String, Instant>>,
     pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
     pub(super) refusals: Mutex<BTreeMap<String, String>>,
+    pub(super) failed_loads: Mutex<BTreeMap<String, FailedLoad>>,
+}
+
+/// A user's library that a primary did not load: which source, by which process beside which libraries, and until when that counts.
+#[derive(Clone)]
+pub(super) struct FailedLoad {
+    pub(super) digest: String,
+    pub(super) process: String,
+    pub(super) others: BTreeMap<String, String>,
+    pub(super) until: Instant,
+    pub(super) trouble: LibraryTrouble,
 }
 
 /// Who was asked what, when, and what was wrong.
@@ -41,6 +53,7 @@ impl Memory {
         locked(&self.proven).retain(|uid, _| lives(uid));
         locked(&self.loads).retain(|uid, _| lives(uid));
         locked(&self.refusals).retain(|uid, _| lives(uid));
+        locked(&self.failed_loads).retain(|uid, _| lives(uid));
     }
 
     /// What the API server said of the last change of a use's dedicated layer; `None`: it took it.

@@ -2,6 +2,7 @@
 //! connections of their own.
 
 mod dedicated;
+mod functions;
 pub mod index;
 mod kept_users;
 pub mod memory;
@@ -37,6 +38,7 @@ use crate::api::names;
 use crate::dataplane::{Library, library_of};
 use crate::failure::Request;
 use crate::model::desired::DesiredUser;
+use crate::model::function_library::{Functions, is_users_library};
 use crate::model::node_config::FUNCTIONS_FILE;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Policy, UseKind};
@@ -93,11 +95,15 @@ pub(super) async fn gather(
     let unreadable = applicants.unreadable.iter();
     kept.extend(unreadable.map(|it| (it.kind(), (it.namespace().unwrap_or_default(), it.name_any()))));
     tell_unreadable(context, &judged.object, &applicants.unreadable).await;
-    let unknown = kept.iter().map(|(kind, _)| *kind).collect();
+    // A library of a user's holds nothing but what is its own.
+    let unknown = kept.iter().map(|(kind, _)| *kind).filter(|kind| kind.has_user()).collect();
     let Admissions { admitted, mut refused, .. } = admissions;
     let by_uid: BTreeMap<String, Arc<WatchedUse>> =
         applicants.readable.into_iter().filter_map(|watched| Some((watched.uid()?, watched))).collect();
-    let served = with_bindings(context, admitted, &by_uid).await;
+    let mut served = with_bindings(context, admitted, &by_uid).await;
+    let libraries = served.iter().map(|it| it.object.as_ref()).chain(applicants.unreadable.iter().map(Arc::as_ref));
+    let callable = functions::callable(libraries);
+    functions::share(context, &callable, &mut served);
     kept.extend(served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_))).map(|it| place(it.accepted())));
     let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
     Ok(Uses { served, refused, kept, unknown })
@@ -112,6 +118,10 @@ async fn with_bindings(
     let mut uses = Vec::new();
     for admitted in admitted {
         let Some(object) = by_uid.get(&admitted.accepted.uid).cloned() else { continue };
+        if !admitted.accepted.kind.has_user() {
+            uses.push(with_library(context, admitted, object).boxed());
+            continue;
+        }
         let name = names::binding(admitted.accepted.kind, &admitted.accepted.name);
         let known = context.secrets.known(&admitted.accepted.namespace, &name, BELIEVED);
         // What was never read must be: without it, which credentials are valid is unknown.
@@ -129,12 +139,18 @@ async fn with_bindings(
                     ),
                     Err(error) => Binding::Unreadable(Chain(&error).to_string()),
                 };
-                Served { admitted, object, binding }
+                Served { admitted, object, binding, library: None, callable: Functions::new() }
             }
             .boxed(),
         );
     }
     stream::iter(uses).buffered(TOGETHER).collect().await
+}
+
+/// A use without keys: in place of a binding it has a library.
+async fn with_library(context: &Context, admitted: Admitted, object: Arc<WatchedUse>) -> Served {
+    let library = functions::library_of(context, &admitted.accepted).await;
+    Served { admitted, object, binding: Binding::Known(None), library, callable: Functions::new() }
 }
 
 /// Tells in an event of the layer what a use that cannot be read holds up; once for each version of such uses.
@@ -155,8 +171,8 @@ async fn tell_unreadable(context: &Context, layer: &DataLayer, unreadable: &[Arc
         };
         let uses: Vec<String> = unreadable.iter().take(5).map(name).collect();
         let note = format!(
-            "{} of its uses cannot be read ({}): their users stay as they are, and no use of the same kind gets a changed policy \
-             until they are corrected",
+            "{} of its uses cannot be read ({}): their users and functions stay as they are, and no use of the same kind that has \
+             a policy gets a changed one until they are corrected",
             unreadable.len(),
             uses.join(", ")
         );
@@ -199,7 +215,7 @@ impl Uses {
         let mut data = kept(system, names::DATA_USERS_FILE, is_kept);
         let mut sentinels = kept(system, names::SENTINEL_USERS_FILE, is_kept);
         for it in &self.served {
-            if matches!(it.binding, Binding::Unreadable(_)) {
+            if !it.accepted().kind.has_user() || matches!(it.binding, Binding::Unreadable(_)) {
                 continue;
             }
             for rotation in Phase::of(it.binding()).valid(it.accepted().rotation) {
@@ -215,22 +231,25 @@ impl Uses {
         self.kept.iter().any(|(kind, (namespace, name))| is_of(user, *kind, namespace, name))
     }
 
-    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown.
+    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown; and users'.
     pub fn libraries(&self) -> BTreeMap<String, Library> {
         let mut policies: BTreeMap<UseKind, Vec<Policy>> = BTreeMap::new();
         for it in self.served.iter().filter(|it| !self.unknown.contains(&it.accepted().kind)) {
             policies.entry(it.accepted().kind).or_default().push(it.accepted().policy.clone());
         }
-        let libraries = policies.into_iter().map(|(kind, policies)| library_of(kind, &policies));
-        libraries.map(|library| (library.name.clone(), library)).collect()
+        let libraries = policies.into_iter().filter_map(|(kind, policies)| library_of(kind, &policies));
+        let of_users = self.served.iter().filter_map(|it| it.library.as_ref()?.as_ref().ok().cloned());
+        libraries.chain(of_users).map(|library| (library.name.clone(), library)).collect()
     }
 
-    /// What a server that keeps nothing starts with: the sources of all libraries as JSON. While a policy is unknown, what the system
-    /// Secret has. Nothing where a Secret could not hold them.
+    /// What a server that keeps nothing starts with: the sources of the operator's libraries as JSON. While a policy is unknown, what
+    /// the system Secret has. Nothing where a Secret could not hold them. Users' libraries are left out: a server that does not take
+    /// one would not start.
     pub fn sources(&self, libraries: &[Library], system: Option<&KubernetesSecret>) -> String {
         let stored = || text_of(system?, FUNCTIONS_FILE).map(str::to_owned);
         let kept = if self.unknown.is_empty() { None } else { stored() };
-        let sources: Vec<&str> = libraries.iter().map(|library| library.source.as_str()).collect();
+        let ours = libraries.iter().filter(|library| !is_users_library(&library.name));
+        let sources: Vec<&str> = ours.map(|library| library.source.as_str()).collect();
         let text = kept.unwrap_or_else(|| serde_json::json!(sources).to_string());
         if text.len() > MOST_SOURCES { "[]".to_owned() } else { text }
     }
@@ -267,7 +286,16 @@ impl Uses {
         }
         let mut work = Vec::new();
         for it in &self.served {
-            work.push(async move { (it, it.settle(context, scene).await) }.boxed());
+            work.push(
+                async move {
+                    let settled = match it.library {
+                        Some(_) => it.settle_library(context, scene).await,
+                        None => it.settle(context, scene).await,
+                    };
+                    (it, settled)
+                }
+                .boxed(),
+            );
         }
         let settled: Vec<_> = stream::iter(work).buffered(TOGETHER).collect().await;
         let mut is_busy = false;

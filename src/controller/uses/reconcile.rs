@@ -89,15 +89,23 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
 /// Takes the binding away and says why.
 pub(super) async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) -> Result<Duration, Error> {
     let (namespace, uid) = (declared.namespace().unwrap_or_default(), declared.uid().unwrap_or_default());
-    let name = names::binding(declared.kind(), &declared.name_any());
-    let found = context.secrets.read(&context.client, &namespace, &name, BELIEVED).await?;
-    if let Some(secret) = found.filter(|secret| is_owned_by(secret, &uid)) {
-        context.writer.delete::<Secret>(&namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
-        context.secrets.forget(&namespace, &name);
+    if declared.kind().has_user() {
+        remove_binding(context, declared, &namespace, &uid).await?;
     }
     let generation = declared.metadata.generation.unwrap_or_default();
     let old = declared.status.clone().unwrap_or_default();
-    let status = refused(generation, refusal.reason, &refusal.message, None, &old, publish::now());
+    let status = refused(declared.kind(), generation, refusal.reason, &refusal.message, None, &old, publish::now());
     publish::publish_use(context, declared, &status).await?;
     Ok(REFUSED)
+}
+
+/// Removes the binding of a use that is not served.
+async fn remove_binding(context: &Context, declared: &DeclaredUse, namespace: &str, uid: &str) -> Result<(), Error> {
+    let name = names::binding(declared.kind(), &declared.name_any());
+    let found = context.secrets.read(&context.client, namespace, &name, BELIEVED).await?;
+    if let Some(secret) = found.filter(|secret| is_owned_by(secret, uid)) {
+        context.writer.delete::<Secret>(namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(namespace, &name);
+    }
+    Ok(())
 }

@@ -23,13 +23,14 @@ use crate::build::uses::{Shown, binding};
 use crate::dataplane::Library;
 use crate::failure::Request;
 use crate::model::desired::Desired;
+use crate::model::function_library::Functions;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{NodeId, NodeKind, Policy};
 use crate::redis::rights::Grant;
 use crate::redis::use_access::{connections_of, violations};
 use crate::redis::users::use_user_name;
 use crate::redis::{Connection, Secret};
-use crate::report::uses::{UseFacts, status};
+use crate::report::uses::{LibraryTrouble, UseFacts, status};
 use crate::validate::ValidatedLayer;
 use crate::validate::uses::ValidatedUse;
 use crate::validate::uses::tenancy::Admitted;
@@ -39,6 +40,10 @@ pub(super) struct Served {
     pub(super) admitted: Admitted,
     pub(super) object: Arc<WatchedUse>,
     pub(super) binding: Binding,
+    /// Of a function library: what is to be loaded, or why nothing is. `None`: it is of another kind.
+    pub(super) library: Option<Result<Library, LibraryTrouble>>,
+    /// Functions of users' libraries that its user may call.
+    pub(super) callable: Functions,
 }
 
 /// The binding Secret of a use as it is.
@@ -79,13 +84,13 @@ impl Served {
         context.vault.use_password(self.accepted().kind, &self.accepted().uid, rotation, self.binding())
     }
 
-    fn facts(&self, layer: &DataLayer) -> UseFacts {
+    pub(super) fn facts(&self, layer: &DataLayer) -> UseFacts {
         let policy = self.accepted().policy.json();
         let (namespace, name) = (layer.namespace().unwrap_or_default(), layer.name_any());
         let prefix = self.accepted().policy.prefix().to_owned();
         UseFacts {
             kind: self.accepted().kind,
-            admission: Some(Admission {
+            admission: self.accepted().kind.has_user().then(|| Admission {
                 namespace: namespace.clone(),
                 name: name.clone(),
                 prefix,
@@ -114,7 +119,8 @@ impl Served {
 
     pub(super) fn grant(&self) -> Grant<'_> {
         let accepted = self.accepted();
-        Grant { kind: accepted.kind, prefix: accepted.policy.prefix(), scripts: accepted.scripts }
+        let (kind, prefix) = (accepted.kind, accepted.policy.prefix());
+        Grant { kind, prefix, scripts: accepted.scripts, functions: &self.callable }
     }
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
@@ -128,7 +134,7 @@ impl Served {
         self.object.0.as_ref().ok()
     }
 
-    async fn publish(&self, context: &Context, facts: &UseFacts) -> Result<(), Request> {
+    pub(super) async fn publish(&self, context: &Context, facts: &UseFacts) -> Result<(), Request> {
         let Some(object) = self.object() else { return Ok(()) };
         let old = object.status.clone().unwrap_or_default();
         publish::publish_use(context, object, &status(facts, &old, publish::now())).await

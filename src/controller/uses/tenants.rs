@@ -83,7 +83,9 @@ impl Applicants {
         let readable = named.filter(|watched| watched.0.is_ok()).collect();
         let is_ours = |unreadable: &Arc<WatchedUse>| {
             let uid = unreadable.uid().unwrap_or_default();
-            unreadable.layer().as_ref() == Some(layer) || tenants.iter().any(|tenant| tenant.uid == uid)
+            // A library has no place in the list: where its layer is unknown, it is no layer's to delete.
+            let is_any = unreadable.layer().is_none() && !unreadable.kind().has_user();
+            is_any || unreadable.layer().as_ref() == Some(layer) || tenants.iter().any(|tenant| tenant.uid == uid)
         };
         let unreadable = context.index.unreadable().into_iter().filter_map(watched).filter(|it| it.0.is_err());
         Self { readable, unreadable: unreadable.filter(is_ours).collect() }

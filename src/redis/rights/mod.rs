@@ -3,7 +3,10 @@
 mod limits;
 mod sessions;
 
+use std::borrow::Cow;
+
 use crate::model::UseKind;
+use crate::model::function_library::Functions;
 
 /// The rights of the users of one kind.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +28,17 @@ pub struct Grant<'a> {
     pub prefix: &'a str,
     /// Whether it may run scripts of its own.
     pub scripts: bool,
+    /// Functions of users' libraries that it may call: those of its namespace.
+    pub functions: &'a Functions,
 }
 
 impl Grant<'_> {
     /// What is put to the live server.
-    pub fn expectations(&self) -> impl Iterator<Item = &'static str> {
+    pub fn expectations(&self) -> impl Iterator<Item = Cow<'static, str>> {
         let scripts = if self.scripts { WITH_SCRIPTS } else { WITHOUT_SCRIPTS };
-        COMMON.iter().chain(of(self.kind).expectations).chain(scripts).copied()
+        let fixed = COMMON.iter().chain(of(self.kind).expectations).chain(scripts);
+        let further = self.functions.keys().map(|function| Cow::Owned(format!("+FCALL {function} 0")));
+        fixed.map(|expectation| Cow::Borrowed(*expectation)).chain(further)
     }
 }
 
@@ -44,11 +51,15 @@ const WITHOUT_SCRIPTS: &[&str] = &["-EVAL x 0", "-EVALSHA x 0", "-SCRIPT LOAD x"
 const WITH_SCRIPTS: &[&str] =
     &["+EVAL x 0", "+EVALSHA x 0", "+EVAL_RO x 0", "+SCRIPT LOAD x", "+SCRIPT EXISTS x", "-EVAL x 1 !"];
 
+/// Of a kind without a user.
+const NONE: Rights = Rights { commands: "", functions: &[], expectations: &[] };
+
 /// The rights of a kind.
 pub const fn of(kind: UseKind) -> Rights {
     match kind {
         UseKind::SessionStore => sessions::RIGHTS,
         UseKind::RateLimitPolicy => limits::RIGHTS,
+        UseKind::FunctionLibrary => NONE,
     }
 }
 

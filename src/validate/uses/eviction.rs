@@ -9,6 +9,8 @@ pub fn objection(kind: UseKind, policy: &str) -> Option<&'static str> {
     match kind {
         UseKind::SessionStore => sessions(policy),
         UseKind::RateLimitPolicy => limits(policy),
+        // Functions are no keys: no server evicts them.
+        UseKind::FunctionLibrary => None,
     }
 }
 
@@ -17,6 +19,7 @@ pub const fn suitable(kind: UseKind) -> &'static str {
     match kind {
         UseKind::SessionStore => "noeviction or volatile-ttl",
         UseKind::RateLimitPolicy => "volatile-ttl or noeviction",
+        UseKind::FunctionLibrary => "any policy",
     }
 }
 

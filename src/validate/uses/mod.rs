@@ -2,6 +2,7 @@
 //! on with their layer and with each other: [`tenancy`].
 
 pub mod eviction;
+mod function_library;
 mod rate_limit_policy;
 mod session_store;
 pub mod tenancy;
@@ -128,6 +129,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let found = match &declared.spec {
         UseSpec::SessionStore(spec) => Some(session_store::found(&mut judge, spec, prefix, replicas)),
         UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
+        UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
     };
     let Some(Found { policy, wait_replicas, binding }) = found.filter(|_| judge.faults.is_empty()) else {
         return Err(judge.faults);

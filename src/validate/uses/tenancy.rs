@@ -25,6 +25,8 @@ use crate::model::UseKind;
 /// Uses of one layer: their users are in the file from which servers start, and that is in a Secret, which holds
 /// 1 MiB. 500 users are about half of it.
 const MOST_USES: usize = 500;
+/// Function libraries of one layer: each pass asks each for its digest, and each takes memory of every data node.
+const MOST_LIBRARIES: usize = 64;
 /// The directive that says which keys a full server drops.
 const EVICTION_POLICY: &str = "maxmemory-policy";
 
@@ -74,7 +76,7 @@ pub struct Refusal {
 pub struct Admitted {
     /// The store; its policy has the prefix that it was admitted with.
     pub accepted: ValidatedUse,
-    /// Since when it has its place.
+    /// Since when it has its place; a use without keys has none, and is here since it was made.
     pub since: Time,
 }
 
@@ -97,11 +99,13 @@ impl Admissions {
         let refused = if stored.is_some() { self.refused } else { BTreeMap::new() };
         let stored = stored.unwrap_or_default();
         let (admitted, waiting) = self.admitted.into_iter().partition(|admitted| {
-            stored.iter().any(|tenant| {
-                tenant.left.is_none()
-                    && tenant.uid == admitted.accepted.uid
-                    && tenant.prefix == admitted.accepted.policy.prefix()
-            })
+            let has_no_place = !admitted.accepted.kind.has_user();
+            has_no_place
+                || stored.iter().any(|tenant| {
+                    tenant.left.is_none()
+                        && tenant.uid == admitted.accepted.uid
+                        && tenant.prefix == admitted.accepted.policy.prefix()
+                })
         });
         (Self { admitted, refused, tenants: stored.to_vec() }, waiting)
     }
@@ -122,12 +126,13 @@ pub fn admit<'a>(
 ) -> Admissions {
     let here = (host.namespace.clone(), host.name.clone());
     let mut admissions = Admissions::default();
-    let (mut contenders, mut revoked) = (Vec::new(), Vec::new());
+    let (mut contenders, mut revoked, mut libraries) = (Vec::new(), Vec::new(), Vec::new());
     for store in stores.filter(|store| store.metadata.deletion_timestamp.is_none() && layer_of(store) == here) {
         match may_name(store, host, labels) {
-            Ok(()) => contenders.push(store),
+            Ok(()) if store.kind().has_user() => contenders.push(store),
+            Ok(()) => libraries.push(store),
             Err(refusal) => {
-                revoked.push(store);
+                revoked.extend(store.kind().has_user().then_some(store));
                 admissions.refused.insert(uid_of(store), refusal);
             }
         }
@@ -162,7 +167,31 @@ pub fn admit<'a>(
         }
     }
     admissions.tenants = book.places.into_values().collect();
+    admit_libraries(host, libraries, &mut admissions);
     admissions
+}
+
+/// Judges the uses without keys, which need no place: those that were loaded come first, then the oldest.
+fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &mut Admissions) {
+    let created = |library: &DeclaredUse| library.creation_timestamp().map_or(Timestamp::MIN, |time| time.0);
+    libraries.sort_by_cached_key(|library| {
+        let was_loaded = library.status.as_ref().is_some_and(|status| status.functions.is_some());
+        (!was_loaded, created(library), library.namespace(), library.name_any())
+    });
+    let mut count = 0;
+    for library in libraries {
+        let judged = judge(library, host).and_then(|accepted| {
+            let message = format!("the layer has {MOST_LIBRARIES} function libraries already; name another layer");
+            if count < MOST_LIBRARIES { Ok(accepted) } else { Err(Refusal { reason: "LayerFull", message }) }
+        });
+        match judged {
+            Ok(accepted) => {
+                count += 1;
+                admissions.admitted.push(Admitted { accepted, since: Time(created(library)) });
+            }
+            Err(refusal) => _ = admissions.refused.insert(uid_of(library), refusal),
+        }
+    }
 }
 
 fn uid_of(store: &DeclaredUse) -> String {

@@ -84,7 +84,15 @@ impl World {
             }
             Step::LoadLibrary { node, run_id, .. } => {
                 if let Some(data) = self.live(*node, run_id) {
-                    data.library |= data.follows.is_none();
+                    let is_primary = data.follows.is_none();
+                    data.library |= is_primary;
+                    // A user's library that went while nothing could be loaded.
+                    data.stray |= is_primary;
+                }
+            }
+            Step::DeleteLibrary { node, run_id, .. } => {
+                if let Some(data) = self.live(*node, run_id) {
+                    data.stray &= data.follows.is_some();
                 }
             }
             Step::SetUser { .. } | Step::DeleteUser { .. } => {}

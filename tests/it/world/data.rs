@@ -47,6 +47,8 @@ pub struct Data {
     pub offset: u64,
     pub setting: u8,
     pub library: bool,
+    /// Whether it has a user's library that is not declared.
+    pub stray: bool,
 }
 
 impl Data {
@@ -121,9 +123,9 @@ impl World {
     /// What an engine leaves on its volume.
     pub fn write_down(&mut self, node: NodeId, clean: bool) {
         let Some(Server::Data(data)) = self.pods.get(&node).and_then(|pod| pod.server.as_ref()) else { return };
-        let (lineage, library) = (data.lineage(clean), data.library);
+        let (lineage, library, stray) = (data.lineage(clean), data.library, data.stray);
         let volume = self.volumes.entry(node).or_default();
-        (volume.lineage, volume.library) = (Some(lineage), library);
+        (volume.lineage, volume.library, volume.stray) = (Some(lineage), library, stray);
     }
 
     pub(super) fn tick_data(&mut self) {
@@ -274,6 +276,7 @@ impl World {
             offset: own.as_ref().map_or(0, |own| own.offset.0),
             setting: self.pods[&node].built.document.setting,
             library: volume.library,
+            stray: volume.stray,
             follows,
         };
         if let Some(pod) = self.pods.get_mut(&node) {
@@ -315,7 +318,7 @@ impl World {
             data.electable = source.synced;
             data.was_whole |= source.synced;
             data.offset = source.offset;
-            data.library = source.library;
+            (data.library, data.stray) = (source.library, source.stray);
             if source.follows.is_none() {
                 (data.term, data.epoch) = (source.term, source.epoch);
             }

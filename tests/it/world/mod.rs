@@ -95,6 +95,7 @@ pub enum Server {
 pub struct Volume {
     pub lineage: Option<Lineage>,
     pub library: bool,
+    pub stray: bool,
     pub memory: Option<Belief>,
 }
 
@@ -242,6 +243,7 @@ impl World {
             users: BTreeMap::new(),
             sentinel_users: BTreeMap::new(),
             libraries: BTreeMap::from([("library".to_owned(), DesiredLibrary { digest: "digest".to_owned() })]),
+            kept_libraries: BTreeSet::new(),
             gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: self.quorum(),
@@ -367,7 +369,8 @@ impl World {
         let [primary] = primaries.as_slice() else { return false };
         let data = declared.iter().filter(|node| node.kind == NodeKind::Data);
         let follow = data.into_iter().all(|node| {
-            self.data(*node).is_some_and(|data| data.setting == self.specification.setting && data.library)
+            self.data(*node)
+                .is_some_and(|data| data.setting == self.specification.setting && data.library && !data.stray)
                 && (node == primary || self.is_linked(*node, *primary))
         });
         self.cut.is_empty()

@@ -77,6 +77,7 @@ impl World {
             },
         };
         let library = if data.library { "digest" } else { "" };
+        let libraries = [("library".to_owned(), library.to_owned())];
         DataServer {
             run_id: data.run.clone(),
             replication,
@@ -85,7 +86,13 @@ impl World {
             settings: BTreeMap::from([("setting".to_owned(), data.setting.to_string())]),
             users_in_place: BTreeSet::new(),
             users_foreign: BTreeSet::new(),
-            libraries: BTreeMap::from([("library".to_owned(), library.to_owned())]),
+            libraries: data
+                .stray
+                .then(|| ("fnl_stray".to_owned(), String::new()))
+                .into_iter()
+                .chain(libraries)
+                .collect(),
+            functions: BTreeMap::new(),
             used_memory: 1,
             maxmemory: 100,
             keys: data.offset,

@@ -1,0 +1,80 @@
+//! `FunctionLibrary`: Lua functions of a user's own on a layer.
+//!
+//! The texts of the fields become the descriptions in the CRD: they are written for operators. Whether the Lua loads is for the
+//! primary to say.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::use_rules;
+use super::use_status::UseStatus;
+use super::uses::LayerChoice;
+
+/// The key of a ConfigMap where none is named.
+pub const DEFAULT_KEY: &str = "library.lua";
+
+/// Lua functions of your own on a data layer: checked by its primary, loaded, and loaded again wherever they are lost.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "redoubt.dev",
+    version = "v1alpha1",
+    kind = "FunctionLibrary",
+    plural = "functionlibraries",
+    shortname = "fnl",
+    category = "redoubt",
+    namespaced,
+    cel,
+    derive = "PartialEq",
+    status = "UseStatus",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.name"),
+    printcolumn(name = "Functions", type_ = "string", json_path = ".status.functionNames[*].name"),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.functions.digest"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
+    validation = Rule::new(use_rules::IS_NAME)
+        .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    cel,
+    validation = Rule::new("has(self.layer.name) && !has(self.layer.dedicated)")
+        .message("layer needs name: a function library has no layer of its own")
+)]
+pub struct FunctionLibrarySpec {
+    /// The layer that the functions are loaded on, by its name. Cannot be changed.
+    pub layer: LayerChoice,
+    /// The Lua of the library: `inline` or in a ConfigMap, at most 256 KiB. Its first line is `#!lua name=NAME`; what callers use are
+    /// the names of the functions, not NAME.
+    pub source: SourceChoice,
+}
+
+/// Where the Lua is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.configMap)").message("source needs either inline or configMap"))]
+pub struct SourceChoice {
+    /// The Lua itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144))]
+    #[x_kube(validation = Rule::new("self.startsWith('#!lua name=')")
+        .message("source.inline must begin with the line #!lua name=NAME"))]
+    pub inline: Option<String>,
+    /// A ConfigMap of the same namespace. A change of it is loaded within 30 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapChoice>,
+}
+
+/// A key of a ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapChoice {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key that holds the Lua. Default: `library.lua`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}

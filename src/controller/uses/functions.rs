@@ -1,0 +1,227 @@
+//! The function libraries among the uses of a layer: where their Lua comes from, which are not loaded now and why, and what is told
+//! of them. They have no user and no binding.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt as _;
+use kube::core::ObjectMeta;
+
+use super::super::config_maps::Entry;
+use super::super::context::Context;
+use super::super::watches::WatchedUse;
+use super::Uses;
+use super::memory::{FailedLoad, locked};
+use super::served::{Scene, Served};
+use crate::act::Ending;
+use crate::dataplane::{Library, user_library, user_library_name};
+use crate::failure::Request;
+use crate::model::desired::Desired;
+use crate::model::function_library::{Functions, LibrarySource, is_function_name, is_reserved};
+use crate::model::observed::{DataServer, Observed, ObservedServer};
+use crate::model::{NodeId, Policy, UseKind, roles};
+use crate::plan::Step;
+use crate::report::uses::LibraryTrouble;
+use crate::telemetry::Chain;
+use crate::validate::uses::ValidatedUse;
+
+/// How long a source that the engine refused is not tried again on the same process with the same libraries.
+const REFUSAL_HOLDS: Duration = Duration::from_mins(5);
+/// The same of a load that failed for another reason, such as full memory.
+const FAILURE_HOLDS: Duration = Duration::from_secs(10);
+/// Text of an ACL file that the rights to call users' functions may take: the file is in a Secret, which holds 1 MiB, and the users
+/// themselves may take half of it.
+const MOST_RIGHTS: usize = 300 << 10;
+
+/// The library of a use, made of its source; an error: there is none to load, and what is loaded stays. `None`: of another kind.
+pub(super) async fn library_of(context: &Context, accepted: &ValidatedUse) -> Option<Result<Library, LibraryTrouble>> {
+    let Policy::Functions(policy) = &accepted.policy else { return None };
+    let (namespace, name) = (&accepted.namespace, &accepted.name);
+    let make = |text: &str| {
+        let refused = |message: String| LibraryTrouble { reason: "LoadRefused", message };
+        user_library(namespace, name, text).map_err(|error| refused(error.to_string()))
+    };
+    let missing = |message: String| LibraryTrouble { reason: "SourceMissing", message };
+    Some(match &policy.source {
+        LibrarySource::Inline(text) => make(text),
+        LibrarySource::ConfigMap { name: map, key } => {
+            match context.config_maps.read(&context.client, namespace, map, key).await {
+                Ok(Entry::Text(text)) => make(&text),
+                Ok(Entry::NoConfigMap) => Err(missing(format!("there is no ConfigMap {namespace}/{map}"))),
+                Ok(Entry::NoKey) => Err(missing(format!("ConfigMap {namespace}/{map} has no key {key} with text"))),
+                Err(error) => Err(missing(Chain(&error).to_string())),
+            }
+        }
+    })
+}
+
+/// The functions of users' libraries by namespace, as the statuses of their uses have them. A status is not trusted with more than
+/// names that are the user's to register.
+pub(super) fn callable<'a>(uses: impl Iterator<Item = &'a WatchedUse>) -> BTreeMap<String, Functions> {
+    let mut functions: BTreeMap<String, Functions> = BTreeMap::new();
+    for watched in uses.filter(|watched| watched.kind() == UseKind::FunctionLibrary) {
+        let listed = watched.status().into_iter().flat_map(|status| &status.function_names);
+        let names = listed.filter(|it| is_function_name(&it.name) && !is_reserved(&it.name));
+        let of_namespace = functions.entry(watched.namespace().unwrap_or_default()).or_default();
+        of_namespace.extend(names.map(|it| (it.name.clone(), it.reads_only)));
+    }
+    functions
+}
+
+/// Gives each user the functions of its namespace, namespace by namespace, as far as they have room in the ACL file: all functions of
+/// a namespace, or none.
+pub(super) fn share(context: &Context, functions: &BTreeMap<String, Functions>, served: &mut [Served]) {
+    let mut room = MOST_RIGHTS;
+    for (namespace, functions) in functions {
+        let is_user = |it: &&mut Served| it.accepted().kind.has_user() && it.accepted().namespace == *namespace;
+        // Two credentials while one is rotated, and both rights of a function that reads only.
+        let each: usize = functions.keys().map(|name| 2 * (2 * name.len() + "+fcall| +fcall_ro| ".len())).sum();
+        let users: Vec<&mut Served> = served.iter_mut().filter(is_user).collect();
+        let needed = each * users.len();
+        if needed > room {
+            let key = ObjectMeta {
+                uid: Some(format!("functions of {namespace}")),
+                resource_version: Some(needed.to_string()),
+                ..ObjectMeta::default()
+            };
+            if context.told_of_uses.is_news(&key) {
+                tracing::warn!(namespace, "no room in the ACL file for the rights to call the namespace's functions");
+            }
+            continue;
+        }
+        room -= needed;
+        for user in users {
+            user.callable.clone_from(functions);
+        }
+    }
+}
+
+fn data_server(observed: &Observed, node: NodeId) -> Option<&DataServer> {
+    match &observed.nodes.get(&node)?.server {
+        ObservedServer::Data(server) => Some(server),
+        ObservedServer::Sentinel(_) | ObservedServer::Unknown | ObservedServer::Loading => None,
+    }
+}
+
+/// What of a server decides whether a source that it refused is tried again: its other libraries, whose functions may be in the way.
+fn others(server: &DataServer, library: &str) -> BTreeMap<String, String> {
+    server.libraries.iter().filter(|(name, _)| *name != library).map(|(name, it)| (name.clone(), it.clone())).collect()
+}
+
+impl Uses {
+    /// Decides which users' libraries stay as they are for now: those whose source is unknown or was refused, and those that were
+    /// never loaded while one that was is missing, so that after an empty restart each function is registered by who had it.
+    pub fn withhold(&self, context: &Context, desired: &mut Desired, observed: &Observed) {
+        for (kind, (namespace, name)) in &self.kept {
+            if *kind == UseKind::FunctionLibrary {
+                desired.kept_libraries.insert(user_library_name(namespace, name));
+            }
+        }
+        let server = roles::primary(desired, observed).and_then(|node| data_server(observed, node));
+        let (mut unproven, mut is_missed) = (Vec::new(), false);
+        for it in &self.served {
+            let (name, library) = match &it.library {
+                None => continue,
+                Some(Err(_)) => {
+                    let accepted = it.accepted();
+                    desired.kept_libraries.insert(user_library_name(&accepted.namespace, &accepted.name));
+                    continue;
+                }
+                Some(Ok(library)) => (&library.name, library),
+            };
+            let failed = locked(&context.uses.failed_loads).get(&it.accepted().uid).cloned();
+            if failed.is_some_and(|failed| server.is_some_and(|server| failed.holds(library, server))) {
+                desired.libraries.remove(name);
+                desired.kept_libraries.insert(name.clone());
+            } else if it.told_digest() == Some(&library.digest) {
+                is_missed |= server.is_some_and(|server| !server.libraries.contains_key(name));
+            } else {
+                unproven.push(name.clone());
+            }
+        }
+        for name in unproven.into_iter().filter(|_| is_missed) {
+            desired.libraries.remove(&name);
+            desired.kept_libraries.insert(name);
+        }
+    }
+
+    /// Remembers how a step of a user's library ended; `false`: it was none. It is told of its use, never of the layer.
+    pub fn note(&self, context: &Context, observed: &Observed, step: &Step, ending: &Ending) -> bool {
+        if let Step::LoadLibrary { node, library, digest, .. } = step
+            && let Some(it) = self.served.iter().find(|it| it.library_name() == Some(library))
+            && let Some(server) = data_server(observed, *node)
+        {
+            let (reason, holds) = match ending {
+                Ending::Done => {
+                    locked(&context.uses.failed_loads).remove(&it.accepted().uid);
+                    return true;
+                }
+                Ending::Refused(_) => ("LoadRefused", REFUSAL_HOLDS),
+                Ending::Dropped(_) => return true,
+                Ending::NameTaken(_) | Ending::Failed { .. } => ("LoadFailed", FAILURE_HOLDS),
+            };
+            let failed = FailedLoad {
+                digest: digest.clone(),
+                process: server.run_id.clone(),
+                others: others(server, library),
+                until: Instant::now() + holds,
+                trouble: LibraryTrouble { reason, message: ending.detail().to_owned() },
+            };
+            locked(&context.uses.failed_loads).insert(it.accepted().uid.clone(), failed);
+        }
+        step.is_of_users_library()
+    }
+}
+
+impl FailedLoad {
+    /// Whether nothing changed since that could make the load end otherwise.
+    fn holds(&self, library: &Library, server: &DataServer) -> bool {
+        self.digest == library.digest
+            && self.process == server.run_id
+            && self.others == others(server, &library.name)
+            && Instant::now() < self.until
+    }
+}
+
+impl Served {
+    fn library_name(&self) -> Option<&String> {
+        self.library.as_ref()?.as_ref().ok().map(|library| &library.name)
+    }
+
+    /// The digest that was proven last.
+    fn told_digest(&self) -> Option<&String> {
+        Some(&self.object.status()?.functions.as_ref()?.digest)
+    }
+
+    /// After the steps: what is told of a function library. Answers whether something is still under way.
+    pub(super) async fn settle_library(&self, context: &Context, scene: Scene<'_>) -> Result<bool, Request> {
+        let mut facts = self.facts(scene.object);
+        let accepted = self.accepted();
+        let name = user_library_name(&accepted.namespace, &accepted.name);
+        facts.has_primary = scene.primary.is_some();
+        let server = scene.primary.and_then(|node| data_server(scene.observed, node));
+        facts.functions.library.clone_from(&name);
+        match &self.library {
+            Some(Ok(library)) => {
+                facts.functions.digest.clone_from(&library.digest);
+                let answered = server.and_then(|server| server.libraries.get(&name));
+                facts.functions_loaded = answered == Some(&library.digest);
+                let failed = locked(&context.uses.failed_loads).get(&accepted.uid).cloned();
+                let failed = failed.filter(|failed| failed.digest == library.digest && !facts.functions_loaded);
+                facts.library_trouble = failed.map(|failed| failed.trouble);
+            }
+            Some(Err(trouble)) => facts.library_trouble = Some(trouble.clone()),
+            None => {}
+        }
+        facts.function_names = server.and_then(|server| server.functions.get(&name)).cloned();
+        facts.engine = server.filter(|_| facts.function_names.is_some()).map(|server| server.version.clone());
+        self.publish(context, &facts).await?;
+        let told = self.object.status().map(|status| status.function_names.clone()).unwrap_or_default();
+        // The users of the namespace get the right to call a function once the status has its name.
+        let is_news = facts.function_names.as_ref().is_some_and(|names| {
+            !names.iter().map(|(name, reads)| (name, *reads)).eq(told.iter().map(|it| (&it.name, it.reads_only)))
+        });
+        let is_loading = facts.has_primary && !facts.functions_loaded && facts.library_trouble.is_none();
+        Ok(!scene.paused && (is_news || is_loading))
+    }
+}

@@ -1,0 +1,75 @@
+//! A library of Lua functions that a user wrote: what it is called on a server, and which names are not the user's to take.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What the names of users' libraries begin with, and no other library's.
+pub const LIBRARY_PREFIX: &str = "fnl_";
+/// What the names of the functions begin with that are the operator's to register: its own, and those that answer digests.
+const RESERVED: [&str; 2] = ["redoubt", LIBRARY_PREFIX];
+/// Bytes of a source at most.
+pub const LARGEST_SOURCE: usize = 256 << 10;
+
+/// Functions of one library: name, and whether `FCALL_RO` takes it too (flag `no-writes`).
+pub type Functions = BTreeMap<String, bool>;
+
+/// What one `FunctionLibrary` asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LibraryPolicy {
+    /// The use, `NAMESPACE/NAME`.
+    pub owner: String,
+    /// `metadata.generation` of the use.
+    pub generation: i64,
+    /// Where the Lua is.
+    pub source: LibrarySource,
+}
+
+/// Where the Lua of a library is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LibrarySource {
+    /// The text itself.
+    Inline(String),
+    /// In a ConfigMap of the use's namespace.
+    ConfigMap {
+        /// Its name.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
+}
+
+/// Whether a library of this name is a user's.
+pub fn is_users_library(library: &str) -> bool {
+    library.starts_with(LIBRARY_PREFIX)
+}
+
+/// Whether a function of this name is the operator's to register. Servers know functions in any case of letters.
+pub fn is_reserved(function: &str) -> bool {
+    let function = function.to_ascii_lowercase();
+    RESERVED.iter().any(|prefix| function.starts_with(prefix))
+}
+
+/// Whether servers take it as the name of a function: it then has no character that means something in an ACL rule.
+pub fn is_function_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_ours_are_reserved_in_any_case() {
+        for name in ["redoubt", "redoubt_session_get", "REDOUBT_limit", "fnl_tools_digest", "Fnl_x"] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in ["my_redoubt", "fn", "tools"] {
+            assert!(!is_reserved(name), "{name}");
+        }
+        for name in ["", "a b", "a|b", "x +@all", "é"] {
+            assert!(!is_function_name(name), "{name}");
+        }
+        assert!(is_function_name("add_1"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The function libraries of a server.
+
+use std::collections::BTreeMap;
+
+use ::redis::{Value, cmd};
+
+use super::connection::Connection;
+use super::error::Result;
+use super::reply::{entry, items, text};
+use crate::model::function_library::{Functions, is_users_library};
+
+/// The libraries in an answer of `FUNCTION LIST`: name, and the functions that it registered.
+pub(super) fn libraries(reply: &Value) -> BTreeMap<String, Functions> {
+    let libraries = items(reply).unwrap_or_default().iter();
+    libraries.filter_map(|library| Some((text(entry(library, "library_name")?)?, functions(library)))).collect()
+}
+
+fn functions(library: &Value) -> Functions {
+    let listed = entry(library, "functions").and_then(items).unwrap_or_default().iter();
+    let function = |function: &Value| {
+        let flags = entry(function, "flags").and_then(items).unwrap_or_default();
+        let reads_only = flags.iter().any(|flag| text(flag).as_deref() == Some("no-writes"));
+        Some((text(entry(function, "name")?)?, reads_only))
+    };
+    listed.filter_map(function).collect()
+}
+
+/// Of these libraries the users', each without the function that answers its digest.
+pub(super) fn of_users(libraries: &BTreeMap<String, Functions>) -> BTreeMap<String, Functions> {
+    let users = libraries.iter().filter(|(library, _)| is_users_library(library));
+    users
+        .map(|(library, functions)| {
+            let digest = format!("{library}_digest");
+            let own = functions.iter().filter(|(name, _)| **name != digest);
+            (library.clone(), own.map(|(name, reads_only)| (name.clone(), *reads_only)).collect())
+        })
+        .collect()
+}
+
+/// The functions of a user's library as the server lists them (`FUNCTION LIST LIBRARYNAME`), without the one that answers its digest.
+pub async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
+    let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library)).await?;
+    Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
+}
+
+/// `FUNCTION DELETE`.
+pub async fn delete(connection: &Connection, library: &str) -> Result<()> {
+    connection.query(cmd("FUNCTION").arg("DELETE").arg(library)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::reply::tests::any_reply;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_the_parser_fail(reply in any_reply()) {
+            let _ = of_users(&libraries(&reply));
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What a function library's own fields say. Whether its Lua loads is for the primary to say.
+
+use std::collections::BTreeMap;
+
+use super::{Found, Judge};
+use crate::api::function_library::{DEFAULT_KEY, FunctionLibrarySpec};
+use crate::model::Policy;
+use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySource};
+
+/// The policy; `None`: the judge knows what is wrong.
+pub(super) fn found(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option<Found> {
+    if spec.layer.name.is_none() {
+        judge.fault("spec.layer", "needs name: a function library has no layer of its own");
+    }
+    let source = match (&spec.source.inline, &spec.source.config_map) {
+        (Some(text), None) => {
+            if text.len() > LARGEST_SOURCE {
+                judge.fault("spec.source.inline", format!("has more than {LARGEST_SOURCE} bytes"));
+            }
+            LibrarySource::Inline(text.clone())
+        }
+        (None, Some(choice)) => LibrarySource::ConfigMap {
+            name: choice.name.clone(),
+            key: choice.key.clone().unwrap_or_else(|| DEFAULT_KEY.to_owned()),
+        },
+        (Some(_), Some(_)) | (None, None) => {
+            judge.fault("spec.source", "needs either inline or configMap");
+            return None;
+        }
+    };
+    let policy = Policy::Functions(LibraryPolicy { owner: judge.owner(), generation: judge.generation(), source });
+    Some(Found { policy, wait_replicas: 0, binding: BTreeMap::new() })
+}

@@ -67,7 +67,7 @@ pub const BEGINNING: i64 = 1_795_000_000_000_000;
 pub async fn clocked_server(engine: &Engine, policies: &[LimitPolicy]) -> (Process, Connection) {
     let process = Process::server(engine, &[]).await;
     // Of thousands of calls in a row the last waits for all others, on a machine that may have other work.
-    let connection = process.connect().await.with_response_timeout(Duration::from_secs(60));
+    let connection = process.connect().await.with_response_timeout(Duration::from_mins(1));
     load_clocked(&connection, policies).await;
     (process, connection)
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::append_files::Sizes;
 use super::config::Environment;
 use super::{Error, Result, durable};
 use crate::model::lineage::{Aside, AsideReason, Lineage};
@@ -249,7 +250,7 @@ pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<
             fs::rename(&from, &to).map_err(durable::failed("moving", &from))?;
         }
     }
-    super::lineage_file::write(environment, lineage)?;
+    super::lineage_file::write_with(environment, lineage, Sizes::default())?;
     let _ = fs::remove_dir_all(&standing);
     Ok(true)
 }

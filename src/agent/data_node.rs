@@ -13,7 +13,7 @@ use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
 use super::state::State;
-use super::unloadable::Unloadable;
+use super::unloadable::{self, Unloadable};
 use super::watch::Watch;
 use super::{
     Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, redis_conf,
@@ -56,11 +56,16 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         let decided = tokio::select! {
             decided = async {
                 drop_aside(environment, state);
+                look_at_files(environment, state)?;
                 unloadable.settle(environment, state, &program).await?;
                 decide(environment, state).await
             } => decided,
             () = stop.received() => return Ok(()),
         };
+        // Another node's data replaces what an engine would load of a file that lost its end, or a person chooses it.
+        if decided.is_ok() && unloadable::shortened(environment, state).is_some() {
+            not_before = Instant::now() + DECIDE_EVERY;
+        }
         if decided.is_ok() && Instant::now() < not_before {
             tokio::select! {
                 () = sleep_until(not_before.min(Instant::now() + DECIDE_EVERY)) => continue,
@@ -108,6 +113,12 @@ struct Decided {
 
 /// What to start as, by what is known now.
 async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
+    let append_only = look_at_files(environment, state)?;
+    Ok(Decided { start: wait_for_decision(environment, state).await, append_only })
+}
+
+/// Reads the record of what is on the volume, and whether it needs an append-only file to be loaded.
+fn look_at_files(environment: &Environment, state: &State) -> Result<bool> {
     state.refresh_config(environment);
     let config = state.config();
     let wanted = config.settings.get("appendonly").is_some_and(|value| value == "yes");
@@ -118,7 +129,7 @@ async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
         None => wanted,
     };
     state.set_lineage(dataset.map(|dataset| dataset.lineage));
-    Ok(Decided { start: wait_for_decision(environment, state).await, append_only })
+    Ok(append_only)
 }
 
 fn start_engine(

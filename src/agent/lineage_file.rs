@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use super::append_files::{Shortened, Sizes};
 use super::config::Environment;
 use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
@@ -15,6 +18,17 @@ const SNAPSHOT_FILES: [&str; 1] = ["dump.rdb"];
 
 fn path(environment: &Environment) -> PathBuf {
     environment.data.join("redoubt/lineage.json")
+}
+
+/// The record as it is on the volume.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    #[serde(flatten)]
+    lineage: Lineage,
+    /// No peer needs them. Empty: an older agent's record, or data that is in no append-only file.
+    #[serde(default, skip_serializing_if = "Sizes::is_empty")]
+    append_files: Sizes,
 }
 
 /// What a data node has on its volume.
@@ -104,6 +118,21 @@ pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
     serde_json::to_string(lineage)
 }
 
+/// How long the append-only files were by the record. Empty: it does not say.
+pub fn sizes(environment: &Environment) -> Sizes {
+    let text = durable::read(&path(environment)).ok().flatten();
+    let stored = text.and_then(|text| serde_json::from_str::<Stored>(&text).ok());
+    stored
+        .filter(|stored| stored.lineage.append_only != Some(false))
+        .map(|stored| stored.append_files)
+        .unwrap_or_default()
+}
+
+/// The append-only file that lost what the record says it had.
+pub fn shortened(environment: &Environment) -> Option<Shortened> {
+    sizes(environment).shortened(&Sizes::measure(environment))
+}
+
 fn of_unknown_origin() -> Lineage {
     Lineage {
         format: LINEAGE_FORMAT,
@@ -124,10 +153,16 @@ fn of_unknown_origin() -> Lineage {
     }
 }
 
-/// Writes the record.
+/// Writes the record of data whose files are as the record before says.
 pub fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
+    write_with(environment, lineage, sizes(environment))
+}
+
+/// Writes the record of data in files that have at least these sizes.
+pub fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
     let path = path(environment);
-    let text = render(lineage).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    let stored = Stored { lineage: lineage.clone(), append_files };
+    let text = serde_json::to_string(&stored).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
     durable::replace(&path, &text)
 }
 

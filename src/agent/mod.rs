@@ -6,6 +6,7 @@
 mod activity;
 mod ancestry;
 mod announcement;
+mod append_files;
 pub mod aside;
 pub mod boot;
 mod chosen;

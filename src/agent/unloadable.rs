@@ -4,6 +4,9 @@
 //! that the record promises. So after [`ENDS`] ends the files are examined. Where an answering peer has loaded all that they held, they
 //! are moved aside ([`super::aside`]) and the node is an empty one that is filled from that peer. Until then the node says that its data
 //! cannot be used: a peer that has as much takes it for empty, and may start or be elected.
+//!
+//! An append-only file that is shorter than the record says would load, with a part of the data. It counts as damaged before any start
+//! ([`super::append_files`]), unless the node has no peers, or a person chose what is left.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -12,11 +15,12 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::append_files::Shortened;
 use super::config::Environment;
 use super::engine::Reached;
 use super::state::State;
-use super::{Result, aside, peers};
-use crate::model::boot::{Comparison, compare};
+use super::{Result, aside, lineage_file, peers};
+use crate::model::boot::{Comparison, compare, in_force};
 use crate::model::lineage::{AsideReason, Lineage, LineageAnswer};
 
 /// Ends in a row before the engine served after which its files are examined. One may be chance: a port that was still bound.
@@ -33,6 +37,8 @@ pub struct Unloadable {
     was_loading: bool,
     /// Whether the files were examined since the last end.
     verdict: Option<bool>,
+    /// Whether a file was found that lost its end.
+    was_short: bool,
 }
 
 impl Unloadable {
@@ -61,7 +67,14 @@ impl Unloadable {
     /// # Errors
     /// The files cannot be moved, or there are too many kept folders already.
     pub async fn settle(&mut self, environment: &Environment, state: &State, program: &Path) -> Result<()> {
-        if self.ends < ENDS {
+        let shortened = shortened(environment, state);
+        let was_short = std::mem::replace(&mut self.was_short, shortened.is_some());
+        match &shortened {
+            Some(shortened) if !was_short => tracing::warn!(%shortened, "the node's files lost some of its data"),
+            None if was_short => state.set_unusable(None),
+            Some(_) | None => {}
+        }
+        if self.ends < ENDS && shortened.is_none() {
             return Ok(());
         }
         let Some(own) = state.lineage() else {
@@ -69,11 +82,11 @@ impl Unloadable {
             return Ok(());
         };
         let files = files(environment, own.append_only.unwrap_or(true));
-        if self.verdict.is_none() {
+        if shortened.is_none() && self.verdict.is_none() {
             let is_damaged = self.was_loading || check(state, environment, program, &files).await;
             self.verdict = Some(is_damaged);
         }
-        if !self.is_known() {
+        if shortened.is_none() && !self.is_known() {
             return Ok(());
         }
         let config = state.config();
@@ -85,10 +98,14 @@ impl Unloadable {
         let holder = answers.values().flatten().find(has_it);
         let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
         if holder.is_none() && chosen.is_none() {
-            state.set_unusable(Some(
-                "DataUnloadable: the engine does not load the node's files, and no other node that answers has loaded as \
-                 much; mend the files, or choose another node's data (redoubt.dev/accept-loss)",
-            ));
+            let damage = shortened.map_or_else(
+                || "the engine does not load the node's files".to_owned(),
+                |shortened| format!("the node's files lost some of its data ({shortened})"),
+            );
+            state.set_unusable(Some(&format!(
+                "DataUnloadable: {damage}, and no other node that answers has loaded as much; mend the files, or choose a \
+                 node's data (redoubt.dev/accept-loss)"
+            )));
             return Ok(());
         }
         let taken_from = holder.map(|answer| answer.ordinal).or(chosen);
@@ -104,6 +121,19 @@ impl Unloadable {
         *self = Self::default();
         Ok(())
     }
+}
+
+/// The append-only file that lost its end, where another node may have it and no person chose what is left.
+pub fn shortened(environment: &Environment, state: &State) -> Option<Shortened> {
+    let (config, own) = (state.config(), state.lineage()?);
+    let (ordinal, uid) = (config.node.ordinal, &config.layer.uid);
+    let is_chosen = || {
+        config.accept_loss == Some(ordinal) && in_force(config.accept_loss, uid, std::iter::once(&own)) == Some(ordinal)
+    };
+    if !config.keeps_data || config.data_nodes.len() < 2 || is_chosen() {
+        return None;
+    }
+    lineage_file::shortened(environment)
 }
 
 /// Whether the first record's data has all that the second's held, as far as records tell. A primary that ended suddenly may have a later

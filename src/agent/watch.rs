@@ -1,11 +1,13 @@
 //! What an agent follows of its running engine: health, role, record, priority, hit ratio.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::activity::activity_of;
 use super::announcement::Announcement;
+use super::append_files::{Growth, Sizes};
 use super::boot::{Again, Asking, Start};
 use super::config::Environment;
 use super::disk::Disk;
@@ -69,8 +71,10 @@ pub struct Watch {
     standing: Standing,
     /// Whether it follows what is no node of the layer.
     is_astray: bool,
-    /// The record of the data that the server began with.
+    /// The record of the data that the server began with. `None`: there was none, or its files had lost some of it.
     began_with: Option<Lineage>,
+    /// How long the append-only files were some seconds ago.
+    growth: Arc<Mutex<Growth>>,
     endless: Endless,
     disk: Disk,
     handed_over: Option<Instant>,
@@ -94,6 +98,7 @@ impl Watch {
         let uid = state.config().layer.uid.clone();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
+        let (recorded, present) = (lineage_file::sizes(environment), Sizes::measure(environment));
         let (term, last_role) = match start.primary {
             None => (next_term(term.max(start.highest_term)), Some(Role::Primary)),
             Some(_) => (term, Some(Role::Replica)),
@@ -127,7 +132,8 @@ impl Watch {
             writers: Writers::default(),
             standing: Standing::open(environment, own.as_ref()),
             is_astray: false,
-            began_with: own.clone(),
+            began_with: own.clone().filter(|_| recorded.shortened(&present).is_none()),
+            growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),
             endless: Endless::default(),
             disk: Disk::default(),
             handed_over: None,
@@ -483,8 +489,12 @@ impl Watch {
         });
         if is_due {
             self.written = Some((Instant::now(), lineage.clone()));
-            let environment = environment.clone();
-            self.disk.begin(move || lineage_file::write(&environment, &lineage));
+            let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
+            let has_loaded = self.served;
+            self.disk.begin(move || {
+                let sizes = has_loaded.then(|| Sizes::measure(&environment));
+                lineage_file::write_with(&environment, &lineage, settled(&growth, sizes))
+            });
         }
     }
 
@@ -493,8 +503,14 @@ impl Watch {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
         if self.disk.settle(LAST_WRITE_WITHIN).await {
-            let environment = environment.clone();
-            self.disk.begin(move || lineage_file::write(&environment, &lineage));
+            let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
+            let has_loaded = self.served;
+            self.disk.begin(move || {
+                let sizes = Sizes::measure(&environment);
+                // An engine that ended by our order has flushed its file.
+                let sizes = if clean { sizes } else { settled(&growth, Some(sizes).filter(|_| has_loaded)) };
+                lineage_file::write_with(&environment, &lineage, sizes)
+            });
             if self.disk.settle(LAST_WRITE_WITHIN).await {
                 return;
             }
@@ -569,6 +585,15 @@ impl Watch {
             (true, false) => Reached::Loading,
             (false, false) => Reached::Nothing,
         }
+    }
+}
+
+/// The sizes of the append-only files that count as kept on the disk, once these are noted.
+fn settled(growth: &Mutex<Growth>, sizes: Option<Sizes>) -> Sizes {
+    let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
+    match sizes {
+        Some(sizes) => growth.note(Instant::now(), sizes),
+        None => growth.settled(),
     }
 }
 

@@ -126,6 +126,89 @@ async fn engines_killed_together_over_a_damaged_file_of_the_primary_take_writes_
     layer.terminate_node(primary).await;
 }
 
+/// The append-only file that the node appends to.
+fn last(layer: &Layer, id: NodeId) -> PathBuf {
+    let files = fs::read_dir(layer.data(id).join("appendonlydir")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.to_str().unwrap().ends_with(".incr.aof")).max().unwrap()
+}
+
+/// Cuts that file to a length, and answers what it was before.
+fn shorten(layer: &Layer, id: NodeId, length: impl Fn(usize) -> usize) -> (PathBuf, Vec<u8>) {
+    let path = last(layer, id);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..length(whole.len())]).unwrap();
+    (path, whole)
+}
+
+async fn a_shorter_file_of_the_primary_costs_no_replica_its_data(length: impl Fn(usize) -> usize) {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    eventually("the record has the file's length", SOON, async || is_recorded(&layer, primary)).await;
+    // The replicas first: they were in sync to the end.
+    let ids: Vec<NodeId> = layer.nodes.keys().copied().filter(|id| *id != primary).chain([primary]).collect();
+    for id in &ids {
+        layer.kill_node(*id);
+    }
+    shorten(&layer, primary, length);
+    for id in ids {
+        layer.start_node(id);
+    }
+    println!("a shorter file of the primary: whole after {:.2?}", layer.wait_until_whole().await);
+    for id in layer.data_ids() {
+        assert_eq!(held.difference(&keys_of(&layer.endpoint(id)).await).count(), 0, "{id} lost keys");
+    }
+    assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
+}
+
+/// Whether the node's record has the length that its last append-only file has now.
+fn is_recorded(layer: &Layer, id: NodeId) -> bool {
+    let path = last(layer, id);
+    let record: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(layer.data(id).join("redoubt/lineage.json")).unwrap()).unwrap();
+    let recorded = &record["appendFiles"][path.file_name().unwrap().to_str().unwrap()];
+    recorded.as_u64() == Some(fs::metadata(&path).unwrap().len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_file_of_the_primary_costs_no_replica_its_data() {
+    a_shorter_file_of_the_primary_costs_no_replica_its_data(|length| length / 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_file_of_the_primary_costs_no_replica_its_data() {
+    a_shorter_file_of_the_primary_costs_no_replica_its_data(|_| 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_files_are_shorter_none_is_loaded_until_a_person_mends_or_chooses() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    let ids = stop_all(&mut layer).await;
+    let cut: Vec<_> = layer.data_ids().into_iter().map(|id| shorten(&layer, id, |length| length / 2)).collect();
+    for id in ids {
+        layer.start_node(id);
+    }
+    for id in layer.data_ids() {
+        eventually("it says that its files lost data", SOON, async || {
+            let told = layer.lineage(id).await.and_then(|answer| answer.unusable);
+            told.is_some_and(|words| words.contains("DataUnloadable") && words.contains("incr.aof"))
+        })
+        .await;
+        assert_eq!(layer.engine_pids(id), [0; 0], "{id} loads what is left");
+    }
+    for (path, whole) in cut {
+        fs::write(path, whole).unwrap();
+    }
+    layer.wait_until_whole().await;
+    let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    assert_eq!(held.difference(&now).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
     let mut layer = Layer::whole(&Options::default()).await;

@@ -1,0 +1,147 @@
+//! How long the append-only files were when the record was written.
+//!
+//! A server loads an append-only file that lost its end without a word (`aof-load-truncated yes`), and a record alone does not tell: the
+//! node would begin as primary with what is left, and replicas that have all would be cut down to it. So each record has the length of
+//! each file, and one that is shorter under the same name is damaged. A rewrite takes new names, so it is never taken for damage.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::config::Environment;
+
+/// A length counts as kept on the disk after this long: `appendfsync everysec` flushes once a second, and the engine waits for a flush
+/// that lasts longer for up to two. What a power cut takes of a younger end is no damage.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// Bytes of each file that the manifest names, by the file's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sizes(BTreeMap<String, u64>);
+
+/// A file that is shorter than the record says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} has {bytes} bytes, and had {recorded} when the node's record was written")]
+pub struct Shortened {
+    name: String,
+    bytes: u64,
+    recorded: u64,
+}
+
+impl Sizes {
+    /// Of the files as they are. Empty: there is no manifest, or none that can be read.
+    pub fn measure(environment: &Environment) -> Self {
+        let folder = environment.data.join("appendonlydir");
+        let manifest = fs::read_to_string(folder.join("appendonly.aof.manifest")).unwrap_or_default();
+        let measured = |name: &str| Some((name.to_owned(), fs::metadata(folder.join(name)).ok()?.len()));
+        Self(manifest.lines().filter_map(named).filter_map(measured).collect())
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first file that was longer in these sizes than it is now.
+    pub fn shortened(&self, now: &Self) -> Option<Shortened> {
+        self.0.iter().find_map(|(name, recorded)| {
+            let bytes = *now.0.get(name)?;
+            (bytes < *recorded).then(|| Shortened { name: name.clone(), bytes, recorded: *recorded })
+        })
+    }
+
+    /// The smaller one of each file that both name.
+    fn least(&self, other: &Self) -> Self {
+        let both = self.0.iter().filter_map(|(name, bytes)| Some((name.clone(), *other.0.get(name)?.min(bytes))));
+        Self(both.collect())
+    }
+}
+
+/// The file of a manifest's line: `file appendonly.aof.1.incr.aof seq 1 type i`. Files of type `h` are about to be removed.
+fn named(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let value = |key| words.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1]);
+    value("file").filter(|_| value("type") != Some("h"))
+}
+
+/// The sizes of a running engine's files, some seconds old.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    settled: Sizes,
+    seen: VecDeque<(Instant, Sizes)>,
+}
+
+impl Growth {
+    /// Of an engine that is being started. `recorded`: what the record says; `now`: the files as they are.
+    pub fn new(recorded: &Sizes, now: &Sizes) -> Self {
+        Self { settled: recorded.least(now), seen: VecDeque::new() }
+    }
+
+    /// The sizes that count as kept on the disk.
+    pub fn settled(&self) -> Sizes {
+        self.settled.clone()
+    }
+
+    /// Notes the sizes at a time, and answers those that count as kept on the disk. Not while the engine loads: it cuts off an end that
+    /// is no whole command.
+    pub fn note(&mut self, at: Instant, sizes: Sizes) -> Sizes {
+        self.seen.push_back((at, sizes));
+        let is_old = |(seen, _): &(Instant, Sizes)| at.duration_since(*seen) >= SETTLED_AFTER;
+        while self.seen.get(1).is_some_and(is_old) {
+            self.seen.pop_front();
+        }
+        if let Some((_, first)) = self.seen.front().filter(|oldest| is_old(oldest)) {
+            // A write that found no room is cut off again.
+            self.settled = self.seen.iter().fold(first.clone(), |least, (_, sizes)| least.least(sizes));
+        }
+        self.settled.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes<const N: usize>(files: [(&str, u64); N]) -> Sizes {
+        Sizes(files.map(|(name, bytes)| (name.to_owned(), bytes)).into())
+    }
+
+    #[test]
+    fn only_a_file_that_is_shorter_under_its_own_name_is_damaged() {
+        let recorded = sizes([("1.base", 90), ("1.incr", 100)]);
+        let is_damaged = |now: Sizes| recorded.shortened(&now).is_some();
+        assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 99)])));
+        assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 0)])));
+        assert!(!is_damaged(recorded.clone()) && !is_damaged(sizes([("1.base", 90), ("1.incr", 101)])));
+        assert!(!is_damaged(sizes([("2.base", 40), ("2.incr", 0)])), "written anew");
+        assert!(!is_damaged(sizes([("1.base", 90), ("1.incr", 100), ("2.incr", 0)])), "being written anew");
+        assert!(Sizes::default().shortened(&sizes([("1.incr", 0)])).is_none(), "an older agent's record");
+    }
+
+    #[test]
+    fn a_manifest_names_its_files() {
+        assert_eq!(named("file appendonly.aof.1.incr.aof seq 1 type i"), Some("appendonly.aof.1.incr.aof"));
+        assert_eq!(named("file appendonly.aof.1.base.rdb seq 1 type h"), None, "about to be removed");
+        assert_eq!((named(""), named("# x"), named("file")), (None, None, None));
+    }
+
+    #[test]
+    fn an_end_that_a_power_cut_may_take_is_not_recorded() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut growth = Growth::new(&sizes([("1.incr", 50)]), &sizes([("1.incr", 40)]));
+        assert_eq!(
+            growth.note(at(0), sizes([("1.incr", 100)])),
+            sizes([("1.incr", 40)]),
+            "a person chose what is left"
+        );
+        assert_eq!(growth.note(at(1), sizes([("1.incr", 200)])), sizes([("1.incr", 40)]));
+        assert_eq!(growth.note(at(3), sizes([("1.incr", 300)])), sizes([("1.incr", 100)]));
+        assert_eq!(growth.note(at(5), sizes([("1.incr", 150)])), sizes([("1.incr", 150)]), "cut off again");
+        assert_eq!(growth.note(at(6), sizes([("2.incr", 7)])), sizes([]), "written anew");
+        assert_eq!(growth.note(at(9), sizes([("2.incr", 8)])), sizes([("2.incr", 7)]));
+    }
+}

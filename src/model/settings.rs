@@ -59,6 +59,8 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     set("tcp-keepalive", "30".to_owned());
     set("latency-monitor-threshold", inputs.defaults.latency_threshold.to_string());
     set("slowlog-log-slower-than", "10000".to_owned());
+    // An entry has the refused command's key as it was sent, up to the largest value, in memory that no limit counts.
+    set("acllog-max-len", "0".to_owned());
     for name in ["lazyeviction", "lazyexpire", "lazyserver-del", "lazyuser-del"] {
         set(&name.replace("lazy", "lazyfree-lazy-"), "yes".to_owned());
     }

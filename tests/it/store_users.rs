@@ -1,12 +1,16 @@
 //! The user of a session store, proven on real servers: its rights suffice for the functions, end at its prefix, and a breach of
 //! them is seen.
 
+use std::time::Duration;
+
 use redis::cmd;
 use redoubt::dataplane::load;
 use redoubt::dataplane::sessions::session_library;
-use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
+use redoubt::model::memory::MemoryPlan;
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
+use redoubt::model::settings::{SettingInputs, settings};
+use redoubt::model::{Purpose, UseKind, purpose};
 use redoubt::redis::rights::Grant;
 use redoubt::redis::use_access::{connections_of, violations};
 use redoubt::redis::{Class, server, users};
@@ -14,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::redis_users::{connect, data_node, password};
 use crate::support::engine_process::{Engine, Process, engines};
+use crate::support::eventually;
 
 static NO_FUNCTIONS: Functions = Functions::new();
 
@@ -118,5 +123,45 @@ async fn whose_connection_is_whose_is_seen_and_a_user_that_goes_takes_its_connec
         assert!(server::acl_delete_user(&operator, &web).await.unwrap());
         assert_eq!(held.query::<()>(&cmd("PING")).await.unwrap_err().class(), Class::Unreachable);
         assert_eq!(connections_of(&operator, &web).await.unwrap(), 0);
+    }
+}
+
+/// What a layer of 256 MiB sets its servers to.
+fn of_a_layer(directive: &str) -> Option<String> {
+    let defaults = purpose::defaults(Purpose::Sessions);
+    let memory = MemoryPlan::divide(&defaults.demand(256 << 20)).expect("256 MiB are enough");
+    let eviction_policy = defaults.eviction_policy;
+    let inputs = SettingInputs {
+        defaults,
+        memory,
+        eviction_policy,
+        append_only: true,
+        snapshots: false,
+        min_replicas_to_write: 1,
+        max_replica_lag: 3,
+    };
+    settings(&inputs).remove(directive)
+}
+
+#[tokio::test]
+async fn refused_commands_take_no_memory_that_stays() {
+    const MOST: u64 = 20 << 20;
+    for engine in engines() {
+        let node = tenants(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        let memory = async || server::info(&operator).await.unwrap().number("used_memory").unwrap();
+        if let Some(value) = of_a_layer("acllog-max-len") {
+            server::config_set(&operator, "acllog-max-len", &value).await.unwrap();
+        }
+        let before = memory().await;
+        let user = users::use_user_name(UseKind::SessionStore, "shop", "web", 0);
+        let connection = connect(&node, &user).await;
+        let key = "k".repeat(3 << 20);
+        for _ in 0..45 {
+            let refused = connection.query::<()>(cmd("GET").arg(&key)).await.unwrap_err();
+            assert_eq!(refused.class(), Class::Denied, "{}", engine.name);
+        }
+        drop(connection);
+        eventually("the memory is free again", Duration::from_secs(10), async || memory().await < before + MOST).await;
     }
 }

@@ -51,6 +51,7 @@ pub const OF_THE_APPLICATION: &[&str] = &[
     "-FUNCTION FLUSH",
     "-FUNCTION DELETE redoubt",
     "-FUNCTION KILL",
+    "-SCRIPT DEBUG SYNC",
     "-CLIENT KILL TYPE normal",
     "-CLIENT PAUSE 1",
     "-CLIENT NO-EVICT on",

@@ -52,8 +52,9 @@ const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscrib
 /// What Sentinels say to each other, on data nodes and in each other's ear: a message there may name another primary, to which
 /// all data nodes then turn.
 const HELLO_CHANNEL: &str = "&__sentinel__:hello";
-// ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load.
-const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list +info +role";
+// ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load. A debugged script
+// (SCRIPT DEBUG SYNC) keeps the server from all else until its caller goes on.
+const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list -script|debug +info +role";
 /// Channels that the application may publish to: all but those that begin with `__s` or `__k`. `__sentinel__:hello` is the
 /// Sentinels' word, `__keyspace@…` and `__keyevent@…` are the server's.
 const APPLICATION_PUBLISHES: &str = "&[^_]* &_ &_[^_]* &__ &__[^sk]*";

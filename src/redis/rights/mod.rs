@@ -70,10 +70,14 @@ pub const fn of(kind: UseKind) -> Rights {
 //   not the ones that tell of all tenants;
 // - a server compares its memory with `maxmemory` before a command, not after: a command that makes more of what is there than
 //   its caller sent (SETRANGE, SETBIT, COPY, the unions) passes it. APPEND adds what was sent, and Spring Session uses it;
+// - a command that goes through whole sets once for each time that a set is named (the unions, intersections and differences that
+//   are only answered) keeps the server from all else for hours, and is no script that could be ended. LCS compares each byte of a
+//   value with each of another, and keeps four bytes for each pair;
 // - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
 const KEYS_OF_ITS_OWN: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
      -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
-     -zdiffstore -zrangestore -scan -randomkey -dbsize -pubsub -client|tracking +info +role +time";
+     -zdiffstore -zrangestore -sunion -sinter -sdiff -sintercard -zunion -zinter -zdiff -zintercard -lcs -scan \
+     -randomkey -dbsize -pubsub -client|tracking +info +role +time";
 
 /// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key of nobody's.
 pub const COMMON: &[&str] = &[
@@ -95,6 +99,15 @@ pub const COMMON: &[&str] = &[
     "-COPY @a @b",
     "-SUNIONSTORE @a @b",
     "-ZUNIONSTORE @a 1 @b",
+    "-SUNION @a @b",
+    "-SINTER @a @b",
+    "-SDIFF @a @b",
+    "-SINTERCARD 2 @a @b",
+    "-ZUNION 2 @a @b",
+    "-ZINTER 2 @a @b",
+    "-ZDIFF 2 @a @b",
+    "-ZINTERCARD 2 @a @b",
+    "-LCS @a @b",
     "+DEL @a",
     "+UNLINK @a",
     "+EXISTS @a",

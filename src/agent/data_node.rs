@@ -66,7 +66,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         if decided.is_ok() && unloadable::shortened(environment, state).is_some() {
             not_before = Instant::now() + DECIDE_EVERY;
         }
-        if decided.is_ok() && Instant::now() < not_before {
+        if Instant::now() < not_before {
             tokio::select! {
                 () = sleep_until(not_before.min(Instant::now() + DECIDE_EVERY)) => continue,
                 () = stop.received() => return Ok(()),

@@ -1,4 +1,7 @@
-//! Persistence that is changed: a node loads the file that its data is in, whatever is wanted by now.
+//! Persistence that is changed: a node loads the file that its data is in, whatever is wanted by now. And a record that cannot be read.
+
+use std::fs;
+use std::time::Duration;
 
 use redoubt::model::NodeId;
 use redoubt::redis::info::AppendOnly;
@@ -89,4 +92,26 @@ async fn data_in_an_append_only_file_survives_the_change_to_snapshots_and_an_old
     layer.restart_all().await;
     layer.wait_until_whole().await;
     assert_eq!(keys_of(&layer.endpoint(layer.primary().await.unwrap())).await, more);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_is_tried_again_after_a_pause() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    let primary = layer.primary().await.unwrap();
+    let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    layer.terminate_node(replica).await;
+    let record = layer.data(replica).join("redoubt/lineage.json");
+    let text = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    let log = layer.data(replica).with_file_name("log");
+    let tries = || fs::read_to_string(&log).unwrap().matches("the engine ended").count();
+    let before = tries();
+    layer.start_node(replica);
+    eventually("it is tried", SOON, async || tries() > before).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(tries() - before <= 4, "{} tries in two seconds", tries() - before);
+    fs::remove_dir(&record).unwrap();
+    fs::write(&record, text).unwrap();
+    layer.wait_until_whole().await;
 }

@@ -19,7 +19,9 @@ const MAY_WRITE: [&str; 4] = ["eval", "evalsha", "fcall", "exec"];
 pub struct Writers {
     /// Whether the server said since its start what it is.
     is_confirmed: bool,
-    /// Writes that it had refused at the last look.
+    /// Commands that had failed at the last look, for whatever reason.
+    failed: u64,
+    /// Writes that it had refused when one had failed last.
     refused: u64,
     /// The commands that a replica refuses. `None`: not asked yet.
     commands: Option<BTreeSet<String>>,
@@ -29,24 +31,30 @@ impl Writers {
     /// Looks at a server that answers. `was_primary`: it was at the look before, or, at the first one, its record said so.
     pub async fn look(&mut self, connection: &Connection, info: &Info, was_primary: bool) {
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
-        let refused = info.refused_writes();
-        let before = std::mem::replace(&mut self.refused, refused);
         if info.role() != Some(Role::Replica) {
             return;
         }
+        let failed = info.number("total_error_replies").unwrap_or_default();
+        let before = (std::mem::replace(&mut self.failed, failed), self.refused);
         let done = if was_primary {
             tracing::warn!(was_confirmed, "this node is a replica now: its clients are cut");
             server::cut_clients(connection).await.map(drop)
-        } else if refused > before {
-            self.cut_refused(connection).await
+        } else if failed != before.0 {
+            self.cut_if_refused(connection).await
         } else {
             Ok(())
         };
         if let Err(error) = done {
             // Looked at again as if it had not been.
-            self.refused = before;
+            (self.failed, self.refused) = before;
             tracing::warn!(%error, "clients that want to write may stay connected to this replica");
         }
+    }
+
+    async fn cut_if_refused(&mut self, connection: &Connection) -> crate::redis::Result<()> {
+        let refused = server::refused_writes(connection).await?;
+        let before = std::mem::replace(&mut self.refused, refused);
+        if refused > before { self.cut_refused(connection).await } else { Ok(()) }
     }
 
     async fn cut_refused(&mut self, connection: &Connection) -> crate::redis::Result<()> {

@@ -13,6 +13,7 @@ use super::functions;
 use super::info::Info;
 use super::reply::{entry, items, text};
 use super::sentinel::{master_questions, read_master};
+use super::server::SECTIONS;
 use super::user_forms::UserForms;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::{DataServer, ObservedServer, SentinelServer};
@@ -85,7 +86,9 @@ impl<'a> Replies<'a> {
 
 /// Looks at a data node.
 pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &UserForms) -> Probed {
-    let mut commands = vec![command(&["INFO"]), command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
+    let mut info = command(&["INFO"]);
+    info.arg(&SECTIONS);
+    let mut commands = vec![info, command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
     for library in &probe.libraries {
         commands.push(digest_question(library));
     }

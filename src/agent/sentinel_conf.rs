@@ -148,6 +148,8 @@ pub fn render(
         format!("bind {bind}"),
         "protected-mode no".to_owned(),
         "daemonize no".to_owned(),
+        // An entry has the refused name as it was sent, up to a mebibyte.
+        "acllog-max-len 0".to_owned(),
         format!("dir \"{}\"", environment.data.display()),
         format!("sentinel myid {}", my_id(&config.layer.uid, config.node.ordinal)),
         format!("sentinel announce-ip {own_address}"),

@@ -8,6 +8,7 @@
 //! An append-only file that is shorter than the record says would load, with a part of the data. It counts as damaged before any start
 //! ([`super::append_files`]), unless the node has no peers, or a person chose what is left.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::model::lineage::{AsideReason, Lineage, LineageAnswer};
 
 /// Ends in a row before the engine served after which its files are examined. One may be chance: a port that was still bound.
 const ENDS: u32 = 2;
+/// With what a server ends that finds damage which no check of its own foresaw.
+const SIGABRT: i32 = 6;
+const SIGSEGV: i32 = 11;
 /// Between two signs of life of the agent while the files are read.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,13 +46,14 @@ pub struct Unloadable {
 }
 
 impl Unloadable {
-    /// Notes an end. An engine that was killed (want of memory) says nothing of its files.
+    /// Notes an end. An engine that was killed (want of memory) says nothing of its files; one that crashes over them was loading.
     pub fn note(&mut self, reached: Reached, status: Option<ExitStatus>) {
+        let crashed = status.is_some_and(|status| matches!(status.signal(), Some(SIGABRT | SIGSEGV)));
         match reached {
             Reached::Serving => *self = Self::default(),
-            Reached::Loading | Reached::Nothing if status.is_some_and(|status| status.code().is_some()) => {
+            Reached::Loading | Reached::Nothing if crashed || status.is_some_and(|status| status.code().is_some()) => {
                 self.ends = self.ends.saturating_add(1);
-                self.was_loading |= reached == Reached::Loading;
+                self.was_loading |= crashed || reached == Reached::Loading;
                 // What was found whole may not be so any more.
                 self.verdict = self.verdict.filter(|is_damaged| *is_damaged);
             }
@@ -232,7 +237,6 @@ mod tests {
 
     #[test]
     fn an_engine_that_was_killed_says_nothing_of_its_files() {
-        use std::os::unix::process::ExitStatusExt as _;
         let mut files = Unloadable::default();
         for _ in 0..5 {
             files.note(Reached::Loading, Some(ExitStatus::from_raw(9)));
@@ -244,5 +248,7 @@ mod tests {
         assert_eq!(files.ends, ENDS);
         files.note(Reached::Serving, Some(ExitStatus::from_raw(1 << 8)));
         assert_eq!(files.ends, 0, "they were loaded");
+        files.note(Reached::Nothing, Some(ExitStatus::from_raw(SIGABRT)));
+        assert_eq!((files.ends, files.was_loading), (1, true), "\"Duplicated key found in RDB file\"");
     }
 }

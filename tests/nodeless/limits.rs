@@ -32,7 +32,7 @@ async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fi
     let declared: serde_json::Value = serde_json::from_str(&binding["limits"]).unwrap();
     assert_eq!(declared, json!([{"name": "minute", "quota": 5, "windowMilliseconds": 600_000, "burst": 5}]));
     let status = policy.status().await.unwrap();
-    assert_eq!((status.limits[0].name.as_str(), status.limits[0].worst_case), ("minute", 9));
+    assert_eq!((status.limits[0].name.as_str(), status.limits[0].worst_case), ("minute", 10));
     assert_eq!(status.functions.unwrap().library, "redoubt_limits");
     let mut connection = policy.connected().await;
     for _ in 0..5 {

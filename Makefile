@@ -35,8 +35,9 @@ test-all: ## the gate and every area, on every engine
 sabotage: ## breaks the product on purpose, one fault at a time, and says which the tests do not notice; half an hour
 	tests/sabotage
 
-lint: ## formatting, and clippy with warnings as errors
+lint: ## formatting, clippy with warnings as errors, and whether each deliberate break still finds its text
 	cargo fmt --check
+	tests/sabotage --check
 	cargo clippy --locked --all-targets -- -D warnings
 
 deny: ## what may be depended on; advisories too where their database can be had: `make deny CHECKS=all`

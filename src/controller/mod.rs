@@ -9,6 +9,7 @@ pub mod config_maps;
 pub mod context;
 pub mod data_layer;
 pub mod desired;
+mod kinds;
 mod objects;
 mod pace;
 mod publish;
@@ -198,7 +199,7 @@ async fn stand_by(client: Client, metrics: Metrics, arguments: &OperatorArgument
     control(client, metrics, root, Duty::Route, arguments, stop).await;
 }
 
-/// Watches and reconciles until told to stop.
+/// Watches and reconciles until told to stop; begins again when the definition of a kind of use is installed that was not there.
 pub async fn control(
     client: Client,
     metrics: Metrics,
@@ -206,6 +207,26 @@ pub async fn control(
     duty: Duty,
     arguments: &OperatorArguments,
     stop: Stop,
+) {
+    loop {
+        let kinds = kinds::installed(&client).await;
+        let missing: Vec<UseKind> = UseKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
+        tokio::select! {
+            () = control_kinds(client.clone(), metrics.clone(), root.clone(), duty, arguments, stop.clone(), &kinds) => return,
+            () = kinds::one_is_installed(&client, &missing) => {}
+        }
+    }
+}
+
+/// Watches and reconciles layers, and uses of these kinds, until told to stop.
+async fn control_kinds(
+    client: Client,
+    metrics: Metrics,
+    root: RootKey,
+    duty: Duty,
+    arguments: &OperatorArguments,
+    stop: Stop,
+    kinds: &[UseKind],
 ) {
     let (scope, concurrency) = (arguments.watch_namespace.as_deref(), arguments.concurrency);
     let defaults = Defaults {
@@ -222,7 +243,7 @@ pub async fn control(
     let index = Arc::new(Index::default());
     let (layers, layer_changes) = uniquely(all_layers(&client, scope), &(), |_| (), layer_news);
     let (mut declared, mut use_changes) = (BTreeMap::new(), Vec::new());
-    for kind in UseKind::ALL {
+    for kind in kinds.iter().copied() {
         let indexing = Arc::clone(&index);
         let first = move |event: &_| indexing.note(kind, event);
         let (store, changes) = uniquely(all_uses(&client, scope, kind), &kind, first, use_news.clone());

@@ -68,6 +68,14 @@ impl Known {
         }
     }
 
+    /// Takes in that the watch has shown this object, and shows none now. If it is the Secret that is known, that one was deleted, and
+    /// the watch does not lag. Both changes may arrive before the first of them is looked at.
+    fn was_shown(&mut self, shown: &SecretMeta) {
+        if self.secret.as_ref().is_some_and(|secret| secret.uid().is_some() && secret.uid() == shown.uid()) {
+            self.seen = Some(version_of(self.secret.as_ref()));
+        }
+    }
+
     fn is_labelled(&self) -> bool {
         let label = self.secret.as_ref().and_then(|secret| secret.labels().get(names::LABEL_MANAGED_BY));
         label.is_some_and(|label| label == names::MANAGED_BY)
@@ -139,7 +147,12 @@ impl SecretCache {
     pub fn is_news(&self, secret: &SecretMeta) -> bool {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         let watched = self.watched(&namespace, &name);
-        self.lock().get_mut(&(namespace, name)).is_none_or(|known| !known.holds(watched, Duration::ZERO))
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(&(namespace, name)) else { return true };
+        if matches!(watched, Watched::At(None)) {
+            known.was_shown(secret);
+        }
+        !known.holds(watched, Duration::ZERO)
     }
 
     /// Forgets what was not asked for in this time.
@@ -190,7 +203,8 @@ mod tests {
 
     fn secret(version: &str) -> Secret {
         let labels = json!({names::LABEL_MANAGED_BY: names::MANAGED_BY});
-        let metadata = json!({"namespace": "shop", "name": "web", "resourceVersion": version, "labels": labels});
+        let metadata =
+            json!({"namespace": "shop", "name": "web", "uid": "one", "resourceVersion": version, "labels": labels});
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
@@ -241,6 +255,35 @@ mod tests {
         assert!(!cache.is_news(&meta("6")));
         writer.apply_watcher_event(&Event::Delete(meta("6")));
         assert_eq!(holds(&cache), Some(false), "deleted");
+    }
+
+    #[test]
+    fn a_secret_that_is_deleted_before_its_creation_was_looked_at_is_missed_at_once() {
+        let (watch, mut writer) = reflector::store();
+        let cache = SecretCache::new(watch);
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        cache.wrote(secret("5"));
+        let mut of_before = meta("3");
+        of_before.metadata.uid = Some("before".to_owned());
+        assert!(!cache.is_news(&of_before), "the end of the one before is older than our write");
+        writer.apply_watcher_event(&Event::Apply(meta("5")));
+        writer.apply_watcher_event(&Event::Delete(meta("6")));
+        assert!(cache.is_news(&meta("5")), "it was shown, and is gone");
+        assert_eq!(holds(&cache), Some(false));
+        assert!(cache.is_news(&meta("6")));
+    }
+
+    #[test]
+    fn a_secret_whose_edit_was_not_shown_yet_holds_although_an_older_change_is_looked_at() {
+        let (watch, mut writer) = reflector::store();
+        let cache = SecretCache::new(watch);
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitApply(meta("5")));
+        writer.apply_watcher_event(&Event::InitDone);
+        cache.wrote(secret("7"));
+        assert!(!cache.is_news(&meta("5")), "our own write is on its way");
+        assert_eq!(holds(&cache), Some(true));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use clap::CommandFactory as _;
@@ -13,14 +13,20 @@ const CHART: &str = "charts/redoubt";
 /// Values that have a golden file: `tests/golden/charts/NAME.values.yaml` gives `NAME.yaml`.
 const CASES: [&str; 3] = ["default", "namespaced", "everything"];
 
-/// `helm` of the path, or the one that is built with the development cluster. Without any this fails: it is never skipped.
-fn helm(arguments: &[&str]) -> Output {
+/// A program of the search path, or the one that is built with the development cluster.
+pub fn program(name: &str) -> PathBuf {
     let built = std::env::var_os("REDOUBT_CLUSTER_BIN").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/redoubt-cluster/bin"),
         PathBuf::from,
     );
-    let run = |program: &Path| Command::new(program).args(arguments).output();
-    run(Path::new("helm")).or_else(|_| run(&built.join("helm"))).expect("helm is missing; get it with: make helm")
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&folders).any(|folder| folder.join(name).is_file());
+    if is_there { name.into() } else { built.join(name) }
+}
+
+/// Runs `helm`. Without any this fails: it is never skipped.
+pub fn helm(arguments: &[&str]) -> Output {
+    Command::new(program("helm")).args(arguments).output().expect("helm is missing; get it with: make helm")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -154,7 +160,8 @@ fn words(rule: &Value, field: &str) -> Vec<String> {
 fn the_operator_gets_no_right_by_which_it_could_take_a_cluster() {
     for case in CASES {
         let objects = objects(case);
-        let roles = [of_kind(&objects, "Role"), of_kind(&objects, "ClusterRole")].concat();
+        let mut roles = [of_kind(&objects, "Role"), of_kind(&objects, "ClusterRole")].concat();
+        roles.retain(|role| !FOR_PEOPLE.iter().any(|name| role["metadata"]["name"] == *name));
         assert_eq!(roles.len(), 2, "{case}");
         for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
             let (verbs, resources) = (words(rule, "verbs"), words(rule, "resources"));
@@ -191,12 +198,66 @@ fn an_operator_of_one_namespace_has_no_right_outside_of_it_and_its_own() {
         let arguments = objects_arguments(&objects);
         assert!(arguments.contains(&"--watch-namespace=shop".to_owned()), "{arguments:?}");
     }
-    let rules = |case: &str, kind: &str| of_kind(&objects(case), kind)[0]["rules"].clone();
+    let rules = |case: &str, kind: &str| {
+        let mut roles = of_kind(&objects(case), kind);
+        roles.retain(|role| !FOR_PEOPLE.iter().any(|name| role["metadata"]["name"] == *name));
+        roles[0]["rules"].clone()
+    };
     let mut wide = rules("default", "ClusterRole").as_array().unwrap().clone();
     // Labels of namespaces: an operator of one namespace lets no other in.
     let namespaces = json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]});
     wide.retain(|rule| *rule != namespaces);
     assert_eq!(rules("namespaced", "Role"), Value::Array(wide), "what is done is the same");
+}
+
+/// ClusterRoles that are for people. The operator is bound to none of them.
+const FOR_PEOPLE: [&str; 2] = ["redoubt-view", "redoubt-edit"];
+
+/// The role of people with this name.
+fn role_for_people(name: &str) -> Value {
+    let mut roles = of_kind(&objects("default"), "ClusterRole");
+    roles.retain(|role| role["metadata"]["name"] == name);
+    assert_eq!(roles.len(), 1, "{name}");
+    roles.remove(0)
+}
+
+#[test]
+fn people_who_may_view_or_edit_a_namespace_may_do_so_with_every_kind_and_no_more() {
+    let mut kinds: Vec<String> =
+        redoubt::api::custom_resource_definitions().into_iter().map(|kind| kind.spec.names.plural).collect();
+    kinds.sort();
+    for (name, verbs, aggregated) in [
+        ("redoubt-view", &["get", "list", "watch"][..], &["view", "edit", "admin"][..]),
+        ("redoubt-edit", &["create", "update", "patch", "delete"], &["edit", "admin"]),
+    ] {
+        let role = role_for_people(name);
+        let is_aggregated =
+            |to: &&str| role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] == "true";
+        let to: Vec<&str> = ["view", "edit", "admin"].into_iter().filter(is_aggregated).collect();
+        assert_eq!(to, aggregated, "{name}");
+        let rules = role["rules"].as_array().unwrap();
+        assert!(rules.iter().all(|rule| words(rule, "apiGroups") == ["redoubt.dev"]), "{name}");
+        let (main, further) = rules.split_first().unwrap();
+        let mut found = words(main, "resources");
+        found.sort();
+        assert_eq!(
+            (found, words(main, "verbs")),
+            (kinds.clone(), verbs.iter().map(|verb| (*verb).to_owned()).collect())
+        );
+        // A right to write a status is a right to give a use the place of another.
+        for rule in further {
+            let is_read = words(rule, "verbs").iter().all(|verb| verb == "get");
+            let is_scale = words(rule, "resources") == ["datalayers/scale"];
+            assert!(is_read || is_scale, "{name}: {rule}");
+        }
+    }
+}
+
+#[test]
+fn roles_for_people_can_be_left_out() {
+    let good = ["--set", "image.repository=registry.example.com/redoubt"];
+    assert!(template(&good).unwrap().contains("name: redoubt-view"));
+    assert!(!template(&[&good[..], &["--set", "rbac.aggregate=false"]].concat()).unwrap().contains("redoubt-view"));
 }
 
 fn objects_arguments(objects: &[Value]) -> Vec<String> {

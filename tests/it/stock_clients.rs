@@ -241,7 +241,7 @@ async fn connect(process: &Process, user: &str) -> Connection {
 }
 
 /// Where what a language's programs need is; fetched if it is not there.
-async fn installed(language: &str) -> PathBuf {
+pub async fn installed(language: &str) -> PathBuf {
     let output = Command::new("tests/clients/install").stderr(Stdio::inherit()).output().await.unwrap();
     assert!(output.status.success(), "tests/clients/install failed");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -269,7 +269,7 @@ fn node(folder: &Path, source: &str) -> Command {
     command
 }
 
-fn python(folder: &Path, source: &str) -> Command {
+pub fn python(folder: &Path, source: &str) -> Command {
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(source).env("PYTHONDONTWRITEBYTECODE", "1");
     command
@@ -314,6 +314,7 @@ async fn spring_session_works_under_a_prefix() {
 #[tokio::test]
 async fn the_examples_log_a_user_in_with_the_binding() {
     let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
+    let of_java = installed("java").await;
     let of_rust = built_example("login", "examples/clients/rust/login.rs").await;
     let policy = SessionPolicy {
         store: "shop/web".to_owned(),
@@ -334,6 +335,7 @@ async fn the_examples_log_a_user_in_with_the_binding() {
             (node(&of_node, "examples/clients/node/login.mjs"), "ada [ 'role', 'admin' ]"),
             (Command::new(of_go.join("login")), "ada [role admin]"),
             (Command::new(&of_rust), "ada [\"role\", \"admin\"]"),
+            (java(&of_java, "examples/clients/java/Login.java"), "ada [role, admin]"),
         ];
         for (count, (program, says)) in programs.into_iter().enumerate() {
             assert_eq!(layer.run(program).await, [says], "{}", engine.name);

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -28,6 +29,8 @@ func main() {
 		MasterName: field("master-name"), SentinelAddrs: strings.Split(field("sentinels"), ","),
 		SentinelUsername: field("sentinel-username"), SentinelPassword: field("sentinel-password"),
 		Username: field("username"), Password: field("password"),
+		DialTimeout: 500 * time.Millisecond, ReadTimeout: time.Second, WriteTimeout: time.Second,
+		MaxRetries: 10, MinRetryBackoff: 20 * time.Millisecond, MaxRetryBackoff: 250 * time.Millisecond,
 	})
 	defer client.Close()
 

@@ -1,15 +1,18 @@
 """Limits how often a subject may do something, with the binding of a RateLimitPolicy. Needs: pip install redis"""
 import json, math, os, pathlib, time
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 binding = pathlib.Path(os.environ["SERVICE_BINDING_ROOT"], "limits")
 field = {file.name: file.read_text() for file in binding.iterdir() if file.is_file()}
 seeds = [(host, int(port)) for host, port in (seed.rsplit(":", 1) for seed in field["sentinels"].split(","))]
-sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"]}
 # A layer that is slow is one that fails: after this many seconds `on-store-error` decides.
 deadline = float(os.environ.get("LIMIT_DEADLINE", "0.05"))
-user = {"username": field["username"], "password": field["password"], "decode_responses": True, "socket_timeout": deadline}
+once = {"socket_connect_timeout": deadline, "socket_timeout": deadline, "retry": Retry(NoBackoff(), 0)}
+sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"], **once}
+user = {"username": field["username"], "password": field["password"], "decode_responses": True, **once}
 redis = Sentinel(seeds, sentinel_kwargs=sentinel_user, **user).master_for(field["master-name"])
 quotas = ", ".join(f'"{it["name"]}";q={it["quota"]};w={max(1, it["windowMilliseconds"] // 1000)}' for it in json.loads(field["limits"]))
 denied = {}  # subject -> (until when, headers)

@@ -3,9 +3,10 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::time::Duration;
 
-use redis::ConnectionAddr;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, FromRedisValue, RedisResult};
 use sha2::{Digest as _, Sha256};
 
 #[tokio::main]
@@ -23,17 +24,36 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .set_client_to_redis_username(field("username")?)
         .set_client_to_redis_password(field("password")?)
         .build()?;
-    let mut connection = layer.get_async_connection().await?;
 
     let (user, token) = ("ada", format!("{:032x}", rand::random::<u128>()));
     let [a, b, c, d, ..] = Sha256::digest(user).0;
     let key = format!("{}{{{:08x}}}s:{token}", field("prefix")?, u32::from_be_bytes([a, b, c, d]));
     let mut create = redis::cmd("FCALL");
     create.arg("redoubt_session_create").arg(1).arg(&key).arg(user).arg("role").arg("admin");
-    let _expires: i64 = create.query_async(&mut connection).await?;
+    let _expires: i64 = call(&mut layer, &create).await?;
     let get = redis::cmd("FCALL").arg("redoubt_session_get").arg(1).arg(&key).to_owned();
     let (_version, _created, _expires, who, fields): (i64, i64, i64, String, Vec<String>) =
-        get.query_async(&mut connection).await?;
+        call(&mut layer, &get).await?;
     println!("{who} {fields:?}");
     Ok(())
+}
+
+/// Asks the Sentinels where the primary is, and calls it; again after an error, up to ten times. (An application keeps the
+/// connection until a call fails.)
+async fn call<T: FromRedisValue>(layer: &mut SentinelClient, command: &Cmd) -> RedisResult<T> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(Duration::from_millis(500)))
+        .set_response_timeout(Some(Duration::from_secs(1)));
+    let mut tries = 0;
+    loop {
+        let called = match layer.get_async_connection_with_config(&config).await {
+            Ok(mut connection) => command.query_async(&mut connection).await,
+            Err(error) => Err(error),
+        };
+        if called.is_ok() || tries == 10 {
+            return called;
+        }
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }

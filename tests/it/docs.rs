@@ -28,6 +28,11 @@ pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
+/// The pages that are written by hand.
+fn pages() -> Vec<PathBuf> {
+    [files("docs", "md"), files("docs/tasks", "md"), files("docs/uses", "md"), vec!["README.md".into()]].concat()
+}
+
 /// The blocks of a document that are marked as YAML.
 fn yaml_blocks(text: &str) -> Vec<String> {
     let blocks = text.split("```yaml\n").skip(1);
@@ -132,7 +137,7 @@ fn every_example_is_accepted_and_has_no_unknown_field() {
 #[test]
 fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
     let mut count = 0;
-    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")).chain(["README.md".into()]) {
+    for path in pages() {
         for block in yaml_blocks(&fs::read_to_string(&path).unwrap()) {
             accept(&block, &path.display().to_string());
             count += 1;
@@ -142,35 +147,36 @@ fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
 }
 
 /// The client in each language, by the word that marks its blocks.
-const CLIENTS: [(&str, &str); 4] = [
+const CLIENTS: [(&str, &str); 5] = [
     ("python", "examples/clients/python/login.py"),
     ("js", "examples/clients/node/login.mjs"),
     ("go", "examples/clients/go/main.go"),
     ("rust", "examples/clients/rust/login.rs"),
+    ("java", "examples/clients/java/Login.java"),
 ];
 
-/// The clients are run by `stock_clients`; what the front page shows of them must be the very lines.
+/// The clients are run by `stock_clients`; what the pages show of them must be the very lines.
 #[test]
-fn the_front_page_shows_each_client_as_it_is_run() {
-    let page = fs::read_to_string("README.md").unwrap();
-    for (language, path) in CLIENTS {
-        let client = fs::read_to_string(path).unwrap();
-        let bare = |text: &str| text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
-        let blocks: Vec<&str> = page.split(&format!("```{language}\n")).skip(1).collect();
-        assert_eq!(blocks.len(), 1, "{language}");
-        let shown = bare(blocks[0].split("```").next().unwrap());
-        assert!(
-            shown.lines().count() >= 10 && bare(&client).contains(&shown),
-            "README.md does not show lines of {path}"
-        );
+fn the_pages_show_each_client_as_it_is_run() {
+    for (path, clients) in [("docs/tasks/connect.md", &CLIENTS[..]), ("README.md", &CLIENTS[..1])] {
+        let page = fs::read_to_string(path).unwrap();
+        for (language, program) in clients {
+            let client = fs::read_to_string(program).unwrap();
+            let bare = |text: &str| text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+            let blocks: Vec<&str> = page.split(&format!("```{language}\n")).skip(1).collect();
+            assert_eq!(blocks.len(), 1, "{path}: {language}");
+            let shown = bare(blocks[0].split("```").next().unwrap());
+            assert!(
+                shown.lines().count() >= 10 && bare(&client).contains(&shown),
+                "{path} does not show lines of {program}"
+            );
+        }
     }
 }
 
 #[test]
 fn every_link_to_a_file_leads_somewhere() {
-    let pages =
-        [files("docs", "md"), files("docs/uses", "md"), files(REFERENCE, "md"), vec!["README.md".into()]].concat();
-    for page in pages {
+    for page in [pages(), files(REFERENCE, "md")].concat() {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
             let is_ours = !link.is_empty() && !link.contains("://") && !link.contains(char::is_whitespace);
@@ -207,7 +213,7 @@ fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
 #[test]
 fn every_annotation_that_a_document_names_is_one_of_ours() {
     let names = fs::read_to_string("src/api/names.rs").unwrap();
-    for path in files("docs", "md").into_iter().chain(files("docs/uses", "md")) {
+    for path in pages() {
         let text = fs::read_to_string(&path).unwrap();
         for word in code_words(&text).into_iter().filter(|word| word.starts_with("redoubt.dev/") && !word.contains('*'))
         {

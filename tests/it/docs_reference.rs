@@ -20,7 +20,7 @@ const OF_KUBERNETES: [&str; 5] = ["affinity", "tolerations", "selector", "condit
 
 /// Folder of the generated pages.
 pub const REFERENCE: &str = "docs/reference";
-const GENERATED: &str = "Generated; do not edit. Write it anew with `UPDATE=1 cargo test --test it docs`.\n";
+const GENERATED: &str = "Generated; do not edit. Generate it again with `UPDATE=1 cargo test --test it docs`.\n";
 
 /// The generated pages by file name.
 fn reference() -> BTreeMap<String, String> {

@@ -4,6 +4,7 @@
 //! need no input but their arguments. Must never see Kubernetes types, a Redis client, a clock or randomness.
 
 pub mod boot;
+pub mod cache_policy;
 pub mod desired;
 pub mod directives;
 pub mod engine;

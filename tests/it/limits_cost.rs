@@ -1,15 +1,14 @@
 //! What a decision costs beside `INCR` and the leanest script that does the same, and what a library of 10,000 policies costs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use redis::{Cmd, cmd};
 use redoubt::dataplane::{limit_library, load};
 use redoubt::model::limit_policy::{Algorithm, LimitPolicy};
-use redoubt::redis::Connection;
 
-use crate::sessions_cost::server_micros;
 use crate::support::engine_process::engines;
+use crate::support::figures::{cost, server_micros};
 use crate::support::function_calls::call;
 use crate::support::limit_calls::{Answer, MINUTE, admit, limit, limit_call, one_of_each, policy, server_with, single};
 
@@ -61,34 +60,8 @@ async fn ten_thousand_policies_load_fast_and_each_is_found() {
     }
 }
 
-/// Calls per second, and server microseconds for each. `depth`: calls of one connection that are under way at a time.
-async fn cost(connections: &[Connection], depth: usize, of: impl Fn(usize) -> Cmd) -> (f64, f64) {
-    let admin = &connections[0];
-    let each = CALLS / connections.len();
-    let shares = (0..connections.len()).map(|share| (share * each..(share + 1) * each).map(&of).collect::<Vec<Cmd>>());
-    let shares: Vec<Vec<Cmd>> = shares.collect();
-    admin.query::<()>(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
-    let began = Instant::now();
-    let workers = connections.iter().cloned().zip(shares).map(|(connection, share)| {
-        tokio::spawn(async move {
-            for batch in share.chunks(depth) {
-                for reply in connection.query_all(batch).await.unwrap() {
-                    reply.unwrap();
-                }
-            }
-        })
-    });
-    join_all(workers.collect::<Vec<_>>()).await.into_iter().for_each(Result::unwrap);
-    let elapsed = began.elapsed().as_secs_f64();
-    // What a function or script runs is in its own time too.
-    let micros = server_micros(admin, Some("fcall")).await
-        + server_micros(admin, Some("fcall_ro")).await
-        + server_micros(admin, Some("evalsha")).await
-        + server_micros(admin, Some("incr")).await;
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let (calls, micros) = ((each * connections.len()) as f64, micros as f64);
-    (calls / elapsed, micros / calls)
-}
+/// What is counted of the server's time: what a function or script runs is in its own time too.
+const COUNTED: [&str; 4] = ["fcall", "fcall_ro", "evalsha", "incr"];
 
 /// A command for each of many calls, and what it is called.
 type Way = (String, Box<dyn Fn(usize) -> Cmd>);
@@ -135,7 +108,7 @@ async fn limits_are_measured() {
             for (name, way) in ways(&script) {
                 let mut runs = Vec::new();
                 for _ in 0..3 {
-                    runs.push(cost(&connections, depth, &way).await);
+                    runs.push(cost(&connections, depth, CALLS, &COUNTED, |number| vec![way(number)]).await);
                 }
                 runs.sort_by(|one, other| one.1.total_cmp(&other.1));
                 let (rate, micros) = runs[1];
@@ -149,8 +122,10 @@ async fn limits_are_measured() {
         for (what, policies) in [("10", &policies[..10]), ("10,010", &policies[..])] {
             load(&connection, &limit_library(policies)).await.unwrap();
             let connections = join_all((0..50).map(|_| process.connect())).await;
-            let (_, micros) =
-                cost(&connections, 1, |number| limit_call(&format!("g:{{{}}}", number % SUBJECTS), &[])).await;
+            let (_, micros) = cost(&connections, 1, CALLS, &COUNTED, |number| {
+                vec![limit_call(&format!("g:{{{}}}", number % SUBJECTS), &[])]
+            })
+            .await;
             println!("{} | a decision among {what} policies | {micros:.2} µs", engine.name);
         }
         assert_eq!(admit(&connection, "p9999:api:{a}", &[]).await.allowed, 1);

@@ -10,6 +10,7 @@ use redoubt::model::session_policy::SessionPolicy;
 use redoubt::redis::Connection;
 
 use crate::support::engine_process::{Engine, Process, engines};
+use crate::support::figures::server_micros;
 use crate::support::session_calls::{HOUR, call, number, policy, server_with};
 
 const PAGE: &str = "docs/uses/sessions.md";
@@ -23,17 +24,6 @@ fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
     let (head, rest) = page.split_once(begin).expect("the page has a place for this");
     let (_, tail) = rest.split_once(end).expect("the place has an end");
     format!("{head}{begin}\n\n{text}\n{end}{tail}")
-}
-
-/// Microseconds and calls of commands since their counting began, by the commands' name.
-pub async fn server_micros(connection: &Connection, only: Option<&str>) -> u64 {
-    let text: String = connection.query(cmd("INFO").arg("commandstats")).await.unwrap();
-    let of = |line: &str| line.split_once(",usec=")?.1.split(',').next()?.parse::<u64>().ok();
-    let counts = |line: &&str| match only {
-        Some(name) => line.starts_with(&format!("cmdstat_{name}:")),
-        None => !line.starts_with("cmdstat_info:") && !line.starts_with("cmdstat_config|"),
-    };
-    text.lines().filter(counts).filter_map(of).sum()
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 //! Knows what a library must look like and when it counts as loaded. Must never see Kubernetes; which server gets which
 //! library is the planner's to say.
 
+pub mod caches;
 pub mod functions;
 pub mod library;
 pub mod limits;
 pub mod sessions;
 pub mod template;
 
+pub use caches::cache_library;
 pub use functions::{user_library, user_library_name};
 pub use library::{Error, Library, built_in_libraries, load};
 pub use limits::limit_library;

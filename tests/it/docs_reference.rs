@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use redoubt::api::custom_resource_definitions;
 use redoubt::dataplane::template::Template;
-use redoubt::dataplane::{limits, sessions};
+use redoubt::dataplane::{caches, limits, sessions};
 use redoubt::model::directives::{self, DirectiveClass};
 use serde_json::{Value, json};
 
@@ -76,13 +76,18 @@ fn resource(definition: &CustomResourceDefinition) -> String {
 }
 
 /// The libraries, each with the title and the first words of its part of the page.
-const LIBRARIES: [(Template, &str, &str); 2] = [
+const LIBRARIES: [(Template, &str, &str); 3] = [
     (
         sessions::TEMPLATE,
         "Sessions",
         "`FCALL redoubt_session_get 1 'web:{t7}s:4fzk…'`. What they are for: [sessions](../uses/sessions.md).",
     ),
     (limits::TEMPLATE, "Rate limits", "`FCALL redoubt_limit 1 'api:{customer-7}'`."),
+    (
+        caches::TEMPLATE,
+        "Caches",
+        "`FCALL redoubt_cache_get 1 'web:{0}product:42'`. How to use them: [functions of a cache](../uses/cache-functions.md).",
+    ),
 ];
 
 /// The headers of the Lua sources: of each library what holds for all its functions, then each of them.

@@ -4,7 +4,13 @@ use redis::{Cmd, Value, cmd};
 use redoubt::redis::{Connection, Error};
 
 /// Functions without writes.
-const READS: [&str; 10] = [
+const READS: [&str; 16] = [
+    "cache_get_ro",
+    "cache_stats",
+    "caches_counters",
+    "caches_digest",
+    "caches_policy",
+    "caches_position",
     "session_get_ro",
     "session_exists",
     "session_list",

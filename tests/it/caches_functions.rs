@@ -192,7 +192,7 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
             if !evicts {
                 invalidate_tag("shoes").await;
             }
-            let found = tell(&connection, "set", KEY, &[&token, "old", "", "shoes", "red"]).await;
+            let found = tell(&connection, "set", KEY, &[&token, "old", "", "shoes"]).await;
             assert_eq!(found, 0, "{}: by tag, evicted: {evicts}", engine.name);
             assert_eq!(read(&connection, "get_ro", KEY).await.verdict, 0);
         }

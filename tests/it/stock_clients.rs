@@ -8,8 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use redis::cmd;
-use redoubt::dataplane::{limit_library, load, session_library};
+use redoubt::dataplane::{cache_library, limit_library, load, session_library};
 use redoubt::model::UseKind;
+use redoubt::model::cache_policy::CachePolicy;
 use redoubt::model::function_library::Functions;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::model::{OnExceed, SessionPolicy};
@@ -19,12 +20,15 @@ use redoubt::redis::{Connection, Error};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
+use crate::support::cache_calls::{HOUR, policy};
 use crate::support::engine_process::{Engine, PORT, Process, engines};
 use crate::support::eventually;
 
 const MASTER: &str = "web-1234";
 const STORE_USER: &str = "shop-web";
 const PREFIX: &str = "web:";
+/// Of a cache.
+const CHANNEL: &str = "cache:invalidate:web:";
 /// Reads what the servers counted; no user of Redoubt may.
 const OBSERVER: &str = "observer";
 const SOON: Duration = Duration::from_secs(30);
@@ -197,10 +201,12 @@ impl Layer {
             ("on-store-error", "Allow"),
             ("shards", "1"),
         ];
+        let cache = [("channel", CHANNEL)];
         for (name, fields) in [
             ("direct", direct.to_vec()),
             ("web", [direct.as_slice(), &sentinel].concat()),
             ("limits", [direct.as_slice(), &sentinel, &limits].concat()),
+            ("cache", [direct.as_slice(), &sentinel, &cache].concat()),
         ] {
             let folder = self.bindings.join(name);
             fs::create_dir_all(&folder).unwrap();
@@ -440,5 +446,33 @@ async fn the_examples_limit_a_subject_with_the_binding() {
             program.env("LIMIT_DEADLINE", "10");
             assert_eq!(layer.run(program).await, [format!("{allowed} {says}")], "{}", engine.name);
         }
+    }
+}
+
+/// Each program reads with eight threads what is absent, invalidates a tag, lets its source fail, and keeps a copy that a message and
+/// a gap remove.
+#[tokio::test]
+async fn the_examples_read_through_a_cache_with_the_binding() {
+    let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
+    let of_rust = built_example("cache", "examples/clients/rust/cache.rs").await;
+    let policy = CachePolicy { stale_ms: HOUR, lease_ms: 5_000, ..policy("web") };
+    for engine in engines() {
+        let layer = Layer::start_for(&engine, UseKind::RateLimitPolicy).await;
+        let mut rights = cmd("ACL");
+        rights.arg("SETUSER").arg(STORE_USER).arg("+fcall").arg("+fcall_ro").arg(format!("&{CHANNEL}"));
+        layer.observer.query::<()>(&rights).await.unwrap();
+        let operator = connect(&layer.primary, users::OPERATOR).await;
+        load(&operator, &cache_library(std::slice::from_ref(&policy))).await.unwrap();
+        for program in [
+            python(&of_python, "examples/clients/python/cache.py"),
+            node(&of_node, "examples/clients/node/cache.mjs"),
+            Command::new(of_go.join("cache")),
+            Command::new(&of_rust),
+        ] {
+            let says = ["one computed", "value 2", "stale value 2 value 2", "down", "told", "noticed"];
+            assert_eq!(layer.run(program).await, says, "{}", engine.name);
+        }
+        let keys = layer.keys().await;
+        assert!(keys.iter().all(|key| key.starts_with(PREFIX)), "{keys:?}");
     }
 }

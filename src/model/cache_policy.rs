@@ -13,7 +13,7 @@ pub const SHORTEST_LEASE_MS: u64 = 10;
 pub const LONGEST_LEASE_MS: u64 = 600_000;
 /// The largest factor of early refreshes, in percent.
 pub const MOST_EARLY_PERCENT: u16 = 1_000;
-/// The largest value of an entry in bytes: a server passes one through Lua in some 4 ms, and serves nobody meanwhile.
+/// The largest value of an entry in bytes: a server passes one through Lua in some 4 ms, and serves no other caller meanwhile.
 pub const LARGEST_ENTRY_BYTES: u32 = 2 << 20;
 /// Tags of one entry at most, and of one invalidation.
 pub const MOST_TAGS: usize = 64;
@@ -39,7 +39,7 @@ pub struct CachePolicy {
     pub max_ttl_ms: u64,
     /// The share of a TTL that chance takes off at most: 0 to [`MOST_JITTER_PERCENT`].
     pub jitter_percent: u8,
-    /// How long an entry is served after its TTL while somebody computes it, or the source is down. Milliseconds; 0: not at all.
+    /// How long an entry is served after its TTL while a caller computes it, or the source is down. Milliseconds; 0: not at all.
     pub stale_ms: u64,
     /// How long it is remembered that there is no value. Milliseconds, at most `max_ttl_ms`; 0: such sets are refused.
     pub negative_ms: u64,

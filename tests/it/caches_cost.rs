@@ -1,4 +1,4 @@
-//! What the caches' functions cost beside plain commands that do the same.
+//! What the caches' functions cost, next to plain commands that do the same.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ async fn expires_within(connection: &Connection, milliseconds: u64) {
     }
 }
 
-/// The value beside the function, as clients of `redoubt_cache_check` read it.
+/// The value without the function, as clients of `redoubt_cache_check` read it.
 async fn value_of(connection: &Connection, key: &str) -> Option<String> {
     connection.query(cmd("HGET").arg(key).arg("v")).await.unwrap()
 }
@@ -197,7 +197,7 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
             assert_eq!(read(&connection, "get_ro", KEY).await.verdict, 0);
         }
 
-        // Without an invalidation an evicted generation hinders nobody, and what was computed since is taken.
+        // Without an invalidation an evicted generation hinders no set, and what was computed since is taken.
         let token = lease(&connection, KEY).await;
         assert_eq!(tell(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1, "{}", engine.name);
         assert_eq!(get(&connection, KEY).await.served(), (1, Some("new")));

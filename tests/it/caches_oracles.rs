@@ -216,7 +216,7 @@ async fn a_hundred_thousand_readers_compute_about_once_in_a_ttl_and_wait_for_not
                 engine.name
             );
             if early_percent > 0 {
-                // Of all refreshes all but a few are early: nobody waits for those.
+                // Of all refreshes all but a few are early: no reader waits for those.
                 assert!(crowd.early * 10 >= crowd.computations * 9, "{}: {crowd:?}", engine.name);
                 assert!(crowd.waited < 400, "{}: {crowd:?}", engine.name);
             } else {

@@ -142,7 +142,7 @@ local function get_read_only(keys, args) return answer(keys, args, false, true) 
 -- redoubt_cache_check
 --   keys:       1: the entry
 --   arguments:  none
---   result:     as redoubt_cache_get, with null for the value. It is read beside, in the same pipeline and behind it: `HGET KEY v`
+--   result:     as redoubt_cache_get, with null for the value. `HGET KEY v` reads it, behind the call and in the same pipeline: it
 --               brings what was valid at the call, or was set since. Cheaper than redoubt_cache_get above some 4 KB
 --   complexity: O(tags)
 --   slot rule:  as redoubt_cache_get; flag `allow-oom`

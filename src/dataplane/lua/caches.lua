@@ -5,7 +5,7 @@
 -- keys of a call are in one slot: the lease `PREFIX{GROUP}@l:NAME`, and the generation of a tag, `PREFIX{GROUP}@t:TAG`. Tags are of
 -- a GROUP: with one GROUP for all, `PREFIX{0}NAME`, they reach the whole namespace. Every key has a TTL.
 --
--- Entries. A hash: `h` is the header, `v` the value, which `HGET` reads beside the functions. An entry is fresh for its TTL, of
+-- Entries. A hash: `h` is the header, `v` the value, which clients may read by `HGET`. An entry is fresh for its TTL, of
 -- which chance takes off up to `jitter`; then for `staleFor` it is stale, and then the server removes it. A TTL is whole
 -- milliseconds; one above `maxTtl` counts as `maxTtl`. A version is a whole number from 1, of at most 15 digits.
 --
@@ -14,8 +14,8 @@
 -- remove a lease, so that what was read from the source before them is refused: a cache never brings back what was invalidated.
 --
 -- Tags. An entry has at most 64, of 1 to 128 bytes without control characters. It is valid as long as the generation of each of
--- them is the one that was stored with it: whatever the number of entries, an invalidation writes one key. A generation that was
--- evicted makes its entries invalid.
+-- them is the one that was stored with it: whatever the number of entries, an invalidation writes one key. As long as a
+-- generation is missing, because the server evicted it, its entries are invalid.
 --
 -- Replies of get and check. An array of two or four. The first says what to do: 1 fresh, 4 known to have no value, 2 stale while
 -- another caller computes or the source is down: serve; 3 fresh or stale, 5 known to have no value, 0 absent, each with a lease:
@@ -40,7 +40,7 @@ local MOST_TAGS, LONGEST_TAG, MOST_KEYS = 64, 128, 1000
 local DOWN, LONGEST_RETRY_MS = '!', 600000
 -- A computation counts as this part of the TTL at most: slower ones would be refreshed several times in a TTL.
 local LARGEST_SHARE = 50
--- Longer than this, in computations, before an end nobody refreshes early: the chance is below 1 in 20,000.
+-- Longer than this, in computations, before an end no caller refreshes early: the chance is below 1 in 20,000.
 local REACH = 10
 
 -- When the last call began, and when the first one on this server did, as text: microseconds, and a name for what is remembered

@@ -16,7 +16,7 @@ use crate::support::function_calls::function_call;
 /// Entries among which calls are spread.
 const ENTRIES: usize = 2_000;
 /// Calls of one kind by all connections together.
-const CALLS: usize = 30_000;
+const CALLS: usize = 10_000;
 
 #[tokio::test]
 async fn ten_thousand_namespaces_load_fast_and_each_is_found() {
@@ -108,7 +108,7 @@ async fn caches_are_measured() {
         let (process, connection) = server_with(&engine, &[policy("web")], &[]).await;
         server::config_set(&connection, "hash-max-listpack-value", "4096").await.unwrap();
         for size in [100, 1_000, 10_000, 100_000] {
-            let calls = CALLS / if size > 1_000 { 10 } else { 1 };
+            let calls = CALLS / if size > 1_000 { 5 } else { 1 };
             let ways = ways(size);
             for (name, _, way) in ways.iter().filter(|(name, ..)| name.starts_with("SET") || *name == "set") {
                 let all: Vec<Cmd> = (0..ENTRIES).flat_map(way).collect();

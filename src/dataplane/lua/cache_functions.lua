@@ -222,14 +222,14 @@ local function fail(keys, args)
 end
 
 -- redoubt_cache_invalidate
---   keys:       1 to 1000: entries of one namespace
+--   keys:       1 to 256: entries of one namespace
 --   arguments:  none
 --   result:     integer: entries that there were. Leases end too. All are removed before the first message is published. One with
 --               a version is remembered without its value for the rest of its TTL, so that no older version is stored
 --   complexity: O(keys)
 --   slot rule:  the leases are derived; in a Cluster all keys are of one slot; flag `allow-oom`
 local function invalidate(keys, args)
-  if #keys < 1 or #keys > MOST_KEYS then refuse_argument('takes 1 to 1000 keys') end
+  if #keys < 1 or #keys > MOST_KEYS then refuse_argument('takes 1 to 256 keys') end
   if args[1] then refuse_argument('takes no arguments') end
   local policy, there, gone, tombs = nil, 0, {}, {}
   for at, key in ipairs(keys) do

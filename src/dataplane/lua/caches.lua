@@ -35,7 +35,7 @@
 -- tags; then of each tag generation, length and bytes. Fresh until the key's TTL is down to the stale part: no clock is read.
 local HEAD, HEAD_BYTES, TAG_HEAD = '<BI5I4dB', 19, '<dB'
 local VALUE, NEGATIVE, TOMBSTONE = 1, 2, 3
-local MOST_TAGS, LONGEST_TAG, MOST_KEYS = 64, 128, 1000
+local MOST_TAGS, LONGEST_TAG, MOST_KEYS = 64, 128, 256
 -- What takes the place of a token while the source is down.
 local DOWN, LONGEST_RETRY_MS = '!', 600000
 -- A computation counts as this part of the TTL at most: slower ones would be refreshed several times in a TTL.

@@ -69,6 +69,7 @@ mod sessions_model;
 mod sessions_races;
 mod sessions_refusals;
 mod stock_clients;
+mod stock_limiters;
 mod store_report;
 mod store_users;
 #[path = "../support/mod.rs"]

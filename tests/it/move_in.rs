@@ -11,7 +11,7 @@ use redoubt::redis::rights::Grant;
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users};
 use sha2::{Digest as _, Sha256};
 
-use crate::stock_clients::{installed, python};
+use crate::support::bound_layer::{installed, python};
 use crate::support::engine_process::{PORT, Process, engines};
 
 const PASSWORD: &str = "secret";

@@ -1,39 +1,20 @@
 //! Applications' own clients on each engine, as the user of a session store and with what its binding says: stock session
 //! libraries under the prefix with plain commands, and the examples that call the session functions.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-
 use redis::cmd;
 use redoubt::dataplane::{cache_library, limit_library, load, session_library};
 use redoubt::model::UseKind;
 use redoubt::model::cache_policy::CachePolicy;
-use redoubt::model::function_library::Functions;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::model::{OnExceed, SessionPolicy};
-use redoubt::redis::rights::Grant;
-use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, sentinel_users};
-use redoubt::redis::{Connection, Error};
-use sha2::{Digest as _, Sha256};
+use redoubt::redis::users;
 use tokio::process::Command;
 
+use crate::support::bound_layer::{
+    BoundLayer, CHANNEL, PREFIX, STORE_USER, built_example, connect, installed, java, node, python,
+};
 use crate::support::cache_calls::{HOUR, policy};
-use crate::support::engine_process::{Engine, PORT, Process, engines};
-use crate::support::eventually;
-
-const MASTER: &str = "web-1234";
-const STORE_USER: &str = "shop-web";
-const PREFIX: &str = "web:";
-/// Of a cache.
-const CHANNEL: &str = "cache:invalidate:web:";
-/// Reads what the servers counted; no user of Redoubt may.
-const OBSERVER: &str = "observer";
-const SOON: Duration = Duration::from_secs(30);
-/// A JVM on a busy machine of two cores, with room.
-const PROGRAM_ENDS: Duration = Duration::from_mins(2);
+use crate::support::engine_process::engines;
 
 const CONNECT_REDIS: &[&str] = &[
     "created under the prefix",
@@ -91,209 +72,11 @@ const SPRING_SESSION: &[&str] = &[
     "refused outside of the prefix",
 ];
 
-fn password(user: &str) -> String {
-    format!("password-of-{user}")
-}
-
-fn digest(user: &str) -> String {
-    Sha256::digest(password(user)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
-}
-
-fn digests() -> PasswordDigests {
-    PasswordDigests {
-        operator: digest(users::OPERATOR),
-        agent: digest(users::AGENT),
-        replication: digest(users::REPLICATION),
-        sentinel: digest(users::SENTINEL),
-        application: None,
-    }
-}
-
-/// A primary, its replica and a Sentinel, with the users of a layer and of one session store.
-struct Layer {
-    primary: Process,
-    _replica: Process,
-    sentinel: Process,
-    observer: Connection,
-    bindings: PathBuf,
-}
-
-impl Layer {
-    async fn start(engine: &Engine) -> Self {
-        Self::start_for(engine, UseKind::SessionStore).await
-    }
-
-    async fn start_for(engine: &Engine, kind: UseKind) -> Self {
-        let mut users = data_users(&digests());
-        users.insert(
-            STORE_USER.to_owned(),
-            users::use_on_data(
-                Grant { kind, prefix: PREFIX, scripts: false, functions: &Functions::new() },
-                &digest(STORE_USER),
-            ),
-        );
-        let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
-        lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));
-        lines.push(format!("masteruser {}", users::REPLICATION));
-        lines.push(format!("masterauth {}", password(users::REPLICATION)));
-        let primary = Process::start(engine, false, |_| lines.clone()).await;
-        let replica = Process::start(engine, false, |_| lines).await;
-        let observer = connect(&primary, OBSERVER).await;
-        replica.follow(&connect(&replica, users::OPERATOR).await, &primary).await;
-        let sentinel = Self::sentinel(engine, &primary).await;
-        let bindings = primary.folder.join("bindings");
-        let layer = Self { primary, _replica: replica, sentinel, observer, bindings };
-        layer.bind();
-        layer
-    }
-
-    async fn sentinel(engine: &Engine, primary: &Process) -> Process {
-        let mut users = sentinel_users(&digests());
-        users.insert(STORE_USER.to_owned(), users::use_on_sentinel(&digest(STORE_USER)));
-        let monitored = primary.address.clone();
-        let sentinel = Process::start(engine, true, |address| {
-            let mut lines = vec![
-                format!("sentinel monitor {MASTER} {monitored} {PORT} 1"),
-                format!("sentinel down-after-milliseconds {MASTER} 5000"),
-                format!("sentinel auth-user {MASTER} {}", users::SENTINEL),
-                format!("sentinel auth-pass {MASTER} {}", password(users::SENTINEL)),
-                format!("sentinel announce-ip {address}"),
-                format!("sentinel announce-port {PORT}"),
-            ];
-            lines.extend(acl_file(&users).lines().map(str::to_owned));
-            lines
-        })
-        .await;
-        let operator = connect(&sentinel, users::OPERATOR).await;
-        eventually("the Sentinel knows the replica", SOON, async || {
-            let replicas: Result<Vec<BTreeMap<String, String>>, Error> =
-                operator.query(cmd("SENTINEL").arg("REPLICAS").arg(MASTER)).await;
-            replicas.is_ok_and(|replicas| replicas.len() == 1)
-        })
-        .await;
-        sentinel
-    }
-
-    /// The binding Secret as a pod sees it: `web` through Sentinel, `direct` without.
-    fn bind(&self) {
-        let (host, secret) = (self.primary.address.as_str(), password(STORE_USER));
-        let (port, uri) = (PORT.to_string(), format!("redis://{STORE_USER}:{secret}@{host}:{PORT}/0"));
-        let seeds = format!("{}:{PORT}", self.sentinel.address);
-        let direct = [
-            ("type", "redis"),
-            ("provider", "redoubt"),
-            ("host", host),
-            ("port", &port),
-            ("username", STORE_USER),
-            ("password", &secret),
-            ("uri", &uri),
-            ("max-connections", "64"),
-            ("prefix", PREFIX),
-        ];
-        let sentinel = [
-            ("sentinels", seeds.as_str()),
-            ("sentinel-username", STORE_USER),
-            ("sentinel-password", &secret),
-            ("master-name", MASTER),
-        ];
-        let limits = [
-            ("limits", r#"[{"name":"minute","quota":3,"windowMilliseconds":60000,"burst":3}]"#),
-            ("on-store-error", "Allow"),
-            ("shards", "1"),
-        ];
-        let cache = [("channel", CHANNEL)];
-        for (name, fields) in [
-            ("direct", direct.to_vec()),
-            ("web", [direct.as_slice(), &sentinel].concat()),
-            ("limits", [direct.as_slice(), &sentinel, &limits].concat()),
-            ("cache", [direct.as_slice(), &sentinel, &cache].concat()),
-        ] {
-            let folder = self.bindings.join(name);
-            fs::create_dir_all(&folder).unwrap();
-            for (field, value) in fields {
-                fs::write(folder.join(field), value).unwrap();
-            }
-        }
-    }
-
-    /// Runs a program with the bindings and answers its lines.
-    async fn run(&self, mut command: Command) -> Vec<String> {
-        command.env("SERVICE_BINDING_ROOT", &self.bindings).kill_on_drop(true);
-        let ended = tokio::time::timeout(PROGRAM_ENDS, command.output()).await;
-        let output = ended.unwrap_or_else(|_| panic!("does not end: {command:?}")).unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command:?}\n{out}{err}");
-        out.lines().map(str::to_owned).collect()
-    }
-
-    async fn keys(&self) -> Vec<String> {
-        self.observer.query(cmd("KEYS").arg("*")).await.unwrap()
-    }
-
-    /// Runs a library's program directly and through Sentinel: it holds these claims, and leaves no key outside of the prefix.
-    async fn claims(&self, engine: &Engine, program: impl Fn() -> Command, claims: &[&str]) {
-        for binding in ["direct", "web"] {
-            let mut command = program();
-            command.arg(binding);
-            assert_eq!(self.run(command).await, claims, "{} {binding}", engine.name);
-        }
-        let keys = self.keys().await;
-        assert!(keys.iter().all(|key| key.starts_with(PREFIX)), "{keys:?}");
-    }
-}
-
-async fn connect(process: &Process, user: &str) -> Connection {
-    Connection::open(&process.endpoint(user, &password(user))).await.unwrap()
-}
-
-/// Where what a language's programs need is; fetched if it is not there.
-pub async fn installed(language: &str) -> PathBuf {
-    let output = Command::new("tests/clients/install").stderr(Stdio::inherit()).output().await.unwrap();
-    assert!(output.status.success(), "tests/clients/install failed");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let folder = text.lines().find_map(|line| line.strip_prefix(&format!("{language}=")));
-    folder.unwrap_or_else(|| panic!("no folder for {language}: {text}")).into()
-}
-
-/// The program of an example of this package. Built only if its source is newer: cargo would wait for whoever else builds.
-async fn built_example(name: &str, source: &str) -> PathBuf {
-    let this_test = std::env::current_exe().unwrap();
-    let program = this_test.parent().unwrap().parent().unwrap().join("examples").join(name);
-    let written = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    if written(&program) < written(Path::new(source)).max(written(Path::new("Cargo.lock"))) {
-        let status =
-            Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", name]).status().await;
-        assert!(status.unwrap().success(), "example {name} does not build");
-    }
-    program
-}
-
-/// A module read from standard input finds its packages in the folder in which it runs.
-fn node(folder: &Path, source: &str) -> Command {
-    let mut command = Command::new("node");
-    command.args(["--input-type=module", "-"]).current_dir(folder).stdin(fs::File::open(source).unwrap());
-    command
-}
-
-pub fn python(folder: &Path, source: &str) -> Command {
-    let mut command = Command::new(folder.join("venv/bin/python"));
-    command.arg(source).env("PYTHONDONTWRITEBYTECODE", "1");
-    command
-}
-
-/// Short-lived: what it saves by not optimizing is more than what it loses.
-fn java(folder: &Path, source: &str) -> Command {
-    let mut command = Command::new("java");
-    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
-    command.arg(format!("{}/lib/*", folder.display())).arg(source);
-    command
-}
-
 #[tokio::test]
 async fn connect_redis_works_under_a_prefix() {
     let folder = installed("node").await;
     for engine in engines() {
-        let layer = Layer::start(&engine).await;
+        let layer = BoundLayer::start(&engine).await;
         layer.claims(&engine, || node(&folder, "tests/clients/node/connect-redis.mjs"), CONNECT_REDIS).await;
     }
 }
@@ -302,7 +85,7 @@ async fn connect_redis_works_under_a_prefix() {
 async fn flask_session_and_django_redis_work_under_a_prefix() {
     let folder = installed("python").await;
     for engine in engines() {
-        let layer = Layer::start(&engine).await;
+        let layer = BoundLayer::start(&engine).await;
         layer.claims(&engine, || python(&folder, "tests/clients/python/with_flask_session.py"), FLASK_SESSION).await;
         layer.claims(&engine, || python(&folder, "tests/clients/python/with_django_redis.py"), DJANGO_REDIS).await;
     }
@@ -312,7 +95,7 @@ async fn flask_session_and_django_redis_work_under_a_prefix() {
 async fn spring_session_works_under_a_prefix() {
     let folder = installed("java").await;
     for engine in engines() {
-        let layer = Layer::start(&engine).await;
+        let layer = BoundLayer::start(&engine).await;
         layer.claims(&engine, || java(&folder, "tests/clients/java/SpringSession.java"), SPRING_SESSION).await;
     }
 }
@@ -333,7 +116,7 @@ async fn the_examples_log_a_user_in_with_the_binding() {
         on_exceed: OnExceed::EvictOldest,
     };
     for engine in engines() {
-        let layer = Layer::start(&engine).await;
+        let layer = BoundLayer::start(&engine).await;
         let operator = connect(&layer.primary, users::OPERATOR).await;
         load(&operator, &session_library(std::slice::from_ref(&policy))).await.unwrap();
         let programs = [
@@ -355,7 +138,7 @@ async fn the_examples_log_a_user_in_with_the_binding() {
 #[tokio::test]
 async fn a_session_store_sees_nothing_of_others() {
     for engine in engines() {
-        let layer = Layer::start(&engine).await;
+        let layer = BoundLayer::start(&engine).await;
         let () = layer.observer.query(cmd("SET").arg("other:session-id").arg("x")).await.unwrap();
         for (question, may) in [
             ("GET web:a", true),
@@ -432,7 +215,7 @@ async fn the_examples_limit_a_subject_with_the_binding() {
     };
     let policy = LimitPolicy::parse(draft).unwrap();
     for engine in engines() {
-        let layer = Layer::start_for(&engine, UseKind::RateLimitPolicy).await;
+        let layer = BoundLayer::start_for(&engine, UseKind::RateLimitPolicy, PREFIX, false).await;
         let operator = connect(&layer.primary, users::OPERATOR).await;
         load(&operator, &limit_library(std::slice::from_ref(&policy))).await.unwrap();
         let says = r#""minute";r=2;t=60 60"#;
@@ -457,7 +240,7 @@ async fn the_examples_read_through_a_cache_with_the_binding() {
     let of_rust = built_example("cache", "examples/clients/rust/cache.rs").await;
     let policy = CachePolicy { stale_ms: HOUR, lease_ms: 5_000, ..policy("web") };
     for engine in engines() {
-        let layer = Layer::start_for(&engine, UseKind::RateLimitPolicy).await;
+        let layer = BoundLayer::start_for(&engine, UseKind::RateLimitPolicy, PREFIX, false).await;
         let mut rights = cmd("ACL");
         rights.arg("SETUSER").arg(STORE_USER).arg("+fcall").arg("+fcall_ro").arg(format!("&{CHANNEL}"));
         layer.observer.query::<()>(&rights).await.unwrap();

@@ -4,6 +4,7 @@ pub mod bad_layers;
 pub mod bad_libraries;
 pub mod bad_policies;
 pub mod bad_stores;
+pub mod bound_layer;
 pub mod cache_calls;
 pub mod cache_models;
 pub mod engine_process;

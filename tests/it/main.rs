@@ -38,6 +38,7 @@ mod image;
 mod imports;
 mod lease;
 mod limits_cost;
+mod limits_failover;
 mod limits_functions;
 mod limits_oracles;
 mod limits_policies;

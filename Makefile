@@ -14,7 +14,7 @@ build := cargo build --locked --bins --examples
 
 deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 
-.PHONY: help demo demo-down test test-all sabotage lint deny helm generate image readme bench soak cluster-up cluster-down tools packages clients \
+.PHONY: help demo demo-down test test-all sabotage lint deny helm generate pictures image readme bench soak cluster-up cluster-down tools packages clients \
   images engines
 
 help: ## list the commands
@@ -47,6 +47,9 @@ deny: ## what may be depended on; advisories too where their database can be had
 
 generate: helm ## write anew what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed
+
+pictures: tools ## record what each limiter admits, and draw it for docs/uses
+	cargo test --locked --test it -- --ignored --nocapture each_algorithm_is_recorded | tee /dev/stderr | docs/uses/draw
 
 image: ## load the image of this tree's binary into the running development cluster
 	$(build) --profile $(profile)

@@ -41,6 +41,7 @@ mod limits_cost;
 mod limits_failover;
 mod limits_functions;
 mod limits_oracles;
+mod limits_pictures;
 mod limits_policies;
 mod limits_races;
 mod limits_refusals;

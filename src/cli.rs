@@ -48,7 +48,7 @@ enum Command {
     },
     /// Print the custom resource definitions, as YAML.
     Crds,
-    /// Act as an application of a session store, for `make demo`: take one step and print what came of it as JSON.
+    /// Act as an application of a session store or a rate limit policy, for `make demo`: take one step and print what came of it as JSON.
     Demo {
         /// Folder in which the store's binding is mounted.
         #[arg(long, default_value = "/bindings/web")]

@@ -160,19 +160,19 @@ def condition(kind, name):
     return False, "the operator has not looked at it yet"
 
 
-def application(binding):
-    """A pod with the binding mounted, of the operator's own image: the steps of the tour run in it."""
+def application(**bindings):
+    """A pod with these Secrets mounted as bindings, of the operator's own image: the steps of the tour run in it."""
     operator = json.loads(kubectl("-n", OPERATOR, "get", "deployment", "redoubt-operator", "-o", "json"))
     pod = operator["spec"]["template"]["spec"]
     spec = {
         "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "imagePullSecrets": pod.get("imagePullSecrets", []),
-        "volumes": [{"name": "binding", "secret": {"secretName": binding}}],
+        "volumes": [{"name": name, "secret": {"secretName": secret}} for name, secret in bindings.items()],
         "containers": [{
             "name": "application", "image": pod["containers"][0]["image"],
             "imagePullPolicy": pod["containers"][0]["imagePullPolicy"], "args": ["demo", "wait"],
-            "volumeMounts": [{"name": "binding", "mountPath": "/bindings/web", "readOnly": True}],
+            "volumeMounts": [{"name": name, "mountPath": f"/bindings/{name}", "readOnly": True} for name in bindings],
             "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                                 "capabilities": {"drop": ["ALL"]}},
         }],

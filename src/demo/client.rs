@@ -1,4 +1,4 @@
-//! A Sentinel-aware client of a session store, made of nothing but the folder in which its binding is mounted.
+//! A Sentinel-aware client of a use, made of nothing but the folder in which its binding is mounted.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ pub struct Store {
     username: String,
     password: Secret,
     prefix: String,
-    /// Replicas that should confirm a revocation.
+    /// Replicas that should confirm a revocation: 0 where the binding, as that of a rate limit policy, does not say.
     pub wait_replicas: u32,
 }
 
@@ -73,19 +73,29 @@ impl Store {
                 password: password.clone(),
             });
         }
+        let wait_replicas = match field("wait-replicas") {
+            Ok(text) => text.parse().map_err(|_| Error::Form("wait-replicas"))?,
+            Err(Error::Field { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
         Ok(Self {
             sentinels,
             master_name: field("master-name")?,
             username: field("username")?,
             password: Secret::new(field("password")?),
             prefix: field("prefix")?,
-            wait_replicas: field("wait-replicas")?.parse().map_err(|_| Error::Form("wait-replicas"))?,
+            wait_replicas,
         })
     }
 
     /// The key of a session: all sessions of a user are in one slot.
     pub fn session(&self, user: &str, id: &str) -> String {
         format!("{}{{{}}}s:{id}", self.prefix, tag(user))
+    }
+
+    /// The key of a subject of limits.
+    pub fn subject(&self, subject: &str) -> String {
+        format!("{}{{{subject}}}", self.prefix)
     }
 
     /// The key of the index of a user's sessions.
@@ -141,7 +151,7 @@ fn tag(user: &str) -> String {
     Sha256::digest(user).iter().take(4).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
-/// A call of a session function.
+/// A call of a function.
 pub fn call(function: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut call = cmd("FCALL");
     call.arg(function).arg(1).arg(key).arg(arguments);

@@ -1,6 +1,6 @@
-//! An application of a session store, for `make demo`: takes one step, and prints what came of it as one line of JSON.
+//! An application of a session store and of a rate limit policy, for `make demo`: takes one step, and prints what came of it as one line of JSON.
 //!
-//! Knows the mounted binding and the session functions. What is done to the layer meanwhile, and what it means to a person, is
+//! Knows the mounted binding and the functions. What is done to the layer meanwhile, and what it means to a person, is
 //! told by `examples/demo/tour`, which runs these steps in a pod: any cluster will do, and what is measured is what an application
 //! there sees.
 #![expect(clippy::print_stdout, reason = "standard output is how a step answers")]
@@ -82,6 +82,13 @@ pub enum Step {
         /// Sessions.
         devices: u32,
     },
+    /// Call all limits of a policy for a subject, again and again.
+    Limit {
+        /// The subject.
+        subject: String,
+        /// How often.
+        calls: u32,
+    },
 }
 
 /// Takes one step with the binding that is mounted in `binding`.
@@ -100,6 +107,7 @@ pub async fn take(step: &Step, binding: PathBuf) -> Result<(), Error> {
         Step::Kept { seed, count } => kept(&store, seed, *count).await?,
         Step::Gap => gap(&store).await?,
         Step::Everywhere { user, devices } => everywhere(&store, user, *devices).await?,
+        Step::Limit { subject, calls } => limit(&store, subject, *calls).await?,
     };
     println!("{facts}");
     Ok(())
@@ -286,4 +294,20 @@ async fn everywhere(store: &Store, user: &str, devices: u32) -> Result<Value, Er
     let confirmed = confirm(&connection, store.wait_replicas).await?;
     let took = milliseconds(began);
     Ok(json!({"before": before, "ended": ended, "after": count().await?, "confirmed": confirmed, "milliseconds": took}))
+}
+
+/// The reply of `redoubt_limit`: allowed, limit, remaining, reset, retry, name.
+type Decision = (u8, u64, u64, i64, i64, String);
+
+async fn limit(store: &Store, subject: &str, calls: u32) -> Result<Value, Error> {
+    let connection = store.connect().await?;
+    let call = call("redoubt_limit", &store.subject(subject), &[]);
+    let began = Instant::now();
+    let (mut admitted, mut denied) = (0, None);
+    for _ in 0..calls {
+        let (allowed, _, _, _, retry, name): Decision = connection.query(&call).await?;
+        if allowed == 0 { denied = denied.or(Some((name, retry))) } else { admitted += 1 }
+    }
+    let (by, retry) = denied.unzip();
+    Ok(json!({"calls": calls, "admitted": admitted, "by": by, "retry": retry, "milliseconds": milliseconds(began)}))
 }

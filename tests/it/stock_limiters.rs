@@ -1,11 +1,15 @@
 //! Stock limiter libraries on each engine, unmodified, as the user of a rate limit policy and with what its binding says. They bring
 //! scripts, which the user may run only with `access.scripts`: each is run with and without.
 
+use redoubt::dataplane::{limit_library, load};
 use redoubt::model::UseKind;
+use redoubt::model::limit_policy::Algorithm;
+use redoubt::redis::users;
 use tokio::process::Command;
 
-use crate::support::bound_layer::{BoundLayer, PREFIX, installed, java, node, python};
+use crate::support::bound_layer::{BoundLayer, PREFIX, connect, installed, java, node, python};
 use crate::support::engine_process::engines;
+use crate::support::limit_calls::{MINUTE, single};
 
 const LIMITS: [&[&str]; 2] = [
     &[
@@ -79,4 +83,20 @@ async fn redis_rate_works_under_a_prefix_that_begins_as_its_keys_do_with_scripts
 async fn bucket4j_works_under_a_prefix_with_scripts_alone() {
     let folder = installed("java").await;
     holds(PREFIX, || java(&folder, "tests/clients/java/Bucket4j.java"), BUCKET4J).await;
+}
+
+/// What `make demo` shows: the burst is admitted, and the first denial says when to come back.
+#[tokio::test]
+async fn the_demos_application_is_limited_with_the_binding() {
+    let policy = single(PREFIX.trim_end_matches(':'), Algorithm::Gcra { burst: 40 }, 40, 60 * MINUTE);
+    for engine in engines() {
+        let layer = BoundLayer::start_for(&engine, UseKind::RateLimitPolicy, PREFIX, false).await;
+        let operator = connect(&layer.primary, users::OPERATOR).await;
+        load(&operator, &limit_library(std::slice::from_ref(&policy))).await.unwrap();
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_redoubt"));
+        demo.args(["demo", "--binding"]).arg(layer.binding("limits")).args(["limit", "ada", "50"]);
+        let said: serde_json::Value = serde_json::from_str(&layer.run(demo).await[0]).unwrap();
+        assert_eq!((&said["admitted"], &said["by"]), (&40.into(), &"only".into()), "{}: {said}", engine.name);
+        assert!(said["retry"].as_i64().is_some_and(|retry| (1..=90_000).contains(&retry)), "{}: {said}", engine.name);
+    }
 }

@@ -28,6 +28,7 @@ use super::quantity_rules;
     group = "redoubt.dev",
     version = "v1alpha1",
     kind = "DataLayer",
+    doc = "A deployment of Redis or Valkey: pods, volumes, Services, users, settings.",
     plural = "datalayers",
     shortname = "dl",
     category = "redoubt",
@@ -56,7 +57,7 @@ use super::quantity_rules;
     validation = Rule::new("!has(self.tls)").message("tls is not implemented in this version"),
     validation = Rule::new("!has(self.bootstrap)").message("bootstrap is not implemented in this version"),
     validation = Rule::new("self.mode != 'Sentinel' || !has(self.replicas) || self.replicas >= 1")
-        .message("mode Sentinel needs at least 1 replica: without one there is nobody to fail over to (mode Standalone is one node)"),
+        .message("mode Sentinel needs at least 1 replica: without one there is no node to fail over to (mode Standalone is one node)"),
     validation = Rule::new("self.mode != 'Standalone' || !has(self.replicas) || self.replicas == 0")
         .message("mode Standalone has no replicas; use mode Sentinel"),
     validation = Rule::new("self.mode != 'Standalone' || !has(self.failover)").message("mode Standalone has no failover; use mode Sentinel"),
@@ -78,8 +79,8 @@ pub struct DataLayerSpec {
     /// How it is deployed. `Standalone`: one node, for development and disposable caches. `Sentinel`: one primary, replicas
     /// and Sentinels that elect. `Cluster` is not implemented in this version. Cannot be changed.
     pub mode: DeploymentMode,
-    /// What the data is for; it picks the defaults of eviction, persistence and durability. Default: `Mixed`, the safest of
-    /// each.
+    /// What the data is for; it picks the defaults of eviction, persistence and durability. `AgentContext`: conversations and
+    /// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<DataPurpose>,
     /// The server program.
@@ -114,8 +115,8 @@ pub struct DataLayerSpec {
     /// Who may use it, and by which addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
-    /// Client connections that all uses of the layer may open together, 10 to 100,000; each takes 40 KiB of `memory.limit`. Default:
-    /// 1,000, or fewer where `memory.limit` is small: the binding says how many.
+    /// Connection limit over all uses and users of the layer, 10 to 100,000. Each connection takes 40 KiB of `memory.limit`.
+    /// Default: 1,000, or fewer where `memory.limit` is small; `max-connections` of the binding says how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 100_000))]
     pub max_connections: Option<i32>,
@@ -170,8 +171,8 @@ pub enum DeploymentMode {
     Cluster,
 }
 
-/// What the data is for; it picks the defaults of eviction, persistence and durability. Default: `Mixed`, the safest of
-/// each.
+/// What the data is for; it picks the defaults of eviction, persistence and durability. `AgentContext`: conversations and
+/// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DataPurpose {
     /// Login sessions.
@@ -220,7 +221,8 @@ pub enum PullPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
-    /// The pod's memory limit, bytes. A lower one is carried out only if the data fits. Default: 256Mi.
+    /// The pod's memory limit, bytes; at the defaults at least 73Mi, 92Mi for purpose `Cache`. A lower one is carried out only if
+    /// the data fits. Default: 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_bytes("16Mi")).message(Message::Expression(quantity_rules::bytes_message("memory.limit", "16Mi"))))]
@@ -289,13 +291,13 @@ pub struct VolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
-    /// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
+    /// What happens to the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaim: Option<Reclaim>,
 }
 
-/// What becomes of the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them. With `Delete`
-/// a node's volume goes with its StatefulSet: also when the node is scaled away, or somebody deletes its StatefulSet.
+/// What happens to the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them. With `Delete`
+/// a node's volume goes with its StatefulSet: also when the node is scaled away, or its StatefulSet is deleted by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
     /// They stay.
@@ -347,8 +349,8 @@ pub struct Failover {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SentinelVolume {
-    /// Size, bytes: one small file is kept there, but storage may have a minimum. Decided when a Sentinel is made: a later
-    /// change is for Sentinels that are made later. Default: 1Gi.
+    /// Size, bytes. One small file is kept there, but storage may have a minimum. A change is for Sentinels that are made later.
+    /// Default: 1Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("failover.sentinelVolume.size", "1Mi"))))]

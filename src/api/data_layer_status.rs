@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataLayerStatus {
-    /// `metadata.generation` that this status speaks of.
+    /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`, `Progressing`, `Degraded`, and one for each promise.
@@ -99,7 +99,7 @@ pub struct MemoryStatus {
     /// Bytes for connections, ours included, before they ask for anything large.
     #[serde(default)]
     pub connections: i64,
-    /// Bytes for large requests and replies beside that.
+    /// Bytes for large requests and replies.
     pub client_buffers: i64,
     /// Bytes by which one command may pass `maxmemory`: a value of the largest size, `proto-max-bulk-len`, and some.
     #[serde(default)]

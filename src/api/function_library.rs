@@ -20,6 +20,7 @@ pub const DEFAULT_KEY: &str = "library.lua";
     group = "redoubt.dev",
     version = "v1alpha1",
     kind = "FunctionLibrary",
+    doc = "Lua functions of a user's own, kept loaded on a data layer.",
     plural = "functionlibraries",
     shortname = "fnl",
     category = "redoubt",

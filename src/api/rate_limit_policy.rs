@@ -27,6 +27,7 @@ fn of_window(rule: &str) -> String {
     group = "redoubt.dev",
     version = "v1alpha1",
     kind = "RateLimitPolicy",
+    doc = "Limits on how often something is done: functions that decide, a user and a binding Secret on a data layer.",
     plural = "ratelimitpolicies",
     shortname = "rlp",
     category = "redoubt",

@@ -20,6 +20,7 @@ use super::uses::{LayerChoice, UseAccess};
     group = "redoubt.dev",
     version = "v1alpha1",
     kind = "SessionStore",
+    doc = "A store of login sessions: session functions, a user and a binding Secret on a data layer.",
     plural = "sessionstores",
     shortname = "ss",
     category = "redoubt",

@@ -11,7 +11,7 @@ use super::data_layer_status::BindingReference;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UseStatus {
-    /// `metadata.generation` that this status speaks of.
+    /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `Ready`, `Progressing`, `Degraded`.
@@ -24,7 +24,7 @@ pub struct UseStatus {
     /// The binding Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
-    /// The policy that the functions on the primary carry out.
+    /// The policy that the functions on the primary follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<FunctionsStatus>,
     /// Name of the user that the binding shows.
@@ -33,7 +33,7 @@ pub struct UseStatus {
     /// The place in the layer that it was admitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
-    /// Of a rate limit policy: what its limits come to.
+    /// Of a rate limit policy: what its limits amount to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
@@ -90,7 +90,7 @@ pub struct LayerReference {
     pub name: String,
 }
 
-/// The policy that the functions on the primary carry out.
+/// The policy that the functions on the primary follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionsStatus {
     /// The function library.

@@ -154,13 +154,13 @@ pub struct LayerChoice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub name: Option<String>,
-    /// Its namespace; another than the use's only with that layer's leave (`access.namespaces`). Cannot be changed. Default:
-    /// the use's.
+    /// Its namespace. A layer of another namespace must permit the use's (`access.namespaces`). Cannot be changed. Default: the
+    /// use's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
-    /// A layer of the use's own: a `DataLayer` with these fields, the purpose of the kind and no user for all keys. A session
-    /// store's is named NAME-sessions. It goes with the use; its volumes stay, unless `persistence.volume.reclaim` says otherwise.
+    /// A layer of the use's own: a `DataLayer` with these fields, the purpose of the kind and no user `app`. A session store's is
+    /// named NAME-sessions. It is deleted with the use; its volumes stay, unless `persistence.volume.reclaim` is `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedicated: Option<Box<DataLayerSpec>>,
 }
@@ -169,13 +169,13 @@ pub struct LayerChoice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UseAccess {
-    /// A number to raise for new credentials: the binding Secret then shows a new user and password, and the old ones stay
-    /// valid until nobody uses them. Default: 0.
+    /// A number to raise for new credentials: the binding Secret then shows a new user and password. The old ones stay valid
+    /// until no client uses them. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rotation: Option<i32>,
-    /// How long the old credentials stay valid at most; then they are dropped and their connections are cut. Before that
-    /// they go once nobody is connected with them, but not in the first 3 minutes: a mounted Secret lags. `0s` to `168h`.
+    /// How long the old credentials stay valid at most, `0s` to `168h`. Then their user is removed, and its connections end. They
+    /// end sooner once no client is connected with them, but not in the first 3 minutes, because mounted Secrets lag.
     /// Default: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]

@@ -39,6 +39,17 @@ fn yaml_blocks(text: &str) -> Vec<String> {
     blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
+/// What is decided for a layer that is made.
+fn resolved() -> ResolvedDefaults {
+    ResolvedDefaults {
+        engine_image: "engine".to_owned(),
+        agent_image: "agent".to_owned(),
+        volumes: DataVolumes::Undecided,
+        shares: None,
+        service_domain: "svc".to_owned(),
+    }
+}
+
 /// Admission and validation, as for an object of the API server.
 fn accept(text: &str, place: &str) {
     let mut value: Value = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -53,14 +64,7 @@ fn accept(text: &str, place: &str) {
     assert_known_fields(&value["spec"], place);
     let layer: DataLayer = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
     layer.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
-    let resolved = ResolvedDefaults {
-        engine_image: "engine".to_owned(),
-        agent_image: "agent".to_owned(),
-        volumes: DataVolumes::Undecided,
-        shares: None,
-        service_domain: "svc".to_owned(),
-    };
-    validate(&layer, &resolved).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
+    validate(&layer, &resolved()).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }
 
 /// Fields without their texts: a duration is read in one spelling and written in another.
@@ -144,6 +148,26 @@ fn every_layer_in_a_document_is_accepted_and_has_no_unknown_field() {
         }
     }
     assert!(count > 0, "no document shows a layer");
+}
+
+/// Pages and the field's description name them.
+#[test]
+fn the_least_memory_that_is_told_to_people_is_the_least_that_is_accepted() {
+    let is_accepted = |purpose: &str, limit: u32| {
+        let memory = json!({"limit": format!("{limit}Mi")});
+        let layer: DataLayer = serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "5f0e6f7e-1111-4222-8333-944444444444"},
+            "spec": {"mode": "Sentinel", "purpose": purpose, "memory": memory},
+        }))
+        .unwrap();
+        validate(&layer, &resolved()).is_ok()
+    };
+    let page = fs::read_to_string("docs/concepts.md").unwrap();
+    for (purpose, least) in [("Mixed", 73), ("Sessions", 73), ("Cache", 92)] {
+        assert!(is_accepted(purpose, least) && !is_accepted(purpose, least - 1), "{purpose}");
+        assert!(page.contains(&format!("{least}Mi")), "{least}");
+    }
 }
 
 /// The client in each language, by the word that marks its blocks.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
         .message("access.namespaces.selector belongs to from: Selector, which needs it")
 )]
 pub struct Access {
-    /// Namespaces whose uses may name this layer; one that may no longer loses its user. Default: its own.
+    /// Namespaces whose uses may name this layer. If access is withdrawn, their users are removed. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<AllowedNamespaces>,
     /// What nodes announce to clients and to each other: their address or a host name, which is not implemented in this version.
@@ -25,7 +25,7 @@ pub struct Access {
     /// Access from outside of the cluster; not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
-    /// Whether the layer has a user of its own for all keys, with a binding Secret `NAME-redis-app`. Default: true.
+    /// Whether the layer has a user `app` for all keys, with a binding Secret `NAME-redis-app`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<bool>,
 }

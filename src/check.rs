@@ -17,9 +17,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long [`check_soon`] goes on asking. A name that was asked for before its Service existed is remembered as unknown by
 /// cluster DNS for up to 30 s.
 const SOON: Duration = Duration::from_secs(40);
-/// How long while the connection is refused: the name is known, and what is waited for is kube-proxy, which follows a new Service or
-/// a pod that became ready a moment late.
-const REFUSED: Duration = Duration::from_secs(10);
 /// Between two questions of it.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -47,22 +44,12 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// How long it may last that somebody who was just installed is seen like this.
-    fn patience(&self) -> Duration {
-        let Self::Get { source, .. } = self else { return SOON };
-        let causes = std::iter::successors(Some(source as &dyn std::error::Error), |cause| cause.source());
-        let is_refusal = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::ConnectionRefused;
-        if causes.filter_map(|cause| cause.downcast_ref()).any(is_refusal) { REFUSED } else { SOON }
-    }
-}
-
-/// Asks until the answer is 200, for as long as the last failure may last; that failure otherwise.
+/// Asks until the answer is 200, for [`SOON`] at most; the last failure otherwise.
 pub async fn check_soon(url: &Uri) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         match check(url).await {
-            Err(error) if began.elapsed() < error.patience() => sleep(AGAIN_AFTER).await,
+            Err(_) if began.elapsed() < SOON => sleep(AGAIN_AFTER).await,
             last => return last,
         }
     }
@@ -90,14 +77,7 @@ mod tests {
         drop(listener);
         let began = Instant::now();
         assert!(check_soon(&page).await.is_err());
-        assert!((REFUSED..SOON).contains(&began.elapsed()));
-    }
-
-    #[test]
-    fn whoever_is_silent_or_not_ready_has_more_time_than_a_refusal() {
-        let page = || "http://127.0.0.1/".parse::<Uri>().unwrap();
-        assert_eq!(Error::Silent(page()).patience(), SOON);
-        assert_eq!(Error::Status { url: page(), status: StatusCode::SERVICE_UNAVAILABLE }.patience(), SOON);
+        assert!((SOON..SOON + ANSWER_WITHIN).contains(&began.elapsed()));
     }
 
     #[tokio::test]

@@ -75,8 +75,10 @@ pub enum Request {
         source: Box<Answer>,
     },
     /// It did not answer in time.
-    #[error("no answer within {limit:?} to: {verb} {object}", limit = REQUEST_LIMIT)]
+    #[error("no answer within {limit:?} to: {verb} {object}")]
     Timeout {
+        /// How long it had.
+        limit: Duration,
         /// What we wanted to do.
         verb: &'static str,
         /// Kind, namespace and name.
@@ -111,10 +113,20 @@ pub async fn request<T>(
     object: &str,
     doing: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Request> {
-    match timeout(REQUEST_LIMIT, doing).await {
+    request_within(REQUEST_LIMIT, verb, object, doing).await
+}
+
+/// The same with another limit.
+pub async fn request_within<T>(
+    limit: Duration,
+    verb: &'static str,
+    object: &str,
+    doing: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Request> {
+    match timeout(limit, doing).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(Request::Failed { verb, object: object.to_owned(), source: Box::new(Answer(source)) }),
-        Err(_) => Err(Request::Timeout { verb, object: object.to_owned() }),
+        Err(_) => Err(Request::Timeout { limit, verb, object: object.to_owned() }),
     }
 }
 

@@ -19,33 +19,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 
+use crate::failure::{Request, request_within};
 use crate::telemetry::Chain;
-
-/// What can go wrong with the Lease.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server did not do it.
-    #[error("cannot {verb} lease {name}")]
-    Api {
-        /// `read`, `create` or `replace`.
-        verb: &'static str,
-        /// Name of the Lease.
-        name: String,
-        /// Its answer.
-        source: Box<kube::Error>,
-    },
-    /// It did not answer in time.
-    #[error("no answer in time to: {verb} lease {name}")]
-    Timeout {
-        /// `read`, `create` or `replace`.
-        verb: &'static str,
-        /// Name of the Lease.
-        name: String,
-    },
-}
 
 /// The times of leadership: shorter than client-go's (15 s, 10 s, 2 s), because a layer waits for all but its Services until a
 /// new leader is there. With the default that is by about the time that Sentinels need for a node which is lost, detection +
@@ -229,7 +207,7 @@ impl Holder {
     }
 
     /// Reads the Lease and takes it if that is right. `None`: it is ours now.
-    async fn attempt(&mut self) -> Result<Option<Duration>, Error> {
+    async fn attempt(&mut self) -> Result<Option<Duration>, Request> {
         // Counted from before the request: the server may have written long before its answer arrives.
         let asked_at = Instant::now();
         self.read().await?;
@@ -305,7 +283,7 @@ impl Holder {
         }
     }
 
-    async fn read(&mut self) -> Result<(), Error> {
+    async fn read(&mut self) -> Result<(), Request> {
         let name = self.candidate.name.clone();
         let found = self.call("read", self.api.get_opt(&name)).await?;
         let now = Instant::now();
@@ -317,7 +295,7 @@ impl Holder {
         Ok(())
     }
 
-    async fn write(&mut self, spec: LeaseSpec) -> Result<(), Error> {
+    async fn write(&mut self, spec: LeaseSpec) -> Result<(), Request> {
         let name = self.candidate.name.clone();
         let parameters = PostParams::default();
         let written = if let Some(seen) = &self.seen {
@@ -335,14 +313,10 @@ impl Holder {
     async fn call<T>(
         &self,
         verb: &'static str,
-        request: impl Future<Output = Result<T, kube::Error>>,
-    ) -> Result<T, Error> {
-        let name = || self.candidate.name.clone();
-        match timeout(self.candidate.timing.renew_deadline / 2, request).await {
-            Err(_) => Err(Error::Timeout { verb, name: name() }),
-            Ok(Err(source)) => Err(Error::Api { verb, name: name(), source: Box::new(source) }),
-            Ok(Ok(answer)) => Ok(answer),
-        }
+        doing: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Request> {
+        let object = format!("Lease {}/{}", self.candidate.namespace, self.candidate.name);
+        request_within(self.candidate.timing.renew_deadline / 2, verb, &object, doing).await
     }
 }
 

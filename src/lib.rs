@@ -3,17 +3,23 @@
 //! # The map
 //!
 //! ```text
-//! observe ──► validate ──► plan ──► build ──► act ──► report
-//!  (IO)        pure         pure     pure      (IO)    pure + one status patch
+//! observe ──► validate ──► build ──► observe ──► plan ──► act ──► prove ──► report
+//! objects     layer, its   objects,  servers     pure     (IO)    rights    status of the layer
+//! (IO)        uses         users                                  (IO)      and of its uses
+//!             pure         pure      (IO)                                   pure + one patch each
 //! ```
+//!
+//! `controller::layer::steps` makes these steps; each takes the types that the ones before it give. Build comes before plan, because the
+//! planner compares the digests of what is built with those of what runs. The list of a layer's tenants is stored while the uses are
+//! judged: no newcomer has a user before its place is written down.
 //!
 //! | module | what it knows | what it must never see |
 //! |---|---|---|
 //! | [`model`] | Redis and the layer in plain Rust; the boot rule | Kubernetes, clients, clocks, randomness |
 //! | [`api`] | the custom resources, names, conditions | clients, Redis, the planner |
-//! | [`validate`] | custom resource → validated layer, every fault at once | clients |
-//! | [`plan`] | desired + observed → next safe batch, each omission explained | everything but `model` |
+//! | [`validate`] | custom resource → validated layer or use, every fault at once | clients |
 //! | [`build`] | validated layer → Kubernetes objects and node configuration | clients |
+//! | [`plan`] | desired + observed → next safe batch, each omission explained | everything but `model` |
 //! | [`redis`] | connections, typed commands, reply parsers, the switchover | Kubernetes, `api`, `plan` |
 //! | [`dataplane`] | the Lua libraries, their digests and callers | Kubernetes |
 //! | [`observe`] | watches and Redis replies → `model::observed` | `act`, `validate`, `build` |
@@ -24,12 +30,41 @@
 //! | [`answers`] | what an agent answers over HTTP | Kubernetes, all but `model` |
 //! | [`demo`] | a session store's binding: the application of `make demo` | Kubernetes |
 //!
-//! A test (`tests/it/imports.rs`) reads the `use crate::` lines and holds them against this table.
+//! A test (`tests/it/imports.rs`) reads the `use crate::` lines and holds them against this table; another
+//! (`tests/it/import_circles.rs`) finds modules that import each other.
+//!
+//! # The terms
+//!
+//! | term | meaning |
+//! |---|---|
+//! | layer | one `DataLayer`: pods, Services, volumes, users and settings |
+//! | use | a custom resource that asks something of a layer; its kinds are [`model::UseKind`] |
+//! | tenant | a use that has a place, and with it a prefix, on a layer |
+//! | binding | the Secret with all that a client of a use needs |
+//! | rotation | a new user and password of a use beside the old ones; the number of those |
+//! | node | one server of a layer: a data node (`redis-0`) or a Sentinel (`sentinel-0`) |
+//! | engine | the server program: `redis-server` or `valkey-server` |
+//! | agent | process 1 of a node's pod |
+//! | pass | one run over one layer, from observe to report |
+//! | step | one effect of a plan with the facts that it was decided for |
+//! | desired, observed | what the planner compares: [`model::desired::Desired`], [`model::observed::Observed`] |
+//! | revision | the digest of what a pod has to restart for |
+//! | initialised | the layer was Ready once: a node that finds no data does not take it for new |
+//! | record | what an agent wrote down of its node's data ([`model::lineage::Lineage`]): epoch, term, replication ID, offset |
+//! | epoch | the Sentinels' number of a failover: the higher one is the later one |
+//! | term | the agents' number of a decision that the Sentinels did not make, within one epoch |
+//! | boot rule | decides from all records whether a data node may start its engine, and as what ([`model::boot`]) |
+//! | in sync | a replica that is connected to the primary and acknowledges its writes with little delay |
+//! | failover | the Sentinels elect a replica because the primary is lost |
+//! | switchover, handover | the primary is moved on purpose and without loss |
+//! | roll | pods restart for a change, one node at a time, the primary last |
+//! | accepted | a specification that passed validation; a layer runs by the last one |
 //!
 //! # Invariants: what is deliberately absent
 //!
 //! - No state of ours outside Redis and the API server: the loop is the state machine, status is a report.
-//! - No sleep and no hidden retry inside a reconcile: what is not ready becomes [`plan::Waiting`].
+//! - No sleep and no hidden retry inside a reconcile: what is not ready becomes [`plan::Waiting`]. The move of a primary, which takes
+//!   seconds, is a task of its own.
 //! - No effect on stale facts: every [`plan::Step`] names the process, pod or object that it was decided for.
 //! - No client waits for a Lease: every replica of the operator points the Services, and only its leader does all else.
 //! - No failover by the operator: Sentinels elect; we only move a healthy primary, and without loss.

@@ -97,7 +97,7 @@ pub async fn set_sentinel(connection: &Connection, master: &str, settings: Senti
 /// Makes a Sentinel forget what is gone, unless it is electing: a reset would end the election without a result.
 pub async fn reset_sentinel(connection: &Connection, master: &str) -> Result<Ending, Error> {
     let known = sentinel::master(connection, master).await?;
-    if known.is_none_or(|known| known.flags.contains("failover_in_progress")) {
+    if known.is_none_or(|known| known.is_failing_over()) {
         return Ok(Ending::Dropped("a failover is under way".to_owned()));
     }
     sentinel::reset(connection, master).await?;

@@ -23,13 +23,11 @@ use kube::{Client, ResourceExt};
 use sha2::{Digest, Sha256};
 
 use super::Error;
-use crate::api::names::ANNOTATION_ROTATION;
+use crate::api::names::{ANNOTATION_ROOT_KEY, ANNOTATION_ROTATION};
 use crate::failure::request;
 use crate::model::UseKind;
 use crate::redis::Secret;
 
-/// Annotation of the system Secret: which root key its passwords were derived from.
-pub const ANNOTATION_ROOT_KEY: &str = "redoubt.dev/root-key";
 /// Field of the root key's Secret.
 const ROOT_KEY_FIELD: &str = "key";
 /// Characters of a password: 192 bits as hexadecimal.

@@ -1,6 +1,5 @@
 //! One step of a plan, carried out: which means it needs, and how it ended.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -9,41 +8,13 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::kube::{Applied, Writer};
-use super::{Ending, Error, claims, redis};
+use super::switchover::Handover;
+use super::{Ending, Error, Means, claims, redis};
 use crate::api::names;
-use crate::dataplane::Library;
 use crate::failure::Class;
-use crate::model::desired::Desired;
-use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::model::{LayerIdentity, NodeId, NodeKind};
 use crate::plan::Step;
-use crate::redis::{Connection, Endpoint};
-
-/// Everything that the steps of one pass may need.
-#[derive(Clone, Copy)]
-pub struct Means<'pass> {
-    /// The layer.
-    pub layer: &'pass LayerIdentity,
-    /// What is wanted.
-    pub desired: &'pass Desired,
-    /// Services of the nodes as built.
-    pub services: &'pass BTreeMap<NodeId, Service>,
-    /// StatefulSets of the nodes as built.
-    pub workloads: &'pass BTreeMap<NodeId, StatefulSet>,
-    /// Node-config documents as built.
-    pub documents: &'pass BTreeMap<NodeId, String>,
-    /// Services as they are, by name.
-    pub live_services: &'pass BTreeMap<String, Arc<Service>>,
-    /// StatefulSets as they are.
-    pub live_workloads: &'pass BTreeMap<NodeId, Arc<StatefulSet>>,
-    /// Function libraries with their sources.
-    pub libraries: &'pass [Library],
-    /// Open connections.
-    pub connections: &'pass BTreeMap<NodeId, Connection>,
-    /// Where the servers are, and as whom to log in.
-    pub endpoints: &'pass BTreeMap<NodeId, Endpoint>,
-    /// Announced addresses.
-    pub addresses: &'pass BTreeMap<NodeId, Address>,
-}
+use crate::redis::Connection;
 
 /// The step's name, as a metric label.
 pub const fn name_of(step: &Step) -> &'static str {
@@ -52,6 +23,7 @@ pub const fn name_of(step: &Step) -> &'static str {
         Step::ApplyWorkload { .. } => "ApplyWorkload",
         Step::RestartPod { .. } => "RestartPod",
         Step::PatchConfig { .. } => "PatchConfig",
+        Step::PointService { .. } => "PointService",
         Step::LabelReads { .. } => "LabelReads",
         Step::Switchover { .. } => "Switchover",
         Step::SetSettings { .. } => "SetSettings",
@@ -66,31 +38,73 @@ pub const fn name_of(step: &Step) -> &'static str {
     }
 }
 
-/// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library stops nothing.
-pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Vec<(Step, Ending)> {
-    let mut done: Vec<(Step, Ending)> = Vec::new();
+/// What came of the steps of a plan.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// The steps that ended, and how.
+    pub endings: Vec<(Step, Ending)>,
+    /// The move of the primary, which is to be carried out beside the passes.
+    pub handover: Option<(Step, Handover)>,
+}
+
+/// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library and one of the
+/// primary's Service stop nothing.
+pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Carried {
+    let mut carried = Carried::default();
     for step in steps {
         let node = step.node();
-        let holds_up = |earlier: &Step| earlier.node() == node && !earlier.is_of_users_library();
-        let is_blocked = done.iter().any(|(earlier, ending)| holds_up(earlier) && !ending.is_done());
+        let is_apart = |earlier: &Step| earlier.is_of_users_library() || matches!(earlier, Step::PointService { .. });
+        let holds_up = |earlier: &Step| earlier.node() == node && !is_apart(earlier);
+        let is_blocked = carried.endings.iter().any(|(earlier, ending)| holds_up(earlier) && !ending.is_done());
         let ending = if is_blocked {
             Ending::Dropped("an earlier step of this node was not done".to_owned())
         } else {
-            one(writer, means, step).await.unwrap_or_else(|error| Ending::of(&error))
+            match one(writer, means, step).await.unwrap_or_else(|error| Carry::Ended(Ending::of(&error))) {
+                Carry::Ended(ending) => ending,
+                Carry::GoesOn(handover) => {
+                    carried.handover = Some((step.clone(), handover));
+                    continue;
+                }
+            }
         };
-        tracing::info!(step = name_of(step), node = %node, ending = ending.word(), detail = ending.detail(), "step");
-        done.push((step.clone(), ending));
+        tell(step, &ending);
+        carried.endings.push((step.clone(), ending));
     }
-    done
+    carried
 }
 
-async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, Error> {
-    let namespace = means.layer.namespace.as_str();
+/// Writes the end of a step to the log.
+pub fn tell(step: &Step, ending: &Ending) {
+    tracing::info!(step = name_of(step), node = %step.node(), ending = ending.word(), detail = ending.detail(), "step");
+}
+
+/// A step that was begun.
+enum Carry {
+    Ended(Ending),
+    GoesOn(Handover),
+}
+
+impl From<Ending> for Carry {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
+    }
+}
+
+async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Carry, Error> {
     if let Some(expected) = step.expected_epoch()
         && super::switchover::epoch(means).await? != Some(expected)
     {
-        return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()));
+        return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()).into());
     }
+    if let Step::Switchover { .. } = step {
+        return Ok(Handover::prepare(means, step).map_or_else(Carry::Ended, Carry::GoesOn));
+    }
+    at_once(writer, means, step).await.map(Carry::Ended)
+}
+
+/// A step that needs one request.
+async fn at_once(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, Error> {
+    let namespace = means.layer.namespace.as_str();
     match step {
         Step::ApplyService { node } => {
             let Some(service) = means.services.get(node) else { return Ok(not_built(*node)) };
@@ -118,11 +132,16 @@ async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, E
                 .await
                 .map(|()| Ending::Done)
         }
+        Step::PointService { node, version } => {
+            let Some(service) = means.primary_service else { return Ok(not_built(*node)) };
+            let live = means.live_services.get(&service.name_any()).map(Arc::as_ref);
+            point_service(writer, means.layer, service, live, *node, version.as_deref()).await
+        }
         Step::LabelReads { node, pod_uid, reads } => {
             label_reads(writer, means.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
         }
         Step::RemoveNode { node, workload_uid, .. } => remove(writer, means, *node, workload_uid.as_deref()).await,
-        Step::Switchover { .. } => super::switchover::switch(means, step).await,
+        Step::Switchover { from, .. } => Ok(not_built(*from)),
         Step::SetSettings { node, run_id, .. }
         | Step::SetUser { node, run_id, .. }
         | Step::DeleteUser { node, run_id, .. }
@@ -170,6 +189,24 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
         other => Ok(not_built(other.node())),
     }
+}
+
+/// Points the primary's Service, as `built` has it otherwise, at the pod of a node: the very version of it that was seen.
+pub async fn point_service(
+    writer: &Writer,
+    layer: &LayerIdentity,
+    built: &Service,
+    live: Option<&Service>,
+    node: NodeId,
+    version: Option<&str>,
+) -> Result<Ending, Error> {
+    if live.and_then(|live| live.metadata.resource_version.as_deref()) != version {
+        return Ok(Ending::Dropped("the Service is not the one that was seen".to_owned()));
+    }
+    let mut service = built.clone();
+    let selector = service.spec.get_or_insert_default().selector.get_or_insert_default();
+    selector.insert(names::LABEL_POD_NAME.to_owned(), names::pod(&layer.name, node));
+    Ok(applied(&writer.apply_as_seen(&service, live).await?))
 }
 
 /// Says of a pod whether the replicas' Service selects it.

@@ -1,10 +1,9 @@
 //! The planned move of the primary: makes sure that it is still the one that the plan saw, and hands over to
-//! `redis::switchover`.
+//! `redis::switchover`. It takes some seconds, so it is prepared here and carried out beside the passes.
 
 use std::time::Duration;
 
-use super::step::Means;
-use super::{Ending, Error, redis};
+use super::{Ending, Error, Means, redis};
 use crate::model::{NodeId, NodeKind};
 use crate::plan::Step;
 use crate::redis::switchover::{Switchover, switchover};
@@ -13,28 +12,47 @@ use crate::redis::{Connection, sentinel};
 /// How long the election may take before the move is given up; measured at 0.1 to 0.4 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Moves the primary as the step says.
-pub async fn switch(means: Means<'_>, step: &Step) -> Result<Ending, Error> {
-    let Step::Switchover { from, from_run_id, candidates, .. } = step else {
-        return Ok(Ending::Dropped("not a switchover".to_owned()));
-    };
-    let dropped = |why: &str| Ok(Ending::Dropped(why.to_owned()));
-    let Some(connection) = means.connections.get(from) else { return dropped("no connection to the primary") };
-    if !redis::is_process(connection, from_run_id).await? {
-        return dropped("the primary was restarted");
+/// A move of the primary with all that it needs: it outlasts the pass that begins it.
+#[derive(Debug)]
+pub struct Handover {
+    primary: Connection,
+    run_id: String,
+    request: Switchover,
+}
+
+impl Handover {
+    /// What the step asks for; an error: what is missing for it.
+    pub(super) fn prepare(means: Means<'_>, step: &Step) -> Result<Self, Ending> {
+        let dropped = |why: &str| Ending::Dropped(why.to_owned());
+        let Step::Switchover { from, from_run_id, candidates, .. } = step else {
+            return Err(dropped("not a switchover"));
+        };
+        let primary = means.connections.get(from).ok_or_else(|| dropped("no connection to the primary"))?;
+        let place = |node: &NodeId| Some((means.addresses.get(node)?.clone(), (*means.endpoints.get(node)?).clone()));
+        let sentinels = of_kind(means, NodeKind::Sentinel);
+        let request = Switchover {
+            master_name: means.desired.master_name.clone(),
+            from: place(from).ok_or_else(|| dropped("the primary has no address"))?,
+            others: candidates.iter().filter_map(place).collect(),
+            sentinels: sentinels.filter_map(|node| Some((*means.endpoints.get(&node)?).clone())).collect(),
+            failover_timeout: Duration::from_millis(means.desired.sentinel_settings.failover_timeout_milliseconds),
+            patience: PATIENCE,
+        };
+        Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })
     }
-    let whereabouts = |node: &NodeId| Some((means.addresses.get(node)?.clone(), means.endpoints.get(node)?.clone()));
-    let Some(from) = whereabouts(from) else { return dropped("the primary has no address") };
-    let request = Switchover {
-        master_name: means.desired.master_name.clone(),
-        from,
-        others: candidates.iter().filter_map(whereabouts).collect(),
-        sentinels: of_kind(means, NodeKind::Sentinel).filter_map(|node| means.endpoints.get(&node).cloned()).collect(),
-        failover_timeout: Duration::from_millis(means.desired.sentinel_settings.failover_timeout_milliseconds),
-        patience: PATIENCE,
-    };
-    switchover(&request).await?;
-    Ok(Ending::Done)
+
+    /// Moves the primary.
+    pub async fn carry_out(self) -> Ending {
+        self.attempt().await.unwrap_or_else(|error| Ending::of(&error))
+    }
+
+    async fn attempt(&self) -> Result<Ending, Error> {
+        if !redis::is_process(&self.primary, &self.run_id).await? {
+            return Ok(Ending::Dropped("the primary was restarted".to_owned()));
+        }
+        switchover(&self.request).await?;
+        Ok(Ending::Done)
+    }
 }
 
 fn of_kind(means: Means<'_>, kind: NodeKind) -> impl Iterator<Item = NodeId> {

@@ -18,6 +18,7 @@ pub mod durable;
 mod endless;
 pub mod engine;
 mod epochs;
+mod error;
 pub mod exporter;
 pub mod failover;
 mod freshest;
@@ -40,6 +41,7 @@ pub mod sentinel_node;
 mod spin;
 mod standing;
 pub mod state;
+mod stop;
 mod stray;
 mod unknown_replicas;
 mod unloadable;
@@ -49,57 +51,12 @@ mod writers;
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 pub use config::{Environment, Error as ConfigError};
+use error::chain;
+pub use error::{Error, Result};
+pub use stop::StopSignal;
 
 use crate::model::NodeKind;
-use crate::telemetry::Chain;
-
-/// Why an agent ended without being told to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Its configuration cannot be read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The engine cannot be started, or ends at once whenever it is.
-    #[error(transparent)]
-    Engine(#[from] engine::Error),
-    /// A file of the node cannot be read or written.
-    #[error("{doing} {path}")]
-    File {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file.
-        path: String,
-        /// Cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// What the node has cannot be kept aside, so nothing may overwrite it.
-    #[error("keeping the node's data aside: {0}")]
-    NoRoom(String),
-    /// The HTTP port cannot be opened.
-    #[error("listening on {address}")]
-    Listen {
-        /// `host:port`.
-        address: String,
-        /// Cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Signals cannot be received.
-    #[error("receiving signals")]
-    Signals(#[source] std::io::Error),
-}
-
-/// Result of an agent's work.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// An error with its causes, for one line of a log.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    Chain(error).to_string()
-}
 
 /// Runs the node until SIGTERM.
 pub async fn run(environment: Environment) -> Result<()> {
@@ -110,28 +67,5 @@ pub async fn run(environment: Environment) -> Result<()> {
     match config.node.kind {
         NodeKind::Data => data_node::run(&environment, &state, &mut stop).await,
         NodeKind::Sentinel => sentinel_node::run(&environment, &state, &mut stop).await,
-    }
-}
-
-/// SIGTERM (Kubernetes) or SIGINT (a person).
-pub struct StopSignal {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignal {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(Error::Signals)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(Error::Signals)?,
-        })
-    }
-
-    /// Waits until the node is told to stop.
-    pub async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

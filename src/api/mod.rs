@@ -11,6 +11,7 @@ pub mod names;
 pub mod quantity_rules;
 pub mod rate_limit_policy;
 pub mod session_store;
+mod use_fields;
 pub mod use_rules;
 pub mod use_status;
 pub mod uses;

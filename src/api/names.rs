@@ -27,6 +27,10 @@ pub const LABEL_NODE: &str = "redoubt.dev/node";
 pub const LABEL_READS: &str = "redoubt.dev/reads";
 /// Standard labels (`app.kubernetes.io`).
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Annotation of a Secret: which root key its passwords are made of.
+pub const ANNOTATION_ROOT_KEY: &str = "redoubt.dev/root-key";
+/// Name of the operator's Lease, and of the controller in events.
+pub const OPERATOR: &str = "redoubt-operator";
 /// Value of [`LABEL_MANAGED_BY`] and `app.kubernetes.io/part-of`.
 pub const MANAGED_BY: &str = "redoubt";
 /// Standard label: `redis` or `sentinel`.
@@ -110,11 +114,6 @@ pub fn node(layer: &str, node: NodeId) -> String {
 /// The one pod of a node's StatefulSet.
 pub fn pod(layer: &str, node_id: NodeId) -> String {
     format!("{}-0", node(layer, node_id))
-}
-
-/// The claim of a node's volume.
-pub fn claim(layer: &str, node_id: NodeId) -> String {
-    format!("data-{}", pod(layer, node_id))
 }
 
 /// Secret with the passwords of the system users.

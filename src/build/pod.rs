@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Inputs, component};
+use super::inputs::Inputs;
+use super::object::component;
 use crate::api::names;
 use crate::model::node_config::{AGENT_PORT, FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};

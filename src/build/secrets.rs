@@ -3,36 +3,12 @@
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use super::{Inputs, metadata, object};
+use super::inputs::Inputs;
+use super::object::{metadata, object};
 use crate::api::names;
 use crate::model::node_config::{FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
 use crate::validate::ValidatedLayer;
-
-/// Credentials of one layer. No `Debug` output shows them.
-#[derive(Clone, Copy)]
-pub struct Credentials<'a> {
-    /// Password of the operator.
-    pub operator: &'a str,
-    /// Password of the agents.
-    pub agent: &'a str,
-    /// Password of the replicas.
-    pub replication: &'a str,
-    /// Password of the Sentinels.
-    pub sentinel: &'a str,
-    /// Password of the application user.
-    pub application: &'a str,
-    /// ACL file of the data nodes (digests only).
-    pub data_users: &'a str,
-    /// ACL file of the Sentinels (digests only).
-    pub sentinel_users: &'a str,
-}
-
-impl std::fmt::Debug for Credentials<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Credentials(***)")
-    }
-}
 
 /// The system Secret, and the binding Secret if the layer has an application user.
 pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {

@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Inputs, component, metadata, object};
+use super::inputs::Inputs;
+use super::object::{component, metadata, object};
 use crate::api::names;
 use crate::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};

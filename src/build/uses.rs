@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::object;
+use super::object::object;
 use super::secrets::{fill, service_binding};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;

@@ -5,10 +5,24 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
-use super::{BuiltNode, Inputs, component, metadata, node_config, object, pod, revision};
+use super::document::node_config;
+use super::inputs::Inputs;
+use super::object::{component, metadata, object};
+use super::{pod, revision};
 use crate::api::names;
 use crate::model::desired::DesiredNode;
 use crate::model::{NodeId, NodeKind, directives};
+
+/// One node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuiltNode {
+    /// Its StatefulSet.
+    pub workload: StatefulSet,
+    /// Its node-config document.
+    pub document: String,
+    /// Its revisions, for the planner.
+    pub revisions: DesiredNode,
+}
 
 /// Builds one node.
 pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
@@ -15,6 +16,7 @@ use kube::{Client, ResourceExt};
 use super::absences::Absences;
 use super::backoff::Backoff;
 use super::config_maps::ConfigMaps;
+use super::handovers::Handovers;
 use super::pace::Pace;
 use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
@@ -84,6 +86,10 @@ pub struct Context {
     pub told_of_uses: Told,
     /// Which layers this process has found Ready.
     pub proven: Proven,
+    /// Moves of primaries that are under way.
+    pub handovers: Handovers,
+    /// Starts a pass over a layer.
+    pub wake: UnboundedSender<ObjectRef<Watched>>,
     /// Which nodes are away, and since when.
     pub absences: Absences,
     /// Which servers turn clients away.

@@ -7,39 +7,20 @@
 mod decision;
 mod facts;
 mod rivals;
+mod times;
 
 pub use decision::{BootDecision, PrimaryReason, WaitReason};
-pub use facts::{BootFacts, Peer, SILENT_PEER_OF_A_CACHE_MILLISECONDS, SentinelAnswer};
-pub use rivals::{RIVALRY_MILLISECONDS, Rivalry, prevailing, rivalry};
+pub use facts::{BootFacts, Peer, SentinelAnswer};
+pub use rivals::{Rivalry, prevailing, rivalry};
+pub use times::{
+    CATCHES_UP_MILLISECONDS, LONGEST_WAIT_MILLISECONDS, REFUSED_FAILOVER_MILLISECONDS, RIVALRY_MILLISECONDS,
+    SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS, SILENT_SENTINELS_MILLISECONDS,
+    UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS,
+};
 
 use super::lineage::{Activity, Lineage};
 pub use super::lineage::{Comparison, compare};
 use super::{Mode, Role};
-
-/// Silence after which a peer no longer blocks the others. Long enough for a pod that is moved to another Kubernetes node
-/// whose image is there; shorter than the patience of a person who waits for a service.
-pub const SILENT_PEER_MILLISECONDS: u64 = 60_000;
-
-/// Silence that an uncleanly stopped primary, which the Sentinels still name, bears before it resumes: its peers may just
-/// be starting as well, with a newer file. The Sentinels' default detection time.
-pub const UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS: u64 = 5_000;
-
-/// Silence of the Sentinels' majority after which a node may become primary without them, if every data node answers. When all pods
-/// start at once the Sentinels are often a moment late, and they remember who is primary: a node that began without them would be
-/// a second one. Sentinels that take longer than this are not just starting, and the layer's data nodes agree among themselves.
-pub const SILENT_SENTINELS_MILLISECONDS: u64 = 10_000;
-
-/// How long a primary that ended waits for its replicas' records to reach what its own one says. A replica's agent looks every 250 ms,
-/// and what the primary sent last may still lie in the replica's socket.
-pub const CATCHES_UP_MILLISECONDS: u64 = 1_000;
-
-/// How long a named primary asks for a failover in vain before it looks for another way: Sentinels that can elect do within 2 s,
-/// and those in TILT refuse for 30 s.
-pub const REFUSED_FAILOVER_MILLISECONDS: u64 = 10_000;
-
-/// After this long in any state a person's decision is consulted, and the node says that it waits for one: what ends by itself has
-/// ended by then.
-pub const LONGEST_WAIT_MILLISECONDS: u64 = 90_000;
 
 /// The boot rule, and a person's decision where there is one.
 pub fn decide(facts: &BootFacts) -> BootDecision {

@@ -11,8 +11,6 @@ pub enum Mode {
     Standalone,
     /// One primary, replicas, and Sentinels that elect.
     Sentinel,
-    /// Redis Cluster.
-    Cluster,
 }
 
 /// What the data of a layer is for; it picks the defaults (DESIGN §1, `dataplane.md` §3).

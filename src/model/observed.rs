@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::function_library::Functions;
-use super::{Address, NodeId, Offset, ReplicationId};
+use super::{Address, NodeId, Offset};
 
 /// Everything that one pass saw of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct Observed {
     pub nodes: BTreeMap<NodeId, ObservedNode>,
     /// The data node whose pod the primary's Service selects now.
     pub primary_service: Option<NodeId>,
+    /// `resourceVersion` of that Service; `None`: there is none.
+    pub primary_service_version: Option<String>,
+    /// Whether a planned move of the primary is under way.
+    pub handover: bool,
     /// Whether the layer was recorded as initialised (it was Ready once).
     pub initialised: bool,
 }
@@ -105,8 +109,6 @@ pub struct DataServer {
     pub run_id: String,
     /// Role and what belongs to it.
     pub replication: Replication,
-    /// `master_replid`.
-    pub replication_id: ReplicationId,
     /// `master_repl_offset` (primary) or `slave_repl_offset` (replica).
     pub offset: Offset,
     /// `CONFIG GET` of the desired directives, canonical; a directive that the server does not know is absent.
@@ -123,10 +125,6 @@ pub struct DataServer {
     pub used_memory: u64,
     /// `maxmemory`, bytes; 0 is unbounded.
     pub maxmemory: u64,
-    /// Number of keys, and how many of them have a TTL.
-    pub keys: u64,
-    /// Keys with a TTL.
-    pub expiring_keys: u64,
     /// `rejected_connections`: clients that were turned away since the process began.
     pub rejected_connections: u64,
     /// Whether it has no connection left for a new client, or turned one away a short while ago.
@@ -166,12 +164,8 @@ pub enum Replication {
 pub struct SentinelServer {
     /// `run_id` of the process.
     pub run_id: String,
-    /// Its `myid`.
-    pub my_id: String,
     /// What it monitors under the layer's master name; `None`: nothing yet.
     pub master: Option<SentinelMaster>,
-    /// Other names that it monitors (none is ours).
-    pub foreign_masters: BTreeSet<String>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
     /// Users that exist and nobody declared, as of a data server.
@@ -205,4 +199,17 @@ pub struct SentinelMaster {
     pub steady_milliseconds: Option<u64>,
     /// Replicas that it knows: address → its flags.
     pub replicas: BTreeMap<Address, BTreeSet<String>>,
+}
+
+impl SentinelMaster {
+    /// Whether this Sentinel has a failover under way.
+    pub fn is_failing_over(&self) -> bool {
+        self.flags.contains("failover_in_progress")
+    }
+
+    /// The flag under which nobody is disturbed and no primary is moved: the primary is down for this Sentinel, or a failover is under
+    /// way. `None`: there is none.
+    pub fn trouble(&self) -> Option<&'static str> {
+        ["s_down", "o_down", "failover_in_progress"].into_iter().find(|flag| self.flags.contains(*flag))
+    }
 }

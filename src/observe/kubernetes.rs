@@ -92,7 +92,16 @@ impl Children {
             .values()
             .any(|workload| annotation(workload.as_ref(), names::ANNOTATION_INITIALISED) == Some("true"))
             || self.pods.values().any(|pod| document(pod.as_ref()).is_some_and(|config| config.initialised));
-        Observed { at, nodes, primary_service: self.primary_service(layer), initialised }
+        let primary_service_version =
+            self.services.get(&names::primary_service(&layer.name)).and_then(|service| service.resource_version());
+        Observed {
+            at,
+            nodes,
+            primary_service: self.primary_service(layer),
+            primary_service_version,
+            handover: false,
+            initialised,
+        }
     }
 
     /// The data node whose pod the primary's Service selects.

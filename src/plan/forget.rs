@@ -24,7 +24,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let remembering: Vec<NodeId> =
         of_kind(desired, NodeKind::Sentinel).filter(|node| !stale(desired, observed, *node).is_empty()).collect();
     plan.waiting.extend(remembering.iter().map(|node| Waiting::Forgetting { node: *node }));
-    let Some(primary) = plan.dials.primary else { return };
+    let Some(primary) = plan.primary else { return };
     if safety::is_busy(plan) || !is_quiet(desired, observed, primary) {
         return;
     }

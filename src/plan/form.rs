@@ -1,7 +1,7 @@
 //! What should exist and does not: Services first, for their addresses, then everything at once.
 
-use super::safety::is_leaving;
-use super::step::ApplyReason;
+use super::nodes::is_leaving;
+use super::reason::ApplyReason;
 use super::{Plan, Step, Waiting, hold};
 use crate::model::desired::{Desired, DesiredNode};
 use crate::model::observed::{Observed, ObservedNode, ObservedServer};
@@ -24,7 +24,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for (node, wanted) in &desired.nodes {
         let seen = observed.nodes.get(node);
         let is_held = |reason: &ApplyReason| {
-            *reason == ApplyReason::NoPod && hold::older_engine(desired, observed, plan.dials.primary, *node).is_some()
+            *reason == ApplyReason::NoPod && hold::older_engine(desired, observed, plan.primary, *node).is_some()
         };
         if let Some(reason) = reason_to_apply(wanted, seen).filter(|reason| !is_held(reason)) {
             let workload_digest = wanted.workload_digest.clone();

@@ -1,7 +1,8 @@
 //! Changes that the data forbids: an engine that cannot read it, and memory that cannot hold it. What runs is left as it is.
 
+use super::nodes::is_of_another_revision;
 use super::roles::{data, of_kind};
-use super::{Plan, Refused, roll};
+use super::{Plan, Refused};
 use crate::model::desired::Desired;
 use crate::model::engine::EngineVersion;
 use crate::model::observed::{DataServer, Observed};
@@ -12,7 +13,7 @@ const ROOM_PERCENT: u64 = 5;
 
 /// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node among them.
 pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Option<Refused> {
-    let node = of_kind(desired, NodeKind::Data).find(|node| roll::is_of_another_revision(desired, observed, *node))?;
+    let node = of_kind(desired, NodeKind::Data).find(|node| is_of_another_revision(desired, observed, *node))?;
     older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
 }
 
@@ -48,7 +49,7 @@ pub(super) fn holds_live(desired: &Desired, server: &DataServer) -> bool {
 
 /// Tells of a primary whose `maxmemory` is not lowered.
 pub(super) fn tell(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(primary) = plan.dials.primary else { return };
+    let Some(primary) = plan.primary else { return };
     let is_held = data(observed, primary).is_some_and(|server| holds_live(desired, server));
     let is_told = plan.refused.iter().any(|refused| matches!(refused, Refused::MemoryBelowData { .. }));
     if is_held && !is_told {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::step::RestartReason;
+use super::reason::RestartReason;
 use super::{Plan, Step, Waiting};
+use crate::model::Mode;
 use crate::model::desired::Desired;
-use crate::model::{Mode, NodeId};
 
 /// What is wrong with a plan, in sentences; empty: nothing.
 pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
@@ -19,12 +19,12 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     let waits = |waiting: &Waiting| plan.waiting.contains(waiting);
     expect(disruptions.len() <= 1, "more than one node is disturbed");
     expect(plan.steps.iter().collect::<BTreeSet<_>>().len() == plan.steps.len(), "a step is there twice");
-    let routes = |step: &Step| matches!(step, Step::LabelReads { .. });
+    let routes = |step: &Step| matches!(step, Step::PointService { .. } | Step::LabelReads { .. });
     expect(plan.steps.iter().is_sorted_by_key(|step| !routes(step)), "clients are routed after another step");
     expect(plan.steps.is_empty() || !waits(&Waiting::Paused), "a paused layer is changed");
     expect(!(waits(&Waiting::Failover) && waits(&Waiting::Primary)), "no primary is told twice");
     let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();
-    expect(!is_idle || plan.dials.initialised, "a converged layer is not recorded as initialised");
+    expect(!is_idle || plan.initialised, "a converged layer is not recorded as initialised");
     for step in disruptions {
         let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
         expect(is_broken || !waits(&Waiting::Failover), "somebody is disturbed while a failover is under way");
@@ -42,7 +42,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
             Step::Switchover { from, candidates, .. } => {
                 let all_fit = candidates.iter().all(|to| to != from && desired.nodes.contains_key(to));
                 expect(all_fit && !candidates.is_empty(), "the primary moves to nobody, to itself or to a stranger");
-                expect(plan.dials.primary == Some(*from), "one who is not primary is moved away from");
+                expect(plan.primary == Some(*from), "one who is not primary is moved away from");
             }
             Step::DeleteLibrary { library, .. } => {
                 let is_wanted = desired.libraries.contains_key(library) || desired.kept_libraries.contains(library);
@@ -50,22 +50,22 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
                     step.is_of_users_library() && !is_wanted,
                     "a library that is wanted or the operator's is deleted",
                 );
-                expect(plan.dials.primary == Some(step.node()), "a library is deleted on a node that is not primary");
+                expect(plan.primary == Some(step.node()), "a library is deleted on a node that is not primary");
+            }
+            Step::PointService { node, .. } => {
+                expect(plan.primary == Some(*node), "clients are sent to a node that is not primary");
             }
             Step::RemoveNode { node, .. } => expect(!desired.nodes.contains_key(node), "a declared node is removed"),
             step => expect(desired.nodes.contains_key(&step.node()), "a node that is not declared is changed"),
         }
     }
-    let applied: BTreeSet<NodeId> =
-        plan.steps.iter().filter(|step| matches!(step, Step::ApplyWorkload { .. })).map(Step::node).collect();
-    expect(plan.dials.apply.keys().copied().collect::<BTreeSet<_>>() == applied, "the dials name other nodes");
     faults
 }
 
 /// Whether a step takes the primary's pod away. The only node of a Standalone layer has nobody to move to.
 fn is_taken(desired: &Desired, plan: &Plan, step: &Step) -> bool {
     let takes = matches!(step, Step::RestartPod { .. } | Step::RemoveNode { .. });
-    takes && plan.dials.primary == Some(step.node()) && desired.mode != Mode::Standalone
+    takes && plan.primary == Some(step.node()) && desired.mode != Mode::Standalone
 }
 
 /// What is applied now is not deleted in the same batch, nor built on before it was seen.
@@ -79,7 +79,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::LayerIdentity;
+    use crate::model::{LayerIdentity, NodeId};
     use crate::model::desired::SentinelSettings;
 
     fn desired() -> Desired {
@@ -119,9 +119,9 @@ mod tests {
         assert_eq!(lint(&desired(), &plan), ["more than one node is disturbed"]);
         plan.steps.pop();
         assert!(lint(&desired(), &plan).is_empty());
-        plan.dials.primary = Some(NodeId::data(0));
+        plan.primary = Some(NodeId::data(0));
         assert_eq!(lint(&desired(), &plan), ["the primary is taken away"]);
-        plan.dials.primary = None;
+        plan.primary = None;
         plan.waiting.push(Waiting::Failover);
         assert_eq!(lint(&desired(), &plan), ["somebody is disturbed while a failover is under way"]);
         assert_eq!(lint(&desired(), &Plan::default()), ["a converged layer is not recorded as initialised"]);

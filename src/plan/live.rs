@@ -43,7 +43,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::DeleteUser { node, run_id: run_id.clone(), user: user.clone() });
         }
     }
-    if let Some(primary) = plan.dials.primary
+    if let Some(primary) = plan.primary
         && let Some(server) = data(observed, primary)
     {
         libraries(desired, primary, server, plan);

@@ -11,7 +11,7 @@ use crate::model::{Mode, NodeId, NodeKind};
 
 /// Re-points one replica.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(primary) = plan.dials.primary else { return };
+    let Some(primary) = plan.primary else { return };
     if desired.mode == Mode::Standalone || safety::is_busy(plan) || !had_their_chance(desired, observed, primary) {
         return;
     }
@@ -39,7 +39,7 @@ fn had_their_chance(desired: &Desired, observed: &Observed, primary: NodeId) -> 
             !server.tilt
                 && server.master.as_ref().is_some_and(|master| {
                     Some(&master.address) == address(observed, primary)
-                        && safety::TROUBLE.iter().all(|flag| !master.flags.contains(*flag))
+                        && master.trouble().is_none()
                         && master.steady_milliseconds.is_some_and(|steady| steady >= patience(desired))
                 })
         })

@@ -3,58 +3,37 @@
 //! [`plan`] looks at what is desired and what was observed and answers with the next safe batch of steps, and with a typed
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
+mod batch;
 pub mod forget;
 pub mod form;
+mod handover;
 mod hold;
 pub mod lint;
 pub mod live;
 mod mend;
+mod nodes;
+pub mod reason;
 mod removal;
 pub mod roles;
 pub mod roll;
 mod safety;
 pub mod step;
 
-use std::collections::BTreeMap;
-
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{Mode, NodeId};
-pub use step::{Refused, Step, Waiting};
-
-/// The next safe batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// What the builders render this time.
-    pub dials: Dials,
-    /// Steps in the order in which they are to be done; each names its precondition.
-    pub steps: Vec<Step>,
-    /// What is not done yet, and what it waits for.
-    pub waiting: Vec<Waiting>,
-    /// What will not be done, and why not.
-    pub refused: Vec<Refused>,
-}
-
-/// Fields of otherwise static objects that move in an order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dials {
-    /// The data node whose pod the primary's Service selects; `None`: leave it as it is.
-    pub primary: Option<NodeId>,
-    /// Whether the layer is recorded as initialised.
-    pub initialised: bool,
-    /// Nodes whose StatefulSet is applied in this batch.
-    pub apply: BTreeMap<NodeId, String>,
-}
+pub use batch::Plan;
+pub use reason::{Refused, Waiting};
+pub use step::Step;
 
 /// Plans what routes clients, and nothing else: what a replica of the operator does that does not lead.
 pub fn route(desired: &Desired, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
-    plan.dials.initialised = observed.initialised;
-    if desired.paused || desired.mode == Mode::Cluster {
+    plan.initialised = observed.initialised;
+    if desired.paused {
         plan.waiting.push(Waiting::Paused);
         return plan;
     }
-    plan.dials.primary = roles::primary(desired, observed);
+    plan.primary = roles::primary(desired, observed);
     roles::route(desired, observed, &mut plan);
     plan
 }
@@ -65,6 +44,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     // Clients first, however many other steps there are.
     let mut plan = route(desired, observed);
     if plan.waiting.contains(&Waiting::Paused) {
+        return plan;
+    }
+    if observed.handover {
+        // What is seen in the middle of it is nothing to build on.
+        plan.waiting.push(Waiting::Handover);
         return plan;
     }
     form::plan(desired, observed, &mut plan);
@@ -78,12 +62,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     // A setting that a server refuses for ever keeps a layer from being Ready, not from being used.
     let rests = plan.steps.iter().all(|step| matches!(step, Step::SetSettings { .. }) || step.is_of_users_library());
     if rests && plan.waiting.is_empty() && plan.refused.is_empty() {
-        plan.dials.initialised = true;
-    }
-    for step in &plan.steps {
-        if let Step::ApplyWorkload { node, workload_digest, .. } = step {
-            plan.dials.apply.insert(*node, workload_digest.clone());
-        }
+        plan.initialised = true;
     }
     plan
 }

@@ -27,7 +27,10 @@ pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) ->
 
 /// What routes clients: it comes before every other step, however many of those there are.
 pub(super) fn route(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(primary) = plan.dials.primary else { return };
+    let Some(primary) = plan.primary else { return };
+    if observed.primary_service != Some(primary) {
+        plan.steps.push(Step::PointService { node: primary, version: observed.primary_service_version.clone() });
+    }
     for node in of_kind(desired, NodeKind::Data) {
         let Some(pod) = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref()) else { continue };
         let reads = node != primary;
@@ -41,7 +44,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if is_failing_over(desired, observed) {
         plan.waiting.push(Waiting::Failover);
     }
-    let Some(primary) = plan.dials.primary else {
+    let Some(primary) = plan.primary else {
         if !plan.waiting.contains(&Waiting::Failover) {
             plan.waiting.push(Waiting::Primary);
         }

@@ -1,10 +1,12 @@
 //! Replacing pods of an older revision: one node at a time, the primary last and only after it was moved.
 
+use super::handover::move_primary;
+use super::nodes::{is_of_another_revision, is_outdated, is_to_restart, undeclared};
+use super::reason::{ApplyReason, RestartReason};
 use super::roles::config_epoch;
-use super::step::{ApplyReason, RestartReason};
-use super::{Plan, Step, Waiting, hold, removal, safety};
+use super::{Plan, Step, Waiting, hold, safety};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload};
+use crate::model::observed::{Observed, ObservedPod, ObservedServer, ObservedWorkload};
 use crate::model::{Mode, NodeId, NodeKind};
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
@@ -13,7 +15,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if outdated.is_empty() || safety::is_busy(plan) {
         return;
     }
-    if let Some(refusal) = hold::roll(desired, observed, plan.dials.primary) {
+    if let Some(refusal) = hold::roll(desired, observed, plan.primary) {
         plan.refused.push(refusal);
         return;
     }
@@ -30,48 +32,24 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             return;
         }
     }
-    let is_primary = |node: &NodeId| plan.dials.primary == Some(*node);
+    let is_primary = |node: &NodeId| plan.primary == Some(*node);
     let Some(node) = outdated.iter().copied().find(|node| !is_primary(node)).or(outdated.first().copied()) else {
         return;
     };
-    if is_primary(&node) && removal::undeclared(desired, observed).any(|other| other.kind == NodeKind::Data) {
+    if is_primary(&node) && undeclared(desired, observed).any(|other| other.kind == NodeKind::Data) {
         // Who is to be removed goes before the primary moves: nobody then elects one that leaves.
         return;
     }
-    if let Some(refusal) = safety::veto(desired, observed, plan.dials.primary, node) {
+    if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
         plan.refused.push(refusal);
     } else if is_primary(&node) && desired.mode == Mode::Sentinel {
-        match removal::move_primary(desired, observed, node, RestartReason::PrimaryMovesFirst) {
+        match move_primary(desired, observed, node, RestartReason::PrimaryMovesFirst) {
             Ok(step) => plan.steps.push(step),
             Err(refusal) => plan.refused.push(refusal),
         }
     } else {
         plan.steps.extend(replace(desired, observed, node, RestartReason::Revision));
     }
-}
-
-/// Whether a node's pod is to be replaced: it or its StatefulSet is of another revision, or a person asked for a restart. One that
-/// is being deleted comes back as it should be.
-pub(super) fn is_outdated(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
-    is_of_another_revision(desired, observed, node)
-        || (!safety::is_leaving(observed, node) && observed.nodes.get(&node).is_some_and(is_to_restart))
-}
-
-/// Whether the template has a restart that was asked for after the pod was made.
-fn is_to_restart(seen: &ObservedNode) -> bool {
-    let (Some(workload), Some(pod)) = (&seen.workload, &seen.pod) else { return false };
-    workload.restarts.iter().any(|(annotation, at)| pod.restarts.get(annotation) != Some(at))
-}
-
-/// Whether a node's pod or StatefulSet is of another revision.
-pub(super) fn is_of_another_revision(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
-    let (Some(wanted), Some(seen)) = (desired.nodes.get(&node), observed.nodes.get(&node)) else { return false };
-    if safety::is_leaving(observed, node) {
-        return false;
-    }
-    let pod = seen.pod.as_ref().map(|pod| &pod.restart_revision);
-    let workload = seen.workload.as_ref().map(|workload| &workload.restart_revision);
-    workload.is_some() && [pod, workload].into_iter().flatten().any(|revision| *revision != wanted.restart_revision)
 }
 
 fn never_came_up(observed: &Observed, node: NodeId) -> bool {

@@ -3,14 +3,12 @@
 //! Asked by every rule that takes a server away by our hand. It can only remove steps, never add one, and what is unknown
 //! counts as dangerous.
 
+use super::nodes::is_leaving;
 use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
 use super::{Plan, Refused, Step};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Mode, NodeId, NodeKind};
-
-/// Flags of a Sentinel's primary under which nobody is disturbed.
-pub(super) const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
 
 /// Whether the plan has no room for a disruption: it has one, or it still mends what a restart builds on. What running
 /// servers are told does not count: a library that is refused for want of memory would hold the roll that brings memory.
@@ -46,7 +44,7 @@ pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeI
     }
     // It may elect by an agent's order, of which the others, who see a primary in good health, know nothing.
     let electing = sentinel(observed, node).and_then(|server| server.master.as_ref());
-    if electing.is_some_and(|master| master.flags.contains("failover_in_progress")) {
+    if electing.is_some_and(|master| master.is_failing_over()) {
         return Some(Refused::Electing { node });
     }
     let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);
@@ -64,21 +62,14 @@ fn is_up(observed: &Observed, node: NodeId) -> bool {
     })
 }
 
-/// Whether the node is on its way out.
-pub(super) fn is_leaving(observed: &Observed, node: NodeId) -> bool {
-    observed.nodes.get(&node).is_some_and(|seen| {
-        seen.pod.as_ref().is_some_and(|pod| pod.deleting) || seen.workload.as_ref().is_some_and(|known| known.deleting)
-    })
-}
-
 /// Whether a Sentinel answers, sees this primary healthy with no failover under way, and knows everybody.
 pub(super) fn is_calm(desired: &Desired, observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     sentinel(observed, node).is_some_and(|server| {
         !server.tilt
-            && server.master.as_ref().is_some_and(|master| {
-                Some(&master.address) == address(observed, primary)
-                    && TROUBLE.iter().all(|flag| !master.flags.contains(*flag))
-            })
+            && server
+                .master
+                .as_ref()
+                .is_some_and(|master| Some(&master.address) == address(observed, primary) && master.trouble().is_none())
     }) && knows_all(desired, observed, node)
 }
 

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::error::{Class, Error, Result};
 use super::functions;
 use super::info::Info;
-use super::reply::{entry, items, text};
+use super::reply::text;
 use super::sentinel::{master_questions, read_master};
 use super::server::SECTIONS;
 use super::user_forms::UserForms;
@@ -122,11 +122,9 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
     };
     let (users, mut faults) = forms.compare(connection, run_id, &lines, &probe.users).await;
     faults.append(&mut replies.faults);
-    let (keys, expiring_keys) = info.keys();
     let server = DataServer {
         run_id: run_id.to_owned(),
         replication,
-        replication_id: info.replication_id(),
         offset: info.offset(),
         settings,
         users_in_place: users.in_place,
@@ -135,8 +133,6 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         functions: functions::of_users(&listed),
         used_memory: info.number("used_memory").unwrap_or_default(),
         maxmemory: info.number("maxmemory").unwrap_or_default(),
-        keys,
-        expiring_keys,
         rejected_connections: info.number("rejected_connections").unwrap_or_default(),
         refuses_clients: is_full(&info),
         persistence_trouble: info.persistence_trouble().map(str::to_owned),
@@ -158,7 +154,7 @@ pub async fn probe_sentinel(
     users: &BTreeMap<String, DesiredUser>,
     forms: &UserForms,
 ) -> Probed {
-    let mut commands = vec![command(&["INFO"]), command(&["SENTINEL", "MYID"]), command(&["ACL", "LIST"])];
+    let mut commands = vec![command(&["INFO"]), command(&["ACL", "LIST"])];
     commands.extend(master_questions(master_name));
     let mut replies = match Replies::ask(connection, &commands).await {
         Ok(replies) => replies,
@@ -171,10 +167,8 @@ pub async fn probe_sentinel(
     let Some(run_id) = info.run_id() else {
         return Probed { faults: vec![connection.bad_reply("INFO", "no run_id")], info, ..Probed::default() };
     };
-    let my_id: String = replies.take("SENTINEL MYID");
     let lines: Vec<String> = replies.take("ACL LIST");
     let beliefs: Vec<Result<Value>> = replies.rest.by_ref().collect();
-    let foreign_masters = beliefs.first().map(|masters| other_masters(masters, master_name)).unwrap_or_default();
     // A belief that cannot be read is not "monitors nothing": that would make somebody tell it what to monitor.
     let master = match read_master(connection, master_name, beliefs) {
         Ok(master) => master,
@@ -184,9 +178,7 @@ pub async fn probe_sentinel(
     faults.append(&mut replies.faults);
     let server = SentinelServer {
         run_id: run_id.to_owned(),
-        my_id,
         master,
-        foreign_masters,
         users_in_place: report.in_place,
         users_foreign: report.foreign,
         tilt: info.field("sentinel_tilt") == Some("1"),
@@ -199,26 +191,4 @@ pub fn digest_question(library: &str) -> Cmd {
     let mut question = cmd("FCALL_RO");
     question.arg(format!("{library}_digest")).arg(0);
     question
-}
-
-/// Names that a Sentinel monitors besides ours.
-fn other_masters(masters: &Result<Value>, master_name: &str) -> BTreeSet<String> {
-    let Ok(masters) = masters else { return BTreeSet::new() };
-    let names = items(masters).unwrap_or_default().iter().filter_map(|master| text(entry(master, "name")?));
-    names.filter(|name| name != master_name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::reply::tests::any_reply;
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn no_reply_makes_the_parsers_fail(reply in any_reply()) {
-            let _ = other_masters(&Ok(reply), "web");
-        }
-    }
 }

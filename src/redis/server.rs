@@ -310,11 +310,6 @@ pub async fn wait(connection: &Connection, replicas: u16, limit: Duration) -> Re
     patient.query(cmd("WAIT").arg(replicas).arg(milliseconds)).await
 }
 
-/// `BGSAVE SCHEDULE`: a snapshot now, or when a running rewrite is over.
-pub async fn background_save(connection: &Connection) -> Result<()> {
-    connection.query::<Value>(cmd("BGSAVE").arg("SCHEDULE")).await.map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -64,7 +64,7 @@ const APPLICATION_SUBSCRIBES: &str = "(allchannels +subscribe +psubscribe +ssubs
 // SENTINEL DEBUG exists since 7.0, the oldest engine that we serve, and only sets intervals: see `super::info_window`.
 const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +acl|list +acl|setuser +acl|deluser +client|kill \
      +sentinel|masters +sentinel|replicas +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|set \
-     +sentinel|reset +sentinel|failover +sentinel|myid +sentinel|debug";
+     +sentinel|reset +sentinel|failover +sentinel|debug";
 // The event that the operator waits for.
 const OPERATOR_CHANNELS_ON_SENTINEL: &str = "&+switch-master";
 const AGENT_ON_SENTINEL: &str = "+ping +info +role +client|kill +shutdown +sentinel|masters +sentinel|replicas \

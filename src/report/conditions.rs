@@ -7,7 +7,7 @@ use super::{Facts, proofs};
 use crate::model::observed::Observed;
 use crate::model::{Mode, NodeId};
 use crate::plan::form::ABSENT_SECONDS;
-use crate::plan::step::ApplyReason;
+use crate::plan::reason::ApplyReason;
 use crate::plan::{Refused, Step, Waiting};
 
 /// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
@@ -18,7 +18,7 @@ pub const NEEDS_PERSON: &str = "NeedsPerson";
 
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct ConditionDraft {
     /// Its type.
     pub kind: &'static str,
     /// Whether it holds; `None`: unknown.
@@ -29,78 +29,129 @@ pub struct Said {
     pub message: String,
 }
 
-/// All conditions of an accepted layer.
-pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<Said> {
+/// The conditions of an accepted layer, each by itself.
+#[derive(Clone, Debug)]
+pub struct Drafts {
+    accepted: ConditionDraft,
+    pub(super) memory_bounded: ConditionDraft,
+    pub(super) persisted: ConditionDraft,
+    pub(super) functions_loaded: ConditionDraft,
+    users_in_place: ConditionDraft,
+    settings_applied: ConditionDraft,
+    pub(super) highly_available: ConditionDraft,
+    degraded: ConditionDraft,
+    progressing: ConditionDraft,
+}
+
+impl Drafts {
+    /// All of them, and `Ready`, which follows from them.
+    pub fn with_ready(self, facts: Facts<'_>, primary: Option<NodeId>) -> Vec<ConditionDraft> {
+        let ready = ready(facts, primary, &self);
+        let Self {
+            accepted,
+            memory_bounded,
+            persisted,
+            functions_loaded,
+            users_in_place,
+            settings_applied,
+            highly_available,
+            degraded,
+            progressing,
+        } = self;
+        vec![
+            accepted,
+            memory_bounded,
+            persisted,
+            functions_loaded,
+            users_in_place,
+            settings_applied,
+            highly_available,
+            degraded,
+            progressing,
+            ready,
+        ]
+    }
+}
+
+/// The conditions of an accepted layer but `Ready`.
+pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Drafts {
     let Facts { desired, observed, .. } = facts;
-    let accepted =
-        Said { kind: "Accepted", holds: Some(true), reason: "Valid", message: "the specification is valid".to_owned() };
-    let mut said = vec![
-        accepted,
-        proven(
+    Drafts {
+        accepted: ConditionDraft {
+            kind: "Accepted",
+            holds: Some(true),
+            reason: "Valid",
+            message: "the specification is valid".to_owned(),
+        },
+        memory_bounded: proven(
             "MemoryBounded",
             "Bounded",
             "NotBounded",
             "every data node's maxmemory is as planned",
             &proofs::memory(desired, observed),
         ),
-        persisted(facts),
-        proven(
+        persisted: persisted(facts),
+        functions_loaded: proven(
             "FunctionsLoaded",
             "Loaded",
             "NotLoaded",
             "the primary answers for every library",
             &proofs::functions(desired, observed, primary),
         ),
-        proven(
+        users_in_place: proven(
             "UsersInPlace",
             "InPlace",
             "NotInPlace",
             "every server has exactly the declared users",
             &[proofs::users(desired, observed), facts.subject.application_breaches.clone()].concat(),
         ),
-        proven(
+        settings_applied: proven(
             "SettingsApplied",
             "Applied",
             "NotApplied",
             "every directive was read back as declared",
             &proofs::settings(desired, observed),
         ),
-        highly_available(facts, primary),
-        degraded(facts),
-        progressing(facts),
-    ];
-    said.push(ready(facts, primary, &said));
-    said
-}
-
-fn proven(kind: &'static str, yes: &'static str, no: &'static str, sentence: &str, missing: &[String]) -> Said {
-    if missing.is_empty() {
-        Said { kind, holds: Some(true), reason: yes, message: sentence.to_owned() }
-    } else {
-        Said { kind, holds: Some(false), reason: no, message: missing.join("; ") }
+        highly_available: highly_available(facts, primary),
+        degraded: degraded(facts),
+        progressing: progressing(facts),
     }
 }
 
-fn persisted(facts: Facts<'_>) -> Said {
+fn proven(
+    kind: &'static str,
+    yes: &'static str,
+    no: &'static str,
+    sentence: &str,
+    missing: &[String],
+) -> ConditionDraft {
+    if missing.is_empty() {
+        ConditionDraft { kind, holds: Some(true), reason: yes, message: sentence.to_owned() }
+    } else {
+        ConditionDraft { kind, holds: Some(false), reason: no, message: missing.join("; ") }
+    }
+}
+
+fn persisted(facts: Facts<'_>) -> ConditionDraft {
     if facts.subject.keeps_data {
         let missing = proofs::persistence(facts.desired, facts.observed);
         proven("Persisted", "Persisted", "NotPersisted", "every data node writes its files as declared", &missing)
     } else {
         let message = "declared without persistence: the data is lost when all data pods are".to_owned();
-        Said { kind: "Persisted", holds: Some(false), reason: "NotDeclared", message }
+        ConditionDraft { kind: "Persisted", holds: Some(false), reason: "NotDeclared", message }
     }
 }
 
-fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> Said {
+fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
     if facts.desired.mode == Mode::Standalone {
         let message = "mode Standalone is one node".to_owned();
-        return Said { kind: "HighlyAvailable", holds: Some(false), reason: "SingleNode", message };
+        return ConditionDraft { kind: "HighlyAvailable", holds: Some(false), reason: "SingleNode", message };
     }
     let missing = proofs::availability(facts.desired, facts.observed, primary);
     proven("HighlyAvailable", "Redundant", "NotRedundant", "any one node may be lost", &missing)
 }
 
-fn degraded(facts: Facts<'_>) -> Said {
+fn degraded(facts: Facts<'_>) -> ConditionDraft {
     // First, and in a new layer as well: nothing else ends it.
     let mut why = facts.waits.to_vec();
     why.extend(facts.plan.refused.iter().map(refused));
@@ -117,7 +168,7 @@ fn degraded(facts: Facts<'_>) -> Said {
         why.extend(facts.faults.iter().cloned());
     }
     if why.is_empty() {
-        return Said {
+        return ConditionDraft {
             kind: "Degraded",
             holds: Some(false),
             reason: "AsDeclared",
@@ -125,10 +176,10 @@ fn degraded(facts: Facts<'_>) -> Said {
         };
     }
     let reason = if facts.waits.is_empty() { "Trouble" } else { NEEDS_PERSON };
-    Said { kind: "Degraded", holds: Some(true), reason, message: why.join("; ") }
+    ConditionDraft { kind: "Degraded", holds: Some(true), reason, message: why.join("; ") }
 }
 
-fn progressing(facts: Facts<'_>) -> Said {
+fn progressing(facts: Facts<'_>) -> ConditionDraft {
     let waiting: Vec<String> = facts.plan.waiting.iter().map(|what| waiting(facts.desired.mode, what)).collect();
     let (holds, reason, message) = if facts.desired.paused {
         (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
@@ -139,43 +190,55 @@ fn progressing(facts: Facts<'_>) -> Said {
     } else {
         (false, "AsDeclared", "nothing is left to do".to_owned())
     };
-    Said { kind: "Progressing", holds: Some(holds), reason, message }
+    ConditionDraft { kind: "Progressing", holds: Some(holds), reason, message }
 }
 
-fn ready(facts: Facts<'_>, primary: Option<NodeId>, said: &[Said]) -> Said {
-    let says = |kind: &str| said.iter().find(|said| said.kind == kind);
-    let no = |reason, message: String| Said { kind: "Ready", holds: Some(false), reason, message };
+fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> ConditionDraft {
+    let no = |reason, message: String| ConditionDraft { kind: "Ready", holds: Some(false), reason, message };
     if primary.is_none() {
         return no("NoPrimary", no_primary(facts));
     }
-    let mut needed = vec!["MemoryBounded", "FunctionsLoaded", "UsersInPlace", "SettingsApplied"];
+    // A condition that is new here is either needed or not: there is no third.
+    let Drafts {
+        accepted: _,
+        memory_bounded,
+        persisted,
+        functions_loaded,
+        users_in_place,
+        settings_applied,
+        highly_available,
+        degraded: _,
+        progressing,
+    } = drafts;
+    let mut needed = vec![memory_bounded, functions_loaded, users_in_place, settings_applied];
     if facts.subject.keeps_data {
-        needed.push("Persisted");
+        needed.push(persisted);
     }
     if facts.desired.mode == Mode::Sentinel {
-        needed.push("HighlyAvailable");
+        needed.push(highly_available);
     }
-    if let Some(missing) = needed.into_iter().filter_map(says).find(|said| said.holds != Some(true)) {
+    if let Some(missing) = needed.into_iter().find(|draft| draft.holds != Some(true)) {
         return no(missing.reason, format!("{}: {}", missing.kind, missing.message));
     }
     let old = proofs::revisions(facts.desired, facts.observed);
     if !old.is_empty() {
         return no("NotRolled", format!("not yet of the declared revision: {}", old.join(", ")));
     }
-    match says("Progressing") {
-        Some(progressing) if progressing.holds == Some(true) => no(progressing.reason, progressing.message.clone()),
-        _ => {
-            let message = "proven on the live servers for this generation".to_owned();
-            Said { kind: "Ready", holds: Some(true), reason: "Proven", message }
-        }
+    if progressing.holds == Some(true) {
+        return no(progressing.reason, progressing.message.clone());
     }
+    let message = "proven on the live servers for this generation".to_owned();
+    ConditionDraft { kind: "Ready", holds: Some(true), reason: "Proven", message }
 }
 
 /// Whether a step only records what already holds, or is about a user's library: the layer is whole all the while.
 fn is_bookkeeping(step: &Step) -> bool {
     let records = matches!(
         step,
-        Step::PatchConfig { .. } | Step::LabelReads { .. } | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
+        Step::PatchConfig { .. }
+            | Step::PointService { .. }
+            | Step::LabelReads { .. }
+            | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
     );
     records || step.is_of_users_library()
 }
@@ -187,7 +250,7 @@ fn no_primary(facts: Facts<'_>) -> String {
     let because: Vec<String> = waits.map(|what| waiting(mode, what)).collect();
     let fact = match mode {
         Mode::Standalone => "the data node is no primary by its own word",
-        Mode::Sentinel | Mode::Cluster => "no data node is primary by its own word and that of most Sentinels",
+        Mode::Sentinel => "no data node is primary by its own word and that of most Sentinels",
     };
     if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
 }
@@ -213,6 +276,7 @@ fn waiting(mode: Mode, what: &Waiting) -> String {
             format!("{node} is to be removed, but not yet: {}", refused(why))
         }
         Waiting::Failover => "a failover is under way".to_owned(),
+        Waiting::Handover => "the primary is being moved".to_owned(),
         Waiting::Approval => {
             "a restart waits for the annotation redoubt.dev/approved-generation to name this generation".to_owned()
         }
@@ -245,6 +309,7 @@ fn is_trouble(observed: &Observed, what: &Waiting) -> bool {
         | Waiting::Forgetting { .. }
         | Waiting::Removal { .. }
         | Waiting::Failover
+        | Waiting::Handover
         | Waiting::Approval
         | Waiting::Paused => false,
     }
@@ -281,7 +346,7 @@ fn refused(refused: &Refused) -> String {
 }
 
 /// The conditions with their times: a time changes with the status and with nothing else.
-pub fn timed(said: Vec<Said>, generation: i64, old: &[Condition], now: Timestamp) -> Vec<Condition> {
+pub fn timed(said: Vec<ConditionDraft>, generation: i64, old: &[Condition], now: Timestamp) -> Vec<Condition> {
     let word = |holds: Option<bool>| match holds {
         Some(true) => "True",
         Some(false) => "False",

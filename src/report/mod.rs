@@ -5,73 +5,24 @@
 
 pub mod conditions;
 pub mod events;
+mod facts;
 pub mod nodes;
 mod proofs;
 pub mod uses;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemoryStatus};
+pub use self::facts::{Facts, Subject, Undone};
+use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
 use crate::api::names;
-use crate::model::Purpose;
-use crate::model::desired::Desired;
-use crate::model::observed::Observed;
 use crate::model::roles::primary;
-use crate::plan::{Plan, Step};
-
-/// What is known of a layer beside `Desired`.
-#[derive(Clone, Debug)]
-pub struct Subject {
-    /// The memory budget; `used` is filled in here.
-    pub memory: MemoryStatus,
-    /// Whether the layer's data should survive a restart.
-    pub keeps_data: bool,
-    /// What the data is for.
-    pub purpose: Purpose,
-    /// Whether there is an application user with a binding Secret.
-    pub application_access: bool,
-    /// Connections that uses may open together.
-    pub max_connections: u32,
-    /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
-    pub application_breaches: Vec<String>,
-}
-
-/// A step that was not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undone {
-    /// The step; `None`: an object without an order.
-    pub step: Option<Step>,
-    /// Why not.
-    pub why: String,
-    /// Whether trying again later may help by itself (it is then no degradation yet).
-    pub passes: bool,
-    /// Whether the object's name belongs to somebody else.
-    pub name_taken: bool,
-}
-
-/// Everything that a report is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'pass> {
-    /// What is wanted.
-    pub desired: &'pass Desired,
-    /// What was seen.
-    pub observed: &'pass Observed,
-    /// What was planned.
-    pub plan: &'pass Plan,
-    /// What was planned and not done.
-    pub undone: &'pass [Undone],
-    /// What the servers refused to say, and what data nodes keep aside.
-    pub faults: &'pass [String],
-    /// Which nodes wait for what only a person ends.
-    pub waits: &'pass [String],
-    /// More about the layer.
-    pub subject: &'pass Subject,
-}
 
 /// The status that these facts amount to. `old` keeps the times of conditions that did not change.
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let primary = primary(facts.desired, facts.observed);
-    let conditions = conditions::of(facts, primary);
+    let drafts = conditions::of(facts, primary);
+    let checklist = nodes::checklist(facts, &drafts);
+    let conditions = drafts.with_ready(facts, primary);
     let layer = &facts.desired.layer;
     DataLayerStatus {
         observed_generation: Some(facts.desired.generation),
@@ -81,7 +32,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
         version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
         nodes: nodes::of(facts, primary),
         memory: Some(nodes::memory(facts, primary, old)),
-        checklist: nodes::checklist(facts, &conditions),
+        checklist,
         binding: facts
             .subject
             .application_access
@@ -104,11 +55,11 @@ pub fn not_accepted(
 ) -> DataLayerStatus {
     let message = faults.join("; ");
     let mut said = vec![
-        conditions::Said { kind: "Accepted", holds: Some(false), reason, message: message.clone() },
-        conditions::Said { kind: "Ready", holds: Some(false), reason: "NotAccepted", message },
+        conditions::ConditionDraft { kind: "Accepted", holds: Some(false), reason, message: message.clone() },
+        conditions::ConditionDraft { kind: "Ready", holds: Some(false), reason: "NotAccepted", message },
     ];
     let progressing = "what was accepted last is kept as it is until the specification is corrected".to_owned();
-    said.push(conditions::Said {
+    said.push(conditions::ConditionDraft {
         kind: "Progressing",
         holds: Some(false),
         reason: "NotAccepted",

@@ -1,6 +1,6 @@
 //! Nodes, memory and the production checklist.
 
-use super::conditions::Said;
+use super::conditions::{ConditionDraft, Drafts};
 use super::{Facts, proofs};
 use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
@@ -72,14 +72,11 @@ pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) 
 }
 
 /// What production needs, each with what shows it.
-pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
-    let of = |item: &str, kind: &str| {
-        let said = conditions.iter().find(|said| said.kind == kind);
-        ChecklistItem {
-            item: item.to_owned(),
-            ok: said.is_some_and(|said| said.holds == Some(true)),
-            evidence: said.map(|said| said.message.clone()).unwrap_or_default(),
-        }
+pub fn checklist(facts: Facts<'_>, drafts: &Drafts) -> Vec<ChecklistItem> {
+    let of = |item: &str, draft: &ConditionDraft| ChecklistItem {
+        item: item.to_owned(),
+        ok: draft.holds == Some(true),
+        evidence: draft.message.clone(),
     };
     let subject = facts.subject;
     let clients = facts.desired.settings.get("maxclients").cloned().unwrap_or_default();
@@ -91,17 +88,17 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
         crowded.join("; ")
     };
     let mut items = vec![
-        of("memory bounded", "MemoryBounded"),
+        of("memory bounded", &drafts.memory_bounded),
         eviction(facts),
-        of("persisted", "Persisted"),
-        of("functions on every primary", "FunctionsLoaded"),
+        of("persisted", &drafts.persisted),
+        of("functions on every primary", &drafts.functions_loaded),
         ChecklistItem {
             item: "connections within the pool budget".to_owned(),
             ok: has_room && crowded.is_empty(),
             evidence: budget,
         },
     ];
-    let redundant = of("no single point of failure", "HighlyAvailable");
+    let redundant = of("no single point of failure", &drafts.highly_available);
     items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });
     items
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::conditions::{Said, timed};
+use super::conditions::{ConditionDraft, timed};
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{Admission, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
 use crate::model::UseKind;
@@ -64,8 +64,8 @@ pub struct LibraryTrouble {
     pub message: String,
 }
 
-fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Said {
-    Said { kind, holds, reason, message: message.into() }
+fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> ConditionDraft {
+    ConditionDraft { kind, holds, reason, message: message.into() }
 }
 
 /// The status of an accepted use.
@@ -148,7 +148,7 @@ fn layer(facts: &UseFacts) -> LayerReference {
     LayerReference { namespace, name }
 }
 
-fn functions(facts: &UseFacts) -> Said {
+fn functions(facts: &UseFacts) -> ConditionDraft {
     let kind = "FunctionsLoaded";
     if let Some(trouble) = &facts.library_trouble {
         return said(kind, Some(false), trouble.reason, with_what_stays(trouble, facts));
@@ -162,7 +162,7 @@ fn functions(facts: &UseFacts) -> Said {
     }
 }
 
-fn user(facts: &UseFacts) -> Said {
+fn user(facts: &UseFacts) -> ConditionDraft {
     let missing = facts.user_missing.iter().map(|node| format!("{node} does not have the user as declared"));
     let silent = facts.silent.iter().map(|node| format!("{node} does not answer"));
     let why: Vec<String> = missing.chain(silent).collect();
@@ -173,7 +173,7 @@ fn user(facts: &UseFacts) -> Said {
     }
 }
 
-fn access(facts: &UseFacts) -> Said {
+fn access(facts: &UseFacts) -> ConditionDraft {
     let kind = "AccessProven";
     match &facts.violations {
         None => said(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
@@ -187,7 +187,7 @@ fn access(facts: &UseFacts) -> Said {
     }
 }
 
-fn binding(facts: &UseFacts) -> Said {
+fn binding(facts: &UseFacts) -> ConditionDraft {
     match (&facts.binding, &facts.binding_trouble) {
         (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
         (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
@@ -195,7 +195,7 @@ fn binding(facts: &UseFacts) -> Said {
     }
 }
 
-fn ready(facts: &UseFacts, conditions: &[Said]) -> Said {
+fn ready(facts: &UseFacts, conditions: &[ConditionDraft]) -> ConditionDraft {
     let no = |reason, message: String| said("Ready", Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
         return no("LayerNotAccepted", trouble.clone());

@@ -4,10 +4,13 @@
 
 mod admission;
 mod config;
+mod fault;
 pub mod quantity;
 pub mod uses;
 mod volume;
 
+pub use fault::Fault;
+use fault::{not_bytes, small};
 pub use volume::{DataVolumes, Volume};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,16 +105,6 @@ pub struct ResolvedDefaults {
     /// What follows a Service's name and namespace in its host name: `svc.cluster.local`, or `svc` where the cluster's domain is
     /// not known.
     pub service_domain: String,
-}
-
-/// One thing that is wrong with a specification.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct Fault {
-    /// Path of the field.
-    pub field: &'static str,
-    /// What is wrong, in a sentence for the person who wrote it.
-    pub problem: String,
 }
 
 /// Judges a layer.
@@ -210,10 +203,6 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
     })
 }
 
-fn small(number: i32) -> u16 {
-    u16::try_from(number).unwrap_or_default()
-}
-
 fn identity_of(layer: &DataLayer, faults: &mut Vec<Fault>) -> LayerIdentity {
     let name = layer.name_any();
     if name.len() > LONGEST_LAYER_NAME {
@@ -233,7 +222,7 @@ fn mode_of(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> Mode {
         DeploymentMode::Sentinel => Mode::Sentinel,
         DeploymentMode::Cluster => {
             faults.push(Fault { field: "spec.mode", problem: "Cluster is not implemented in this version".to_owned() });
-            Mode::Cluster
+            Mode::Sentinel
         }
     }
 }
@@ -260,8 +249,7 @@ fn replicas_of(spec: &DataLayerSpec, mode: Mode, faults: &mut Vec<Fault>) -> u16
 }
 
 fn eviction_policy(spec: &DataLayerSpec) -> Option<String> {
-    let policy = spec.memory.as_ref()?.eviction_policy?;
-    serde_json::to_value(policy).ok()?.as_str().map(str::to_owned)
+    Some(spec.memory.as_ref()?.eviction_policy?.directive().to_owned())
 }
 
 fn memory_of(
@@ -305,11 +293,6 @@ fn sentinel_volume(failover: &Failover, faults: &mut Vec<Fault>) -> u64 {
         faults.push(Fault { field: "spec.failover.sentinelVolume.size", problem: not_bytes(&size.0) });
         DEFAULT
     })
-}
-
-/// What is said of a text that is no quantity of bytes.
-fn not_bytes(text: &str) -> String {
-    format!("{text:?} is not a quantity of bytes: write a number with M, G, Mi or Gi, such as 10Gi")
 }
 
 /// An ordinal that no data node has (any more) is no decision: `replicas` may have fallen below what a person once said.

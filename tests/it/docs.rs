@@ -241,9 +241,9 @@ fn every_annotation_that_a_document_names_is_one_of_ours() {
         let text = fs::read_to_string(&path).unwrap();
         for word in code_words(&text).into_iter().filter(|word| word.starts_with("redoubt.dev/") && !word.contains('*'))
         {
-            let name = word.split(['=', ':', '-']).next().unwrap();
-            let is_ours = names.contains(&format!("\"{}", word.split(['=', ':']).next().unwrap()));
-            assert!(is_ours || word == "redoubt.dev/v1alpha1", "{}: {word} ({name})", path.display());
+            let name = word.split(['=', ':']).next().unwrap();
+            let is_ours = names.contains(&format!("\"{name}\""));
+            assert!(is_ours || word == "redoubt.dev/v1alpha1", "{}: {word}", path.display());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
-use redoubt::build::secrets::Credentials;
+use redoubt::build::Credentials;
 use redoubt::build::uses::{Shown, binding, dedicated_layer};
 use redoubt::build::{Built, Inputs, build, declared};
 use redoubt::model::UseKind;

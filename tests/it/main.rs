@@ -35,6 +35,7 @@ mod freshest;
 mod function_libraries;
 mod golden;
 mod image;
+mod import_circles;
 mod imports;
 mod lease;
 mod limits_cost;

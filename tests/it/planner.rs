@@ -7,7 +7,7 @@ use redoubt::model::observed::{
     DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
     SentinelServer,
 };
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, ReplicationId};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset};
 use redoubt::plan::{Refused, Step, Waiting, plan};
 
 pub fn nodes() -> Vec<NodeId> {
@@ -65,7 +65,6 @@ fn data_server(node: NodeId, primary: NodeId) -> DataServer {
     DataServer {
         run_id: format!("run-{node}"),
         replication,
-        replication_id: ReplicationId("history".into()),
         offset: Offset(9),
         settings: BTreeMap::from([("maxmemory".to_owned(), "100".to_owned())]),
         users_in_place: BTreeSet::new(),
@@ -74,8 +73,6 @@ fn data_server(node: NodeId, primary: NodeId) -> DataServer {
         functions: BTreeMap::new(),
         used_memory: 1,
         maxmemory: 100,
-        keys: 0,
-        expiring_keys: 0,
         rejected_connections: 0,
         refuses_clients: false,
         persistence_trouble: None,
@@ -88,7 +85,6 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
         |kind, besides| nodes().into_iter().filter(move |other: &NodeId| other.kind == kind && *other != besides);
     SentinelServer {
         run_id: format!("run-{node}"),
-        my_id: format!("id-{node}"),
         master: Some(SentinelMaster {
             address: address(primary),
             config_epoch: 3,
@@ -101,7 +97,6 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
             other_sentinels: others(NodeKind::Sentinel, node).map(|id| (format!("id-{id}"), address(id))).collect(),
             replicas: others(NodeKind::Data, primary).map(|id| (address(id), BTreeSet::new())).collect(),
         }),
-        foreign_masters: BTreeSet::new(),
         users_in_place: BTreeSet::new(),
         users_foreign: BTreeSet::new(),
         tilt: false,
@@ -141,6 +136,8 @@ pub fn converged(primary: NodeId) -> Observed {
         at: 1,
         nodes: nodes().into_iter().map(|id| (id, node(id))).collect(),
         primary_service: Some(primary),
+        primary_service_version: Some("1".to_owned()),
+        handover: false,
         initialised: true,
     }
 }
@@ -165,6 +162,7 @@ fn carry_out(observed: &mut Observed, step: &Step) {
                 seen.server = moved.nodes[id].server.clone();
                 seen.pod.as_mut().unwrap().reads = moved.nodes[id].pod.as_ref().unwrap().reads;
             }
+            observed.primary_service = moved.primary_service;
         }
         step => panic!("unexpected: {step:?}"),
     }
@@ -183,15 +181,43 @@ fn a_new_layer_takes_two_batches() {
     let second = plan(&desired, &observed);
     assert!(second.steps.iter().all(|step| matches!(step, Step::ApplyWorkload { .. })), "{second:?}");
     assert_eq!(second.steps.len(), 6);
-    assert!(!second.dials.initialised);
+    assert!(!second.initialised);
 }
 
 #[test]
 fn a_converged_layer_is_left_alone() {
     let plan = plan(&desired("old"), &converged(NodeId::data(1)));
     assert_eq!((plan.steps, plan.waiting, plan.refused), (vec![], vec![], vec![]));
-    assert!(plan.dials.initialised);
-    assert_eq!(plan.dials.primary, Some(NodeId::data(1)));
+    assert!(plan.initialised);
+    assert_eq!(plan.primary, Some(NodeId::data(1)));
+}
+
+#[test]
+fn the_primarys_service_is_pointed_before_all_else_from_the_version_that_was_seen() {
+    let mut observed = converged(NodeId::data(1));
+    (observed.primary_service, observed.primary_service_version) = (Some(NodeId::data(0)), Some("7".to_owned()));
+    observed.nodes.get_mut(&NodeId::data(2)).unwrap().pod.as_mut().unwrap().reads = false;
+    let steps = plan(&desired("old"), &observed).steps;
+    assert_eq!(steps[0], Step::PointService { node: NodeId::data(1), version: Some("7".to_owned()) });
+    assert!(matches!(steps[1..], [Step::LabelReads { reads: true, .. }]), "{steps:?}");
+    (observed.primary_service, observed.primary_service_version) = (None, None);
+    let steps = plan(&desired("old"), &observed).steps;
+    assert_eq!(steps[0], Step::PointService { node: NodeId::data(1), version: None }, "one that is gone is made");
+    for id in [0, 1, 2].map(NodeId::sentinel) {
+        observed.nodes.get_mut(&id).unwrap().server = ObservedServer::Unknown;
+    }
+    let steps = plan(&desired("old"), &observed).steps;
+    assert!(!steps.iter().any(|step| matches!(step, Step::PointService { .. })), "the primary is in doubt: {steps:?}");
+}
+
+#[test]
+fn while_the_primary_is_moved_only_clients_are_routed() {
+    let mut observed = converged(NodeId::data(0));
+    observed.handover = true;
+    observed.primary_service = Some(NodeId::data(1));
+    let plan = plan(&desired("new"), &observed);
+    assert!(matches!(plan.steps[..], [Step::PointService { .. }]), "{plan:?}");
+    assert_eq!(plan.waiting, [Waiting::Handover]);
 }
 
 #[test]
@@ -205,7 +231,7 @@ fn a_roll_takes_one_node_at_a_time_and_the_primary_last_after_it_was_moved() {
         let Some(step) = next.steps.first() else { break };
         assert_eq!(next.steps.len(), 1, "{next:?}");
         if let Step::RestartPod { node, .. } = step {
-            assert_ne!(next.dials.primary, Some(*node), "the primary is restarted");
+            assert_ne!(next.primary, Some(*node), "the primary is restarted");
             restarted.push(*node);
         }
         moved += usize::from(matches!(step, Step::Switchover { .. }));

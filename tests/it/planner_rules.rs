@@ -6,7 +6,7 @@ use redoubt::model::desired::Desired;
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster};
 use redoubt::model::{Address, NodeId, Offset};
-use redoubt::plan::step::ApplyReason;
+use redoubt::plan::reason::ApplyReason;
 use redoubt::plan::{Refused, Step, Waiting, plan};
 
 use crate::planner::{address, converged, desired, nodes};

@@ -95,7 +95,7 @@ async fn a_server_that_is_busy_or_cannot_persist_is_alive() {
         let snapshots = changes(&[("dir", &gone.display().to_string()), ("save", "3600 1")]);
         assert_eq!(server::config_set_all(&connection, &snapshots).await.unwrap(), []);
         std::fs::remove_dir(&gone).unwrap();
-        server::background_save(&connection).await.unwrap();
+        connection.query::<()>(cmd("BGSAVE").arg("SCHEDULE")).await.unwrap();
         eventually("MISCONF", SOON, async || {
             server::liveness(&connection).await.is_ok_and(|alive| alive == Some(Class::CannotPersist))
         })
@@ -156,11 +156,9 @@ async fn replicas_are_seen_at_their_announced_addresses_with_their_offsets() {
         let Replication::Primary { replicas } = &seen.replication else { panic!("{seen:?}") };
         assert_eq!(replicas.keys().collect::<Vec<_>>(), [&Address(second.address.clone())]);
         assert!(replicas.values().all(|offset| *offset > Offset(0) && *offset <= seen.offset));
-        assert_eq!((seen.keys, seen.expiring_keys), (1, 1));
         assert!(seen.version.starts_with("redis ") || seen.version.starts_with("valkey "), "{}", seen.version);
 
         let followed = look(&replica).await;
-        assert_eq!(followed.replication_id, seen.replication_id);
         let follows = Replication::Replica {
             primary: Address(first.address.clone()),
             link_up: true,

@@ -77,7 +77,7 @@ async fn sentinels_with_these_users_find_each_other_fail_over_and_say_so() {
             "{}",
             engine.name
         );
-        assert_eq!((seen.my_id.len(), seen.tilt, seen.foreign_masters.len()), (40, false, 0));
+        assert!(!seen.tilt);
         let master = seen.master.unwrap();
         assert_eq!(
             (master.quorum, master.detection_milliseconds, master.failover_timeout_milliseconds),

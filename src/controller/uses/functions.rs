@@ -9,21 +9,23 @@ use kube::core::ObjectMeta;
 
 use super::super::config_maps::Entry;
 use super::super::context::Context;
+use super::super::seen::LayerPass;
 use super::super::watches::WatchedUse;
-use super::Uses;
 use super::memory::{FailedLoad, locked};
-use super::served::{Scene, Served};
+use super::of_layer::Uses;
+use super::served::Served;
 use crate::act::Ending;
+use crate::api::uses::DeclaredUse;
 use crate::dataplane::{Library, user_library, user_library_name};
-use crate::failure::Request;
 use crate::model::desired::Desired;
 use crate::model::function_library::{Functions, LibrarySource, is_function_name, is_reserved};
 use crate::model::observed::{DataServer, Observed, ObservedServer};
 use crate::model::{NodeId, Policy, UseKind, roles};
 use crate::plan::Step;
 use crate::report::uses::LibraryTrouble;
+use crate::report::uses::UseFacts;
 use crate::telemetry::Chain;
-use crate::validate::uses::ValidatedUse;
+use crate::validate::uses::validate;
 
 /// How long a source that the engine refused is not tried again on the same process with the same libraries.
 const REFUSAL_HOLDS: Duration = Duration::from_mins(5);
@@ -33,8 +35,10 @@ const FAILURE_HOLDS: Duration = Duration::from_secs(10);
 /// themselves may take half of it.
 const MOST_RIGHTS: usize = 300 << 10;
 
-/// The library of a use, made of its source; an error: there is none to load, and what is loaded stays. `None`: of another kind.
-pub(super) async fn library_of(context: &Context, accepted: &ValidatedUse) -> Option<Result<Library, LibraryTrouble>> {
+/// The library of a use, made of its source; an error: there is none to load, and what is loaded stays. `None`: of another kind, or
+/// not valid.
+pub(super) async fn library_of(context: &Context, declared: &DeclaredUse) -> Option<Result<Library, LibraryTrouble>> {
+    let accepted = validate(declared, u16::MAX).ok()?;
     let Policy::Functions(policy) = &accepted.policy else { return None };
     let (namespace, name) = (&accepted.namespace, &accepted.name);
     let make = |text: &str| {
@@ -111,7 +115,7 @@ fn others(server: &DataServer, library: &str) -> BTreeMap<String, String> {
 impl Uses {
     /// Decides which users' libraries stay as they are for now: those whose source is unknown or was refused, and those that were
     /// never loaded while one that was is missing, so that after an empty restart each function is registered by who had it.
-    pub fn withhold(&self, context: &Context, desired: &mut Desired, observed: &Observed) {
+    pub(in crate::controller) fn withhold(&self, context: &Context, desired: &mut Desired, observed: &Observed) {
         for (kind, (namespace, name)) in &self.kept {
             if *kind == UseKind::FunctionLibrary {
                 desired.kept_libraries.insert(user_library_name(namespace, name));
@@ -146,7 +150,13 @@ impl Uses {
     }
 
     /// Remembers how a step of a user's library ended; `false`: it was none. It is told of its use, never of the layer.
-    pub fn note(&self, context: &Context, observed: &Observed, step: &Step, ending: &Ending) -> bool {
+    pub(in crate::controller) fn note(
+        &self,
+        context: &Context,
+        observed: &Observed,
+        step: &Step,
+        ending: &Ending,
+    ) -> bool {
         if let Step::LoadLibrary { node, library, digest, .. } = step
             && let Some(it) = self.served.iter().find(|it| it.library_name() == Some(library))
             && let Some(server) = data_server(observed, *node)
@@ -193,13 +203,13 @@ impl Served {
         Some(&self.object.status()?.functions.as_ref()?.digest)
     }
 
-    /// After the steps: what is told of a function library. Answers whether something is still under way.
-    pub(super) async fn settle_library(&self, context: &Context, scene: Scene<'_>) -> Result<bool, Request> {
-        let mut facts = self.facts(scene.object);
+    /// After the steps: what is told of a function library, and whether something is still under way.
+    pub(super) fn library_facts(&self, context: &Context, pass: LayerPass<'_>) -> (UseFacts, bool) {
+        let mut facts = self.facts(pass.object);
         let accepted = self.accepted();
         let name = user_library_name(&accepted.namespace, &accepted.name);
-        facts.has_primary = scene.primary.is_some();
-        let server = scene.primary.and_then(|node| data_server(scene.observed, node));
+        facts.has_primary = pass.primary.is_some();
+        let server = pass.primary.and_then(|node| data_server(&pass.seen.observed, node));
         facts.functions.library.clone_from(&name);
         match &self.library {
             Some(Ok(library)) => {
@@ -215,13 +225,12 @@ impl Served {
         }
         facts.function_names = server.and_then(|server| server.functions.get(&name)).cloned();
         facts.engine = server.filter(|_| facts.function_names.is_some()).map(|server| server.version.clone());
-        self.publish(context, &facts).await?;
         let told = self.object.status().map(|status| status.function_names.clone()).unwrap_or_default();
         // The users of the namespace get the right to call a function once the status has its name.
         let is_news = facts.function_names.as_ref().is_some_and(|names| {
             !names.iter().map(|(name, reads)| (name, *reads)).eq(told.iter().map(|it| (&it.name, it.reads_only)))
         });
         let is_loading = facts.has_primary && !facts.functions_loaded && facts.library_trouble.is_none();
-        Ok(!scene.paused && (is_news || is_loading))
+        (facts, !pass.desired.paused && (is_news || is_loading))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::tenants::Stored;
+use crate::api::data_layer_status::Tenant;
 use crate::model::NodeId;
 use crate::report::uses::LibraryTrouble;
 
@@ -35,6 +35,9 @@ pub(super) struct FailedLoad {
     pub(super) until: Instant,
     pub(super) trouble: LibraryTrouble,
 }
+
+/// A list that this process stored, and the version of the layer that the watch showed at that time.
+pub(super) type Stored = (Option<String>, Vec<Tenant>);
 
 /// Who was asked what, when, and what was wrong.
 pub(in crate::controller) type Proof = (String, Instant, Vec<String>);

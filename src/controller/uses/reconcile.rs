@@ -3,16 +3,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use super::super::context::Context;
-use super::super::data_layer::Error;
+use super::super::error::Error;
 use super::super::publish;
+use super::binding::withdraw;
 use super::dedicated;
-use super::served::is_owned_by;
 use crate::act::Ending;
-use crate::api::names;
 use crate::api::use_status::LayerReference;
 use crate::api::uses::DeclaredUse;
 use crate::failure::Class;
@@ -26,9 +24,6 @@ const AT_REST: Duration = Duration::from_mins(5);
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Pause while somebody else's object is in the way, which no watch shows.
 const REFUSED: Duration = Duration::from_secs(15);
-
-/// How long the binding of a use that is not served is believed where Secrets are not watched.
-const BELIEVED: Duration = Duration::from_secs(30);
 
 /// Makes one pass; answers how long to wait for the next.
 pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
@@ -87,25 +82,11 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
 }
 
 /// Takes the binding away and says why.
-pub(super) async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) -> Result<Duration, Error> {
-    let (namespace, uid) = (declared.namespace().unwrap_or_default(), declared.uid().unwrap_or_default());
-    if declared.kind().has_user() {
-        remove_binding(context, declared, &namespace, &uid).await?;
-    }
+async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) -> Result<Duration, Error> {
+    withdraw(context, declared).await?;
     let generation = declared.metadata.generation.unwrap_or_default();
     let old = declared.status.clone().unwrap_or_default();
     let status = refused(declared.kind(), generation, refusal.reason, &refusal.message, None, &old, publish::now());
     publish::publish_use(context, declared, &status).await?;
     Ok(REFUSED)
-}
-
-/// Removes the binding of a use that is not served.
-async fn remove_binding(context: &Context, declared: &DeclaredUse, namespace: &str, uid: &str) -> Result<(), Error> {
-    let name = names::binding(declared.kind(), &declared.name_any());
-    let found = context.secrets.read(&context.client, namespace, &name, BELIEVED).await?;
-    if let Some(secret) = found.filter(|secret| is_owned_by(secret, uid)) {
-        context.writer.delete::<Secret>(namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
-        context.secrets.forget(namespace, &name);
-    }
-    Ok(())
 }

@@ -8,25 +8,34 @@
 //! 3. nobody is connected as the one before, or its grace is over: the binding no longer names it, so nobody declared it any
 //!    more, and the planner removes it, which ends its connections.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::ResourceExt as _;
 
+use super::super::seen::{LayerPass, Seen};
+use super::of_layer::Uses;
+use super::served::Served;
 use crate::api::names;
+use crate::model::NodeKind;
+use crate::model::desired::Desired;
+use crate::model::observed::ObservedServer;
+use crate::redis::use_access::connections_of;
 use crate::validate::uses::ValidatedUse;
 
 /// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
 /// minutes, so an application that is between two connections still has the old ones.
-pub const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
+pub(super) const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
 /// What a binding says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phase {
-    pub shown: Option<u32>,
-    pub previous: Option<u32>,
-    pub rotated_at: u64,
+pub(super) struct RotationState {
+    pub(super) shown: Option<u32>,
+    pub(super) previous: Option<u32>,
+    pub(super) rotated_at: u64,
 }
 
-impl Phase {
-    pub fn of(binding: Option<&KubernetesSecret>) -> Self {
+impl RotationState {
+    pub(super) fn of(binding: Option<&KubernetesSecret>) -> Self {
         let number = |name: &str| binding?.annotations().get(name)?.parse::<u64>().ok();
         let rotation = |name: &str| number(name).and_then(|number| number.try_into().ok());
         let shown = rotation(names::ANNOTATION_ROTATION);
@@ -38,7 +47,7 @@ impl Phase {
     }
 
     /// The credentials that should be valid now.
-    pub fn valid(self, wanted: u32) -> Vec<u32> {
+    pub(super) fn valid(self, wanted: u32) -> Vec<u32> {
         let mut valid: Vec<u32> = self.shown.into_iter().chain(self.previous).collect();
         // A further rotation waits for the end of the one that is under way: two are valid, never three.
         if self.previous.is_none() && self.shown != Some(wanted) {
@@ -49,7 +58,7 @@ impl Phase {
 
     /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: nobody is
     /// connected as the previous one.
-    pub fn next(self, accepted: &ValidatedUse, now: u64, is_in_place: bool, is_unused: bool) -> Self {
+    pub(super) fn next(self, accepted: &ValidatedUse, now: u64, is_in_place: bool, is_unused: bool) -> Self {
         let wanted = accepted.rotation;
         match self {
             Self { previous: Some(_), rotated_at, .. } => {
@@ -64,6 +73,61 @@ impl Phase {
             }
             unchanged => unchanged,
         }
+    }
+}
+
+/// What a use's binding says, and what it is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct Rotation {
+    pub(super) now: RotationState,
+    pub(super) next: RotationState,
+}
+
+impl Uses {
+    /// What the bindings of the uses that are served are to say next, in their order.
+    pub(in crate::controller) fn plan(&self, pass: LayerPass<'_>) -> Vec<Rotation> {
+        self.served.iter().map(|it| it.plan(pass)).collect()
+    }
+
+    /// UIDs of the uses whose previous user is not connected to any data node. Asked only at the end of a rotation.
+    pub(in crate::controller) async fn unused(&self, desired: &Desired, seen: &Seen) -> BTreeSet<String> {
+        let mut unused = BTreeSet::new();
+        for it in &self.served {
+            let now = RotationState::of(it.binding());
+            let age = seen.observed.at.saturating_sub(now.rotated_at);
+            let is_due = age >= it.accepted().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS);
+            if let Some(previous) = now.previous.filter(|_| is_due)
+                && is_unused(desired, seen, &it.user(previous)).await
+            {
+                unused.insert(it.accepted().uid.clone());
+            }
+        }
+        unused
+    }
+}
+
+/// Whether every data node says that nobody is connected as this user.
+async fn is_unused(desired: &Desired, seen: &Seen, user: &str) -> bool {
+    for node in desired.nodes.keys().filter(|node| node.kind == NodeKind::Data) {
+        let Some(connection) = seen.connections.get(node) else { return false };
+        if !connections_of(connection, user).await.is_ok_and(|count| count == 0) {
+            return false;
+        }
+    }
+    true
+}
+
+impl Served {
+    fn plan(&self, pass: LayerPass<'_>) -> Rotation {
+        if !self.accepted().kind.has_user() {
+            return Rotation::default();
+        }
+        let now = RotationState::of(self.binding());
+        let answered = pass.primary.and_then(|node| pass.seen.observed.nodes.get(&node));
+        let is_in_place = answered.is_some_and(|seen| matches!(seen.server, ObservedServer::Data(_)))
+            && self.user_placement(pass, self.accepted().rotation).missing.is_empty();
+        let is_unused = pass.seen.unused.contains(&self.accepted().uid);
+        Rotation { now, next: now.next(self.accepted(), pass.seen.observed.at, is_in_place, is_unused) }
     }
 }
 
@@ -100,24 +164,24 @@ mod tests {
 
     #[test]
     fn a_binding_shows_only_a_user_that_is_in_place() {
-        let none = Phase::default();
+        let none = RotationState::default();
         assert_eq!(none.valid(0), [0]);
         assert_eq!(none.next(&store(0, HOUR), 7, false, false), none);
         let first = none.next(&store(0, HOUR), 7, true, false);
-        assert_eq!(first, Phase { shown: Some(0), previous: None, rotated_at: 7 });
+        assert_eq!(first, RotationState { shown: Some(0), previous: None, rotated_at: 7 });
         assert_eq!(first.next(&store(0, HOUR), 8, true, true), first, "at rest");
     }
 
     #[test]
     fn a_rotation_keeps_two_and_ends_when_the_old_one_is_unused_or_its_grace_is_over() {
-        let first = Phase { shown: Some(0), previous: None, rotated_at: 7 };
+        let first = RotationState { shown: Some(0), previous: None, rotated_at: 7 };
         assert_eq!(first.valid(1), [0, 1]);
         assert_eq!(first.next(&store(1, HOUR), 1_000, false, true), first, "not before the new one is in place");
         let both = first.next(&store(1, HOUR), 1_000, true, false);
-        assert_eq!(both, Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 });
+        assert_eq!(both, RotationState { shown: Some(1), previous: Some(0), rotated_at: 1_000 });
         assert_eq!(both.valid(1), [1, 0]);
         assert_eq!(both.next(&store(1, HOUR), 1_000 + 179_999, true, true), both, "a mounted Secret may lag");
-        let after = Phase { previous: None, ..both };
+        let after = RotationState { previous: None, ..both };
         assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, true), after);
         assert_eq!(both.next(&store(1, HOUR), 1_000 + 180_000, true, false), both);
         assert_eq!(both.next(&store(1, HOUR), 1_000 + HOUR, true, false), after);
@@ -126,14 +190,14 @@ mod tests {
 
     #[test]
     fn a_further_rotation_waits_for_the_one_that_is_under_way() {
-        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: 1_000 };
+        let both = RotationState { shown: Some(1), previous: Some(0), rotated_at: 1_000 };
         assert_eq!(both.valid(2), [1, 0]);
         assert_eq!(both.next(&store(2, HOUR), 2_000, true, true), both);
     }
 
     #[test]
     fn a_time_in_the_future_makes_no_grace_longer() {
-        let both = Phase { shown: Some(1), previous: Some(0), rotated_at: u64::MAX };
+        let both = RotationState { shown: Some(1), previous: Some(0), rotated_at: u64::MAX };
         assert_eq!(both.next(&store(1, HOUR), 2_000, true, false).previous, None);
     }
 
@@ -142,7 +206,10 @@ mod tests {
         let secret: KubernetesSecret = serde_json::from_value(serde_json::json!({"metadata": {"annotations": {
             "redoubt.dev/rotation": "2", "redoubt.dev/previous-rotation": "1", "redoubt.dev/rotated-at": "5"}}}))
         .unwrap();
-        assert_eq!(Phase::of(Some(&secret)), Phase { shown: Some(2), previous: Some(1), rotated_at: 5 });
-        assert_eq!(Phase::of(None), Phase::default());
+        assert_eq!(
+            RotationState::of(Some(&secret)),
+            RotationState { shown: Some(2), previous: Some(1), rotated_at: 5 }
+        );
+        assert_eq!(RotationState::of(None), RotationState::default());
     }
 }

@@ -19,9 +19,6 @@ use crate::api::names;
 use crate::api::uses::DeclaredUse;
 use crate::failure::{Request, request};
 
-/// A list that this process stored, and the version of the layer that the watch showed at that time.
-pub(super) type Stored = (Option<String>, Vec<Tenant>);
-
 /// The list as it is stored; `None`: the layer never had one. `status`: of the layer as the watch shows it; `None`: the object
 /// cannot be read.
 pub(super) async fn stored(

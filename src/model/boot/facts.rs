@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::SILENT_PEER_MILLISECONDS;
+use super::times::{SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS};
 use crate::model::lineage::{Activity, Lineage};
 use crate::model::{Mode, Role};
-
-/// Silence after which a peer of a layer that keeps nothing no longer blocks the others: it can only have what lies in its memory.
-pub const SILENT_PEER_OF_A_CACHE_MILLISECONDS: u64 = 30_000;
 
 /// Everything that the decision depends on.
 #[derive(Clone, Debug)]

@@ -4,13 +4,10 @@
 //! a node may have become primary because its peers were silent for long, while they went on together: its term is higher then, and the
 //! other may have what its replicas confirmed. So only a higher epoch decides where data is kept.
 
+use super::WaitReason;
 use super::facts::BootFacts;
-use super::{Comparison, LONGEST_WAIT_MILLISECONDS, WaitReason, compare};
-use crate::model::lineage::Lineage;
-
-/// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
-/// 8 s, and a record is told a second after a promotion.
-pub const RIVALRY_MILLISECONDS: u64 = 15_000;
+use super::times::{LONGEST_WAIT_MILLISECONDS, RIVALRY_MILLISECONDS};
+use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What a primary that runs does while another one may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,39 +1,21 @@
 //! A limit that is too small, and what it is too small for.
 
-use super::{
-    CONNECTION, Demand, Floors, LEAST_DATA, MEBIBYTE, MemoryPlan, OWN_CONNECTIONS, PROGRAMS, bytes_of_connections,
+use super::demand::{
+    CONNECTION, Demand, Floors, LEAST_DATA, MEBIBYTE, OWN_CONNECTIONS, PROGRAMS, bytes_of_connections,
 };
 
 /// A limit that is too small, term by term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall {
-    demand: Demand,
-    least: u64,
+    pub(super) demand: Demand,
+    pub(super) least: u64,
 }
 
 impl TooSmall {
-    pub(super) fn of(demand: &Demand) -> Self {
-        Self { demand: *demand, least: least(demand) }
-    }
-
     /// The least limit that is enough, bytes; whole mebibytes.
     pub const fn least(&self) -> u64 {
         self.least
     }
-}
-
-/// By halves: what is enough stays enough when there is more.
-fn least(demand: &Demand) -> u64 {
-    let is_enough = |mebibytes: u64| {
-        MemoryPlan::try_divide(&Demand { limit: mebibytes.saturating_mul(MEBIBYTE), ..*demand }).is_some()
-    };
-    // 2^40 MiB; no directive asks for more.
-    let (mut too_small, mut enough) = (0, 1_u64 << 40);
-    while enough - too_small > 1 {
-        let middle = too_small + (enough - too_small) / 2;
-        if is_enough(middle) { enough = middle } else { too_small = middle }
-    }
-    enough * MEBIBYTE
 }
 
 impl std::error::Error for TooSmall {}

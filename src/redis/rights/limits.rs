@@ -1,6 +1,6 @@
 //! The rights of a rate limit policy's user.
 
-use super::{KEYS_OF_ITS_OWN, Rights};
+use super::rules::{KEYS_OF_ITS_OWN, Rights};
 
 /// What the functions need is among the commands of every use; stock limiter libraries work under the prefix with the others. The
 /// functions that tell of all policies are the operator's.

@@ -1,23 +1,14 @@
 //! The least rights of the users of uses, and what they may do and must not, kind by kind: commands and expectations side by side.
 
 mod limits;
+mod rules;
 mod sessions;
 
 use std::borrow::Cow;
 
+pub use self::rules::Rights;
 use crate::model::UseKind;
 use crate::model::function_library::Functions;
-
-/// The rights of the users of one kind.
-#[derive(Clone, Copy, Debug)]
-pub struct Rights {
-    /// Rules of commands, as `ACL SETUSER` takes them.
-    pub commands: &'static str,
-    /// Functions that the user may call, and whether `FCALL_RO` takes them too.
-    pub functions: &'static [(&'static str, bool)],
-    /// What is put to the live server beside [`COMMON`].
-    pub expectations: &'static [&'static str],
-}
 
 /// What the user of one use is for.
 #[derive(Clone, Copy, Debug)]
@@ -62,22 +53,6 @@ pub const fn of(kind: UseKind) -> Rights {
         UseKind::FunctionLibrary => NONE,
     }
 }
-
-// What stock libraries and the functions use, by category, and nothing that shows or stops another tenant's:
-// - the name of a session's key is its secret (a Flask-Session cookie is nothing else). SCAN and RANDOMKEY answer names of all
-//   keys, and CLIENT TRACKING in broadcast mode sends those of all writes, whatever the user's key patterns are;
-// - scripts of one tenant that do not end stop all, so of @scripting only the functions that the operator loaded, and of those
-//   not the ones that tell of all tenants;
-// - a server compares its memory with `maxmemory` before a command, not after: a command that makes more of what is there than
-//   its caller sent (SETRANGE, SETBIT, COPY, the unions) passes it. APPEND adds what was sent, and Spring Session uses it;
-// - a command that goes through whole sets once for each time that a set is named (the unions, intersections and differences that
-//   are only answered) keeps the server from all else for hours, and is no script that could be ended. LCS compares each byte of a
-//   value with each of another, and keeps four bytes for each pair;
-// - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
-const KEYS_OF_ITS_OWN: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
-     -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
-     -zdiffstore -zrangestore -sunion -sinter -sdiff -sintercard -zunion -zinter -zdiff -zintercard -lcs -scan \
-     -randomkey -dbsize -pubsub -client|tracking +info +role +time";
 
 /// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key of nobody's.
 pub const COMMON: &[&str] = &[

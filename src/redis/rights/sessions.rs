@@ -1,6 +1,6 @@
 //! The rights of a session store's user.
 
-use super::{KEYS_OF_ITS_OWN, Rights};
+use super::rules::{KEYS_OF_ITS_OWN, Rights};
 
 pub(super) const RIGHTS: Rights = Rights {
     commands: KEYS_OF_ITS_OWN,

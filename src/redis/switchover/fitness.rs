@@ -2,7 +2,8 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::{Candidate, Error, LOOK_EVERY, SEEN_WITHIN, Step, Switchover};
+use super::request::{Candidate, Error, LOOK_EVERY, SEEN_WITHIN, Step, Switchover};
+use crate::model::observed::SentinelMaster;
 use crate::model::{Address, Role};
 use crate::redis::connection::{Connection, Endpoint};
 use crate::redis::error::Error as CommandError;
@@ -116,7 +117,7 @@ enum Unfit {
 async fn ask(request: &Switchover, endpoint: &Endpoint) -> Result<(Connection, u64), Unfit> {
     let connection = Connection::open(endpoint).await.map_err(|_| Unfit::Silent)?;
     let master = sentinel::master(&connection, &request.master_name).await.map_err(|_| Unfit::Silent)?;
-    if master.as_ref().is_some_and(|master| master.flags.contains("failover_in_progress")) {
+    if master.as_ref().is_some_and(SentinelMaster::is_failing_over) {
         return Err(Unfit::FailsOver);
     }
     Ok((connection, master.map_or(0, |master| master.config_epoch)))
@@ -137,7 +138,6 @@ async fn objection(
     newest_epoch: u64,
     connection: &Connection,
 ) -> Result<Option<Objection>, CommandError> {
-    const TROUBLE: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
     let of_itself = |reason: String| Ok(Some(Objection::OfItself(reason)));
     let of_replicas = |reason: String| Ok(Some(Objection::OfReplicas(reason)));
     if sentinel::is_in_tilt(connection).await? {
@@ -152,7 +152,7 @@ async fn objection(
     if master.config_epoch < newest_epoch {
         return of_itself("has not heard of the last failover".to_owned());
     }
-    if let Some(flag) = TROUBLE.iter().find(|flag| master.flags.contains(**flag)) {
+    if let Some(flag) = master.trouble() {
         return of_itself(format!("says {flag}"));
     }
     let electable = sentinel::electable_replicas(connection, &request.master_name).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Found, Judge};
+use super::judge::{Found, Judge};
 use crate::api::function_library::{DEFAULT_KEY, FunctionLibrarySpec};
 use crate::model::Policy;
 use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySource};

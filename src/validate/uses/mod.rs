@@ -3,6 +3,7 @@
 
 pub mod eviction;
 mod function_library;
+mod judge;
 mod rate_limit_policy;
 mod session_store;
 pub mod tenancy;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
+use self::judge::{Found, Judge, plain};
 use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
 use crate::api::uses::{DeclaredUse, UseSpec};
@@ -59,47 +61,6 @@ pub fn layer_of(declared: &DeclaredUse) -> (String, String) {
 /// Whether the use has a layer of its own.
 pub fn is_dedicated(declared: &DeclaredUse) -> bool {
     declared.spec.layer().is_none_or(|layer| layer.name.is_none())
-}
-
-/// What the fields of one object say, with every fault that is found on the way.
-struct Judge<'a> {
-    declared: &'a DeclaredUse,
-    faults: Vec<Fault>,
-}
-
-impl Judge<'_> {
-    fn fault(&mut self, field: &'static str, problem: impl Into<String>) {
-        self.faults.push(Fault { field, problem: problem.into() });
-    }
-
-    /// A duration in milliseconds; a fault if it is not within the bounds.
-    fn bounded(&mut self, field: &'static str, given: Duration, least: Duration, most: Duration) -> u64 {
-        if given < least || given > most {
-            self.fault(field, format!("is not from {least:?} to {most:?}"));
-        }
-        u64::try_from(given.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// `NAMESPACE/NAME`.
-    fn owner(&self) -> String {
-        format!("{}/{}", self.declared.namespace().unwrap_or_default(), self.declared.name_any())
-    }
-
-    fn generation(&self) -> i64 {
-        self.declared.metadata.generation.unwrap_or_default()
-    }
-}
-
-/// A negative duration of Kubernetes reads as a positive one here: the sign is judged first.
-fn plain(duration: kube::core::Duration) -> Duration {
-    if duration.is_negative() { Duration::MAX } else { duration.into() }
-}
-
-/// What the file of a kind finds out.
-struct Found {
-    policy: Policy,
-    wait_replicas: u16,
-    binding: BTreeMap<&'static str, String>,
 }
 
 /// Judges a use by itself. `replicas`: of its layer.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Found, Judge, plain};
+use super::judge::{Found, Judge, plain};
 use crate::api::rate_limit_policy::{
     AlignChoice, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm, LimitMode as DeclaredMode, RateLimitPolicySpec,
     StoreErrorChoice,

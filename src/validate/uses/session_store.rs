@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::small;
-use super::{Found, Judge, plain};
+use super::judge::{Found, Judge, plain};
 use crate::api::session_store::{ExceedChoice, SessionStoreSpec};
 use crate::model::{OnExceed, Policy, SessionPolicy};
 

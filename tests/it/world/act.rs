@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::{Address, NodeId, NodeKind};
 use redoubt::plan::Step;
-use redoubt::plan::step::RestartReason;
+use redoubt::plan::reason::RestartReason;
 
 use super::{Server, Workload, World, takes_away};
 
@@ -36,6 +36,11 @@ impl World {
                     (self.pods.get_mut(node).filter(|pod| pod.uid == *pod_uid), document)
                 {
                     pod.built.document = document;
+                }
+            }
+            Step::PointService { node, version } => {
+                if self.primary_service.map(|primary| primary.to_string()) == *version {
+                    self.primary_service = Some(*node);
                 }
             }
             Step::LabelReads { node, pod_uid, reads } => {

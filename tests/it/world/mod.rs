@@ -293,7 +293,6 @@ impl World {
             if is_idle && self.effects < last && !self.is_as_declared() {
                 self.violations.push("neither converged nor explained".to_owned());
             }
-            self.dial(&plan, last);
             for step in &plan.steps {
                 if self.effects < last {
                     self.effects += 1;
@@ -315,17 +314,6 @@ impl World {
             if self.effects < last && self.statics.insert(object) {
                 self.effects += 1;
             }
-        }
-    }
-
-    /// Points the primary's Service.
-    fn dial(&mut self, plan: &Plan, last: usize) {
-        if let Some(primary) = plan.dials.primary
-            && self.primary_service != Some(primary)
-            && self.effects < last
-        {
-            self.effects += 1;
-            self.primary_service = Some(primary);
         }
     }
 

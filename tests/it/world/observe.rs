@@ -6,7 +6,7 @@ use redoubt::model::observed::{
     Away, DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication,
     SentinelMaster, SentinelServer,
 };
-use redoubt::model::{NodeId, NodeKind, Offset, ReplicationId};
+use redoubt::model::{NodeId, NodeKind, Offset};
 
 use super::{Belief, DETECTION, Data, FAILOVER_TIMEOUT, FIRST_BAD_REVISION, Pod, Sentinel, Server, World};
 
@@ -31,6 +31,8 @@ impl World {
             at: self.time * 1000,
             nodes: ids.into_iter().map(|id| (id, node(id))).collect(),
             primary_service: self.primary_service,
+            handover: false,
+            primary_service_version: self.primary_service.map(|primary| primary.to_string()),
             initialised: self.was_ready,
         }
     }
@@ -55,7 +57,7 @@ impl World {
             None | Some(Server::Booting(_)) => ObservedServer::Unknown,
             Some(Server::Data(data)) => ObservedServer::Data(Box::new(self.observed_data(id, data))),
             Some(Server::Sentinel(sentinel)) => {
-                ObservedServer::Sentinel(Box::new(self.observed_sentinel(id, sentinel)))
+                ObservedServer::Sentinel(Box::new(self.observed_sentinel(sentinel)))
             }
         }
     }
@@ -81,7 +83,6 @@ impl World {
         DataServer {
             run_id: data.run.clone(),
             replication,
-            replication_id: ReplicationId(data.history.clone()),
             offset: Offset(data.offset),
             settings: BTreeMap::from([("setting".to_owned(), data.setting.to_string())]),
             users_in_place: BTreeSet::new(),
@@ -95,8 +96,6 @@ impl World {
             functions: BTreeMap::new(),
             used_memory: 1,
             maxmemory: 100,
-            keys: data.offset,
-            expiring_keys: 0,
             rejected_connections: 0,
             refuses_clients: false,
             persistence_trouble: None,
@@ -104,12 +103,10 @@ impl World {
         }
     }
 
-    fn observed_sentinel(&self, id: NodeId, sentinel: &Sentinel) -> SentinelServer {
+    fn observed_sentinel(&self, sentinel: &Sentinel) -> SentinelServer {
         SentinelServer {
             run_id: sentinel.run.clone(),
-            my_id: id.to_string(),
             master: sentinel.belief.as_ref().map(|belief| self.observed_master(belief)),
-            foreign_masters: BTreeSet::new(),
             users_in_place: BTreeSet::new(),
             users_foreign: BTreeSet::new(),
             tilt: false,

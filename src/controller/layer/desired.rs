@@ -22,7 +22,7 @@ use crate::report::Subject;
 use crate::validate::ValidatedLayer;
 
 /// Digests of a layer's passwords.
-pub fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests {
+pub(super) fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests {
     PasswordDigests {
         operator: digest(&passwords.operator),
         agent: digest(&passwords.agent),
@@ -33,16 +33,19 @@ pub fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests
 }
 
 /// The users of a layer's servers: the system's, and those of its uses.
-pub struct Users {
+pub(super) struct Users {
     /// Of the data nodes.
-    pub data: BTreeMap<String, DesiredUser>,
+    pub(super) data: BTreeMap<String, DesiredUser>,
     /// Of the Sentinels.
-    pub sentinels: BTreeMap<String, DesiredUser>,
+    pub(super) sentinels: BTreeMap<String, DesiredUser>,
 }
 
 impl Users {
     /// Puts both together.
-    pub fn of(digests: &PasswordDigests, uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>)) -> Self {
+    pub(super) fn of(
+        digests: &PasswordDigests,
+        uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>),
+    ) -> Self {
         let (mut data, mut sentinels) = (data_users(digests), sentinel_users(digests));
         data.extend(uses.0);
         sentinels.extend(uses.1);
@@ -51,7 +54,7 @@ impl Users {
 }
 
 /// What the planner compares with.
-pub fn desired(
+pub(super) fn desired(
     object: &DataLayer,
     layer: &ValidatedLayer,
     built: &Built,
@@ -97,7 +100,7 @@ pub fn desired(
 }
 
 /// What those need to know who only look who serves: the roles, and nothing of settings, users and functions.
-pub fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> Desired {
+pub(super) fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> Desired {
     let nobody = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
     let all = desired(object, layer, built, nobody, &[]);
     Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
@@ -118,7 +121,7 @@ fn needs_approval(object: &DataLayer) -> bool {
 }
 
 /// What the report says beside the proofs.
-pub fn subject(layer: &ValidatedLayer) -> Subject {
+pub(super) fn subject(layer: &ValidatedLayer) -> Subject {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     Subject {
         memory: MemoryStatus {
@@ -141,7 +144,7 @@ pub fn subject(layer: &ValidatedLayer) -> Subject {
 }
 
 /// What is asked of each pod that has an address. Undeclared nodes are asked too: one of them may be the primary.
-pub fn questions(desired: &Desired, children: &Children, passwords: &Passwords) -> BTreeMap<NodeId, Question> {
+pub(super) fn questions(desired: &Desired, children: &Children, passwords: &Passwords) -> BTreeMap<NodeId, Question> {
     let probe = Arc::new(DataProbe {
         settings: desired.settings.keys().cloned().collect(),
         users: desired.users.clone(),

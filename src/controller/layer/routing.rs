@@ -9,15 +9,18 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
-use super::context::Context;
-use super::data_layer::{Error, Known, addresses, ask, credentials, identity, seen};
+use super::super::context::Context;
+use super::super::error::Error;
+use super::ask::ask;
 use super::desired::{questions, roles_only};
-use crate::act::{self, label_reads};
+use super::known::Objects;
+use super::wanted::credentials;
+use crate::act::{self, label_reads, point_service};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::build::{Built, Inputs, build, declared};
 use crate::model::LayerIdentity;
-use crate::observe::kubernetes::{Children, children};
+use crate::observe::kubernetes::Children;
 use crate::plan::{Plan, Step, route};
 use crate::telemetry::Chain;
 
@@ -27,73 +30,78 @@ const AT_REST: Duration = Duration::from_secs(10);
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Makes one pass over a layer; `object` is `None` where it cannot be read: then it is the layer that was accepted last.
-pub async fn pass(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
+pub(in crate::controller) async fn pass(
+    context: &Context,
+    metadata: &ObjectMeta,
+    object: Option<&DataLayer>,
+) -> Result<Duration, Error> {
     let pause = look(context, metadata, object).await?;
     context.backoff.succeeded(metadata.uid.as_deref().unwrap_or_default());
     Ok(pause)
 }
 
 async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
-    let identity = identity(metadata);
-    let children = children(&context.stores, &identity);
-    let mut observed = seen(context, &children, &identity, object.and_then(|object| object.status.as_ref()));
-    if !observed.initialised {
+    let objects = Objects::of(context, metadata, object.and_then(|object| object.status.as_ref()));
+    if !objects.observed.initialised {
         // Nobody uses a layer that is still being made, and who makes it points its Services.
         return Ok(UNDER_WAY);
     }
-    let known = Known::of(context, identity, children).await?;
+    let known = objects.with_secrets(context).await?;
     let judged = object.map_or_else(|| known.earlier(metadata), |object| known.judge(object).ok());
     // A layer that was never accepted has nothing that could be pointed.
     let Some(judged) = &judged else { return Ok(AT_REST) };
     let layer = &judged.layer;
-    let Known { identity, children, secrets, resolved, .. } = known;
-    let passwords = secrets.passwords(context, &identity);
-    let resolved_text = resolved.decided(layer).text();
-    let addresses = addresses(&declared(layer), &observed, &children);
-    let inputs = Inputs {
+    let passwords = known.passwords(context);
+    let addresses = known.addresses(&declared(layer));
+    let built = build(&Inputs {
         layer,
         addresses: &addresses,
-        initialised: observed.initialised,
-        resolved_defaults: &resolved_text,
-        primary: observed.primary_service,
+        initialised: known.observed.initialised,
+        resolved_defaults: &known.resolved.clone().decided(layer).text(),
+        primary: known.observed.primary_service,
         functions: "",
         credentials: credentials(&passwords, "", ""),
-    };
-    let desired = roles_only(&judged.object, layer, &build(&inputs));
-    ask(context, &identity, &questions(&desired, &children, &passwords), &mut observed).await;
-    let plan = route(&desired, &observed);
-    if plan.dials.primary.is_none() {
+    });
+    let desired = roles_only(&judged.object, layer, &built);
+    let questions = questions(&desired, &known.children, &passwords);
+    let seen = ask(context, &known.identity, &questions, known.observed.clone()).await;
+    let plan = route(&desired, &seen.observed);
+    if plan.primary.is_none() {
         return Ok(if desired.paused { AT_REST } else { UNDER_WAY });
     }
-    let is_moved = plan.dials.primary != observed.primary_service;
-    let built = build(&Inputs { primary: plan.dials.primary, ..inputs });
-    let written = write(context, &identity, &children, &plan, is_moved.then_some(&built)).await;
+    let written = write(context, &known.identity, &known.children, &plan, &built).await;
     Ok(written.map_or_else(
         |error| {
-            tracing::info!(layer = identity.name, error = %Chain(&error), "the Services are not moved");
+            tracing::info!(layer = known.identity.name, error = %Chain(&error), "the Services are not moved");
             UNDER_WAY
         },
         |()| AT_REST,
     ))
 }
 
-/// Points the primary's Service as `moved` has it, and says which pods the replicas' Service selects.
+/// Points the primary's Service, and says which pods the replicas' Service selects.
 async fn write(
     context: &Context,
     layer: &LayerIdentity,
     children: &Children,
     plan: &Plan,
-    moved: Option<&Built>,
+    built: &Built,
 ) -> Result<(), act::Error> {
     let name = names::primary_service(&layer.name);
-    let wanted = moved.and_then(|built| built.services.iter().find(|service| service.name_any() == name));
-    // One that is not there yet is made by who leads.
-    if let (Some(wanted), Some(live)) = (wanted, children.services.get(&name).map(Arc::as_ref)) {
-        context.writer.apply_as_seen(wanted, Some(live)).await?;
-    }
+    let service = built.services.iter().find(|service| service.name_any() == name);
     for step in &plan.steps {
-        if let Step::LabelReads { node, pod_uid, reads } = step {
-            label_reads(&context.writer, layer, *node, pod_uid, *reads).await?;
+        match step {
+            // One that is not there yet is made by who leads.
+            Step::PointService { node, version: Some(version) } => {
+                let live = children.services.get(&name).map(Arc::as_ref);
+                if let Some(service) = service {
+                    point_service(&context.writer, layer, service, live, *node, Some(version)).await?;
+                }
+            }
+            Step::LabelReads { node, pod_uid, reads } => {
+                label_reads(&context.writer, layer, *node, pod_uid, *reads).await?;
+            }
+            _ => {}
         }
     }
     Ok(())

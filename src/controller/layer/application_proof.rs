@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::context::Context;
-use super::uses::memory::{PROOF_HOLDS, locked};
+use super::super::context::Context;
+use super::super::uses::memory::{PROOF_HOLDS, locked};
 use crate::build::revision;
 use crate::model::NodeId;
 use crate::model::desired::Desired;
@@ -15,7 +15,7 @@ use crate::redis::users::APPLICATION;
 
 /// What the application user may and should not, or should and may not, with the node; also where that could not be asked. Only
 /// servers that have the user as it is declared are asked, and each answer is believed for [`PROOF_HOLDS`] of that process.
-pub async fn breaches(
+pub(super) async fn breaches(
     context: &Context,
     desired: &Desired,
     observed: &Observed,

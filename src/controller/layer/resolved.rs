@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::context::Defaults;
+use super::super::context::Defaults;
 use crate::model::purpose::Shares;
 use crate::observe::kubernetes::Children;
 use crate::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer};
@@ -10,7 +10,7 @@ use crate::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer};
 /// Defaults that were decided when the layer was created, as they are recorded on its StatefulSets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Resolved {
+pub(in crate::controller) struct Resolved {
     engine_image: String,
     agent_image: String,
     /// Size of each data volume, bytes; 0: the data nodes have none. `None`: not decided yet.
@@ -22,7 +22,7 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn of(children: &Children, defaults: &Defaults) -> Self {
+    pub(in crate::controller) fn of(children: &Children, defaults: &Defaults) -> Self {
         let recorded = children.resolved_defaults().and_then(|text| serde_json::from_str(text).ok());
         recorded.unwrap_or_else(|| Self {
             engine_image: defaults.engine_image.clone(),
@@ -32,7 +32,7 @@ impl Resolved {
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(in crate::controller) fn text(&self) -> String {
         serde_json::to_string(self).expect("texts and a number are always JSON")
     }
 
@@ -45,7 +45,7 @@ impl Resolved {
     }
 
     /// With what was decided for this layer.
-    pub(super) fn decided(self, layer: &ValidatedLayer) -> Self {
+    pub(in crate::controller) fn decided(self, layer: &ValidatedLayer) -> Self {
         let volume_size = match self.volumes().or_decide(layer.volume.as_ref()) {
             DataVolumes::Undecided => None,
             DataVolumes::Without => Some(0),
@@ -54,7 +54,7 @@ impl Resolved {
         Self { volume_size, shares: Some(layer.shares), ..self }
     }
 
-    pub(super) fn for_validation(&self, service_domain: &str) -> ResolvedDefaults {
+    pub(in crate::controller) fn for_validation(&self, service_domain: &str) -> ResolvedDefaults {
         ResolvedDefaults {
             engine_image: self.engine_image.clone(),
             agent_image: self.agent_image.clone(),

@@ -5,37 +5,33 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+use super::super::context::Context;
 use super::accepted;
-use super::context::Context;
-use super::data_layer::{Judged, Secrets};
+use super::known::{Judged, Known, Secrets};
+use super::wanted::Wanted;
 use crate::act::kube::Object;
-use crate::act::secrets::{ANNOTATION_ROOT_KEY, Passwords};
 use crate::act::{self, Applied, Ending};
 use crate::api::names;
-use crate::build::Built;
 use crate::failure::Class;
 use crate::model::NodeId;
-use crate::model::observed::Observed;
-use crate::observe::kubernetes::Children;
-use crate::plan::Step;
+use crate::plan::{Plan, Step};
 use crate::report::Undone;
 
 /// Applies the objects that need no order. One that fails stops no other.
 pub(super) async fn apply_static(
     context: &Context,
+    known: &Known,
     judged: &Judged,
-    built: &Built,
-    children: &Children,
-    secrets: &Secrets,
-    observed: &Observed,
-    passwords: &Passwords,
+    wanted: &Wanted,
+    plan: &Plan,
 ) -> Vec<Undone> {
+    let (built, children, secrets) = (&wanted.built, &known.children, &known.secrets);
     let mut undone = Vec::new();
     let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
     for secret in &built.secrets {
         let mut secret = secret.clone();
-        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), passwords) {
-            secret.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), key);
+        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), &wanted.passwords) {
+            secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
         if secret.name_any() == names::system_secret(&judged.layer.identity.name) {
             let specification = accepted::text(&judged.object.spec);
@@ -51,13 +47,15 @@ pub(super) async fn apply_static(
         }
     }
     undone.extend(remove_binding(context, judged, secrets).await);
-    // Who leads is not the only one to point them (see `routing`).
-    for service in &built.services {
+    // Every replica of the operator points the primary's Service (see `routing`), which is a step.
+    let is_pointed = plan.steps.iter().any(|step| matches!(step, Step::PointService { .. }));
+    let primary_service = names::primary_service(&judged.layer.identity.name);
+    for service in built.services.iter().filter(|service| !is_pointed || service.name_any() != primary_service) {
         let live = children.services.get(&service.name_any()).map(Arc::as_ref);
         undone.extend(ended(context.writer.apply_as_seen(service, live).await));
     }
     // Services without an address yet are the planner's to order.
-    let addressed = |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
+    let addressed = |node: &NodeId| known.observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
     let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
     for service in nodes {
         undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);

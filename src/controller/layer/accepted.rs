@@ -12,13 +12,13 @@ use crate::api::data_layer::{DataLayer, DataLayerSpec};
 use crate::api::names;
 
 /// The specification as it is kept.
-pub fn text(spec: &DataLayerSpec) -> String {
+pub(super) fn text(spec: &DataLayerSpec) -> String {
     serde_json::to_string(spec).expect("the types of the API are always JSON")
 }
 
 /// The layer with the specification that its system Secret keeps. `None`: it keeps none that can be read. A decision of a
 /// person, which the annotations hold, belongs to the present specification and is left out.
-pub fn earlier(metadata: &ObjectMeta, system: Option<&Secret>) -> Option<DataLayer> {
+pub(super) fn earlier(metadata: &ObjectMeta, system: Option<&Secret>) -> Option<DataLayer> {
     let system = system?;
     let is_ours = system.owner_references().iter().any(|owner| Some(&owner.uid) == metadata.uid.as_ref());
     let text = system.annotations().get(names::ANNOTATION_ACCEPTED_SPECIFICATION).filter(|_| is_ours)?;

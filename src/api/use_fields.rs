@@ -1,0 +1,55 @@
+//! Fields that the specifications of several kinds of use share.
+
+use kube::KubeSchema;
+use kube::core::Duration;
+use serde::{Deserialize, Serialize};
+
+use super::data_layer::DataLayerSpec;
+use super::quantity_rules;
+
+/// Where the keys are. Default: a layer of the use's own, as of `dedicated: {mode: Sentinel}`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated"),
+    // `namespace` is a reserved word of CEL: with a name there is nothing else that could differ.
+    validation = Rule::new("!has(self.name) || !has(oldSelf.name) || self == oldSelf")
+        .message("layer.name and layer.namespace cannot be changed: the keys that there are would be lost; make a new object")
+)]
+pub struct LayerChoice {
+    /// Name of a `DataLayer`. Cannot be changed. Default: the layer is dedicated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub name: Option<String>,
+    /// Its namespace. A layer of another namespace must permit the use's (`access.namespaces`). Cannot be changed. Default: the
+    /// use's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// A layer of the use's own: a `DataLayer` with these fields, the purpose of the kind and no user `app`. A session store's is
+    /// named NAME-sessions. It is deleted with the use; its volumes stay, unless `persistence.volume.reclaim` is `Delete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedicated: Option<Box<DataLayerSpec>>,
+}
+
+/// The user of a use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UseAccess {
+    /// A number to raise for new credentials: the binding Secret then shows a new user and password. The old ones stay valid
+    /// until no client uses them. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub rotation: Option<i32>,
+    /// How long the old credentials stay valid at most, `0s` to `168h`. Then their user is removed, and its connections end. They
+    /// end sooner once no client is connected with them, but not in the first 3 minutes, because mounted Secrets lag.
+    /// Default: `1h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "168h")).message(Message::Expression(quantity_rules::duration_message("access.rotationGrace", "0s", "168h", "1h"))))]
+    pub rotation_grace: Option<Duration>,
+    /// Whether the user may run Lua scripts of its own (`EVAL`, `EVALSHA`, `SCRIPT LOAD`), which some libraries bring. A script
+    /// cannot touch another prefix, but one that does not end stops every use of the layer until it is killed. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<bool>,
+}

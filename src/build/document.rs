@@ -1,0 +1,38 @@
+//! The node-config document of a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::inputs::Inputs;
+use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
+use crate::model::{NodeId, NodeKind};
+
+/// The document of one node.
+pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
+    let layer = inputs.layer;
+    // Data nodes that are still to be removed as well: one of them may be the primary, and a node that boots and does not know
+    // it would take the layer for one without a primary. Not so Sentinels: the agents introduce to theirs whom the document
+    // names, and one that is to go would never be forgotten.
+    let is_named = |node: &NodeId| node.kind == NodeKind::Data || node.ordinal < layer.sentinels;
+    let addresses = |kind: NodeKind| {
+        let of_kind = inputs.addresses.iter().filter(move |(node, _)| node.kind == kind && is_named(node));
+        of_kind.map(|(node, address)| (node.ordinal, address.clone())).collect()
+    };
+    NodeConfig {
+        format: NODE_CONFIG_FORMAT,
+        layer: layer.identity.clone(),
+        node,
+        mode: layer.mode,
+        initialised: inputs.initialised,
+        keeps_data: layer.keeps_data,
+        accept_loss: layer.accept_loss,
+        drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
+        data_nodes: addresses(NodeKind::Data),
+        sentinels: addresses(NodeKind::Sentinel),
+        master_name: layer.identity.master_name(),
+        quorum: layer.quorum,
+        detection_milliseconds: layer.detection_milliseconds,
+        failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+        grace_period_seconds: layer.grace_period_seconds,
+        settings: if node.kind == NodeKind::Data { layer.settings.clone() } else { BTreeMap::new() },
+    }
+}

@@ -1,0 +1,50 @@
+//! Everything that the objects of a layer depend on.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Address, NodeId};
+use crate::validate::ValidatedLayer;
+
+/// Everything that the objects depend on.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// The layer.
+    pub layer: &'a ValidatedLayer,
+    /// Announced addresses that are known so far: of declared nodes, and of those that are still to be removed.
+    pub addresses: &'a BTreeMap<NodeId, Address>,
+    /// Whether the layer was Ready once.
+    pub initialised: bool,
+    /// The defaults that were resolved for the layer, as JSON.
+    pub resolved_defaults: &'a str,
+    /// The data node whose pod the primary's Service selects now; `None`: nobody's yet. Another is a step of the plan.
+    pub primary: Option<NodeId>,
+    /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
+    pub functions: &'a str,
+    /// The credentials.
+    pub credentials: Credentials<'a>,
+}
+
+/// Credentials of one layer. No `Debug` output shows them.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Password of the operator.
+    pub operator: &'a str,
+    /// Password of the agents.
+    pub agent: &'a str,
+    /// Password of the replicas.
+    pub replication: &'a str,
+    /// Password of the Sentinels.
+    pub sentinel: &'a str,
+    /// Password of the application user.
+    pub application: &'a str,
+    /// ACL file of the data nodes (digests only).
+    pub data_users: &'a str,
+    /// ACL file of the Sentinels (digests only).
+    pub sentinel_users: &'a str,
+}
+
+impl std::fmt::Debug for Credentials<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Credentials(***)")
+    }
+}

@@ -1,0 +1,50 @@
+//! What all objects of a layer have in common: labels, owner, and the way from JSON.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::inputs::Inputs;
+use crate::api::names;
+use crate::model::NodeKind;
+
+/// `redis` or `sentinel`.
+pub(crate) const fn component(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Data => "redis",
+        NodeKind::Sentinel => "sentinel",
+    }
+}
+
+/// `metadata` of an object of the layer: name, owner, labels. `kind`: whom it serves.
+pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, kind: NodeKind, further_labels: &[(&str, &str)]) -> Value {
+    let identity = &inputs.layer.identity;
+    let mut labels = json!({
+        "app.kubernetes.io/name": "redis",
+        "app.kubernetes.io/instance": identity.name,
+        "app.kubernetes.io/part-of": names::MANAGED_BY,
+        names::LABEL_STANDARD_COMPONENT: component(kind),
+        names::LABEL_MANAGED_BY: names::MANAGED_BY,
+        names::LABEL_LAYER: identity.name,
+    });
+    for (label, value) in further_labels {
+        labels[*label] = json!(value);
+    }
+    json!({
+        "name": name,
+        "namespace": identity.namespace,
+        "labels": labels,
+        "ownerReferences": [{
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "DataLayer",
+            "name": identity.name,
+            "uid": identity.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }],
+    })
+}
+
+/// An object from its JSON form.
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("objects are written here in the shape of their types; a test builds each")
+}

@@ -1,0 +1,112 @@
+//! Carries out what was planned: the objects that need no order, the steps, and the bindings of the uses.
+
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use super::super::context::Context;
+use super::super::seen::Seen;
+use super::super::uses::{Uses, UsesDone};
+use super::known::{Judged, Known};
+use super::objects::{apply_static, not_done};
+use super::planned::Planned;
+use super::wanted::Wanted;
+use crate::act::{self, Carried, Ending, Handover, Means};
+use crate::api::names;
+use crate::model::LayerIdentity;
+use crate::model::observed::Observed;
+use crate::plan::Step;
+use crate::report::Undone;
+
+/// What came of it.
+pub(super) struct Done {
+    /// What was planned and not done.
+    pub(super) undone: Vec<Undone>,
+    pub(super) uses: UsesDone,
+}
+
+impl Done {
+    /// Does it. What fails stops nothing that does not need it.
+    pub(super) async fn of(
+        context: &Context,
+        known: &Known,
+        judged: &Judged,
+        wanted: &Wanted,
+        seen: &Seen,
+        uses: &Uses,
+        planned: &Planned,
+    ) -> Self {
+        let mut undone = Vec::new();
+        if let Some((step, ending)) = context.handovers.take_ended(&known.identity.uid) {
+            act::tell(&step, &ending);
+            context.metrics.step(act::name_of(&step), ending.word());
+            undone.extend(not_done(Some(step), &ending));
+        }
+        if !wanted.desired.paused {
+            undone.extend(apply_static(context, known, judged, wanted, &planned.plan).await);
+            undone.extend(carry_out(context, known, wanted, seen, uses, planned).await);
+        }
+        let uses = uses.act(context, wanted.pass(judged, seen), &planned.rotations).await;
+        Self { undone, uses }
+    }
+}
+
+async fn carry_out(
+    context: &Context,
+    known: &Known,
+    wanted: &Wanted,
+    seen: &Seen,
+    uses: &Uses,
+    planned: &Planned,
+) -> Vec<Undone> {
+    let primary_service = names::primary_service(&known.identity.name);
+    let built = &wanted.built.nodes;
+    let means = Means {
+        layer: &known.identity,
+        desired: &wanted.desired,
+        primary_service: wanted.built.services.iter().find(|service| service.name_any() == primary_service),
+        services: &wanted.built.node_services,
+        workloads: &built.iter().map(|(node, built)| (*node, &built.workload)).collect(),
+        documents: &built.iter().map(|(node, built)| (*node, built.document.as_str())).collect(),
+        live_services: &known.children.services,
+        live_workloads: &known.children.workloads,
+        libraries: &wanted.libraries,
+        connections: &seen.connections,
+        endpoints: &wanted.questions.iter().map(|(node, question)| (*node, &question.endpoint)).collect(),
+        addresses: &wanted.addresses,
+    };
+    let mut undone = Vec::new();
+    let Carried { endings, handover } = act::carry_out(&context.writer, means, &planned.plan.steps).await;
+    if let Some((step, handover)) = handover {
+        begin(context, &known.identity, step, handover);
+    }
+    for (step, ending) in endings {
+        context.metrics.step(act::name_of(&step), ending.word());
+        note_absence(context, &seen.observed, &step, &ending);
+        if matches!((&step, &ending), (Step::LoadLibrary { .. }, Ending::Done | Ending::Failed { .. })) {
+            context.uses.loaded(&known.identity.uid);
+        }
+        if !uses.note(context, &seen.observed, &step, &ending) {
+            undone.extend(not_done(Some(step), &ending));
+        }
+    }
+    undone
+}
+
+/// Begins the move of the primary; its end starts a pass.
+fn begin(context: &Context, layer: &LayerIdentity, step: Step, handover: Handover) {
+    let (wake, object) = (context.wake.clone(), ObjectRef::new(&layer.name).within(&layer.namespace));
+    context.handovers.begin(&layer.uid, step, async move {
+        let ending = handover.carry_out().await;
+        // The receiver is dropped during shutdown.
+        let _ = wake.unbounded_send(object);
+        ending
+    });
+}
+
+/// Remembers which node a step takes away: it is missed less than one that nobody took.
+fn note_absence(context: &Context, observed: &Observed, step: &Step, ending: &Ending) {
+    let workload = observed.nodes.get(&step.node()).and_then(|seen| seen.workload.as_ref());
+    if let (Step::RestartPod { .. }, true, Some(workload)) = (step, ending.is_done(), workload) {
+        context.absences.taken(&workload.uid);
+    }
+}

@@ -1,0 +1,62 @@
+//! Asks the servers of a layer, and listens to its Sentinels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::context::Context;
+use super::super::seen::Seen;
+use super::super::uses::Uses;
+use super::known::Known;
+use super::wanted::Wanted;
+use crate::model::observed::{Observed, ObservedServer};
+use crate::model::{LayerIdentity, NodeId, NodeKind};
+use crate::observe::servers::{Answer, Question};
+
+/// Asks the servers everything that the pass needs to know.
+pub(super) async fn observe(context: &Context, known: &Known, wanted: &Wanted, uses: &Uses) -> Seen {
+    let mut seen = ask(context, &known.identity, &wanted.questions, known.observed.clone()).await;
+    uses.keep_users_of_unreadable_uses(&mut seen.observed);
+    seen.unused = uses.unused(&wanted.desired, &seen).await;
+    context.absences.look(&context.client, &known.identity, &known.children, &mut seen.observed).await;
+    seen
+}
+
+/// Asks the servers and adds what they answer to the observation; listens to the Sentinels among them from now on.
+pub(super) async fn ask(
+    context: &Context,
+    layer: &LayerIdentity,
+    questions: &BTreeMap<NodeId, Question>,
+    mut observed: Observed,
+) -> Seen {
+    let last_move = context.listeners.last_move(&(layer.namespace.clone(), layer.name.clone()));
+    let answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
+    listen(context, layer, questions, &answers);
+    let (mut connections, mut faults, mut waits) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for (node, answer) in answers {
+        let of_node = |words: &String| format!("{node}: {words}");
+        faults.extend(answer.faults.iter().chain(&answer.told.kept).map(of_node));
+        waits.extend(answer.told.waits.iter().map(of_node));
+        let mut server = answer.server;
+        if let ObservedServer::Data(server) = &mut server {
+            server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
+        }
+        observed.nodes.entry(node).or_default().server = server;
+        connections.extend(answer.connection.map(|connection| (node, connection)));
+    }
+    Seen { observed, connections, faults, waits, unused: BTreeSet::new() }
+}
+
+/// Listens to every Sentinel that answered.
+fn listen(
+    context: &Context,
+    layer: &LayerIdentity,
+    questions: &BTreeMap<NodeId, Question>,
+    answers: &BTreeMap<NodeId, Answer>,
+) {
+    let sentinels = questions.values().filter(|question| question.node.kind == NodeKind::Sentinel);
+    for question in
+        sentinels.filter(|question| answers.get(&question.node).is_some_and(|answer| answer.connection.is_some()))
+    {
+        let news = (layer.namespace.clone(), layer.name.clone());
+        context.listeners.listen(&question.pod_uid, &question.endpoint, news);
+    }
+}

@@ -1,0 +1,133 @@
+//! What is told of a layer and its uses, those that it refuses as well, and when the next pass is due.
+
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+
+use super::super::context::Context;
+use super::super::error::Error;
+use super::super::publish;
+use super::super::seen::Seen;
+use super::super::uses::{self, UseReport, Uses};
+use super::act::Done;
+use super::desired::subject;
+use super::known::{Judged, is_ready};
+use super::planned::Planned;
+use super::proofs::Proofs;
+use super::wanted::Wanted;
+use crate::api::data_layer::DataLayer;
+use crate::api::data_layer_status::DataLayerStatus;
+use crate::failure::Class;
+use crate::model::desired::Desired;
+use crate::plan::{Plan, Waiting};
+use crate::report::{self, Facts, Undone};
+use crate::validate::Fault;
+
+/// Pause after a pass that found everything as declared.
+const AT_REST: Duration = Duration::from_secs(3);
+/// Pause while something is under way; most of what is waited for announces itself by an event before that.
+const UNDER_WAY: Duration = Duration::from_millis(500);
+/// Longest pause while something fails: the rest of the layer is looked after all the same.
+const LONGEST_WITH_FAILURES: Duration = Duration::from_secs(5);
+/// Pause while the specification is wrong and was never right; a correction starts a pass at once.
+const NOT_ACCEPTED: Duration = Duration::from_secs(30);
+
+/// What is told.
+pub(super) struct Report {
+    status: DataLayerStatus,
+    uses: Vec<UseReport>,
+    /// Until the next pass, if no use is waited for.
+    pause: Duration,
+    /// A layer in which something fails keeps its own, slower pace.
+    may_hurry: bool,
+}
+
+impl Report {
+    /// What all that was found and done amounts to.
+    #[expect(clippy::too_many_arguments, reason = "one of each step of a pass")]
+    pub(super) fn of(
+        context: &Context,
+        judged: &Judged,
+        wanted: &Wanted,
+        seen: &Seen,
+        uses: &Uses,
+        planned: Planned,
+        done: Done,
+        proofs: Proofs,
+        object: Option<&DataLayer>,
+    ) -> Self {
+        let Planned { plan, rotations } = planned;
+        let Done { undone, uses: uses_done } = done;
+        let Proofs { application_breaches, uses: use_proofs } = proofs;
+        let old = object.and_then(|object| object.status.clone()).unwrap_or_default();
+        let mut subject = subject(&judged.layer);
+        subject.application_breaches = application_breaches;
+        let facts = Facts {
+            desired: &wanted.desired,
+            observed: &seen.observed,
+            plan: &plan,
+            undone: &undone,
+            faults: &seen.faults,
+            waits: &seen.waits,
+            subject: &subject,
+        };
+        let mut status = report::status(facts, &old, publish::now());
+        let generation = object.and_then(|object| object.metadata.generation).unwrap_or_default();
+        if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
+            let why = std::slice::from_ref(&taken.why);
+            let generation = wanted.desired.generation;
+            status = report::not_accepted(generation, "NameTaken", why, status, &old, publish::now());
+        }
+        if !judged.faults.is_empty() {
+            status = report::not_accepted(generation, "Invalid", &words(&judged.faults), status, &old, publish::now());
+        }
+        let uses = uses.report(context, wanted.pass(judged, seen), &rotations, uses_done, use_proofs);
+        let pause = pause(context, &wanted.desired, seen.observed.initialised, &plan, &undone);
+        Self { status, uses, pause, may_hurry: undone.is_empty() }
+    }
+
+    /// Writes what differs from what was told before; answers when the next pass is due.
+    pub(super) async fn publish(self, context: &Context, object: Option<&DataLayer>) -> Result<Duration, Error> {
+        let is_busy = uses::publish(context, self.uses).await;
+        if let Some(object) = object {
+            if is_ready(&self.status) {
+                context.proven.note(object.metadata.uid.as_deref().unwrap_or_default());
+            }
+            publish::publish(context, object, &self.status).await?;
+        }
+        Ok(if is_busy && self.may_hurry { self.pause.min(UNDER_WAY) } else { self.pause })
+    }
+}
+
+fn words(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(ToString::to_string).collect()
+}
+
+/// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
+/// announces itself; what was tried and failed is tried less and less often.
+fn pause(context: &Context, desired: &Desired, is_initialised: bool, plan: &Plan, undone: &[Undone]) -> Duration {
+    if !desired.paused && !undone.is_empty() {
+        let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
+        return pause.min(LONGEST_WITH_FAILURES);
+    }
+    context.backoff.succeeded(&desired.layer.uid);
+    let is_others = |waiting: &Waiting| {
+        matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
+    };
+    // That it was whole once has to be written down soon: until then a node that finds nothing may take the layer for new.
+    let is_recorded = plan.initialised == is_initialised;
+    let is_at_rest = is_recorded && plan.steps.is_empty() && plan.waiting.iter().all(is_others);
+    if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
+}
+
+/// Tells of a layer that was never accepted, and its uses of it.
+pub(super) async fn not_accepted(context: &Context, object: &DataLayer, faults: &[Fault]) -> Result<Duration, Error> {
+    let old = object.status.clone().unwrap_or_default();
+    let words = words(faults);
+    let generation = object.metadata.generation.unwrap_or_default();
+    let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
+    publish::publish(context, object, &status).await?;
+    let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
+    uses::report_layer_not_accepted(context, object, &trouble).await;
+    Ok(NOT_ACCEPTED)
+}

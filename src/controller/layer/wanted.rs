@@ -1,0 +1,74 @@
+//! What a layer and its uses should be: users, objects, functions, and the questions that show whether the servers are so.
+
+use std::collections::BTreeMap;
+
+use super::super::context::Context;
+use super::super::uses::Uses;
+use super::desired::{Users, desired, digests, questions};
+use super::known::{Judged, Known};
+use crate::act::secrets::Passwords;
+use crate::build::{Built, Credentials, Inputs, build, declared};
+use crate::dataplane::{Library, built_in_libraries};
+use crate::model::desired::Desired;
+use crate::model::{Address, NodeId};
+use crate::observe::servers::Question;
+use crate::redis::users::acl_file;
+
+/// What should be.
+pub(super) struct Wanted {
+    pub(super) passwords: Passwords,
+    /// Announced addresses that are known so far.
+    pub(super) addresses: BTreeMap<NodeId, Address>,
+    /// The objects.
+    pub(super) built: Built,
+    /// What the planner compares with.
+    pub(super) desired: Desired,
+    /// All function libraries.
+    pub(super) libraries: Vec<Library>,
+    /// Those of uses, by name. A kind of which a policy is unknown has none.
+    pub(super) use_libraries: BTreeMap<String, Library>,
+    /// What each server is asked.
+    pub(super) questions: BTreeMap<NodeId, Question>,
+}
+
+impl Wanted {
+    /// Builds everything once.
+    pub(super) fn build(context: &Context, known: &Known, judged: &Judged, uses: &Uses) -> Self {
+        let Judged { layer, object, .. } = judged;
+        let system = known.secrets.system.as_ref();
+        let passwords = known.passwords(context);
+        let users = Users::of(&digests(&passwords, layer), uses.users(context, system));
+        let use_libraries = uses.libraries();
+        let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
+        let addresses = known.addresses(&declared(layer));
+        let built = build(&Inputs {
+            layer,
+            addresses: &addresses,
+            initialised: known.observed.initialised,
+            resolved_defaults: &known.resolved.clone().decided(layer).text(),
+            primary: known.observed.primary_service,
+            functions: &uses.sources(&libraries, system),
+            credentials: credentials(&passwords, &acl_file(&users.data), &acl_file(&users.sentinels)),
+        });
+        let mut desired = desired(object, layer, &built, users, &libraries);
+        desired.gathering = context.uses.is_gathering(&known.identity.uid);
+        let questions = questions(&desired, &known.children, &passwords);
+        Self { passwords, addresses, built, desired, libraries, use_libraries, questions }
+    }
+}
+
+pub(super) fn credentials<'a>(
+    passwords: &'a Passwords,
+    data_users: &'a str,
+    sentinel_users: &'a str,
+) -> Credentials<'a> {
+    Credentials {
+        operator: passwords.operator.reveal(),
+        agent: passwords.agent.reveal(),
+        replication: passwords.replication.reveal(),
+        sentinel: passwords.sentinel.reveal(),
+        application: passwords.application.reveal(),
+        data_users,
+        sentinel_users,
+    }
+}

@@ -1,0 +1,127 @@
+//! When a pass is made, and what follows from its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+
+use super::context::{Context, Duty};
+use super::error::Error;
+use super::layer::{self, routing};
+use super::publish;
+use super::uses::reconcile as use_pass;
+use super::watches::{Watched, WatchedUse};
+use crate::failure::Class;
+use crate::telemetry::Chain;
+
+/// Pause while the watches are still filling after a start: a list takes some 10 ms.
+const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
+
+/// One pass over one layer.
+pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
+    let object = match &watched.0 {
+        Ok(object) => object,
+        Err(invalid) => {
+            if context.duty == Duty::Lead && context.told.is_news(&invalid.metadata) {
+                let meanwhile = "the layer is kept as it was accepted last until it is corrected";
+                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
+            }
+            return go_on_unread(&context, &invalid.metadata).await;
+        }
+    };
+    if object.metadata.deletion_timestamp.is_some() {
+        // Owner references do the rest.
+        return Ok(Action::await_change());
+    }
+    if !context.watches_are_complete().map_err(|_| Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    if let Err(rest) = context.begin(&object.metadata) {
+        return Ok(Action::requeue(rest));
+    }
+    let started = Instant::now();
+    let result = match context.duty {
+        Duty::Lead => layer::pass(&context, object).await,
+        Duty::Route => routing::pass(&context, &object.metadata, Some(object)).await,
+    };
+    let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
+    context.metrics.pass(outcome, started.elapsed());
+    Ok(Action::requeue(result?))
+}
+
+/// A pass over a layer whose object cannot be read: it goes on as it was accepted last.
+async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action, Error> {
+    if metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if !context.watches_are_complete().map_err(|_| Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    if let Err(rest) = context.begin(metadata) {
+        return Ok(Action::requeue(rest));
+    }
+    if context.duty == Duty::Route {
+        return Ok(Action::requeue(routing::pass(context, metadata, None).await?));
+    }
+    Ok(layer::pass_unreadable(context, metadata).await?.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// An object that no longer parses is told of; what runs goes on running.
+async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
+    tracing::warn!(kind = object.kind, name = object.name, error = words, "cannot read the object");
+    let note = format!("the stored object cannot be read; {meanwhile}: {words}");
+    publish::warn(context, &object, "Unreadable", "Read", &note).await;
+}
+
+/// How long a layer is left alone after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
+pub(super) fn after_failure(watched: Arc<Watched>, error: &Error, context: Arc<Context>) -> Action {
+    let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
+    let (layer, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
+    if error.class() == Class::Conflict {
+        tracing::debug!(layer, namespace, error = %Chain(error), "somebody else was faster");
+    } else {
+        tracing::warn!(layer, namespace, class = error.class().word(), error = %Chain(error), "pass failed");
+    }
+    Action::requeue(pause)
+}
+
+/// One pass over one use.
+pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context>) -> Result<Action, Error> {
+    if context.duty == Duty::Route {
+        return Ok(Action::await_change());
+    }
+    let declared = match &watched.0 {
+        Ok(declared) => declared,
+        Err(invalid) => {
+            if context.told.is_news(&invalid.metadata) {
+                let meanwhile =
+                    "its layer keeps its user, its policy and its functions as they are until it is corrected";
+                tell_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;
+            }
+            return Ok(Action::await_change());
+        }
+    };
+    if declared.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if !context.watches_are_complete().map_err(|_| Error::WatchesEnded)? {
+        return Ok(Action::requeue(WATCHES_INCOMPLETE));
+    }
+    let pause = use_pass::pass(&context, declared).await?;
+    context.backoff.succeeded(&declared.uid().unwrap_or_default());
+    Ok(Action::requeue(pause))
+}
+
+/// How long a use is left alone after a failed pass.
+#[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
+pub(super) fn after_use_failure(watched: Arc<WatchedUse>, error: &Error, context: Arc<Context>) -> Action {
+    let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
+    let (name, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
+    let (kind, class) = (watched.kind().words().kind, error.class().word());
+    tracing::warn!(kind, name, namespace, class, error = %Chain(error), "pass over a use failed");
+    Action::requeue(pause)
+}

@@ -1,0 +1,41 @@
+//! What one pass saw of a layer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::data_layer::DataLayer;
+use crate::dataplane::Library;
+use crate::model::NodeId;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+use crate::redis::Connection;
+use crate::validate::ValidatedLayer;
+
+/// What was seen: Kubernetes' objects, and the answers of the servers.
+pub(super) struct Seen {
+    pub(super) observed: Observed,
+    /// The open connections.
+    pub(super) connections: BTreeMap<NodeId, Connection>,
+    /// What the servers refused to say, and what data nodes keep aside.
+    pub(super) faults: Vec<String>,
+    /// Which nodes wait for what only a person ends.
+    pub(super) waits: Vec<String>,
+    /// UIDs of uses whose previous user has no connection any more. Asked only at the end of a rotation.
+    pub(super) unused: BTreeSet<String>,
+}
+
+/// A layer in one pass, as its uses are told of it.
+#[derive(Clone, Copy)]
+pub(super) struct LayerPass<'pass> {
+    /// The object.
+    pub(super) object: &'pass DataLayer,
+    /// The same, judged.
+    pub(super) layer: &'pass ValidatedLayer,
+    /// What is wanted.
+    pub(super) desired: &'pass Desired,
+    /// What was seen before the steps.
+    pub(super) seen: &'pass Seen,
+    /// The primary beyond doubt.
+    pub(super) primary: Option<NodeId>,
+    /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.
+    pub(super) libraries: &'pass BTreeMap<String, Library>,
+}

@@ -1,0 +1,219 @@
+//! The binding Secrets of the uses: read before the uses are judged, written as it was planned.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use kube::ResourceExt as _;
+
+use super::super::context::Context;
+use super::super::error::Error;
+use super::super::seen::LayerPass;
+use super::super::watches::WatchedUse;
+use super::functions::library_of;
+use super::of_layer::{TOGETHER, Uses};
+use super::rotation::Rotation;
+use super::served::{Binding, Served};
+use crate::act::kube::key_of;
+use crate::act::{Applied, Ending};
+use crate::api::names;
+use crate::api::uses::DeclaredUse;
+use crate::build::uses::{Shown, binding};
+use crate::dataplane::Library;
+use crate::report::uses::LibraryTrouble;
+use crate::telemetry::Chain;
+
+/// How long a binding that was read is believed where Secrets are not watched: shorter than the pause of a layer at rest, so that
+/// each pass finds one that was edited.
+const BELIEVED: Duration = Duration::from_secs(2);
+/// How long the binding of a use that is not served is believed where Secrets are not watched.
+const BELIEVED_OF_REFUSED: Duration = Duration::from_secs(30);
+/// Bindings that are read again in one pass at most where Secrets are not watched.
+const MOST_READS: usize = 25;
+
+/// What the API server has of the uses beside their own objects, by UID.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) bindings: BTreeMap<String, Binding>,
+    /// Of function libraries: what is to be loaded, or why nothing is.
+    pub(super) libraries: BTreeMap<String, Result<Library, LibraryTrouble>>,
+}
+
+/// What belongs to one use.
+enum OfUse {
+    Binding(Binding),
+    Library(Result<Library, LibraryTrouble>),
+}
+
+impl Found {
+    /// Reads what belongs to these uses.
+    pub(super) async fn read(context: &Context, uses: &[Arc<WatchedUse>]) -> Self {
+        let mut allowance = MOST_READS;
+        let mut reads = Vec::new();
+        for declared in uses.iter().filter_map(|watched| watched.0.as_ref().ok()) {
+            let uid = declared.uid().unwrap_or_default();
+            if !declared.kind().has_user() {
+                reads.push(async move { (uid, library_of(context, declared).await.map(OfUse::Library)) }.boxed());
+                continue;
+            }
+            let (namespace, name) = place_of(declared);
+            let known = context.secrets.known(&namespace, &name, BELIEVED);
+            // What was never read must be: without it, which credentials are valid is unknown.
+            let spared = known.filter(|(_, holds)| !holds && allowance == 0).map(|(secret, _)| secret);
+            allowance = allowance.saturating_sub(usize::from(spared.is_none()));
+            reads.push(
+                async move {
+                    let secret = match spared {
+                        Some(secret) => Ok(secret),
+                        None => context.secrets.read(&context.client, &namespace, &name, BELIEVED).await,
+                    };
+                    let binding = match secret {
+                        Ok(secret) => Binding::Known(secret.filter(|secret| is_owned_by(secret, &uid)).map(Box::new)),
+                        Err(error) => Binding::Unreadable(Chain(&error).to_string()),
+                    };
+                    (uid, Some(OfUse::Binding(binding)))
+                }
+                .boxed(),
+            );
+        }
+        let mut found = Self::default();
+        for (uid, of_use) in stream::iter(reads).buffered(TOGETHER).collect::<Vec<_>>().await {
+            match of_use {
+                Some(OfUse::Binding(binding)) => _ = found.bindings.insert(uid, binding),
+                Some(OfUse::Library(library)) => {
+                    found.bindings.insert(uid.clone(), Binding::Known(None));
+                    found.libraries.insert(uid, library);
+                }
+                None => {}
+            }
+        }
+        found
+    }
+}
+
+/// Namespace and name of a use's binding.
+fn place_of(declared: &DeclaredUse) -> (String, String) {
+    (declared.namespace().unwrap_or_default(), names::binding(declared.kind(), &declared.name_any()))
+}
+
+/// Whether a Secret belongs to the object with this UID.
+fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
+    secret.owner_references().iter().any(|owner| owner.uid == uid)
+}
+
+/// What became of the bindings in one pass.
+pub(in crate::controller) struct UsesDone {
+    /// Of each use that is served.
+    pub(super) written: Vec<Written>,
+    /// Of each use that is refused: whether it has none any more, and is told here.
+    pub(super) withdrawn: Vec<bool>,
+}
+
+/// What became of one binding.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Its name, where there is one.
+    pub(super) name: Option<String>,
+    /// Why it could not be written.
+    pub(super) trouble: Option<String>,
+    /// Whether its name belongs to somebody else.
+    pub(super) name_taken: bool,
+}
+
+impl Uses {
+    /// Writes the bindings of the uses that are served, and removes those of the uses that are refused.
+    pub(in crate::controller) async fn act(
+        &self,
+        context: &Context,
+        pass: LayerPass<'_>,
+        rotations: &[Rotation],
+    ) -> UsesDone {
+        let mut withdrawals = Vec::new();
+        for (watched, refusal) in &self.refused {
+            withdrawals.push(
+                async move {
+                    let Ok(declared) = &watched.0 else { return false };
+                    // The use's own pass tells of a dedicated layer's name that is taken.
+                    if refusal.reason == "NameTaken" {
+                        return false;
+                    }
+                    let withdrawn = withdraw(context, declared).await;
+                    if let Err(error) = &withdrawn {
+                        let name = declared.name_any();
+                        tracing::warn!(name, error = %Chain(error), "cannot remove the binding of a use that is refused");
+                    }
+                    withdrawn.is_ok()
+                }
+                .boxed(),
+            );
+        }
+        let writes = self.served.iter().zip(rotations).map(|(it, rotation)| it.write(context, pass, *rotation).boxed());
+        let writes: Vec<_> = writes.collect();
+        UsesDone {
+            withdrawn: stream::iter(withdrawals).buffered(TOGETHER).collect().await,
+            written: stream::iter(writes).buffered(TOGETHER).collect().await,
+        }
+    }
+}
+
+/// Removes the binding of a use that is not served.
+pub(super) async fn withdraw(context: &Context, declared: &DeclaredUse) -> Result<(), Error> {
+    if !declared.kind().has_user() {
+        return Ok(());
+    }
+    let ((namespace, name), uid) = (place_of(declared), declared.uid().unwrap_or_default());
+    let found = context.secrets.read(&context.client, &namespace, &name, BELIEVED_OF_REFUSED).await?;
+    if let Some(secret) = found.filter(|secret| is_owned_by(secret, &uid)) {
+        let uid = secret.uid();
+        context.writer.delete::<KubernetesSecret>(&namespace, &name, uid.as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(&namespace, &name);
+    }
+    Ok(())
+}
+
+impl Served {
+    /// Writes the binding, if it is to show credentials.
+    async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
+        if let Binding::Unreadable(why) = &self.binding {
+            return Written { trouble: Some(why.clone()), ..Written::default() };
+        }
+        let next = rotation.next;
+        let Some(shown) = next.shown.filter(|_| !pass.desired.paused) else {
+            return Written { name: self.binding().map(kube::ResourceExt::name_any), ..Written::default() };
+        };
+        let (user, password) = (self.user(shown), self.password(context, shown));
+        let credentials = Shown {
+            user: &user,
+            password: password.reveal(),
+            rotation: shown,
+            previous: next.previous,
+            rotated_at: next.rotated_at,
+        };
+        let accepted = self.accepted();
+        let mut secret = binding(accepted, pass.layer, credentials);
+        if let Some(key) = context.vault.root_key_of_use(accepted.kind, &accepted.uid, shown, &password) {
+            secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
+        }
+        let name = || Some(secret.name_any());
+        match context.writer.apply(&secret, self.binding()).await {
+            Ok(Applied::Unchanged) => Written { name: name(), ..Written::default() },
+            Ok(Applied::Written(written)) => {
+                context.secrets.wrote(*written);
+                Written { name: name(), ..Written::default() }
+            }
+            Ok(Applied::Deleting) => {
+                let trouble = Some("its predecessor is still being deleted".to_owned());
+                Written { trouble, ..Written::default() }
+            }
+            Err(error) => {
+                context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
+                context.writer.fingerprints().forget(&key_of(&secret));
+                let ending = Ending::of(&error);
+                let name_taken = matches!(ending, Ending::NameTaken(_));
+                Written { name: None, trouble: Some(ending.detail().to_owned()), name_taken }
+            }
+        }
+    }
+}

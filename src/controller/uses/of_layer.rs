@@ -1,0 +1,24 @@
+//! What a pass knows of the uses of its layer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::super::watches::WatchedUse;
+use super::index::UsePlace;
+use super::served::Served;
+use crate::model::UseKind;
+use crate::validate::uses::tenancy::Refusal;
+
+/// Reads and writes of one pass that are under way together.
+pub(super) const TOGETHER: usize = 8;
+
+/// The uses of one layer.
+pub(in crate::controller) struct Uses {
+    pub(super) served: Vec<Served>,
+    /// Uses that the layer does not serve, and why.
+    pub(super) refused: Vec<(Arc<WatchedUse>, Refusal)>,
+    /// Uses of which too little is known now: their users stay as they are.
+    pub(super) kept: Vec<UsePlace>,
+    /// Kinds of which a policy is unknown: their library stays as it is.
+    pub(super) unknown: BTreeSet<UseKind>,
+}

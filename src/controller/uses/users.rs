@@ -1,0 +1,88 @@
+//! The users and the function libraries of a layer's uses.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+
+use super::super::context::Context;
+use super::kept_users::{is_of, kept, text_of};
+use super::of_layer::Uses;
+use super::rotation::RotationState;
+use super::served::Binding;
+use crate::act::secrets::digest;
+use crate::api::names;
+use crate::dataplane::{Library, library_of};
+use crate::model::desired::DesiredUser;
+use crate::model::function_library::is_users_library;
+use crate::model::node_config::FUNCTIONS_FILE;
+use crate::model::observed::{Observed, ObservedServer};
+use crate::model::{Policy, UseKind};
+use crate::redis::users::{use_on_data, use_on_sentinel};
+
+/// Bytes of sources in a Secret, which holds 1 MiB together with the users.
+const MOST_SOURCES: usize = 400_000;
+
+impl Uses {
+    /// Users of the data nodes, and of the Sentinels. `system`: the layer's system Secret.
+    pub(in crate::controller) fn users(
+        &self,
+        context: &Context,
+        system: Option<&KubernetesSecret>,
+    ) -> (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>) {
+        let is_kept = |user: &str| self.is_kept(user);
+        let mut data = kept(system, names::DATA_USERS_FILE, is_kept);
+        let mut sentinels = kept(system, names::SENTINEL_USERS_FILE, is_kept);
+        for it in &self.served {
+            if !it.accepted().kind.has_user() || matches!(it.binding, Binding::Unreadable(_)) {
+                continue;
+            }
+            for rotation in RotationState::of(it.binding()).valid(it.accepted().rotation) {
+                let (name, digest) = (it.user(rotation), digest(&it.password(context, rotation)));
+                data.insert(name.clone(), use_on_data(it.grant(), &digest));
+                sentinels.insert(name, use_on_sentinel(&digest));
+            }
+        }
+        (data, sentinels)
+    }
+
+    fn is_kept(&self, user: &str) -> bool {
+        self.kept.iter().any(|(kind, (namespace, name))| is_of(user, *kind, namespace, name))
+    }
+
+    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown; and users'.
+    pub(in crate::controller) fn libraries(&self) -> BTreeMap<String, Library> {
+        let mut policies: BTreeMap<UseKind, Vec<Policy>> = BTreeMap::new();
+        for it in self.served.iter().filter(|it| !self.unknown.contains(&it.accepted().kind)) {
+            policies.entry(it.accepted().kind).or_default().push(it.accepted().policy.clone());
+        }
+        let libraries = policies.into_iter().filter_map(|(kind, policies)| library_of(kind, &policies));
+        let of_users = self.served.iter().filter_map(|it| it.library.as_ref()?.as_ref().ok().cloned());
+        libraries.chain(of_users).map(|library| (library.name.clone(), library)).collect()
+    }
+
+    /// What a server that keeps nothing starts with: the sources of the operator's libraries as JSON. While a policy is unknown, what
+    /// the system Secret has. Nothing where a Secret could not hold them. Users' libraries are left out: a server that does not take
+    /// one would not start.
+    pub(in crate::controller) fn sources(&self, libraries: &[Library], system: Option<&KubernetesSecret>) -> String {
+        let stored = || text_of(system?, FUNCTIONS_FILE).map(str::to_owned);
+        let kept = if self.unknown.is_empty() { None } else { stored() };
+        let ours = libraries.iter().filter(|library| !is_users_library(&library.name));
+        let sources: Vec<&str> = ours.map(|library| library.source.as_str()).collect();
+        let text = kept.unwrap_or_else(|| serde_json::json!(sources).to_string());
+        if text.len() > MOST_SOURCES { "[]".to_owned() } else { text }
+    }
+
+    /// Users of uses of which too little is known are not foreign: they are not to be removed.
+    pub(in crate::controller) fn keep_users_of_unreadable_uses(&self, observed: &mut Observed) {
+        if self.kept.is_empty() {
+            return;
+        }
+        for node in observed.nodes.values_mut() {
+            match &mut node.server {
+                ObservedServer::Data(server) => server.users_foreign.retain(|user| !self.is_kept(user)),
+                ObservedServer::Sentinel(server) => server.users_foreign.retain(|user| !self.is_kept(user)),
+                ObservedServer::Unknown | ObservedServer::Loading => {}
+            }
+        }
+    }
+}

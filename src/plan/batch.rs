@@ -1,0 +1,20 @@
+//! A plan: the next safe batch of steps, and why the rest is left undone.
+
+use super::reason::{Refused, Waiting};
+use super::step::Step;
+use crate::model::NodeId;
+
+/// The next safe batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The node that is primary beyond doubt; `None`: nothing that depends on it is done.
+    pub primary: Option<NodeId>,
+    /// Whether the layer was Ready once, or is found as it is declared now: this is recorded on its objects.
+    pub initialised: bool,
+    /// Steps in the order in which they are to be done; each names its precondition.
+    pub steps: Vec<Step>,
+    /// What is not done yet, and what it waits for.
+    pub waiting: Vec<Waiting>,
+    /// What will not be done, and why not.
+    pub refused: Vec<Refused>,
+}

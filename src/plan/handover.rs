@@ -1,0 +1,25 @@
+//! The planned move of the primary to a replica.
+
+use super::reason::{Refused, RestartReason};
+use super::roles::{config_epoch, data, is_in_sync, of_kind};
+use super::step::Step;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+use crate::model::{NodeId, NodeKind};
+
+/// The move of the primary to one of the declared replicas.
+pub(super) fn move_primary(
+    desired: &Desired,
+    observed: &Observed,
+    from: NodeId,
+    reason: RestartReason,
+) -> Result<Step, Refused> {
+    let candidates: Vec<NodeId> =
+        of_kind(desired, NodeKind::Data).filter(|node| *node != from && is_in_sync(observed, *node, from)).collect();
+    match (data(observed, from), config_epoch(desired, observed)) {
+        (Some(server), Some(config_epoch)) if !candidates.is_empty() => {
+            Ok(Step::Switchover { from, from_run_id: server.run_id.clone(), config_epoch, candidates, reason })
+        }
+        _ => Err(Refused::NoInSyncReplica { node: from }),
+    }
+}

@@ -1,0 +1,175 @@
+//! Why a step is taken, what is waited for, and what is refused.
+
+use crate::model::NodeId;
+
+/// Why a StatefulSet is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ApplyReason {
+    /// It does not exist.
+    Missing,
+    /// It was changed by hand, or a part changed that no pod needs to restart for.
+    Drift,
+    /// It is this node's turn to be rolled.
+    Roll,
+    /// It is of another revision, and no pod of it is there that could be disturbed.
+    NoPod,
+}
+
+/// Why a pod is restarted or the primary moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RestartReason {
+    /// The pod is of another revision than desired.
+    Revision,
+    /// The pod is of an abandoned revision and never came up.
+    BrokenRevision,
+    /// The primary has to move so that its node can be changed.
+    PrimaryMovesFirst,
+    /// The node is to be removed.
+    ScaleIn,
+}
+
+/// What is not done yet, and what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiting {
+    /// A function library was loaded a moment ago; the next load takes what has come together since.
+    Gathering,
+    /// The node's Service has no address yet.
+    Address {
+        /// The node.
+        node: NodeId,
+    },
+    /// The pod does not exist or does not run; with Kubernetes' words.
+    Pod {
+        /// The node.
+        node: NodeId,
+        /// Kubernetes' reason, if it gives one.
+        trouble: Option<String>,
+    },
+    /// The server does not answer.
+    Server {
+        /// The node.
+        node: NodeId,
+    },
+    /// The server answers, and the pod is not ready.
+    NotReady {
+        /// The node.
+        node: NodeId,
+    },
+    /// The server is loading its dataset.
+    Loading {
+        /// The node.
+        node: NodeId,
+    },
+    /// The replica is not in sync.
+    Sync {
+        /// The node.
+        node: NodeId,
+    },
+    /// No Sentinel majority agrees on a primary that says it is one.
+    Primary,
+    /// Sentinels do not all know each other and every replica yet.
+    SentinelView {
+        /// The Sentinel.
+        node: NodeId,
+    },
+    /// A Sentinel remembers an address that no node has any more; it is reset when all is calm.
+    Forgetting {
+        /// The Sentinel.
+        node: NodeId,
+    },
+    /// The node's pod or StatefulSet is being deleted.
+    Termination {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node is no longer declared and not gone yet.
+    Removal {
+        /// The node.
+        node: NodeId,
+        /// What forbids the next part of it; `None`: it is under way.
+        because: Option<Refused>,
+    },
+    /// A failover is under way.
+    Failover,
+    /// The primary is being moved as planned.
+    Handover,
+    /// A person has to approve the roll.
+    Approval,
+    /// `spec.paused` is set.
+    Paused,
+}
+
+/// What will not be done, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refused {
+    /// The primary will not be stopped without an in-sync replica that may take over.
+    NoInSyncReplica {
+        /// The primary.
+        node: NodeId,
+    },
+    /// A replica is not in sync: nobody else is disturbed meanwhile.
+    NotInSync {
+        /// The node that would have been next.
+        node: NodeId,
+        /// The replica that is behind.
+        behind: NodeId,
+    },
+    /// Too few of the Sentinels that the Sentinels remember would be left to elect a primary.
+    NoSentinelMajority {
+        /// The node that would have been next.
+        node: NodeId,
+    },
+    /// Another node is already disrupted.
+    AnotherNodeIsDown {
+        /// The node that would have been next.
+        node: NodeId,
+        /// The one that is down.
+        down: NodeId,
+    },
+    /// The Sentinel is in the middle of a failover.
+    Electing {
+        /// The Sentinel that would have been changed.
+        node: NodeId,
+    },
+    /// The desired engine cannot read the files of the one that runs.
+    OlderEngine {
+        /// The node that would have been next.
+        node: NodeId,
+        /// Engine and version that a server reports.
+        running: String,
+        /// Engine and version that is desired.
+        wanted: String,
+    },
+    /// The servers hold more than the desired `maxmemory`.
+    MemoryBelowData {
+        /// The node that would have been next.
+        node: NodeId,
+        /// `used_memory` of the primary, bytes.
+        held: u64,
+        /// The desired `maxmemory`, bytes.
+        maxmemory: u64,
+    },
+    /// A fact that the step needs is unknown.
+    Unknown {
+        /// The node that would have been changed.
+        node: NodeId,
+        /// The node of which nothing is known.
+        about: NodeId,
+    },
+}
+
+impl Refused {
+    /// The node that is not disturbed.
+    pub const fn node(&self) -> NodeId {
+        match self {
+            Self::NoInSyncReplica { node }
+            | Self::NotInSync { node, .. }
+            | Self::NoSentinelMajority { node }
+            | Self::AnotherNodeIsDown { node, .. }
+            | Self::Electing { node }
+            | Self::OlderEngine { node, .. }
+            | Self::MemoryBelowData { node, .. }
+            | Self::Unknown { node, .. } => *node,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Everything that the report of a layer is made from.
+
+use crate::api::data_layer_status::MemoryStatus;
+use crate::model::Purpose;
+use crate::model::desired::Desired;
+use crate::model::observed::Observed;
+use crate::plan::{Plan, Step};
+
+/// What is known of a layer beside `Desired`.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The memory budget; `used` is filled in here.
+    pub memory: MemoryStatus,
+    /// Whether the layer's data should survive a restart.
+    pub keeps_data: bool,
+    /// What the data is for.
+    pub purpose: Purpose,
+    /// Whether there is an application user with a binding Secret.
+    pub application_access: bool,
+    /// Connections that uses may open together.
+    pub max_connections: u32,
+    /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
+    pub application_breaches: Vec<String>,
+}
+
+/// A step that was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// The step; `None`: an object without an order.
+    pub step: Option<Step>,
+    /// Why not.
+    pub why: String,
+    /// Whether trying again later may help by itself (it is then no degradation yet).
+    pub passes: bool,
+    /// Whether the object's name belongs to somebody else.
+    pub name_taken: bool,
+}
+
+/// Everything that a report is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'pass> {
+    /// What is wanted.
+    pub desired: &'pass Desired,
+    /// What was seen.
+    pub observed: &'pass Observed,
+    /// What was planned.
+    pub plan: &'pass Plan,
+    /// What was planned and not done.
+    pub undone: &'pass [Undone],
+    /// What the servers refused to say, and what data nodes keep aside.
+    pub faults: &'pass [String],
+    /// Which nodes wait for what only a person ends.
+    pub waits: &'pass [String],
+    /// More about the layer.
+    pub subject: &'pass Subject,
+}

@@ -1,0 +1,21 @@
+//! What is wrong with a specification, and the words that several fields share.
+
+/// One thing that is wrong with a specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Fault {
+    /// Path of the field.
+    pub field: &'static str,
+    /// What is wrong, in a sentence for the person who wrote it.
+    pub problem: String,
+}
+
+/// What is said of a text that is no quantity of bytes.
+pub(super) fn not_bytes(text: &str) -> String {
+    format!("{text:?} is not a quantity of bytes: write a number with M, G, Mi or Gi, such as 10Gi")
+}
+
+/// A number that the schema bounds already; 0 where an object was stored before it did.
+pub(super) fn small(number: i32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
+}

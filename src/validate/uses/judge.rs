@@ -1,0 +1,51 @@
+//! What the fields of one use say, with every fault that is found on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+
+use crate::api::uses::DeclaredUse;
+use crate::model::Policy;
+use crate::validate::fault::Fault;
+
+/// What the fields of one object say, with every fault that is found on the way.
+pub(super) struct Judge<'a> {
+    pub(super) declared: &'a DeclaredUse,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Judge<'_> {
+    pub(super) fn fault(&mut self, field: &'static str, problem: impl Into<String>) {
+        self.faults.push(Fault { field, problem: problem.into() });
+    }
+
+    /// A duration in milliseconds; a fault if it is not within the bounds.
+    pub(super) fn bounded(&mut self, field: &'static str, given: Duration, least: Duration, most: Duration) -> u64 {
+        if given < least || given > most {
+            self.fault(field, format!("is not from {least:?} to {most:?}"));
+        }
+        u64::try_from(given.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// `NAMESPACE/NAME`.
+    pub(super) fn owner(&self) -> String {
+        format!("{}/{}", self.declared.namespace().unwrap_or_default(), self.declared.name_any())
+    }
+
+    pub(super) fn generation(&self) -> i64 {
+        self.declared.metadata.generation.unwrap_or_default()
+    }
+}
+
+/// A negative duration of Kubernetes reads as a positive one here: the sign is judged first.
+pub(super) fn plain(duration: kube::core::Duration) -> Duration {
+    if duration.is_negative() { Duration::MAX } else { duration.into() }
+}
+
+/// What the file of a kind finds out.
+pub(super) struct Found {
+    pub(super) policy: Policy,
+    pub(super) wait_replicas: u16,
+    pub(super) binding: BTreeMap<&'static str, String>,
+}

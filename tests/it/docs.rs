@@ -273,6 +273,8 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
         "src/validate/uses/mod.rs",
         "src/validate/uses/session_store.rs",
         "src/validate/uses/tenancy.rs",
+        "src/validate/uses/host.rs",
+        "src/validate/uses/places.rs",
         "src/controller/uses/reconcile.rs",
     ] {
         let source = fs::read_to_string(path).unwrap();

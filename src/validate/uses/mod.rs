@@ -3,7 +3,9 @@
 
 pub mod eviction;
 mod function_library;
+mod host;
 mod judge;
+mod places;
 mod rate_limit_policy;
 mod session_store;
 pub mod tenancy;

@@ -84,8 +84,6 @@ pub struct Context {
     pub told: Told,
     /// Which unreadable uses the events of their layers told of.
     pub told_of_uses: Told,
-    /// Which layers this process has found Ready.
-    pub proven: Proven,
     /// Moves of primaries that are under way.
     pub handovers: Handovers,
     /// Starts a pass over a layer.
@@ -116,32 +114,6 @@ impl Told {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// UIDs of the layers that were found Ready. What a watch shows of their status may be older than a pod that is deleted right after,
-/// and from that pass on nobody would know any more that the layer had data.
-#[derive(Debug, Default)]
-pub struct Proven(Mutex<BTreeSet<String>>);
-
-impl Proven {
-    /// Notes that a layer is Ready.
-    pub fn note(&self, uid: &str) {
-        self.lock().insert(uid.to_owned());
-    }
-
-    /// Whether a layer was.
-    pub fn contains(&self, uid: &str) -> bool {
-        self.lock().contains(uid)
-    }
-
-    /// Forgets layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid| lives(uid));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -199,24 +171,63 @@ impl Context {
         self.declared.get(kind)?.get(&ObjectRef::new_with(name, *kind).within(namespace))
     }
 
-    /// UIDs of all uses.
-    pub fn uids_of_uses(&self) -> BTreeSet<String> {
-        self.declared.values().flat_map(Store::state).filter_map(|watched| watched.uid()).collect()
-    }
-
     /// Labels of a namespace, if it is known.
     pub fn labels_of(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         let found = self.namespaces.as_ref()?.get(&ObjectRef::new(namespace))?;
         Some(found.labels().clone())
     }
 
-    /// Closes what belongs to pods that are gone.
-    pub fn forget_the_dead(&self) {
-        let alive: BTreeSet<String> = self.stores.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+    /// Drops what belongs to objects that are gone, or that nothing asked for in `unused`.
+    pub fn prune(&self, unused: Duration) {
+        let alive: BTreeSet<String> = self.layers.state().iter().filter_map(|layer| layer.uid()).collect();
+        let of_uses: BTreeSet<String> =
+            self.declared.values().flat_map(Store::state).filter_map(|watched| watched.uid()).collect();
+        let pods: BTreeSet<String> = self.stores.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         let workloads: BTreeSet<String> =
             self.stores.workloads.state().iter().filter_map(|known| known.uid()).collect();
-        self.absences.retain(&workloads);
-        self.pool.retain(&alive);
-        self.listeners.retain(&alive);
+        let is_layer = |uid: &str| alive.contains(uid);
+        let is_object = |uid: &str| alive.contains(uid) || of_uses.contains(uid);
+        // What is new here grows for ever unless something is said of it.
+        let Self {
+            duty: _,
+            client: _,
+            writer,
+            recorder: _,
+            metrics: _,
+            stores: _,
+            layers: _,
+            declared: _,
+            namespaces: _,
+            index: _,
+            secrets,
+            config_maps,
+            uses,
+            pool,
+            listeners,
+            vault,
+            backoff,
+            pace,
+            told,
+            told_of_uses,
+            handovers,
+            wake: _,
+            absences,
+            rejections,
+            defaults: _,
+        } = self;
+        absences.retain(&workloads);
+        pool.retain(&pods);
+        listeners.retain(&pods);
+        vault.retain(is_layer);
+        pace.retain(is_layer);
+        told_of_uses.retain(is_layer);
+        handovers.retain(is_layer);
+        uses.retain(is_object);
+        backoff.retain(is_object);
+        told.retain(is_object);
+        secrets.forget_unused(unused);
+        config_maps.forget_unused(unused);
+        writer.fingerprints().forget_unused(unused);
+        rejections.forget_unused(unused);
     }
 }

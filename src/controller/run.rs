@@ -9,17 +9,17 @@ use futures::channel::mpsc::unbounded;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
 use kube::runtime::Controller;
 use kube::runtime::controller::Config as ControllerConfig;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
 
 use super::absences::Absences;
 use super::arguments::OperatorArguments;
 use super::backoff::Backoff;
 use super::config_maps::ConfigMaps;
-use super::context::{Context, Defaults, Duty, Proven, Told};
+use super::context::{Context, Defaults, Duty, Told};
 use super::handovers::Handovers;
 use super::pace::Pace;
 use super::reconcile::{after_failure, after_use_failure, reconcile, reconcile_use};
@@ -28,7 +28,7 @@ use super::secret_cache::SecretCache;
 use super::uses::index::Index;
 use super::uses::memory;
 use super::uses::relay::{self, News};
-use super::watches::{Watched, all_layers, all_uses, layer_of, namespaces, secrets, uniquely, watched};
+use super::watches::{all_layers, all_uses, layer_of, namespaces, secrets, uniquely, watched};
 use super::{cluster_domain, kinds};
 use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
@@ -125,7 +125,6 @@ async fn control_kinds(
         pace: Pace::default(),
         told: Told::default(),
         told_of_uses: Told::default(),
-        proven: Proven::default(),
         handovers: Handovers::default(),
         wake: to_layers.clone(),
         absences: Absences::default(),
@@ -168,29 +167,15 @@ async fn control_kinds(
     tokio::select! {
         _ = futures::future::join(reconciling, futures::future::join_all(reconciling_uses)) => {}
         () = relaying => {}
-        () = keep_house(&context, &layers) => {}
+        () = prune_caches(&context) => {}
     }
     context.handovers.finish().await;
 }
 
-/// Closes and forgets what belongs to the dead, for ever.
-async fn keep_house(context: &Context, layers: &Store<Watched>) {
+/// Drops what belongs to objects that are gone, again and again.
+async fn prune_caches(context: &Context) {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
-        context.forget_the_dead();
-        let alive: std::collections::BTreeSet<String> = layers.state().iter().filter_map(|layer| layer.uid()).collect();
-        context.vault.retain(|uid| alive.contains(uid));
-        let uses = context.uids_of_uses();
-        context.uses.retain(|uid| alive.contains(uid) || uses.contains(uid));
-        context.backoff.retain(|uid| alive.contains(uid) || uses.contains(uid));
-        context.pace.retain(|uid| alive.contains(uid));
-        context.told.retain(|uid| alive.contains(uid) || uses.contains(uid));
-        context.told_of_uses.retain(|uid| alive.contains(uid));
-        context.handovers.retain(|uid| alive.contains(uid));
-        context.proven.retain(|uid| alive.contains(uid));
-        context.secrets.forget_unused(UNUSED);
-        context.config_maps.forget_unused(UNUSED);
-        context.writer.fingerprints().forget_unused(UNUSED);
-        context.rejections.forget_unused(UNUSED);
+        context.prune(UNUSED);
     }
 }

@@ -18,8 +18,10 @@ pub struct Observed {
     pub primary_service_version: Option<String>,
     /// Whether a planned move of the primary is under way.
     pub handover: bool,
-    /// Whether the layer was recorded as initialised (it was Ready once).
+    /// Whether the layer is known to have been initialised (found as declared once), by any word.
     pub initialised: bool,
+    /// Whether its objects say so. A status may be lost or be read too late.
+    pub recorded: bool,
 }
 
 /// One node as seen.

@@ -101,6 +101,7 @@ impl Children {
             primary_service_version,
             handover: false,
             initialised,
+            recorded: initialised,
         }
     }
 

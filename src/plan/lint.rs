@@ -79,8 +79,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{LayerIdentity, NodeId};
     use crate::model::desired::SentinelSettings;
+    use crate::model::{LayerIdentity, NodeId};
 
     fn desired() -> Desired {
         Desired {

@@ -16,6 +16,9 @@ const LONGEST_MESSAGE: usize = 1024;
 /// The reason of `Degraded` while a node waits for what only a person ends.
 pub const NEEDS_PERSON: &str = "NeedsPerson";
 
+/// The reason of `Ready=False` while only the record is missing that the layer was initialised.
+pub const RECORDING: &str = "Recording";
+
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionDraft {
@@ -226,6 +229,13 @@ fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Conditio
     }
     if progressing.holds == Some(true) {
         return no(progressing.reason, progressing.message.clone());
+    }
+    if !facts.observed.recorded && !facts.desired.paused {
+        // From the moment it is Ready an application may write, and then no node may take the layer for new.
+        return no(
+            RECORDING,
+            "everything is as declared; the layer's objects are being marked as initialised".to_owned(),
+        );
     }
     let message = "proven on the live servers for this generation".to_owned();
     ConditionDraft { kind: "Ready", holds: Some(true), reason: "Proven", message }

@@ -139,6 +139,7 @@ pub fn converged(primary: NodeId) -> Observed {
         primary_service_version: Some("1".to_owned()),
         handover: false,
         initialised: true,
+        recorded: true,
     }
 }
 

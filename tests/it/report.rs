@@ -431,6 +431,18 @@ fn only_what_does_not_pass_by_itself_degrades() {
     ");
 }
 
+#[test]
+fn a_layer_is_ready_only_once_its_objects_say_that_it_was_initialised() {
+    let mut scene = Scene::healthy();
+    scene.observed.recorded = false;
+    assert_eq!(
+        differing(&scene).lines().find(|line| line.starts_with("Ready")),
+        Some("Ready=False Recording: everything is as declared; the layer's objects are being marked as initialised")
+    );
+    scene.desired.paused = true;
+    assert!(text(&scene.status()).contains("Ready=True"), "nothing is marked while it is paused");
+}
+
 /// Also of a layer that was never Ready: volumes of a predecessor may hold two histories.
 #[test]
 fn what_only_a_person_ends_is_told_first() {

@@ -22,6 +22,7 @@ use crate::failure::Request;
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId};
 use crate::observe::kubernetes::{Children, children};
+use crate::report::conditions::RECORDING;
 use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the
@@ -55,7 +56,7 @@ impl Objects {
         let is_untouched = |workload: &StatefulSet| fingerprints.is_untouched(&key_of(workload), workload);
         let mut observed = children.observed(&identity, at, is_untouched, digest);
         observed.handover = context.handovers.is_under_way(&identity.uid);
-        observed.initialised |= status.is_some_and(is_ready) || context.proven.contains(&identity.uid);
+        observed.initialised |= status.is_some_and(is_initialised);
         Self { identity, children, observed }
     }
 
@@ -69,9 +70,10 @@ impl Objects {
     }
 }
 
-/// Whether a status says that the layer is Ready.
-pub(super) fn is_ready(status: &DataLayerStatus) -> bool {
-    status.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True")
+/// Whether a status says that the layer was found as declared: its objects are then marked before it is told Ready.
+fn is_initialised(status: &DataLayerStatus) -> bool {
+    let ready = status.conditions.iter().find(|known| known.type_ == "Ready");
+    ready.is_some_and(|ready| ready.status == "True" || ready.reason == RECORDING)
 }
 
 /// What Kubernetes has of a layer.

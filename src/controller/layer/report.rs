@@ -11,7 +11,7 @@ use super::super::seen::Seen;
 use super::super::uses::{self, UseReport, Uses};
 use super::act::Done;
 use super::desired::subject;
-use super::known::{Judged, is_ready};
+use super::known::Judged;
 use super::planned::Planned;
 use super::proofs::Proofs;
 use super::wanted::Wanted;
@@ -82,7 +82,7 @@ impl Report {
             status = report::not_accepted(generation, "Invalid", &words(&judged.faults), status, &old, publish::now());
         }
         let uses = uses.report(context, wanted.pass(judged, seen), &rotations, uses_done, use_proofs);
-        let pause = pause(context, &wanted.desired, seen.observed.initialised, &plan, &undone);
+        let pause = pause(context, &wanted.desired, seen.observed.recorded, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
     }
 
@@ -90,9 +90,6 @@ impl Report {
     pub(super) async fn publish(self, context: &Context, object: Option<&DataLayer>) -> Result<Duration, Error> {
         let is_busy = uses::publish(context, self.uses).await;
         if let Some(object) = object {
-            if is_ready(&self.status) {
-                context.proven.note(object.metadata.uid.as_deref().unwrap_or_default());
-            }
             publish::publish(context, object, &self.status).await?;
         }
         Ok(if is_busy && self.may_hurry { self.pause.min(UNDER_WAY) } else { self.pause })
@@ -105,7 +102,7 @@ fn words(faults: &[Fault]) -> Vec<String> {
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
 /// announces itself; what was tried and failed is tried less and less often.
-fn pause(context: &Context, desired: &Desired, is_initialised: bool, plan: &Plan, undone: &[Undone]) -> Duration {
+fn pause(context: &Context, desired: &Desired, recorded: bool, plan: &Plan, undone: &[Undone]) -> Duration {
     if !desired.paused && !undone.is_empty() {
         let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
         return pause.min(LONGEST_WITH_FAILURES);
@@ -114,8 +111,8 @@ fn pause(context: &Context, desired: &Desired, is_initialised: bool, plan: &Plan
     let is_others = |waiting: &Waiting| {
         matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
     };
-    // That it was whole once has to be written down soon: until then a node that finds nothing may take the layer for new.
-    let is_recorded = plan.initialised == is_initialised;
+    // The layer is not Ready before it is marked as initialised.
+    let is_recorded = recorded || !plan.initialised;
     let is_at_rest = is_recorded && plan.steps.is_empty() && plan.waiting.iter().all(is_others);
     if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
 }

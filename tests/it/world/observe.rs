@@ -34,6 +34,7 @@ impl World {
             handover: false,
             primary_service_version: self.primary_service.map(|primary| primary.to_string()),
             initialised: self.was_ready,
+            recorded: self.was_ready,
         }
     }
 
@@ -56,9 +57,7 @@ impl World {
         match self.server(id) {
             None | Some(Server::Booting(_)) => ObservedServer::Unknown,
             Some(Server::Data(data)) => ObservedServer::Data(Box::new(self.observed_data(id, data))),
-            Some(Server::Sentinel(sentinel)) => {
-                ObservedServer::Sentinel(Box::new(self.observed_sentinel(sentinel)))
-            }
+            Some(Server::Sentinel(sentinel)) => ObservedServer::Sentinel(Box::new(self.observed_sentinel(sentinel))),
         }
     }
 

@@ -81,9 +81,9 @@ pub struct Context {
     /// When passes began.
     pub pace: Pace,
     /// Which unreadable objects were told of.
-    pub told: Told,
+    pub told: ReportedUnreadable,
     /// Which unreadable uses the events of their layers told of.
-    pub told_of_uses: Told,
+    pub told_of_uses: ReportedUnreadable,
     /// Moves of primaries that are under way.
     pub handovers: Handovers,
     /// Starts a pass over a layer.
@@ -98,9 +98,9 @@ pub struct Context {
 
 /// Resource versions of the unreadable objects that were told of, by UID: each is an event once.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<BTreeMap<String, String>>);
+pub struct ReportedUnreadable(Mutex<BTreeMap<String, String>>);
 
-impl Told {
+impl ReportedUnreadable {
     /// Whether this version of the object was not told of yet; from now on it was.
     pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
         let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone());

@@ -19,7 +19,7 @@ use super::absences::Absences;
 use super::arguments::OperatorArguments;
 use super::backoff::Backoff;
 use super::config_maps::ConfigMaps;
-use super::context::{Context, Defaults, Duty, Told};
+use super::context::{Context, Defaults, Duty, ReportedUnreadable};
 use super::handovers::Handovers;
 use super::pace::Pace;
 use super::reconcile::{after_failure, after_use_failure, reconcile, reconcile_use};
@@ -123,8 +123,8 @@ async fn control_kinds(
         vault: Vault::new(root),
         backoff: Backoff::default(),
         pace: Pace::default(),
-        told: Told::default(),
-        told_of_uses: Told::default(),
+        told: ReportedUnreadable::default(),
+        told_of_uses: ReportedUnreadable::default(),
         handovers: Handovers::default(),
         wake: to_layers.clone(),
         absences: Absences::default(),

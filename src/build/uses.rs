@@ -15,7 +15,7 @@ use crate::validate::uses::ValidatedUse;
 
 /// What a binding shows.
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct BindingCredentials<'a> {
     /// Name of the user.
     pub user: &'a str,
     /// Its password.
@@ -28,9 +28,9 @@ pub struct Shown<'a> {
     pub rotated_at: u64,
 }
 
-impl std::fmt::Debug for Shown<'_> {
+impl std::fmt::Debug for BindingCredentials<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Shown({}, ***)", self.user)
+        write!(formatter, "BindingCredentials({}, ***)", self.user)
     }
 }
 
@@ -55,7 +55,7 @@ pub fn dedicated_layer(declared: &DeclaredUse) -> DataLayer {
 }
 
 /// The Secret with which an application finds its keys (Service Binding specification).
-pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: Shown<'_>) -> Secret {
+pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: BindingCredentials<'_>) -> Secret {
     let mut fields = service_binding(layer, shown.user, shown.password);
     fields["prefix"] = json!(accepted.policy.prefix());
     for (field, text) in &accepted.binding {

@@ -7,7 +7,7 @@ use std::path::Path;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::build::Credentials;
-use redoubt::build::uses::{Shown, binding, dedicated_layer};
+use redoubt::build::uses::{BindingCredentials, binding, dedicated_layer};
 use redoubt::build::{Built, Inputs, build, declared};
 use redoubt::model::UseKind;
 use redoubt::model::{Address, NodeId, NodeKind};
@@ -314,7 +314,7 @@ fn the_objects_of_a_session_store_are_the_committed_ones() {
     );
     let store = validate_use(&minimal, 2).unwrap();
     let password = format!("{SECRET}-application");
-    let shown = Shown {
+    let shown = BindingCredentials {
         user: "ss.shop.web.3",
         password: &password,
         rotation: 3,

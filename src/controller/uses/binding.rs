@@ -20,7 +20,7 @@ use crate::act::kube::key_of;
 use crate::act::{Applied, Ending};
 use crate::api::names;
 use crate::api::uses::DeclaredUse;
-use crate::build::uses::{Shown, binding};
+use crate::build::uses::{BindingCredentials, binding};
 use crate::dataplane::Library;
 use crate::report::uses::LibraryTrouble;
 use crate::telemetry::Chain;
@@ -184,7 +184,7 @@ impl Served {
             return Written { name: self.binding().map(kube::ResourceExt::name_any), ..Written::default() };
         };
         let (user, password) = (self.user(shown), self.password(context, shown));
-        let credentials = Shown {
+        let credentials = BindingCredentials {
             user: &user,
             password: password.reveal(),
             rotation: shown,

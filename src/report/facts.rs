@@ -8,7 +8,7 @@ use crate::plan::{Plan, Step};
 
 /// What is known of a layer beside `Desired`.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct LayerSummary {
     /// The memory budget; `used` is filled in here.
     pub memory: MemoryStatus,
     /// Whether the layer's data should survive a restart.
@@ -52,5 +52,5 @@ pub struct Facts<'pass> {
     /// Which nodes wait for what only a person ends.
     pub waits: &'pass [String],
     /// More about the layer.
-    pub subject: &'pass Subject,
+    pub subject: &'pass LayerSummary,
 }

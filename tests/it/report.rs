@@ -10,7 +10,7 @@ use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::model::{Mode, NodeId, Purpose};
 use redoubt::plan::plan;
-use redoubt::report::{Facts, Subject, Undone, not_accepted, status};
+use redoubt::report::{Facts, LayerSummary, Undone, not_accepted, status};
 
 use crate::planner;
 
@@ -18,7 +18,7 @@ use crate::planner;
 pub struct Scene {
     desired: Desired,
     observed: Observed,
-    subject: Subject,
+    subject: LayerSummary,
     undone: Vec<Undone>,
     faults: Vec<String>,
     pub waits: Vec<String>,
@@ -46,7 +46,7 @@ impl Scene {
                 ObservedServer::Unknown | ObservedServer::Loading => {}
             }
         }
-        let subject = Subject {
+        let subject = LayerSummary {
             memory: MemoryStatus::default(),
             keeps_data: true,
             purpose: Purpose::Mixed,
@@ -394,7 +394,7 @@ fn an_application_that_may_more_than_it_should_is_told() {
 #[test]
 fn what_production_lacks_is_on_the_checklist() {
     let mut scene = Scene::healthy();
-    scene.subject = Subject { keeps_data: false, max_connections: 2_000, ..scene.subject };
+    scene.subject = LayerSummary { keeps_data: false, max_connections: 2_000, ..scene.subject };
     let policy = ("maxmemory-policy".to_owned(), "volatile-lru".to_owned());
     scene.desired.settings.extend([policy.clone()]);
     for ordinal in 0..3 {

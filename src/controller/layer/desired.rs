@@ -18,7 +18,7 @@ use crate::observe::servers::{Asked, Question};
 use crate::redis::Endpoint;
 use crate::redis::probe::DataProbe;
 use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users};
-use crate::report::Subject;
+use crate::report::LayerSummary;
 use crate::validate::ValidatedLayer;
 
 /// Digests of a layer's passwords.
@@ -121,9 +121,9 @@ fn needs_approval(object: &DataLayer) -> bool {
 }
 
 /// What the report says beside the proofs.
-pub(super) fn subject(layer: &ValidatedLayer) -> Subject {
+pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    Subject {
+    LayerSummary {
         memory: MemoryStatus {
             limit: bytes(layer.memory.limit),
             maxmemory: bytes(layer.memory.maxmemory),

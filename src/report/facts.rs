@@ -25,7 +25,7 @@ pub struct LayerSummary {
 
 /// A step that was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undone {
+pub struct StepFailure {
     /// The step; `None`: an object without an order.
     pub step: Option<Step>,
     /// Why not.
@@ -46,7 +46,7 @@ pub struct Facts<'pass> {
     /// What was planned.
     pub plan: &'pass Plan,
     /// What was planned and not done.
-    pub undone: &'pass [Undone],
+    pub undone: &'pass [StepFailure],
     /// What the servers refused to say, and what data nodes keep aside.
     pub faults: &'pass [String],
     /// Which nodes wait for what only a person ends.

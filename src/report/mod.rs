@@ -12,7 +12,7 @@ pub mod uses;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use self::facts::{Facts, LayerSummary, Undone};
+pub use self::facts::{Facts, LayerSummary, StepFailure};
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
 use crate::api::names;
 use crate::model::roles::primary;

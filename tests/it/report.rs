@@ -10,7 +10,7 @@ use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::model::{Mode, NodeId, Purpose};
 use redoubt::plan::plan;
-use redoubt::report::{Facts, LayerSummary, Undone, not_accepted, status};
+use redoubt::report::{Facts, LayerSummary, StepFailure, not_accepted, status};
 
 use crate::planner;
 
@@ -19,7 +19,7 @@ pub struct Scene {
     desired: Desired,
     observed: Observed,
     subject: LayerSummary,
-    undone: Vec<Undone>,
+    undone: Vec<StepFailure>,
     faults: Vec<String>,
     pub waits: Vec<String>,
 }
@@ -415,7 +415,7 @@ fn what_production_lacks_is_on_the_checklist() {
 /// A step that somebody forbids is trouble; one that may succeed later is not.
 #[test]
 fn only_what_does_not_pass_by_itself_degrades() {
-    let undone = |passes| Undone { step: None, why: "forbidden: quota".to_owned(), passes, name_taken: false };
+    let undone = |passes| StepFailure { step: None, why: "forbidden: quota".to_owned(), passes, name_taken: false };
     let mut scene = Scene::healthy();
     scene.undone = vec![undone(true)];
     insta::assert_snapshot!(differing(&scene), @r"

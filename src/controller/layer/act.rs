@@ -15,12 +15,12 @@ use crate::api::names;
 use crate::model::LayerIdentity;
 use crate::model::observed::Observed;
 use crate::plan::Step;
-use crate::report::Undone;
+use crate::report::StepFailure;
 
 /// What came of it.
 pub(super) struct Done {
     /// What was planned and not done.
-    pub(super) undone: Vec<Undone>,
+    pub(super) undone: Vec<StepFailure>,
     pub(super) uses: UsesDone,
 }
 
@@ -57,7 +57,7 @@ async fn carry_out(
     seen: &Seen,
     uses: &Uses,
     planned: &Planned,
-) -> Vec<Undone> {
+) -> Vec<StepFailure> {
     let primary_service = names::primary_service(&known.identity.name);
     let built = &wanted.built.nodes;
     let means = Means {

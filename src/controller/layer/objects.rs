@@ -15,7 +15,7 @@ use crate::api::names;
 use crate::failure::Class;
 use crate::model::NodeId;
 use crate::plan::{Plan, Step};
-use crate::report::Undone;
+use crate::report::StepFailure;
 
 /// Applies the objects that need no order. One that fails stops no other.
 pub(super) async fn apply_static(
@@ -24,7 +24,7 @@ pub(super) async fn apply_static(
     judged: &Judged,
     wanted: &Wanted,
     plan: &Plan,
-) -> Vec<Undone> {
+) -> Vec<StepFailure> {
     let (built, children, secrets) = (&wanted.built, &known.children, &known.secrets);
     let mut undone = Vec::new();
     let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
@@ -67,7 +67,7 @@ pub(super) async fn apply_static(
 }
 
 /// Removes the application's binding where the layer has no application user any more: its password is dead.
-async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<Undone> {
+async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<StepFailure> {
     let layer = &judged.layer;
     let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
     let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
@@ -77,16 +77,16 @@ async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -
     not_done(None, &Ending::of(&error))
 }
 
-async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<Undone> {
+async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<StepFailure> {
     ended(context.writer.apply(desired, live).await)
 }
 
-fn ended<K>(applied: Result<Applied<K>, act::Error>) -> Option<Undone> {
+fn ended<K>(applied: Result<Applied<K>, act::Error>) -> Option<StepFailure> {
     not_done(None, &Ending::of(&applied.err()?))
 }
 
 /// What a step or an object came to, if it was not done.
-pub(super) fn not_done(step: Option<Step>, ending: &Ending) -> Option<Undone> {
+pub(super) fn not_done(step: Option<Step>, ending: &Ending) -> Option<StepFailure> {
     let passes = match ending {
         Ending::Done => return None,
         Ending::Dropped(_) => true,
@@ -94,5 +94,5 @@ pub(super) fn not_done(step: Option<Step>, ending: &Ending) -> Option<Undone> {
         Ending::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
     };
     let name_taken = matches!(ending, Ending::NameTaken(_));
-    Some(Undone { step, why: ending.detail().to_owned(), passes, name_taken })
+    Some(StepFailure { step, why: ending.detail().to_owned(), passes, name_taken })
 }

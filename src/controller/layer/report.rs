@@ -20,7 +20,7 @@ use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
 use crate::model::desired::Desired;
 use crate::plan::{Plan, Waiting};
-use crate::report::{self, Facts, Undone};
+use crate::report::{self, Facts, StepFailure};
 use crate::validate::Fault;
 
 /// Pause after a pass that found everything as declared.
@@ -102,7 +102,7 @@ fn words(faults: &[Fault]) -> Vec<String> {
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
 /// announces itself; what was tried and failed is tried less and less often.
-fn pause(context: &Context, desired: &Desired, recorded: bool, plan: &Plan, undone: &[Undone]) -> Duration {
+fn pause(context: &Context, desired: &Desired, recorded: bool, plan: &Plan, undone: &[StepFailure]) -> Duration {
     if !desired.paused && !undone.is_empty() {
         let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
         return pause.min(LONGEST_WITH_FAILURES);

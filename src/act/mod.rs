@@ -7,7 +7,7 @@ mod claims;
 mod ending;
 pub mod fingerprint;
 pub mod kube;
-mod means;
+mod resources;
 pub mod redis;
 pub mod secrets;
 pub mod step;
@@ -15,6 +15,6 @@ pub mod switchover;
 
 pub use ending::{Ending, Error};
 pub use kube::{Applied, Writer};
-pub use means::Means;
+pub use resources::StepResources;
 pub use step::{Carried, carry_out, label_reads, name_of, point_service, tell};
 pub use switchover::Handover;

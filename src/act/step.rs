@@ -1,4 +1,4 @@
-//! One step of a plan, carried out: which means it needs, and how it ended.
+//! One step of a plan, carried out: which resources it needs, and how it ended.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::kube::{Applied, Writer};
 use super::switchover::Handover;
-use super::{Ending, Error, Means, claims, redis};
+use super::{Ending, Error, StepResources, claims, redis};
 use crate::api::names;
 use crate::failure::Class;
 use crate::model::{LayerIdentity, NodeId, NodeKind};
@@ -49,7 +49,7 @@ pub struct Carried {
 
 /// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library and one of the
 /// primary's Service stop nothing.
-pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Carried {
+pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[Step]) -> Carried {
     let mut carried = Carried::default();
     for step in steps {
         let node = step.node();
@@ -59,7 +59,7 @@ pub async fn carry_out(writer: &Writer, means: Means<'_>, steps: &[Step]) -> Car
         let ending = if is_blocked {
             Ending::Dropped("an earlier step of this node was not done".to_owned())
         } else {
-            match one(writer, means, step).await.unwrap_or_else(|error| Carry::Ended(Ending::of(&error))) {
+            match one(writer, resources, step).await.unwrap_or_else(|error| Carry::Ended(Ending::of(&error))) {
                 Carry::Ended(ending) => ending,
                 Carry::GoesOn(handover) => {
                     carried.handover = Some((step.clone(), handover));
@@ -90,42 +90,42 @@ impl From<Ending> for Carry {
     }
 }
 
-async fn one(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Carry, Error> {
+async fn one(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<Carry, Error> {
     if let Some(expected) = step.expected_epoch()
-        && super::switchover::epoch(means).await? != Some(expected)
+        && super::switchover::epoch(resources).await? != Some(expected)
     {
         return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()).into());
     }
     if let Step::Switchover { .. } = step {
-        return Ok(Handover::prepare(means, step).map_or_else(Carry::Ended, Carry::GoesOn));
+        return Ok(Handover::prepare(resources, step).map_or_else(Carry::Ended, Carry::GoesOn));
     }
-    at_once(writer, means, step).await.map(Carry::Ended)
+    at_once(writer, resources, step).await.map(Carry::Ended)
 }
 
 /// A step that needs one request.
-async fn at_once(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Ending, Error> {
-    let namespace = means.layer.namespace.as_str();
+async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<Ending, Error> {
+    let namespace = resources.layer.namespace.as_str();
     match step {
         Step::ApplyService { node } => {
-            let Some(service) = means.services.get(node) else { return Ok(not_built(*node)) };
-            let live = means.live_services.get(&service.name_any());
+            let Some(service) = resources.services.get(node) else { return Ok(not_built(*node)) };
+            let live = resources.live_services.get(&service.name_any());
             apply_service(writer, service, live.map(Arc::as_ref)).await
         }
         Step::ApplyWorkload { node, .. } => {
-            let Some(workload) = means.workloads.get(node) else { return Ok(not_built(*node)) };
-            let live = means.live_workloads.get(node).map(Arc::as_ref);
+            let Some(workload) = resources.workloads.get(node) else { return Ok(not_built(*node)) };
+            let live = resources.live_workloads.get(node).map(Arc::as_ref);
             if live.is_none() {
                 claims::are_ours(writer.client(), workload).await?;
             }
             Ok(applied(&writer.apply(&claims::kept(workload, live), live).await?))
         }
         Step::RestartPod { node, pod_uid, .. } => {
-            let pod = names::pod(&means.layer.name, *node);
+            let pod = names::pod(&resources.layer.name, *node);
             writer.delete::<Pod>(namespace, &pod, Some(pod_uid)).await.map(|()| Ending::Done)
         }
         Step::PatchConfig { node, pod_uid, .. } => {
-            let Some(document) = means.documents.get(node) else { return Ok(not_built(*node)) };
-            let pod = names::pod(&means.layer.name, *node);
+            let Some(document) = resources.documents.get(node) else { return Ok(not_built(*node)) };
+            let pod = names::pod(&resources.layer.name, *node);
             let metadata = json!({"annotations": {names::ANNOTATION_NODE_CONFIG: document}});
             writer
                 .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_OBJECTS)
@@ -133,14 +133,14 @@ async fn at_once(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Endin
                 .map(|()| Ending::Done)
         }
         Step::PointService { node, version } => {
-            let Some(service) = means.primary_service else { return Ok(not_built(*node)) };
-            let live = means.live_services.get(&service.name_any()).map(Arc::as_ref);
-            point_service(writer, means.layer, service, live, *node, version.as_deref()).await
+            let Some(service) = resources.primary_service else { return Ok(not_built(*node)) };
+            let live = resources.live_services.get(&service.name_any()).map(Arc::as_ref);
+            point_service(writer, resources.layer, service, live, *node, version.as_deref()).await
         }
         Step::LabelReads { node, pod_uid, reads } => {
-            label_reads(writer, means.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
+            label_reads(writer, resources.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
         }
-        Step::RemoveNode { node, workload_uid, .. } => remove(writer, means, *node, workload_uid.as_deref()).await,
+        Step::RemoveNode { node, workload_uid, .. } => remove(writer, resources, *node, workload_uid.as_deref()).await,
         Step::Switchover { from, .. } => Ok(not_built(*from)),
         Step::SetSettings { node, run_id, .. }
         | Step::SetUser { node, run_id, .. }
@@ -150,20 +150,20 @@ async fn at_once(writer: &Writer, means: Means<'_>, step: &Step) -> Result<Endin
         | Step::SetSentinel { node, run_id }
         | Step::ResetSentinel { node, run_id, .. }
         | Step::Repoint { node, run_id, .. } => {
-            let Some(connection) = means.connections.get(node) else {
+            let Some(connection) = resources.connections.get(node) else {
                 return Ok(Ending::Dropped("no connection to the server".to_owned()));
             };
             if !redis::is_process(connection, run_id).await? {
                 return Ok(Ending::Dropped("the server was restarted".to_owned()));
             }
-            on_server(means, connection, step).await
+            on_server(resources, connection, step).await
         }
     }
 }
 
 /// Steps on a server whose process is the right one.
-async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Result<Ending, Error> {
-    let desired = means.desired;
+async fn on_server(resources: StepResources<'_>, connection: &Connection, step: &Step) -> Result<Ending, Error> {
+    let desired = resources.desired;
     match step {
         Step::SetSettings { changes, .. } => redis::set_settings(connection, changes).await,
         Step::SetUser { node, user, .. } => {
@@ -176,7 +176,7 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         }
         Step::DeleteUser { user, .. } => redis::delete_user(connection, user).await,
         Step::LoadLibrary { node, library, .. } => {
-            let Some(library) = means.libraries.iter().find(|known| known.name == *library) else {
+            let Some(library) = resources.libraries.iter().find(|known| known.name == *library) else {
                 return Ok(not_built(*node));
             };
             redis::load_library(connection, library).await
@@ -239,14 +239,14 @@ async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service
 }
 
 /// Removes a node's StatefulSet (with its pod), and its Service last: the address is needed until the server has stopped.
-async fn remove(writer: &Writer, means: Means<'_>, node: NodeId, workload_uid: Option<&str>) -> Result<Ending, Error> {
-    let (namespace, name) = (means.layer.namespace.as_str(), names::node(&means.layer.name, node));
+async fn remove(writer: &Writer, resources: StepResources<'_>, node: NodeId, workload_uid: Option<&str>) -> Result<Ending, Error> {
+    let (namespace, name) = (resources.layer.namespace.as_str(), names::node(&resources.layer.name, node));
     if workload_uid.is_some() {
         writer.delete::<StatefulSet>(namespace, &name, workload_uid).await?;
         return Ok(Ending::Done);
     }
     // The one that was seen, and not what somebody may have made under its name since.
-    let Some(uid) = means.live_services.get(&name).and_then(|service| service.uid()) else {
+    let Some(uid) = resources.live_services.get(&name).and_then(|service| service.uid()) else {
         return Ok(Ending::Dropped("its Service is gone".to_owned()));
     };
     writer.delete::<Service>(namespace, &name, Some(&uid)).await?;

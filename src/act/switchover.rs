@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Ending, Error, Means, redis};
+use super::{Ending, Error, StepResources, redis};
 use crate::model::{NodeId, NodeKind};
 use crate::plan::Step;
 use crate::redis::switchover::{Switchover, switchover};
@@ -22,20 +22,20 @@ pub struct Handover {
 
 impl Handover {
     /// What the step asks for; an error: what is missing for it.
-    pub(super) fn prepare(means: Means<'_>, step: &Step) -> Result<Self, Ending> {
+    pub(super) fn prepare(resources: StepResources<'_>, step: &Step) -> Result<Self, Ending> {
         let dropped = |why: &str| Ending::Dropped(why.to_owned());
         let Step::Switchover { from, from_run_id, candidates, .. } = step else {
             return Err(dropped("not a switchover"));
         };
-        let primary = means.connections.get(from).ok_or_else(|| dropped("no connection to the primary"))?;
-        let place = |node: &NodeId| Some((means.addresses.get(node)?.clone(), (*means.endpoints.get(node)?).clone()));
-        let sentinels = of_kind(means, NodeKind::Sentinel);
+        let primary = resources.connections.get(from).ok_or_else(|| dropped("no connection to the primary"))?;
+        let place = |node: &NodeId| Some((resources.addresses.get(node)?.clone(), (*resources.endpoints.get(node)?).clone()));
+        let sentinels = of_kind(resources, NodeKind::Sentinel);
         let request = Switchover {
-            master_name: means.desired.master_name.clone(),
+            master_name: resources.desired.master_name.clone(),
             from: place(from).ok_or_else(|| dropped("the primary has no address"))?,
             others: candidates.iter().filter_map(place).collect(),
-            sentinels: sentinels.filter_map(|node| Some((*means.endpoints.get(&node)?).clone())).collect(),
-            failover_timeout: Duration::from_millis(means.desired.sentinel_settings.failover_timeout_milliseconds),
+            sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
+            failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
             patience: PATIENCE,
         };
         Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })
@@ -55,17 +55,17 @@ impl Handover {
     }
 }
 
-fn of_kind(means: Means<'_>, kind: NodeKind) -> impl Iterator<Item = NodeId> {
-    means.desired.nodes.keys().copied().filter(move |node| node.kind == kind)
+fn of_kind(resources: StepResources<'_>, kind: NodeKind) -> impl Iterator<Item = NodeId> {
+    resources.desired.nodes.keys().copied().filter(move |node| node.kind == kind)
 }
 
 /// The highest `config-epoch` that the Sentinels know now.
-pub(super) async fn epoch(means: Means<'_>) -> Result<Option<u64>, Error> {
+pub(super) async fn epoch(resources: StepResources<'_>) -> Result<Option<u64>, Error> {
     let mut highest = None;
     let sentinels: Vec<&Connection> =
-        of_kind(means, NodeKind::Sentinel).filter_map(|node| means.connections.get(&node)).collect();
+        of_kind(resources, NodeKind::Sentinel).filter_map(|node| resources.connections.get(&node)).collect();
     for connection in sentinels {
-        let master = sentinel::master(connection, &means.desired.master_name).await?;
+        let master = sentinel::master(connection, &resources.desired.master_name).await?;
         highest = highest.max(master.map(|master| master.config_epoch));
     }
     Ok(highest)

@@ -10,7 +10,7 @@ use super::known::{Judged, Known};
 use super::objects::{apply_static, not_done};
 use super::planned::Planned;
 use super::wanted::Wanted;
-use crate::act::{self, Carried, Ending, Handover, Means};
+use crate::act::{self, Carried, Ending, Handover, StepResources};
 use crate::api::names;
 use crate::model::LayerIdentity;
 use crate::model::observed::Observed;
@@ -60,7 +60,7 @@ async fn carry_out(
 ) -> Vec<StepFailure> {
     let primary_service = names::primary_service(&known.identity.name);
     let built = &wanted.built.nodes;
-    let means = Means {
+    let resources = StepResources {
         layer: &known.identity,
         desired: &wanted.desired,
         primary_service: wanted.built.services.iter().find(|service| service.name_any() == primary_service),
@@ -75,7 +75,7 @@ async fn carry_out(
         addresses: &wanted.addresses,
     };
     let mut undone = Vec::new();
-    let Carried { endings, handover } = act::carry_out(&context.writer, means, &planned.plan.steps).await;
+    let Carried { endings, handover } = act::carry_out(&context.writer, resources, &planned.plan.steps).await;
     if let Some((step, handover)) = handover {
         begin(context, &known.identity, step, handover);
     }

@@ -13,7 +13,7 @@ use crate::redis::{Connection, Endpoint};
 
 /// Everything that the steps of one pass may need.
 #[derive(Clone, Copy)]
-pub struct Means<'pass> {
+pub struct StepResources<'pass> {
     /// The layer.
     pub layer: &'pass LayerIdentity,
     /// What is wanted.

@@ -24,10 +24,10 @@ use crate::redis::{Class, Connection, Endpoint};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same for a pod that was silent in the pass before.
-const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_millis(250);
+const UNRESPONSIVE_POD_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The same for every pod when the primary has just moved.
-const HURRY: Duration = Duration::from_millis(150);
+const TIMEOUT_DURING_FAILOVER: Duration = Duration::from_millis(150);
 
 /// For how long a move of the primary makes passes hurry: each Sentinel tells of it in its turn, and each time a pass follows.
 const JUST_MOVED: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Pool {
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
         let was_silent = self.silent().contains(&question.pod_uid);
-        let patience = if was_silent { PATIENCE_WITH_THE_SILENT } else { PATIENCE };
+        let patience = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { PATIENCE };
         let began = Instant::now();
         let asked = tokio::select! {
             biased;
@@ -113,7 +113,7 @@ impl Pool {
             () = sleep(patience) => None,
             () = hurry(last_move.clone()) => None,
         };
-        let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= HURRY;
+        let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= TIMEOUT_DURING_FAILOVER;
         if is_silent {
             self.silent().insert(question.pod_uid.clone());
         } else {
@@ -187,7 +187,7 @@ async fn hurry(mut last_move: LastMove) {
         // Nobody is left who could tell.
         std::future::pending::<()>().await;
     }
-    sleep(HURRY).await;
+    sleep(TIMEOUT_DURING_FAILOVER).await;
 }
 
 #[cfg(test)]
@@ -250,9 +250,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_silent_is_waited_for_less_once_the_primary_moved() {
         let before = waited(&Pool::default(), Some(Duration::ZERO)).await;
-        assert!(before >= HURRY && before < PATIENCE, "{before:?}");
+        assert!(before >= TIMEOUT_DURING_FAILOVER && before < PATIENCE, "{before:?}");
         let meanwhile = waited(&Pool::default(), Some(Duration::from_millis(300))).await;
-        assert!(meanwhile >= 2 * HURRY && meanwhile < PATIENCE, "{meanwhile:?}");
+        assert!(meanwhile >= 2 * TIMEOUT_DURING_FAILOVER && meanwhile < PATIENCE, "{meanwhile:?}");
         assert!(waited(&Pool::default(), None).await >= PATIENCE);
     }
 }

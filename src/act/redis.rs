@@ -39,7 +39,7 @@ pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, St
 /// password is another one now (a store that was made anew under its old name): a server leaves them logged in. Replicas and
 /// Sentinels keep theirs, which are the same servers.
 pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
-    let before = if users::is_an_applications(name) { server::acl_list(connection).await? } else { Vec::new() };
+    let before = if users::is_application_user(name) { server::acl_list(connection).await? } else { Vec::new() };
     server::acl_set_user(connection, name, &user.rules).await?;
     if !user.is_on() || passwords(&before, name).any(|password| !user.rules.iter().any(|rule| rule == password)) {
         server::cut_user(connection, name).await?;

@@ -83,7 +83,7 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +sentinel|slaves +sentinel|sentinels";
 
 /// Whether it is the user of an application, the layer's or a use's, and not of the system.
-pub fn is_an_applications(name: &str) -> bool {
+pub fn is_application_user(name: &str) -> bool {
     name == APPLICATION || UseKind::of_user(name).is_some()
 }
 

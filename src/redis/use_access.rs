@@ -66,7 +66,7 @@ pub const OF_THE_APPLICATION: &[&str] = &[
     "-LATENCY RESET",
 ];
 /// A key that belongs to no use: prefixes begin with a letter or digit.
-const NOBODYS: &str = "-nobodys:a";
+const KEY_OUTSIDE_EVERY_PREFIX: &str = "-nobodys:a";
 
 /// The commands that the server judges otherwise than it should, for this user of a use. Empty: proven.
 pub async fn violations(connection: &Connection, user: &str, grant: Grant<'_>) -> Result<Vec<String>> {
@@ -85,7 +85,7 @@ fn substitute(expectation: &str, prefix: &str) -> String {
     let (sign, words) = expectation.split_at(1);
     let word = |word: &str| match word.strip_prefix('@') {
         Some(rest) => format!("{prefix}{rest}"),
-        None => word.replace('!', NOBODYS),
+        None => word.replace('!', KEY_OUTSIDE_EVERY_PREFIX),
     };
     format!("{sign}{}", words.split(' ').map(word).collect::<Vec<_>>().join(" "))
 }

@@ -16,6 +16,6 @@ pub(super) fn not_bytes(text: &str) -> String {
 }
 
 /// A number that the schema bounds already; 0 where an object was stored before it did.
-pub(super) fn small(number: i32) -> u16 {
+pub(super) fn to_u16_or_zero(number: i32) -> u16 {
     u16::try_from(number).unwrap_or_default()
 }

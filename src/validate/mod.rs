@@ -10,7 +10,7 @@ pub mod uses;
 mod volume;
 
 pub use fault::Fault;
-use fault::{not_bytes, small};
+use fault::{not_bytes, to_u16_or_zero};
 pub use volume::{DataVolumes, Volume};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,7 +134,7 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
     let defaults = purpose::defaults(purpose_of(spec)).with(purpose_of(spec), resolved.shares);
     let replicas = replicas_of(spec, mode, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
-    let sentinels = if mode == Mode::Sentinel { small(failover.sentinels.unwrap_or(3)) } else { 0 };
+    let sentinels = if mode == Mode::Sentinel { to_u16_or_zero(failover.sentinels.unwrap_or(3)) } else { 0 };
     let detection_milliseconds = failover
         .detection
         .map_or(5_000, |detection| std::time::Duration::from(detection).as_millis().try_into().unwrap_or(60_000));
@@ -154,8 +154,8 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         eviction_policy: eviction_policy(spec).as_deref().unwrap_or(defaults.eviction_policy),
         append_only,
         snapshots,
-        min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, small),
-        max_replica_lag: durability.max_replica_lag.map_or(3, small),
+        min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, to_u16_or_zero),
+        max_replica_lag: durability.max_replica_lag.map_or(3, to_u16_or_zero),
     });
     let further = config::further(spec, &settings, &mut faults);
     settings.extend(further);
@@ -180,7 +180,7 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         pull_secrets: engine.pull_secrets.unwrap_or_default().into_iter().map(|secret| secret.name).collect(),
         data_nodes: 1 + replicas,
         sentinels,
-        quorum: failover.quorum.map_or(sentinels / 2 + 1, small),
+        quorum: failover.quorum.map_or(sentinels / 2 + 1, to_u16_or_zero),
         detection_milliseconds,
         failover_timeout_milliseconds,
         // One planned move that is given up at its latest, then Redis' own shutdown-timeout of 10 s, then some.
@@ -285,7 +285,7 @@ fn memory_of(
     })
 }
 
-/// A Sentinel's volume holds one small file; common storage makes no volume below 1Gi.
+/// A Sentinel's volume holds one to_u16_or_zero file; common storage makes no volume below 1Gi.
 fn sentinel_volume(failover: &Failover, faults: &mut Vec<Fault>) -> u64 {
     const DEFAULT: u64 = 1 << 30;
     let Some(size) = failover.sentinel_volume.as_ref().and_then(|volume| volume.size.as_ref()) else { return DEFAULT };

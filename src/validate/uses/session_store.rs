@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::small;
+use super::super::to_u16_or_zero;
 use super::judge::{Found, Judge, plain};
 use crate::api::session_store::{ExceedChoice, SessionStoreSpec};
 use crate::model::{OnExceed, Policy, SessionPolicy};
@@ -39,7 +39,7 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: Stri
     if spec.on_exceed.is_some() && spec.max_per_user.is_none() {
         judge.fault("spec.onExceed", "needs maxPerUser");
     }
-    let wait_replicas = spec.revoke_replicas.map_or(replicas.min(1), small);
+    let wait_replicas = spec.revoke_replicas.map_or(replicas.min(1), to_u16_or_zero);
     Found {
         policy: Policy::Sessions(SessionPolicy {
             store: judge.owner(),

@@ -10,7 +10,7 @@ use crate::model::settings::{OUTPUT_LIMITS, with_output_limits};
 /// The directives in the form in which servers report them. A refused one, and a value that no server would take, is a
 /// fault: in `redis.conf` it would stop the next start.
 /// `ours` are those that Redoubt decided on.
-pub(super) fn further(
+pub(super) fn user_directives(
     spec: &DataLayerSpec,
     ours: &BTreeMap<String, String>,
     faults: &mut Vec<Fault>,

@@ -157,7 +157,7 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         min_replicas_to_write: durability.min_replicas_to_write.map_or(min_replicas, to_u16_or_zero),
         max_replica_lag: durability.max_replica_lag.map_or(3, to_u16_or_zero),
     });
-    let further = config::further(spec, &settings, &mut faults);
+    let further = config::user_directives(spec, &settings, &mut faults);
     settings.extend(further);
     let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
     if let (None, Some(given)) = (cpu, &spec.cpu) {

@@ -52,17 +52,17 @@ pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
         identity: identity(&arguments),
         timing: Timing::lasting(Duration::from_secs(arguments.lease_duration)),
     };
-    let means = || (client.clone(), metrics.clone(), arguments.clone());
+    let parts = || (client.clone(), metrics.clone(), arguments.clone());
     let lead = |stop| {
-        let (client, metrics, arguments) = means();
+        let (client, metrics, arguments) = parts();
         async move {
             let _leads = metrics.leads();
-            work(client, metrics, &arguments, stop).await;
+            run_leader(client, metrics, &arguments, stop).await;
         }
     };
     let stand_by = |stop| {
-        let (client, metrics, arguments) = means();
-        async move { stand_by(client, metrics, &arguments, stop).await }
+        let (client, metrics, arguments) = parts();
+        async move { run_standby(client, metrics, &arguments, stop).await }
     };
     let leading = lease::lead(client.clone(), candidate, shutdown, lead, stand_by);
     let answering = say_when_ready(client.clone(), metrics.clone());
@@ -119,7 +119,7 @@ async fn say_when_ready(client: Client, metrics: Metrics) {
 }
 
 /// The work of the leader: looks after all layers until told to stop.
-async fn work(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
+async fn run_leader(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
     let root = match RootKey::load(client.clone(), &arguments.namespace, ROOT_KEY).await {
         Ok(root) => root,
         Err(error) => {
@@ -131,7 +131,7 @@ async fn work(client: Client, metrics: Metrics, arguments: &OperatorArguments, s
 }
 
 /// What a replica does that does not lead, until told to stop or to lead.
-async fn stand_by(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
+async fn run_standby(client: Client, metrics: Metrics, arguments: &OperatorArguments, stop: Stop) {
     let root = loop {
         match RootKey::read(client.clone(), &arguments.namespace, ROOT_KEY).await {
             Ok(Some(root)) => break root,

@@ -285,7 +285,7 @@ fn memory_of(
     })
 }
 
-/// A Sentinel's volume holds one to_u16_or_zero file; common storage makes no volume below 1Gi.
+/// A Sentinel's volume holds one small file; common storage makes no volume below 1Gi.
 fn sentinel_volume(failover: &Failover, faults: &mut Vec<Fault>) -> u64 {
     const DEFAULT: u64 = 1 << 30;
     let Some(size) = failover.sentinel_volume.as_ref().and_then(|volume| volume.size.as_ref()) else { return DEFAULT };

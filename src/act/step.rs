@@ -239,7 +239,12 @@ async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service
 }
 
 /// Removes a node's StatefulSet (with its pod), and its Service last: the address is needed until the server has stopped.
-async fn remove(writer: &Writer, resources: StepResources<'_>, node: NodeId, workload_uid: Option<&str>) -> Result<Ending, Error> {
+async fn remove(
+    writer: &Writer,
+    resources: StepResources<'_>,
+    node: NodeId,
+    workload_uid: Option<&str>,
+) -> Result<Ending, Error> {
     let (namespace, name) = (resources.layer.namespace.as_str(), names::node(&resources.layer.name, node));
     if workload_uid.is_some() {
         writer.delete::<StatefulSet>(namespace, &name, workload_uid).await?;

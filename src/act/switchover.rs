@@ -28,7 +28,8 @@ impl Handover {
             return Err(dropped("not a switchover"));
         };
         let primary = resources.connections.get(from).ok_or_else(|| dropped("no connection to the primary"))?;
-        let place = |node: &NodeId| Some((resources.addresses.get(node)?.clone(), (*resources.endpoints.get(node)?).clone()));
+        let place =
+            |node: &NodeId| Some((resources.addresses.get(node)?.clone(), (*resources.endpoints.get(node)?).clone()));
         let sentinels = of_kind(resources, NodeKind::Sentinel);
         let request = Switchover {
             master_name: resources.desired.master_name.clone(),

@@ -205,7 +205,9 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft]) -> ConditionDraft {
     }
     // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it.
     let only_unreachable_nodes_lack_it = facts.user_missing.is_empty();
-    let missing = conditions.iter().find(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
+    let missing = conditions
+        .iter()
+        .find(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
     missing.map_or_else(
         || said("Ready", Some(true), "Proven", "proven on the live servers for this generation"),
         |missing| no(missing.reason, format!("{}: {}", missing.kind, missing.message)),

@@ -62,7 +62,7 @@ pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[S
             match one(writer, resources, step).await.unwrap_or_else(|error| Carry::Ended(Ending::of(&error))) {
                 Carry::Ended(ending) => ending,
                 Carry::GoesOn(handover) => {
-                    carried.handover = Some((step.clone(), handover));
+                    carried.handover = Some((step.clone(), *handover));
                     continue;
                 }
             }
@@ -81,7 +81,7 @@ pub fn tell(step: &Step, ending: &Ending) {
 /// A step that was begun.
 enum Carry {
     Ended(Ending),
-    GoesOn(Handover),
+    GoesOn(Box<Handover>),
 }
 
 impl From<Ending> for Carry {
@@ -97,7 +97,10 @@ async fn one(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Resu
         return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()).into());
     }
     if let Step::Switchover { .. } = step {
-        return Ok(Handover::prepare(resources, step).map_or_else(Carry::Ended, Carry::GoesOn));
+        return Ok(match Handover::prepare(resources, step) {
+            Ok(handover) => Carry::GoesOn(Box::new(handover)),
+            Err(ending) => Carry::Ended(ending),
+        });
     }
     at_once(writer, resources, step).await.map(Carry::Ended)
 }

@@ -55,7 +55,9 @@ impl Handovers {
 impl Drop for Handovers {
     /// Who does not lead any more changes nothing.
     fn drop(&mut self) {
-        self.lock().values().for_each(|(_, task)| task.abort());
+        for (_, task) in self.lock().values() {
+            task.abort();
+        }
     }
 }
 

@@ -1,22 +1,35 @@
-//! Asking an agent what it knows of its node (`GET /lineage`). For the other agents, and for the operator.
+//! Asking an agent what it knows of its node (`GET /lineage`, `GET /counters`). For the other agents, and for the operator.
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
 
+use crate::model::counters::{Counted, MOST_ROWS};
 use crate::model::lineage::LineageAnswer;
 use crate::model::node_config::AGENT_PORT;
 
 /// A record is some 400 bytes, a chain of histories 3 kB.
-const LARGEST_ANSWER: usize = 64 * 1024;
+const LARGEST_RECORD: usize = 64 * 1024;
+/// A row of counters is some 100 bytes, and 400 with the longest names.
+const LARGEST_COUNTERS: usize = 400 * MOST_ROWS;
 
-/// The answer of the agent at an IP address; `None`: there is none, or it is no such answer. Not bounded in time.
+/// The record of the agent at an IP address; `None`: there is none, or it is no such answer. Not bounded in time.
 pub async fn fetch(address: &str) -> Option<LineageAnswer> {
+    get(address, "lineage", LARGEST_RECORD).await
+}
+
+/// What the server of the agent at an IP address counted; the agent reads that first. `None`: as for [`fetch`]. Not bounded in time.
+pub async fn counted(address: &str) -> Option<Counted> {
+    get(address, "counters", LARGEST_COUNTERS).await
+}
+
+async fn get<T: DeserializeOwned>(address: &str, path: &str, largest: usize) -> Option<T> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let uri = format!("http://{host}:{AGENT_PORT}/lineage").parse().ok()?;
+    let uri = format!("http://{host}:{AGENT_PORT}/{path}").parse().ok()?;
     let response = client.get(uri).await.ok()?;
-    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.ok()?;
+    let body = Limited::new(response.into_body(), largest).collect().await.ok()?;
     serde_json::from_slice(&body.to_bytes()).ok()
 }

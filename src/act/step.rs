@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::kube::{Applied, Writer};
 use super::{Ending, Error, claims, redis};
+use crate::answers;
 use crate::api::names;
 use crate::dataplane::Library;
 use crate::failure::Class;
 use crate::model::desired::Desired;
-use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind, UseKind};
 use crate::plan::Step;
 use crate::redis::{Connection, Endpoint};
+
+/// How long a load of a library waits for its counters to be read.
+const COUNTERS_WITHIN: Duration = Duration::from_millis(600);
 
 /// Everything that the steps of one pass may need.
 #[derive(Clone, Copy)]
@@ -160,6 +166,7 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
             let Some(library) = means.libraries.iter().find(|known| known.name == *library) else {
                 return Ok(not_built(*node));
             };
+            read_counters(means, *node, library).await;
             redis::load_library(connection, library).await
         }
         Step::DeleteLibrary { library, .. } => redis::delete_library(connection, library).await,
@@ -169,6 +176,15 @@ async fn on_server(means: Means<'_>, connection: &Connection, step: &Step) -> Re
         Step::ResetSentinel { .. } => redis::reset_sentinel(connection, &desired.master_name).await,
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
         other => Ok(not_built(other.node())),
+    }
+}
+
+/// Has the node's agent read the counters of a library that a load sets to zero. An agent that does not answer has read them some
+/// seconds ago.
+async fn read_counters(means: Means<'_>, node: NodeId, library: &Library) {
+    let counts = |kind: &UseKind| kind.words().library == library.name && kind.words().counters.is_some();
+    if let Some(endpoint) = means.endpoints.get(&node).filter(|_| UseKind::ALL.iter().any(counts)) {
+        let _ = timeout(COUNTERS_WITHIN, answers::counted(&endpoint.address)).await;
     }
 }
 

@@ -202,6 +202,7 @@ async fn live(
                 state.set_activity(Activity::Stopping);
                 state.set_health(Health::Stopping);
                 state.refresh_config(environment);
+                watch.read_counters(state).await;
                 handover::hand_over(environment, state).await;
                 let is_told = watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;
@@ -226,6 +227,7 @@ async fn live(
                     state.set_activity(Activity::Stopping);
                     state.set_health(Health::Stopping);
                     let is_told = watch.look(environment, state).await;
+                    watch.read_counters(state).await;
                     let clean = handover::shut_down(&mut engine, grace(state)).await;
                     watch.write_last(environment, state, clean && is_told).await;
                     if !clean && let Err(error) = engine.kill().await {

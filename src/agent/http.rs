@@ -10,11 +10,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::config::Environment;
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, exporter};
+use super::{Error, Result, counters, exporter};
 use crate::model::node_config::AGENT_PORT;
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
@@ -31,21 +32,29 @@ struct Context {
 }
 
 impl Context {
-    /// One `INFO`; `None`: the server does not answer it.
-    async fn info(&self) -> Option<Info> {
+    /// Asks over the connection that is kept, and over a new one where that turns out to be dead; `None`: the server does not answer.
+    async fn ask<T, F>(&self, question: impl Fn(Connection) -> F) -> Option<T>
+    where
+        F: Future<Output = crate::redis::Result<T>>,
+    {
         let kept = self.scraping.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(connection) = kept {
-            match server::info_with_commands(&connection).await {
-                Ok(info) => return Some(info),
+            match question(connection).await {
+                Ok(answer) => return Some(answer),
                 Err(error) if error.class().is_alive() => return None,
                 // Its server is another one by now, or somebody cut it.
                 Err(_) => {}
             }
         }
         let connection = Connection::open(&self.state.own_endpoint(&self.environment)).await.ok()?;
-        let info = server::info_with_commands(&connection).await.ok()?;
+        let answer = question(connection.clone()).await.ok()?;
         *self.scraping.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        Some(info)
+        Some(answer)
+    }
+
+    /// One `INFO`; `None`: the server does not answer it.
+    async fn info(&self) -> Option<Info> {
+        self.ask(|connection| async move { server::info_with_commands(&connection).await }).await
     }
 }
 
@@ -66,6 +75,7 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
         .route("/metrics", get(metrics))
+        .route("/counters", get(counted))
         .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -96,7 +106,22 @@ async fn lineage(Shared(context): Shared<Context>) -> Response {
 
 async fn metrics(Shared(context): Shared<Context>) -> Response {
     match exporter::render(context.info().await.as_ref(), context.state.hit_ratio()) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Ok(text) => {
+            let text = text + &context.state.counters().render();
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// What the server's functions counted, up to this moment if the server answers.
+async fn counted(Shared(context): Shared<Context>) -> Response {
+    let counters = context.state.counters();
+    let look = context.ask(|connection| async move { counters.look(&connection).await });
+    // Without an answer what is known is told.
+    let _ = timeout(counters::LAST_WITHIN, look).await;
+    match serde_json::to_string(&counters.counted()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -11,6 +11,7 @@ pub mod aside;
 pub mod boot;
 mod chosen;
 pub mod config;
+pub mod counters;
 pub mod data_node;
 mod disk;
 pub mod dissent;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
+use super::counters::Counters;
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
@@ -20,6 +21,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(3);
 pub struct State {
     password: Secret,
     verdict: Verdict,
+    counters: Arc<Counters>,
     inner: Mutex<Inner>,
 }
 
@@ -54,6 +56,7 @@ impl State {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
+            counters: Arc::default(),
             inner: Mutex::new(Inner {
                 looked: Instant::now(),
                 declared: config.data_nodes.values().cloned().collect(),
@@ -188,6 +191,11 @@ impl State {
     /// See [`Verdict::first_ready`].
     pub async fn first_ready(&self, patience: Duration) {
         self.verdict.first_ready(patience).await;
+    }
+
+    /// What the server's functions counted.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// What keeps the agent from writing its files, in words that name the file.

@@ -10,6 +10,7 @@ use super::announcement::Announcement;
 use super::append_files::{Growth, Sizes};
 use super::boot::{Again, Asking, Start};
 use super::config::Environment;
+use super::counters::Harvest;
 use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::Reached;
@@ -90,6 +91,7 @@ pub struct Watch {
     append_only: bool,
     was_in_sync: bool,
     hits: HitHistory,
+    harvest: Harvest,
 }
 
 impl Watch {
@@ -145,6 +147,7 @@ impl Watch {
             append_only,
             was_in_sync: false,
             hits: HitHistory::default(),
+            harvest: Harvest::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Watch {
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;
+                    self.harvest.look(state.counters(), &connection);
                     self.joining.look(&info, Instant::now());
                     if let Some(stranger) = stray::stranger_followed(state, &info).await {
                         tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");
@@ -205,6 +209,13 @@ impl Watch {
             }
         }
         is_told
+    }
+
+    /// Reads what the server's functions counted: it is about to be ended.
+    pub async fn read_counters(&self, state: &State) {
+        if let Some(connection) = &self.connection {
+            state.counters().look_within(connection).await;
+        }
     }
 
     /// Asks over the connection that is open, and over a new one where that turns out to be cut: a Sentinel cuts all connections of

@@ -1,5 +1,7 @@
 //! What is reported of a use, whatever its kind. Nothing in it moves while nothing changes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -36,6 +38,10 @@ pub struct UseStatus {
     /// Of a rate limit policy: what its limits amount to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
+    /// What its functions counted since the layer's pods started, in steps of two significant digits; looked at once a minute. `/metrics`
+    /// of the pods has the numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<CounterStatus>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
     /// call them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -43,6 +49,18 @@ pub struct UseStatus {
     /// Of a function library: engine and version of the primary that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+}
+
+/// What was counted of a use, or of one of its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CounterStatus {
+    /// Name of the limit; absent: the numbers are the use's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Numbers by what they count: of a limit `allowed`, `denied` and `shadowed`; of a session store `created`, `read`, `renewed`,
+    /// `revoked`, `rejected`, `evicted` and `missed`.
+    pub counts: BTreeMap<String, i64>,
 }
 
 /// A function of a function library.

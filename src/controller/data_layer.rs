@@ -210,6 +210,7 @@ async fn look_after(
     let plan = plan(&desired, &observed);
     let primary = plan.dials.primary.or(observed.primary_service);
     let built = if primary == inputs.primary { built } else { build(&Inputs { primary, ..inputs }) };
+    let endpoints = questions.iter().map(|(node, question)| (*node, question.endpoint.clone())).collect();
     let mut undone = Vec::new();
     if !desired.paused {
         undone = apply_static(context, judged, &built, &children, &secrets, &observed, &passwords).await;
@@ -223,7 +224,7 @@ async fn look_after(
             live_workloads: &children.workloads,
             libraries: &libraries,
             connections: &connections,
-            endpoints: &questions.iter().map(|(node, question)| (*node, question.endpoint.clone())).collect(),
+            endpoints: &endpoints,
             addresses: &addresses,
         };
         for (step, ending) in act::carry_out(&context.writer, means, &plan.steps).await {
@@ -259,6 +260,7 @@ async fn look_after(
         desired: &desired,
         observed: &observed,
         connections: &connections,
+        endpoints: &endpoints,
         primary: roles::primary(&desired, &observed),
         libraries: &use_libraries,
         paused: desired.paused,

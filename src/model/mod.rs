@@ -5,6 +5,7 @@
 
 pub mod boot;
 pub mod cache_policy;
+pub mod counters;
 pub mod desired;
 pub mod directives;
 pub mod engine;

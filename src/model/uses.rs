@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::counters::Columns;
 use super::function_library::{self, LibraryPolicy};
 use super::limit_policy::LimitPolicy;
 use super::{Purpose, SessionPolicy};
@@ -42,6 +43,8 @@ pub struct Words {
     pub library: &'static str,
     /// Purpose of a dedicated layer.
     pub purpose: Purpose,
+    /// What the function library counts, and tells by its function `<library>_counters`; `None`: nothing.
+    pub counters: Option<Columns>,
 }
 
 impl UseKind {
@@ -62,6 +65,18 @@ impl UseKind {
                 component: "session-store",
                 library: "redoubt_sessions",
                 purpose: Purpose::Sessions,
+                counters: Some(Columns {
+                    part: None,
+                    names: &[
+                        ("created", "Sessions that began"),
+                        ("read", "Sessions that were read"),
+                        ("renewed", "Sessions whose idle timeout began again"),
+                        ("revoked", "Sessions that were ended"),
+                        ("rejected", "Sessions refused because their user has as many as it may"),
+                        ("evicted", "Sessions ended because their user has a newer one"),
+                        ("missed", "Reads of sessions that ended or never were"),
+                    ],
+                }),
             },
             Self::RateLimitPolicy => &Words {
                 kind: "RateLimitPolicy",
@@ -74,6 +89,14 @@ impl UseKind {
                 component: "rate-limit-policy",
                 library: "redoubt_limits",
                 purpose: Purpose::RateLimits,
+                counters: Some(Columns {
+                    part: Some("limit"),
+                    names: &[
+                        ("allowed", "Calls that the limit admitted"),
+                        ("denied", "Calls that the limit denied"),
+                        ("shadowed", "Calls that the limit would have denied if it were no shadow"),
+                    ],
+                }),
             },
             Self::FunctionLibrary => &Words {
                 kind: "FunctionLibrary",
@@ -86,6 +109,7 @@ impl UseKind {
                 component: "function-library",
                 library: function_library::LIBRARY_PREFIX,
                 purpose: Purpose::Mixed,
+                counters: None,
             },
         }
     }

@@ -1,14 +1,28 @@
 //! What an agent says to a person: what its node waits for that only a person ends, and data that is kept aside.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::answers;
+use crate::model::counters::Counted;
 use crate::model::lineage::{Aside, AsideReason, LineageAnswer};
 
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
+
+/// How long an agent may take to read what its server counted.
+const COUNTS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the servers at these addresses counted; without those whose agent does not answer.
+pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, Counted> {
+    let asking = addresses.into_iter().map(async |(key, address)| {
+        Some((key, timeout(COUNTS_WITHIN, answers::counted(&address)).await.ok().flatten()?))
+    });
+    join_all(asking).await.into_iter().flatten().collect()
+}
 
 /// Sentences for a person; none is the usual case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Knows the protocol and the servers' words; answers in `model` types. Must never see Kubernetes, `api` or `plan`.
 
 pub mod connection;
+pub mod counters;
 pub mod error;
 pub mod functions;
 pub mod hello;

@@ -40,12 +40,12 @@ pub const APPLICATION: &str = "app";
 
 // Every command named here must exist on all engines: a server that meets an unknown one in its ACL file does not start.
 // What only newer engines have (`CLIENT SETINFO`) is granted by its category. What the operator and the agents have, they send:
-// `tests/it/rights.rs` compares.
+// `tests/it/rights.rs` compares. (`TIME` is sent by the functions that tell the counters.)
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
-     +command|list +replicaof +shutdown +function|kill +script|kill";
+     +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +time +script|kill";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";

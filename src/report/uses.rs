@@ -4,8 +4,11 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::use_status::{Admission, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
+use crate::api::use_status::{
+    Admission, CounterStatus, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus,
+};
 use crate::model::UseKind;
+use crate::model::counters::{Row, in_steps};
 use crate::model::function_library::Functions;
 
 /// What is known of an accepted use.
@@ -47,6 +50,8 @@ pub struct UseFacts {
     pub admission: Option<Admission>,
     /// Of a rate limit policy: what its limits come to.
     pub limits: Vec<LimitStatus>,
+    /// What its functions counted, by part; `None`: that is not known now.
+    pub counters: Option<Vec<Row>>,
     /// Of a function library: the functions that the primary has of it; `None`: it has none, or there is no primary to ask.
     pub function_names: Option<Functions>,
     /// Of a function library: engine and version of that primary.
@@ -121,10 +126,22 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
         limits: facts.limits.clone(),
+        counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
         // A library that was lost is loaded again: until then the users keep their rights.
         function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
         engine: facts.engine.clone().or_else(|| old.engine.clone()),
     }
+}
+
+/// Rows of counters in the words of their kind.
+fn counters(kind: UseKind, rows: &[Row]) -> Vec<CounterStatus> {
+    let Some(columns) = kind.words().counters else { return Vec::new() };
+    let number = |count: &u64| i64::try_from(in_steps(*count)).unwrap_or(i64::MAX);
+    let row = |row: &Row| CounterStatus {
+        name: columns.part.map(|_| row.part.clone()),
+        counts: columns.names.iter().map(|(name, _)| (*name).to_owned()).zip(row.counts.iter().map(number)).collect(),
+    };
+    rows.iter().map(row).collect()
 }
 
 fn listed(functions: &Functions) -> Vec<FunctionStatus> {

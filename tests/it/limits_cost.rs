@@ -1,5 +1,6 @@
 //! What a decision costs beside `INCR` and the leanest script that does the same, and what a library of 10,000 policies costs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -9,8 +10,9 @@ use redoubt::model::limit_policy::{Algorithm, LimitPolicy};
 
 use crate::support::engine_process::engines;
 use crate::support::figures::{cost, server_micros};
-use crate::support::function_calls::call;
-use crate::support::limit_calls::{Answer, MINUTE, admit, limit, limit_call, one_of_each, policy, server_with, single};
+use crate::support::limit_calls::{
+    Answer, MINUTE, admit, limit, limit_call, one_of_each, policy, rows, server_with, single,
+};
 
 /// GCRA by hand, as lean as it gets: parameters from the caller, and no more in the reply than a client needs.
 const LEAN: &str = "local time = redis.call('TIME') \
@@ -54,9 +56,9 @@ async fn ten_thousand_policies_load_fast_and_each_is_found() {
                 assert_eq!(Answer::read(reply.unwrap()).verdict(), (1, 99), "{}", engine.name);
             }
         }
-        let rows: Vec<redis::Value> =
-            redis::from_redis_value(call(&connection, "limits_counters", &[], &[]).await.unwrap()).unwrap();
-        assert_eq!(rows.len(), 10_000);
+        let counted = rows(&connection).await;
+        assert_eq!(counted.iter().map(|row| &row.owner).collect::<BTreeSet<_>>().len(), 10_000);
+        assert!(counted.iter().all(|row| row.counts == [1, 0, 0]));
     }
 }
 

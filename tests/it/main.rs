@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod agent_addresses;
+mod agent_counters;
 mod agent_files;
 mod agent_functions;
 mod agent_process;

@@ -77,6 +77,14 @@ async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fi
         assert_eq!(ask(&mut connection, "api:{ada}").await.0, 1);
     }
     assert_eq!(ask(&mut connection, "api:{ada}").await.0, 0);
+    // What was counted before the library was loaded twice is in status too.
+    eventually("status tells what was counted", SOON, async || {
+        let counters = policy.status().await.unwrap().counters;
+        counters
+            .iter()
+            .any(|row| row.name.as_deref() == Some("minute") && row.counts["allowed"] >= 5 && row.counts["denied"] >= 1)
+    })
+    .await;
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
         caller.await.unwrap();

@@ -244,10 +244,15 @@ impl Layer {
 
     /// What a node's agent says to one of the probes: `started`, `ready` or `live`.
     pub async fn probe(&self, id: NodeId, which: &str) -> Option<String> {
+        self.get(id, &format!("health/{which}")).await
+    }
+
+    /// What a node's agent answers for a path: status line, headers and body.
+    pub async fn get(&self, id: NodeId, path: &str) -> Option<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let address = (self.nodes[&id].address.0.as_str(), redoubt::model::node_config::AGENT_PORT);
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        stream.write_all(format!("GET /health/{which} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
+        stream.write_all(format!("GET /{path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer)

@@ -1,6 +1,7 @@
 //! The uses of one layer, in the layer's own pass: which it serves and which it refuses, their users and policies. They open no
 //! connections of their own.
 
+mod counts;
 mod dedicated;
 mod functions;
 pub mod index;
@@ -283,6 +284,9 @@ impl Uses {
             if let Err(error) = result {
                 tracing::warn!(name = object.name_any(), error = %Chain(&error), "cannot tell a use of its refusal");
             }
+        }
+        if self.served.iter().any(|it| it.accepted().kind.words().counters.is_some()) {
+            counts::ask(context, scene).await;
         }
         let mut work = Vec::new();
         for it in &self.served {

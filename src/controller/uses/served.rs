@@ -10,6 +10,7 @@ use kube::ResourceExt as _;
 use super::super::context::Context;
 use super::super::publish;
 use super::super::watches::WatchedUse;
+use super::counts;
 use super::memory::{PROOF_HOLDS, locked};
 use super::rotation::{LEAST_OVERLAP_MILLISECONDS, Phase};
 use crate::act::kube::key_of;
@@ -29,7 +30,7 @@ use crate::model::{NodeId, NodeKind, Policy};
 use crate::redis::rights::Grant;
 use crate::redis::use_access::{connections_of, violations};
 use crate::redis::users::use_user_name;
-use crate::redis::{Connection, Secret};
+use crate::redis::{Connection, Endpoint, Secret};
 use crate::report::uses::{LibraryTrouble, UseFacts, status};
 use crate::validate::ValidatedLayer;
 use crate::validate::uses::ValidatedUse;
@@ -67,6 +68,8 @@ pub struct Scene<'pass> {
     pub observed: &'pass Observed,
     /// Open connections.
     pub connections: &'pass BTreeMap<NodeId, Connection>,
+    /// Where the servers and their agents are.
+    pub endpoints: &'pass BTreeMap<NodeId, Endpoint>,
     /// The primary beyond doubt.
     pub primary: Option<NodeId>,
     /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.
@@ -265,6 +268,8 @@ impl Served {
         facts.has_primary = scene.primary.is_some();
         facts.functions_loaded = facts.has_primary && self.is_loaded(context, scene, &facts.functions.digest);
         facts.violations = self.violations(context, scene).await;
+        let accepted = self.accepted();
+        facts.counters = counts::of(context, &scene.layer.identity.uid, accepted.kind, accepted.policy.owner());
         facts.user = next.shown.map(|rotation| self.user(rotation));
         facts.change_refused = locked(&context.uses.refusals).get(&self.accepted().uid).cloned();
         facts.previous_user = next.previous.map(|rotation| self.user(rotation));

@@ -137,6 +137,11 @@ pub fn binding(kind: UseKind, name: &str) -> String {
     format!("{name}-{}", kind.words().binding_suffix)
 }
 
+/// Secret for a rate limit service of a rate limit policy.
+pub fn export(name: &str) -> String {
+    format!("{name}-limit-export")
+}
+
 /// Disruption budget of the data nodes or of the Sentinels.
 pub fn disruption_budget(layer: &str, kind: NodeKind) -> String {
     match kind {

@@ -26,6 +26,9 @@ pub struct UseStatus {
     /// The binding Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
+    /// Of a rate limit policy: the Secret for a rate limit service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<BindingReference>,
     /// The policy that the functions on the primary follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<FunctionsStatus>,

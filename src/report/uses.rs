@@ -36,7 +36,9 @@ pub struct UseFacts {
     pub violations: Option<Vec<String>>,
     /// Name of the binding Secret, if it is as it should be.
     pub binding: Option<String>,
-    /// Why it is not.
+    /// Name of the Secret for a rate limit service, as far as there is one.
+    pub export: Option<String>,
+    /// Why one of the two is not.
     pub binding_trouble: Option<String>,
     /// Whether the binding's name belongs to somebody else.
     pub name_taken: bool,
@@ -122,6 +124,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         conditions: timed(conditions, facts.generation, &old.conditions, now),
         layer: Some(layer(facts)),
         binding: facts.binding.clone().map(|name| BindingReference { name }),
+        export: facts.export.clone().map(|name| BindingReference { name }),
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),

@@ -83,6 +83,7 @@ const WITHOUT_DEFAULT: [&str; 14] = [
     "shards",
     "config",
     "limits",
+    "program",
     "pullSecrets",
     "nodeSelector",
     "tolerations",

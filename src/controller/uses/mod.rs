@@ -3,6 +3,7 @@
 
 mod counts;
 mod dedicated;
+mod export;
 mod functions;
 pub mod index;
 mod kept_users;
@@ -196,6 +197,7 @@ pub(super) async fn tell(context: &Context, layer: &DataLayer, trouble: &str) {
             layer_trouble: Some(trouble.to_owned()),
             functions: old.functions.clone().unwrap_or_default(),
             binding: old.binding.clone().map(|binding| binding.name),
+            export: old.export.clone().map(|export| export.name),
             user: old.user.clone(),
             ..UseFacts::default()
         };

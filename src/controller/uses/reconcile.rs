@@ -86,11 +86,15 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
     Ok(AT_REST)
 }
 
-/// Takes the binding away and says why.
+/// Takes the binding away, and the Secret for a rate limit service, and says why.
 pub(super) async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) -> Result<Duration, Error> {
     let (namespace, uid) = (declared.namespace().unwrap_or_default(), declared.uid().unwrap_or_default());
     if declared.kind().has_user() {
-        remove_binding(context, declared, &namespace, &uid).await?;
+        let (kind, name) = (declared.kind(), declared.name_any());
+        remove_secret(context, &names::binding(kind, &name), &namespace, &uid).await?;
+        if declared.status.as_ref().is_some_and(|status| status.export.is_some()) {
+            remove_secret(context, &names::export(&name), &namespace, &uid).await?;
+        }
     }
     let generation = declared.metadata.generation.unwrap_or_default();
     let old = declared.status.clone().unwrap_or_default();
@@ -99,13 +103,12 @@ pub(super) async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &
     Ok(REFUSED)
 }
 
-/// Removes the binding of a use that is not served.
-async fn remove_binding(context: &Context, declared: &DeclaredUse, namespace: &str, uid: &str) -> Result<(), Error> {
-    let name = names::binding(declared.kind(), &declared.name_any());
-    let found = context.secrets.read(&context.client, namespace, &name, BELIEVED).await?;
+/// Removes a Secret of a use that is not served.
+async fn remove_secret(context: &Context, name: &str, namespace: &str, uid: &str) -> Result<(), Error> {
+    let found = context.secrets.read(&context.client, namespace, name, BELIEVED).await?;
     if let Some(secret) = found.filter(|secret| is_owned_by(secret, uid)) {
-        context.writer.delete::<Secret>(namespace, &name, secret.uid().as_deref()).await.map_err(Error::Act)?;
-        context.secrets.forget(namespace, &name);
+        context.writer.delete::<Secret>(namespace, name, secret.uid().as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(namespace, name);
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ mod tests {
             }),
             wait_replicas: 1,
             binding: std::collections::BTreeMap::new(),
+            export: None,
             scripts: false,
             rotation,
             rotation_grace_milliseconds: grace,

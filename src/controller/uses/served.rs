@@ -17,10 +17,11 @@ use crate::act::kube::key_of;
 use crate::act::secrets::ANNOTATION_ROOT_KEY;
 use crate::act::{Applied, Ending};
 use crate::api::data_layer::DataLayer;
+use crate::api::names;
 use crate::api::use_status::{Admission, FunctionsStatus, LimitStatus};
 use crate::api::uses::DeclaredUse;
 use crate::build::revision;
-use crate::build::uses::{Shown, binding};
+use crate::build::uses::{Shown, binding, export};
 use crate::dataplane::Library;
 use crate::failure::Request;
 use crate::model::desired::Desired;
@@ -256,6 +257,7 @@ impl Served {
         let (shown_missing, silent) = self.whereabouts(scene, phase.shown.unwrap_or(wanted));
         facts.user_missing = shown_missing;
         facts.silent = silent;
+        facts.export = self.told_export();
         if let Binding::Unreadable(why) = &self.binding {
             facts.binding_trouble = Some(why.clone());
         } else if !scene.paused
@@ -308,6 +310,11 @@ impl Served {
                 facts.name_taken = matches!(ending, Ending::NameTaken(_));
                 facts.binding_trouble = Some(ending.detail().to_owned());
             }
+        }
+        if facts.binding_trouble.is_none()
+            && let Err(why) = self.keep_export(context, export(self.accepted(), scene.layer, shown), facts).await
+        {
+            facts.binding_trouble = Some(format!("Secret {}: {why}", names::export(&self.accepted().name)));
         }
     }
 }

@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 
 use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
+use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::{DeclaredUse, UseSpec};
 use crate::model::{Policy, UseKind};
 
@@ -39,6 +40,8 @@ pub struct ValidatedUse {
     pub wait_replicas: u16,
     /// Fields of the binding Secret that other kinds do not have.
     pub binding: BTreeMap<&'static str, String>,
+    /// The rate limit service for which a further Secret is kept.
+    pub export: Option<ExportProgram>,
     /// Whether its user may run scripts.
     pub scripts: bool,
     /// Which credentials are wanted.
@@ -100,6 +103,7 @@ struct Found {
     policy: Policy,
     wait_replicas: u16,
     binding: BTreeMap<&'static str, String>,
+    export: Option<ExportProgram>,
 }
 
 /// Judges a use by itself. `replicas`: of its layer.
@@ -131,7 +135,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
         UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
     };
-    let Some(Found { policy, wait_replicas, binding }) = found.filter(|_| judge.faults.is_empty()) else {
+    let Some(Found { policy, wait_replicas, binding, export }) = found.filter(|_| judge.faults.is_empty()) else {
         return Err(judge.faults);
     };
     Ok(ValidatedUse {
@@ -142,6 +146,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         policy,
         wait_replicas,
         binding,
+        export,
         scripts: access.scripts.unwrap_or_default(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
         rotation_grace_milliseconds: grace,

@@ -306,7 +306,8 @@ mod tests {
 
     #[test]
     fn errors_are_told_by_a_bounded_number_of_words() {
-        let made_up: String = (0..1_000).map(|number| format!("errorstat_MADE{number}:count=2\n")).collect();
+        let made_up: Vec<String> = (0..1_000).map(|number| format!("errorstat_MADE{number}:count=2\n")).collect();
+        let made_up = made_up.concat();
         let info = Info::parse(&format!(
             "errorstat_OOM:count=3\nerrorstat_NOPOLICY:count=1\n{made_up}acl_access_denied_key:4\n"
         ));

@@ -38,6 +38,7 @@ mod golden;
 mod image;
 mod imports;
 mod lease;
+mod limits_bench;
 mod limits_clock;
 mod limits_cost;
 mod limits_failover;

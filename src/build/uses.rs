@@ -59,6 +59,9 @@ pub fn dedicated_layer(declared: &DeclaredUse) -> DataLayer {
 pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: Shown<'_>) -> Secret {
     let mut fields = service_binding(layer, shown.user, shown.password);
     fields["prefix"] = json!(accepted.policy.prefix());
+    if let Some(channel) = accepted.policy.channel() {
+        fields["channel"] = json!(channel);
+    }
     for (field, text) in &accepted.binding {
         fields[*field] = json!(text);
     }

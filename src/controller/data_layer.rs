@@ -181,7 +181,8 @@ async fn look_after(
     let Judged { layer, object, .. } = judged;
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, layer);
-    let accounts = wanted::Users::of(&digests, uses.users(context, secrets.system.as_ref()));
+    let caches = uses.caches();
+    let accounts = wanted::Users::of(&digests, &caches, uses.users(context, secrets.system.as_ref()));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity, Some(old));
@@ -196,6 +197,7 @@ async fn look_after(
         resolved_defaults: &resolved_text,
         primary: observed.primary_service,
         functions: &functions,
+        caches: &caches,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
     let built = build(&inputs);

@@ -17,7 +17,7 @@ use crate::observe::kubernetes::Children;
 use crate::observe::servers::{Asked, Question};
 use crate::redis::Endpoint;
 use crate::redis::probe::DataProbe;
-use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users};
+use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users, serve_caches};
 use crate::report::Subject;
 use crate::validate::ValidatedLayer;
 
@@ -41,9 +41,14 @@ pub struct Users {
 }
 
 impl Users {
-    /// Puts both together.
-    pub fn of(digests: &PasswordDigests, uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>)) -> Self {
+    /// Puts both together. `caches`: those that the layer serves, by prefix with the channel of each.
+    pub fn of(
+        digests: &PasswordDigests,
+        caches: &BTreeMap<String, String>,
+        uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>),
+    ) -> Self {
         let (mut data, mut sentinels) = (data_users(digests), sentinel_users(digests));
+        serve_caches(&mut data, caches);
         data.extend(uses.0);
         sentinels.extend(uses.1);
         Self { data, sentinels }

@@ -16,6 +16,7 @@ pub mod lineage;
 pub mod memory;
 pub mod node_config;
 pub mod observed;
+pub mod prefix_job;
 pub mod purpose;
 pub mod roles;
 pub mod session_policy;

@@ -44,6 +44,10 @@ pub struct NodeConfig {
     /// Folders of `redoubt.dev/drop-aside` on the `DataLayer`: data that was kept aside and that a person does not need.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drop_aside: BTreeSet<String>,
+    /// The caches of the layer (empty for a Sentinel): what their keys begin with, and the channel of each. The agent of the primary
+    /// removes what they ask for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, String>,
     /// All data nodes with their announced addresses, this one included.
     pub data_nodes: BTreeMap<u16, Address>,
     /// All Sentinels with their announced addresses, this one included.

@@ -9,6 +9,7 @@ pub mod functions;
 pub mod hello;
 pub mod info;
 pub mod info_window;
+pub mod prefix_jobs;
 pub mod probe;
 mod reply;
 pub mod rights;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::rights::{self, Grant};
 use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
+use crate::model::prefix_job::JOBS;
 
 /// SHA-256 digests (64 hexadecimal characters) of the passwords of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,11 @@ const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|l
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
      +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +time +script|kill";
+/// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
+const OPERATOR_FOR_CACHES: &str =
+    "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";
+/// On a layer with caches: to remove keys, and to write how far that is.
+const AGENT_FOR_CACHES: &str = "+scan +unlink +hlen +hexists +hgetall +hset +pexpire +publish";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";
@@ -126,6 +132,25 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     users
 }
 
+/// Gives the agents and the operator what they need for the caches of the layer, given by prefix with the channel of each: the operator
+/// asks for keys to be removed and reads how far that is, and the agent of the primary removes them.
+pub fn serve_caches(users: &mut BTreeMap<String, DesiredUser>, caches: &BTreeMap<String, String>) {
+    if caches.is_empty() {
+        return;
+    }
+    let channels: Vec<String> = caches.values().map(|channel| format!("&{channel}")).collect();
+    let of_operator = caches.keys().map(|prefix| format!("~{prefix}{JOBS}"));
+    let of_agent = caches.keys().map(|prefix| format!("~{prefix}*"));
+    let mut give = |name: &str, keys: Vec<String>, commands: &str| {
+        if let Some(user) = users.get_mut(name) {
+            user.rules.extend(keys.into_iter().chain(channels.iter().cloned()));
+            user.rules.extend(commands.split_whitespace().map(str::to_owned));
+        }
+    };
+    give(OPERATOR, of_operator.collect(), OPERATOR_FOR_CACHES);
+    give(AGENT, of_agent.collect(), AGENT_FOR_CACHES);
+}
+
 /// Users of every Sentinel.
 pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
@@ -140,7 +165,7 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
     users
 }
 
-/// The user of a use on every data node: only keys and channels whose name begins with its prefix.
+/// The user of a use on every data node: only keys and channels whose name begins with its prefix, and its channel.
 pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
     let rights = rights::of(grant.kind);
     let mut commands = vec![rights.commands.to_owned()];
@@ -153,8 +178,10 @@ pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
         commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
     commands.extend(grant.scripts.then(|| rights::SCRIPTS.to_owned()));
+    commands.extend(grant.tracking.then(|| rights::TRACKING.to_owned()));
     let prefix = grant.prefix;
-    user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
+    let channel = grant.channel.map(|channel| format!(" &{channel}")).unwrap_or_default();
+    user(digest, &format!("~{prefix}* &{prefix}*{channel}"), &commands.join(" "))
 }
 
 /// The user of a use on every Sentinel: it may ask where the primary is.

@@ -5,11 +5,12 @@ use k8s_openapi::jiff::Timestamp;
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{
-    Admission, CounterStatus, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus,
+    Admission, CounterStatus, FunctionStatus, FunctionsStatus, InvalidationStatus, LayerReference, LimitStatus, UseStatus,
 };
 use crate::model::UseKind;
 use crate::model::counters::{Row, in_steps};
 use crate::model::function_library::Functions;
+use crate::model::uses::Advice;
 
 /// What is known of an accepted use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,10 +51,14 @@ pub struct UseFacts {
     pub previous_user: Option<String>,
     /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,
+    /// What it should know of its layer.
+    pub advice: Option<Advice>,
     /// Of a rate limit policy: what its limits come to.
     pub limits: Vec<LimitStatus>,
     /// What its functions counted, by part; `None`: that is not known now.
     pub counters: Option<Vec<Row>>,
+    /// Of a cache: keys that are to be removed.
+    pub invalidation: Option<InvalidationStatus>,
     /// Of a function library: the functions that the primary has of it; `None`: it has none, or there is no primary to ask.
     pub function_names: Option<Functions>,
     /// Of a function library: engine and version of that primary.
@@ -118,6 +123,9 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     } else {
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
     });
+    if facts.kind.has_user() {
+        conditions.push(eviction(facts));
+    }
     conditions.push(ready);
     UseStatus {
         observed_generation: Some(facts.generation),
@@ -130,6 +138,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
         limits: facts.limits.clone(),
         counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
+        invalidation: facts.invalidation.clone(),
         // A library that was lost is loaded again: until then the users keep their rights.
         function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
         engine: facts.engine.clone().or_else(|| old.engine.clone()),
@@ -204,6 +213,18 @@ fn access(facts: &UseFacts) -> Said {
             format!("ACL DRYRUN on the primary allows what the {} needs and refuses the rest", facts.kind.words().noun),
         ),
         Some(violations) => said(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
+    }
+}
+
+/// Whether the layer's eviction policy suits the use. It is served either way.
+fn eviction(facts: &UseFacts) -> Said {
+    let kind = "EvictionSuits";
+    match (&facts.layer_trouble, &facts.advice) {
+        (Some(trouble), _) => said(kind, None, "LayerNotAccepted", trouble.clone()),
+        (None, Some(advice)) => said(kind, Some(false), advice.reason, advice.message.clone()),
+        (None, None) => {
+            said(kind, Some(true), "Suits", "when memory is full, the layer's eviction policy does what it should")
+        }
     }
 }
 

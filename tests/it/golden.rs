@@ -94,6 +94,7 @@ fn built(layer: &ValidatedLayer) -> Built {
         resolved_defaults: r#"{"resolved":"defaults"}"#,
         primary: Some(NodeId::data(0)),
         functions: "the sources of all libraries",
+        caches: &BTreeMap::new(),
         credentials: Credentials {
             operator: &operator,
             agent: &agent,

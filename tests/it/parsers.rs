@@ -1,6 +1,6 @@
 //! Whatever the bytes: parsers of the agent's inputs never fail, and what is written is read again as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -32,6 +32,7 @@ fn config() -> NodeConfig {
         keeps_data: true,
         accept_loss: None,
         drop_aside: BTreeSet::new(),
+        caches: BTreeMap::new(),
         data_nodes: addresses(1),
         sentinels: addresses(2),
         quorum: 2,

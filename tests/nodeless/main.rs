@@ -5,6 +5,8 @@
 mod admission;
 mod api_faults;
 mod at_rest;
+#[path = "../support/bad_caches.rs"]
+mod bad_caches;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
 #[path = "../support/bad_libraries.rs"]
@@ -14,6 +16,7 @@ mod bad_policies;
 #[allow(dead_code)]
 #[path = "../support/bad_stores.rs"]
 mod bad_stores;
+mod caches;
 mod changes;
 #[path = "../support/kubernetes/children.rs"]
 mod children;

@@ -114,6 +114,7 @@ impl Layer {
                     keeps_data: options.keeps_data,
                     accept_loss: None,
                     drop_aside: BTreeSet::new(),
+                    caches: BTreeMap::new(),
                     data_nodes: data_nodes.clone(),
                     sentinels: sentinels.clone(),
                     master_name: master_name.clone(),

@@ -6,6 +6,7 @@ mod dedicated;
 mod export;
 mod functions;
 pub mod index;
+mod invalidation;
 mod kept_users;
 pub mod memory;
 pub mod reconcile;
@@ -199,6 +200,7 @@ pub(super) async fn tell(context: &Context, layer: &DataLayer, trouble: &str) {
             binding: old.binding.clone().map(|binding| binding.name),
             export: old.export.clone().map(|export| export.name),
             user: old.user.clone(),
+            invalidation: old.invalidation.clone(),
             ..UseFacts::default()
         };
         if let Err(error) = publish::publish_use(context, declared, &status(&facts, &old, publish::now())).await {
@@ -228,6 +230,13 @@ impl Uses {
             }
         }
         (data, sentinels)
+    }
+
+    /// The caches that the layer serves: prefix and channel of each.
+    pub fn caches(&self) -> BTreeMap<String, String> {
+        let policies = self.served.iter().map(|it| &it.accepted().policy);
+        let caches = policies.filter_map(|policy| Some((policy.prefix().to_owned(), policy.channel()?.to_owned())));
+        caches.collect()
     }
 
     fn is_kept(&self, user: &str) -> bool {

@@ -92,6 +92,7 @@ mod tests {
             binding: std::collections::BTreeMap::new(),
             export: None,
             scripts: false,
+            tracking: false,
             rotation,
             rotation_grace_milliseconds: grace,
         }

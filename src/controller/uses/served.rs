@@ -107,6 +107,7 @@ impl Served {
                 digest: revision::digest(&policy),
                 generation: self.accepted().policy.generation(),
             },
+            advice: self.admitted.advice.clone(),
             limits: limits(&self.accepted().policy),
             ..UseFacts::default()
         }
@@ -123,8 +124,15 @@ impl Served {
 
     pub(super) fn grant(&self) -> Grant<'_> {
         let accepted = self.accepted();
-        let (kind, prefix) = (accepted.kind, accepted.policy.prefix());
-        Grant { kind, prefix, scripts: accepted.scripts, functions: &self.callable }
+        let policy = &accepted.policy;
+        Grant {
+            kind: accepted.kind,
+            prefix: policy.prefix(),
+            channel: policy.channel(),
+            tracking: accepted.tracking,
+            scripts: accepted.scripts,
+            functions: &self.callable,
+        }
     }
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
@@ -134,7 +142,7 @@ impl Served {
         }
     }
 
-    fn object(&self) -> Option<&DeclaredUse> {
+    pub(super) fn object(&self) -> Option<&DeclaredUse> {
         self.object.0.as_ref().ok()
     }
 
@@ -272,6 +280,7 @@ impl Served {
         facts.violations = self.violations(context, scene).await;
         let accepted = self.accepted();
         facts.counters = counts::of(context, &scene.layer.identity.uid, accepted.kind, accepted.policy.owner());
+        facts.invalidation = self.invalidation(scene, facts.functions_loaded).await;
         facts.user = next.shown.map(|rotation| self.user(rotation));
         facts.change_refused = locked(&context.uses.refusals).get(&self.accepted().uid).cloned();
         facts.previous_user = next.previous.map(|rotation| self.user(rotation));

@@ -1,8 +1,10 @@
 //! What the fields of a use say, judged by themselves: what all kinds share is here, the rest in the file of the kind. How uses get
 //! on with their layer and with each other: [`tenancy`].
 
+mod cache_namespace;
 pub mod eviction;
 mod function_library;
+mod neighbours;
 mod rate_limit_policy;
 mod session_store;
 pub mod tenancy;
@@ -44,6 +46,8 @@ pub struct ValidatedUse {
     pub export: Option<ExportProgram>,
     /// Whether its user may run scripts.
     pub scripts: bool,
+    /// Whether the server may track keys for its user.
+    pub tracking: bool,
     /// Which credentials are wanted.
     pub rotation: u32,
     /// How long the ones before stay valid at most, milliseconds.
@@ -133,6 +137,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let found = match &declared.spec {
         UseSpec::SessionStore(spec) => Some(session_store::found(&mut judge, spec, prefix, replicas)),
         UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
+        UseSpec::CacheNamespace(spec) => Some(cache_namespace::found(&mut judge, spec, prefix)),
         UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
     };
     let Some(Found { policy, wait_replicas, binding, export }) = found.filter(|_| judge.faults.is_empty()) else {
@@ -148,6 +153,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         binding,
         export,
         scripts: access.scripts.unwrap_or_default(),
+        tracking: declared.spec.tracking(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
         rotation_grace_milliseconds: grace,
     })

@@ -16,11 +16,14 @@ use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
 
 use super::super::ValidatedLayer;
-use super::{ValidatedUse, eviction, is_dedicated, layer_of, validate};
+use super::eviction::{self, Verdict};
+use super::neighbours::{self, Neighbours};
+use super::{ValidatedUse, is_dedicated, layer_of, validate};
 use crate::api::data_layer::{DataLayer, NamespaceChoice};
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
 use crate::model::UseKind;
+use crate::model::uses::Advice;
 
 /// Uses of one layer: their users are in the file from which servers start, and that is in a Secret, which holds
 /// 1 MiB. 500 users are about half of it.
@@ -43,6 +46,8 @@ pub struct Host {
     selector: Option<LabelSelector>,
     eviction_policy: String,
     replicas: u16,
+    /// Whether it has a user for all keys.
+    has_application: bool,
 }
 
 impl Host {
@@ -58,6 +63,18 @@ impl Host {
             selector: allowed.selector,
             eviction_policy: layer.settings.get(EVICTION_POLICY).cloned().unwrap_or_default(),
             replicas: layer.data_nodes.saturating_sub(1),
+            has_application: layer.application_access,
+        }
+    }
+}
+
+impl Host {
+    fn neighbours<'a>(&'a self, admitted: &'a [Admitted]) -> Neighbours<'a> {
+        Neighbours {
+            layer: &self.name,
+            eviction_policy: &self.eviction_policy,
+            has_application: self.has_application,
+            admitted,
         }
     }
 }
@@ -78,6 +95,8 @@ pub struct Admitted {
     pub accepted: ValidatedUse,
     /// Since when it has its place; a use without keys has none, and is here since it was made.
     pub since: Time,
+    /// What it should know of its layer.
+    pub advice: Option<Advice>,
 }
 
 /// What a layer answers its stores.
@@ -152,21 +171,31 @@ pub fn admit<'a>(
     }
     for store in contenders {
         let judged = judge(store, host).and_then(|validated| {
-            let place = match book.place_of(&validated.uid) {
-                Some(place) => place.clone(),
-                None => book.take(&validated, wanted_prefix(store, host, &book), now)?,
-            };
-            Ok((validated, place))
+            let held = book.place_of(&validated.uid).cloned();
+            let prefix = held.as_ref().map_or_else(|| wanted_prefix(store, host, &book), |place| place.prefix.clone());
+            let asks = ValidatedUse { policy: validated.policy.with_prefix(prefix.clone()), ..validated };
+            let others = book.places_of_others(&asks.uid);
+            let tenants = others.clone().filter_map(|place| stays.get(&place.uid).copied());
+            if let Some(refusal) =
+                host.neighbours(&admissions.admitted).objection(&asks, held.is_none(), others, tenants)
+            {
+                return Err(refusal);
+            }
+            let place = held.map_or_else(|| book.take(&asks, prefix, now), Ok)?;
+            Ok((asks, place))
         });
         match judged {
-            Ok((mut store, place)) => {
-                store.policy = store.policy.with_prefix(place.prefix);
-                admissions.admitted.push(Admitted { accepted: store, since: place.since });
+            Ok((accepted, place)) => {
+                admissions.admitted.push(Admitted { accepted, since: place.since, advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(store), refusal),
         }
     }
     admissions.tenants = book.places.into_values().collect();
+    let advice = neighbours::advice(&admissions.admitted, &host.eviction_policy);
+    for (admitted, advice) in admissions.admitted.iter_mut().zip(advice) {
+        admitted.advice = advice;
+    }
     admit_libraries(host, libraries, &mut admissions);
     admissions
 }
@@ -187,7 +216,7 @@ fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &m
         match judged {
             Ok(accepted) => {
                 count += 1;
-                admissions.admitted.push(Admitted { accepted, since: Time(created(library)) });
+                admissions.admitted.push(Admitted { accepted, since: Time(created(library)), advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(library), refusal),
         }
@@ -317,6 +346,11 @@ impl<'a> Book<'a> {
         self.last_place_of(uid).filter(|place| place.left.is_none())
     }
 
+    /// The places that other uses have.
+    fn places_of_others(&self, uid: &str) -> impl Iterator<Item = &Tenant> + Clone {
+        self.places.values().filter(move |place| place.left.is_none() && place.uid != uid)
+    }
+
     /// A place whose keys could be read under `prefix`, or the other way round, and that keeps a store of `namespace` out:
     /// one of a store that is there, if `is_there`, or one of another namespace.
     fn in_the_way(&self, prefix: &str, namespace: &str, is_there: bool) -> Option<&Tenant> {
@@ -423,7 +457,12 @@ fn name_taken(kind: UseKind, host: &Host) -> Refusal {
 /// Whether the layer keeps the data of such a use.
 fn keeps(kind: UseKind, host: &Host) -> Result<(), Refusal> {
     let policy = host.eviction_policy.as_str();
-    let Some(measured) = eviction::objection(kind, policy) else { return Ok(()) };
+    let judged = eviction::judge(kind, policy);
+    match judged.verdict {
+        Verdict::Fine | Verdict::Warned => return Ok(()),
+        Verdict::Refused => {}
+    }
+    let measured = judged.ground;
     let message = format!(
         "DataLayer {} has eviction policy {policy}, which drops {} when memory is full ({measured}); name a layer with {}, or leave \
          layer out for one of your own",

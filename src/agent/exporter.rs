@@ -2,6 +2,8 @@
 
 use prometheus::{Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
+use super::audit;
+use crate::model::audit::AuditReport;
 use crate::redis::info::Info;
 
 /// Fields of `INFO` that are exported as they are: field → metric and its help.
@@ -157,8 +159,19 @@ const ERRORS: [&str; 25] = [
 /// The label of those.
 const OTHER_ERRORS: &str = "other";
 
-/// Renders the metrics; `None`: the server does not answer. `hit_ratio`: reads that found their key, of the last minutes.
-pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, prometheus::Error> {
+/// What the agent knows beside `INFO`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Reads that found their key, by all reads of the last minutes.
+    pub hit_ratio: Option<f64>,
+    /// What the last pass over all keys found.
+    pub audit: Option<&'a AuditReport>,
+    /// Keys that the agent gave an expiry.
+    pub repaired: u64,
+}
+
+/// Renders the metrics; `None`: the server does not answer.
+pub fn render(info: Option<&Info>, known: Known<'_>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     single(&registry, "redis_up", "Whether the server answers", f64::from(u8::from(info.is_some())))?;
     if let Some(info) = info {
@@ -185,7 +198,8 @@ pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, pro
         link(&registry, info)?;
         commands(&registry, info)?;
         errors(&registry, info)?;
-        if let Some(ratio) = hit_ratio {
+        audit::metrics::register(&registry, known.audit, known.repaired)?;
+        if let Some(ratio) = known.hit_ratio {
             let help = "Reads that found their key, by all reads, over the last five minutes";
             single(&registry, "redoubt_keyspace_hit_ratio_5m", help, ratio)?;
         }
@@ -290,7 +304,7 @@ fn errors(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
 }
 
 /// Prometheus knows only floats: beyond 2^53 the last digits are lost.
-fn float(value: u64) -> f64 {
+pub(super) fn float(value: u64) -> f64 {
     value.to_string().parse().unwrap_or_default()
 }
 
@@ -300,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_down_and_nothing_else() {
-        let text = render(None, None).unwrap_or_default();
+        let text = render(None, Known::default()).unwrap_or_default();
         assert_eq!(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["redis_up 0"]);
     }
 
@@ -321,7 +335,7 @@ mod tests {
     #[test]
     fn metrics_have_the_exporters_names() {
         let info = Info::parse("role:master\nused_memory:5\nmem_fragmentation_ratio:1.25\nkeyspace_hits:7\n");
-        let text = render(Some(&info), None).unwrap_or_default();
+        let text = render(Some(&info), Known::default()).unwrap_or_default();
         for line in [
             "redis_up 1",
             "redis_memory_used_bytes 5",

@@ -74,6 +74,7 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         .route("/health/ready", get(readiness))
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
+        .route("/audit", get(audit))
         .route("/metrics", get(metrics))
         .route("/counters", get(counted))
         .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
@@ -104,8 +105,19 @@ async fn lineage(Shared(context): Shared<Context>) -> Response {
     }
 }
 
+/// What the last whole pass over the keys found; not found: there was none, or another node makes them.
+async fn audit(Shared(context): Shared<Context>) -> Response {
+    let Some(report) = context.state.audit() else { return StatusCode::NOT_FOUND.into_response() };
+    match serde_json::to_string(report.as_ref()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
 async fn metrics(Shared(context): Shared<Context>) -> Response {
-    match exporter::render(context.info().await.as_ref(), context.state.hit_ratio()) {
+    let (state, report) = (&context.state, context.state.audit());
+    let known = exporter::Known { hit_ratio: state.hit_ratio(), audit: report.as_deref(), repaired: state.repaired() };
+    match exporter::render(context.info().await.as_ref(), known) {
         Ok(text) => {
             let text = text + &context.state.counters().render();
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()

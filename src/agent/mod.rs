@@ -8,6 +8,7 @@ mod ancestry;
 mod announcement;
 mod append_files;
 pub mod aside;
+mod audit;
 pub mod boot;
 mod chosen;
 pub mod config;
@@ -109,6 +110,9 @@ pub async fn run(environment: Environment) -> Result<()> {
     let config = config::read_node_config(&environment)?;
     let state = Arc::new(state::State::new(config.clone(), &environment)?);
     http::serve(&environment, Arc::clone(&state)).await?;
+    if config.node.kind == NodeKind::Data {
+        tokio::spawn(audit::run(environment.clone(), Arc::clone(&state)));
+    }
     match config.node.kind {
         NodeKind::Data => data_node::run(&environment, &state, &mut stop).await,
         NodeKind::Sentinel => sentinel_node::run(&environment, &state, &mut stop).await,

@@ -9,6 +9,7 @@ use super::counters::Counters;
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
+use crate::model::audit::{AuditMark, AuditReport};
 use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
@@ -43,6 +44,10 @@ struct Inner {
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
+    audit: Option<Arc<AuditReport>>,
+    audit_mark: AuditMark,
+    repaired: u64,
+    own_reads: (u64, u64),
     loaded: bool,
     ancestry: Ancestry,
     aside: Vec<Aside>,
@@ -71,6 +76,10 @@ impl State {
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
+                audit: None,
+                audit_mark: AuditMark::default(),
+                repaired: 0,
+                own_reads: (0, 0),
                 loaded: false,
                 ancestry: Ancestry::default(),
                 aside: Vec::new(),
@@ -234,6 +243,41 @@ impl State {
         self.lock().hit_ratio = ratio;
     }
 
+    /// What the last whole pass over the keys found.
+    pub fn audit(&self) -> Option<Arc<AuditReport>> {
+        self.lock().audit.clone()
+    }
+
+    /// Replaces it.
+    pub fn set_audit(&self, report: Option<AuditReport>) {
+        let mark = report.as_ref().map(AuditReport::mark).unwrap_or_default();
+        let report = report.map(Arc::new);
+        let inner = &mut *self.lock();
+        (inner.audit, inner.audit_mark) = (report, mark);
+    }
+
+    /// Keys that the agent gave an expiry since it began.
+    pub fn repaired(&self) -> u64 {
+        self.lock().repaired
+    }
+
+    /// Adds to them.
+    pub fn note_repaired(&self, keys: u64) {
+        self.lock().repaired += keys;
+    }
+
+    /// Reads of the agent's own since it began that found their key, and that did not: they say nothing of applications.
+    pub fn own_reads(&self) -> (u64, u64) {
+        self.lock().own_reads
+    }
+
+    /// Adds to them.
+    pub fn note_own_reads(&self, hits: usize, misses: usize) {
+        let more = |count: u64, more: usize| count.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
+        let own = &mut self.lock().own_reads;
+        *own = (more(own.0, hits), more(own.1, misses));
+    }
+
     /// Notes whether the running engine has read its files.
     pub fn set_loaded(&self, loaded: bool) {
         self.lock().loaded = loaded;
@@ -309,6 +353,7 @@ impl State {
             ancestry: inner.ancestry.clone(),
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
+            audit: (inner.config.node.kind == NodeKind::Data).then(|| inner.audit_mark.clone()),
         }
     }
 

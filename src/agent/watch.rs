@@ -163,7 +163,7 @@ impl Watch {
                 if !stopping {
                     state.set_health(Health::of_answer(&info));
                 }
-                self.hits.record(Instant::now(), &info);
+                self.hits.record(Instant::now(), &info, state.own_reads());
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;

@@ -5,6 +5,7 @@
 //! its field's: so both are the same.
 
 mod access;
+mod audit;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceChoice};
+pub use self::audit::{Audit, AuditChoice};
 pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
 use super::config_rules;
 use super::data_layer_status::DataLayerStatus;
@@ -125,6 +127,9 @@ pub struct DataLayerSpec {
     /// Encryption of connections; not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// The audit of the layer's keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Further directives of `redis.conf`, name to value, at most 50. What a running server takes is set live; the rest rolls
     /// the pods, as does a directive that this version does not know. Memory may have units (`64mb`). A directive that
     /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed

@@ -48,6 +48,9 @@ pub struct UseStatus {
     /// Of a cache: the keys that its annotation `redoubt.dev/invalidate-prefix` wants gone, and how far that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<InvalidationStatus>,
+    /// What the audit of the layer's keys found under its prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<UseAudit>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
     /// call them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -67,6 +70,21 @@ pub struct CounterStatus {
     /// Numbers by what they count: of a limit `allowed`, `denied` and `shadowed`; of a session store `created`, `read`, `renewed`,
     /// `revoked`, `rejected`, `evicted` and `missed`.
     pub counts: BTreeMap<String, i64>,
+}
+
+/// What the last whole pass over the layer's keys found under the prefix of a use. Numbers move in steps: they stay as long as they are
+/// about right, and 0 is exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UseAudit {
+    /// Keys.
+    pub keys: i64,
+    /// Keys without an expiry.
+    pub without_expiry: i64,
+    /// Bytes, estimated from a sample.
+    pub bytes: i64,
+    /// With a probability of 95 % the true sum is at most this far from what was estimated.
+    pub bytes_error: i64,
 }
 
 /// A function of a function library.

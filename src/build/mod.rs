@@ -40,6 +40,8 @@ pub struct Inputs<'a> {
     pub functions: &'a str,
     /// The caches that the layer serves: prefix and channel of each.
     pub caches: &'a BTreeMap<String, String>,
+    /// The prefixes of the layer's uses, as JSON: what the agents' audit goes by.
+    pub prefixes: &'a str,
     /// The credentials.
     pub credentials: secrets::Credentials<'a>,
 }

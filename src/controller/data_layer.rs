@@ -1,6 +1,7 @@
 //! One pass over one layer: observe → validate → build → plan → act → report.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -26,6 +27,7 @@ use crate::build::secrets::Credentials;
 use crate::build::{Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
 use crate::failure::{Class, Request};
+use crate::model::audit::{AuditReport, short_hash};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Address, LayerIdentity, NodeId, NodeKind, roles};
@@ -182,13 +184,15 @@ async fn look_after(
     let passwords = secrets.passwords(context, &identity);
     let digests = wanted::digests(&passwords, layer);
     let caches = uses.caches();
-    let accounts = wanted::Users::of(&digests, &caches, uses.users(context, secrets.system.as_ref()));
+    let accounts =
+        wanted::Users::of(&digests, layer.audit, &caches, uses.users(context, secrets.system.as_ref()));
     let (data_file, sentinel_file) = (acl_file(&accounts.data), acl_file(&accounts.sentinels));
     let resolved_text = resolved.decided(layer).text();
     let mut observed = seen(context, &children, &identity, Some(old));
     let addresses = addresses(&declared(layer), &observed, &children);
     let use_libraries = uses.libraries();
     let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
+    let prefixes = uses.prefixes(layer.audit);
     let functions = uses.sources(&libraries, secrets.system.as_ref());
     let inputs = Inputs {
         layer,
@@ -198,13 +202,14 @@ async fn look_after(
         primary: observed.primary_service,
         functions: &functions,
         caches: &caches,
+        prefixes: &prefixes,
         credentials: credentials(&passwords, &data_file, &sentinel_file),
     };
     let built = build(&inputs);
     let mut desired = wanted::desired(object, layer, &built, accounts, &libraries);
     desired.gathering = context.uses.is_gathering(&identity.uid);
     let questions = wanted::questions(&desired, &children, &passwords);
-    let Heard { connections, faults, waits } = ask(context, &identity, &questions, &mut observed).await;
+    let Heard { connections, faults, waits, audits } = ask(context, &identity, &questions, &mut observed).await;
     uses.spare(&mut observed);
     uses.withhold(context, &mut desired, &observed);
     context.absences.look(&context.client, &identity, &children, &mut observed).await;
@@ -241,6 +246,7 @@ async fn look_after(
         }
     }
     let mut subject = wanted::subject(layer);
+    subject.audit = newest_audit(audits, &prefixes);
     subject.application_breaches = application_proof::breaches(context, &desired, &observed, &connections).await;
     let facts = Facts {
         desired: &desired,
@@ -265,6 +271,7 @@ async fn look_after(
         endpoints: &endpoints,
         primary: roles::primary(&desired, &observed),
         libraries: &use_libraries,
+        audit: subject.audit.as_ref(),
         paused: desired.paused,
     };
     let uses_are_busy = uses.settle(context, scene).await;
@@ -391,6 +398,14 @@ pub(super) struct Heard {
     faults: Vec<String>,
     /// Which nodes wait for what only a person ends.
     waits: Vec<String>,
+    /// What the agents found in the keys.
+    audits: Vec<Arc<AuditReport>>,
+}
+
+/// The newest of these that goes by the prefixes that are declared now.
+fn newest_audit(audits: Vec<Arc<AuditReport>>, prefixes: &str) -> Option<Arc<AuditReport>> {
+    let list = short_hash(prefixes.as_bytes());
+    audits.into_iter().filter(|audit| audit.list == list).max_by_key(|audit| audit.finished)
 }
 
 /// Asks the servers and moves what they answer into the observation; listens to the Sentinels among them from now on.
@@ -408,6 +423,7 @@ pub(super) async fn ask(
         let of_node = |words: &String| format!("{node}: {words}");
         heard.faults.extend(answer.faults.iter().chain(&answer.told.kept).map(of_node));
         heard.waits.extend(answer.told.waits.iter().map(of_node));
+        heard.audits.extend(answer.audit.clone());
         let mut server = answer.server;
         if let ObservedServer::Data(server) = &mut server {
             server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);

@@ -59,6 +59,7 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
         primary: observed.primary_service,
         functions: "",
         caches: &BTreeMap::new(),
+        prefixes: "",
         credentials: credentials(&passwords, "", ""),
     };
     let desired = roles_only(&judged.object, layer, &build(&inputs));

@@ -3,6 +3,7 @@
 //! Knows: identities, roles, offsets, what was observed of a node, what is desired of it, and the rules over these that
 //! need no input but their arguments. Must never see Kubernetes types, a Redis client, a clock or randomness.
 
+pub mod audit;
 pub mod boot;
 pub mod cache_policy;
 pub mod counters;

@@ -16,6 +16,9 @@ pub const NODE_CONFIG_FORMAT: u32 = 1;
 /// nothing has it.
 pub const FUNCTIONS_FILE: &str = "functions.json";
 
+/// The file among a data node's secrets with the prefixes of the layer's uses ([`super::audit::DeclaredPrefixes`]).
+pub const PREFIXES_FILE: &str = "prefixes.json";
+
 /// Port of Redis on every data node.
 pub const REDIS_PORT: u16 = 6379;
 /// Port of every Sentinel.

@@ -227,6 +227,17 @@ impl Policy {
         }
     }
 
+    /// The lifetime of a key of the use that was written without one, milliseconds: no key of the use's own lives longer. `None`: it has
+    /// no keys.
+    pub fn lifetime_milliseconds(&self) -> Option<u64> {
+        match self {
+            Self::Sessions(policy) => Some(policy.absolute_lifetime_milliseconds),
+            Self::Caches(policy) => Some(policy.ttl_ms),
+            Self::Limits(policy) => policy.longest_milliseconds(),
+            Self::Functions(_) => None,
+        }
+    }
+
     /// The same policy under another prefix.
     #[must_use]
     pub fn with_prefix(self, prefix: String) -> Self {

@@ -1,6 +1,7 @@
-//! What an agent says to a person: what its node waits for that only a person ends, and data that is kept aside.
+//! What an agent says: what its node waits for that only a person ends, data that is kept aside, and what is in the keys.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::answers;
 use crate::model::counters::Counted;
+use crate::model::audit::AuditReport;
 use crate::model::lineage::{Aside, AsideReason, LineageAnswer};
 
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
@@ -33,10 +35,28 @@ pub struct Told {
     pub kept: Vec<String>,
 }
 
-/// Asks the agent at a pod's address.
-pub async fn ask(address: &str) -> Told {
-    let answer = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten();
-    answer.map(|answer| told(&answer)).unwrap_or_default()
+/// Asks the agent at a pod's address. `known`: what it told last of the keys, which is asked for only when that changed.
+pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (Told, Option<Arc<AuditReport>>) {
+    let Some(answer) = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten() else {
+        return (Told::default(), known);
+    };
+    let report = match &answer.audit {
+        None => None,
+        Some(mark) if mark.fingerprint.is_empty() => None,
+        Some(mark) => match known {
+            Some(known) if known.fingerprint() == mark.fingerprint => Some(if known.finished == mark.finished {
+                known
+            } else {
+                Arc::new(AuditReport { finished: mark.finished, ..known.as_ref().clone() })
+            }),
+            known => timeout(ANSWERS_WITHIN, answers::fetch_audit(address))
+                .await
+                .ok()
+                .flatten()
+                .map_or(known, |report| Some(Arc::new(report))),
+        },
+    };
+    (told(&answer), report)
 }
 
 fn told(answer: &LineageAnswer) -> Told {
@@ -92,6 +112,7 @@ mod tests {
             ancestry: Ancestry::default(),
             aside: Vec::new(),
             unusable: None,
+            audit: None,
         };
         assert_eq!(told(&answer), Told::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));

@@ -10,6 +10,7 @@ pub mod hello;
 pub mod info;
 pub mod info_window;
 pub mod prefix_jobs;
+pub mod keys;
 pub mod probe;
 mod reply;
 pub mod rights;

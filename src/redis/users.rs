@@ -46,12 +46,16 @@ const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|l
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
-     +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +time +script|kill";
+     +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +script|kill +select +scan +pttl +memory|usage +time";
 /// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
 const OPERATOR_FOR_CACHES: &str =
     "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";
 /// On a layer with caches: to remove keys, and to write how far that is.
-const AGENT_FOR_CACHES: &str = "+scan +unlink +hlen +hexists +hgetall +hset +pexpire +publish";
+const AGENT_FOR_CACHES: &str = "+unlink +hlen +hexists +hgetall +hset +pexpire +publish";
+/// The agents look at every key, for the audit: whether it ends, and how large it is. What is in it they cannot read.
+const AGENT_LOOKS_AT: &str = "%R~*";
+/// Where the audit repairs. A selector of its own: with it nothing but an expiry is changed.
+const AGENT_REPAIRS: &str = "(~* +pexpire)";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";
@@ -119,7 +123,7 @@ fn switched_off(rights: &str) -> DesiredUser {
 pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
         (OPERATOR.to_owned(), user(&digests.operator, "", OPERATOR_ON_DATA)),
-        (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
+        (AGENT.to_owned(), user(&digests.agent, AGENT_LOOKS_AT, AGENT_ON_DATA)),
         (REPLICATION.to_owned(), user(&digests.replication, "", REPLICATION_ON_DATA)),
         (SENTINEL.to_owned(), user(&digests.sentinel, HELLO_CHANNEL, SENTINEL_ON_DATA)),
         (DEFAULT.to_owned(), switched_off(DEFAULT_ON_DATA)),
@@ -149,6 +153,13 @@ pub fn serve_caches(users: &mut BTreeMap<String, DesiredUser>, caches: &BTreeMap
     };
     give(OPERATOR, of_operator.collect(), OPERATOR_FOR_CACHES);
     give(AGENT, of_agent.collect(), AGENT_FOR_CACHES);
+}
+
+/// Gives the agents, among the users of a data node, the right to give keys an expiry.
+pub fn let_agents_repair(users: &mut BTreeMap<String, DesiredUser>) {
+    if let Some(agent) = users.get_mut(AGENT) {
+        agent.rules.extend(AGENT_REPAIRS.split_whitespace().map(str::to_owned));
+    }
 }
 
 /// Users of every Sentinel.

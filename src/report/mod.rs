@@ -3,17 +3,21 @@
 //! Knows the plan, what was observed and how the steps ended. Must never see a client. `Ready` is said only of what this
 //! very pass saw on the live servers; whatever is unknown counts as not so.
 
+pub mod audit;
 pub mod conditions;
 pub mod events;
 pub mod nodes;
 mod proofs;
 pub mod uses;
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus, MemoryStatus};
 use crate::api::names;
 use crate::model::Purpose;
+use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::roles::primary;
@@ -34,6 +38,8 @@ pub struct Subject {
     pub max_connections: u32,
     /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
     pub application_breaches: Vec<String>,
+    /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.
+    pub audit: Option<Arc<AuditReport>>,
 }
 
 /// A step that was not done.
@@ -72,6 +78,7 @@ pub struct Facts<'pass> {
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let primary = primary(facts.desired, facts.observed);
     let conditions = conditions::of(facts, primary);
+    let audit = audit::of_layer(facts.subject.audit.as_deref(), old.audit.as_ref());
     let layer = &facts.desired.layer;
     DataLayerStatus {
         observed_generation: Some(facts.desired.generation),
@@ -81,7 +88,8 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
         version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
         nodes: nodes::of(facts, primary),
         memory: Some(nodes::memory(facts, primary, old)),
-        checklist: nodes::checklist(facts, &conditions),
+        checklist: nodes::checklist(facts, &conditions, audit.as_ref()),
+        audit,
         binding: facts
             .subject
             .application_access

@@ -1,8 +1,8 @@
 //! Nodes, memory and the production checklist.
 
 use super::conditions::Said;
-use super::{Facts, proofs};
-use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
+use super::{Facts, audit, proofs};
+use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer, Replication};
 use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
@@ -72,7 +72,7 @@ pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) 
 }
 
 /// What production needs, each with what shows it.
-pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
+pub fn checklist(facts: Facts<'_>, conditions: &[Said], audit: Option<&AuditStatus>) -> Vec<ChecklistItem> {
     let of = |item: &str, kind: &str| {
         let said = conditions.iter().find(|said| said.kind == kind);
         ChecklistItem {
@@ -100,6 +100,7 @@ pub fn checklist(facts: Facts<'_>, conditions: &[Said]) -> Vec<ChecklistItem> {
             ok: has_room && crowded.is_empty(),
             evidence: budget,
         },
+        audit::item(audit),
     ];
     let redundant = of("no single point of failure", "HighlyAvailable");
     items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });

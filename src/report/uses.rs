@@ -1,7 +1,10 @@
 //! What is told of a use. Pure; `Ready` is said only of what this very pass of its layer saw.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::Timestamp;
 
+use super::audit;
 use super::conditions::{Said, timed};
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{
@@ -9,6 +12,7 @@ use crate::api::use_status::{
 };
 use crate::model::UseKind;
 use crate::model::counters::{Row, in_steps};
+use crate::model::audit::AuditReport;
 use crate::model::function_library::Functions;
 use crate::model::uses::Advice;
 
@@ -53,6 +57,10 @@ pub struct UseFacts {
     pub admission: Option<Admission>,
     /// What it should know of its layer.
     pub advice: Option<Advice>,
+    /// What the last whole pass over the layer's keys found; `None`: nothing new is known.
+    pub audit: Option<Arc<AuditReport>>,
+    /// What each of its keys begins with; empty: it has none.
+    pub prefix: String,
     /// Of a rate limit policy: what its limits come to.
     pub limits: Vec<LimitStatus>,
     /// What its functions counted, by part; `None`: that is not known now.
@@ -136,6 +144,8 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
+        audit: audit::of_use(facts.audit.as_deref(), &facts.prefix, old.audit.as_ref())
+            .filter(|_| facts.kind.has_user()),
         limits: facts.limits.clone(),
         counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
         invalidation: facts.invalidation.clone(),

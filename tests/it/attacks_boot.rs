@@ -225,6 +225,7 @@ async fn forge(layer: &Layer, id: NodeId, activity: Activity, lineage: Lineage, 
         aside: Vec::new(),
         loaded: false,
         unusable: None,
+        audit: None,
         ancestry: redoubt::model::lineage::Ancestry::default(),
         lineage: Some(lineage),
     };

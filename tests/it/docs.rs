@@ -259,7 +259,9 @@ fn every_annotation_that_a_document_names_is_one_of_ours() {
 #[test]
 fn the_status_has_every_part_that_the_documents_promise() {
     let schema = serde_json::to_value(schemars::schema_for!(DataLayerStatus)).unwrap();
-    for field in ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration"] {
+    for field in
+        ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration", "audit"]
+    {
         assert!(schema["properties"][field].is_object(), "{field}");
     }
 }

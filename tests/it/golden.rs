@@ -95,6 +95,7 @@ fn built(layer: &ValidatedLayer) -> Built {
         primary: Some(NodeId::data(0)),
         functions: "the sources of all libraries",
         caches: &BTreeMap::new(),
+        prefixes: "the prefixes of all uses",
         credentials: Credentials {
             operator: &operator,
             agent: &agent,

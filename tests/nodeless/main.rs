@@ -7,6 +7,7 @@ mod api_faults;
 mod at_rest;
 #[path = "../support/bad_caches.rs"]
 mod bad_caches;
+mod audit;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
 #[path = "../support/bad_libraries.rs"]

@@ -129,6 +129,11 @@ pub fn faults(namespace: &str) -> Faults {
     OPERATORS.lock().unwrap()[namespace].faults.clone()
 }
 
+/// Lets the pods of a namespace see their Secrets as they are now.
+pub async fn refresh_secrets(namespace: &str) {
+    plane().kubelet.refresh_secrets(namespace).await;
+}
+
 /// Removes everything on the volume of a pod while its server runs.
 pub fn wipe(namespace: &str, pod: &str) {
     let data = plane().kubelet.folders(namespace, pod)["data"].clone();

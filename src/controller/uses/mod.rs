@@ -9,6 +9,7 @@ pub mod index;
 mod invalidation;
 mod kept_users;
 pub mod memory;
+mod prefixes;
 pub mod reconcile;
 pub(super) mod relay;
 mod rotation;
@@ -70,6 +71,8 @@ pub struct Uses {
     kept: Vec<UsePlace>,
     /// Kinds of which a policy is unknown: their library stays as it is.
     unknown: BTreeSet<UseKind>,
+    /// The prefixes of all that have a place.
+    reserved: Vec<String>,
 }
 
 /// All uses that the layer serves or refuses now, with their bindings. `status`: of the layer; `None`: it cannot be read.
@@ -100,7 +103,8 @@ pub(super) async fn gather(
     tell_unreadable(context, &judged.object, &applicants.unreadable).await;
     // A library of a user's holds nothing but what is its own.
     let unknown = kept.iter().map(|(kind, _)| *kind).filter(|kind| kind.has_user()).collect();
-    let Admissions { admitted, mut refused, .. } = admissions;
+    let Admissions { admitted, mut refused, tenants } = admissions;
+    let reserved = tenants.into_iter().filter(|tenant| tenant.left.is_none()).map(|tenant| tenant.prefix).collect();
     let by_uid: BTreeMap<String, Arc<WatchedUse>> =
         applicants.readable.into_iter().filter_map(|watched| Some((watched.uid()?, watched))).collect();
     let mut served = with_bindings(context, admitted, &by_uid).await;
@@ -109,7 +113,7 @@ pub(super) async fn gather(
     functions::share(context, &callable, &mut served);
     kept.extend(served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_))).map(|it| place(it.accepted())));
     let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
-    Ok(Uses { served, refused, kept, unknown })
+    Ok(Uses { served, refused, kept, unknown, reserved })
 }
 
 async fn with_bindings(

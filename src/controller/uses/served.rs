@@ -24,6 +24,7 @@ use crate::build::revision;
 use crate::build::uses::{Shown, binding, export};
 use crate::dataplane::Library;
 use crate::failure::Request;
+use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::function_library::Functions;
 use crate::model::observed::{Observed, ObservedServer};
@@ -75,6 +76,8 @@ pub struct Scene<'pass> {
     pub primary: Option<NodeId>,
     /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.
     pub libraries: &'pass BTreeMap<String, Library>,
+    /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.
+    pub audit: Option<&'pass Arc<AuditReport>>,
     /// Whether anything may be changed.
     pub paused: bool,
 }
@@ -109,6 +112,7 @@ impl Served {
             },
             advice: self.admitted.advice.clone(),
             limits: limits(&self.accepted().policy),
+            prefix: self.accepted().policy.prefix().to_owned(),
             ..UseFacts::default()
         }
     }
@@ -246,6 +250,7 @@ impl Served {
 
     pub(super) async fn settle(&self, context: &Context, scene: Scene<'_>) -> Result<bool, Request> {
         let mut facts = self.facts(scene.object);
+        facts.audit = scene.audit.cloned();
         let phase = Phase::of(self.binding());
         let wanted = self.accepted().rotation;
         let is_in_place = scene.primary.is_some() && self.whereabouts(scene, wanted).0.is_empty() && {

@@ -1,6 +1,7 @@
 //! The planned move of the primary: makes sure that it is still the one that the plan saw, and hands over to
 //! `redis::switchover`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::step::Means;
@@ -29,6 +30,8 @@ pub async fn switch(means: Means<'_>, step: &Step) -> Result<Ending, Error> {
         master_name: means.desired.master_name.clone(),
         from,
         others: candidates.iter().filter_map(whereabouts).collect(),
+        // The plan chose among those whose pods stay.
+        ending: BTreeSet::new(),
         sentinels: of_kind(means, NodeKind::Sentinel).filter_map(|node| means.endpoints.get(&node).cloned()).collect(),
         failover_timeout: Duration::from_millis(means.desired.sentinel_settings.failover_timeout_milliseconds),
         patience: PATIENCE,

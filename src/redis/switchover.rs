@@ -7,6 +7,7 @@
 
 mod fitness;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -37,6 +38,8 @@ pub struct Switchover {
     pub from: (Address, Endpoint),
     /// The other data nodes, by announced address.
     pub others: Vec<(Address, Endpoint)>,
+    /// Those of them that are about to end: none of them is to take over.
+    pub ending: BTreeSet<Address>,
     /// The Sentinels; the first fit one acts.
     pub sentinels: Vec<Endpoint>,
     /// `failover-timeout`: the pause outlasts it, so that no writer slips in while the Sentinels still try.

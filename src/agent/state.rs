@@ -18,6 +18,10 @@ use crate::redis::{Connection, Endpoint, Secret, users};
 /// How long a node must have waited for a person before it tells others: in a failover some looks may be older than others.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 
+/// For how long a notice is told, and how many are.
+const NOTICED_FOR: Duration = Duration::from_mins(10);
+const NOTICES: usize = 3;
+
 /// The shared state. Locks are held for a copy, never across an await.
 pub struct State {
     password: Secret,
@@ -52,6 +56,7 @@ struct Inner {
     ancestry: Ancestry,
     aside: Vec<Aside>,
     unusable: Option<String>,
+    notices: Vec<(String, Instant)>,
     sentinels: BTreeMap<Address, Connection>,
 }
 
@@ -84,6 +89,7 @@ impl State {
                 ancestry: Ancestry::default(),
                 aside: Vec::new(),
                 unusable: None,
+                notices: Vec::new(),
                 sentinels: BTreeMap::new(),
             }),
         })
@@ -326,6 +332,15 @@ impl State {
         }
     }
 
+    /// Tells for some minutes what was done about the server ([`LineageAnswer::notices`]).
+    pub fn notice(&self, words: String) {
+        let notices = &mut self.lock().notices;
+        notices.retain(|(known, at)| is_recent(*at) && *known != words);
+        notices.push((words, Instant::now()));
+        let most = notices.len().saturating_sub(NOTICES);
+        notices.drain(..most);
+    }
+
     /// The connection to a Sentinel on which it answered last.
     pub fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
         self.lock().sentinels.get(sentinel).cloned()
@@ -354,6 +369,7 @@ impl State {
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
             audit: (inner.config.node.kind == NodeKind::Data).then(|| inner.audit_mark.clone()),
+            notices: inner.notices.iter().filter(|(_, at)| is_recent(*at)).map(|(words, _)| words.clone()).collect(),
         }
     }
 
@@ -380,6 +396,10 @@ impl State {
     fn endpoint(&self, address: String, port: u16) -> Endpoint {
         Endpoint { address, port, username: users::AGENT.to_owned(), password: self.password.clone() }
     }
+}
+
+fn is_recent(at: Instant) -> bool {
+    at.elapsed() < NOTICED_FOR
 }
 
 fn told((why, since): &(String, Instant)) -> Option<String> {

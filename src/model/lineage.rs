@@ -124,6 +124,9 @@ pub struct LineageAnswer {
     /// What its audit of the keys found last. `None`: it is an older agent, which makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditMark>,
+    /// What the agent did about its server in the last minutes that a person should know of, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// The chain of histories that a node's data contains, the oldest first.

@@ -31,7 +31,7 @@ pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -
 pub struct Told {
     /// Why the node waits, where only a person ends that.
     pub waits: Vec<String>,
-    /// What it keeps aside.
+    /// What it keeps aside, and what was done about its server.
     pub kept: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ fn told(answer: &LineageAnswer) -> Told {
     let decision = answer.needs_person.as_deref().map(of_decision);
     Told {
         waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
-        kept: answer.aside.iter().map(of_aside).collect(),
+        kept: answer.aside.iter().map(of_aside).chain(answer.notices.clone()).collect(),
     }
 }
 
@@ -113,6 +113,7 @@ mod tests {
             aside: Vec::new(),
             unusable: None,
             audit: None,
+            notices: Vec::new(),
         };
         assert_eq!(told(&answer), Told::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
@@ -126,6 +127,8 @@ mod tests {
         for part in ["/data/aside/20261128T062033Z-replaced", "redoubt.dev/drop-aside"] {
             assert!(kept[0].contains(part), "{kept:?}");
         }
+        answer.notices = vec!["its server was ended".to_owned()];
+        assert_eq!(told(&answer).kept[1], "its server was ended");
         answer.needs_person = Some("AskForFailover".to_owned());
         assert!(told(&answer).waits[0].starts_with("AskForFailover: "));
     }

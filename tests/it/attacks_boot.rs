@@ -226,6 +226,7 @@ async fn forge(layer: &Layer, id: NodeId, activity: Activity, lineage: Lineage, 
         loaded: false,
         unusable: None,
         audit: None,
+        notices: Vec::new(),
         ancestry: redoubt::model::lineage::Ancestry::default(),
         lineage: Some(lineage),
     };

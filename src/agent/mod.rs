@@ -32,6 +32,7 @@ pub mod http;
 pub mod install;
 mod introduction;
 mod joining;
+mod late_election;
 pub mod lineage_file;
 mod misled;
 pub mod peers;

@@ -11,6 +11,7 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::epochs::Raise;
 use super::health::Health;
+use super::late_election::LateElection;
 use super::rivals::serving_primary;
 use super::spin::Spin;
 use super::state::State;
@@ -194,6 +195,7 @@ struct Followed {
     dissent: Dissent,
     raise: Raise,
     unknown: UnknownReplicas,
+    late: LateElection,
     /// When it last knew all that it should.
     knew: Option<Instant>,
 }
@@ -297,6 +299,7 @@ async fn keep_shown(
     let introduced = introduction::introduce(connection, &config, &own).await?;
     let is_raised = followed.raise.look(connection, &config, &own).await?;
     followed.unknown.look(&config, &own).await;
+    followed.late.look(connection, &config, &own).await?;
     Ok(introduced == 0 && !is_raised && !followed.dissent.is_suspected() && !followed.unknown.is_suspected())
 }
 

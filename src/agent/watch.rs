@@ -64,6 +64,8 @@ pub struct Watch {
     joining: Joining,
     /// While the rule is asked again ([`Watch::decide_again`]).
     asking: Option<Asking>,
+    /// Since when it is a replica without a link.
+    alone_since: Option<Instant>,
     announcement: Announcement,
     demoted: bool,
     writers: Writers,
@@ -129,6 +131,7 @@ impl Watch {
             announcement: Announcement::default(),
             // Clients of the predecessor that come back while this one loads must not stay.
             demoted: start.primary.is_some() && start.was_primary,
+            alone_since: None,
             writers: Writers::default(),
             standing: Standing::open(environment, own.as_ref()),
             is_astray: false,

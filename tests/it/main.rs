@@ -13,6 +13,7 @@ mod attacks_demoted;
 mod attacks_files;
 mod attacks_hijack;
 mod attacks_kept;
+mod attacks_late;
 mod attacks_rivals;
 mod audit;
 mod boot_histories;

@@ -1,5 +1,7 @@
 //! Who is primary: what a running server does about the Sentinels' word, a rival, and a person's decision.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{TOLD_FOR, Watch};
@@ -12,6 +14,9 @@ use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::{Address, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
+
+/// Longer than detection by default, an election and the order to a replica take together (8 s of it, `SENTINEL_PUBLISH_PERIOD` times 4).
+const ELECTED_WITHIN: Duration = Duration::from_secs(20);
 
 impl Watch {
     /// A primary that the Sentinels have replaced follows its successor at once: what it takes from here on is lost. The
@@ -57,15 +62,18 @@ impl Watch {
     }
 
     /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
-    /// rule may say another thing by now; later, only if the Sentinels name this very node.
+    /// rule may say another thing by now; later, if the Sentinels name this very node, or did not end it within [`ELECTED_WITHIN`].
     pub(super) async fn decide_again(&mut self, state: &State, info: &Info) -> Again {
         let followed = info.primary_link().filter(|link| !link.up && !link.syncing).map(|link| link.primary);
         let config = state.config();
         let is_own = |named: &Address| config.own_address() == Some(named);
         let is_told = self.majority.as_ref().is_some_and(|(named, _)| !is_own(named));
+        let alone_since = followed.as_ref().map(|_| *self.alone_since.get_or_insert_with(Instant::now));
+        self.alone_since = alone_since;
+        let is_late = alone_since.is_some_and(|since| since.elapsed() >= ELECTED_WITHIN);
         // Who takes part and follows whom the Sentinels name is theirs to promote; a person may choose it all the same.
         let is_chosen = config.accept_loss == Some(config.node.ordinal);
-        let Some(followed) = followed.filter(|_| !self.joining.is_done() || !is_told || is_chosen) else {
+        let Some(followed) = followed.filter(|_| !self.joining.is_done() || !is_told || is_late || is_chosen) else {
             self.asking = None;
             if !self.rivals.needs_person() {
                 if !self.is_chosen {
@@ -80,6 +88,8 @@ impl Watch {
             self.starts_over = Some("a person chose its data");
         } else if again.follows.as_ref().is_some_and(|primary| *primary != followed) {
             self.starts_over = Some("another node is primary, and no Sentinel points this one to it");
+        } else if again.follows.is_some() && is_late {
+            state.notice(format!("it gets no link to its primary {followed}, which serves: its server's log says why"));
         }
         again
     }

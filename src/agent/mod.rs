@@ -41,6 +41,7 @@ pub mod redis_conf;
 mod rivals;
 pub mod sentinel_conf;
 pub mod sentinel_node;
+mod silence;
 mod spin;
 mod standing;
 pub mod state;

@@ -13,6 +13,7 @@ use super::epochs::Raise;
 use super::health::Health;
 use super::late_election::LateElection;
 use super::rivals::serving_primary;
+use super::silence::Silence;
 use super::spin::Spin;
 use super::state::State;
 use super::unknown_replicas::{self, UnknownReplicas};
@@ -118,6 +119,10 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                 } else {
                     spin.forget();
                 }
+                if followed.is_to_end {
+                    // It would take no order to stop.
+                    let _ = child.start_kill();
+                }
                 if let Some(reason) = reason_to_restart(environment, state, &mut spin, &followed.unknown, child.id()).await {
                     tracing::warn!(reason, "the Sentinel starts anew");
                     handover::shut_down(&mut child, STOP_WITHIN).await;
@@ -196,6 +201,9 @@ struct Followed {
     raise: Raise,
     unknown: UnknownReplicas,
     late: LateElection,
+    silence: Silence,
+    /// Whether the Sentinel answers nothing any more.
+    is_to_end: bool,
     /// When it last knew all that it should.
     knew: Option<Instant>,
 }
@@ -253,9 +261,12 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
         Ok(connection) => connection,
         Err(error) => {
             state.set_health(Health::of_error(error.class(), &state.health()));
+            // What it knows is in its file.
+            followed.is_to_end = followed.silence.look(&state.config(), &error, true);
             return false;
         }
     };
+    followed.silence.ends(None);
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
     followed.pace.keep(&connection, state.config().node.ordinal).await;

@@ -22,6 +22,7 @@ use super::hit_ratio::HitHistory;
 use super::joining::Joining;
 use super::misled::Misled;
 use super::rivals::Rivals;
+use super::silence::Silence;
 use super::standing::Standing;
 use super::state::State;
 use super::writers::Writers;
@@ -79,7 +80,8 @@ pub struct Watch {
     endless: Endless,
     disk: Disk,
     handed_over: Option<Instant>,
-    /// Whether a script that cannot be killed keeps the server from all else.
+    silence: Silence,
+    /// Whether a script that cannot be killed keeps the server from all else, or it answers nothing.
     is_to_end: bool,
     majority: Option<(Address, u64)>,
     /// When the Sentinels told that.
@@ -141,6 +143,7 @@ impl Watch {
             disk: Disk::default(),
             handed_over: None,
             is_to_end: false,
+            silence: Silence::default(),
             majority: None,
             told: None,
             baseline: None,
@@ -163,6 +166,7 @@ impl Watch {
                 let stopping = state.health() == Health::Stopping;
                 if !stopping {
                     state.set_health(Health::of_answer(&info));
+                self.silence.ends(Some(&info));
                 }
                 self.hits.record(Instant::now(), &info, state.own_reads());
                 state.set_hit_ratio(self.hits.ratio());
@@ -203,7 +207,12 @@ impl Watch {
                 if state.health() != Health::Stopping {
                     state.set_health(Health::of_error(error.class(), &state.health()));
                 }
-                self.is_to_end = self.endless.look(&error, self.connection.as_ref(), self.append_only).await;
+                let is_silent = self.silence.look(&state.config(), &error, self.append_only);
+                if is_silent {
+                    state.notice("its server ran and answered nothing: it was ended and started anew".to_owned());
+                }
+                self.is_to_end =
+                    self.endless.look(&error, self.connection.as_ref(), self.append_only).await || is_silent;
                 if !error.class().is_alive() {
                     self.connection = None;
                 }

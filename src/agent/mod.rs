@@ -46,6 +46,7 @@ mod spin;
 mod standing;
 pub mod state;
 mod stray;
+mod uncounted;
 mod unknown_replicas;
 mod unloadable;
 mod verdict;

@@ -16,6 +16,7 @@ use super::rivals::serving_primary;
 use super::silence::Silence;
 use super::spin::Spin;
 use super::state::State;
+use super::uncounted::Uncounted;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::{
     Error, Result, StopSignal, chain, durable, epochs, handover, herald, introduction, peers, sentinel_conf, stray,
@@ -92,10 +93,11 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut followed = Followed::default();
+    let pid = child.id();
     let look = async |ticks: &mut Interval, followed: &mut Followed| {
         ticks.tick().await;
         state.refresh_config(environment);
-        look(environment, state, followed).await
+        look(environment, state, followed, pid).await
     };
     let mut reached = Reached::Nothing;
     let mut spin = Spin::default();
@@ -202,6 +204,7 @@ struct Followed {
     unknown: UnknownReplicas,
     late: LateElection,
     silence: Silence,
+    uncounted: Uncounted,
     /// Whether the Sentinel answers nothing any more.
     is_to_end: bool,
     /// When it last knew all that it should.
@@ -248,7 +251,7 @@ impl Pace {
 }
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State, followed: &mut Followed) -> bool {
+async fn look(environment: &Environment, state: &State, followed: &mut Followed, pid: Option<u32>) -> bool {
     let asked = async {
         let connection = match followed.connection.take() {
             Some(connection) => connection,
@@ -269,6 +272,7 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
     followed.silence.ends(None);
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
+    followed.uncounted.look_at_sentinel(&connection, pid).await;
     followed.pace.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
         followed.knew = match keep_shown(environment, state, &connection, followed).await {

@@ -25,6 +25,7 @@ use super::rivals::Rivals;
 use super::silence::Silence;
 use super::standing::Standing;
 use super::state::State;
+use super::uncounted::Uncounted;
 use super::writers::Writers;
 use super::{aside, handover, lineage_file, stray};
 use crate::model::lineage::{Lineage, next_term};
@@ -63,13 +64,14 @@ pub struct Watch {
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
     joining: Joining,
-    /// While the rule is asked again ([`Watch::decide_again`]).
-    asking: Option<Asking>,
     /// Since when it is a replica without a link.
     alone_since: Option<Instant>,
+    /// While the rule is asked again ([`Watch::decide_again`]).
+    asking: Option<Asking>,
     announcement: Announcement,
     demoted: bool,
     writers: Writers,
+    uncounted: Uncounted,
     standing: Standing,
     /// Whether it follows what is no node of the layer.
     is_astray: bool,
@@ -78,9 +80,9 @@ pub struct Watch {
     /// How long the append-only files were some seconds ago.
     growth: Arc<Mutex<Growth>>,
     endless: Endless,
+    silence: Silence,
     disk: Disk,
     handed_over: Option<Instant>,
-    silence: Silence,
     /// Whether a script that cannot be killed keeps the server from all else, or it answers nothing.
     is_to_end: bool,
     majority: Option<(Address, u64)>,
@@ -129,21 +131,22 @@ impl Watch {
             primary_as: None,
             linked: false,
             joining: Joining::default(),
+            alone_since: None,
             asking: None,
             announcement: Announcement::default(),
             // Clients of the predecessor that come back while this one loads must not stay.
             demoted: start.primary.is_some() && start.was_primary,
-            alone_since: None,
             writers: Writers::default(),
+            uncounted: Uncounted::default(),
             standing: Standing::open(environment, own.as_ref()),
             is_astray: false,
             began_with: own.clone().filter(|_| recorded.shortened(&present).is_none()),
             growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),
             endless: Endless::default(),
+            silence: Silence::default(),
             disk: Disk::default(),
             handed_over: None,
             is_to_end: false,
-            silence: Silence::default(),
             majority: None,
             told: None,
             baseline: None,
@@ -163,10 +166,10 @@ impl Watch {
             Ok((info, connection)) => {
                 self.answered = true;
                 self.endless.rests();
+                self.silence.ends(Some(&info));
                 let stopping = state.health() == Health::Stopping;
                 if !stopping {
                     state.set_health(Health::of_answer(&info));
-                self.silence.ends(Some(&info));
                 }
                 self.hits.record(Instant::now(), &info, state.own_reads());
                 state.set_hit_ratio(self.hits.ratio());
@@ -192,6 +195,7 @@ impl Watch {
                         if was_primary {
                             primacy::end_pause(&connection).await;
                         }
+                        self.uncounted.look(state, &connection, &info).await;
                         self.look_at_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;
                         self.keep_priority(&connection, &info, &again).await;

@@ -46,7 +46,7 @@ const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|l
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
-     +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +script|kill +select +scan +pttl +memory|usage +time";
+     +acl|users +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +script|kill +select +scan +pttl +memory|usage +time";
 /// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
 const OPERATOR_FOR_CACHES: &str =
     "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";
@@ -77,7 +77,7 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +acl|list +acl|
      +sentinel|reset +sentinel|failover +sentinel|myid +sentinel|debug";
 // The event that the operator waits for.
 const OPERATOR_CHANNELS_ON_SENTINEL: &str = "&+switch-master";
-const AGENT_ON_SENTINEL: &str = "+ping +info +role +client|kill +shutdown +sentinel|masters +sentinel|replicas \
+const AGENT_ON_SENTINEL: &str = "+ping +info +role +acl|users +client|kill +shutdown +sentinel|masters +sentinel|replicas \
      +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set \
      +sentinel|failover +sentinel|debug +sentinel|is-master-down-by-addr +publish +subscribe";
 // What agents say in the Sentinels' words, and the event that they wait for: see `super::hello`.

@@ -14,6 +14,7 @@ mod attacks_files;
 mod attacks_hijack;
 mod attacks_kept;
 mod attacks_late;
+mod attacks_names;
 mod attacks_rivals;
 mod audit;
 mod boot_histories;

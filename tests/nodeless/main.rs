@@ -47,6 +47,7 @@ mod limits;
 mod objects;
 #[allow(dead_code)]
 mod operator;
+mod pages;
 mod place;
 mod plane;
 mod pod;

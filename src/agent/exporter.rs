@@ -200,8 +200,12 @@ pub fn render(info: Option<&Info>, known: Known<'_>) -> Result<String, prometheu
         errors(&registry, info)?;
         audit::metrics::register(&registry, known.audit, known.repaired)?;
         if let Some(ratio) = known.hit_ratio {
-            let help = "Reads that found their key, by all reads, over the last five minutes";
-            single(&registry, "redoubt_keyspace_hit_ratio_5m", help, ratio)?;
+            single(
+                &registry,
+                "redoubt_keyspace_hit_ratio_5m",
+                "Reads that found their key, by all reads, over the last five minutes",
+                ratio,
+            )?;
         }
     }
     let mut text = Vec::new();

@@ -10,6 +10,7 @@ pub mod context;
 pub mod data_layer;
 pub mod desired;
 mod kinds;
+mod object_metrics;
 mod objects;
 mod pace;
 mod publish;
@@ -43,6 +44,7 @@ use self::absences::Absences;
 use self::backoff::Backoff;
 use self::config_maps::ConfigMaps;
 use self::context::{Context, Defaults, Duty, Proven, Told};
+use self::object_metrics::ObjectMetrics;
 use self::pace::Pace;
 use self::rejections::Rejections;
 use self::secret_cache::SecretCache;
@@ -280,6 +282,7 @@ async fn control_kinds(
         rejections: Rejections::default(),
         defaults,
     });
+    let _included = (duty == Duty::Lead).then(|| include_objects(&context));
     let controller = Controller::for_stream(layer_changes, layers.clone())
         .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
         .owns_stream(workload_changes)
@@ -318,6 +321,14 @@ async fn control_kinds(
         () = relaying => {}
         () = keep_house(&context, &layers) => {}
     }
+}
+
+/// Lets the operator's metrics tell of the objects, for as long as the answer lives.
+fn include_objects(context: &Context) -> Option<metrics::Included> {
+    let uses = context.declared.values().cloned().collect();
+    let objects = ObjectMetrics::new(context.layers.clone(), uses).map_err(metrics::Error::from);
+    let included = objects.and_then(|objects| context.metrics.include(&objects));
+    included.inspect_err(|error| tracing::error!(error = %Chain(error), "no metrics of objects")).ok()
 }
 
 /// Closes and forgets what belongs to the dead, for ever.

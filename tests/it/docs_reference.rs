@@ -16,6 +16,7 @@ use redoubt::validate::uses::eviction::{Judgement, POLICIES, Verdict, judge};
 use serde_json::{Value, json};
 
 use crate::docs::files;
+use crate::monitoring;
 
 /// Fields whose inside is Kubernetes' own and described there.
 const OF_KUBERNETES: [&str; 5] = ["affinity", "tolerations", "selector", "conditions", "pullSecrets"];
@@ -42,9 +43,25 @@ fn reference() -> BTreeMap<String, String> {
     index.push_str(
         "| [Eviction](eviction.md) | the matrix of uses and eviction policies in `src/validate/uses/eviction.rs` |\n",
     );
+    index.push_str("| [Metrics](metrics.md) | the names and helps in the code of agent and operator |\n");
+    pages.insert("metrics.md".to_owned(), metrics());
     index.push_str("| [Directives](directives.md) | the tables of directives in `src/model/directives.rs` |\n");
     pages.insert("README.md".to_owned(), index);
     pages
+}
+
+/// Every metric, by who serves it.
+fn metrics() -> String {
+    let mut text = format!(
+        "# Metrics\n\n{GENERATED}\n[Monitoring](../monitoring.md) says how to scrape them, and which to look at.\n"
+    );
+    for (served, words) in [("agent", "The agent, in each pod"), ("operator", "The operator")] {
+        let _ = write!(text, "\n## {words}\n\n| metric | |\n|---|---|\n");
+        for (name, (_, help)) in monitoring::metrics().iter().filter(|(_, (by, _))| *by == served) {
+            let _ = writeln!(text, "| `{name}` | {help} |");
+        }
+    }
+    text
 }
 
 /// `DataLayer`: `data`, `layer`.

@@ -58,6 +58,7 @@ mod limits_refusals;
 mod limits_users;
 mod memory_soak;
 mod move_in;
+mod monitoring;
 mod observed_servers;
 mod parsers;
 mod planner;

@@ -44,6 +44,7 @@ mod kubelet;
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
 mod limits;
+mod metrics;
 mod objects;
 #[allow(dead_code)]
 mod operator;

@@ -63,7 +63,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	  apt-get update -qq && apt-get install -qq -y --no-install-recommends prometheus-redis-exporter > /dev/null; }
 	cargo test --locked --test it -- --ignored --nocapture scrapes_are
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
-	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are limits_are caches_are
+	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are limits_are caches_are audit_of_a_million
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image profile=release; \
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 

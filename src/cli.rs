@@ -67,7 +67,7 @@ enum Command {
 /// Runs the command. Errors are printed with their whole chain of causes.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let result: Result<(), Box<dyn StdError>> = match arguments.command {
-        Command::Operator(arguments) => controller::operate(arguments).await.map_err(Into::into),
+        Command::Operator(arguments) => Box::pin(controller::operate(arguments)).await.map_err(Into::into),
         Command::Agent { data, config, secrets, run, bind } => {
             agent::run(agent::Environment { data, config, secrets, run, bind }).await.map_err(Into::into)
         }

@@ -1,7 +1,7 @@
 //! The operator's own numbers and its HTTP port: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Every metric is named here and nowhere else. Labels come from closed sets (step, outcome, class), never from object
-//! names or error texts: those belong in status and events.
+//! The operator's own metrics are named here; labels come from closed sets (step, outcome, class). Those of objects are named in
+//! `controller::object_metrics`. No label is an error text: those belong in status and events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,6 +90,16 @@ impl Metrics {
         Leads(self.leader.clone())
     }
 
+    /// Answers with these metrics too, for as long as the answer lives. An error: some of their names are taken.
+    pub fn include<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) -> Result<Included, Error> {
+        self.registry.register(Box::new(collector.clone()))?;
+        let (registry, collector) = (self.registry.clone(), collector.clone());
+        Ok(Included(Some(Box::new(move || {
+            // Only what was registered is taken out: there is nothing else to do about an error.
+            let _ = registry.unregister(Box::new(collector));
+        }))))
+    }
+
     /// Says that this replica has started (a candidate is ready too: it has to be counted by a rollout).
     pub fn ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
@@ -110,6 +120,18 @@ pub struct Leads(IntGauge);
 impl Drop for Leads {
     fn drop(&mut self) {
         self.0.set(0);
+    }
+}
+
+/// See [`Metrics::include`].
+#[must_use]
+pub struct Included(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Drop for Included {
+    fn drop(&mut self) {
+        if let Some(exclude) = self.0.take() {
+            exclude();
+        }
     }
 }
 

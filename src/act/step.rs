@@ -1,20 +1,27 @@
 //! One step of a plan, carried out: which resources it needs, and how it ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::kube::{Applied, Writer};
 use super::switchover::Handover;
 use super::{Ending, Error, StepResources, claims, redis};
+use crate::answers;
 use crate::api::names;
+use crate::dataplane::Library;
 use crate::failure::Class;
-use crate::model::{LayerIdentity, NodeId, NodeKind};
+use crate::model::{LayerIdentity, NodeId, NodeKind, UseKind};
 use crate::plan::Step;
 use crate::redis::Connection;
+
+/// How long a load of a library waits for its counters to be read.
+const COUNTERS_WITHIN: Duration = Duration::from_millis(600);
 
 /// The step's name, as a metric label.
 pub const fn name_of(step: &Step) -> &'static str {
@@ -182,6 +189,7 @@ async fn on_server(resources: StepResources<'_>, connection: &Connection, step: 
             let Some(library) = resources.libraries.iter().find(|known| known.name == *library) else {
                 return Ok(not_built(*node));
             };
+            read_counters(resources, *node, library).await;
             redis::load_library(connection, library).await
         }
         Step::DeleteLibrary { library, .. } => redis::delete_library(connection, library).await,
@@ -210,6 +218,15 @@ pub async fn point_service(
     let selector = service.spec.get_or_insert_default().selector.get_or_insert_default();
     selector.insert(names::LABEL_POD_NAME.to_owned(), names::pod(&layer.name, node));
     Ok(applied(&writer.apply_as_seen(&service, live).await?))
+}
+
+/// Has the node's agent read the counters of a library that a load sets to zero. An agent that does not answer has read them some
+/// seconds ago.
+async fn read_counters(resources: StepResources<'_>, node: NodeId, library: &Library) {
+    let counts = |kind: &UseKind| kind.words().library == library.name && kind.words().counters.is_some();
+    if let Some(endpoint) = resources.endpoints.get(&node).filter(|_| UseKind::ALL.iter().any(counts)) {
+        let _ = timeout(COUNTERS_WITHIN, answers::counted(&endpoint.address)).await;
+    }
 }
 
 /// Says of a pod whether the replicas' Service selects it.

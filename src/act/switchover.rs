@@ -1,6 +1,7 @@
 //! The planned move of the primary: makes sure that it is still the one that the plan saw, and hands over to
 //! `redis::switchover`. It takes some seconds, so it is prepared here and carried out beside the passes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Ending, Error, StepResources, redis};
@@ -35,6 +36,8 @@ impl Handover {
             master_name: resources.desired.master_name.clone(),
             from: place(from).ok_or_else(|| dropped("the primary has no address"))?,
             others: candidates.iter().filter_map(place).collect(),
+            // The plan chose among those whose pods stay.
+            ending: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
             failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
             patience: PATIENCE,

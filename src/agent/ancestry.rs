@@ -92,6 +92,8 @@ mod tests {
             ancestry: chain,
             aside: Vec::new(),
             unusable: None,
+            audit: None,
+            notices: Vec::new(),
         };
         let contains = |id, offset| contains(&answer, &record(id, offset));
         assert!(contains("a", 100) && contains("b", 250) && contains("c", 10));

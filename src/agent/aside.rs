@@ -4,11 +4,17 @@
 //! kept by hard links: a link costs nothing and is whole at once. The engine goes on appending to the last append-only file, so a link to
 //! it may grow; the note has the length at the time. Nothing here removes a folder by itself: a person says so, or the layer proved that it has the data.
 
+mod files;
+mod standing_links;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::append_files::Sizes;
+use files::{link_or_copy, size};
+use standing_links::STANDING;
+pub use standing_links::{free_standing, renew_standing, restore_standing, standing_record, store_standing};
+
 use super::config::Environment;
 use super::{Error, Result, durable};
 use crate::model::lineage::{Aside, AsideReason, Lineage};
@@ -23,8 +29,6 @@ const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoub
 const NOTE: &str = "note.json";
 /// A folder that is not whole yet. Its originals are still in place.
 const LINKING: &str = ".linking-";
-/// Links to the dataset as it is, renewed while it is the same ([`super::standing`]).
-const STANDING: &str = ".standing";
 /// A folder that files are moved into. It may be the only place where they are.
 const MOVING: &str = ".moving-";
 
@@ -146,115 +150,6 @@ fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage
     Aside { folder, reason, at, bytes, lineage: lineage.cloned() }
 }
 
-/// The record of the data that the standing links hold. `None`: there are none.
-pub fn standing_record(environment: &Environment) -> Option<Lineage> {
-    let text = fs::read_to_string(root(environment).join(STANDING).join("redoubt/lineage.json")).ok()?;
-    super::lineage_file::parse(&text).ok()
-}
-
-/// Makes the standing links those of the files as they are, if they are not.
-pub fn renew_standing(environment: &Environment) -> Result<()> {
-    let (standing, part) = (root(environment).join(STANDING), root(environment).join(format!("{LINKING}standing")));
-    if FILES[..3].iter().all(|name| !environment.data.join(name).exists()) {
-        return Ok(());
-    }
-    if is_standing_current(environment) && standing.exists() {
-        let (from, to) = (environment.data.join(FILES[3]), standing.join(FILES[3]));
-        let _ = fs::remove_file(&to);
-        return match fs::hard_link(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(durable::failed("linking", &from)(error)),
-            Ok(()) | Err(_) => Ok(()),
-        };
-    }
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
-    for name in FILES {
-        let (from, to) = (environment.data.join(name), part.join(name));
-        // Links only: a copy of the dataset for each rewrite would cost as much as the rewrite.
-        if from.exists() {
-            link(&from, &to).map_err(durable::failed("linking", &from))?;
-        }
-    }
-    let _ = fs::remove_dir_all(&standing);
-    fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing))
-}
-
-/// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
-fn is_standing_current(environment: &Environment) -> bool {
-    let standing = root(environment).join(STANDING);
-    FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
-}
-
-/// Makes the standing links free for files that somebody put in the place of those that they hold, which become a kept folder. Files
-/// without a record may be such files.
-///
-/// # Errors
-/// As [`keep`]; the links are still there then.
-pub fn free_standing(environment: &Environment) -> Result<()> {
-    match standing_record(environment) {
-        Some(earlier) if !is_standing_current(environment) => {
-            store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(found) = fs::metadata(path) else { return Vec::new() };
-    if !found.is_dir() {
-        return vec![(std::ffi::OsString::new(), found.ino())];
-    }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut inodes: Vec<_> =
-        entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.ino()))).collect();
-    inodes.sort();
-    inodes
-}
-
-/// Turns the standing links into a kept folder. `None`: there are none.
-///
-/// # Errors
-/// As [`keep`]; the links are still there then.
-pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
-    let standing = root(environment).join(STANDING);
-    let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();
-    if bytes == 0 {
-        return Ok(None);
-    }
-    // The room that they take is taken already.
-    has_room(environment, 0)?;
-    let note = note(environment, reason, Some(lineage), bytes);
-    write_note(&standing, &note)?;
-    finish(environment, &standing, &note)?;
-    Ok(Some(note))
-}
-
-/// Puts the files that the standing links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
-/// there are none.
-pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
-    let standing = root(environment).join(STANDING);
-    if FILES[..3].iter().all(|name| !standing.join(name).exists()) {
-        return Ok(false);
-    }
-    for name in &FILES[..3] {
-        let (from, to) = (standing.join(name), environment.data.join(name));
-        let removed = if to.is_dir() { fs::remove_dir_all(&to) } else { fs::remove_file(&to) };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(durable::failed("removing", &to)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        if from.exists() {
-            fs::rename(&from, &to).map_err(durable::failed("moving", &from))?;
-        }
-    }
-    super::lineage_file::write_with(environment, lineage, Sizes::default())?;
-    let _ = fs::remove_dir_all(&standing);
-    Ok(true)
-}
-
 /// Whether one more dataset of `bytes` may be kept.
 fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
     let kept = list(environment);
@@ -288,41 +183,6 @@ pub fn remove(environment: &Environment, folder: &str) -> Result<()> {
     Ok(())
 }
 
-/// A hard link of a file, or one of each file in a folder; a copy where the volume takes no links.
-fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    each_file(from, to, &|from, to| fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)))
-}
-
-fn link(from: &Path, to: &Path) -> std::io::Result<()> {
-    each_file(from, to, &|from, to| fs::hard_link(from, to))
-}
-
-fn each_file(from: &Path, to: &Path, take: &dyn Fn(&Path, &Path) -> std::io::Result<()>) -> std::io::Result<()> {
-    if from.is_dir() {
-        fs::create_dir_all(to)?;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            each_file(&entry.path(), &to.join(entry.file_name()), take)?;
-        }
-        return Ok(());
-    }
-    match take(from, to) {
-        // The engine removed it between the list and the link.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        taken => taken,
-    }
-}
-
-fn size(path: &Path) -> u64 {
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => {
-            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum()
-        }
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    }
-}
-
 /// `20261128T062033Z`: names in the order of time (days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn time_name(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -339,6 +199,7 @@ fn time_name(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::standing_links::is_standing_current;
     use super::*;
 
     fn node(name: &str) -> Environment {

@@ -16,7 +16,8 @@ use super::state::State;
 use super::unloadable::{self, Unloadable};
 use super::watch::Watch;
 use super::{
-    Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, redis_conf,
+    Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, prefix_jobs,
+    redis_conf,
 };
 use crate::model::lineage::{Activity, AsideReason, Lineage};
 use crate::model::{Address, Role};
@@ -174,8 +175,21 @@ fn start_engine(
     Ok(engine::start(program, &path, false)?)
 }
 
-/// Watches a running engine until it ends or is told to.
+/// Watches a running engine until it ends or is told to; beside that, what caches ask to be removed is.
 async fn live(
+    environment: &Environment,
+    state: &State,
+    engine: Child,
+    decided: &Decided,
+    stop: &mut StopSignal,
+) -> End {
+    tokio::select! {
+        end = watch(environment, state, engine, decided, stop) => end,
+        () = prefix_jobs::run(environment, state) => End::StartsOver,
+    }
+}
+
+async fn watch(
     environment: &Environment,
     state: &State,
     mut engine: Child,
@@ -202,6 +216,7 @@ async fn live(
                 state.set_activity(Activity::Stopping);
                 state.set_health(Health::Stopping);
                 state.refresh_config(environment);
+                watch.read_counters(state).await;
                 handover::hand_over(environment, state).await;
                 let is_told = watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;
@@ -226,6 +241,7 @@ async fn live(
                     state.set_activity(Activity::Stopping);
                     state.set_health(Health::Stopping);
                     let is_told = watch.look(environment, state).await;
+                    watch.read_counters(state).await;
                     let clean = handover::shut_down(&mut engine, grace(state)).await;
                     watch.write_last(environment, state, clean && is_told).await;
                     if !clean && let Err(error) = engine.kill().await {

@@ -2,10 +2,13 @@
 
 use prometheus::{Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 
+use super::audit;
+use super::numbers::float;
+use crate::model::audit::AuditReport;
 use crate::redis::info::Info;
 
 /// Fields of `INFO` that are exported as they are: field → metric and its help.
-const FIELDS: [(&str, &str, &str); 65] = [
+const FIELDS: [(&str, &str, &str); 69] = [
     ("uptime_in_seconds", "redis_uptime_in_seconds", "Seconds since the server started"),
     ("process_id", "redis_process_id", "Process id of the server"),
     ("io_threads_active", "redis_io_threads_active", "Whether threads do input and output"),
@@ -64,6 +67,14 @@ const FIELDS: [(&str, &str, &str); 65] = [
     ("pubsub_channels", "redis_pubsub_channels", "Channels with subscribers"),
     ("pubsub_patterns", "redis_pubsub_patterns", "Patterns with subscribers"),
     ("total_error_replies", "redis_total_error_replies", "Error replies"),
+    ("acl_access_denied_auth", "redis_acl_access_denied_auth_total", "Logins that were refused"),
+    ("acl_access_denied_cmd", "redis_acl_access_denied_cmd_total", "Commands that their user may not send"),
+    ("acl_access_denied_key", "redis_acl_access_denied_key_total", "Commands with a key that is not their user's"),
+    (
+        "acl_access_denied_channel",
+        "redis_acl_access_denied_channel_total",
+        "Commands with a channel that is not their user's",
+    ),
     ("connected_slaves", "redis_connected_slaves", "Replicas connected"),
     ("master_repl_offset", "redis_master_repl_offset", "Bytes of the replication stream"),
     ("second_repl_offset", "redis_second_repl_offset", "Offset up to which the previous history is served"),
@@ -117,8 +128,51 @@ const INSTANCE: [&str; 9] = [
     "process_id",
 ];
 
-/// Renders the metrics; `None`: the server does not answer. `hit_ratio`: reads that found their key, of the last minutes.
-pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, prometheus::Error> {
+/// First words of error replies that are counted apart: the servers' own, and those of the operator's functions. The others are counted
+/// together, because a script can make up any.
+const ERRORS: [&str; 25] = [
+    "BADARG",
+    "BUSY",
+    "CONFLICT",
+    "ERR",
+    "EXISTS",
+    "LIMIT",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOAUTH",
+    "NOLIMIT",
+    "NOPERM",
+    "NOPOLICY",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOSESSION",
+    "OOM",
+    "READONLY",
+    "TOOBIG",
+    "TOOLARGE",
+    "UNKILLABLE",
+    "WRONGPASS",
+    "WRONGTYPE",
+    "EXECABORT",
+    "NOPROTO",
+];
+/// The label of those.
+const OTHER_ERRORS: &str = "other";
+
+/// What the agent knows beside `INFO`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Reads that found their key, by all reads of the last minutes.
+    pub hit_ratio: Option<f64>,
+    /// What the last pass over all keys found.
+    pub audit: Option<&'a AuditReport>,
+    /// Keys that the agent gave an expiry.
+    pub repaired: u64,
+}
+
+/// Renders the metrics; `None`: the server does not answer.
+pub fn render(info: Option<&Info>, known: Known<'_>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     single(&registry, "redis_up", "Whether the server answers", f64::from(u8::from(info.is_some())))?;
     if let Some(info) = info {
@@ -144,9 +198,15 @@ pub fn render(info: Option<&Info>, hit_ratio: Option<f64>) -> Result<String, pro
         labelled(&registry, info)?;
         link(&registry, info)?;
         commands(&registry, info)?;
-        if let Some(ratio) = hit_ratio {
-            let help = "Reads that found their key, by all reads, over the last five minutes";
-            single(&registry, "redoubt_keyspace_hit_ratio_5m", help, ratio)?;
+        errors(&registry, info)?;
+        audit::metrics::register(&registry, known.audit, known.repaired)?;
+        if let Some(ratio) = known.hit_ratio {
+            single(
+                &registry,
+                "redoubt_keyspace_hit_ratio_5m",
+                "Reads that found their key, by all reads, over the last five minutes",
+                ratio,
+            )?;
         }
     }
     let mut text = Vec::new();
@@ -238,9 +298,14 @@ fn commands(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
     Ok(())
 }
 
-/// Prometheus knows only floats: beyond 2^53 the last digits are lost.
-fn float(value: u64) -> f64 {
-    value.to_string().parse().unwrap_or_default()
+/// Error replies, by their first word.
+fn errors(registry: &Registry, info: &Info) -> Result<(), prometheus::Error> {
+    let counter = CounterVec::new(Opts::new("redis_errors_total", "Error replies, by their first word"), &["err"])?;
+    for (word, count) in info.errors() {
+        let label = ERRORS.iter().find(|known| **known == word).copied().unwrap_or(OTHER_ERRORS);
+        counter.with_label_values(&[label]).inc_by(float(count));
+    }
+    registry.register(Box::new(counter))
 }
 
 #[cfg(test)]
@@ -249,14 +314,28 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_down_and_nothing_else() {
-        let text = render(None, None).unwrap_or_default();
+        let text = render(None, Known::default()).unwrap_or_default();
         assert_eq!(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["redis_up 0"]);
+    }
+
+    #[test]
+    fn errors_are_told_by_a_bounded_number_of_words() {
+        let made_up: Vec<String> = (0..1_000).map(|number| format!("errorstat_MADE{number}:count=2\n")).collect();
+        let made_up = made_up.concat();
+        let info = Info::parse(&format!(
+            "errorstat_OOM:count=3\nerrorstat_NOPOLICY:count=1\n{made_up}acl_access_denied_key:4\n"
+        ));
+        let text = render(Some(&info), Known::default()).unwrap_or_default();
+        let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("redis_errors_total")).collect();
+        let of = |word: &str, count: u64| format!("redis_errors_total{{err=\"{word}\"}} {count}");
+        assert_eq!(errors, [of("NOPOLICY", 1), of("OOM", 3), of("other", 2_000)]);
+        assert!(text.contains("redis_acl_access_denied_key_total 4"), "{text}");
     }
 
     #[test]
     fn metrics_have_the_exporters_names() {
         let info = Info::parse("role:master\nused_memory:5\nmem_fragmentation_ratio:1.25\nkeyspace_hits:7\n");
-        let text = render(Some(&info), None).unwrap_or_default();
+        let text = render(Some(&info), Known::default()).unwrap_or_default();
         for line in [
             "redis_up 1",
             "redis_memory_used_bytes 5",

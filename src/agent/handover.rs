@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::config::Environment;
 use super::peers;
 use super::state::State;
-use crate::model::lineage::Activity;
+use crate::model::lineage::{Activity, LineageAnswer};
 use crate::model::{Mode, NodeKind, Role};
 use crate::redis::switchover::{Error as SwitchoverError, Switchover, switchover};
 use crate::redis::{Connection, server};
@@ -16,6 +16,10 @@ use crate::telemetry::Chain;
 
 /// How long the election of a planned move may take. Measured at 0.1 to 0.4 s; a second attempt would not fit in it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where all pods of a layer are deleted, their kubelets tell them within a moment of each other, and a successor that is told next ends
+/// as primary: the others must wait for its data, which is the newest. So the primary serves on for this long before it looks for one.
+const TOLD_TOGETHER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long a move that is refused is tried again. With one that is given up at its latest, and Redis' own 10 s to write
 /// everything, it fits in the grace period.
@@ -35,9 +39,10 @@ pub async fn hand_over(environment: &Environment, state: &State) {
     if !role.await.is_ok_and(|info| info.role() == Some(Role::Primary)) {
         return;
     }
-    let Some(request) = request(environment, state) else { return };
+    sleep(TOLD_TOGETHER_WITHIN).await;
     let began = Instant::now();
     loop {
+        let Some(request) = request(environment, state).await else { return };
         let Err(error) = switchover(&request).await else { return };
         if began.elapsed() >= TRY_FOR || !may_pass(state, &error).await {
             tracing::warn!(error = %Chain(&error), "the primary stops without a successor; the Sentinels elect one");
@@ -50,20 +55,24 @@ pub async fn hand_over(environment: &Environment, state: &State) {
 
 /// Tries to move the primary away, once.
 pub async fn try_once(environment: &Environment, state: &State) -> Result<(), SwitchoverError> {
-    match request(environment, state) {
+    match request(environment, state).await {
         Some(request) => switchover(&request).await.map(drop),
         None => Ok(()),
     }
 }
 
 /// The move away from this node, which the Sentinels know by the address that it announces. `None`: it announces none yet.
-fn request(environment: &Environment, state: &State) -> Option<Switchover> {
+async fn request(environment: &Environment, state: &State) -> Option<Switchover> {
     let config = state.config();
+    let answers = peers::ask_agents(&config).await;
+    let is_ending = |answer: &LineageAnswer| answer.activity == Activity::Stopping;
+    let ending = answers.values().flatten().filter(|answer| is_ending(answer));
     let others = config.data_nodes.iter().filter(|(ordinal, _)| **ordinal != config.node.ordinal);
     Some(Switchover {
         master_name: config.master_name.clone(),
         from: (state.announced()?, state.own_endpoint(environment)),
         others: others.map(|(_, address)| (address.clone(), state.data_endpoint(address))).collect(),
+        ending: ending.filter_map(|answer| config.data_nodes.get(&answer.ordinal).cloned()).collect(),
         sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
         patience: PATIENCE,

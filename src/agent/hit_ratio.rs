@@ -24,13 +24,15 @@ struct Sample {
     at: Instant,
     hits: u64,
     misses: u64,
+    /// Those of them that were the agent's own.
+    own: (u64, u64),
 }
 
 impl HitHistory {
-    /// Notes the counters of one `INFO`.
-    pub fn record(&mut self, at: Instant, info: &Info) {
+    /// Notes the counters of one `INFO`. `own`: reads of the agent's own so far that found their key, and that did not.
+    pub fn record(&mut self, at: Instant, info: &Info, own: (u64, u64)) {
         let (Some(hits), Some(misses)) = (info.number("keyspace_hits"), info.number("keyspace_misses")) else { return };
-        let sample = Sample { at, hits, misses };
+        let sample = Sample { at, hits, misses, own };
         // Counters that fell were set to zero: what was before says nothing any more.
         if self.newest.is_some_and(|newest| hits < newest.hits || misses < newest.misses) {
             self.samples.clear();
@@ -48,7 +50,9 @@ impl HitHistory {
     /// Hits by reads, 0 to 1; `None`: nobody read.
     pub fn ratio(&self) -> Option<f64> {
         let (oldest, newest) = (self.samples.front()?, self.newest?);
-        let (hits, misses) = (newest.hits.saturating_sub(oldest.hits), newest.misses.saturating_sub(oldest.misses));
+        let of_others = |newest: u64, oldest: u64, own: u64| newest.saturating_sub(oldest).saturating_sub(own);
+        let hits = of_others(newest.hits, oldest.hits, newest.own.0.saturating_sub(oldest.own.0));
+        let misses = of_others(newest.misses, oldest.misses, newest.own.1.saturating_sub(oldest.own.1));
         let float = |count: u64| u32::try_from(count).map_or(f64::from(u32::MAX), f64::from);
         let reads = float(hits) + float(misses);
         (reads > 0.0).then(|| float(hits) / reads)
@@ -68,26 +72,35 @@ mod tests {
         let began = Instant::now();
         let mut history = HitHistory::default();
         assert_eq!(history.ratio(), None);
-        history.record(began, &info(1_000, 0));
+        history.record(began, &info(1_000, 0), (0, 0));
         assert_eq!(history.ratio(), None);
-        history.record(began + Duration::from_secs(1), &info(1_001, 3));
+        history.record(began + Duration::from_secs(1), &info(1_001, 3), (0, 0));
         assert_eq!(history.ratio(), Some(0.25));
         for seconds in 2..1_000 {
-            history.record(began + Duration::from_secs(seconds), &info(1_001, 3));
+            history.record(began + Duration::from_secs(seconds), &info(1_001, 3), (0, 0));
         }
         assert_eq!(history.ratio(), None);
         assert!(history.samples.len() < 70);
-        history.record(began + Duration::from_secs(1_000), &info(1_004, 4));
+        history.record(began + Duration::from_secs(1_000), &info(1_004, 4), (0, 0));
         assert_eq!(history.ratio(), Some(0.75));
+    }
+
+    #[test]
+    fn reads_of_the_agents_own_are_left_out() {
+        let began = Instant::now();
+        let mut history = HitHistory::default();
+        history.record(began, &info(10, 10), (10, 10));
+        history.record(began + Duration::from_secs(6), &info(1_011, 113), (1_010, 110));
+        assert_eq!(history.ratio(), Some(0.25));
     }
 
     #[test]
     fn counters_that_were_reset_begin_anew() {
         let began = Instant::now();
         let mut history = HitHistory::default();
-        history.record(began, &info(100, 100));
-        history.record(began + Duration::from_secs(6), &info(0, 0));
-        history.record(began + Duration::from_secs(7), &info(1, 1));
+        history.record(began, &info(100, 100), (0, 0));
+        history.record(began + Duration::from_secs(6), &info(0, 0), (0, 0));
+        history.record(began + Duration::from_secs(7), &info(1, 1), (0, 0));
         assert_eq!(history.ratio(), Some(0.5));
     }
 }

@@ -10,11 +10,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::config::Environment;
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, exporter};
+use super::{Error, Result, counters, exporter};
 use crate::model::node_config::AGENT_PORT;
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
@@ -31,21 +32,29 @@ struct Context {
 }
 
 impl Context {
-    /// One `INFO`; `None`: the server does not answer it.
-    async fn info(&self) -> Option<Info> {
+    /// Asks over the connection that is kept, and over a new one where that turns out to be dead; `None`: the server does not answer.
+    async fn ask<T, F>(&self, question: impl Fn(Connection) -> F) -> Option<T>
+    where
+        F: Future<Output = crate::redis::Result<T>>,
+    {
         let kept = self.scraping.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(connection) = kept {
-            match server::info_with_commands(&connection).await {
-                Ok(info) => return Some(info),
+            match question(connection).await {
+                Ok(answer) => return Some(answer),
                 Err(error) if error.class().is_alive() => return None,
                 // Its server is another one by now, or somebody cut it.
                 Err(_) => {}
             }
         }
         let connection = Connection::open(&self.state.own_endpoint(&self.environment)).await.ok()?;
-        let info = server::info_with_commands(&connection).await.ok()?;
+        let answer = question(connection.clone()).await.ok()?;
         *self.scraping.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        Some(info)
+        Some(answer)
+    }
+
+    /// One `INFO`; `None`: the server does not answer it.
+    async fn info(&self) -> Option<Info> {
+        self.ask(|connection| async move { server::info_with_commands(&connection).await }).await
     }
 }
 
@@ -65,7 +74,9 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         .route("/health/ready", get(readiness))
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
+        .route("/audit", get(audit))
         .route("/metrics", get(metrics))
+        .route("/counters", get(counted))
         .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -94,9 +105,35 @@ async fn lineage(Shared(context): Shared<Context>) -> Response {
     }
 }
 
+/// What the last whole pass over the keys found; not found: there was none, or another node makes them.
+async fn audit(Shared(context): Shared<Context>) -> Response {
+    let Some(report) = context.state.audit() else { return StatusCode::NOT_FOUND.into_response() };
+    match serde_json::to_string(report.as_ref()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
 async fn metrics(Shared(context): Shared<Context>) -> Response {
-    match exporter::render(context.info().await.as_ref(), context.state.hit_ratio()) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+    let (state, report) = (&context.state, context.state.audit());
+    let known = exporter::Known { hit_ratio: state.hit_ratio(), audit: report.as_deref(), repaired: state.repaired() };
+    match exporter::render(context.info().await.as_ref(), known) {
+        Ok(text) => {
+            let text = text + &context.state.counters().render();
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// What the server's functions counted, up to this moment if the server answers.
+async fn counted(Shared(context): Shared<Context>) -> Response {
+    let counters = context.state.counters();
+    let look = context.ask(|connection| async move { counters.look(&connection).await });
+    // Without an answer what is known is told.
+    let _ = timeout(counters::LAST_WITHIN, look).await;
+    match serde_json::to_string(&counters.counted()) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

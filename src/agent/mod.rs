@@ -8,9 +8,11 @@ mod ancestry;
 mod announcement;
 mod append_files;
 pub mod aside;
+mod audit;
 pub mod boot;
 mod chosen;
 pub mod config;
+pub mod counters;
 pub mod data_node;
 mod disk;
 pub mod dissent;
@@ -31,18 +33,23 @@ pub mod http;
 pub mod install;
 mod introduction;
 mod joining;
+mod late_election;
 pub mod lineage_file;
 mod misled;
+mod numbers;
 pub mod peers;
+mod prefix_jobs;
 pub mod redis_conf;
 mod rivals;
 pub mod sentinel_conf;
 pub mod sentinel_node;
+mod silence;
 mod spin;
 mod standing;
 pub mod state;
 mod stop;
 mod stray;
+mod uncounted;
 mod unknown_replicas;
 mod unloadable;
 mod verdict;
@@ -64,6 +71,9 @@ pub async fn run(environment: Environment) -> Result<()> {
     let config = config::read_node_config(&environment)?;
     let state = Arc::new(state::State::new(config.clone(), &environment)?);
     http::serve(&environment, Arc::clone(&state)).await?;
+    if config.node.kind == NodeKind::Data {
+        tokio::spawn(audit::run(environment.clone(), Arc::clone(&state)));
+    }
     match config.node.kind {
         NodeKind::Data => data_node::run(&environment, &state, &mut stop).await,
         NodeKind::Sentinel => sentinel_node::run(&environment, &state, &mut stop).await,

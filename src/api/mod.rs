@@ -2,6 +2,7 @@
 //!
 //! Knows types only. Must never see a client, Redis or the planner.
 
+pub mod cache_namespace;
 pub mod config_rules;
 pub mod data_layer;
 pub mod data_layer_status;
@@ -25,6 +26,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
         data_layer::DataLayer::crd(),
         session_store::SessionStore::crd(),
         rate_limit_policy::RateLimitPolicy::crd(),
+        cache_namespace::CacheNamespace::crd(),
         function_library::FunctionLibrary::crd(),
     ]
 }

@@ -66,6 +66,8 @@ pub const ANNOTATION_ACCEPTED_SPECIFICATION: &str = "redoubt.dev/accepted-specif
 pub const ANNOTATION_ACCEPT_LOSS: &str = "redoubt.dev/accept-loss";
 /// Annotation that a person sets on a `DataLayer`: folders of data that was kept aside and is not needed, separated by commas.
 pub const ANNOTATION_DROP_ASIDE: &str = "redoubt.dev/drop-aside";
+/// On a cache: what the keys begin with that are to be removed, the cache's prefix first.
+pub const ANNOTATION_INVALIDATE_PREFIX: &str = "redoubt.dev/invalidate-prefix";
 /// Annotation that a person sets on a `DataLayer` to approve a manual roll: the generation.
 pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generation";
 
@@ -134,6 +136,11 @@ pub fn dedicated_layer(kind: UseKind, name: &str) -> String {
 /// Binding Secret of a use.
 pub fn binding(kind: UseKind, name: &str) -> String {
     format!("{name}-{}", kind.words().binding_suffix)
+}
+
+/// Secret for a rate limit service of a rate limit policy.
+pub fn export(name: &str) -> String {
+    format!("{name}-limit-export")
 }
 
 /// Disruption budget of the data nodes or of the Sentinels.

@@ -55,7 +55,9 @@ fn of_window(rule: &str) -> String {
     validation = Rule::new(use_rules::purpose_is("RateLimits"))
         .message("layer.dedicated.purpose of a rate limit policy is RateLimits"),
     validation = Rule::new("!has(self.shards) || self.limits.all(limit, limit.quota >= self.shards && (!has(limit.burst) || limit.burst >= self.shards))")
-        .message("shards must not be above the quota or burst of any limit: a shard would admit nothing")
+        .message("shards must not be above the quota or burst of any limit: a shard would admit nothing"),
+    validation = Rule::new("!has(self.export) || self.export.program != 'Limitador' || (has(self.keyPrefix) && self.keyPrefix == 'namespace:' && has(self.access) && has(self.access.scripts) && self.access.scripts)")
+        .message("export.program Limitador needs keyPrefix 'namespace:', which is what Limitador's keys begin with, and access.scripts true")
 )]
 pub struct RateLimitPolicySpec {
     /// Where the counters are. Default: a layer of the policy's own, as of `dedicated: {mode: Sentinel}`, named NAME-limits.
@@ -91,6 +93,27 @@ pub struct RateLimitPolicySpec {
     /// The policy's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,
+    /// Keeps the Secret NAME-limit-export for a gateway's rate limit service, which counts in its own way with the policy's user under
+    /// the policy's prefix. Default: no such Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<ExportChoice>,
+}
+
+/// A Secret for a rate limit service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExportChoice {
+    /// Which service reads the Secret. `EnvoyRateLimit`, which Envoy Gateway runs: `REDIS_URL`, `REDIS_AUTH` and `CACHE_KEY_PREFIX`.
+    /// `Limitador`: `URL`; it names its keys itself and counts by scripts, so `keyPrefix` is `namespace:` and `access.scripts` is true.
+    pub program: ExportProgram,
+}
+
+/// A rate limit service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExportProgram {
+    /// Envoy's, [envoyproxy/ratelimit](https://github.com/envoyproxy/ratelimit).
+    EnvoyRateLimit,
+    /// Kuadrant's, [limitador](https://github.com/Kuadrant/limitador).
+    Limitador,
 }
 
 /// One limit.

@@ -1,5 +1,7 @@
 //! What is reported of a use, whatever its kind. Nothing in it moves while nothing changes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -14,7 +16,7 @@ pub struct UseStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `Ready`, `Progressing`, `Degraded`.
+    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `EvictionSuits`, `Ready`, `Progressing`, `Degraded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -24,6 +26,9 @@ pub struct UseStatus {
     /// The binding Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
+    /// Of a rate limit policy: the Secret for a rate limit service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<BindingReference>,
     /// The policy that the functions on the primary follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<FunctionsStatus>,
@@ -36,6 +41,16 @@ pub struct UseStatus {
     /// Of a rate limit policy: what its limits amount to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
+    /// What its functions counted since the layer's pods started, in steps of two significant digits; looked at once a minute. `/metrics`
+    /// of the pods has the numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<CounterStatus>,
+    /// Of a cache: the keys that its annotation `redoubt.dev/invalidate-prefix` wants gone, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalidation: Option<InvalidationStatus>,
+    /// What the audit of the layer's keys found under its prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<UseAudit>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
     /// call them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -43,6 +58,33 @@ pub struct UseStatus {
     /// Of a function library: engine and version of the primary that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+}
+
+/// What was counted of a use, or of one of its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CounterStatus {
+    /// Name of the limit; absent: the numbers are the use's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Numbers by what they count: of a limit `allowed`, `denied` and `shadowed`; of a session store `created`, `read`, `renewed`,
+    /// `revoked`, `rejected`, `evicted` and `missed`.
+    pub counts: BTreeMap<String, i64>,
+}
+
+/// What the last whole pass over the layer's keys found under the prefix of a use. Numbers move in steps: they stay as long as they are
+/// about right, and 0 is exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UseAudit {
+    /// Keys.
+    pub keys: i64,
+    /// Keys without an expiry.
+    pub without_expiry: i64,
+    /// Bytes, estimated from a sample.
+    pub bytes: i64,
+    /// With a probability of 95 % the true sum is at most this far from what was estimated.
+    pub bytes_error: i64,
 }
 
 /// A function of a function library.
@@ -66,6 +108,41 @@ pub struct LimitStatus {
     pub worst_case: i64,
     /// Microseconds in which one unit of cost becomes free again, rounded up.
     pub interval_microseconds: i64,
+}
+
+/// Keys of a cache that are to be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InvalidationStatus {
+    /// What the keys begin with.
+    pub beginning: String,
+    /// The job on the primary, a field of the hash `PREFIX{@jobs}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// `Waiting`, `Running`, `Done`; `Refused`: the annotation does not begin with the cache's prefix, or is above 1,024 bytes.
+    pub state: InvalidationState,
+    /// Keys removed so far.
+    pub removed: i64,
+}
+
+impl InvalidationStatus {
+    /// Puts it together.
+    pub fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
+        Self { beginning: beginning.to_owned(), job, state, removed }
+    }
+}
+
+/// How far the removal of keys is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InvalidationState {
+    /// No agent has begun.
+    Waiting,
+    /// The agent of the primary is at it.
+    Running,
+    /// Every key that was there when it was asked for is gone.
+    Done,
+    /// What is asked for is not the cache's.
+    Refused,
 }
 
 /// The place in a layer that a use was admitted to.

@@ -8,6 +8,7 @@ use kube::core::DynamicResourceScope;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::cache_namespace::{CacheNamespace, CacheNamespaceSpec};
 use super::function_library::{FunctionLibrary, FunctionLibrarySpec};
 use super::names;
 use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
@@ -34,6 +35,8 @@ pub enum UseSpec {
     SessionStore(SessionStoreSpec),
     /// Rate limits.
     RateLimitPolicy(RateLimitPolicySpec),
+    /// A cache.
+    CacheNamespace(CacheNamespaceSpec),
     /// Functions of a user's own.
     FunctionLibrary(FunctionLibrarySpec),
 }
@@ -44,6 +47,7 @@ impl DeclaredUse {
         match kind {
             UseKind::SessionStore => SessionStore::deserialize(object).map(Self::from),
             UseKind::RateLimitPolicy => RateLimitPolicy::deserialize(object).map(Self::from),
+            UseKind::CacheNamespace => CacheNamespace::deserialize(object).map(Self::from),
             UseKind::FunctionLibrary => FunctionLibrary::deserialize(object).map(Self::from),
         }
     }
@@ -66,6 +70,12 @@ impl From<RateLimitPolicy> for DeclaredUse {
     }
 }
 
+impl From<CacheNamespace> for DeclaredUse {
+    fn from(cache: CacheNamespace) -> Self {
+        Self { metadata: cache.metadata, spec: UseSpec::CacheNamespace(cache.spec), status: cache.status }
+    }
+}
+
 impl From<FunctionLibrary> for DeclaredUse {
     fn from(library: FunctionLibrary) -> Self {
         Self { metadata: library.metadata, spec: UseSpec::FunctionLibrary(library.spec), status: library.status }
@@ -78,6 +88,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(_) => UseKind::SessionStore,
             Self::RateLimitPolicy(_) => UseKind::RateLimitPolicy,
+            Self::CacheNamespace(_) => UseKind::CacheNamespace,
             Self::FunctionLibrary(_) => UseKind::FunctionLibrary,
         }
     }
@@ -87,6 +98,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.layer.as_ref(),
             Self::RateLimitPolicy(spec) => spec.layer.as_ref(),
+            Self::CacheNamespace(spec) => spec.layer.as_ref(),
             Self::FunctionLibrary(spec) => Some(&spec.layer),
         }
     }
@@ -96,7 +108,16 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.key_prefix.as_ref(),
             Self::RateLimitPolicy(spec) => spec.key_prefix.as_ref(),
+            Self::CacheNamespace(spec) => spec.key_prefix.as_ref(),
             Self::FunctionLibrary(_) => None,
+        }
+    }
+
+    /// Whether the server may track keys for its user.
+    pub fn tracking(&self) -> bool {
+        match self {
+            Self::CacheNamespace(spec) => spec.invalidation.as_ref().is_some_and(|it| it.tracking == Some(true)),
+            Self::SessionStore(_) | Self::RateLimitPolicy(_) | Self::FunctionLibrary(_) => false,
         }
     }
 
@@ -105,6 +126,7 @@ impl UseSpec {
         match self {
             Self::SessionStore(spec) => spec.access.as_ref(),
             Self::RateLimitPolicy(spec) => spec.access.as_ref(),
+            Self::CacheNamespace(spec) => spec.access.as_ref(),
             Self::FunctionLibrary(_) => None,
         }
     }

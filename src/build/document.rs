@@ -26,6 +26,7 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         keeps_data: layer.keeps_data,
         accept_loss: layer.accept_loss,
         drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
+        caches: if node.kind == NodeKind::Data { inputs.caches.clone() } else { BTreeMap::new() },
         data_nodes: addresses(NodeKind::Data),
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),

@@ -20,6 +20,10 @@ pub struct Inputs<'a> {
     pub primary: Option<NodeId>,
     /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
     pub functions: &'a str,
+    /// The caches that the layer serves: prefix and channel of each.
+    pub caches: &'a BTreeMap<String, String>,
+    /// The prefixes of the layer's uses, as JSON: what the agents' audit goes by.
+    pub prefixes: &'a str,
     /// The credentials.
     pub credentials: Credentials<'a>,
 }

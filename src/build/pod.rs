@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use super::object::component;
 use crate::api::names;
-use crate::model::node_config::{AGENT_PORT, FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
+use crate::model::node_config::{AGENT_PORT, FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
 
 /// User and group of the engine: Debian's and the official images'.
@@ -139,6 +139,9 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
     let annotation = format!("metadata.annotations['{}']", names::ANNOTATION_NODE_CONFIG);
     let mut items =
         vec![item("agent-password", "agent-password"), item(own_password, own_password), item(users, "users.acl")];
+    if node.kind == NodeKind::Data {
+        items.push(item(PREFIXES_FILE, PREFIXES_FILE));
+    }
     if node.kind == NodeKind::Data && !inputs.layer.keeps_data {
         items.push(item(FUNCTIONS_FILE, FUNCTIONS_FILE));
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use super::object::{metadata, object};
 use crate::api::names;
-use crate::model::node_config::{FUNCTIONS_FILE, REDIS_PORT, SENTINEL_PORT};
+use crate::model::node_config::{FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind};
 use crate::validate::ValidatedLayer;
 
@@ -20,6 +20,7 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
         "sentinel-password": credentials.sentinel,
         names::DATA_USERS_FILE: credentials.data_users,
         names::SENTINEL_USERS_FILE: credentials.sentinel_users,
+        PREFIXES_FILE: inputs.prefixes,
     });
     if !inputs.layer.keeps_data {
         fields[FUNCTIONS_FILE] = json!(inputs.functions);

@@ -8,6 +8,7 @@ use super::object::object;
 use super::secrets::{fill, service_binding};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
+use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::DeclaredUse;
 use crate::model::UseKind;
 use crate::validate::ValidatedLayer;
@@ -58,6 +59,9 @@ pub fn dedicated_layer(declared: &DeclaredUse) -> DataLayer {
 pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: BindingCredentials<'_>) -> Secret {
     let mut fields = service_binding(layer, shown.user, shown.password);
     fields["prefix"] = json!(accepted.policy.prefix());
+    if let Some(channel) = accepted.policy.channel() {
+        fields["channel"] = json!(channel);
+    }
     for (field, text) in &accepted.binding {
         fields[*field] = json!(text);
     }
@@ -72,6 +76,26 @@ pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: BindingCr
         metadata["annotations"][names::ANNOTATION_PREVIOUS_ROTATION] = json!(previous.to_string());
     }
     fill(object(json!({"metadata": metadata, "type": "servicebinding.io/redis"})), &fields)
+}
+
+/// The Secret that a rate limit service reads; `None`: the use declares none. The names of its fields are those of the service's own
+/// settings. Its host is the Service that follows the primary.
+pub fn export(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: BindingCredentials<'_>) -> Option<Secret> {
+    let fields = service_binding(layer, shown.user, shown.password);
+    let text = |field: &str| fields[field].as_str().unwrap_or_default().to_owned();
+    let BindingCredentials { user, password, .. } = shown;
+    let fields = match accepted.export? {
+        ExportProgram::EnvoyRateLimit => json!({
+            "REDIS_URL": format!("{}:{}", text("host"), text("port")),
+            "REDIS_AUTH": format!("{user}:{password}"),
+            "CACHE_KEY_PREFIX": accepted.policy.prefix(),
+        }),
+        ExportProgram::Limitador => json!({"URL": text("uri")}),
+    };
+    let ValidatedUse { kind, namespace, name, uid, .. } = accepted;
+    let owner = Owner { kind: *kind, namespace, name, uid };
+    let metadata = metadata(owner, &names::export(name));
+    Some(fill(object(json!({"metadata": metadata, "type": "Opaque"})), &fields))
 }
 
 /// The use that an object belongs to.

@@ -10,6 +10,7 @@ mod error;
 mod handovers;
 mod kinds;
 mod layer;
+mod object_metrics;
 mod pace;
 mod process;
 mod publish;

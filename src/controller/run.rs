@@ -21,6 +21,7 @@ use super::backoff::Backoff;
 use super::config_maps::ConfigMaps;
 use super::context::{Context, Defaults, Duty, ReportedUnreadable};
 use super::handovers::Handovers;
+use super::object_metrics::ObjectMetrics;
 use super::pace::Pace;
 use super::reconcile::{after_failure, after_use_failure, reconcile, reconcile_use};
 use super::rejections::Rejections;
@@ -34,7 +35,7 @@ use crate::act::Writer;
 use crate::act::secrets::{RootKey, Vault};
 use crate::api::names::OPERATOR;
 use crate::lease::{self, Stop};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::model::UseKind;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
@@ -61,7 +62,7 @@ pub async fn control(
         let kinds = kinds::installed(&client).await;
         let missing: Vec<UseKind> = UseKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
         tokio::select! {
-            () = control_kinds(client.clone(), metrics.clone(), root.clone(), duty, arguments, stop.clone(), &kinds) => return,
+            () = Box::pin(control_kinds(client.clone(), metrics.clone(), root.clone(), duty, arguments, stop.clone(), &kinds)) => return,
             () = kinds::one_is_installed(&client, &missing) => {}
         }
     }
@@ -131,6 +132,7 @@ async fn control_kinds(
         rejections: Rejections::default(),
         defaults,
     });
+    let _included = (duty == Duty::Lead).then(|| include_objects(&context));
     let controller = Controller::for_stream(layer_changes, layers.clone())
         .with_config(ControllerConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
         .owns_stream(workload_changes)
@@ -178,4 +180,12 @@ async fn prune_caches(context: &Context) {
         tokio::time::sleep(HOUSEKEEPING).await;
         context.prune(UNUSED);
     }
+}
+
+/// Lets the operator's metrics tell of the objects, for as long as the answer lives.
+fn include_objects(context: &Context) -> Option<metrics::Included> {
+    let uses = context.declared.values().cloned().collect();
+    let objects = ObjectMetrics::new(context.layers.clone(), uses).map_err(metrics::Error::from);
+    let included = objects.and_then(|objects| context.metrics.include(&objects));
+    included.inspect_err(|error| tracing::error!(error = %Chain(error), "no metrics of objects")).ok()
 }

@@ -1,12 +1,15 @@
 //! What one pass saw of a layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::data_layer::DataLayer;
 use crate::dataplane::Library;
 use crate::model::NodeId;
+use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
+use crate::observe::servers::Question;
 use crate::redis::Connection;
 use crate::validate::ValidatedLayer;
 
@@ -19,6 +22,8 @@ pub(super) struct Seen {
     pub(super) faults: Vec<String>,
     /// Which nodes wait for what only a person ends.
     pub(super) waits: Vec<String>,
+    /// What the agents found in the keys.
+    pub(super) audits: Vec<Arc<AuditReport>>,
     /// UIDs of uses whose previous user has no connection any more. Asked only at the end of a rotation.
     pub(super) unused: BTreeSet<String>,
 }
@@ -34,6 +39,10 @@ pub(super) struct LayerPass<'pass> {
     pub(super) desired: &'pass Desired,
     /// What was seen before the steps.
     pub(super) seen: &'pass Seen,
+    /// Where the servers and their agents are.
+    pub(super) questions: &'pass BTreeMap<NodeId, Question>,
+    /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.
+    pub(super) audit: Option<&'pass Arc<AuditReport>>,
     /// The primary beyond doubt.
     pub(super) primary: Option<NodeId>,
     /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.

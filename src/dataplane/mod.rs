@@ -24,11 +24,15 @@ pub fn library_of(kind: UseKind, policies: &[Policy]) -> Option<Library> {
     let library = match kind {
         UseKind::SessionStore => session_library(&own(policies, |policy| match policy {
             Policy::Sessions(policy) => Some(policy),
-            Policy::Limits(_) | Policy::Functions(_) => None,
+            Policy::Limits(_) | Policy::Caches(_) | Policy::Functions(_) => None,
         })),
         UseKind::RateLimitPolicy => limit_library(&own(policies, |policy| match policy {
             Policy::Limits(policy) => Some(policy),
-            Policy::Sessions(_) | Policy::Functions(_) => None,
+            Policy::Sessions(_) | Policy::Caches(_) | Policy::Functions(_) => None,
+        })),
+        UseKind::CacheNamespace => cache_library(&own(policies, |policy| match policy {
+            Policy::Caches(policy) => Some(policy),
+            Policy::Sessions(_) | Policy::Limits(_) | Policy::Functions(_) => None,
         })),
         UseKind::FunctionLibrary => return None,
     };

@@ -58,7 +58,8 @@ pub fn needs_a_person(facts: &BootFacts, decision: &BootDecision) -> bool {
         }
         BootDecision::Wait(reason) => reason.needs_a_person() || is_long,
         BootDecision::AskForFailover => facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS || is_long,
-        BootDecision::Follow { .. } => is_long,
+        // How long a primary reads its files depends on the data, and beside one that serves no other data is to be chosen.
+        BootDecision::Follow { primary, .. } => is_long && !facts.is_at_work(*primary),
     }
 }
 

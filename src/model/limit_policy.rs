@@ -151,6 +151,12 @@ impl Limit {
         self.window_milliseconds * 1_000 / self.interval_microseconds().max(1)
     }
 
+    /// How long what it counts can matter, milliseconds, rounded up: its window, or the time in which its burst becomes free again.
+    pub fn longest_milliseconds(&self) -> u64 {
+        let burst = self.algorithm.burst().unwrap_or(0);
+        self.window_milliseconds.max(burst.saturating_mul(self.interval_microseconds()).div_ceil(1_000))
+    }
+
     /// What one of `shards` keys admits.
     fn of_one_shard(&self, shards: u32) -> Self {
         let shards = u64::from(shards.max(1));
@@ -233,6 +239,11 @@ impl LimitPolicy {
     /// Its limits as they are for one key: with the quota and the burst of one shard, both rounded down.
     pub fn of_one_key(&self) -> impl Iterator<Item = Limit> {
         self.0.limits.iter().map(|limit| limit.of_one_shard(self.0.shards))
+    }
+
+    /// How long a key of the policy can matter, milliseconds: the longest of its limits.
+    pub fn longest_milliseconds(&self) -> Option<u64> {
+        self.of_one_key().map(|limit| limit.longest_milliseconds()).max()
     }
 
     /// By limit, the cost that is admitted at most within any window for one subject: see [`Limit::worst_case`].

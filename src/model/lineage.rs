@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::AuditMark;
 use super::{Offset, ReplicationId, Role};
 
 /// Version of the record's format. A reader refuses a newer one instead of guessing.
@@ -120,6 +121,12 @@ pub struct LineageAnswer {
     /// kept aside. In words that name what to do. `None`: there is no such trouble.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<String>,
+    /// What its audit of the keys found last. `None`: it is an older agent, which makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditMark>,
+    /// What the agent did about its server in the last minutes that a person should know of, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// The chain of histories that a node's data contains, the oldest first.

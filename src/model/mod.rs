@@ -3,8 +3,11 @@
 //! Knows: identities, roles, offsets, what was observed of a node, what is desired of it, and the rules over these that
 //! need no input but their arguments. Must never see Kubernetes types, a Redis client, a clock or randomness.
 
+pub mod audit;
 pub mod boot;
 pub mod cache_policy;
+mod columns;
+pub mod counters;
 pub mod desired;
 pub mod directives;
 pub mod engine;
@@ -15,6 +18,7 @@ pub mod lineage;
 pub mod memory;
 pub mod node_config;
 pub mod observed;
+pub mod prefix_job;
 pub mod purpose;
 pub mod roles;
 pub mod session_policy;

@@ -16,6 +16,9 @@ pub const NODE_CONFIG_FORMAT: u32 = 1;
 /// nothing has it.
 pub const FUNCTIONS_FILE: &str = "functions.json";
 
+/// The file among a data node's secrets with the prefixes of the layer's uses ([`super::audit::DeclaredPrefixes`]).
+pub const PREFIXES_FILE: &str = "prefixes.json";
+
 /// Port of Redis on every data node.
 pub const REDIS_PORT: u16 = 6379;
 /// Port of every Sentinel.
@@ -44,6 +47,10 @@ pub struct NodeConfig {
     /// Folders of `redoubt.dev/drop-aside` on the `DataLayer`: data that was kept aside and that a person does not need.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drop_aside: BTreeSet<String>,
+    /// The caches of the layer (empty for a Sentinel): what their keys begin with, and the channel of each. The agent of the primary
+    /// removes what they ask for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, String>,
     /// All data nodes with their announced addresses, this one included.
     pub data_nodes: BTreeMap<u16, Address>,
     /// All Sentinels with their announced addresses, this one included.

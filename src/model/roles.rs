@@ -43,7 +43,7 @@ pub fn config_epoch(desired: &Desired, observed: &Observed) -> Option<u64> {
 
 /// Whether any Sentinel is electing.
 pub fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
-    masters(desired, observed).any(|master| master.is_failing_over())
+    masters(desired, observed).any(SentinelMaster::is_failing_over)
 }
 
 /// The node that says it is primary and that a majority of the declared Sentinels names. Standalone: the only node.

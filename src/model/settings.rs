@@ -58,6 +58,9 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     set("repl-ping-replica-period", "1".to_owned());
     set("tcp-keepalive", "30".to_owned());
     set("latency-monitor-threshold", inputs.defaults.latency_threshold.to_string());
+    if let Some(bytes) = inputs.defaults.largest_packed_value {
+        set("hash-max-listpack-value", bytes.to_string());
+    }
     set("slowlog-log-slower-than", "10000".to_owned());
     // An entry has the refused command's key as it was sent, up to the largest value, in memory that no limit counts.
     set("acllog-max-len", "0".to_owned());

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cache_policy::CachePolicy;
+use super::columns::Columns;
 use super::function_library::{self, LibraryPolicy};
 use super::limit_policy::LimitPolicy;
 use super::{Purpose, SessionPolicy};
@@ -15,6 +17,8 @@ pub enum UseKind {
     SessionStore,
     /// Limits of how often something may be done.
     RateLimitPolicy,
+    /// Copies of data that has its home elsewhere.
+    CacheNamespace,
     /// Lua functions of a user's own.
     FunctionLibrary,
 }
@@ -42,11 +46,13 @@ pub struct Words {
     pub library: &'static str,
     /// Purpose of a dedicated layer.
     pub purpose: Purpose,
+    /// What the function library counts, and tells by its function `<library>_counters`; `None`: nothing.
+    pub counters: Option<Columns>,
 }
 
 impl UseKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::SessionStore, Self::RateLimitPolicy, Self::FunctionLibrary];
+    pub const ALL: [Self; 4] = [Self::SessionStore, Self::RateLimitPolicy, Self::CacheNamespace, Self::FunctionLibrary];
 
     /// The words of the kind.
     pub const fn words(self) -> &'static Words {
@@ -62,6 +68,18 @@ impl UseKind {
                 component: "session-store",
                 library: "redoubt_sessions",
                 purpose: Purpose::Sessions,
+                counters: Some(Columns {
+                    part: None,
+                    names: &[
+                        ("created", "Sessions that began"),
+                        ("read", "Sessions that were read"),
+                        ("renewed", "Sessions whose idle timeout began again"),
+                        ("revoked", "Sessions that were ended"),
+                        ("rejected", "Sessions refused because their user has as many as it may"),
+                        ("evicted", "Sessions ended because their user has a newer one"),
+                        ("missed", "Reads of sessions that ended or never were"),
+                    ],
+                }),
             },
             Self::RateLimitPolicy => &Words {
                 kind: "RateLimitPolicy",
@@ -74,6 +92,43 @@ impl UseKind {
                 component: "rate-limit-policy",
                 library: "redoubt_limits",
                 purpose: Purpose::RateLimits,
+                counters: Some(Columns {
+                    part: Some("limit"),
+                    names: &[
+                        ("allowed", "Calls that the limit admitted"),
+                        ("denied", "Calls that the limit denied"),
+                        ("shadowed", "Calls that the limit would have denied if it were no shadow"),
+                    ],
+                }),
+            },
+            // Not "namespace": messages speak of those of Kubernetes too.
+            Self::CacheNamespace => &Words {
+                kind: "CacheNamespace",
+                plural: "cachenamespaces",
+                noun: "cache",
+                data: "entries",
+                user: "cns",
+                layer_suffix: "cache",
+                binding_suffix: "cache-binding",
+                component: "cache-namespace",
+                library: "redoubt_caches",
+                purpose: Purpose::Cache,
+                counters: Some(Columns {
+                    part: None,
+                    names: &[
+                        ("hits", "Reads of a fresh value"),
+                        ("stale", "Reads of a stale value"),
+                        ("negative", "Reads of what is known to have no value"),
+                        ("misses", "Reads of an absent entry"),
+                        ("waits", "Reads of an absent entry while another caller computed it"),
+                        ("failed", "Reads of an absent entry while the source was down"),
+                        ("early", "Leases before the end of an entry"),
+                        ("sets", "Entries that were stored"),
+                        ("refused", "Sets that an invalidation or another set overtook"),
+                        ("failures", "Calls that said that the source is down"),
+                        ("invalidations", "Messages of invalidation"),
+                    ],
+                }),
             },
             Self::FunctionLibrary => &Words {
                 kind: "FunctionLibrary",
@@ -86,6 +141,7 @@ impl UseKind {
                 component: "function-library",
                 library: function_library::LIBRARY_PREFIX,
                 purpose: Purpose::Mixed,
+                counters: None,
             },
         }
     }
@@ -93,7 +149,7 @@ impl UseKind {
     /// Whether a use of the kind has keys, and so a prefix, a user and a binding Secret.
     pub const fn has_user(self) -> bool {
         match self {
-            Self::SessionStore | Self::RateLimitPolicy => true,
+            Self::SessionStore | Self::RateLimitPolicy | Self::CacheNamespace => true,
             Self::FunctionLibrary => false,
         }
     }
@@ -110,6 +166,15 @@ impl UseKind {
     }
 }
 
+/// What a use that is served should know of its layer. Nothing waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
 /// What the functions on the servers carry out for one use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Policy {
@@ -117,6 +182,8 @@ pub enum Policy {
     Sessions(SessionPolicy),
     /// Of a rate limit policy.
     Limits(LimitPolicy),
+    /// Of a cache namespace.
+    Caches(CachePolicy),
     /// Of a function library: the functions themselves.
     Functions(LibraryPolicy),
 }
@@ -127,6 +194,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => &policy.store,
             Self::Limits(policy) => &policy.declared().policy,
+            Self::Caches(policy) => &policy.owner,
             Self::Functions(policy) => &policy.owner,
         }
     }
@@ -136,6 +204,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => policy.generation,
             Self::Limits(policy) => policy.declared().generation,
+            Self::Caches(policy) => policy.generation,
             Self::Functions(policy) => policy.generation,
         }
     }
@@ -145,7 +214,27 @@ impl Policy {
         match self {
             Self::Sessions(policy) => &policy.prefix,
             Self::Limits(policy) => &policy.declared().prefix,
+            Self::Caches(policy) => &policy.prefix,
             Self::Functions(_) => "",
+        }
+    }
+
+    /// A channel of the use's own whose name does not begin with its prefix.
+    pub fn channel(&self) -> Option<&str> {
+        match self {
+            Self::Caches(policy) => Some(&policy.channel),
+            Self::Sessions(_) | Self::Limits(_) | Self::Functions(_) => None,
+        }
+    }
+
+    /// The lifetime of a key of the use that was written without one, milliseconds: no key of the use's own lives longer. `None`: it has
+    /// no keys.
+    pub fn lifetime_milliseconds(&self) -> Option<u64> {
+        match self {
+            Self::Sessions(policy) => Some(policy.absolute_lifetime_milliseconds),
+            Self::Caches(policy) => Some(policy.ttl_ms),
+            Self::Limits(policy) => policy.longest_milliseconds(),
+            Self::Functions(_) => None,
         }
     }
 
@@ -155,6 +244,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => Self::Sessions(SessionPolicy { prefix, ..policy }),
             Self::Limits(policy) => Self::Limits(policy.with_prefix(prefix)),
+            Self::Caches(policy) => Self::Caches(policy.with_prefix(prefix)),
             Self::Functions(policy) => Self::Functions(policy),
         }
     }
@@ -164,6 +254,7 @@ impl Policy {
         match self {
             Self::Sessions(policy) => serde_json::to_string(policy),
             Self::Limits(policy) => serde_json::to_string(policy),
+            Self::Caches(policy) => serde_json::to_string(policy),
             Self::Functions(policy) => serde_json::to_string(policy),
         }
         .unwrap_or_default()

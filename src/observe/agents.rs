@@ -1,35 +1,69 @@
-//! What an agent says to a person: what its node waits for that only a person ends, and data that is kept aside.
+//! What an agent says: what its node waits for that only a person ends, data that is kept aside, and what is in the keys.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::answers;
+use crate::model::audit::AuditReport;
+use crate::model::counters::Counted;
 use crate::model::lineage::{Aside, AsideReason, LineageAnswer};
 
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
+
+/// How long an agent may take to read what its server counted.
+const COUNTS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the servers at these addresses counted; without those whose agent does not answer.
+pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, Counted> {
+    let asking = addresses.into_iter().map(async |(key, address)| {
+        Some((key, timeout(COUNTS_WITHIN, answers::counted(&address)).await.ok().flatten()?))
+    });
+    join_all(asking).await.into_iter().flatten().collect()
+}
 
 /// Sentences for a person; none is the usual case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Why the node waits, where only a person ends that.
     pub waits: Vec<String>,
-    /// What it keeps aside.
+    /// What it keeps aside, and what was done about its server.
     pub kept: Vec<String>,
 }
 
-/// Asks the agent at a pod's address.
-pub async fn ask(address: &str) -> Told {
-    let answer = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten();
-    answer.map(|answer| told(&answer)).unwrap_or_default()
+/// Asks the agent at a pod's address. `known`: what it told last of the keys, which is asked for only when that changed.
+pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (Told, Option<Arc<AuditReport>>) {
+    let Some(answer) = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten() else {
+        return (Told::default(), known);
+    };
+    let report = match &answer.audit {
+        None => None,
+        Some(mark) if mark.fingerprint.is_empty() => None,
+        Some(mark) => match known {
+            Some(known) if known.fingerprint() == mark.fingerprint => Some(if known.finished == mark.finished {
+                known
+            } else {
+                Arc::new(AuditReport { finished: mark.finished, ..known.as_ref().clone() })
+            }),
+            known => timeout(ANSWERS_WITHIN, answers::fetch_audit(address))
+                .await
+                .ok()
+                .flatten()
+                .map_or(known, |report| Some(Arc::new(report))),
+        },
+    };
+    (told(&answer), report)
 }
 
 fn told(answer: &LineageAnswer) -> Told {
     let decision = answer.needs_person.as_deref().map(of_decision);
     Told {
         waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
-        kept: answer.aside.iter().map(of_aside).collect(),
+        kept: answer.aside.iter().map(of_aside).chain(answer.notices.clone()).collect(),
     }
 }
 
@@ -78,6 +112,8 @@ mod tests {
             ancestry: Ancestry::default(),
             aside: Vec::new(),
             unusable: None,
+            audit: None,
+            notices: Vec::new(),
         };
         assert_eq!(told(&answer), Told::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
@@ -91,6 +127,8 @@ mod tests {
         for part in ["/data/aside/20261128T062033Z-replaced", "redoubt.dev/drop-aside"] {
             assert!(kept[0].contains(part), "{kept:?}");
         }
+        answer.notices = vec!["its server was ended".to_owned()];
+        assert_eq!(told(&answer).kept[1], "its server was ended");
         answer.needs_person = Some("AskForFailover".to_owned());
         assert!(told(&answer).waits[0].starts_with("AskForFailover: "));
     }

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::model::NodeId;
+use crate::model::audit::AuditReport;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::ObservedServer;
 use crate::observe::agents;
@@ -68,6 +69,8 @@ pub struct Answer {
     pub faults: Vec<String>,
     /// What its agent says to a person.
     pub told: agents::Told,
+    /// What its agent found in the keys; `None`: it says nothing of them.
+    pub audit: Option<Arc<AuditReport>>,
     /// The open connection, for the steps that follow; `None`: there is none.
     pub connection: Option<Connection>,
 }
@@ -77,6 +80,7 @@ pub struct Answer {
 pub struct Pool {
     open: Mutex<BTreeMap<String, Connection>>,
     silent: Mutex<BTreeSet<String>>,
+    audits: Mutex<BTreeMap<String, Arc<AuditReport>>>,
     forms: UserForms,
 }
 
@@ -87,12 +91,16 @@ impl Pool {
             let agent = async {
                 match question.asked {
                     // Within the time that a silent server takes, so it makes no pass longer.
-                    Asked::Data(_) => agents::ask(&question.endpoint.address).await,
-                    Asked::Sentinel { .. } => agents::Told::default(),
+                    Asked::Data(_) => {
+                        let known = self.audits().get(&question.pod_uid).cloned();
+                        agents::ask(&question.endpoint.address, known).await
+                    }
+                    Asked::Sentinel { .. } => (agents::Told::default(), None),
                 }
             };
-            let (answer, told) = tokio::join!(self.ask_one(&question, last_move), agent);
-            (question.node, Answer { told, ..answer })
+            let (answer, (told, audit)) = tokio::join!(self.ask_one(&question, last_move), agent);
+            self.note_audit(&question.pod_uid, audit.as_ref());
+            (question.node, Answer { told, audit, ..answer })
         });
         join_all(asking).await.into_iter().collect()
     }
@@ -101,6 +109,14 @@ impl Pool {
     pub fn retain(&self, alive: &BTreeSet<String>) {
         self.connections().retain(|uid, _| alive.contains(uid));
         self.silent().retain(|uid| alive.contains(uid));
+        self.audits().retain(|uid, _| alive.contains(uid));
+    }
+
+    fn note_audit(&self, pod_uid: &str, audit: Option<&Arc<AuditReport>>) {
+        match audit {
+            Some(audit) => _ = self.audits().insert(pod_uid.to_owned(), Arc::clone(audit)),
+            None => _ = self.audits().remove(pod_uid),
+        }
     }
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
@@ -130,6 +146,7 @@ impl Pool {
                     server: ObservedServer::Unknown,
                     faults: vec![fault],
                     told: agents::Told::default(),
+                    audit: None,
                     connection: None,
                 };
             }
@@ -138,7 +155,7 @@ impl Pool {
             self.connections().remove(&question.pod_uid);
         }
         let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
-        Answer { server: probed.server, faults, told: agents::Told::default(), connection }
+        Answer { server: probed.server, faults, told: agents::Told::default(), audit: None, connection }
     }
 
     /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections
@@ -163,6 +180,10 @@ impl Pool {
             Asked::Data(probe) => probe_data(connection, probe, &self.forms).await,
             Asked::Sentinel { master_name, users } => probe_sentinel(connection, master_name, users, &self.forms).await,
         }
+    }
+
+    fn audits(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<AuditReport>>> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {

@@ -60,7 +60,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             };
             live != wanted
         });
-        if differs {
+        // While it takes the primary for down, its agent may have set a longer time of detection, so that it can elect.
+        let is_electing = server.master.as_ref().is_some_and(|master| master.flags.contains("s_down"));
+        if differs && !is_electing {
             plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
         }
         for user in &server.users_foreign {

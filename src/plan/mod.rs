@@ -27,8 +27,7 @@ pub use step::Step;
 
 /// Plans what routes clients, and nothing else: what a replica of the operator does that does not lead.
 pub fn route(desired: &Desired, observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
-    plan.initialised = observed.initialised;
+    let mut plan = Plan { initialised: observed.initialised, ..Plan::default() };
     if desired.paused {
         plan.waiting.push(Waiting::Paused);
         return plan;

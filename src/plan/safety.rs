@@ -7,7 +7,7 @@ use super::nodes::is_leaving;
 use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
 use super::{Plan, Refused, Step};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, ObservedServer};
+use crate::model::observed::{Observed, ObservedServer, SentinelMaster};
 use crate::model::{Mode, NodeId, NodeKind};
 
 /// Whether the plan has no room for a disruption: it has one, or it still mends what a restart builds on. What running
@@ -44,7 +44,7 @@ pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeI
     }
     // It may elect by an agent's order, of which the others, who see a primary in good health, know nothing.
     let electing = sentinel(observed, node).and_then(|server| server.master.as_ref());
-    if electing.is_some_and(|master| master.is_failing_over()) {
+    if electing.is_some_and(SentinelMaster::is_failing_over) {
         return Some(Refused::Electing { node });
     }
     let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);

@@ -172,6 +172,12 @@ impl Info {
         self.field("errorstat_READONLY").and_then(count).unwrap_or(0)
     }
 
+    /// Error replies by their first word (`errorstat_…`), since the server's start. Scripts make up words, so their number is anybody's.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
+        let errors = self.fields().filter_map(|(field, value)| Some((field.strip_prefix("errorstat_")?, value)));
+        errors.filter_map(|(word, value)| Some((word, part(value, "count")?.parse().ok()?)))
+    }
+
     /// `role`.
     pub fn role(&self) -> Option<Role> {
         match self.field("role")? {

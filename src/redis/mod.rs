@@ -3,11 +3,14 @@
 //! Knows the protocol and the servers' words; answers in `model` types. Must never see Kubernetes, `api` or `plan`.
 
 pub mod connection;
+pub mod counters;
 pub mod error;
 pub mod functions;
 pub mod hello;
 pub mod info;
 pub mod info_window;
+pub mod keys;
+pub mod prefix_jobs;
 pub mod probe;
 mod reply;
 pub mod rights;

@@ -133,6 +133,36 @@ fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
     Some(ReplicaView { address: address(fields)?, electable: is_electable(fields), info_age: age, offset })
 }
 
+/// For how long a primary has been away, as a Sentinel saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DownTimes {
+    /// Since the Sentinel took it for down (`s-down-time`); it does so after `down-after-milliseconds`.
+    pub primary: Duration,
+    /// Replica → since its link went down (`master-link-down-time`); zero where it has had none since its start.
+    pub links: BTreeMap<Address, Duration>,
+}
+
+/// `None`: it does not take the primary for down, or watches none of that name.
+pub async fn down_times(connection: &Connection, master_name: &str) -> Result<Option<DownTimes>> {
+    let (mut masters, mut replicas) = (cmd("SENTINEL"), cmd("SENTINEL"));
+    masters.arg("MASTERS");
+    replicas.arg("REPLICAS").arg(master_name);
+    let (masters, replicas): (Vec<Fields>, Vec<Fields>) =
+        tokio::try_join!(connection.query(&masters), connection.query(&replicas))?;
+    let fields = masters.iter().find(|fields| fields.get("name").is_some_and(|name| name == master_name));
+    Ok(fields.and_then(|fields| parse_down_times(fields, &replicas)))
+}
+
+fn parse_down_times(master: &Fields, replicas: &[Fields]) -> Option<DownTimes> {
+    // A link that never was up has a negative time.
+    let time = |fields: &Fields, name: &str| {
+        let milliseconds = fields.get(name)?.parse::<i64>().ok()?;
+        Some(Duration::from_millis(milliseconds.try_into().unwrap_or(0)))
+    };
+    let link = |fields: &Fields| Some((address(fields)?, time(fields, "master-link-down-time")?));
+    Some(DownTimes { primary: time(master, "s-down-time")?, links: replicas.iter().filter_map(link).collect() })
+}
+
 /// `SENTINEL DEBUG INFO-PERIOD` (Redis 7.0, Valkey): the time between two `INFO` to each data node while all is well, 10 s
 /// unless set. It is not written to the Sentinel's file: a restart forgets it.
 pub async fn set_info_period(connection: &Connection, period: Duration) -> Result<()> {
@@ -268,7 +298,7 @@ mod tests {
         #[test]
         fn no_record_makes_the_parser_fail(fields in any_fields(), others in prop::collection::vec(any_fields(), 0..3)) {
             let _ = parse_master(&fields, &others, &others);
-            let _ = parse_replica(&fields);
+            let _ = (parse_replica(&fields), parse_down_times(&fields, &others));
         }
 
         #[test]

@@ -272,6 +272,17 @@ pub async fn cut_user(connection: &Connection, user: &str) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("USER").arg(user).arg("SKIPME").arg("yes")).await
 }
 
+/// `ACL USERS`: the names of all users.
+pub async fn acl_users(connection: &Connection) -> Result<Vec<String>> {
+    connection.query(cmd("ACL").arg("USERS")).await
+}
+
+/// Ends the connections of one user that listen to channels, or those that do not. How many.
+pub async fn cut_user_by_type(connection: &Connection, user: &str, listeners: bool) -> Result<u64> {
+    let kind = if listeners { "pubsub" } else { "normal" };
+    connection.query(cmd("CLIENT").arg("KILL").arg("USER").arg(user).arg("TYPE").arg(kind)).await
+}
+
 /// `REPLICAOF NO ONE`: take writes.
 pub async fn replica_of_no_one(connection: &Connection) -> Result<()> {
     connection.query(cmd("REPLICAOF").arg("NO").arg("ONE")).await

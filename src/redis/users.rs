@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::rights::{self, Grant};
 use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
+use crate::model::prefix_job::JOBS;
 
 /// SHA-256 digests (64 hexadecimal characters) of the passwords of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +41,21 @@ pub const APPLICATION: &str = "app";
 
 // Every command named here must exist on all engines: a server that meets an unknown one in its ACL file does not start.
 // What only newer engines have (`CLIENT SETINFO`) is granted by its category. What the operator and the agents have, they send:
-// `tests/it/rights.rs` compares.
+// `tests/it/rights.rs` compares. (`TIME` is sent by the functions that tell the counters.)
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
 const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
-     +command|list +replicaof +shutdown +function|kill +script|kill";
+     +acl|users +command|list +replicaof +shutdown +function|kill +function|list +fcall_ro +script|kill +select +scan +pttl +memory|usage +time";
+/// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
+const OPERATOR_FOR_CACHES: &str =
+    "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";
+/// On a layer with caches: to remove keys, and to write how far that is.
+const AGENT_FOR_CACHES: &str = "+unlink +hlen +hexists +hgetall +hset +pexpire +publish";
+/// The agents look at every key, for the audit: whether it ends, and how large it is. What is in it they cannot read.
+const AGENT_LOOKS_AT: &str = "%R~*";
+/// Where the audit repairs. A selector of its own: with it nothing but an expiry is changed.
+const AGENT_REPAIRS: &str = "(~* +pexpire)";
 const REPLICATION_ON_DATA: &str = "+psync +replconf +ping";
 const SENTINEL_ON_DATA: &str = "+multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info \
      +client|setname +client|kill +script|kill";
@@ -67,7 +77,7 @@ const OPERATOR_ON_SENTINEL: &str = "+ping +info +role +subscribe +acl|list +acl|
      +sentinel|reset +sentinel|failover +sentinel|debug";
 // The event that the operator waits for.
 const OPERATOR_CHANNELS_ON_SENTINEL: &str = "&+switch-master";
-const AGENT_ON_SENTINEL: &str = "+ping +info +role +client|kill +shutdown +sentinel|masters +sentinel|replicas \
+const AGENT_ON_SENTINEL: &str = "+ping +info +role +acl|users +client|kill +shutdown +sentinel|masters +sentinel|replicas \
      +sentinel|sentinels +sentinel|get-master-addr-by-name +sentinel|monitor +sentinel|remove +sentinel|set \
      +sentinel|failover +sentinel|debug +sentinel|is-master-down-by-addr +publish +subscribe";
 // What agents say in the Sentinels' words, and the event that they wait for: see `super::hello`.
@@ -113,7 +123,7 @@ fn switched_off(rights: &str) -> DesiredUser {
 pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     let mut users = BTreeMap::from([
         (OPERATOR.to_owned(), user(&digests.operator, "", OPERATOR_ON_DATA)),
-        (AGENT.to_owned(), user(&digests.agent, "", AGENT_ON_DATA)),
+        (AGENT.to_owned(), user(&digests.agent, AGENT_LOOKS_AT, AGENT_ON_DATA)),
         (REPLICATION.to_owned(), user(&digests.replication, "", REPLICATION_ON_DATA)),
         (SENTINEL.to_owned(), user(&digests.sentinel, HELLO_CHANNEL, SENTINEL_ON_DATA)),
         (DEFAULT.to_owned(), switched_off(DEFAULT_ON_DATA)),
@@ -124,6 +134,31 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
         users.insert(APPLICATION.to_owned(), user(application, &scope, &commands));
     }
     users
+}
+
+/// Gives the agents and the operator what they need for the caches of the layer, given by prefix with the channel of each: the operator
+/// asks for keys to be removed and reads how far that is, and the agent of the primary removes them.
+pub fn serve_caches(users: &mut BTreeMap<String, DesiredUser>, caches: &BTreeMap<String, String>) {
+    if caches.is_empty() {
+        return;
+    }
+    let channels: Vec<String> = caches.values().map(|channel| format!("&{channel}")).collect();
+    // A selector of its own: with the keys of the root the agents look at every key, and what is in it they are not to read.
+    let mut give = |name: &str, keys: Vec<String>, commands: &str| {
+        if let Some(user) = users.get_mut(name) {
+            let selector = format!("({} {} {commands})", keys.join(" "), channels.join(" "));
+            user.rules.extend(selector.split_whitespace().map(str::to_owned));
+        }
+    };
+    give(OPERATOR, caches.keys().map(|prefix| format!("~{prefix}{JOBS}")).collect(), OPERATOR_FOR_CACHES);
+    give(AGENT, caches.keys().map(|prefix| format!("~{prefix}*")).collect(), AGENT_FOR_CACHES);
+}
+
+/// Gives the agents, among the users of a data node, the right to give keys an expiry.
+pub fn let_agents_repair(users: &mut BTreeMap<String, DesiredUser>) {
+    if let Some(agent) = users.get_mut(AGENT) {
+        agent.rules.extend(AGENT_REPAIRS.split_whitespace().map(str::to_owned));
+    }
 }
 
 /// Users of every Sentinel.
@@ -140,7 +175,7 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
     users
 }
 
-/// The user of a use on every data node: only keys and channels whose name begins with its prefix.
+/// The user of a use on every data node: only keys and channels whose name begins with its prefix, and its channel.
 pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
     let rights = rights::of(grant.kind);
     let mut commands = vec![rights.commands.to_owned()];
@@ -153,8 +188,10 @@ pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
         commands.extend(reads_only.then(|| format!("+fcall_ro|{function}")));
     }
     commands.extend(grant.scripts.then(|| rights::SCRIPTS.to_owned()));
+    commands.extend(grant.tracking.then(|| rights::TRACKING.to_owned()));
     let prefix = grant.prefix;
-    user(digest, &format!("~{prefix}* &{prefix}*"), &commands.join(" "))
+    let channel = grant.channel.map(|channel| format!(" &{channel}")).unwrap_or_default();
+    user(digest, &format!("~{prefix}* &{prefix}*{channel}"), &commands.join(" "))
 }
 
 /// The user of a use on every Sentinel: it may ask where the primary is.

@@ -1,7 +1,10 @@
 //! Everything that the report of a layer is made from.
 
+use std::sync::Arc;
+
 use crate::api::data_layer_status::MemoryStatus;
 use crate::model::Purpose;
+use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::plan::{Plan, Step};
@@ -21,6 +24,8 @@ pub struct LayerSummary {
     pub max_connections: u32,
     /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
     pub application_breaches: Vec<String>,
+    /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.
+    pub audit: Option<Arc<AuditReport>>,
 }
 
 /// A step that was not done.

@@ -3,6 +3,7 @@
 //! Knows the plan, what was observed and how the steps ended. Must never see a client. `Ready` is said only of what this
 //! very pass saw on the live servers; whatever is unknown counts as not so.
 
+pub mod audit;
 pub mod conditions;
 pub mod events;
 mod facts;
@@ -21,7 +22,8 @@ use crate::model::roles::primary;
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let primary = primary(facts.desired, facts.observed);
     let drafts = conditions::of(facts, primary);
-    let checklist = nodes::checklist(facts, &drafts);
+    let audit = audit::of_layer(facts.subject.audit.as_deref(), old.audit.as_ref());
+    let checklist = nodes::checklist(facts, &drafts, audit.as_ref());
     let conditions = drafts.with_ready(facts, primary);
     let layer = &facts.desired.layer;
     DataLayerStatus {
@@ -33,6 +35,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
         nodes: nodes::of(facts, primary),
         memory: Some(nodes::memory(facts, primary, old)),
         checklist,
+        audit,
         binding: facts
             .subject
             .application_access

@@ -1,8 +1,8 @@
 //! Nodes, memory and the production checklist.
 
 use super::conditions::{ConditionDraft, Drafts};
-use super::{Facts, proofs};
-use crate::api::data_layer_status::{ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
+use super::{Facts, audit, proofs};
+use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer, Replication};
 use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
@@ -72,7 +72,7 @@ pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) 
 }
 
 /// What production needs, each with what shows it.
-pub fn checklist(facts: Facts<'_>, drafts: &Drafts) -> Vec<ChecklistItem> {
+pub fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditStatus>) -> Vec<ChecklistItem> {
     let of = |item: &str, draft: &ConditionDraft| ChecklistItem {
         item: item.to_owned(),
         ok: draft.holds == Some(true),
@@ -97,6 +97,7 @@ pub fn checklist(facts: Facts<'_>, drafts: &Drafts) -> Vec<ChecklistItem> {
             ok: has_room && crowded.is_empty(),
             evidence: budget,
         },
+        audit::item(audit),
     ];
     let redundant = of("no single point of failure", &drafts.highly_available);
     items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });

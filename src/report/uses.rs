@@ -1,12 +1,21 @@
 //! What is told of a use. Pure; `Ready` is said only of what this very pass of its layer saw.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::Timestamp;
 
+use super::audit;
 use super::conditions::{ConditionDraft, timed};
 use crate::api::data_layer_status::BindingReference;
-use crate::api::use_status::{Admission, FunctionStatus, FunctionsStatus, LayerReference, LimitStatus, UseStatus};
+use crate::api::use_status::{
+    Admission, CounterStatus, FunctionStatus, FunctionsStatus, InvalidationStatus, LayerReference, LimitStatus,
+    UseStatus,
+};
 use crate::model::UseKind;
+use crate::model::audit::AuditReport;
+use crate::model::counters::{Row, in_steps};
 use crate::model::function_library::Functions;
+use crate::model::uses::Advice;
 
 /// What is known of an accepted use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +42,9 @@ pub struct UseFacts {
     pub violations: Option<Vec<String>>,
     /// Name of the binding Secret, if it is as it should be.
     pub binding: Option<String>,
-    /// Why it is not.
+    /// Name of the Secret for a rate limit service, as far as there is one.
+    pub export: Option<String>,
+    /// Why one of the two is not.
     pub binding_trouble: Option<String>,
     /// Whether the binding's name belongs to somebody else.
     pub name_taken: bool,
@@ -45,8 +56,18 @@ pub struct UseFacts {
     pub previous_user: Option<String>,
     /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,
+    /// What it should know of its layer.
+    pub advice: Option<Advice>,
+    /// What the last whole pass over the layer's keys found; `None`: nothing new is known.
+    pub audit: Option<Arc<AuditReport>>,
+    /// What each of its keys begins with; empty: it has none.
+    pub prefix: String,
     /// Of a rate limit policy: what its limits come to.
     pub limits: Vec<LimitStatus>,
+    /// What its functions counted, by part; `None`: that is not known now.
+    pub counters: Option<Vec<Row>>,
+    /// Of a cache: keys that are to be removed.
+    pub invalidation: Option<InvalidationStatus>,
     /// Of a function library: the functions that the primary has of it; `None`: it has none, or there is no primary to ask.
     pub function_names: Option<Functions>,
     /// Of a function library: engine and version of that primary.
@@ -111,20 +132,39 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     } else {
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
     });
+    if facts.kind.has_user() {
+        conditions.push(eviction(facts));
+    }
     conditions.push(ready);
     UseStatus {
         observed_generation: Some(facts.generation),
         conditions: timed(conditions, facts.generation, &old.conditions, now),
         layer: Some(layer(facts)),
         binding: facts.binding.clone().map(|name| BindingReference { name }),
+        export: facts.export.clone().map(|name| BindingReference { name }),
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
+        audit: audit::of_use(facts.audit.as_deref(), &facts.prefix, old.audit.as_ref())
+            .filter(|_| facts.kind.has_user()),
         limits: facts.limits.clone(),
+        counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
+        invalidation: facts.invalidation.clone(),
         // A library that was lost is loaded again: until then the users keep their rights.
         function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
         engine: facts.engine.clone().or_else(|| old.engine.clone()),
     }
+}
+
+/// Rows of counters in the words of their kind.
+fn counters(kind: UseKind, rows: &[Row]) -> Vec<CounterStatus> {
+    let Some(columns) = kind.words().counters else { return Vec::new() };
+    let number = |count: &u64| i64::try_from(in_steps(*count)).unwrap_or(i64::MAX);
+    let row = |row: &Row| CounterStatus {
+        name: columns.part.map(|_| row.part.clone()),
+        counts: columns.names.iter().map(|(name, _)| (*name).to_owned()).zip(row.counts.iter().map(number)).collect(),
+    };
+    rows.iter().map(row).collect()
 }
 
 fn listed(functions: &Functions) -> Vec<FunctionStatus> {
@@ -184,6 +224,18 @@ fn access(facts: &UseFacts) -> ConditionDraft {
             format!("ACL DRYRUN on the primary allows what the {} needs and refuses the rest", facts.kind.words().noun),
         ),
         Some(violations) => said(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
+    }
+}
+
+/// Whether the layer's eviction policy suits the use. It is served either way.
+fn eviction(facts: &UseFacts) -> ConditionDraft {
+    let kind = "EvictionSuits";
+    match (&facts.layer_trouble, &facts.advice) {
+        (Some(trouble), _) => said(kind, None, "LayerNotAccepted", trouble.clone()),
+        (None, Some(advice)) => said(kind, Some(false), advice.reason, advice.message.clone()),
+        (None, None) => {
+            said(kind, Some(true), "Suits", "when memory is full, the layer's eviction policy does what it should")
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt as _;
 
 use crate::api::data_layer::{
-    DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, Failover, PodMetadata, Scheduling,
+    AuditChoice, DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, Failover, PodMetadata, Scheduling,
 };
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, ANNOTATION_RESTARTED_AT, LONGEST_LAYER_NAME};
+use crate::model::audit::AuditMode;
 use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
@@ -77,6 +78,8 @@ pub struct ValidatedLayer {
     pub max_connections: u32,
     /// Whether the layer has an application user and binding Secret.
     pub application_access: bool,
+    /// What is done about keys without an expiry.
+    pub audit: AuditMode,
     /// Where pods may run.
     pub scheduling: Scheduling,
     /// Labels and annotations to add to pods.
@@ -194,6 +197,7 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         settings,
         max_connections: memory.max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
+        audit: audit_mode(spec),
         scheduling: spec.scheduling.clone().unwrap_or_default(),
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
         accept_loss,
@@ -201,6 +205,13 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         restarted_at: layer.annotations().get(ANNOTATION_RESTARTED_AT).cloned(),
         service_domain: resolved.service_domain.clone(),
     })
+}
+
+fn audit_mode(spec: &DataLayerSpec) -> AuditMode {
+    match spec.audit.as_ref().and_then(|audit| audit.mode) {
+        None | Some(AuditChoice::Report) => AuditMode::Report,
+        Some(AuditChoice::Repair) => AuditMode::Repair,
+    }
 }
 
 fn identity_of(layer: &DataLayer, faults: &mut Vec<Fault>) -> LayerIdentity {

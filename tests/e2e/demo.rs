@@ -51,7 +51,7 @@ async fn the_demo_measures_what_it_claims_and_ends_what_it_made() {
     let counts = numbers(&text, "sessions ended in one call");
     assert!(matches!(counts[..], [5.0, 5.0, _, 0.0]), "the login and four devices: {counts:?}");
     let [calls, _, admitted, _] = numbers(&text, "may come again in")[..] else { panic!("four numbers") };
-    assert!(calls == 80.0 && (40.0..80.0).contains(&admitted), "{admitted} of {calls}");
+    assert!((79.5..80.5).contains(&calls) && (40.0..80.0).contains(&admitted), "{admitted} of {calls}");
 
     tour(&["--down"]);
     assert_eq!(kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"]), "");

@@ -167,3 +167,32 @@ async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_gi
     .await;
     assert!(layer.engine_pids(named).is_empty(), "it began empty");
 }
+
+/// All nodes are told to end within a moment of each other, and a replica does not come back: a successor that ends as primary would have
+/// the newest data, and the others would wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_that_are_told_to_end_together_come_back_without_either_replica() {
+    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    layer.mark_initialised();
+    for round in 0..4_u64 {
+        write_some(&layer, 100).await;
+        let primary = layer.primary().await.unwrap();
+        let replicas: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
+        let missing = replicas[usize::try_from(round % 2).unwrap()];
+        let held = layer.keys(primary).await;
+        layer.stop_all(|id| Duration::from_millis(if id == primary { 0 } else { 150 + 60 * round })).await;
+        for id in layer.nodes.keys().copied().filter(|id| *id != missing).collect::<Vec<_>>() {
+            layer.start_node(id);
+        }
+        let took = eventually("it takes writes", SOON, async || {
+            let Some(now) = layer.primary().await else { return false };
+            let Ok(application) = Connection::open(&layer.endpoint(now)).await else { return false };
+            application.query::<()>(redis::cmd("SET").arg("key:0").arg(1)).await.is_ok()
+        })
+        .await;
+        println!("told together, {missing} of {primary}'s replicas is missing: writes after {took:.2?}");
+        assert!(layer.keys(layer.primary().await.unwrap()).await >= held);
+        layer.start_node(missing);
+        layer.wait_until_whole().await;
+    }
+}

@@ -225,6 +225,8 @@ async fn forge(layer: &Layer, id: NodeId, activity: Activity, lineage: Lineage, 
         aside: Vec::new(),
         loaded: false,
         unusable: None,
+        audit: None,
+        notices: Vec::new(),
         ancestry: redoubt::model::lineage::Ancestry::default(),
         lineage: Some(lineage),
     };

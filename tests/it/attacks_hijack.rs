@@ -20,7 +20,7 @@ async fn attacker() -> Process {
     let users = [users::REPLICATION, users::SENTINEL, users::AGENT, users::APPLICATION, "default"].map(everybody);
     let lines: Vec<&str> = users.iter().map(String::as_str).collect();
     // The engine that the agents find in the search path: another one's data would not load, and nothing would be replaced.
-    let engine = Engine { name: "search path".to_owned(), program: "redis-server".into() };
+    let engine = Engine::new("search path", "redis-server");
     Process::server(&engine, &lines).await
 }
 

@@ -39,6 +39,8 @@ enum Event {
     /// These Sentinels end and lose their volumes; they are back at once.
     LoseSentinels(u8),
     StopSentinel(usize),
+    StopSentinels,
+    StartSentinels,
     /// One node is cut from the others and from the Sentinels.
     CutNode(u16),
     /// These nodes, and one Sentinel or none, are cut from the rest.
@@ -66,6 +68,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1..8_u8).prop_map(Event::LoseSentinels),
         1 => Just(Event::LoseSentinels(7)),
         1 => (0..SENTINELS).prop_map(Event::StopSentinel),
+        1 => Just(Event::StopSentinels),
+        1 => Just(Event::StartSentinels),
         1 => node().prop_map(Event::CutNode),
         1 => any::<u8>().prop_map(Event::Split),
         2 => Just(Event::Mend),
@@ -129,6 +133,8 @@ impl World {
             Event::StartAll => (0..NODES).for_each(|node| self.start(node)),
             Event::LoseSentinels(mask) => self.lose_sentinels(mask),
             Event::StopSentinel(index) => self.sentinels[index].runs = false,
+            Event::StopSentinels => self.sentinels.iter_mut().for_each(|known| known.runs = false),
+            Event::StartSentinels => self.sentinels.iter_mut().for_each(|known| known.runs = true),
             Event::CutNode(node) => self.zones[usize::from(node)] = 1,
             Event::Split(mask) => {
                 for (index, zone) in self.zones.iter_mut().enumerate() {
@@ -240,6 +246,26 @@ fn a_primary_that_was_cut_off_when_the_sentinels_lost_everything_does_not_stay()
             play(keeps_data, &events).unwrap();
         }
     }
+}
+
+/// Sentinels that were away for longer than they allow a replica's link to be down elect nobody by themselves.
+#[test]
+fn a_primary_that_is_lost_while_no_sentinel_runs_is_replaced_without_it_and_with_it() {
+    for (keeps_data, further) in [(true, None), (false, None), (false, Some(1))] {
+        let mut world = World::new(keeps_data);
+        for event in [Event::Rest(30), Event::StopSentinels, Event::Stop(0, false)] {
+            world.suffer(event);
+        }
+        if let Some(node) = further {
+            world.suffer(Event::Stop(node, false));
+        }
+        for event in [Event::Rest(70), Event::StartSentinels, Event::Rest(60)] {
+            world.suffer(event);
+        }
+        assert_eq!(world.primaries(), 1, "{world:#?}");
+        world.judge().unwrap();
+    }
+    play(true, &[Event::StopSentinels, Event::Stop(0, false), Event::Stop(1, false), Event::Rest(70)]).unwrap();
 }
 
 /// A replica that was cut off for a second, while another one that confirmed died with the primary.

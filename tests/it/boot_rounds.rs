@@ -61,6 +61,23 @@ async fn delete_all(layer: &mut Layer, dice: &mut Dice, only_data: bool) {
     }
 }
 
+/// Longer than any wait that ends by itself.
+const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+
+/// Waits until nothing is amiss, and says what was meanwhile.
+async fn whole(layer: &Layer) -> Duration {
+    let (began, mut before) = (Instant::now(), String::new());
+    while let Err(amiss) = layer.what_is_amiss().await {
+        assert!(began.elapsed() < WHOLE_WITHIN, "not whole within {WHOLE_WITHIN:?}: {amiss}");
+        if amiss != before && began.elapsed() > Duration::from_secs(5) {
+            println!("  after {:.2?}: {amiss}", began.elapsed());
+            before = amiss;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
 async fn survives(keeps_data: bool, seed: u64) {
     let mut layer = Layer::whole(&Options { keeps_data, ..Options::default() }).await;
     layer.mark_initialised();
@@ -69,7 +86,7 @@ async fn survives(keeps_data: bool, seed: u64) {
         write(&layer, "before").await;
         let only_data = dice.below(3) == 0;
         delete_all(&mut layer, &mut dice, only_data).await;
-        let took = layer.wait_until_whole().await;
+        let took = whole(&layer).await;
         println!("keeps data: {keeps_data}, round {round}: whole {took:.2?} after the last pod was back");
         if keeps_data {
             assert!(layer.keys(layer.primary().await.unwrap()).await.is_some_and(|keys| keys > 0), "round {round}");

@@ -382,7 +382,9 @@ async fn counters_say_what_readers_were_told_and_writers_did() {
         let rows: Vec<(String, Vec<i64>)> = {
             let reply = call(&connection, "caches_counters", &[], &[]).await.unwrap();
             let Value::Array(rows) = reply else { panic!("{reply:?}") };
+            // The first is the number of the load.
             rows.into_iter()
+                .skip(1)
                 .map(|row| {
                     let Value::Array(mut row) = row else { panic!("{row:?}") };
                     let name = redis::from_redis_value(row.remove(0)).unwrap();

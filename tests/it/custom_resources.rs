@@ -75,7 +75,8 @@ fn every_field_is_described_with_its_default() {
 }
 
 /// Fields without a default: required, or nothing where nothing is given.
-const WITHOUT_DEFAULT: [&str; 14] = [
+const WITHOUT_DEFAULT: [&str; 16] = [
+    "ttl",
     "inline",
     "name",
     "idleTimeout",
@@ -83,6 +84,7 @@ const WITHOUT_DEFAULT: [&str; 14] = [
     "shards",
     "config",
     "limits",
+    "program",
     "pullSecrets",
     "nodeSelector",
     "tolerations",

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use redoubt::api::cache_namespace::CacheNamespace;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::api::function_library::FunctionLibrary;
@@ -58,6 +59,7 @@ fn accept(text: &str, place: &str) {
     match value["kind"].as_str().and_then(UseKind::of) {
         Some(UseKind::SessionStore) => return accept_use::<SessionStore>(value, place),
         Some(UseKind::RateLimitPolicy) => return accept_use::<RateLimitPolicy>(value, place),
+        Some(UseKind::CacheNamespace) => return accept_use::<CacheNamespace>(value, place),
         Some(UseKind::FunctionLibrary) => return accept_library(value, place),
         None => {}
     }
@@ -95,6 +97,12 @@ trait ValidateCel {
 }
 
 impl ValidateCel for SessionStore {
+    fn validate(&self) -> Result<(), String> {
+        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+    }
+}
+
+impl ValidateCel for CacheNamespace {
     fn validate(&self) -> Result<(), String> {
         self.validate_cel().map_err(|errors| format!("{errors:?}"))
     }
@@ -251,15 +259,18 @@ fn every_annotation_that_a_document_names_is_one_of_ours() {
 #[test]
 fn the_status_has_every_part_that_the_documents_promise() {
     let schema = serde_json::to_value(schemars::schema_for!(DataLayerStatus)).unwrap();
-    for field in ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration"] {
+    for field in
+        ["conditions", "nodes", "memory", "checklist", "binding", "primary", "version", "observedGeneration", "audit"]
+    {
         assert!(schema["properties"][field].is_object(), "{field}");
     }
 }
 
 #[test]
 fn every_condition_and_reason_of_a_session_store_is_explained() {
-    // Reasons that only function libraries have are in their page.
-    let pages = ["docs/uses/sessions.md", "docs/uses/functions.md"].map(|path| fs::read_to_string(path).unwrap());
+    // Reasons that only other kinds have are in their pages.
+    let pages = ["docs/uses/sessions.md", "docs/uses/functions.md", "docs/uses/caches.md"]
+        .map(|path| fs::read_to_string(path).unwrap());
     let text = pages.concat();
     let explained = code_words(&text);
     let is_name = |word: &&str| {
@@ -275,6 +286,7 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
         "src/validate/uses/tenancy.rs",
         "src/validate/uses/host.rs",
         "src/validate/uses/places.rs",
+        "src/validate/uses/neighbours.rs",
         "src/controller/uses/reconcile.rs",
     ] {
         let source = fs::read_to_string(path).unwrap();

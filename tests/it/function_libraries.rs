@@ -275,7 +275,7 @@ async fn a_library_runs_with_its_callers_rights_and_only_users_of_its_namespace_
         let named = Functions::from([("tools_answer".to_owned(), true), ("tools_set".to_owned(), false)]);
         let nothing = Functions::new();
         for (namespace, functions) in [("shop", &named), ("other", &nothing)] {
-            let grant = Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false, functions };
+            let grant = Grant::plain(UseKind::SessionStore, "web:", functions);
             let name = users::use_user_name(UseKind::SessionStore, namespace, "web", 0);
             let digest =
                 Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));

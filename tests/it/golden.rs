@@ -7,7 +7,7 @@ use std::path::Path;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::build::Credentials;
-use redoubt::build::uses::{BindingCredentials, binding, dedicated_layer};
+use redoubt::build::uses::{BindingCredentials, binding, dedicated_layer, export};
 use redoubt::build::{Built, Inputs, build, declared};
 use redoubt::model::UseKind;
 use redoubt::model::{Address, NodeId, NodeKind};
@@ -44,6 +44,7 @@ fn everything() -> Value {
         "durability": {"minReplicasToWrite": 0, "maxReplicaLag": 5},
         "failover": {"detection": "10s", "sentinels": 5, "quorum": 4, "sentinelVolume": {"size": "2Gi"}},
         "access": {"namespaces": {"from": "Same"}, "announce": "Address", "application": true},
+        "audit": {"mode": "Repair"},
         "maxConnections": 5000,
         "config": {
             "client-output-buffer-limit": "pubsub 64mb 16mb 90",
@@ -94,6 +95,8 @@ fn built(layer: &ValidatedLayer) -> Built {
         resolved_defaults: r#"{"resolved":"defaults"}"#,
         primary: Some(NodeId::data(0)),
         functions: "the sources of all libraries",
+        caches: &BTreeMap::new(),
+        prefixes: "the prefixes of all uses",
         credentials: Credentials {
             operator: &operator,
             agent: &agent,
@@ -338,4 +341,42 @@ fn the_objects_of_a_session_store_are_the_committed_ones() {
     );
     let layer: DataLayer = dedicated_layer(&minimal);
     assert!(layer.validate_cel().is_ok());
+}
+
+/// What a gateway's rate limit service reads is named as the service's own settings are.
+#[test]
+fn the_secret_of_a_rate_limit_service_has_what_the_service_reads() {
+    let layer = validated(&json!({"mode": "Sentinel"}));
+    let exported = |further: Value| {
+        let mut spec = json!({"limits": [{"name": "a", "quota": 1, "window": "1s"}]});
+        for (field, value) in further.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "RateLimitPolicy", "spec": spec,
+            "metadata": {"name": "api", "namespace": "shop", "uid": "6f0e6f7e-1111-4222-8333-944444444444"},
+        });
+        let policy = validate_use(&DeclaredUse::read(UseKind::RateLimitPolicy, &object).unwrap(), 2).unwrap();
+        let (user, password) = ("rlp.shop.api.1", "p");
+        let secret = export(
+            &policy,
+            &layer,
+            BindingCredentials { user, password, rotation: 1, previous: Some(0), rotated_at: 1 },
+        )?;
+        assert_eq!(secret.metadata.name.as_deref(), Some("api-limit-export"));
+        assert_eq!(secret.metadata.owner_references.unwrap()[0].uid, "6f0e6f7e-1111-4222-8333-944444444444");
+        let text = |text: k8s_openapi::ByteString| String::from_utf8(text.0).unwrap();
+        Some(secret.data.unwrap().into_iter().map(|(field, value)| (field, text(value))).collect::<Vec<_>>())
+    };
+    assert_eq!(exported(json!({})), None);
+    let [prefix, auth, url] = exported(json!({"export": {"program": "EnvoyRateLimit"}})).unwrap().try_into().unwrap();
+    assert_eq!(prefix, ("CACHE_KEY_PREFIX".to_owned(), "api:".to_owned()));
+    assert_eq!(auth, ("REDIS_AUTH".to_owned(), "rlp.shop.api.1:p".to_owned()));
+    assert!(
+        url.0 == "REDIS_URL" && url.1.contains(".svc") && url.1.ends_with(":6379") && !url.1.contains("//"),
+        "{url:?}"
+    );
+    let limitador = json!({"export": {"program": "Limitador"}, "keyPrefix": "namespace:", "access": {"scripts": true}});
+    let fields = exported(limitador).unwrap();
+    assert_eq!(fields, [("URL".to_owned(), format!("redis://rlp.shop.api.1:p@{}/0", url.1))]);
 }

@@ -16,7 +16,7 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("redis", vec!["model"]),
         ("dataplane", vec!["model", "redis"]),
         ("observe", vec!["model", "api", "redis", "dataplane", "answers"]),
-        ("act", vec!["model", "api", "redis", "dataplane", "plan"]),
+        ("act", vec!["model", "api", "redis", "dataplane", "plan", "answers"]),
         ("agent", vec!["model", "redis", "dataplane", "answers"]),
         ("answers", vec!["model"]),
         ("failure", vec![]),

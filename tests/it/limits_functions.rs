@@ -7,7 +7,8 @@ use redoubt::redis::Connection;
 use crate::support::engine_process::engines;
 use crate::support::function_calls::{call, contents, number, refusal};
 use crate::support::limit_calls::{
-    Answer, MINUTE, admit, algorithms, counters, decide, draft, limit, one_of_each, peek, policy, server_with, single,
+    Answer, MINUTE, admit, algorithms, counters, decide, draft, limit, one_of_each, peek, policy, rows, server_with,
+    single,
 };
 
 /// So that no window of the clock ends within a test.
@@ -246,9 +247,7 @@ async fn every_policy_is_found_by_its_prefix_and_tells_its_generation() {
             assert_eq!(call(&connection, "limits_policy", &[], &[absent]).await.unwrap(), Value::Nil, "{absent:?}");
         }
         assert_eq!(counters(&connection, "shop/p1999", "only").await, [1, 0, 0]);
-        let rows: Vec<Value> =
-            redis::from_redis_value(call(&connection, "limits_counters", &[], &[]).await.unwrap()).unwrap();
-        assert_eq!(rows.len(), 1, "only what was used");
+        assert_eq!(rows(&connection).await.len(), 1, "only what was used");
     }
 }
 

@@ -144,3 +144,56 @@ async fn a_policy_changes_under_fifty_callers_without_an_error_and_holds_at_once
         assert!(calls.load(Ordering::Relaxed) >= 5_000, "{}", engine.name);
     }
 }
+
+/// Half of the callers name a limit that goes, the others one that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_a_limit_that_is_removed_are_told_so_and_the_others_go_on() {
+    let with = |names: &[&str]| {
+        let limits = names.iter().map(|name| limit(name, Algorithm::Gcra { burst: 1_000_000 }, 1_000_000, MINUTE));
+        limit_library(&[policy("web", limits.collect())])
+    };
+    for engine in engines() {
+        let (process, connection) = server_with(&engine, &[], &[]).await;
+        load(&connection, &with(&["stays", "goes"])).await.unwrap();
+        let (done, is_gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let calls: Arc<[AtomicUsize; 3]> = Arc::default();
+        let callers = connections(&process, 50).await.into_iter().enumerate().map(|(number, caller)| {
+            let (done, is_gone, calls) = (done.clone(), is_gone.clone(), calls.clone());
+            tokio::spawn(async move {
+                let name = if number % 2 == 0 { "stays" } else { "goes" };
+                let key = format!("web:{{{number}}}");
+                while !done.load(Ordering::SeqCst) {
+                    let was_gone = is_gone.load(Ordering::SeqCst);
+                    match call(&caller, "limit", &[&key], &["1", name]).await {
+                        Ok(_) => {
+                            assert!(name == "stays" || !was_gone, "a limit that was removed admits");
+                            calls[number % 2].fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            let text = error.server_text().unwrap_or_default();
+                            assert!(name == "goes" && text.starts_with("NOLIMIT"), "{name}: {text}");
+                            calls[2].fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        let made = async |which: usize, least: usize| {
+            while calls[which].load(Ordering::Relaxed) < least {
+                tokio::task::yield_now().await;
+            }
+        };
+        made(0, 500).await;
+        made(1, 500).await;
+        load(&connection, &with(&["stays"])).await.unwrap();
+        is_gone.store(true, Ordering::SeqCst);
+        made(2, 500).await;
+        let before = calls[0].load(Ordering::Relaxed);
+        made(0, before + 500).await;
+        done.store(true, Ordering::SeqCst);
+        for caller in callers {
+            caller.await.unwrap();
+        }
+    }
+}

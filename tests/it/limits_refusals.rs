@@ -1,7 +1,7 @@
 //! What the limits' functions refuse, and what they still do on servers that refuse writes.
 
 use redis::cmd;
-use redoubt::model::limit_policy::Algorithm;
+use redoubt::model::limit_policy::{Algorithm, Limit};
 use redoubt::redis::{Class, Connection, server};
 
 use crate::support::engine_process::{Process, engines};
@@ -17,6 +17,27 @@ const KEY: &str = "web:{a}";
 
 /// A refused call, and the code that says why.
 type Refused<'a> = (&'a str, Vec<&'a str>, Vec<&'a str>, &'a str);
+
+/// Each is refused with its code, changes nothing, and does not count.
+async fn all_are_refused(connection: &Connection, cases: &[Refused<'_>]) {
+    let before = contents(connection).await;
+    let counted = counters(connection, "shop/web", "now").await;
+    for (function, keys, arguments, code) in cases {
+        let found = refusal(connection, function, keys, arguments).await;
+        assert_eq!(&found, code, "{}: {function} {keys:.60?} {arguments:.60?}", connection.name());
+        assert!(contents(connection).await == before, "{}: {function} {keys:?} wrote", connection.name());
+    }
+    assert_eq!(counters(connection, "shop/web", "now").await, counted, "what was refused does not count");
+}
+
+/// Three limits of one policy: a number, a packed state and a list.
+fn three_limits() -> Vec<Limit> {
+    vec![
+        limit("now", GCRA, 3, 60 * MINUTE),
+        limit("count", Algorithm::SlidingCounter, 9, MINUTE),
+        limit("hour", LOG, 9, MINUTE),
+    ]
+}
 
 #[tokio::test]
 async fn bad_input_is_refused_by_name_and_changes_nothing() {
@@ -62,18 +83,6 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
         ("limit", vec![KEY], vec!["1", "ID", &long_id], "BADARG"),
         ("limit", vec![KEY], vec!["1", "ID", "x}g:now"], "BADARG"),
         ("limit", vec![KEY], vec!["1", "now", "ID", "x"], "NOLIMIT"),
-        ("limit", vec!["web:{text}"], vec![], "WRONGTYPE"),
-        ("limit", vec!["web:{text}"], vec!["1", "now"], "WRONGTYPE"),
-        ("limit", vec!["web:{nan}"], vec!["1", "now"], "WRONGTYPE"),
-        ("limit", vec!["web:{list}"], vec!["1", "now"], "WRONGTYPE"),
-        ("limit", vec!["web:{list}"], vec!["1", "count"], "WRONGTYPE"),
-        ("limit", vec!["web:{words}"], vec!["1", "hour"], "WRONGTYPE"),
-        ("limit", vec!["web:{string}"], vec!["1", "hour"], "WRONGTYPE"),
-        // The last of the limits is what it cannot read: the ones before are not written either.
-        ("limit", vec!["web:{string}"], vec!["1", "now", "hour"], "WRONGTYPE"),
-        ("limit_refund", vec!["web:{string}"], vec!["1", "now", "hour"], "WRONGTYPE"),
-        ("limit_refund", vec!["web:{string}"], vec!["1", "ID", "x"], "WRONGTYPE"),
-        ("limit_peek", vec!["web:{text}"], vec![], "WRONGTYPE"),
         ("limit_peek", vec![KEY], vec!["-1"], "BADARG"),
         ("limit_peek", vec![KEY], vec!["1", "ID", "x"], "NOLIMIT"),
         ("limit_peek", vec!["nix:{a}"], vec![], "NOPOLICY"),
@@ -88,12 +97,46 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
         ("limits_policy", vec![], vec!["web:", "api:"], "BADARG"),
     ];
     for engine in engines() {
-        let limits = vec![
-            limit("now", GCRA, 3, 60 * MINUTE),
-            limit("count", Algorithm::SlidingCounter, 9, MINUTE),
-            limit("hour", LOG, 9, MINUTE),
-        ];
-        let (_process, connection) = server_with(&engine, &[policy("web", limits)], &[]).await;
+        let (_process, connection) = server_with(&engine, &[policy("web", three_limits())], &[]).await;
+        admit(&connection, KEY, &[]).await;
+        all_are_refused(&connection, &cases).await;
+        assert_eq!(admit(&connection, &longest, &["000000000003", "now"]).await.verdict(), (1, 0));
+        assert_eq!(admit(&connection, &longest, &["999999999999", "hour"]).await.retry, -1);
+        assert_eq!(admit(&connection, KEY, &["1", "ID", &longest_id]).await.allowed, 1);
+    }
+}
+
+/// Plain commands of a client may leave anything under the keys of limits.
+#[tokio::test]
+async fn what_a_client_left_under_the_key_of_a_limit_is_refused_and_stays_as_it_is() {
+    let cases: Vec<Refused> = vec![
+        ("limit", vec!["web:{text}"], vec![], "WRONGTYPE"),
+        ("limit", vec!["web:{text}"], vec!["1", "now"], "WRONGTYPE"),
+        ("limit", vec!["web:{nan}"], vec!["1", "now"], "WRONGTYPE"),
+        ("limit", vec!["web:{list}"], vec!["1", "now"], "WRONGTYPE"),
+        ("limit", vec!["web:{list}"], vec!["1", "count"], "WRONGTYPE"),
+        ("limit", vec!["web:{words}"], vec!["1", "hour"], "WRONGTYPE"),
+        ("limit", vec!["web:{string}"], vec!["1", "hour"], "WRONGTYPE"),
+        ("limit", vec!["web:{hash}"], vec!["1", "hour"], "WRONGTYPE"),
+        // The newest and the oldest entry are numbers, and what is between them is not.
+        ("limit", vec!["web:{middle}"], vec!["1", "hour"], "WRONGTYPE"),
+        ("limit", vec!["web:{fraction}"], vec!["1", "hour"], "WRONGTYPE"),
+        ("limit", vec!["web:{long}"], vec!["1", "hour"], "WRONGTYPE"),
+        ("limit", vec!["web:{empty}"], vec!["1", "now"], "WRONGTYPE"),
+        ("limit", vec!["web:{short}"], vec!["1", "count"], "WRONGTYPE"),
+        ("limit", vec!["web:{many}"], vec!["1", "hour"], "TOOLARGE"),
+        ("limit", vec!["web:{many}"], vec![], "TOOLARGE"),
+        ("limit_peek", vec!["web:{many}"], vec!["0", "hour"], "TOOLARGE"),
+        ("limit_refund", vec!["web:{many}"], vec!["1", "hour"], "TOOLARGE"),
+        ("limit_refund", vec!["web:{middle}"], vec!["1", "hour"], "WRONGTYPE"),
+        // The last of the limits is what it cannot read: the ones before are not written either.
+        ("limit", vec!["web:{string}"], vec!["1", "now", "hour"], "WRONGTYPE"),
+        ("limit_refund", vec!["web:{string}"], vec!["1", "now", "hour"], "WRONGTYPE"),
+        ("limit_refund", vec!["web:{string}"], vec!["1", "ID", "x"], "WRONGTYPE"),
+        ("limit_peek", vec!["web:{text}"], vec![], "WRONGTYPE"),
+    ];
+    for engine in engines() {
+        let (_process, connection) = server_with(&engine, &[policy("web", three_limits())], &[]).await;
         for words in [
             "SET web:{text}g:now text",
             "SET web:{nan}g:now nan",
@@ -103,23 +146,21 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
             "SET web:{string}l:hour 1",
             "SET web:{string}g:now 9",
             "SET web:{string}i:x 1",
+            "HSET web:{hash}l:hour 1 1",
+            "RPUSH web:{middle}l:hour 1 words words words 9999999999999999",
+            "RPUSH web:{fraction}l:hour 1.5",
+            "RPUSH web:{long}l:hour 99999999999999999",
+            "SET web:{empty}g:now ",
+            "SET web:{short}c60000:count 12345678901",
         ] {
             let mut command = redis::Cmd::new();
             command.arg(words.split(' ').collect::<Vec<_>>());
             connection.query::<()>(&command).await.unwrap();
         }
-        admit(&connection, KEY, &[]).await;
-        let before = contents(&connection).await;
-        let counted = counters(&connection, "shop/web", "now").await;
-        for (function, keys, arguments, code) in &cases {
-            let found = refusal(&connection, function, keys, arguments).await;
-            assert_eq!(&found, code, "{}: {function} {keys:.60?} {arguments:.60?}", engine.name);
-            assert!(contents(&connection).await == before, "{}: {function} {keys:?} wrote", engine.name);
-        }
-        assert_eq!(counters(&connection, "shop/web", "now").await, counted, "what was refused does not count");
-        assert_eq!(admit(&connection, &longest, &["000000000003", "now"]).await.verdict(), (1, 0));
-        assert_eq!(admit(&connection, &longest, &["999999999999", "hour"]).await.retry, -1);
-        assert_eq!(admit(&connection, KEY, &["1", "ID", &longest_id]).await.allowed, 1);
+        let mut many = cmd("RPUSH");
+        many.arg("web:{many}l:hour").arg(vec!["1"; 10_001]);
+        connection.query::<()>(&many).await.unwrap();
+        all_are_refused(&connection, &cases).await;
     }
 }
 
@@ -138,6 +179,39 @@ async fn what_plain_commands_left_without_an_end_gets_one_with_the_next_call() {
             let left: i64 = connection.query(cmd("PTTL").arg(state)).await.unwrap();
             assert!((1..=120_000).contains(&left), "{} {state}: {left}", engine.name);
             number(&connection, "limit_reset", &[&key], &[]).await;
+        }
+    }
+}
+
+/// Whatever numbers a plain command of a client left: the next call is told to wait for a window at most, and is admitted then.
+#[tokio::test]
+async fn a_log_that_a_client_wrote_locks_nobody_out_for_longer_than_a_window() {
+    const WINDOW: i64 = 60_000;
+    for engine in engines() {
+        let limits = vec![limit("hour", LOG, 9, MINUTE)];
+        let (_process, connection) = server_with(&engine, &[policy("web", limits)], &[]).await;
+        let (seconds, micros): (i64, i64) = connection.query(&cmd("TIME")).await.unwrap();
+        let now = seconds * 1_000_000 + micros;
+        let shuffled: Vec<i64> = (0..5_000).map(|number| now - number * 7_919 % 90_000_000).collect();
+        let logs = [
+            ("future", vec![9_999_999_999_999_999; 9]),
+            ("longest", vec![now; 10_000]),
+            ("future_longest", vec![now + 3_600_000_000; 10_000]),
+            ("falling", (0..20).map(|number| now - number * 1_000_000).collect()),
+            ("shuffled", shuffled),
+            ("old", vec![1; 10_000]),
+        ];
+        for (subject, entries) in logs {
+            let key = format!("web:{{{subject}}}");
+            let state = format!("{key}l:hour");
+            connection.query::<()>(cmd("RPUSH").arg(&state).arg(entries)).await.unwrap();
+            let told = admit(&connection, &key, &[]).await;
+            assert!((0..=WINDOW).contains(&told.retry), "{} {subject}: {told:?}", engine.name);
+            assert!(told.remaining < 9 && told.reset <= WINDOW, "{} {subject}: {told:?}", engine.name);
+            let left: i64 = connection.query(cmd("PTTL").arg(&state)).await.unwrap();
+            let held: usize = connection.query(cmd("LLEN").arg(&state)).await.unwrap();
+            // A log of past entries that denies is left as it is: it has the end that it had.
+            assert!(left <= WINDOW && held <= 10_000, "{} {subject}: {left} ms, {held} entries", engine.name);
         }
     }
 }

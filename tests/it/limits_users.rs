@@ -97,7 +97,7 @@ async fn a_policys_user_may_what_is_promised_and_no_more_with_scripts_and_withou
         let mut words: Vec<&str> = own.iter().map(String::as_str).collect();
         let user = connect(&process, &admin, "web", &words).await;
         let nothing = Functions::new();
-        let grant = |scripts| Grant { kind: UseKind::RateLimitPolicy, prefix: "web:", scripts, functions: &nothing };
+        let grant = |scripts| Grant { scripts, ..Grant::plain(UseKind::RateLimitPolicy, "web:", &nothing) };
         let found = violations(&admin, "web", grant(false)).await.unwrap();
         assert!(found.is_empty(), "{}: {found:?}", engine.name);
 

@@ -35,7 +35,7 @@ async fn layer(engine: &crate::support::engine_process::Engine) -> Process {
     };
     let mut users = data_users(&digests);
     let functions = Functions::new();
-    let grant = Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false, functions: &functions };
+    let grant = Grant::plain(UseKind::SessionStore, "web:", &functions);
     users.insert("store".to_owned(), users::use_on_data(grant, &digest()));
     let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
     lines.push(format!("user observer reset on >{PASSWORD} ~* &* +@all"));

@@ -1,6 +1,6 @@
 //! Whatever the bytes: parsers of the agent's inputs never fail, and what is written is read again as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -32,6 +32,7 @@ fn config() -> NodeConfig {
         keeps_data: true,
         accept_loss: None,
         drop_aside: BTreeSet::new(),
+        caches: BTreeMap::new(),
         data_nodes: addresses(1),
         sentinels: addresses(2),
         quorum: 2,
@@ -127,7 +128,7 @@ proptest! {
         let info = Info::parse(&text);
         let _ = (info.replication(), info.keys(), info.replicas(), info.primary_link(), info.persistence_trouble());
         let _ = (info.role(), info.offset(), info.version(), info.previous_replication_id());
-        prop_assert!(exporter::render(Some(&info), None).is_ok());
+        prop_assert!(exporter::render(Some(&info), exporter::Known::default()).is_ok());
         let _ = sentinel_conf::remember(&text, &config());
         let _ = sentinel_conf::damage(&text, &config().master_name);
         let _ = records::parse(&text);
@@ -243,7 +244,8 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         second.follow(&replica, &first).await;
         connection.query::<()>(redis::cmd("SET").arg("key").arg(1).arg("EX").arg(100)).await.unwrap();
         let info = redoubt::redis::server::info_with_commands(&connection).await.unwrap();
-        let text = exporter::render(Some(&info), Some(0.5)).unwrap();
+        let text =
+            exporter::render(Some(&info), exporter::Known { hit_ratio: Some(0.5), ..Default::default() }).unwrap();
         let has = |name: &str| text.lines().any(|line| line.split([' ', '{']).next() == Some(name));
         let missing: Vec<&str> = EXPORTERS_NAMES.into_iter().filter(|name| !has(name)).collect();
         assert!(missing.is_empty(), "{missing:?} of {}", engine.name);
@@ -253,7 +255,7 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         }
         assert!(text.contains("redis_commands_total{cmd=\"set\"} 1\n"), "{text}");
         let info = redoubt::redis::server::info_with_commands(&replica).await.unwrap();
-        let text = exporter::render(Some(&info), None).unwrap();
+        let text = exporter::render(Some(&info), exporter::Known::default()).unwrap();
         let labels = format!("{{master_host=\"{}\",master_port=\"6379\"", first.address);
         for name in REPLICAS_NAMES {
             assert!(text.contains(&format!("{name}{labels}")), "{name} of {}: {text}", engine.name);

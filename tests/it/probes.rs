@@ -1,5 +1,7 @@
 //! What the probes say of a server that is alive and answers with errors: nobody restarts it for that.
 
+use std::time::Duration;
+
 use redoubt::model::{NodeId, Role};
 use redoubt::redis::{Class, Connection, server};
 use tokio::task::JoinHandle;
@@ -86,6 +88,40 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_sta
     assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
     let now = layer.primary().await.unwrap();
     assert_eq!(layer.keys(now).await, Some(held), "half a script counts as none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_answer_nothing_are_not_ready_and_are_started_anew() {
+    let layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let (primary, replica) = (layer.primary().await.unwrap(), some_replica(&layer).await);
+    let held = layer.keys(primary).await;
+    let frozen = [primary, replica, NodeId::sentinel(0)];
+    let engines = frozen.map(|id| layer.engine_pids(id));
+    for id in frozen {
+        layer.freeze_engine(id, true);
+    }
+    let began = std::time::Instant::now();
+    for id in frozen {
+        says(&layer, id, false, "Silent").await;
+    }
+    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+    println!("an engine that is stopped: replaced after {:.2?}", began.elapsed());
+    for (id, engine) in frozen.into_iter().zip(engines) {
+        eventually("the stuck process is gone", Duration::from_mins(1), async || {
+            let now = layer.engine_pids(id);
+            !now.is_empty() && now != engine
+        })
+        .await;
+        println!("{id} is started anew after {:.2?}", began.elapsed());
+    }
+    layer.wait_until_whole().await;
+    assert_eq!(layer.keys(layer.primary().await.unwrap()).await, held);
+    for id in [primary, replica] {
+        let notices = layer.lineage(id).await.unwrap().notices;
+        assert!(notices.iter().any(|words| words.contains("answered nothing")), "{notices:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,6 +86,24 @@ fn bad_policies_are_refused_with_the_reason_by_admission_and_by_validation() {
     }
 }
 
+/// On a layer of another namespace the keys begin with the policy's namespace, and Limitador's do not.
+#[test]
+fn a_policy_that_serves_limitador_has_the_keys_that_limitador_names() {
+    let spec = |layer: Value| {
+        let mut spec = one(&json!({}));
+        spec["export"] = json!({"program": "Limitador"});
+        spec["keyPrefix"] = json!("namespace:");
+        spec["access"] = json!({"scripts": true});
+        spec["layer"] = layer;
+        spec
+    };
+    assert!(validated(&spec(json!({"name": "shared"}))).export.is_some());
+    assert!(validated(&spec(json!({"name": "shared", "namespace": "shop"}))).scripts);
+    let elsewhere = spec(json!({"name": "shared", "namespace": "data"}));
+    let faults = validate(&parse(&elsewhere).unwrap().into(), 2).unwrap_err();
+    assert!(faults.iter().any(|fault| fault.to_string().contains("own namespace")), "{faults:?}");
+}
+
 #[test]
 fn windows_are_whole_milliseconds() {
     let faults = validate(&parse(&one(&json!({"window": "1500us"}))).unwrap().into(), 2).unwrap_err();

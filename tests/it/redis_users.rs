@@ -100,10 +100,7 @@ async fn a_user_whose_remembered_form_is_out_of_date_is_recognised_all_the_same(
         let name = "ss.shop.web".to_owned();
         let desired = BTreeMap::from([(
             name.clone(),
-            use_on_data(
-                Grant { kind: UseKind::SessionStore, prefix: "web:", scripts: false, functions: &Functions::new() },
-                &"a".repeat(64),
-            ),
+            use_on_data(Grant::plain(UseKind::SessionStore, "web:", &Functions::new()), &"a".repeat(64)),
         )]);
         for _ in 0..3 {
             let node = data_node(&engine).await;

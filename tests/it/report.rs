@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
+use redoubt::model::audit::AuditReport;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
@@ -53,6 +54,7 @@ impl Scene {
             application_access: true,
             max_connections: 500,
             application_breaches: Vec::new(),
+            audit: Some(std::sync::Arc::new(AuditReport { keys: 1_234, ..AuditReport::default() })),
         };
         Self { desired, observed, subject, undone: Vec::new(), faults: Vec::new(), waits: Vec::new() }
     }
@@ -133,6 +135,7 @@ fn a_healthy_layer_is_ready_and_everything_is_proven() {
     [x] persisted: every data node writes its files as declared
     [x] functions on every primary: the primary answers for every library
     [x] connections within the pool budget: maxclients 1000 for a budget of 500 connections
+    [x] every key expires: none of about 1200 keys is without an expiry
     [x] no single point of failure: any one node may be lost
     web-redis-0 Primary InSync
     web-redis-1 Replica InSync

@@ -7,6 +7,7 @@ use redis::cmd;
 use redoubt::model::UseKind;
 use redoubt::redis::rights;
 use redoubt::redis::use_access::{OF_THE_APPLICATION, differing, violations_of_application};
+use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::users::{self, acl_file, data_users, sentinel_users, use_on_sentinel};
 use redoubt::redis::{Class, Connection, server};
 
@@ -59,9 +60,23 @@ const AGENT_ON_DATA: &[&str] = &[
     "+CLIENT UNPAUSE",
     "+CLIENT KILL TYPE normal",
     "+CLIENT LIST TYPE normal",
+    "+ACL USERS",
     "+COMMAND LIST FILTERBY ACLCAT write",
     "+FUNCTION KILL",
     "+SCRIPT KILL",
+    "+SELECT 1",
+    "+TIME",
+    "+SCAN 0 COUNT 100",
+    "+PTTL key",
+    "+MEMORY USAGE key SAMPLES 5",
+    "-MEMORY DOCTOR",
+    "-MEMORY PURGE",
+    "-KEYS *",
+    "-TYPE key",
+    "-DUMP key",
+    "-PEXPIRE key 1 NX",
+    "-PERSIST key",
+    "-DEL key",
     "-ACL LIST",
     "-ACL SETUSER x",
     "-GET key",
@@ -137,6 +152,7 @@ const AGENT_ON_SENTINEL: &[&str] = &[
     "+SENTINEL MONITOR m 127.0.0.1 1 1",
     "+SENTINEL REMOVE m",
     "+SENTINEL SET m quorum 2",
+    "+ACL USERS",
     "+SHUTDOWN",
     "+PUBLISH __sentinel__:hello m",
     "+SUBSCRIBE +failover-state-wait-promotion",
@@ -204,6 +220,25 @@ async fn each_user_of_a_data_node_may_do_what_it_needs_and_no_more() {
             let found = differing(&operator, user, owned(expectations)).await.unwrap();
             assert!(found.is_empty(), "{}: {user} {found:?}", engine.name);
         }
+    }
+}
+
+/// With `audit.mode: Repair` an agent may give keys an expiry, and nothing else that changes them.
+#[tokio::test]
+async fn agents_that_repair_may_give_an_expiry_and_change_nothing_else() {
+    for engine in engines() {
+        let node = data_node(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        let mut users = data_users(&digests());
+        users::let_agents_repair(&mut users);
+        server::acl_set_user(&operator, users::AGENT, &users[users::AGENT].rules).await.unwrap();
+        let repairing = AGENT_ON_DATA.iter().map(|expectation| expectation.replace("-PEXPIRE", "+PEXPIRE"));
+        let further = ["-PEXPIREAT key 1", "-EXPIRE key 1", "-UNLINK key", "-COPY key other"].map(str::to_owned);
+        let found = differing(&operator, users::AGENT, repairing.chain(further)).await.unwrap();
+        assert!(found.is_empty(), "{}: {found:?}", engine.name);
+        let report =
+            UserForms::default().compare(&operator, "run", &server::acl_list(&operator).await.unwrap(), &users).await;
+        assert!(report.0.in_place.contains(users::AGENT), "{}: {report:?}", engine.name);
     }
 }
 
@@ -311,7 +346,7 @@ fn senders() -> Vec<String> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "lua") {
                 sources.push(fs::read_to_string(path).unwrap());
             }
         }
@@ -327,11 +362,14 @@ fn every_right_of_the_operator_and_the_agents_is_sent_by_some_code() {
     for users in [data_users(&digests()), sentinel_users(&digests())] {
         for user in [users::OPERATOR, users::AGENT] {
             for right in users[user].rules.iter().filter_map(|rule| rule.strip_prefix('+')) {
-                let words: Vec<String> =
-                    right.split('|').map(|word| format!("\"{}\"", word.to_ascii_uppercase())).collect();
+                // As Rust or as Lua has them: what a function sends, its caller needs the right to.
+                let sent = |source: &str, word: &str| {
+                    let word = word.to_ascii_uppercase();
+                    source.contains(&format!("\"{word}\"")) || source.contains(&format!("'{word}'"))
+                };
                 // The client library's own word.
                 let is_sent = right == "subscribe"
-                    || sources.iter().any(|source| words.iter().all(|word| source.contains(word.as_str())));
+                    || sources.iter().any(|source| right.split('|').all(|word| sent(source, word)));
                 if !is_sent {
                     unused.push(format!("{user}: {right}"));
                 }

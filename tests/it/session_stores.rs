@@ -59,7 +59,7 @@ fn names(admissions: &Admissions) -> Vec<&str> {
 fn sessions(policy: &Policy) -> &SessionPolicy {
     match policy {
         Policy::Sessions(policy) => policy,
-        Policy::Limits(_) | Policy::Functions(_) => panic!("{policy:?}"),
+        Policy::Limits(_) | Policy::Caches(_) | Policy::Functions(_) => panic!("{policy:?}"),
     }
 }
 
@@ -134,8 +134,14 @@ fn a_layer_that_would_drop_sessions_is_refused_with_what_was_measured() {
     for (spec, figure) in [
         (json!({"mode": "Standalone", "purpose": "Cache"}), "34 of 20,000"),
         (json!({"mode": "Sentinel", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}}), "34 of 20,000"),
-        (json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-lru"}}), "18 of 20,000"),
-        (json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-random"}}), "18 of 20,000"),
+        (
+            json!({"mode": "Sentinel", "purpose": "Sessions", "memory": {"evictionPolicy": "volatile-lru"}}),
+            "18 of 20,000",
+        ),
+        (
+            json!({"mode": "Sentinel", "purpose": "Sessions", "memory": {"evictionPolicy": "volatile-random"}}),
+            "18 of 20,000",
+        ),
     ] {
         let admissions = admitted_by(&layer(&spec), &[store("data", "web", 1, &json!({}))]);
         let refusal = &admissions.refused["data-web"];

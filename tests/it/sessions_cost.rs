@@ -20,7 +20,7 @@ const CALLS: usize = 20_000;
 const PAYLOAD: usize = 512;
 
 /// Puts `text` between the comments that begin with `begin` and `end`.
-fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
+pub fn put(page: &str, begin: &str, end: &str, text: &str) -> String {
     let (head, rest) = page.split_once(begin).expect("the page has a place for this");
     let (_, tail) = rest.split_once(end).expect("the place has an end");
     format!("{head}{begin}\n\n{text}\n{end}{tail}")

@@ -23,7 +23,7 @@ use crate::support::eventually;
 static NO_FUNCTIONS: Functions = Functions::new();
 
 const fn grant(prefix: &str) -> Grant<'_> {
-    Grant { kind: UseKind::SessionStore, prefix, scripts: false, functions: &NO_FUNCTIONS }
+    Grant::plain(UseKind::SessionStore, prefix, &NO_FUNCTIONS)
 }
 
 /// A data node with two stores of one layer, and the session functions.

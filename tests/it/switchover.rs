@@ -1,5 +1,6 @@
 //! Planned moves of the primary on a whole layer under load.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redoubt::model::NodeId;
@@ -20,6 +21,7 @@ fn request(layer: &Layer, from: NodeId) -> Switchover {
         master_name: layer.master_name.clone(),
         from: at(from),
         others: layer.data_ids().into_iter().filter(|id| *id != from).map(at).collect(),
+        ending: BTreeSet::new(),
         sentinels: layer.sentinel_ids().into_iter().map(|id| layer.operator_on(id)).collect(),
         failover_timeout: Duration::from_secs(10),
         patience: Duration::from_secs(5),

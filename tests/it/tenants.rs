@@ -123,11 +123,7 @@ struct World {
 
 /// The one key pattern of a store's user.
 fn pattern(prefix: &str) -> String {
-    let rules = use_on_data(
-        Grant { kind: UseKind::SessionStore, prefix, scripts: false, functions: &Functions::new() },
-        &"0".repeat(64),
-    )
-    .rules;
+    let rules = use_on_data(Grant::plain(UseKind::SessionStore, prefix, &Functions::new()), &"0".repeat(64)).rules;
     let mut patterns = rules.iter().filter_map(|rule| rule.strip_prefix('~'));
     let (first, second) = (patterns.next(), patterns.next());
     assert_eq!(second, None, "{rules:?}");

@@ -5,6 +5,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
+use crate::bad_caches::{bad_cache_changes, bad_caches};
 use crate::bad_layers::{bad_changes, bad_layers};
 use crate::bad_libraries::{bad_libraries, bad_library_changes};
 use crate::bad_policies::{bad_policies, bad_policy_changes};
@@ -124,6 +125,37 @@ async fn bad_rate_limit_policies_are_refused_with_the_reason_and_the_smallest_is
         stored.data["spec"] = new.clone();
         let changed = policies.replace(&format!("change-{number}"), &dry_run(), &stored).await;
         policies.delete(&format!("change-{number}"), &DeleteParams::default()).await.unwrap();
+        let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
+        assert!(refused.contains(reason), "{new}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn bad_caches_are_refused_with_the_reason_and_the_smallest_is_accepted() {
+    let _definition_is_ours = place::operator_in("default").await;
+    let resource = ApiResource::erase::<redoubt::api::cache_namespace::CacheNamespace>(&());
+    let caches: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+    let object = |spec: &Value| -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "CacheNamespace", "metadata": {"name": "web"}, "spec": spec,
+        }))
+        .unwrap()
+    };
+    for (spec, reason) in bad_caches() {
+        let refused = caches.create(&dry_run(), &object(&spec)).await;
+        let refused = refused.expect_err(&format!("accepted: {spec}")).to_string();
+        assert!(refused.contains(reason), "{spec}: {refused}");
+    }
+    let own_channel = json!({"ttl": "5m", "invalidation": {"channel": "news:web:", "tracking": true}});
+    for good in [json!({"ttl": "5m"}), json!({"ttl": "5m", "maxEntryBytes": 4096}), own_channel] {
+        caches.create(&dry_run(), &object(&good)).await.unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    for (old, new, reason) in bad_cache_changes() {
+        // The name stays: the channel ends with it.
+        let mut stored = caches.create(&PostParams::default(), &object(&old)).await.unwrap();
+        stored.data["spec"] = new.clone();
+        let changed = caches.replace("web", &dry_run(), &stored).await;
+        caches.delete("web", &DeleteParams::default()).await.unwrap();
         let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
         assert!(refused.contains(reason), "{new}: {refused}");
     }

@@ -170,6 +170,22 @@ impl Kubelet {
         pod.expect("the pod runs").folders.clone()
     }
 
+    /// Writes the Secrets of all pods of a namespace again, as a kubelet does once in a while: a minute may pass before it does.
+    pub async fn refresh_secrets(&self, namespace: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let secrets = Api::namespaced(self.client.clone(), namespace);
+        let running: Vec<(PodName, Running)> =
+            self.running.lock().unwrap().iter().map(|(name, running)| (name.clone(), running.clone())).collect();
+        for ((_, name), running) in running.into_iter().filter(|((of, _), _)| of == namespace) {
+            let Some(pod) = pods.get_opt(&name).await.unwrap() else { continue };
+            for volume in pod.spec.into_iter().flat_map(|spec| spec.volumes.unwrap_or_default()) {
+                if let Some(source) = &volume.secret {
+                    crate::pod::write_secret(&secrets, &running.folders[&volume.name], source).await;
+                }
+            }
+        }
+    }
+
     /// What a pod has logged so far; empty where it does not run.
     pub fn log(&self, namespace: &str, pod: &str) -> String {
         let running = self.running.lock().unwrap().get(&(namespace.to_owned(), pod.to_owned())).cloned();

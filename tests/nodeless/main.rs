@@ -5,6 +5,9 @@
 mod admission;
 mod api_faults;
 mod at_rest;
+mod audit;
+#[path = "../support/bad_caches.rs"]
+mod bad_caches;
 #[path = "../support/bad_layers.rs"]
 mod bad_layers;
 #[path = "../support/bad_libraries.rs"]
@@ -14,6 +17,7 @@ mod bad_policies;
 #[allow(dead_code)]
 #[path = "../support/bad_stores.rs"]
 mod bad_stores;
+mod caches;
 mod changes;
 #[path = "../support/kubernetes/children.rs"]
 mod children;
@@ -40,9 +44,11 @@ mod kubelet;
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
 mod limits;
+mod metrics;
 mod objects;
 #[allow(dead_code)]
 mod operator;
+mod pages;
 mod place;
 mod plane;
 mod pod;

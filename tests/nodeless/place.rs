@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt as _};
 use redoubt::api::data_layer::DataLayer;
+use redoubt::metrics::Metrics;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::faults::Faults;
@@ -127,6 +128,16 @@ pub fn stop_operator(namespace: &str) {
 /// What the client of a namespace's operator meets.
 pub fn faults(namespace: &str) -> Faults {
     OPERATORS.lock().unwrap()[namespace].faults.clone()
+}
+
+/// Lets the pods of a namespace see their Secrets as they are now.
+pub async fn refresh_secrets(namespace: &str) {
+    plane().kubelet.refresh_secrets(namespace).await;
+}
+
+/// The metrics of a namespace's operator.
+pub fn metrics(namespace: &str) -> Metrics {
+    OPERATORS.lock().unwrap()[namespace].metrics.clone()
 }
 
 /// Removes everything on the volume of a pod while its server runs.

@@ -11,7 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, SecretVolumeSource, Service, Volume};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use redoubt::model::node_config::AGENT_PORT;
@@ -196,11 +196,7 @@ impl Life {
         let folder = home.join(&volume.name);
         fs::create_dir_all(&folder).unwrap();
         if let Some(source) = &volume.secret {
-            let secrets: Api<Secret> = self.api();
-            let data = secrets.get(source.secret_name.as_deref()?).await.ok()?.data.unwrap_or_default();
-            for item in source.items.iter().flatten() {
-                write(&folder.join(&item.path), &data.get(&item.key)?.0);
-            }
+            write_secret(&self.api(), &folder, source).await?;
         }
         if volume.downward_api.is_some() {
             write_annotations(&folder, volume, pod);
@@ -355,6 +351,15 @@ struct Start {
     engine: PathBuf,
     home: PathBuf,
     folders: BTreeMap<String, PathBuf>,
+}
+
+/// Writes the files of a Secret's volume; `None`: it is not there yet, or lacks one.
+pub async fn write_secret(secrets: &Api<Secret>, folder: &Path, source: &SecretVolumeSource) -> Option<()> {
+    let data = secrets.get(source.secret_name.as_deref()?).await.ok()?.data.unwrap_or_default();
+    for item in source.items.iter().flatten() {
+        write(&folder.join(&item.path), &data.get(&item.key)?.0);
+    }
+    Some(())
 }
 
 /// Whole or not at all: an agent reads it at any time.

@@ -35,6 +35,9 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"cpu": "-1"}), "is not a quantity of processors"),
         (json!({"memory": {"evictionPolicy": "allkeys-lru"}}), "34 of 20,000 sessions"),
         (json!({"purpose": "Sessions", "memory": {"evictionPolicy": "allkeys-lfu"}}), "34 of 20,000 sessions"),
+        (json!({"memory": {"evictionPolicy": "volatile-lru"}}), "18 of 20,000 sessions"),
+        (json!({"purpose": "Mixed", "memory": {"evictionPolicy": "volatile-lfu"}}), "18 of 20,000 sessions"),
+        (json!({"purpose": "Mixed", "memory": {"evictionPolicy": "volatile-random"}}), "18 of 20,000 sessions"),
         (json!({"engine": {"image": "redis 7\n"}}), "not an image reference"),
     ];
     let of_config = [

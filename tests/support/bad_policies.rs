@@ -47,6 +47,17 @@ pub fn bad_policies() -> Vec<(Value, &'static str)> {
         (json!({"limits": [limit(json!({}))], "shards": 0}), "shards"),
         (json!({"limits": [limit(json!({}))], "keyPrefix": "web{a}:"}), "keyPrefix"),
         (json!({"limits": [limit(json!({}))], "onStoreError": "Perhaps"}), "onStoreError"),
+        (json!({"limits": [limit(json!({}))], "export": {"program": "Nginx"}}), "export"),
+        (json!({"limits": [limit(json!({}))], "export": {}}), "program"),
+        (json!({"limits": [limit(json!({}))], "export": {"program": "Limitador"}}), "needs keyPrefix 'namespace:'"),
+        (
+            json!({"limits": [limit(json!({}))], "export": {"program": "Limitador"}, "keyPrefix": "namespace:"}),
+            "access.scripts true",
+        ),
+        (
+            json!({"limits": [limit(json!({}))], "export": {"program": "Limitador"}, "access": {"scripts": true}}),
+            "needs keyPrefix 'namespace:'",
+        ),
         (
             json!({"limits": [limit(json!({}))], "layer": {"dedicated": {"mode": "Sentinel", "purpose": "Cache"}}}),
             "RateLimits",

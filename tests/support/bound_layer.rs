@@ -73,7 +73,7 @@ impl BoundLayer {
         let mut users = data_users(&digests());
         users.insert(
             STORE_USER.to_owned(),
-            users::use_on_data(Grant { kind, prefix, scripts, functions: &Functions::new() }, &digest(STORE_USER)),
+            users::use_on_data(Grant { scripts, ..Grant::plain(kind, prefix, &Functions::new()) }, &digest(STORE_USER)),
         );
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));

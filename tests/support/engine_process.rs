@@ -1,5 +1,6 @@
 //! Single engine processes on loopback addresses of their own, without agents.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,15 @@ pub struct Engine {
     pub name: String,
     /// Its server program.
     pub program: PathBuf,
+    /// What its environment has beside ours.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// An engine of this name and program.
+    pub fn new(name: &str, program: &str) -> Self {
+        Self { name: name.to_owned(), program: program.into(), environment: BTreeMap::new() }
+    }
 }
 
 /// The engines named in `REDOUBT_TEST_ENGINES` (`name=path:name=path`), else `redis-server` of the search path.
@@ -30,13 +40,9 @@ pub fn engines() -> Vec<Engine> {
     let engines: Vec<Engine> = named
         .split(':')
         .filter_map(|entry| entry.split_once('='))
-        .map(|(name, path)| Engine { name: name.to_owned(), program: path.into() })
+        .map(|(name, path)| Engine::new(name, path))
         .collect();
-    if engines.is_empty() {
-        vec![Engine { name: "default".to_owned(), program: "redis-server".into() }]
-    } else {
-        engines
-    }
+    if engines.is_empty() { vec![Engine::new("default", "redis-server")] } else { engines }
 }
 
 /// A running server or Sentinel. It ends when dropped.
@@ -83,7 +89,7 @@ impl Process {
     pub fn run(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
         let mut command = Command::new(&self.engine.program);
-        command.arg(self.folder.join("engine.conf"));
+        command.arg(self.folder.join("engine.conf")).envs(&self.engine.environment);
         if self.is_sentinel {
             command.arg("--sentinel");
         }

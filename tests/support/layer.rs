@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use redoubt::model::audit::{AuditReport, DeclaredPrefixes};
 use redoubt::model::lineage::LineageAnswer;
-use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig, REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
 use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind};
 use redoubt::redis::users::{self, PasswordDigests};
 use redoubt::redis::{Connection, Endpoint, Secret};
 use sha2::{Digest as _, Sha256};
 
+use super::engine_process::Engine;
 use super::eventually;
 
 /// How long a small layer may take to form or heal where a test does not measure it.
@@ -41,11 +43,21 @@ pub struct Options {
     pub keeps_data: bool,
     /// Further settings of the data nodes.
     pub settings: &'static [(&'static str, &'static str)],
+    /// The engine; `None`: that of the search path.
+    pub engine: Option<Engine>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { data_nodes: 3, sentinels: 3, detection: 2_000, min_replicas: 1, keeps_data: true, settings: &[] }
+        Self {
+            data_nodes: 3,
+            sentinels: 3,
+            detection: 2_000,
+            min_replicas: 1,
+            keeps_data: true,
+            settings: &[],
+            engine: None,
+        }
     }
 }
 
@@ -68,6 +80,8 @@ pub struct Layer {
     /// Name of the primary in the Sentinels.
     pub master_name: String,
     root: PathBuf,
+    /// Where agents look for their engine first.
+    engine: Option<PathBuf>,
 }
 
 impl Layer {
@@ -114,6 +128,7 @@ impl Layer {
                     keeps_data: options.keeps_data,
                     accept_loss: None,
                     drop_aside: BTreeSet::new(),
+                    caches: BTreeMap::new(),
                     data_nodes: data_nodes.clone(),
                     sentinels: sentinels.clone(),
                     master_name: master_name.clone(),
@@ -129,7 +144,8 @@ impl Layer {
                 (id, Node { id, bind: address.clone(), address, folder, agent: None })
             })
             .collect();
-        Self { nodes, master_name, root }
+        let engine = options.engine.as_ref().and_then(|engine| engine.program.parent()).map(Path::to_owned);
+        Self { nodes, master_name, root, engine }
     }
 
     /// Starts one node's agent, as the kubelet would start its container.
@@ -137,7 +153,10 @@ impl Layer {
         let node = self.nodes.get_mut(&id).unwrap();
         let log = fs::File::options().create(true).append(true).open(node.folder.join("log")).unwrap();
         let folder = |name: &str| node.folder.join(name).display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = self.engine.iter().map(|folder| folder.display().to_string()).chain([path]).collect::<Vec<_>>();
         let child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
+            .env("PATH", path.join(":"))
             .args(["agent", "--data", &folder("data"), "--config", &folder("config.json")])
             .args(["--secrets", &folder("secrets"), "--run", &folder("run"), "--bind", &node.bind.0])
             .stdin(Stdio::null())
@@ -244,10 +263,20 @@ impl Layer {
 
     /// What a node's agent says to one of the probes: `started`, `ready` or `live`.
     pub async fn probe(&self, id: NodeId, which: &str) -> Option<String> {
+        self.get(id, &format!("health/{which}")).await
+    }
+
+    /// A node's metrics.
+    pub async fn metrics(&self, id: NodeId) -> Option<String> {
+        self.get(id, "metrics").await
+    }
+
+    /// What a node's agent answers for a path: status line, headers and body.
+    pub async fn get(&self, id: NodeId, path: &str) -> Option<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let address = (self.nodes[&id].address.0.as_str(), redoubt::model::node_config::AGENT_PORT);
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        stream.write_all(format!("GET /health/{which} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
+        stream.write_all(format!("GET /{path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer)
@@ -267,6 +296,20 @@ impl Layer {
             fs::write(path.with_extension("new"), serde_json::to_string(&config).unwrap()).unwrap();
             fs::rename(path.with_extension("new"), &path).unwrap();
         }
+    }
+
+    /// Tells every data node's agent of the layer's uses, as the operator does. Whole or not at all.
+    pub fn declare(&self, declared: &DeclaredPrefixes) {
+        for node in self.nodes.values().filter(|node| node.id.kind == NodeKind::Data) {
+            let path = node.folder.join("secrets").join(PREFIXES_FILE);
+            fs::write(path.with_extension("new"), serde_json::to_string(declared).unwrap()).unwrap();
+            fs::rename(path.with_extension("new"), &path).unwrap();
+        }
+    }
+
+    /// What a node's agent found in the keys last.
+    pub async fn audit(&self, id: NodeId) -> Option<AuditReport> {
+        redoubt::answers::fetch_audit(&self.nodes[&id].address.0).await
     }
 
     /// Processes under a node's agent.

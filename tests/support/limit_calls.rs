@@ -2,8 +2,11 @@
 
 use redis::{Cmd, Value};
 use redoubt::dataplane::{limit_library, load};
+use redoubt::model::UseKind;
+use redoubt::model::counters::Row;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::redis::Connection;
+use redoubt::redis::counters::page;
 
 use super::engine_process::{Engine, Process};
 use super::function_calls::{call, function_call};
@@ -114,8 +117,18 @@ pub fn limit_call(key: &str, arguments: &[&str]) -> Cmd {
 
 /// Allowed, denied and shadowed of a policy's limit; zeros if it was not used.
 pub async fn counters(connection: &Connection, policy: &str, limit: &str) -> [i64; 3] {
-    let rows: Vec<(String, String, i64, i64, i64)> =
-        redis::from_redis_value(call(connection, "limits_counters", &[], &[]).await.unwrap()).unwrap();
-    let row = rows.into_iter().find(|row| row.0 == policy && row.1 == limit);
-    row.map_or([0; 3], |(_, _, allowed, denied, shadowed)| [allowed, denied, shadowed])
+    let row = rows(connection).await.into_iter().find(|row| row.owner == policy && row.part == limit);
+    row.map_or([0; 3], |row| [0, 1, 2].map(|column| i64::try_from(row.counts[column]).unwrap()))
+}
+
+/// Every row of counters.
+pub async fn rows(connection: &Connection) -> Vec<Row> {
+    let mut rows = Vec::new();
+    loop {
+        let page = page(connection, UseKind::RateLimitPolicy, rows.len()).await.unwrap();
+        if page.rows.is_empty() {
+            return rows;
+        }
+        rows.extend(page.rows);
+    }
 }

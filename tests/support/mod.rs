@@ -1,5 +1,6 @@
 //! What tests share: a layer of real processes on loopback, and a history of what its writers were promised.
 
+pub mod bad_caches;
 pub mod bad_layers;
 pub mod bad_libraries;
 pub mod bad_policies;

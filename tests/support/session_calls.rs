@@ -2,8 +2,10 @@
 
 use redis::Value;
 use redoubt::dataplane::{load, session_library};
+use redoubt::model::UseKind;
 use redoubt::model::session_policy::{OnExceed, SessionPolicy};
 use redoubt::redis::Connection;
+use redoubt::redis::counters::page;
 
 use super::engine_process::{Engine, Process};
 pub use super::function_calls::{call, contents, number, refusal, server_time};
@@ -64,17 +66,9 @@ pub async fn list(connection: &Connection, index: &str) -> Vec<(String, i64, i64
 
 /// A counter of a store; 0 if it has none yet.
 pub async fn counter(connection: &Connection, store: &str, name: &str) -> i64 {
-    let names = ["created", "read", "renewed", "revoked", "rejected", "evicted", "missed"];
-    let at = names.iter().position(|known| *known == name).unwrap();
-    let rows: Vec<(String, [i64; 7])> = match call(connection, "sessions_counters", &[], &[]).await.unwrap() {
-        Value::Array(rows) => rows.into_iter().map(counter_row).collect(),
-        other => panic!("{other:?}"),
-    };
-    rows.into_iter().find(|row| row.0 == store).map_or(0, |row| row.1[at])
-}
-
-fn counter_row(row: Value) -> (String, [i64; 7]) {
-    let row: Vec<String> = redis::from_redis_value(row).unwrap();
-    let counts: Vec<i64> = row[1..].iter().map(|count| count.parse().unwrap()).collect();
-    (row[0].clone(), counts.try_into().unwrap())
+    let columns = UseKind::SessionStore.words().counters.unwrap().names;
+    let at = columns.iter().position(|(known, _)| *known == name).unwrap();
+    let rows = page(connection, UseKind::SessionStore, 0).await.unwrap().rows;
+    let row = rows.into_iter().find(|row| row.owner == store);
+    row.map_or(0, |row| i64::try_from(row.counts[at]).unwrap())
 }

@@ -80,7 +80,7 @@ capabilities:
 pod. */ -}}
 {{- define "redoubt.layerRules" -}}
 - apiGroups: [redoubt.dev]
-  resources: [datalayers, sessionstores, ratelimitpolicies, functionlibraries]
+  resources: [datalayers, sessionstores, ratelimitpolicies, cachenamespaces, functionlibraries]
   verbs: [get, list, watch]
 # The dedicated layers of uses.
 - apiGroups: [redoubt.dev]
@@ -93,11 +93,11 @@ pod. */ -}}
   verbs: [get, list, watch]
 {{- end }}
 - apiGroups: [redoubt.dev]
-  resources: [datalayers/status, sessionstores/status, ratelimitpolicies/status, functionlibraries/status]
+  resources: [datalayers/status, sessionstores/status, ratelimitpolicies/status, cachenamespaces/status, functionlibraries/status]
   verbs: [patch]
 # Owner references that block the owner's deletion need this where the admission plugin asks for it.
 - apiGroups: [redoubt.dev]
-  resources: [datalayers/finalizers, sessionstores/finalizers, ratelimitpolicies/finalizers, functionlibraries/finalizers]
+  resources: [datalayers/finalizers, sessionstores/finalizers, ratelimitpolicies/finalizers, cachenamespaces/finalizers, functionlibraries/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]

@@ -30,11 +30,12 @@ pub(super) async fn ask(
     let last_move = context.listeners.last_move(&(layer.namespace.clone(), layer.name.clone()));
     let answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
     listen(context, layer, questions, &answers);
-    let (mut connections, mut faults, mut waits) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let (mut connections, mut faults, mut waits, mut audits) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
     for (node, answer) in answers {
         let of_node = |words: &String| format!("{node}: {words}");
         faults.extend(answer.faults.iter().chain(&answer.told.kept).map(of_node));
         waits.extend(answer.told.waits.iter().map(of_node));
+        audits.extend(answer.audit.clone());
         let mut server = answer.server;
         if let ObservedServer::Data(server) = &mut server {
             server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
@@ -42,7 +43,7 @@ pub(super) async fn ask(
         observed.nodes.entry(node).or_default().server = server;
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
-    Seen { observed, connections, faults, waits, unused: BTreeSet::new() }
+    Seen { observed, connections, faults, waits, audits, unused: BTreeSet::new() }
 }
 
 /// Listens to every Sentinel that answered.

@@ -9,6 +9,7 @@ use crate::api::data_layer_status::MemoryStatus;
 use crate::api::names;
 use crate::build::{Built, declared};
 use crate::dataplane::Library;
+use crate::model::audit::AuditMode;
 use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
 use crate::model::engine::EngineVersion;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
@@ -17,7 +18,7 @@ use crate::observe::kubernetes::Children;
 use crate::observe::servers::{Asked, Question};
 use crate::redis::Endpoint;
 use crate::redis::probe::DataProbe;
-use crate::redis::users::{OPERATOR, PasswordDigests, data_users, sentinel_users};
+use crate::redis::users::{OPERATOR, PasswordDigests, data_users, let_agents_repair, sentinel_users, serve_caches};
 use crate::report::LayerSummary;
 use crate::validate::ValidatedLayer;
 
@@ -41,12 +42,20 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Puts both together.
+    /// Puts both together. `audit`: what the agents do about keys without an expiry. `caches`: those that the layer serves, by prefix
+    /// with the channel of each.
     pub(super) fn of(
         digests: &PasswordDigests,
+        audit: AuditMode,
+        caches: &BTreeMap<String, String>,
         uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>),
     ) -> Self {
         let (mut data, mut sentinels) = (data_users(digests), sentinel_users(digests));
+        match audit {
+            AuditMode::Report => {}
+            AuditMode::Repair => let_agents_repair(&mut data),
+        }
+        serve_caches(&mut data, caches);
         data.extend(uses.0);
         sentinels.extend(uses.1);
         Self { data, sentinels }
@@ -140,6 +149,7 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         application_access: layer.application_access,
         max_connections: layer.max_connections,
         application_breaches: Vec::new(),
+        audit: None,
     }
 }
 

@@ -1,10 +1,13 @@
 //! What is to be done: the next steps of the layer, and the next state of the credentials of its uses.
 
+use std::sync::Arc;
+
 use super::super::context::Context;
 use super::super::seen::{LayerPass, Seen};
 use super::super::uses::{Rotation, Uses};
 use super::known::Judged;
 use super::wanted::Wanted;
+use crate::model::audit::AuditReport;
 use crate::model::roles::primary;
 use crate::plan::{Plan, plan};
 
@@ -33,8 +36,15 @@ impl Wanted {
             layer: &judged.layer,
             desired: &self.desired,
             seen,
+            questions: &self.questions,
+            audit: newest_audit(&seen.audits, &self.prefixes),
             primary: primary(&self.desired, &seen.observed),
             libraries: &self.use_libraries,
         }
     }
+}
+
+/// The newest of these that goes by the prefixes that are declared now.
+fn newest_audit<'a>(audits: &'a [Arc<AuditReport>], prefixes: &str) -> Option<&'a Arc<AuditReport>> {
+    audits.iter().filter(|audit| audit.list == prefixes).max_by_key(|audit| audit.finished)
 }

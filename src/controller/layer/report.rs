@@ -62,6 +62,7 @@ impl Report {
         let old = object.and_then(|object| object.status.clone()).unwrap_or_default();
         let mut subject = subject(&judged.layer);
         subject.application_breaches = application_breaches;
+        subject.audit = wanted.pass(judged, seen).audit.cloned();
         let facts = Facts {
             desired: &wanted.desired,
             observed: &seen.observed,

@@ -3,6 +3,7 @@
 //! Clients must not wait for a Lease to end. Who is primary is for the Sentinels to say, so two who look come to the same end;
 //! and a Service is changed only from the version that was seen, so who looked too long ago changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
         resolved_defaults: &known.resolved.clone().decided(layer).text(),
         primary: known.observed.primary_service,
         functions: "",
+        caches: &BTreeMap::new(),
+        prefixes: "",
         credentials: credentials(&passwords, "", ""),
     });
     let desired = roles_only(&judged.object, layer, &built);

@@ -9,6 +9,7 @@ use super::known::{Judged, Known};
 use crate::act::secrets::Passwords;
 use crate::build::{Built, Credentials, Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
+use crate::model::audit::short_hash;
 use crate::model::desired::Desired;
 use crate::model::{Address, NodeId};
 use crate::observe::servers::Question;
@@ -27,6 +28,8 @@ pub(super) struct Wanted {
     pub(super) libraries: Vec<Library>,
     /// Those of uses, by name. A kind of which a policy is unknown has none.
     pub(super) use_libraries: BTreeMap<String, Library>,
+    /// What tells the list of prefixes from others, as an audit names it.
+    pub(super) prefixes: String,
     /// What each server is asked.
     pub(super) questions: BTreeMap<NodeId, Question>,
 }
@@ -37,7 +40,9 @@ impl Wanted {
         let Judged { layer, object, .. } = judged;
         let system = known.secrets.system.as_ref();
         let passwords = known.passwords(context);
-        let users = Users::of(&digests(&passwords, layer), uses.users(context, system));
+        let caches = uses.caches();
+        let accounts = Users::of(&digests(&passwords, layer), layer.audit, &caches, uses.users(context, system));
+        let prefixes = uses.prefixes(layer.audit);
         let use_libraries = uses.libraries();
         let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
         let addresses = known.addresses(&declared(layer));
@@ -48,12 +53,15 @@ impl Wanted {
             resolved_defaults: &known.resolved.clone().decided(layer).text(),
             primary: known.observed.primary_service,
             functions: &uses.sources(&libraries, system),
-            credentials: credentials(&passwords, &acl_file(&users.data), &acl_file(&users.sentinels)),
+            caches: &caches,
+            prefixes: &prefixes,
+            credentials: credentials(&passwords, &acl_file(&accounts.data), &acl_file(&accounts.sentinels)),
         });
-        let mut desired = desired(object, layer, &built, users, &libraries);
+        let mut desired = desired(object, layer, &built, accounts, &libraries);
         desired.gathering = context.uses.is_gathering(&known.identity.uid);
         let questions = questions(&desired, &known.children, &passwords);
-        Self { passwords, addresses, built, desired, libraries, use_libraries, questions }
+        let prefixes = short_hash(prefixes.as_bytes());
+        Self { passwords, addresses, built, desired, libraries, use_libraries, prefixes, questions }
     }
 }
 

@@ -57,7 +57,9 @@ impl Uses {
         kept.extend(unreadable.map(|it| (it.kind(), (it.namespace().unwrap_or_default(), it.name_any()))));
         // A library of a user's holds nothing but what is its own.
         let unknown: BTreeSet<_> = kept.iter().map(|(kind, _)| *kind).filter(|kind| kind.has_user()).collect();
-        let Admissions { admitted, mut refused, .. } = admissions;
+        let Admissions { admitted, mut refused, tenants } = admissions;
+        let places = tenants.into_iter().filter(|tenant| tenant.left.is_none());
+        let reserved = places.map(|tenant| tenant.prefix).collect();
         let by_uid: BTreeMap<String, Arc<WatchedUse>> =
             applicants.readable.into_iter().filter_map(|watched| Some((watched.uid()?, watched))).collect();
         let mut served = Vec::new();
@@ -75,7 +77,7 @@ impl Uses {
         let unknown_bindings = served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_)));
         kept.extend(unknown_bindings.map(|it| place(it.accepted())));
         let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
-        Ok(Self { served, refused, kept, unknown })
+        Ok(Self { served, refused, kept, unknown, reserved })
     }
 }
 

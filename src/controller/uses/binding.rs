@@ -19,15 +19,16 @@ use super::served::{Binding, Served};
 use crate::act::kube::key_of;
 use crate::act::{Applied, Ending};
 use crate::api::names;
+use crate::api::use_status::InvalidationStatus;
 use crate::api::uses::DeclaredUse;
-use crate::build::uses::{BindingCredentials, binding};
+use crate::build::uses::{BindingCredentials, binding, export};
 use crate::dataplane::Library;
 use crate::report::uses::LibraryTrouble;
 use crate::telemetry::Chain;
 
 /// How long a binding that was read is believed where Secrets are not watched: shorter than the pause of a layer at rest, so that
 /// each pass finds one that was edited.
-const BELIEVED: Duration = Duration::from_secs(2);
+pub(super) const BELIEVED: Duration = Duration::from_secs(2);
 /// How long the binding of a use that is not served is believed where Secrets are not watched.
 const BELIEVED_OF_REFUSED: Duration = Duration::from_secs(30);
 /// Bindings that are read again in one pass at most where Secrets are not watched.
@@ -99,7 +100,7 @@ fn place_of(declared: &DeclaredUse) -> (String, String) {
 }
 
 /// Whether a Secret belongs to the object with this UID.
-fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
+pub(super) fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
     secret.owner_references().iter().any(|owner| owner.uid == uid)
 }
 
@@ -120,6 +121,10 @@ pub(super) struct Written {
     pub(super) trouble: Option<String>,
     /// Whether its name belongs to somebody else.
     pub(super) name_taken: bool,
+    /// Name of the Secret for a rate limit service, as far as there is one.
+    pub(super) export: Option<String>,
+    /// Of a cache: keys that are to be removed.
+    pub(super) invalidation: Option<InvalidationStatus>,
 }
 
 impl Uses {
@@ -158,24 +163,70 @@ impl Uses {
     }
 }
 
-/// Removes the binding of a use that is not served.
+/// Removes the binding of a use that is not served, and the Secret for a rate limit service.
 pub(super) async fn withdraw(context: &Context, declared: &DeclaredUse) -> Result<(), Error> {
     if !declared.kind().has_user() {
         return Ok(());
     }
     let ((namespace, name), uid) = (place_of(declared), declared.uid().unwrap_or_default());
-    let found = context.secrets.read(&context.client, &namespace, &name, BELIEVED_OF_REFUSED).await?;
-    if let Some(secret) = found.filter(|secret| is_owned_by(secret, &uid)) {
+    remove(context, &namespace, &name, &uid).await?;
+    if declared.status.as_ref().is_some_and(|status| status.export.is_some()) {
+        remove(context, &namespace, &names::export(&declared.name_any()), &uid).await?;
+    }
+    Ok(())
+}
+
+/// Removes a Secret of the use with this UID.
+async fn remove(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
+    let found = context.secrets.read(&context.client, namespace, name, BELIEVED_OF_REFUSED).await?;
+    if let Some(secret) = found.filter(|secret| is_owned_by(secret, uid)) {
         let uid = secret.uid();
-        context.writer.delete::<KubernetesSecret>(&namespace, &name, uid.as_deref()).await.map_err(Error::Act)?;
-        context.secrets.forget(&namespace, &name);
+        context.writer.delete::<KubernetesSecret>(namespace, name, uid.as_deref()).await.map_err(Error::Act)?;
+        context.secrets.forget(namespace, name);
     }
     Ok(())
 }
 
 impl Served {
-    /// Writes the binding, if it is to show credentials.
+    /// Writes what the use's own objects show, and asks for the keys that it wants removed.
     async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
+        let mut written = self.write_binding(context, pass, rotation).await;
+        written.export = self.told_export();
+        let shown = rotation.next.shown.filter(|_| written.trouble.is_none() && !pass.desired.paused);
+        if let Some(shown) = shown.filter(|_| self.accepted().kind.has_user()) {
+            let wanted =
+                self.with_credentials(context, rotation, shown, |shown| export(self.accepted(), pass.layer, shown));
+            match self.keep_export(context, wanted, written.export.is_some()).await {
+                Ok(name) => written.export = name,
+                Err(why) => {
+                    written.trouble = Some(format!("Secret {}: {why}", names::export(&self.accepted().name)));
+                }
+            }
+        }
+        written.invalidation = self.invalidation(context, pass).await;
+        written
+    }
+
+    /// What is made of the credentials of a rotation.
+    fn with_credentials<T>(
+        &self,
+        context: &Context,
+        rotation: Rotation,
+        shown: u32,
+        make: impl FnOnce(BindingCredentials<'_>) -> T,
+    ) -> T {
+        let (user, password, next) = (self.user(shown), self.password(context, shown), rotation.next);
+        make(BindingCredentials {
+            user: &user,
+            password: password.reveal(),
+            rotation: shown,
+            previous: next.previous,
+            rotated_at: next.rotated_at,
+        })
+    }
+
+    /// Writes the binding, if it is to show credentials.
+    async fn write_binding(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
         if let Binding::Unreadable(why) = &self.binding {
             return Written { trouble: Some(why.clone()), ..Written::default() };
         }
@@ -183,16 +234,8 @@ impl Served {
         let Some(shown) = next.shown.filter(|_| !pass.desired.paused) else {
             return Written { name: self.binding().map(kube::ResourceExt::name_any), ..Written::default() };
         };
-        let (user, password) = (self.user(shown), self.password(context, shown));
-        let credentials = BindingCredentials {
-            user: &user,
-            password: password.reveal(),
-            rotation: shown,
-            previous: next.previous,
-            rotated_at: next.rotated_at,
-        };
-        let accepted = self.accepted();
-        let mut secret = binding(accepted, pass.layer, credentials);
+        let (accepted, password) = (self.accepted(), self.password(context, shown));
+        let mut secret = self.with_credentials(context, rotation, shown, |shown| binding(accepted, pass.layer, shown));
         if let Some(key) = context.vault.root_key_of_use(accepted.kind, &accepted.uid, shown, &password) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
@@ -212,7 +255,7 @@ impl Served {
                 context.writer.fingerprints().forget(&key_of(&secret));
                 let ending = Ending::of(&error);
                 let name_taken = matches!(ending, Ending::NameTaken(_));
-                Written { name: None, trouble: Some(ending.detail().to_owned()), name_taken }
+                Written { trouble: Some(ending.detail().to_owned()), name_taken, ..Written::default() }
             }
         }
     }

@@ -46,15 +46,7 @@ mod tests {
     #[test]
     fn a_user_is_kept_as_the_file_has_it_and_no_other_is() {
         let user = |store: &str| {
-            use_on_data(
-                Grant {
-                    kind: UseKind::SessionStore,
-                    prefix: &format!("{store}:"),
-                    scripts: false,
-                    functions: &Functions::new(),
-                },
-                &"a".repeat(64),
-            )
+            use_on_data(Grant::plain(UseKind::SessionStore, &format!("{store}:"), &Functions::new()), &"a".repeat(64))
         };
         let names = ["ss.shop.web", "ss.shop.web.2", "ss.shop.web2", "ss.shop.api", "app"];
         let users: BTreeMap<String, DesiredUser> = names.iter().map(|name| ((*name).to_owned(), user(name))).collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::told::Told;
 use crate::api::data_layer_status::Tenant;
 use crate::model::NodeId;
 use crate::report::uses::LibraryTrouble;
@@ -24,6 +25,7 @@ pub struct Memory {
     pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
     pub(super) refusals: Mutex<BTreeMap<String, String>>,
     pub(super) failed_loads: Mutex<BTreeMap<String, FailedLoad>>,
+    pub(super) counts: Mutex<BTreeMap<String, Told>>,
 }
 
 /// A user's library that a primary did not load: which source, by which process beside which libraries, and until when that counts.
@@ -57,6 +59,7 @@ impl Memory {
         locked(&self.loads).retain(|uid, _| lives(uid));
         locked(&self.refusals).retain(|uid, _| lives(uid));
         locked(&self.failed_loads).retain(|uid, _| lives(uid));
+        locked(&self.counts).retain(|uid, _| lives(uid));
     }
 
     /// What the API server said of the last change of a use's dedicated layer; `None`: it took it.
@@ -68,8 +71,11 @@ impl Memory {
         }
     }
 
-    /// A library was loaded on the layer.
+    /// A library was loaded on the layer. Its counters were read before.
     pub fn loaded(&self, layer_uid: &str) {
+        if let Some(told) = locked(&self.counts).get_mut(layer_uid) {
+            told.asked = None;
+        }
         locked(&self.loads).insert(layer_uid.to_owned(), Instant::now());
     }
 

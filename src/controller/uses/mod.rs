@@ -3,12 +3,16 @@
 
 mod admit;
 mod binding;
+mod counts;
 mod dedicated;
+mod export;
 mod functions;
 pub mod index;
+mod invalidation;
 mod kept_users;
 pub mod memory;
 mod of_layer;
+mod prefixes;
 mod proof;
 pub mod reconcile;
 pub(super) mod relay;
@@ -16,6 +20,7 @@ mod report;
 mod rotation;
 mod served;
 mod tenants;
+mod told;
 mod users;
 
 pub(super) use self::binding::UsesDone;

@@ -21,4 +21,6 @@ pub(in crate::controller) struct Uses {
     pub(super) kept: Vec<UsePlace>,
     /// Kinds of which a policy is unknown: their library stays as it is.
     pub(super) unknown: BTreeSet<UseKind>,
+    /// The prefixes of all that have a place.
+    pub(super) reserved: Vec<String>,
 }

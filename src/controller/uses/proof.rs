@@ -6,6 +6,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::super::context::Context;
 use super::super::seen::LayerPass;
+use super::counts;
 use super::memory::{PROOF_HOLDS, locked};
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::RotationState;
@@ -18,11 +19,15 @@ use crate::telemetry::Chain;
 
 impl Uses {
     /// What the user of each use that is served may and should not, or should and may not; `None`: it could not be asked.
+    /// What the functions counted is asked as well, once a minute.
     pub(in crate::controller) async fn prove(
         &self,
         context: &Context,
         pass: LayerPass<'_>,
     ) -> Vec<Option<Vec<String>>> {
+        if self.served.iter().any(|it| it.accepted().kind.words().counters.is_some()) {
+            counts::ask(context, pass).await;
+        }
         let mut questions = Vec::new();
         for it in &self.served {
             questions.push(

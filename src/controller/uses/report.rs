@@ -10,6 +10,7 @@ use super::super::publish;
 use super::super::seen::LayerPass;
 use super::super::watches::WatchedUse;
 use super::binding::{UsesDone, Written};
+use super::counts;
 use super::memory::locked;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
@@ -83,6 +84,11 @@ impl Served {
         facts.has_primary = pass.primary.is_some();
         facts.functions_loaded = facts.has_primary && self.is_loaded(context, pass, &facts.functions.digest);
         facts.violations = violations;
+        facts.export = written.export;
+        facts.audit = pass.audit.cloned();
+        let accepted = self.accepted();
+        facts.counters = counts::of(context, &pass.layer.identity.uid, accepted.kind, accepted.policy.owner());
+        facts.invalidation = written.invalidation;
         facts.user = next.shown.map(|rotation| self.user(rotation));
         facts.change_refused = locked(&context.uses.refusals).get(&self.accepted().uid).cloned();
         facts.previous_user = next.previous.map(|rotation| self.user(rotation));
@@ -132,7 +138,9 @@ pub(in crate::controller) async fn report_layer_not_accepted(context: &Context, 
             layer_trouble: Some(trouble.to_owned()),
             functions: old.functions.clone().unwrap_or_default(),
             binding: old.binding.clone().map(|binding| binding.name),
+            export: old.export.clone().map(|export| export.name),
             user: old.user.clone(),
+            invalidation: old.invalidation.clone(),
             ..UseFacts::default()
         };
         if let Err(error) = publish::publish_use(context, declared, &status(&facts, &old, publish::now())).await {

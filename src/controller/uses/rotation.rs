@@ -154,7 +154,9 @@ mod tests {
             }),
             wait_replicas: 1,
             binding: std::collections::BTreeMap::new(),
+            export: None,
             scripts: false,
+            tracking: false,
             rotation,
             rotation_grace_milliseconds: grace,
         }

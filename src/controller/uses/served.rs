@@ -70,7 +70,9 @@ impl Served {
                 digest: revision::digest(&policy),
                 generation: self.accepted().policy.generation(),
             },
+            advice: self.admitted.advice.clone(),
             limits: limits(&self.accepted().policy),
+            prefix: self.accepted().policy.prefix().to_owned(),
             ..UseFacts::default()
         }
     }
@@ -81,8 +83,15 @@ impl Served {
 
     pub(super) fn grant(&self) -> Grant<'_> {
         let accepted = self.accepted();
-        let (kind, prefix) = (accepted.kind, accepted.policy.prefix());
-        Grant { kind, prefix, scripts: accepted.scripts, functions: &self.callable }
+        let policy = &accepted.policy;
+        Grant {
+            kind: accepted.kind,
+            prefix: policy.prefix(),
+            channel: policy.channel(),
+            tracking: accepted.tracking,
+            scripts: accepted.scripts,
+            functions: &self.callable,
+        }
     }
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {

@@ -45,6 +45,13 @@ impl Uses {
         (data, sentinels)
     }
 
+    /// The caches that the layer serves: prefix and channel of each.
+    pub(in crate::controller) fn caches(&self) -> BTreeMap<String, String> {
+        let policies = self.served.iter().map(|it| &it.accepted().policy);
+        let caches = policies.filter_map(|policy| Some((policy.prefix().to_owned(), policy.channel()?.to_owned())));
+        caches.collect()
+    }
+
     fn is_kept(&self, user: &str) -> bool {
         self.kept.iter().any(|(kind, (namespace, name))| is_of(user, *kind, namespace, name))
     }

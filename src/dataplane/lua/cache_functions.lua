@@ -348,12 +348,13 @@ end
 
 -- redoubt_caches_counters
 --   keys:       none
---   arguments:  none
---   result:     array of arrays, one for each namespace that was used since the library was loaded here: bulk string namespace,
---               then the integers of redoubt_cache_stats in its order
---   complexity: O(namespaces); reads and writes no key
+--   arguments:  [FIRST]: number of the first row, from 0; none: 0
+--   result:     array: an integer that is another one after each load of the library here, then at most 500 rows. A row is an array,
+--               one for each namespace that was used since the load: bulk string namespace, then the integers of
+--               redoubt_cache_stats in its order
+--   complexity: O(500); reads and writes no key
 --   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_counters() return counters end
+local function read_counters(_, args) return counters_page(counters, args) end
 
 -- redoubt_caches_policy
 --   keys:       none

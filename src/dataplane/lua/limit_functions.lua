@@ -247,13 +247,14 @@ end
 
 -- redoubt_limits_counters
 --   keys:       none
---   arguments:  none
---   result:     array of arrays, one for each limit of a policy that was used since the library was loaded here: bulk strings
---               policy and limit, integers allowed, denied, shadowed: calls that it admitted, that it denied, and that it would
---               have denied as a shadow. Peeks, cost 0 and remembered ids do not count
---   complexity: O(limits); reads and writes no key
+--   arguments:  [FIRST]: number of the first row, from 0; none: 0
+--   result:     array: an integer that is another one after each load of the library here, then at most 500 rows. A row is an array,
+--               one for each limit of a policy that was used since the load: bulk strings policy and limit, integers allowed,
+--               denied, shadowed: calls that it admitted, that it denied, and that it would have denied as a shadow. Peeks, cost 0
+--               and remembered ids do not count
+--   complexity: O(500); reads and writes no key
 --   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_counters() return counters end
+local function read_counters(_, args) return counters_page(counters, args) end
 
 -- redoubt_limits_policy
 --   keys:       none

@@ -24,8 +24,9 @@
 -- that denies becomes full, so that who keeps calling stays out.
 --
 -- Errors, before anything is written: `BADARG` arguments or a key of another form, `NOPOLICY` no policy has the key's prefix,
--- `NOLIMIT` the policy has no limit of this name, `WRONGTYPE` something else is under a limit's key, and `OOM` from a server whose
--- memory is full.
+-- `NOLIMIT` the policy has no limit of this name, `WRONGTYPE` something else is under a limit's key, `TOOLARGE` a log holds more than
+-- this library writes (plain commands may write under the same key, and a server does nothing else while a function runs), and `OOM`
+-- from a server whose memory is full.
 
 -- State of a window: index * ONE_WINDOW + count, the index modulo WINDOWS: below 2^53 in all. A count is below 2^33.
 local ONE_WINDOW, WINDOWS = 8589934592, 1048576
@@ -33,6 +34,8 @@ local ONE_WINDOW, WINDOWS = 8589934592, 1048576
 local INDEXES = 4294967296
 -- Arguments of one command: Lua's `unpack` fits about 8,000.
 local BATCH = 1000
+-- Entries of a log: `maxEntries` is at most that.
+local MAX_LOG = 10000
 
 local function clock()
   local time = redis.call('TIME')
@@ -261,6 +264,7 @@ end
 local function read_log(limit, key, now)
   local held, over = redis.call('LLEN', key), now - limit.window
   if held == 0 then return 0, 0, 0, over end
+  if held > MAX_LOG then error({err = 'TOOLARGE the log of the limit has more entries than any limit admits'}) end
   local newest = entry(key, -1)
   if newest <= over then return held, held, 0, over end
   local drop, late = 0, 0

@@ -34,6 +34,24 @@ local function row_of(prefix)
   return string.sub(page, first, string.find(page, '\n', first, true) - 1)
 end
 
+-- Counters, which the agent of the node reads every few seconds and adds up: a load sets them to zero. A row is the use, what of it
+-- is counted, and whole numbers that only grow. Rows stay where they are, so they can be read in pages. The page from row
+-- `args[1]` on, from 0, behind a number that no other load has: when its counters were first read, microseconds since 1970.
+local COUNTERS_PAGE = 500
+local read_since = nil
+
+local function counters_page(rows, args)
+  local first = number(args[1] or '0')
+  if not first or args[2] then return bad('takes [FIRST], the number of a row') end
+  if not read_since then
+    local time = redis.call('TIME')
+    read_since = time[1] * 1000000 + time[2]
+  end
+  local page = {read_since}
+  for at = first + 1, math.min(first + COUNTERS_PAGE, #rows) do page[#page + 1] = rows[at] end
+  return page
+end
+
 local function register(name, callback, flags, description)
   redis.register_function{function_name = name, callback = callback, flags = flags, description = description}
 end

@@ -295,20 +295,13 @@ end
 
 -- redoubt_sessions_counters
 --   keys:       none
---   arguments:  none
---   result:     array of arrays, one for each store used since the library was loaded here: bulk string store, integers
---               created, read, renewed, revoked, rejected, evicted, missed
---   complexity: O(stores); reads and writes no key
+--   arguments:  [FIRST]: number of the first row, from 0; none: 0
+--   result:     array: an integer that is another one after each load of the library here, then at most 500 rows. A row is an array,
+--               one for each store used since the load: bulk string store, integers created, read, renewed, revoked, rejected,
+--               evicted, missed
+--   complexity: O(500); reads and writes no key
 --   slot rule:  no key, so any node answers for itself; flags `no-writes` and `allow-stale`
-local function read_counters()
-  local all = {}
-  for store, of_store in pairs(counters) do
-    local row = {store}
-    for at, name in ipairs(COUNTERS) do row[at + 1] = of_store[name] end
-    all[#all + 1] = row
-  end
-  return all
-end
+local function read_counters(_, args) return counters_page(counters, args) end
 
 -- redoubt_sessions_policies
 --   keys:       none

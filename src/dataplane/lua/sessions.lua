@@ -18,7 +18,8 @@
 -- the user, `WRONGTYPE` something else is under the key, `TOOLARGE` a key holds more than is read. After a
 -- write, only revoke_all's TOOLARGE: it ended a part.
 
-local COUNTERS = {'created', 'read', 'renewed', 'revoked', 'rejected', 'evicted', 'missed'}
+-- Columns of a store's row of counters, behind its name.
+local COLUMNS = {created = 2, read = 3, renewed = 4, revoked = 5, rejected = 6, evicted = 7, missed = 8}
 local MAX_USER, MAX_FIELDS, MAX_BYTES = 512, 512, 65536
 -- What is read at most: entries of an index, and fields and bytes of memory of a session.
 local MAX_INDEX, MAX_HASH, MAX_MEMORY = 1000, 33000, 4194304
@@ -29,7 +30,8 @@ local BATCH = 1000
 local SESSION = '^([^{}]*){([%w%-%._~+/=]+)}s:([%w%-%._~+/=]+)$'
 local INDEX = '^([^{}]*){([%w%-%._~+/=]+)}u:(.+)$'
 
-local counters, policies = {}, {}
+-- Rows of counters: in order, and by store.
+local counters, counters_of, policies = {}, {}, {}
 
 local function gone() return redis.error_reply('NOSESSION it ended or never was') end
 local function taken() return redis.error_reply('EXISTS the session id is taken') end
@@ -56,13 +58,13 @@ local function policy_of(prefix)
 end
 
 local function count(policy, what, by)
-  local of_store = counters[policy.store]
-  if not of_store then
-    of_store = {}
-    for _, name in ipairs(COUNTERS) do of_store[name] = 0 end
-    counters[policy.store] = of_store
+  local row = counters_of[policy.store]
+  if not row then
+    row = {policy.store, 0, 0, 0, 0, 0, 0, 0}
+    counters[#counters + 1], counters_of[policy.store] = row, row
   end
-  of_store[what] = of_store[what] + (by or 1)
+  local column = COLUMNS[what]
+  row[column] = row[column] + (by or 1)
 end
 
 -- Where a key is: {key, base, id (of a session) or user (of an index), policy}; else nil and an error.

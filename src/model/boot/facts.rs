@@ -128,6 +128,15 @@ impl BootFacts {
         self.silences().next().is_none()
     }
 
+    /// Whether that peer says that its engine reads its files, or serves as a primary.
+    pub(super) fn is_at_work(&self, ordinal: u16) -> bool {
+        match self.peers.get(&ordinal) {
+            Some(Peer::Answers { activity: Activity::Loading, .. }) => true,
+            Some(Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) }) => theirs.role == Role::Primary,
+            Some(Peer::Answers { .. } | Peer::Silent { .. }) | None => false,
+        }
+    }
+
     /// How long a silent peer blocks.
     pub(super) const fn patience(&self) -> u64 {
         if self.keeps_data { SILENT_PEER_MILLISECONDS } else { SILENT_PEER_OF_A_CACHE_MILLISECONDS }

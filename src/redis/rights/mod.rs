@@ -1,5 +1,6 @@
 //! The least rights of the users of uses, and what they may do and must not, kind by kind: commands and expectations side by side.
 
+mod caches;
 mod limits;
 mod rules;
 mod sessions;
@@ -17,19 +18,40 @@ pub struct Grant<'a> {
     pub kind: UseKind,
     /// What each of its keys and channels begins with; holds none of the characters `*?[]\\` that mean something in a pattern.
     pub prefix: &'a str,
+    /// A channel of its own beside those; holds none of these characters either.
+    pub channel: Option<&'a str>,
+    /// Whether the server may track keys for it. In broadcast mode that shows the names of all keys.
+    pub tracking: bool,
     /// Whether it may run scripts of its own.
     pub scripts: bool,
     /// Functions of users' libraries that it may call: those of its namespace.
     pub functions: &'a Functions,
 }
 
-impl Grant<'_> {
+impl<'a> Grant<'a> {
+    /// The keys and channels of a prefix, and nothing further.
+    pub const fn plain(kind: UseKind, prefix: &'a str, functions: &'a Functions) -> Self {
+        Self { kind, prefix, channel: None, tracking: false, scripts: false, functions }
+    }
+
     /// What is put to the live server.
     pub fn expectations(&self) -> impl Iterator<Item = Cow<'static, str>> {
         let scripts = if self.scripts { WITH_SCRIPTS } else { WITHOUT_SCRIPTS };
-        let fixed = COMMON.iter().chain(of(self.kind).expectations).chain(scripts);
-        let further = self.functions.keys().map(|function| Cow::Owned(format!("+FCALL {function} 0")));
+        let tracking = if self.tracking { WITH_TRACKING } else { WITHOUT_TRACKING };
+        let fixed = COMMON.iter().chain(of(self.kind).expectations).chain(scripts).chain(tracking);
+        let further = self.functions.keys().map(|function| format!("+FCALL {function} 0"));
+        let further = further.chain(self.of_channel()).map(Cow::Owned);
         fixed.map(|expectation| Cow::Borrowed(*expectation)).chain(further)
+    }
+
+    /// What is asked of the channel: no other of that name's beginning, unless the prefix covers it.
+    fn of_channel(&self) -> Vec<String> {
+        let Some(channel) = self.channel else { return Vec::new() };
+        let mut asked = vec![format!("+PUBLISH {channel} m"), format!("+SUBSCRIBE {channel}")];
+        if !channel.starts_with(self.prefix) {
+            asked.extend([format!("-PUBLISH {channel}x m"), format!("-PSUBSCRIBE {channel}*")]);
+        }
+        asked
     }
 }
 
@@ -42,6 +64,13 @@ const WITHOUT_SCRIPTS: &[&str] = &["-EVAL x 0", "-EVALSHA x 0", "-SCRIPT LOAD x"
 const WITH_SCRIPTS: &[&str] =
     &["+EVAL x 0", "+EVALSHA x 0", "+EVAL_RO x 0", "+SCRIPT LOAD x", "+SCRIPT EXISTS x", "-EVAL x 1 !"];
 
+/// What `tracking: true` adds.
+pub const TRACKING: &str = "+client|tracking";
+/// Of a user for which the server tracks no keys.
+const WITHOUT_TRACKING: &[&str] = &["-CLIENT TRACKING on BCAST"];
+/// Of a user for which it does.
+const WITH_TRACKING: &[&str] = &["+CLIENT TRACKING on BCAST PREFIX @", "+CLIENT TRACKING off"];
+
 /// Of a kind without a user.
 const NONE: Rights = Rights { commands: "", functions: &[], expectations: &[] };
 
@@ -50,6 +79,7 @@ pub const fn of(kind: UseKind) -> Rights {
     match kind {
         UseKind::SessionStore => sessions::RIGHTS,
         UseKind::RateLimitPolicy => limits::RIGHTS,
+        UseKind::CacheNamespace => caches::RIGHTS,
         UseKind::FunctionLibrary => NONE,
     }
 }
@@ -116,7 +146,6 @@ pub const COMMON: &[&str] = &[
     "-SCAN 0",
     "-KEYS *",
     "-RANDOMKEY",
-    "-CLIENT TRACKING on BCAST",
     "-PUBSUB CHANNELS",
     "-SCRIPT FLUSH",
     "-DBSIZE",

@@ -27,7 +27,8 @@ pub(super) async fn fit_candidates(
     for (address, endpoint) in &request.others {
         let Ok(connection) = Connection::open(endpoint).await else { continue };
         let Ok(info) = server::replication(&connection).await else { continue };
-        let link = info.primary_link().filter(|link| online.contains(address) && link.up && !link.syncing);
+        let stays = online.contains(address) && !request.ending.contains(address);
+        let link = info.primary_link().filter(|link| stays && link.up && !link.syncing);
         if let Some(link) = link {
             is_one_electable |= link.priority > 0;
             fit.push(Candidate { address: address.clone(), connection });

@@ -1,5 +1,6 @@
 //! What a planned move of the primary is asked for, what comes of it, and its steps.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::Address;
@@ -21,6 +22,8 @@ pub struct Switchover {
     pub from: (Address, Endpoint),
     /// The other data nodes, by announced address.
     pub others: Vec<(Address, Endpoint)>,
+    /// Those of them that are about to end: none of them is to take over.
+    pub ending: BTreeSet<Address>,
     /// The Sentinels; the first fit one acts.
     pub sentinels: Vec<Endpoint>,
     /// `failover-timeout`: the pause outlasts it, so that no writer slips in while the Sentinels still try.

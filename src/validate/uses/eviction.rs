@@ -1,17 +1,49 @@
-//! The eviction matrix: which `maxmemory-policy` of a layer each kind of use can live with, and what was measured.
+//! The eviction matrix: how each kind of use gets on with each `maxmemory-policy` of a layer, and what was measured. The generated
+//! page `docs/reference/eviction.md` is this table.
 
 use crate::model::UseKind;
 
-/// Why a use of this kind cannot live with an eviction policy; `None`: it can.
-///
-/// Measured for sessions (`docs/uses/sessions.md`): 20,000 sessions, 2,000 limits and a flood of 100,000 cache entries in 24 MiB.
-pub fn objection(kind: UseKind, policy: &str) -> Option<&'static str> {
-    match kind {
+/// The policies of which the table speaks, in its order.
+pub const POLICIES: [&str; 8] = [
+    "noeviction",
+    "volatile-ttl",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+];
+
+/// How a kind of use gets on with an eviction policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Fine,
+    /// It is served, and its status says what to expect.
+    Warned,
+    /// It is not served.
+    Refused,
+}
+
+/// A cell of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What it rests on: part of a sentence.
+    pub ground: &'static str,
+}
+
+/// The cell of a kind and a policy.
+pub fn judge(kind: UseKind, policy: &str) -> Judgement {
+    let (verdict, ground) = match kind {
         UseKind::SessionStore => sessions(policy),
         UseKind::RateLimitPolicy => limits(policy),
-        // Functions are no keys: no server evicts them.
-        UseKind::FunctionLibrary => None,
-    }
+        UseKind::CacheNamespace => caches(policy),
+        UseKind::FunctionLibrary => (Verdict::Fine, "functions are no keys: no server evicts them"),
+    };
+    Judgement { verdict, ground }
 }
 
 /// The policies that a use of this kind can live with, for a message.
@@ -19,32 +51,70 @@ pub const fn suitable(kind: UseKind) -> &'static str {
     match kind {
         UseKind::SessionStore => "noeviction or volatile-ttl",
         UseKind::RateLimitPolicy => "volatile-ttl or noeviction",
-        UseKind::FunctionLibrary => "any policy",
+        UseKind::CacheNamespace | UseKind::FunctionLibrary => "any policy",
     }
 }
 
-/// Sessions are neither to be evicted for other keys nor among each other.
-fn sessions(policy: &str) -> Option<&'static str> {
+/// Sessions are neither to be evicted for other keys nor among each other. Measured with 20,000 sessions, 2,000 limits and a flood of
+/// 100,000 cache entries in 24 MiB.
+fn sessions(policy: &str) -> (Verdict, &'static str) {
     match policy {
-        "noeviction" | "volatile-ttl" => None,
-        "allkeys-lru" => Some("measured, a cache flood left 34 of 20,000 sessions"),
-        "volatile-lru" => Some("every session has a TTL: measured, a cache flood left 18 of 20,000 sessions"),
-        "volatile-lfu" => Some("every session has a TTL: measured, a cache flood left 2,377 of 20,000 sessions"),
-        _ if policy.starts_with("allkeys-") => {
-            Some("any key may go: under allkeys-lru a cache flood left 34 of 20,000 sessions")
+        "noeviction" => (Verdict::Fine, "measured, a cache flood left all of 20,000 sessions"),
+        "volatile-ttl" => {
+            (Verdict::Fine, "measured, a flood of cache entries that end sooner left 19,999 of 20,000 sessions")
         }
-        _ => Some("every session has a TTL: under volatile-lru a cache flood left 18 of 20,000 sessions"),
+        "allkeys-lru" => (Verdict::Refused, "measured, a cache flood left 34 of 20,000 sessions"),
+        "volatile-lru" => {
+            (Verdict::Refused, "every session has a TTL: measured, a cache flood left 18 of 20,000 sessions")
+        }
+        "volatile-lfu" => {
+            (Verdict::Refused, "every session has a TTL: measured, a cache flood left 2,377 of 20,000 sessions")
+        }
+        _ if policy.starts_with("allkeys-") => {
+            (Verdict::Refused, "any key may go: under allkeys-lru a cache flood left 34 of 20,000 sessions")
+        }
+        _ => (Verdict::Refused, "every session has a TTL: under volatile-lru a cache flood left 18 of 20,000 sessions"),
     }
 }
 
 /// The TTL of a limit's state is what it still owes, so `volatile-ttl` forgets who matters least. Measured in 24 MiB with 2,000
 /// subjects that had used all of an hourly limit, and 250,000 that call once.
-fn limits(policy: &str) -> Option<&'static str> {
+fn limits(policy: &str) -> (Verdict, &'static str) {
     match policy {
-        "noeviction" | "volatile-ttl" => None,
-        _ if policy.starts_with("allkeys-") => {
-            Some("measured under allkeys-lru, 250,000 new subjects left 319 of 2,000 that had used up their limit")
+        "volatile-ttl" => (
+            Verdict::Fine,
+            "measured, 250,000 new subjects left all of 2,000 that had used up their limit, and no call failed",
+        ),
+        "noeviction" => (
+            Verdict::Warned,
+            "measured, 74,664 of 250,000 calls of new subjects failed once memory was full; volatile-ttl lets none fail",
+        ),
+        _ if policy.starts_with("allkeys-") => (
+            Verdict::Refused,
+            "measured under allkeys-lru, 250,000 new subjects left 319 of 2,000 that had used up their limit",
+        ),
+        _ => (
+            Verdict::Refused,
+            "every state has a TTL: it forgets subjects that have used up their limit like any other",
+        ),
+    }
+}
+
+/// An entry that goes is a miss. Every entry has a TTL, so each policy that drops keys with a TTL makes room.
+fn caches(policy: &str) -> (Verdict, &'static str) {
+    match policy {
+        "noeviction" => (
+            Verdict::Warned,
+            "a cache that fills up refuses writes: tried, with full memory reads, leases and invalidations answer, and each set says OOM",
+        ),
+        "volatile-ttl" => {
+            (Verdict::Fine, "the entry that is nearest to its end goes: for a layer that serves other uses too")
         }
-        _ => Some("every state has a TTL: it forgets subjects that have used up their limit like any other"),
+        "volatile-random" | "allkeys-random" => {
+            (Verdict::Fine, "any entry goes, one that is read often as readily as one that is not")
+        }
+        "allkeys-lfu" => (Verdict::Fine, "the default of purpose Cache: what is read least often goes"),
+        "allkeys-lru" => (Verdict::Fine, "what was not read for longest goes"),
+        _ => (Verdict::Fine, "entries go, each of which has a TTL; keys of stock libraries without one stay"),
     }
 }

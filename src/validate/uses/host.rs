@@ -7,7 +7,10 @@ use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
 
 use super::super::ValidatedLayer;
-use super::{ValidatedUse, eviction, is_dedicated, validate};
+use super::answer::{Admitted, Refusal};
+use super::eviction::{self, Verdict};
+use super::neighbours::Neighbours;
+use super::{ValidatedUse, is_dedicated, validate};
 use crate::api::data_layer::{DataLayer, NamespaceChoice};
 use crate::api::uses::DeclaredUse;
 use crate::model::UseKind;
@@ -26,8 +29,10 @@ pub struct Host {
     /// Namespaces that may name the layer.
     from: NamespaceChoice,
     selector: Option<LabelSelector>,
-    eviction_policy: String,
+    pub(super) eviction_policy: String,
     replicas: u16,
+    /// Whether it has a user for all keys.
+    has_application: bool,
 }
 
 impl Host {
@@ -43,17 +48,18 @@ impl Host {
             selector: allowed.selector,
             eviction_policy: layer.settings.get(EVICTION_POLICY).cloned().unwrap_or_default(),
             replicas: layer.data_nodes.saturating_sub(1),
+            has_application: layer.application_access,
         }
     }
-}
 
-/// Why a store is not served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// One word.
-    pub reason: &'static str,
-    /// A sentence that names the fact and what would change it.
-    pub message: String,
+    pub(super) fn neighbours<'a>(&'a self, admitted: &'a [Admitted]) -> Neighbours<'a> {
+        Neighbours {
+            layer: &self.name,
+            eviction_policy: &self.eviction_policy,
+            has_application: self.has_application,
+            admitted,
+        }
+    }
 }
 
 /// Labels of a namespace, if it is known.
@@ -121,7 +127,12 @@ fn name_taken(kind: UseKind, host: &Host) -> Refusal {
 /// Whether the layer keeps the data of such a use.
 fn keeps(kind: UseKind, host: &Host) -> Result<(), Refusal> {
     let policy = host.eviction_policy.as_str();
-    let Some(measured) = eviction::objection(kind, policy) else { return Ok(()) };
+    let judged = eviction::judge(kind, policy);
+    match judged.verdict {
+        Verdict::Fine | Verdict::Warned => return Ok(()),
+        Verdict::Refused => {}
+    }
+    let measured = judged.ground;
     let message = format!(
         "DataLayer {} has eviction policy {policy}, which drops {} when memory is full ({measured}); name a layer with {}, or leave \
          layer out for one of your own",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
+use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::DeclaredUse;
 use crate::model::Policy;
 use crate::validate::fault::Fault;
@@ -48,4 +49,5 @@ pub(super) struct Found {
     pub(super) policy: Policy,
     pub(super) wait_replicas: u16,
     pub(super) binding: BTreeMap<&'static str, String>,
+    pub(super) export: Option<ExportProgram>,
 }

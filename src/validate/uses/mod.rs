@@ -1,10 +1,13 @@
 //! What the fields of a use say, judged by themselves: what all kinds share is here, the rest in the file of the kind. How uses get
 //! on with their layer and with each other: [`tenancy`].
 
+mod answer;
+mod cache_namespace;
 pub mod eviction;
 mod function_library;
 mod host;
 mod judge;
+mod neighbours;
 mod places;
 mod rate_limit_policy;
 mod session_store;
@@ -18,6 +21,7 @@ use kube::ResourceExt as _;
 use self::judge::{Found, Judge, plain};
 use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
+use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::{DeclaredUse, UseSpec};
 use crate::model::{Policy, UseKind};
 
@@ -43,8 +47,12 @@ pub struct ValidatedUse {
     pub wait_replicas: u16,
     /// Fields of the binding Secret that other kinds do not have.
     pub binding: BTreeMap<&'static str, String>,
+    /// The rate limit service for which a further Secret is kept.
+    pub export: Option<ExportProgram>,
     /// Whether its user may run scripts.
     pub scripts: bool,
+    /// Whether the server may track keys for its user.
+    pub tracking: bool,
     /// Which credentials are wanted.
     pub rotation: u32,
     /// How long the ones before stay valid at most, milliseconds.
@@ -92,9 +100,10 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let found = match &declared.spec {
         UseSpec::SessionStore(spec) => Some(session_store::found(&mut judge, spec, prefix, replicas)),
         UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
+        UseSpec::CacheNamespace(spec) => Some(cache_namespace::found(&mut judge, spec, prefix)),
         UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
     };
-    let Some(Found { policy, wait_replicas, binding }) = found.filter(|_| judge.faults.is_empty()) else {
+    let Some(Found { policy, wait_replicas, binding, export }) = found.filter(|_| judge.faults.is_empty()) else {
         return Err(judge.faults);
     };
     Ok(ValidatedUse {
@@ -105,7 +114,9 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         policy,
         wait_replicas,
         binding,
+        export,
         scripts: access.scripts.unwrap_or_default(),
+        tracking: declared.spec.tracking(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
         rotation_grace_milliseconds: grace,
     })

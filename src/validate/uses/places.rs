@@ -7,7 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::ValidatedUse;
-use super::host::{Host, Refusal};
+use super::answer::Refusal;
+use super::host::Host;
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
 
@@ -125,6 +126,11 @@ impl<'a> Book<'a> {
 
     pub(super) fn place_of(&self, uid: &str) -> Option<&Tenant> {
         self.last_place_of(uid).filter(|place| place.left.is_none())
+    }
+
+    /// The places that other uses have.
+    pub(super) fn places_of_others(&self, uid: &str) -> impl Iterator<Item = &Tenant> + Clone {
+        self.places.values().filter(move |place| place.left.is_none() && place.uid != uid)
     }
 
     /// A place whose keys could be read under `prefix`, or the other way round, and that keeps a store of `namespace` out:

@@ -6,17 +6,20 @@ use serde_json::json;
 
 use super::judge::{Found, Judge, plain};
 use crate::api::rate_limit_policy::{
-    AlignChoice, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm, LimitMode as DeclaredMode, RateLimitPolicySpec,
-    StoreErrorChoice,
+    AlignChoice, ExportChoice, ExportProgram, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm,
+    LimitMode as DeclaredMode, RateLimitPolicySpec, StoreErrorChoice,
 };
 use crate::model::Policy;
 use crate::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 
+/// What the names of Limitador's keys begin with, for limits without an id.
+const LIMITADOR_KEYS: &str = "namespace:";
 /// Entries of a sliding log where nothing is said.
 const LOG_ENTRIES: u64 = 1_000;
 
 /// The policy; `None`: a number in it is out of range, and the judge knows which.
 pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: String) -> Option<Found> {
+    serves_export(judge, spec, &prefix);
     let mut limits = Vec::new();
     for declared in &spec.limits {
         fits(judge, declared);
@@ -34,7 +37,8 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: S
     match LimitPolicy::parse(draft) {
         Ok(policy) => {
             let binding = binding(&policy, spec.on_store_error.unwrap_or(StoreErrorChoice::Allow));
-            Some(Found { policy: Policy::Limits(policy), wait_replicas: 0, binding })
+            let export = spec.export.map(|export| export.program);
+            Some(Found { policy: Policy::Limits(policy), wait_replicas: 0, binding, export })
         }
         Err(faults) => {
             // What is wrong with the prefix of any use is told already.
@@ -43,6 +47,29 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: S
             }
             None
         }
+    }
+}
+
+/// Limitador names its keys itself, so they must be the policy's: on a layer of another namespace they could not be.
+fn serves_export(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: &str) {
+    let Some(ExportChoice { program }) = spec.export else { return };
+    match program {
+        ExportProgram::Limitador => {
+            if prefix != LIMITADOR_KEYS {
+                judge.fault(
+                    "spec.export",
+                    "program Limitador needs keyPrefix 'namespace:', which is what its keys begin with",
+                );
+            }
+            if spec.access.as_ref().and_then(|access| access.scripts) != Some(true) {
+                judge.fault("spec.export", "program Limitador needs access.scripts true: it counts by scripts");
+            }
+            let own = judge.declared.metadata.namespace.as_ref();
+            if spec.layer.as_ref().is_some_and(|layer| layer.namespace.is_some() && layer.namespace.as_ref() != own) {
+                judge.fault("spec.export", "program Limitador needs a layer of the policy's own namespace: on another the keys begin with the policy's");
+            }
+        }
+        ExportProgram::EnvoyRateLimit => {}
     }
 }
 

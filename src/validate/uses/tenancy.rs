@@ -14,24 +14,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-pub use super::host::{Host, Labels, Refusal};
+pub use super::answer::{Admitted, Refusal};
+pub use super::host::{Host, Labels};
 use super::host::{judge, may_name};
 use super::places::{Book, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};
-use super::{ValidatedUse, layer_of};
+use super::{ValidatedUse, layer_of, neighbours};
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
 
 /// Function libraries of one layer: each pass asks each for its digest, and each takes memory of every data node.
 const MOST_LIBRARIES: usize = 64;
-
-/// A store that a layer serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
-    /// The store; its policy has the prefix that it was admitted with.
-    pub accepted: ValidatedUse,
-    /// Since when it has its place; a use without keys has none, and is here since it was made.
-    pub since: Time,
-}
 
 /// What a layer answers its stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,21 +94,31 @@ pub fn admit<'a>(
     }
     for store in contenders {
         let judged = judge(store, host).and_then(|validated| {
-            let place = match book.place_of(&validated.uid) {
-                Some(place) => place.clone(),
-                None => book.take(&validated, wanted_prefix(store, host, &book), now)?,
-            };
-            Ok((validated, place))
+            let held = book.place_of(&validated.uid).cloned();
+            let prefix = held.as_ref().map_or_else(|| wanted_prefix(store, host, &book), |place| place.prefix.clone());
+            let asks = ValidatedUse { policy: validated.policy.with_prefix(prefix.clone()), ..validated };
+            let others = book.places_of_others(&asks.uid);
+            let tenants = others.clone().filter_map(|place| stays.get(&place.uid).copied());
+            if let Some(refusal) =
+                host.neighbours(&admissions.admitted).objection(&asks, held.is_none(), others, tenants)
+            {
+                return Err(refusal);
+            }
+            let place = held.map_or_else(|| book.take(&asks, prefix, now), Ok)?;
+            Ok((asks, place))
         });
         match judged {
-            Ok((mut store, place)) => {
-                store.policy = store.policy.with_prefix(place.prefix);
-                admissions.admitted.push(Admitted { accepted: store, since: place.since });
+            Ok((accepted, place)) => {
+                admissions.admitted.push(Admitted { accepted, since: place.since, advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(store), refusal),
         }
     }
     admissions.tenants = book.places.into_values().collect();
+    let advice = neighbours::advice(&admissions.admitted, &host.eviction_policy);
+    for (admitted, advice) in admissions.admitted.iter_mut().zip(advice) {
+        admitted.advice = advice;
+    }
     admit_libraries(host, libraries, &mut admissions);
     admissions
 }
@@ -137,7 +139,7 @@ fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &m
         match judged {
             Ok(accepted) => {
                 count += 1;
-                admissions.admitted.push(Admitted { accepted, since: Time(created(library)) });
+                admissions.admitted.push(Admitted { accepted, since: Time(created(library)), advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(library), refusal),
         }

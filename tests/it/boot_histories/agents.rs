@@ -13,6 +13,8 @@ use crate::boot_rule::{LAYER, record};
 
 /// How long a replica waits for an order before it asks the rule (`boot::ALONE_FOR`, `misled::PATIENCE`).
 const PATIENCE: u64 = 15;
+/// As `watch::primacy::ELECTED_WITHIN`.
+const ELECTED_WITHIN: u64 = 20;
 
 impl World {
     /// As `Asking::round`.
@@ -255,6 +257,7 @@ impl World {
     pub fn follow(&mut self, node: u16, primary: u16) {
         let own = self.node_mut(node);
         if let Some(engine) = &mut own.engine {
+            engine.had_link &= engine.follows.is_some();
             (engine.follows, engine.misled_since) = (Some(primary), None);
         }
         if let Some(data) = &mut own.data {
@@ -299,20 +302,27 @@ impl World {
             return;
         }
         if self.source(node).is_some() {
+            if let Some(engine) = &mut self.node_mut(node).engine {
+                (engine.had_link, engine.alone_since) = (true, None);
+            }
             return;
         }
         let majority = self.majority(self.zone(node));
         let accept_loss = self.accept_loss;
         let now = self.now;
         let own = self.node_mut(node);
+        if let Some(engine) = &mut own.engine {
+            engine.alone_since.get_or_insert(now);
+        }
         let Some(engine) = own.engine.clone() else { return };
+        let is_late = engine.alone_since.is_some_and(|since| now - since >= ELECTED_WITHIN);
         let data = own.data.get_or_insert_with(|| Dataset {
             record: Lineage { synced: false, ..record(0, 0, 0) },
             writes: Writes::default(),
         });
         data.record.link_up = false;
         let is_told = majority.is_some_and(|(named, _)| named != node);
-        if engine.takes_part && is_told && accept_loss != Some(node) {
+        if engine.takes_part && is_told && !is_late && accept_loss != Some(node) {
             (own.accepting, own.needs_person) = (false, None);
             if let Some(engine) = &mut own.engine {
                 engine.asking = None;

@@ -1,7 +1,7 @@
 //! What Sentinels do by themselves, and what their agents show them.
 
-use super::world::{NODES, Node, SENTINELS, Sentinel, World};
-use redoubt::model::boot::prevailing;
+use super::world::{Dataset, NODES, Node, SENTINELS, Sentinel, World};
+use redoubt::model::boot::{Comparison, compare, prevailing};
 
 use crate::boot_rule::LAYER;
 
@@ -10,10 +10,13 @@ const DETECTION: u64 = 5;
 const ORDERS_AFTER: u64 = 8;
 /// Between two elections for the same primary.
 const ELECTS_EVERY: u64 = 30;
+/// Of the time of detection: for so long before it took the primary for down a replica's link may have been down.
+const TIMES: u64 = 10;
 
 impl World {
     pub fn tick_sentinel(&mut self, index: usize) {
         if !self.sentinels[index].runs {
+            self.sentinels[index].down_since = None;
             return;
         }
         self.hear(index);
@@ -23,6 +26,7 @@ impl World {
         let is_down = |known: &Sentinel| known.down_since.is_some_and(|since| self.now - since >= DETECTION);
         let named = |known: &Sentinel| known.names.map(|(named, _)| named);
         let agree = self.sentinels_of(zone).filter(|known| named(known) == named(&own) && is_down(known)).count();
+        self.sentinels[index].detection = if is_down(&own) { self.needed_detection(&own) } else { 0 };
         let rests = own.tried.is_some_and(|tried| self.now - tried < ELECTS_EVERY);
         if is_down(&own) && agree > SENTINELS / 2 && !rests {
             self.sentinels[index].tried = Some(self.now);
@@ -79,6 +83,43 @@ impl World {
         self.sentinels[index].knows.extend(told);
     }
 
+    /// As `LateElection`: the time of detection with which it would elect a replica that has all that any replica confirmed.
+    fn needed_detection(&self, own: &Sentinel) -> u64 {
+        let (Some((named, _)), Some(down_since)) = (own.names, own.down_since) else { return 0 };
+        let answers = |node: u16| {
+            let known = self.node(node);
+            known.runs && known.absurd == 0 && self.zone(node) == own.zone
+        };
+        let whole = |node: u16| {
+            let known = self.node(node);
+            let engine = known.engine.as_ref().filter(|engine| engine.follows.is_some() && engine.takes_part)?;
+            let record = &known.data.as_ref()?.record;
+            (answers(node) && record.synced).then_some((engine, record))
+        };
+        let replicas: Vec<_> = (0..NODES).filter(|node| *node != named).map(whole).collect();
+        let Some((engine, best)) = replicas.iter().flatten().max_by_key(|(_, record)| record.offset) else { return 0 };
+        let is_certain = replicas.iter().all(Option::is_some)
+            && replicas.iter().flatten().all(|(_, record)| record.replication_id == best.replication_id);
+        let has_more = |data: &Dataset| compare(&data.record, best, LAYER) == Comparison::Newer;
+        let is_given_up = !answers(named)
+            || (self.node(named).engine.is_none() && !self.node(named).data.as_ref().is_some_and(has_more));
+        let Some(lost) = engine.alone_since.filter(|_| engine.had_link && is_given_up) else { return 0 };
+        let found = down_since + DETECTION;
+        let needed = found.saturating_sub(lost) / TIMES + 1;
+        let stays_down = needed + 1 < self.now - down_since;
+        if stays_down && (is_certain || !self.keeps_data) { needed } else { 0 }
+    }
+
+    /// Whether the replica's link was not down for too long when the Sentinel took the primary for down.
+    fn is_in_time(&self, sentinel: &Sentinel, node: u16) -> bool {
+        let engine = self.node(node).engine.as_ref();
+        let Some(lost) = engine.filter(|engine| engine.had_link).and_then(|engine| engine.alone_since) else {
+            return true;
+        };
+        let found = sentinel.down_since.map_or(self.now, |since| self.now.min(since + DETECTION));
+        found.saturating_sub(lost) <= TIMES * DETECTION.max(sentinel.detection)
+    }
+
     /// As `SENTINEL FAILOVER`, or an election that was won.
     pub fn elect(&mut self, index: usize, sees: impl Fn(&Node) -> bool) -> bool {
         let sentinel = &self.sentinels[index];
@@ -86,7 +127,8 @@ impl World {
         let Some((named, _)) = sentinel.names.filter(|_| sentinel.runs) else { return false };
         let can = |node: &u16| {
             let is_electable = |engine: &super::world::Engine| engine.electable && engine.follows.is_some();
-            *node != named && self.zone(*node) == zone && self.node(*node).engine.as_ref().is_some_and(is_electable)
+            let runs = self.zone(*node) == zone && self.node(*node).engine.as_ref().is_some_and(is_electable);
+            *node != named && runs && self.is_in_time(sentinel, *node)
         };
         let offset = |node: &u16| self.node(*node).data.as_ref().map(|data| data.record.offset);
         let Some(best) = knows.iter().copied().filter(can).max_by_key(offset) else { return false };

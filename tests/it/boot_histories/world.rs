@@ -44,11 +44,23 @@ pub struct Engine {
     pub asking: Option<Asking>,
     /// Since when it follows another than the Sentinels name.
     pub misled_since: Option<u64>,
+    /// Whether it had a link to its primary since its start.
+    pub had_link: bool,
+    /// Since when it has none.
+    pub alone_since: Option<u64>,
 }
 
 impl Engine {
     pub fn primary() -> Self {
-        Self { follows: None, electable: true, takes_part: true, asking: None, misled_since: None }
+        Self {
+            follows: None,
+            electable: true,
+            takes_part: true,
+            asking: None,
+            misled_since: None,
+            had_link: false,
+            alone_since: None,
+        }
     }
 }
 
@@ -79,6 +91,8 @@ pub struct Sentinel {
     pub knows: BTreeSet<u16>,
     pub down_since: Option<u64>,
     pub tried: Option<u64>,
+    /// The time of detection that its agent set; less than the usual one: none.
+    pub detection: u64,
     /// Since when a node that it knows does not follow whom it names.
     pub wrong_since: BTreeMap<u16, u64>,
 }

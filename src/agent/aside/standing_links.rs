@@ -1,0 +1,123 @@
+//! Links to the node's dataset as it is. They keep the files where something overwrites the dataset.
+
+use std::fs;
+use std::path::Path;
+
+use super::files::{link, size};
+use super::{FILES, LINKING, finish, has_room, note, root, write_note};
+use crate::agent::append_files::Sizes;
+use crate::agent::config::Environment;
+use crate::agent::{Result, durable, lineage_file};
+use crate::model::lineage::{Aside, AsideReason, Lineage};
+
+/// The folder of the links, renewed while the dataset is the same ([`crate::agent::standing`]).
+pub(super) const STANDING: &str = ".standing";
+
+/// The record of the data that the standing links hold. `None`: there are none.
+pub fn standing_record(environment: &Environment) -> Option<Lineage> {
+    let text = fs::read_to_string(root(environment).join(STANDING).join("redoubt/lineage.json")).ok()?;
+    lineage_file::parse(&text).ok()
+}
+
+/// Makes the standing links those of the files as they are, if they are not.
+pub fn renew_standing(environment: &Environment) -> Result<()> {
+    let (standing, part) = (root(environment).join(STANDING), root(environment).join(format!("{LINKING}standing")));
+    if FILES[..3].iter().all(|name| !environment.data.join(name).exists()) {
+        return Ok(());
+    }
+    if is_standing_current(environment) && standing.exists() {
+        let (from, to) = (environment.data.join(FILES[3]), standing.join(FILES[3]));
+        let _ = fs::remove_file(&to);
+        return match fs::hard_link(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(durable::failed("linking", &from)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        };
+    }
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
+    for name in FILES {
+        let (from, to) = (environment.data.join(name), part.join(name));
+        // Links only: a copy of the dataset for each rewrite would cost as much as the rewrite.
+        if from.exists() {
+            link(&from, &to).map_err(durable::failed("linking", &from))?;
+        }
+    }
+    let _ = fs::remove_dir_all(&standing);
+    fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing))
+}
+
+/// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
+pub(super) fn is_standing_current(environment: &Environment) -> bool {
+    let standing = root(environment).join(STANDING);
+    FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
+}
+
+/// Makes the standing links free for files that somebody put in the place of those that they hold, which become a kept folder. Files
+/// without a record may be such files.
+///
+/// # Errors
+/// As [`super::keep`]; the links are still there then.
+pub fn free_standing(environment: &Environment) -> Result<()> {
+    match standing_record(environment) {
+        Some(earlier) if !is_standing_current(environment) => {
+            store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = fs::metadata(path) else { return Vec::new() };
+    if !found.is_dir() {
+        return vec![(std::ffi::OsString::new(), found.ino())];
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut inodes: Vec<_> =
+        entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.ino()))).collect();
+    inodes.sort();
+    inodes
+}
+
+/// Turns the standing links into a kept folder. `None`: there are none.
+///
+/// # Errors
+/// As [`super::keep`]; the links are still there then.
+pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
+    let standing = root(environment).join(STANDING);
+    let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();
+    if bytes == 0 {
+        return Ok(None);
+    }
+    // The room that they take is taken already.
+    has_room(environment, 0)?;
+    let note = note(environment, reason, Some(lineage), bytes);
+    write_note(&standing, &note)?;
+    finish(environment, &standing, &note)?;
+    Ok(Some(note))
+}
+
+/// Puts the files that the standing links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
+/// there are none.
+pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
+    let standing = root(environment).join(STANDING);
+    if FILES[..3].iter().all(|name| !standing.join(name).exists()) {
+        return Ok(false);
+    }
+    for name in &FILES[..3] {
+        let (from, to) = (standing.join(name), environment.data.join(name));
+        let removed = if to.is_dir() { fs::remove_dir_all(&to) } else { fs::remove_file(&to) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(durable::failed("removing", &to)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if from.exists() {
+            fs::rename(&from, &to).map_err(durable::failed("moving", &from))?;
+        }
+    }
+    lineage_file::write_with(environment, lineage, Sizes::default())?;
+    let _ = fs::remove_dir_all(&standing);
+    Ok(true)
+}

@@ -1,0 +1,139 @@
+//! Which node of a layer audits.
+
+use super::super::peers;
+use super::super::state::State;
+use crate::model::audit::AuditMode;
+use crate::model::lineage::{Activity, LineageAnswer};
+use crate::model::{Mode, ReplicationId, Role};
+
+/// What a node has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Duty {
+    /// It tells what it finds.
+    pub(super) reports: bool,
+    /// It gives keys an expiry.
+    pub(super) repairs: bool,
+    /// Its server is the primary.
+    pub(super) is_on_primary: bool,
+}
+
+/// Line of data and role of a server that serves, and that has all that its primary writes.
+pub(super) fn stands(state: &State) -> Option<(ReplicationId, Role)> {
+    let lineage = state.lineage().filter(|lineage| lineage.synced && lineage.link_up)?;
+    state.is_loaded().then_some((lineage.replication_id, lineage.role))
+}
+
+/// What this node has to do now; `None`: nothing.
+pub(super) async fn of(state: &State, role: Role, mode: AuditMode) -> Option<Duty> {
+    let config = state.config();
+    let answers = match config.mode {
+        Mode::Standalone => Vec::new(),
+        Mode::Sentinel => peers::ask_agents(&config)
+            .await
+            .into_iter()
+            .filter_map(|(ordinal, answer)| Some((ordinal, answer?)))
+            .collect(),
+    };
+    decide(config.node.ordinal, role, mode, &answers)
+}
+
+/// The same, by what the other data nodes of the layer answered.
+fn decide(own: u16, role: Role, mode: AuditMode, others: &[(u16, LineageAnswer)]) -> Option<Duty> {
+    let repairs = mode == AuditMode::Repair;
+    let mut fit = others.iter().filter(|(_, answer)| is_fit(answer));
+    match role {
+        Role::Primary => {
+            let reports = fit.next().is_none();
+            (reports || repairs).then_some(Duty { reports, repairs, is_on_primary: true })
+        }
+        Role::Replica => {
+            let is_first = fit.all(|(ordinal, _)| *ordinal > own);
+            is_first.then_some(Duty { reports: true, repairs: false, is_on_primary: false })
+        }
+    }
+}
+
+/// A replica that has what its primary has, and whose agent can audit.
+fn is_fit(answer: &LineageAnswer) -> bool {
+    let is_replica = answer.lineage.as_ref().is_some_and(|it| it.role == Role::Replica && it.synced && it.link_up);
+    answer.audit.is_some() && answer.activity == Activity::Serving && is_replica
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Offset;
+    use crate::model::audit::AuditMark;
+    use crate::model::lineage::{Ancestry, LINEAGE_FORMAT, Lineage};
+
+    fn answer(role: Role) -> LineageAnswer {
+        let lineage = Lineage {
+            format: LINEAGE_FORMAT,
+            layer_uid: "uid".to_owned(),
+            epoch: 1,
+            term: 1,
+            role,
+            replication_id: ReplicationId("a".to_owned()),
+            previous_replication_id: None,
+            previous_offset: None,
+            offset: Offset(1),
+            synced: true,
+            link_up: true,
+            keys: 1,
+            clean_stop: false,
+            append_only: None,
+            accepted: None,
+        };
+        LineageAnswer {
+            layer_uid: "uid".to_owned(),
+            ordinal: 0,
+            activity: Activity::Serving,
+            initialised: true,
+            accepting: false,
+            needs_person: None,
+            lineage: Some(lineage),
+            loaded: true,
+            ancestry: Ancestry::default(),
+            aside: Vec::new(),
+            unusable: None,
+            notices: Vec::new(),
+            audit: Some(AuditMark::default()),
+        }
+    }
+
+    #[test]
+    fn the_first_fit_replica_audits_and_the_primary_only_where_there_is_none() {
+        let (primary, replica) = (answer(Role::Primary), answer(Role::Replica));
+        let reports = |own, role, others: &[(u16, LineageAnswer)]| {
+            decide(own, role, AuditMode::Report, others).is_some_and(|duty| duty.reports)
+        };
+        assert!(reports(1, Role::Replica, &[(0, primary.clone()), (2, replica.clone())]));
+        assert!(!reports(2, Role::Replica, &[(0, primary.clone()), (1, replica.clone())]));
+        assert!(!reports(0, Role::Primary, &[(1, replica.clone()), (2, replica.clone())]));
+        assert!(reports(0, Role::Primary, &[]));
+        // One that loads, lost its link, or has an agent of before leaves it to the next.
+        let unfit = [
+            LineageAnswer { activity: Activity::Loading, ..replica.clone() },
+            LineageAnswer { audit: None, ..replica.clone() },
+            LineageAnswer {
+                lineage: replica.lineage.clone().map(|own| Lineage { link_up: false, ..own }),
+                ..replica.clone()
+            },
+        ];
+        for unfit in unfit {
+            assert!(reports(2, Role::Replica, &[(0, primary.clone()), (1, unfit.clone())]), "{unfit:?}");
+            assert!(reports(0, Role::Primary, &[(1, unfit)]));
+        }
+    }
+
+    #[test]
+    fn only_a_primary_repairs_and_it_does_whoever_reports() {
+        let replica = answer(Role::Replica);
+        let duty = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, mode, others);
+        let both = Some(Duty { reports: false, repairs: true, is_on_primary: true });
+        assert_eq!(duty(Role::Primary, AuditMode::Repair, &[(1, replica.clone())]), both);
+        assert_eq!(duty(Role::Primary, AuditMode::Report, &[(1, replica)]), None);
+        assert!(duty(Role::Primary, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && duty.repairs));
+        assert!(duty(Role::Replica, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && !duty.repairs));
+    }
+}

@@ -1,0 +1,247 @@
+//! The audit of the own server's keys: which have no expiry, which are under no declared prefix, and how large they are.
+//!
+//! One replica of a layer does it, the fit one with the lowest ordinal; the primary where there is none. Where keys are to be given an
+//! expiry, the primary goes through its keys for that as well. Keys are listed in pages. After each page a pause follows that leaves
+//! the server all but a small share of its time, and no command of a page should take longer than 5 ms.
+
+mod duty;
+pub mod metrics;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+use self::duty::Duty;
+use super::config::Environment;
+use super::state::State;
+use super::{chain, durable};
+use crate::model::audit::{
+    DeclaredPrefixes, Expiry, Found, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Standing, Tally, pause_after,
+    short_hash,
+};
+use crate::model::node_config::PREFIXES_FILE;
+use crate::redis::{Class, Connection, Error, keys, server};
+
+/// Share of a server's time that the audit takes while it is under way, percent.
+const SHARE_OF_REPLICA: u32 = 5;
+/// The same of a primary, which has more to do.
+const SHARE_OF_PRIMARY: u32 = 2;
+/// Between two looks at whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two passes: so many times as long as the last one took, within these bounds.
+const REST_FACTOR: u32 = 20;
+const REST: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(10)];
+/// Before another try, where the server refused: it loads, or the user has not got its rights yet.
+const AFTER_REFUSAL: Duration = Duration::from_secs(5);
+
+/// Audits for as long as the process lives.
+pub async fn run(environment: Environment, state: Arc<State>) {
+    let mut auditor = Auditor::default();
+    loop {
+        let pause = auditor.step(&environment, &state).await;
+        sleep(pause).await;
+    }
+}
+
+/// What goes on between two pages.
+#[derive(Default)]
+struct Auditor {
+    connection: Option<Own>,
+    work: Option<Work>,
+    size: PageSize,
+    /// No pass begins before.
+    rests_until: Option<Instant>,
+    /// The list that the last pass went by.
+    last_list: Option<String>,
+    refused: Option<Class>,
+}
+
+/// A connection of the audit's own: it has a database of its own.
+struct Own {
+    connection: Connection,
+    run_id: String,
+    database: Option<u32>,
+}
+
+/// A pass that is under way.
+struct Work {
+    pass: Pass,
+    duty: Duty,
+    list: String,
+    began: Instant,
+    busy: Duration,
+    /// A page is counted in part: it cannot be asked for again.
+    is_torn: bool,
+}
+
+impl Auditor {
+    /// One look, or one page; how long to wait before the next.
+    async fn step(&mut self, environment: &Environment, state: &State) -> Duration {
+        match self.try_step(environment, state).await {
+            Ok(pause) => {
+                self.refused = None;
+                pause
+            }
+            Err(error) => {
+                if self.refused.replace(error.class()) != Some(error.class()) {
+                    tracing::info!(error = %chain(&error), "the audit of the keys is tried again");
+                }
+                // The cursor stays: it is good for as long as the process is the same.
+                self.connection = None;
+                self.work = self.work.take().filter(|work| !work.is_torn);
+                AFTER_REFUSAL
+            }
+        }
+    }
+
+    async fn try_step(&mut self, environment: &Environment, state: &State) -> Result<Duration, Error> {
+        let Some((replication_id, role)) = duty::stands(state) else {
+            self.connection = None;
+            return Ok(LOOK_EVERY);
+        };
+        let own = match self.connection.take() {
+            Some(own) => own,
+            None => Own::open(environment, state).await?,
+        };
+        let own = self.connection.insert(own);
+        let standing = Standing { run_id: own.run_id.clone(), replication_id, role };
+        if self.work.as_ref().is_some_and(|work| !work.pass.is_of(&standing)) {
+            tracing::info!("another server process, role or dataset: the audit of the keys begins again");
+            (self.work, self.rests_until) = (None, None);
+        }
+        if self.work.is_none() {
+            let (list, declared) = declared(environment);
+            let is_news = self.last_list.as_ref() != Some(&list);
+            if !is_news && self.rests_until.is_some_and(|until| Instant::now() < until) {
+                return Ok(LOOK_EVERY);
+            }
+            let duty = duty::of(state, role, declared.mode).await;
+            if !duty.is_some_and(|duty| duty.reports) {
+                // Another node tells from now on.
+                state.set_audit(None);
+            }
+            let Some(duty) = duty else {
+                self.rests_until = Some(Instant::now() + REST[0]);
+                self.last_list = Some(list);
+                return Ok(LOOK_EVERY);
+            };
+            self.work = Some(Work::begin(&own.connection, standing, duty, list, &declared).await?);
+        }
+        let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
+        let mut pause = LOOK_EVERY;
+        if work.pass.position().is_some() {
+            let busy = work.page(own, state, &mut self.size).await?;
+            let share = if work.duty.is_on_primary { SHARE_OF_PRIMARY } else { SHARE_OF_REPLICA };
+            pause = pause_after(busy, share);
+        }
+        if work.pass.position().is_none() {
+            let took = work.began.elapsed();
+            work.end(state);
+            self.rests_until = Some(Instant::now() + (took * REST_FACTOR).clamp(REST[0], REST[1]));
+            self.last_list = Some(std::mem::take(&mut work.list));
+            self.work = None;
+        }
+        Ok(pause)
+    }
+}
+
+impl Own {
+    async fn open(environment: &Environment, state: &State) -> Result<Self, Error> {
+        let connection = Connection::open(&state.own_endpoint(environment)).await?;
+        let info = server::info(&connection).await?;
+        Ok(Self { connection, run_id: info.field("run_id").unwrap_or_default().to_owned(), database: None })
+    }
+
+    async fn select(&mut self, database: u32) -> Result<(), Error> {
+        if self.database != Some(database) {
+            self.database = None;
+            keys::select(&self.connection, database).await?;
+            self.database = Some(database);
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    async fn begin(
+        connection: &Connection,
+        standing: Standing,
+        duty: Duty,
+        list: String,
+        declared: &DeclaredPrefixes,
+    ) -> Result<Self, Error> {
+        let info = server::info(connection).await?;
+        let databases =
+            info.databases().filter_map(|database| database.name.strip_prefix("db")?.parse().ok()).collect();
+        let tally = Tally::new(Arc::new(Prefixes::new(declared)), duty.repairs);
+        Ok(Self {
+            pass: Pass::new(standing, databases, tally),
+            duty,
+            list,
+            began: Instant::now(),
+            busy: Duration::ZERO,
+            is_torn: false,
+        })
+    }
+
+    /// Counts one page. How long the server was busy with it.
+    async fn page(&mut self, own: &mut Own, state: &State, size: &mut PageSize) -> Result<Duration, Error> {
+        let Some(position) = self.pass.position() else { return Ok(Duration::ZERO) };
+        own.select(position.database).await?;
+        let (connection, mut meter) = (&own.connection, keys::Meter::default());
+        let (cursor, names) = keys::scan(connection, &mut meter, position.cursor, size.keys()).await?;
+        let lifetimes = keys::lifetimes(connection, &mut meter, &names).await?;
+        let gone = lifetimes.iter().filter(|milliseconds| **milliseconds == -2).count();
+        state.note_own_reads(names.len() - gone, gone);
+        self.is_torn = true;
+        let counted: Vec<(&[u8], Found)> = names
+            .iter()
+            .zip(&lifetimes)
+            .filter_map(|(key, lifetime)| Some((key.as_slice(), self.pass.tally.count(key, Expiry::of(*lifetime))?)))
+            .collect();
+        let sampled: Vec<(&[u8], Found)> =
+            counted.iter().copied().filter(|(_, found)| found.sample.is_some()).collect();
+        let asked: Vec<&[u8]> = sampled.iter().map(|(key, _)| *key).collect();
+        let sizes = keys::sizes(connection, &mut meter, &asked).await?;
+        for ((key, found), bytes) in sampled.into_iter().zip(sizes) {
+            if let Some(bytes) = bytes {
+                self.pass.tally.measure(found, key, bytes);
+            }
+        }
+        let repairs: Vec<(&[u8], u64)> =
+            counted.iter().filter_map(|(key, found)| Some((*key, found.repair?))).collect();
+        if !repairs.is_empty() {
+            state.note_repaired(keys::give_expiry(connection, &mut meter, &repairs).await?);
+        }
+        self.is_torn = false;
+        self.pass.advance(cursor);
+        self.busy += meter.busy;
+        *size = size.after(meter.longest);
+        Ok(meter.busy)
+    }
+
+    /// The pass is whole.
+    fn end(&self, state: &State) {
+        if !self.duty.reports {
+            return;
+        }
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let mut report = self.pass.tally.report();
+        report.list.clone_from(&self.list);
+        report.finished = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, milliseconds);
+        (report.took_milliseconds, report.busy_milliseconds) =
+            (milliseconds(self.began.elapsed()), milliseconds(self.busy));
+        state.set_audit(Some(report));
+    }
+}
+
+/// What the operator says of the layer's uses, and the hash of that; empty where it says nothing that this agent can read.
+fn declared(environment: &Environment) -> (String, DeclaredPrefixes) {
+    let nothing = || (String::new(), DeclaredPrefixes::default());
+    let Ok(Some(text)) = durable::read(&environment.secrets.join(PREFIXES_FILE)) else { return nothing() };
+    match serde_json::from_str::<DeclaredPrefixes>(&text) {
+        Ok(declared) if declared.format <= PREFIXES_FORMAT => (short_hash(text.as_bytes()), declared),
+        Ok(_) | Err(_) => nothing(),
+    }
+}

@@ -1,0 +1,71 @@
+//! A server that runs and answers nothing: it is stopped, or in a command that takes minutes.
+//!
+//! Where it is the primary, the Sentinels elect another. The process stays: its clients wait, as a replica it counts for no
+//! `min-replicas-to-write`, and nothing that it is told reaches it. So it is ended, and starts by what the boot rule says then. With an
+//! append-only file that loses nothing that it confirmed: what a command wrote is in the file before its caller has the answer.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::Mode;
+use crate::model::node_config::NodeConfig;
+use crate::redis::info::Info;
+use crate::redis::{Class, Error};
+
+/// Longer than any command takes that leaves the layer whole. The Sentinels come first: it is at least twice their time of detection.
+const END_AFTER: Duration = Duration::from_secs(30);
+/// The same where an end costs more than a restart: the data is in no append-only file, no other node serves meanwhile, or the server was
+/// reading data from its primary, before which it frees what it had.
+const END_AFTER_AT_LAST: Duration = Duration::from_mins(5);
+/// So many looks at least: an agent that did not run itself for a while finds one that failed long ago.
+const LOOKS: u32 = 4;
+
+/// Since when a server that answered is silent.
+#[derive(Debug, Default)]
+pub struct Silence {
+    since: Option<Instant>,
+    looks: u32,
+    answered: bool,
+    /// Whether its last answer was that it takes in data.
+    takes_in: bool,
+}
+
+impl Silence {
+    /// The server answered.
+    pub fn ends(&mut self, info: Option<&Info>) {
+        if let Some(since) = self.since.take().filter(|_| self.looks >= LOOKS) {
+            tracing::info!(after = ?since.elapsed(), "the server answers again");
+        }
+        (self.looks, self.answered) = (0, true);
+        if let Some(info) = info {
+            self.takes_in = info.is_loading() || info.primary_link().is_some_and(|link| link.syncing);
+        }
+    }
+
+    /// A look that failed. `is_saved`: the data is in an append-only file. True: the server is to be ended.
+    pub fn look(&mut self, config: &NodeConfig, error: &Error, is_saved: bool) -> bool {
+        if error.class() != Class::Unreachable {
+            self.ends(None);
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.looks += 1;
+        let limit = limit(config, is_saved && !self.takes_in);
+        if self.looks == LOOKS {
+            tracing::error!(silent_for = ?since.elapsed(), ends_after = ?limit, "the server runs and answers nothing");
+        }
+        let is_due = self.answered && self.looks >= LOOKS && since.elapsed() >= limit;
+        if is_due {
+            tracing::error!(silent_for = ?since.elapsed(), "a server that answers nothing is ended");
+        }
+        is_due
+    }
+}
+
+fn limit(config: &NodeConfig, costs_a_restart_only: bool) -> Duration {
+    if !costs_a_restart_only || config.mode != Mode::Sentinel {
+        return END_AFTER_AT_LAST;
+    }
+    END_AFTER.max(2 * Duration::from_millis(config.detection_milliseconds))
+}

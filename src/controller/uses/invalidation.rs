@@ -1,0 +1,68 @@
+//! Keys of a cache that a person wants gone: asked for by an annotation, handed to the functions as a job that the agent of the primary
+//! carries out.
+
+use kube::ResourceExt as _;
+
+use super::super::context::Context;
+use super::super::seen::LayerPass;
+use super::served::Served;
+use crate::api::names::ANNOTATION_INVALIDATE_PREFIX;
+use crate::api::use_status::{InvalidationState, InvalidationStatus};
+use crate::build::revision;
+use crate::model::prefix_job::{JobState, LONGEST_BEGINNING, PrefixJob};
+use crate::redis::{Connection, prefix_jobs};
+use crate::telemetry::Chain;
+
+impl Served {
+    /// What the annotation asks for and how far that is; `None`: it asks for nothing.
+    pub(super) async fn invalidation(&self, context: &Context, pass: LayerPass<'_>) -> Option<InvalidationStatus> {
+        let policy = &self.accepted().policy;
+        policy.channel()?;
+        let object = self.object()?;
+        let beginning = object.annotations().get(ANNOTATION_INVALIDATE_PREFIX)?;
+        let told = object.status.as_ref().and_then(|status| status.invalidation.clone());
+        let told = told.filter(|told| told.beginning == *beginning);
+        if told.as_ref().is_some_and(|told| told.state == InvalidationState::Done) {
+            return told;
+        }
+        if !beginning.starts_with(policy.prefix()) || beginning.len() > LONGEST_BEGINNING {
+            return Some(InvalidationStatus::of(beginning, None, InvalidationState::Refused, 0));
+        }
+        let is_loaded = self.is_loaded(context, pass, &revision::digest(&policy.json()));
+        let connection = pass.primary.and_then(|node| pass.seen.connections.get(&node));
+        let connection = connection.filter(|_| is_loaded && !pass.desired.paused);
+        let Some(connection) = connection else {
+            return told.or_else(|| Some(InvalidationStatus::of(beginning, None, InvalidationState::Waiting, 0)));
+        };
+        match ask_or_read(connection, policy.prefix(), beginning, told.as_ref()).await {
+            Ok(status) => Some(status),
+            Err(error) => {
+                tracing::warn!(name = policy.owner(), error = %Chain(&error), "what is to be invalidated is asked for again");
+                told.or_else(|| Some(InvalidationStatus::of(beginning, None, InvalidationState::Waiting, 0)))
+            }
+        }
+    }
+}
+
+/// How far the job is that was asked for before. One that is lost, because the primary changed before it was replicated, is asked for
+/// again: it removes nothing twice.
+async fn ask_or_read(
+    connection: &Connection,
+    prefix: &str,
+    beginning: &str,
+    told: Option<&InvalidationStatus>,
+) -> crate::redis::Result<InvalidationStatus> {
+    if let Some(id) = told.and_then(|told| told.job.as_ref())
+        && let Some(PrefixJob { state, removed, .. }) = prefix_jobs::read(connection, prefix, id).await?
+    {
+        let state = match state {
+            JobState::Waiting => InvalidationState::Waiting,
+            JobState::Running => InvalidationState::Running,
+            JobState::Done => InvalidationState::Done,
+        };
+        let removed = i64::try_from(removed).unwrap_or(i64::MAX);
+        return Ok(InvalidationStatus::of(beginning, Some(id.clone()), state, removed));
+    }
+    let id = prefix_jobs::ask(connection, prefix, beginning).await?;
+    Ok(InvalidationStatus::of(beginning, Some(id), InvalidationState::Waiting, 0))
+}

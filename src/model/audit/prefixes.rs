@@ -1,0 +1,149 @@
+//! The declared prefixes of a layer, and which of them a key begins with.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of [`DeclaredPrefixes`]. An agent that meets a newer one goes by no list.
+pub const PREFIXES_FORMAT: u32 = 1;
+
+/// What is done about keys without an expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuditMode {
+    /// They are counted.
+    #[default]
+    Report,
+    /// Those under a declared prefix get the lifetime of their use.
+    Repair,
+}
+
+/// What the operator tells the agents of a layer's uses, as JSON among the secrets of each data node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeclaredPrefixes {
+    /// [`PREFIXES_FORMAT`] of the writer.
+    pub format: u32,
+    /// What is done about keys without an expiry.
+    pub mode: AuditMode,
+    /// The prefixes of all uses.
+    pub prefixes: Vec<DeclaredPrefix>,
+}
+
+/// The prefix of one use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeclaredPrefix {
+    /// What each key of the use begins with.
+    pub prefix: String,
+    /// The longest that a key of the use may live, milliseconds. `None`: it is not known, and no key is given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_milliseconds: Option<u64>,
+}
+
+/// The prefixes in an order in which that of a key is found by bisection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefixes {
+    sorted: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    prefix: String,
+    lifetime_milliseconds: Option<u64>,
+    /// The longest other prefix that begins this one. No two uses have such prefixes; a file may.
+    within: Option<usize>,
+}
+
+impl Prefixes {
+    /// Of a list. An empty prefix, which would be that of every key, is left out.
+    pub fn new(declared: &DeclaredPrefixes) -> Self {
+        let mut list: Vec<&DeclaredPrefix> = declared.prefixes.iter().filter(|it| !it.prefix.is_empty()).collect();
+        list.sort_by(|one, other| one.prefix.cmp(&other.prefix));
+        list.dedup_by(|one, other| one.prefix == other.prefix);
+        let mut sorted: Vec<Entry> = Vec::with_capacity(list.len());
+        for DeclaredPrefix { prefix, lifetime_milliseconds } in list {
+            let mut within = sorted.len().checked_sub(1);
+            while let Some(index) = within.filter(|index| !prefix.starts_with(&sorted[*index].prefix)) {
+                within = sorted[index].within;
+            }
+            sorted.push(Entry { prefix: prefix.clone(), lifetime_milliseconds: *lifetime_milliseconds, within });
+        }
+        Self { sorted }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// The place of the longest prefix that a key begins with, below [`Self::len`].
+    pub fn of(&self, key: &[u8]) -> Option<usize> {
+        // All between the longest prefix of a key and the key begin with that prefix: so it is the last that is not behind the
+        // key, or what that one is within.
+        let mut found = self.sorted.partition_point(|entry| entry.prefix.as_bytes() <= key).checked_sub(1);
+        while let Some(index) = found.filter(|index| !key.starts_with(self.sorted[*index].prefix.as_bytes())) {
+            found = self.sorted[index].within;
+        }
+        found
+    }
+
+    /// The prefix at a place.
+    pub fn text(&self, place: usize) -> &str {
+        self.sorted.get(place).map_or("", |entry| &entry.prefix)
+    }
+
+    /// The longest that a key of the use at a place may live, milliseconds.
+    pub fn lifetime(&self, place: usize) -> Option<u64> {
+        self.sorted.get(place)?.lifetime_milliseconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefixes(list: &[String]) -> Prefixes {
+        let prefixes = list.iter().map(|prefix| DeclaredPrefix {
+            prefix: prefix.clone(),
+            lifetime_milliseconds: u64::try_from(prefix.len()).ok(),
+        });
+        Prefixes::new(&DeclaredPrefixes { prefixes: prefixes.collect(), ..DeclaredPrefixes::default() })
+    }
+
+    #[test]
+    fn a_key_is_found_among_ten_thousand_prefixes() {
+        let list: Vec<String> = (0..10_000).map(|number| format!("shop/web{number}:")).collect();
+        let prefixes = prefixes(&list);
+        assert_eq!(prefixes.len(), 10_000);
+        for prefix in &list {
+            let place = prefixes.of(format!("{prefix}{{ada}}s:1").as_bytes());
+            assert_eq!(place.map(|place| prefixes.text(place)), Some(prefix.as_str()));
+        }
+        for key in ["", "shop/web", "shop/web1", "shop/web10000:a", "zoo:a", "a"] {
+            assert_eq!(prefixes.of(key.as_bytes()), None, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_prefix_of_a_key_is_the_longest_that_it_begins_with(
+            list in prop::collection::vec("[ab:]{0,5}", 0..12),
+            key in prop::collection::vec(prop::sample::select(b"ab:\xff\x00".to_vec()), 0..8),
+        ) {
+            let prefixes = prefixes(&list);
+            let expected = list
+                .iter()
+                .filter(|prefix| !prefix.is_empty() && key.starts_with(prefix.as_bytes()))
+                .max_by_key(|prefix| prefix.len());
+            let found = prefixes.of(&key);
+            prop_assert_eq!(found.map(|place| prefixes.text(place)), expected.map(String::as_str));
+            let lifetime = expected.and_then(|prefix| u64::try_from(prefix.len()).ok());
+            prop_assert_eq!(found.and_then(|place| prefixes.lifetime(place)), lifetime);
+        }
+    }
+}

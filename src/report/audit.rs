@@ -1,0 +1,139 @@
+//! What the audit of a layer's keys found, in steps that let a status rest.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::data_layer_status::{AuditStatus, ChecklistItem};
+use crate::api::use_status::UseAudit;
+use crate::model::audit::AuditReport;
+
+/// A number of keys that is off by no more than this stays, however few there are.
+const FEW: i64 = 10;
+/// How far the time of the last pass may be behind while nothing else changes.
+const TIME_STAYS: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is told of a layer: `old` where there is no report, or where it is about right.
+pub fn of_layer(report: Option<&AuditReport>, old: Option<&AuditStatus>) -> Option<AuditStatus> {
+    let Some(report) = report else { return old.cloned() };
+    let before = |of: fn(&AuditStatus) -> i64| old.map(of);
+    let finished = i64::try_from(report.finished).ok().and_then(|at| Timestamp::from_millisecond(at).ok())?;
+    let told = AuditStatus {
+        finished: Time(finished),
+        keys: stepped(before(|it| it.keys), report.keys, FEW),
+        without_expiry: stepped(before(|it| it.without_expiry), report.without_expiry, 0),
+        outside: stepped(before(|it| it.outside), report.outside, 0),
+        bytes: stepped(before(|it| it.bytes), report.bytes, 0),
+        bytes_error: stepped(before(|it| it.bytes_error), report.bytes_error, half(before(|it| it.bytes_error))),
+        examples: report.examples.clone(),
+        outside_examples: report.outside_examples.clone(),
+    };
+    let rests = old.filter(|old| {
+        let is_recent = finished.duration_since(old.finished.0) < TIME_STAYS;
+        is_recent && told == AuditStatus { finished: Time(finished), ..(*old).clone() }
+    });
+    Some(rests.cloned().unwrap_or(told))
+}
+
+/// What is told of a use with this prefix.
+pub fn of_use(report: Option<&AuditReport>, prefix: &str, old: Option<&UseAudit>) -> Option<UseAudit> {
+    let Some(report) = report else { return old.cloned() };
+    let found = report.prefixes.get(prefix).copied().unwrap_or_default();
+    let before = |of: fn(&UseAudit) -> i64| old.map(of);
+    Some(UseAudit {
+        keys: stepped(before(|it| it.keys), found.keys, FEW),
+        without_expiry: stepped(before(|it| it.without_expiry), found.without_expiry, 0),
+        bytes: stepped(before(|it| it.bytes), found.bytes, 0),
+        bytes_error: stepped(before(|it| it.bytes_error), found.bytes_error, half(before(|it| it.bytes_error))),
+    })
+}
+
+/// "every key expires", with what shows it.
+pub fn item(audit: Option<&AuditStatus>) -> ChecklistItem {
+    let (ok, evidence) = match audit {
+        None => (false, "no pass over all keys was made yet".to_owned()),
+        Some(audit) if audit.without_expiry == 0 => {
+            (true, format!("none of about {} keys is without an expiry{}", audit.keys, outside(audit)))
+        }
+        Some(audit) => (
+            false,
+            format!(
+                "about {} of {} keys have no expiry, among them (SHA-256) {}{}",
+                audit.without_expiry,
+                audit.keys.max(audit.without_expiry),
+                audit.examples.join(", "),
+                outside(audit)
+            ),
+        ),
+    };
+    ChecklistItem { item: "every key expires".to_owned(), ok, evidence }
+}
+
+fn outside(audit: &AuditStatus) -> String {
+    match audit.outside {
+        0 => String::new(),
+        keys => format!("; about {keys} are under the prefix of no use"),
+    }
+}
+
+/// A number as it is told. The old one stays while the new one is within a tenth of it, or within `few`; otherwise two digits of the new
+/// one. 0 is told only of 0.
+fn stepped(old: Option<i64>, new: u64, few: i64) -> i64 {
+    let new = i64::try_from(new).unwrap_or(i64::MAX);
+    let stays = |old: &i64| *old > 0 && new > 0 && new.abs_diff(*old) <= (*old / 10).max(few).unsigned_abs();
+    old.filter(stays).unwrap_or_else(|| two_digits(new))
+}
+
+/// An error is a guess itself: it may be off by half.
+fn half(old: Option<i64>) -> i64 {
+    old.unwrap_or_default() / 2
+}
+
+fn two_digits(number: i64) -> i64 {
+    let mut unit = 1_i64;
+    while number / unit >= 100 {
+        unit = unit.saturating_mul(10);
+    }
+    // Rounded down: never more than there is.
+    number / unit * unit
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report(keys: u64, without_expiry: u64, finished: u64) -> AuditReport {
+        let examples = (0..without_expiry.min(5)).map(|number| format!("{number:016x}")).collect();
+        AuditReport { finished, keys, without_expiry, examples, ..AuditReport::default() }
+    }
+
+    #[test]
+    fn a_status_rests_while_keys_come_and_go_and_moves_when_one_has_no_expiry() {
+        const HOUR: u64 = 3_600_000;
+        let first = of_layer(Some(&report(12_345, 0, HOUR)), None).unwrap();
+        assert_eq!((first.keys, first.without_expiry), (12_000, 0));
+        assert!(item(Some(&first)).ok);
+        let second = of_layer(Some(&report(12_900, 0, 2 * HOUR)), Some(&first)).unwrap();
+        assert_eq!(second, first, "nothing moved but the time");
+        let late = of_layer(Some(&report(12_900, 0, 30 * HOUR)), Some(&first)).unwrap();
+        assert!(late.finished > first.finished && late.keys == first.keys, "the time moves once a day");
+        let fault = of_layer(Some(&report(12_900, 1, 3 * HOUR)), Some(&first)).unwrap();
+        assert_eq!((fault.without_expiry, fault.examples.len()), (1, 1));
+        let said = item(Some(&fault));
+        assert!(!said.ok && said.evidence.contains("0000000000000000"), "{said:?}");
+        assert_eq!(of_layer(None, Some(&fault)), Some(fault), "what is not known anew stays");
+        assert!(!item(None).ok);
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_is_about_right_and_the_same_number_never_moves_it(old in 0_i64..1_000_000, new in 0_u64..1_000_000) {
+            let told = stepped(Some(old), new, 0);
+            let new = i64::try_from(new).unwrap();
+            prop_assert!(told.abs_diff(new) * 9 <= new.unsigned_abs().max(told.unsigned_abs()), "{} for {}", told, new);
+            prop_assert_eq!(told == 0, new == 0);
+            prop_assert_eq!(stepped(Some(told), new.unsigned_abs(), 0), told);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the uses of one layer are to each other beyond their prefixes: whose channel is whose, who may see names of all keys, and
+//! whose keys go first when memory is full.
+
+use std::time::Duration;
+
+use super::ValidatedUse;
+use super::answer::{Admitted, Refusal};
+use super::eviction::{Verdict, judge, suitable};
+use crate::api::data_layer_status::Tenant;
+use crate::api::uses::DeclaredUse;
+use crate::model::uses::Advice;
+use crate::model::{Policy, UseKind};
+
+/// What the uses that have their place mean for one that asks.
+#[derive(Clone, Copy)]
+pub(super) struct Neighbours<'a> {
+    /// Name of the layer.
+    pub layer: &'a str,
+    /// Its `maxmemory-policy`.
+    pub eviction_policy: &'a str,
+    /// Whether it has a user for all keys.
+    pub has_application: bool,
+    /// Those that were admitted so far: every one that was asked before.
+    pub admitted: &'a [Admitted],
+}
+
+impl Neighbours<'_> {
+    /// Why the use cannot be served beside the others. `asks`: with the prefix that it would have. `places`: of others, those that
+    /// were not admitted too. `tenants`: the uses that have such a place, as they are declared.
+    pub(super) fn objection<'a>(
+        &self,
+        asks: &ValidatedUse,
+        is_newcomer: bool,
+        places: impl Iterator<Item = &'a Tenant> + Clone,
+        tenants: impl Iterator<Item = &'a DeclaredUse>,
+    ) -> Option<Refusal> {
+        let objection = self.channel(asks, places.clone()).or_else(|| self.tracking(asks, is_newcomer, places));
+        objection.or_else(|| is_newcomer.then(|| self.evicts_others(asks, tenants)).flatten())
+    }
+
+    /// A channel is one use's own: no other's prefix covers it, because a user may use each channel whose name begins with its prefix.
+    fn channel<'a>(&self, asks: &ValidatedUse, mut places: impl Iterator<Item = &'a Tenant>) -> Option<Refusal> {
+        let refusal = |message: String| Some(Refusal { reason: "ChannelOverlaps", message });
+        let noun = asks.kind.words().noun;
+        if let Some(channel) = asks.policy.channel()
+            && let Some(other) = places.find(|other| channel.starts_with(&other.prefix))
+        {
+            return refusal(format!(
+                "{}/{} has prefix {}, and so the channel {channel} too; make this {noun} with another invalidation.channel",
+                other.namespace, other.store, other.prefix
+            ));
+        }
+        let taken = self.admitted.iter().find(|other| {
+            let Some(theirs) = other.accepted.policy.channel() else { return false };
+            theirs.starts_with(asks.policy.prefix()) || asks.policy.channel() == Some(theirs)
+        })?;
+        let theirs = taken.accepted.policy.channel().unwrap_or_default();
+        refusal(format!(
+            "{} publishes its invalidations on {theirs}, which this {noun} could read and write; make it with another keyPrefix",
+            taken.accepted.policy.owner()
+        ))
+    }
+
+    fn tracking<'a>(
+        &self,
+        asks: &ValidatedUse,
+        is_newcomer: bool,
+        mut places: impl Iterator<Item = &'a Tenant>,
+    ) -> Option<Refusal> {
+        let refusal = |message: String| Some(Refusal { reason: "TrackingShared", message });
+        if asks.tracking {
+            let others = if self.has_application {
+                format!("DataLayer {} has a user for all keys (access.application)", self.layer)
+            } else {
+                let other = places.next()?;
+                format!("DataLayer {} serves {}/{} too", self.layer, other.namespace, other.store)
+            };
+            return refusal(format!(
+                "invalidation.tracking shows the names of all keys of the layer, and {others}: switch it off, or leave layer out for one \
+                 of your own"
+            ));
+        }
+        let tracks = self.admitted.iter().find(|other| is_newcomer && other.accepted.tracking)?;
+        refusal(format!(
+            "{} has invalidation.tracking, which shows it the names of all keys of the layer; name another layer",
+            tracks.accepted.policy.owner()
+        ))
+    }
+
+    /// A cache fills memory, and then other uses' keys go that are still there, although their use is refused by now.
+    fn evicts_others<'a>(
+        &self,
+        asks: &ValidatedUse,
+        mut tenants: impl Iterator<Item = &'a DeclaredUse>,
+    ) -> Option<Refusal> {
+        let policy = self.eviction_policy;
+        let other = tenants
+            .find(|other| other.kind() != asks.kind && judge(other.kind(), policy).verdict == Verdict::Refused)?;
+        let (kind, data) = (other.kind().words().kind, other.kind().words().data);
+        let message = format!(
+            "DataLayer {} holds {data} of {kind} {}/{} and has eviction policy {policy}, which drops them for entries of this {} ({}); \
+             set its memory.evictionPolicy to {}, or leave layer out for one of your own",
+            self.layer,
+            other.metadata.namespace.as_deref().unwrap_or_default(),
+            other.metadata.name.as_deref().unwrap_or_default(),
+            asks.kind.words().noun,
+            judge(other.kind(), policy).ground,
+            suitable(other.kind()),
+        );
+        Some(Refusal { reason: "Evicts", message })
+    }
+}
+
+/// How long the keys of a use live: of two uses on a layer with `volatile-ttl`, the one whose keys live shorter loses them first.
+/// `None`: it has no keys.
+fn lifetime(policy: &Policy) -> Option<Duration> {
+    let milliseconds = match policy {
+        Policy::Sessions(policy) => policy.idle_timeout_milliseconds,
+        Policy::Limits(policy) => {
+            policy.declared().limits.iter().map(|limit| limit.window_milliseconds).max().unwrap_or_default()
+        }
+        Policy::Caches(policy) => policy.max_ttl_ms.saturating_add(policy.stale_ms),
+        Policy::Functions(_) => return None,
+    };
+    Some(Duration::from_millis(milliseconds))
+}
+
+/// The order in which keys should go when memory is full: caches, sessions, limits.
+const fn order(kind: UseKind) -> u8 {
+    match kind {
+        UseKind::CacheNamespace => 0,
+        UseKind::SessionStore => 1,
+        UseKind::RateLimitPolicy => 2,
+        UseKind::FunctionLibrary => 3,
+    }
+}
+
+/// What each admitted use should know of the layer's eviction policy, in their order.
+pub(super) fn advice(admitted: &[Admitted], eviction_policy: &str) -> Vec<Option<Advice>> {
+    let of_one = |it: &Admitted| {
+        of_policy(it.accepted.kind, eviction_policy).or_else(|| of_order(it, admitted, eviction_policy))
+    };
+    admitted.iter().map(of_one).collect()
+}
+
+fn of_policy(kind: UseKind, eviction_policy: &str) -> Option<Advice> {
+    let judged = judge(kind, eviction_policy);
+    (judged.verdict == Verdict::Warned).then(|| Advice {
+        reason: "EvictionPolicy",
+        message: format!("the layer has eviction policy {eviction_policy}: {}", judged.ground),
+    })
+}
+
+/// Under `volatile-ttl` a full server drops the keys that end soonest, of whatever use.
+fn of_order(it: &Admitted, admitted: &[Admitted], eviction_policy: &str) -> Option<Advice> {
+    if eviction_policy != "volatile-ttl" {
+        return None;
+    }
+    let (kind, own) = (it.accepted.kind, lifetime(&it.accepted.policy)?);
+    let later = admitted.iter().filter(|other| order(other.accepted.kind) > order(kind));
+    let shorter = later
+        .filter_map(|other| Some((other, lifetime(&other.accepted.policy)?)))
+        .find(|(_, theirs)| *theirs <= own)?;
+    let (other, theirs) = shorter;
+    Some(Advice {
+        reason: "TtlOrder",
+        message: format!(
+            "{} of this {} live up to {own:?}, and {} of {} only {theirs:?}: when memory is full, volatile-ttl drops those first",
+            kind.words().data,
+            kind.words().noun,
+            other.accepted.kind.words().data,
+            other.accepted.policy.owner(),
+        ),
+    })
+}

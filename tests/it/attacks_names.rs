@@ -1,0 +1,96 @@
+//! Names that a connection holds and that no limit of a server counts.
+
+use std::time::Duration;
+
+use redoubt::model::NodeId;
+use redoubt::redis::{Connection, Endpoint, server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::support::eventually;
+use crate::support::layer::{Layer, Options, SOON};
+
+/// A little less than the least `proto-max-bulk-len`.
+const NAME: usize = 900_000;
+const MAXMEMORY: u64 = 32 << 20;
+/// Words of a command, connections, and commands on each.
+type Holders = (&'static [&'static str], usize, usize);
+const ON_DATA: [Holders; 4] =
+    [(&["SUBSCRIBE"], 1, 90), (&["PSUBSCRIBE"], 1, 90), (&["WATCH"], 1, 90), (&["CLIENT", "SETNAME"], 90, 1)];
+const ON_SENTINEL: [Holders; 2] = [(&["PSUBSCRIBE"], 1, 60), (&["CLIENT", "SETNAME"], 60, 1)];
+
+fn command(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    bytes
+}
+
+/// A connection of the application that sends `words` with `count` long names, one command each, and reads whatever comes. It ends with
+/// the connection.
+fn hold(endpoint: &Endpoint, words: &'static [&'static str], count: usize) -> JoinHandle<()> {
+    let address = format!("{}:{}", endpoint.address, endpoint.port);
+    let login = command(&["AUTH", &endpoint.username, endpoint.password.reveal()]);
+    tokio::spawn(async move {
+        let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
+        let read = tokio::spawn(async move {
+            let mut buffer = vec![0; 65_536];
+            while from.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        to.write_all(&login).await.unwrap();
+        for number in 0..count {
+            let name = format!("{number:06}{}", "n".repeat(NAME));
+            let words: Vec<&str> = words.iter().copied().chain([name.as_str()]).collect();
+            if to.write_all(&command(&words)).await.is_err() {
+                break;
+            }
+        }
+        read.await.unwrap();
+    })
+}
+
+async fn used(agent: &Connection) -> u64 {
+    server::info(agent).await.unwrap().number("used_memory").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_hold_long_names_are_ended_before_they_fill_the_pod() {
+    let settings = &[("maxmemory", "33554432"), ("proto-max-bulk-len", "1048576"), ("maxmemory-clients", "8388608")];
+    let layer = Layer::whole(&Options { detection: 10_000, settings, ..Options::default() }).await;
+    let (primary, endpoint) = (layer.primary().await.unwrap(), layer.endpoint(layer.primary().await.unwrap()));
+    let agent = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    let full_syncs = server::info(&agent).await.unwrap().number("sync_full");
+    let engine = layer.engine_pids(primary);
+    for (words, connections, names) in ON_DATA {
+        let held: Vec<_> = (0..connections).map(|_| hold(&endpoint, words, names)).collect();
+        // Some engines count a connection's own name, and end connections themselves.
+        let took = eventually("the memory is given back", SOON, async || {
+            held.iter().any(JoinHandle::is_finished) && used(&agent).await < MAXMEMORY
+        })
+        .await;
+        println!("{words:?}: given back after {took:.2?}");
+        let application = Connection::open(&endpoint).await.unwrap();
+        application.query::<()>(redis::cmd("SET").arg("key").arg(1)).await.unwrap();
+    }
+    let notices = layer.lineage(primary).await.unwrap().notices;
+    assert_eq!(notices, ["connections of app were ended: they held memory that no limit counts"]);
+    assert_eq!((layer.engine_pids(primary), layer.primary().await), (engine, Some(primary)));
+    assert_eq!(server::info(&agent).await.unwrap().number("sync_full"), full_syncs, "no replica was cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_fill_a_sentinel_are_ended() {
+    let layer = Layer::whole(&Options { detection: 10_000, ..Options::default() }).await;
+    let sentinel = NodeId::sentinel(0);
+    let (engine, endpoint) = (layer.engine_pids(sentinel), layer.endpoint(sentinel));
+    for (words, connections, names) in ON_SENTINEL {
+        let held: Vec<_> = (0..connections).map(|_| hold(&endpoint, words, names)).collect();
+        let took =
+            eventually("the connections are ended", SOON, async || held.iter().all(JoinHandle::is_finished)).await;
+        println!("Sentinel, {words:?}: ended after {took:.2?}");
+        tokio::time::timeout(Duration::from_secs(5), Connection::open(&endpoint)).await.unwrap().unwrap();
+    }
+    assert_eq!(layer.engine_pids(sentinel), engine);
+}

@@ -1,0 +1,148 @@
+//! Claims about caches, as an application sees them that has nothing but its binding Secret.
+
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
+use redoubt::api::cache_namespace::CacheNamespace;
+use redoubt::api::use_status::InvalidationState;
+use serde_json::json;
+
+use crate::polling::eventually;
+use crate::stage::{SOON, Stage};
+use crate::store::{Store, call, run};
+
+/// A changed policy is on every primary within this time; `limits` holds it to less, under callers.
+const POLICY_WITHIN: Duration = Duration::from_secs(20);
+
+/// What get says: what to do, the value, and the token.
+async fn get(connection: &mut MultiplexedConnection, key: &str) -> (i64, Option<String>, String) {
+    let reply: Vec<Value> = run(connection, call("redoubt_cache_get", key, &[])).await.unwrap();
+    let token = reply.get(2).cloned().map(|token| redis::from_redis_value(token).unwrap()).unwrap_or_default();
+    (redis::from_redis_value(reply[0].clone()).unwrap(), redis::from_redis_value(reply[1].clone()).unwrap(), token)
+}
+
+async fn set(connection: &mut MultiplexedConnection, key: &str, token: &str, value: &str) -> i64 {
+    run(connection, call("redoubt_cache_set", key, &[token, value])).await.unwrap()
+}
+
+fn is_denied<T: std::fmt::Debug>(reply: RedisResult<T>) -> bool {
+    reply.unwrap_err().code() == Some("NOPERM")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_with_a_layer_of_its_own_serves_and_its_policy_changes_live() {
+    let stage = Stage::set("nl-caches").await;
+    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h", "maxEntryBytes": 100})).await;
+    cache.ready().await;
+    let status = cache.status().await.unwrap();
+    assert_eq!(status.layer.as_ref().unwrap().name, "web-cache");
+    assert_eq!(status.functions.unwrap().library, "redoubt_caches");
+    assert!(status.conditions.iter().any(|it| it.type_ == "EvictionSuits" && it.status == "True"));
+    let binding = cache.binding().await.unwrap();
+    assert_eq!(status.binding.unwrap().name, "web-cache-binding");
+    for (field, expected) in
+        [("prefix", "web:"), ("channel", "cache:invalidate:web:"), ("ttl-ms", "3600000"), ("max-entry-bytes", "100")]
+    {
+        assert_eq!(binding[field], expected, "{field}");
+    }
+    let mut connection = cache.connected().await;
+    let (verdict, value, token) = get(&mut connection, "web:{0}a").await;
+    assert_eq!((verdict, value), (0, None));
+    assert_eq!(get(&mut connection, "web:{0}a").await.0, -1, "somebody computes");
+    assert_eq!(set(&mut connection, "web:{0}a", &token, "one").await, 1);
+    assert_eq!(get(&mut connection, "web:{0}a").await.1.as_deref(), Some("one"));
+    assert_eq!(run::<i64>(&mut connection, call("redoubt_cache_invalidate", "web:{0}a", &[])).await.unwrap(), 1);
+    assert_eq!(get(&mut connection, "web:{0}a").await.0, 0);
+    let large = "x".repeat(101);
+    let refused: RedisResult<Value> = run(&mut connection, call("redoubt_cache_set", "web:{0}b", &["", &large])).await;
+    assert_eq!(refused.unwrap_err().code(), Some("TOOBIG"));
+    assert!(is_denied(run::<Value>(&mut connection, call("redoubt_cache_get", "api:{0}a", &[])).await));
+    assert!(is_denied(run::<Value>(&mut connection, redis::cmd("FLUSHDB").clone()).await));
+
+    cache.change(json!({"maxEntryBytes": "1Ki", "staleFor": "10m"})).await;
+    eventually("the larger value is stored", POLICY_WITHIN, async || {
+        run::<i64>(&mut connection, call("redoubt_cache_set", "web:{0}b", &["", &large])).await.is_ok()
+    })
+    .await;
+    eventually("the binding says so", SOON, async || cache.binding().await.unwrap()["stale-ms"] == "600000").await;
+    cache.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caches_and_sessions_share_a_layer_and_a_cache_in_the_way_of_another_is_refused() {
+    let stage = Stage::set("nl-caches-shared").await;
+    stage.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
+    let place = json!({"name": "shared"});
+    let store = Store::create(&stage, "login", json!({"idleTimeout": "30m", "layer": place})).await;
+    let cache: Store<CacheNamespace> =
+        Store::make(&stage, "web", json!({"layer": place, "ttl": "5m", "maxTtl": "10m"})).await;
+    store.ready().await;
+    cache.ready().await;
+    for (name, further, reason, words) in [
+        ("inner", json!({"keyPrefix": "web:pages:"}), "PrefixOverlaps", "web:"),
+        ("cache", json!({}), "ChannelOverlaps", "cache:invalidate:web:"),
+        ("tracks", json!({"invalidation": {"tracking": true}}), "TrackingShared", "access.application"),
+    ] {
+        let mut spec = json!({"layer": place, "ttl": "5m"});
+        for (field, value) in further.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        let refused: Store<CacheNamespace> = Store::make(&stage, name, spec).await;
+        refused.refused(reason, words).await;
+    }
+    // A day of TTL on a layer with sessions of half an hour.
+    let long: Store<CacheNamespace> = Store::make(&stage, "long", json!({"layer": place, "ttl": "5m"})).await;
+    long.ready().await;
+    let told = long.status().await.unwrap().conditions;
+    assert!(told.iter().any(|it| it.type_ == "EvictionSuits" && it.reason == "TtlOrder"), "{told:?}");
+
+    let (mut session, mut pages) = (store.connected().await, cache.connected().await);
+    assert!(run::<i64>(&mut session, call("redoubt_session_create", "login:{t}s:1", &["ada"])).await.unwrap() > 0);
+    assert_eq!(set(&mut pages, "web:{0}a", "", "one").await, 1);
+    assert!(is_denied(run::<Value>(&mut session, call("redoubt_cache_get", "web:{0}a", &[])).await));
+    assert!(is_denied(run::<Value>(&mut pages, call("redoubt_session_get", "login:{t}s:1", &[])).await));
+
+    // A cache that is deleted takes its user along, and leaves the sessions alone.
+    cache.api().delete("web", &kube::api::DeleteParams::default()).await.unwrap();
+    eventually("its user is gone", SOON, async || run::<String>(&mut pages, redis::cmd("PING")).await.is_err()).await;
+    assert!(run::<Value>(&mut session, call("redoubt_session_get", "login:{t}s:1", &[])).await.unwrap() != Value::Nil);
+    stage.strike().await;
+}
+
+/// The keys of a beginning, one of some thousand, are gone within seconds of the annotation, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_how_far() {
+    let stage = Stage::set("nl-caches-prefix").await;
+    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h"})).await;
+    cache.ready().await;
+    let mut connection = cache.connected().await;
+    for number in 0..300 {
+        for of in ["page", "user"] {
+            assert_eq!(set(&mut connection, &format!("web:{{0}}{of}:{number}"), "", "x").await, 1);
+        }
+    }
+    let annotate = async |value: Option<&str>| {
+        let patch = json!({"metadata": {"annotations": {"redoubt.dev/invalidate-prefix": value}}});
+        cache.api().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    };
+    annotate(Some("api:")).await;
+    let told = async || cache.status().await?.invalidation.map(|it| (it.state, it.removed));
+    eventually("another's keys are refused", SOON, async || told().await == Some((InvalidationState::Refused, 0)))
+        .await;
+    annotate(Some("web:{0}page:")).await;
+    eventually("the keys are gone", SOON, async || told().await == Some((InvalidationState::Done, 300))).await;
+    for number in 0..300 {
+        let exists = async |connection: &mut MultiplexedConnection, of: &str| {
+            run::<i64>(connection, redis::cmd("EXISTS").arg(format!("web:{{0}}{of}:{number}")).clone()).await.unwrap()
+        };
+        assert_eq!((exists(&mut connection, "page").await, exists(&mut connection, "user").await), (0, 1));
+    }
+    annotate(None).await;
+    eventually("nothing is told of it any more", SOON, async || cache.status().await.unwrap().invalidation.is_none())
+        .await;
+    cache.ready().await;
+    stage.strike().await;
+}

@@ -46,6 +46,7 @@ mod image;
 mod import_circles;
 mod imports;
 mod lease;
+mod limitador;
 mod limits_bench;
 mod limits_clock;
 mod limits_cost;

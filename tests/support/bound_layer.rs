@@ -199,7 +199,7 @@ pub async fn connect(process: &Process, user: &str) -> Connection {
 
 /// Where what a language's programs need is; fetched if it is not there.
 pub async fn installed(language: &str) -> PathBuf {
-    let output = Command::new("tests/clients/install").stderr(Stdio::inherit()).output().await.unwrap();
+    let output = Command::new("tests/clients/install").arg(language).stderr(Stdio::inherit()).output().await.unwrap();
     assert!(output.status.success(), "tests/clients/install failed");
     let text = String::from_utf8(output.stdout).unwrap();
     let folder = text.lines().find_map(|line| line.strip_prefix(&format!("{language}=")));

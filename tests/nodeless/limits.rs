@@ -11,6 +11,8 @@ use redis::{Cmd, RedisResult, Value};
 use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use serde_json::json;
 
+use crate::disturbances::{FOLLOWED, delete_all_pods};
+use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, run};
@@ -194,5 +196,92 @@ async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_it
     })
     .await;
     policy.ready().await;
+    stage.strike().await;
+}
+
+/// What callers of a policy met who connect again after every error.
+#[derive(Default)]
+struct Met {
+    answered: AtomicUsize,
+    without_functions: AtomicUsize,
+}
+
+impl Met {
+    /// Calls without end, with a subject of its own.
+    async fn call(&self, policy: &Store<RateLimitPolicy>) {
+        loop {
+            let Some(mut connection) = policy.connect().await else {
+                tokio::time::sleep(PACE).await;
+                continue;
+            };
+            loop {
+                match run::<Vec<Value>>(&mut connection, call("redoubt_limit", "api:{other}", &[])).await {
+                    Ok(_) => self.answered.fetch_add(1, Ordering::Relaxed),
+                    Err(error) if error.to_string().contains("Function not found") => {
+                        self.without_functions.fetch_add(1, Ordering::Relaxed)
+                    }
+                    Err(_) => break,
+                };
+                tokio::time::sleep(PACE).await;
+            }
+        }
+    }
+
+    /// Waits for answers that come after now.
+    async fn answers(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        eventually("calls are answered", SOON, async || self.answered.load(Ordering::Relaxed) > before + 20).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() {
+    let stage = Stage::set("nl-limits-alone").await;
+    let limits = json!([
+        {"name": "enforced", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 5, "window": "10m"},
+        {"name": "tried", "mode": "Shadow", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 1, "window": "10m"},
+    ]);
+    let spec = json!({"limits": limits, "export": {"program": "EnvoyRateLimit"}});
+    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", spec).await;
+    policy.ready().await;
+    let layer = policy.layer().await;
+    layer.ready().await;
+    let admitted = async || {
+        let (mut connection, mut admitted) = (policy.connected().await, 0);
+        // 2: admitted, and a limit that is only tried would have denied it.
+        while ask(&mut connection, "api:{ada}").await.0 != 0 {
+            admitted += 1;
+        }
+        assert_eq!(ask(&mut connection, "api:{ada}").await, (0, "enforced".to_owned()));
+        admitted
+    };
+    assert_eq!(admitted().await, 5, "the limit that is only tried denies nothing");
+    place::stop_operator(&stage.namespace);
+    let met = Met::default();
+    let struck = async {
+        met.answers().await;
+        let (primary, served) = (layer.heals().await, layer.serving().await);
+        layer.kill_engine(primary).await;
+        layer.is_served_anew(served).await;
+        met.answers().await;
+        let (old, served) = (layer.pod_uids().await, layer.serving().await);
+        delete_all_pods(&layer).await;
+        eventually("all pods are others", SOON, async || layer.pod_uids().await.is_disjoint(&old)).await;
+        layer.is_served_anew(served).await;
+        met.answers().await;
+        assert_eq!(admitted().await, 5, "a layer that keeps nothing forgets what was counted, not how to count");
+    };
+    tokio::select! {
+        () = struck => {}
+        () = met.call(&policy) => unreachable!("callers call without end"),
+    }
+    assert_eq!(met.without_functions.load(Ordering::Relaxed), 0);
+    place::start_operator(&stage.namespace);
+    layer.ready().await;
+    let served_by = layer.heals().await;
+    layer.services_follow(served_by, FOLLOWED).await;
+    let (binding, secret) = (policy.binding().await.unwrap(), exported(&stage).await.unwrap());
+    assert_eq!(secret["REDIS_URL"], format!("{}:{}", binding["host"], binding["port"]));
+    assert_eq!(secret["REDIS_AUTH"], format!("{}:{}", binding["username"], binding["password"]));
     stage.strike().await;
 }

@@ -103,14 +103,19 @@ impl Layer {
 
     /// Fields of the application's binding Secret.
     pub async fn binding(&self) -> BTreeMap<String, String> {
-        let secret: Secret = self.api().get(&format!("{}-redis-app", self.identity.name)).await.unwrap();
+        let secret: Secret = self.api().get(&self.binding_name()).await.unwrap();
         let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
         secret.data.unwrap_or_default().into_iter().map(|(field, value)| (field, text(value))).collect()
     }
 
-    /// Where each node is, by its Service, as the application's user.
+    /// Where each node is, by its Service, as the application's user; as the operator's where the layer is a use's own and has none.
     pub async fn endpoints(&self) -> BTreeMap<NodeId, Endpoint> {
-        let password = self.binding().await["password"].clone();
+        let secrets: Api<Secret> = self.api();
+        let (user, password) = if secrets.get_opt(&self.binding_name()).await.unwrap().is_some() {
+            (users::APPLICATION, redoubt::redis::Secret::new(&self.binding().await["password"]))
+        } else {
+            (users::OPERATOR, self.operator_password().await)
+        };
         let selector =
             ListParams::default().labels(&format!("redoubt.dev/layer={},redoubt.dev/node", self.identity.name));
         let services: Api<Service> = self.api();
@@ -123,7 +128,7 @@ impl Layer {
                 _ => (NodeId::sentinel(ordinal), SENTINEL_PORT),
             };
             let Some(address) = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()) else { continue };
-            let (username, password) = (users::APPLICATION.to_owned(), redoubt::redis::Secret::new(&password));
+            let (username, password) = (user.to_owned(), password.clone());
             endpoints.insert(node, Endpoint { address, port, username, password });
         }
         endpoints
@@ -137,11 +142,17 @@ impl Layer {
 
     /// The operator's user on a node: what only it may ask (`CONFIG GET`).
     pub async fn as_operator(&self, node: NodeId) -> Endpoint {
-        let secret: Secret = self.api().get(&format!("{}-redis-system", self.identity.name)).await.unwrap();
-        let password = String::from_utf8(secret.data.unwrap()["operator-password"].0.clone()).unwrap();
         let endpoint = self.endpoints().await.remove(&node).unwrap();
-        let password = redoubt::redis::Secret::new(password);
-        Endpoint { username: users::OPERATOR.to_owned(), password, ..endpoint }
+        Endpoint { username: users::OPERATOR.to_owned(), password: self.operator_password().await, ..endpoint }
+    }
+
+    async fn operator_password(&self) -> redoubt::redis::Secret {
+        let secret: Secret = self.api().get(&format!("{}-redis-system", self.identity.name)).await.unwrap();
+        redoubt::redis::Secret::new(String::from_utf8(secret.data.unwrap()["operator-password"].0.clone()).unwrap())
+    }
+
+    fn binding_name(&self) -> String {
+        format!("{}-redis-app", self.identity.name)
     }
 
     /// The node that most Sentinels name and that says it is primary with every other data node online.

@@ -201,6 +201,23 @@ fn an_election_that_does_not_come_is_not_waited_for_where_the_own_file_is_whole(
     assert_eq!(decide(&BootFacts { accept_loss: Some(1), accepting: Some(1), ..off }), BY_A_PERSON);
 }
 
+/// One answer that was late made the chosen node start beside a node that served, which then overwrote it.
+#[test]
+fn a_node_that_missed_one_question_may_run_and_is_waited_for() {
+    let own = record(1, 1, 10);
+    let newer = Lineage { epoch: 9, ..record(9, 1, 10) };
+    let carrying_out = |peer| BootFacts {
+        accept_loss: Some(1),
+        accepting: Some(1),
+        ..facts(Some(own.clone()), [peer, deciding(Some(own.clone()))], [Names(1); 3])
+    };
+    let waits = BootDecision::Wait(WaitReason::OthersStepDown);
+    assert_eq!(decide(&carrying_out(serving(newer))), waits);
+    assert_eq!(decide(&carrying_out(Peer::Silent { milliseconds: 350 })), waits);
+    assert_eq!(decide(&carrying_out(silent(4))), waits);
+    assert_eq!(decide(&carrying_out(silent(5))), BY_A_PERSON, "a node that is gone is not waited for");
+}
+
 #[test]
 fn who_is_not_chosen_keeps_off_until_the_chosen_one_is_primary() {
     let own = record(1, 1, 10);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::times::{SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS};
+use super::times::{SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS, UNHEARD_MILLISECONDS};
 use crate::model::lineage::{Activity, Lineage};
 use crate::model::{Mode, Role};
 
@@ -55,11 +55,11 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Whether its engine runs, or may.
+    /// Whether its engine runs, or may: one missed answer says nothing.
     pub const fn may_run(&self) -> bool {
         match self {
             Self::Answers { activity, .. } => !matches!(activity, Activity::Deciding),
-            Self::Silent { .. } => false,
+            Self::Silent { milliseconds } => *milliseconds < UNHEARD_MILLISECONDS,
         }
     }
 }

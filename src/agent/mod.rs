@@ -23,6 +23,7 @@ mod epochs;
 mod error;
 pub mod exporter;
 pub mod failover;
+mod filed;
 mod freshest;
 mod functions;
 pub mod handover;

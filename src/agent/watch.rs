@@ -17,6 +17,7 @@ use super::counters::Harvest;
 use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::Reached;
+use super::filed::Filed;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
@@ -93,6 +94,7 @@ pub struct Watch {
     written: Option<(Instant, Lineage)>,
     /// Whether the data is in the append-only file.
     append_only: bool,
+    filed: Filed,
     was_in_sync: bool,
     hits: HitHistory,
     harvest: Harvest,
@@ -152,6 +154,7 @@ impl Watch {
             baseline: None,
             written: None,
             append_only,
+            filed: Filed::default(),
             was_in_sync: false,
             hits: HitHistory::default(),
             harvest: Harvest::default(),

@@ -166,6 +166,17 @@ impl Info {
         if is_rewritten || is("aof_last_bgrewrite_status", "err") { AppendOnly::Rewriting } else { AppendOnly::Whole }
     }
 
+    /// Whether the append-only file lacks what was written last, because a write to it failed: the server keeps that in memory, and tries again.
+    pub fn append_only_is_behind(&self) -> bool {
+        self.field("aof_enabled") == Some("1") && self.field("aof_last_write_status") == Some("err")
+    }
+
+    /// What changes whenever append-only files are begun or replaced: the rewrites since the server's start, and whether one runs.
+    pub fn rewrites(&self) -> (Option<u64>, bool) {
+        let count = self.field("aof_rewrites").and_then(|value| value.parse().ok());
+        (count, self.field("aof_rewrite_in_progress") == Some("1"))
+    }
+
     /// Writes that were refused because the server is a replica (`errorstat_READONLY`), since its start.
     pub fn refused_writes(&self) -> u64 {
         let count = |line| part(line, "count").and_then(|value| value.parse().ok());

@@ -4,10 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use redoubt::model::NodeId;
+use redoubt::model::lineage::Lineage;
 use redoubt::redis::info::AppendOnly;
 use redoubt::redis::{Connection, server};
 
 use crate::agent_process::write_some;
+use crate::support::engine_process::Engine;
 use crate::support::eventually;
 use crate::support::history::keys_of;
 use crate::support::layer::{Layer, Options, SOON};
@@ -114,4 +116,59 @@ async fn a_record_that_cannot_be_read_is_tried_again_after_a_pause() {
     fs::remove_dir(&record).unwrap();
     fs::write(&record, text).unwrap();
     layer.wait_until_whole().await;
+}
+
+/// A volume without room, for one process: a write beyond the limit fails as one that finds no room does.
+fn limit_files(pid: u32, bytes: &str) {
+    let limit = ["--pid", &pid.to_string(), &format!("--fsize={bytes}")].map(str::to_owned);
+    assert!(std::process::Command::new("prlimit").args(limit).status().unwrap().success());
+}
+
+/// The command in whose turn the file first finds no room is acknowledged. The record spoke of it, and after a sudden end of all nodes
+/// the primary that had it in no file replaced the replica that had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_found_no_room_on_the_volume_does_not_count_as_kept_there() {
+    let folder = std::env::temp_dir().join(format!("redoubt-full-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("redis-server");
+    let script = "#!/bin/sh\ntrap '' XFSZ\nexec redis-server-of-the-path \"$@\"\n";
+    let found = std::process::Command::new("sh").args(["-c", "command -v redis-server"]).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    fs::write(&program, script.replace("redis-server-of-the-path", found.trim())).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let engine = Some(Engine::new("of the path", &program.display().to_string()));
+    let mut layer = Layer::whole(&Options { engine, min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    layer.wait_until_whole().await;
+    let primary = layer.primary().await.unwrap();
+    let connection = Connection::open(&layer.endpoint(primary)).await.unwrap();
+    limit_files(layer.engine_pids(primary)[0], "1");
+    let set = || redis::cmd("SET").arg("h:acknowledged").arg("x".repeat(1_000)).to_owned();
+    connection.query::<()>(&set()).await.unwrap();
+    let refused = connection.query::<()>(&set()).await.unwrap_err();
+    assert!(refused.server_text().is_some_and(|text| text.contains("MISCONF")), "{refused}");
+    let offset = layer.replication(primary).await.unwrap().offset();
+    let on_volume = |id| {
+        let text = fs::read_to_string(layer.data(id).join("redoubt/lineage.json")).unwrap_or_default();
+        serde_json::from_str::<Lineage>(&text).ok()
+    };
+    for id in layer.data_ids() {
+        eventually("the record of each node is of a later time", SOON, async || {
+            let record = on_volume(id);
+            if id == primary {
+                return record.is_some_and(|record| record.offset < offset);
+            }
+            record.is_some_and(|record| record.offset >= offset)
+        })
+        .await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(on_volume(primary).unwrap().offset < offset, "it speaks of what no file has");
+    kill_all(&mut layer);
+    layer.wait_until_whole().await;
+    for id in layer.data_ids() {
+        assert!(keys_of(&layer.endpoint(id)).await.contains("h:acknowledged"), "{id}");
+    }
+    let _ = fs::remove_dir_all(&folder);
 }

@@ -70,6 +70,7 @@ impl Watch {
         }
         self.keep_chosen(state, &config, role, views.as_deref()).await;
         self.note_append_only(info, in_sync);
+        self.filed.note(info);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
         state.set_lineage(Some(Lineage {
@@ -150,6 +151,7 @@ impl Watch {
             state.set_trouble(outcome.err().as_ref());
         }
         let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
+        let lineage = self.filed.on_volume(lineage);
         let is_due = self.written.as_ref().is_none_or(|(at, written)| {
             let moved = (written.role, written.synced, written.epoch, written.term, written.link_up, written.accepted)
                 != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up, lineage.accepted);
@@ -170,6 +172,7 @@ impl Watch {
     pub async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
+        let lineage = self.filed.on_volume(lineage);
         if self.disk.settle(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
             let has_loaded = self.served;

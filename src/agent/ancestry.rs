@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::config::Environment;
 use super::durable;
+use crate::model::ReplicationId;
 use crate::model::lineage::{Ancestor, Ancestry, Lineage, LineageAnswer};
 use crate::redis::info::Info;
 
@@ -32,15 +33,22 @@ pub fn write(environment: &Environment, ancestry: &Ancestry) {
     }
 }
 
-/// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with.
-pub fn continued(known: &Ancestry, info: &Info, before: Option<&Lineage>) -> Ancestry {
+/// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with;
+/// `loaded_as`: the id that it had when it had read that, and had followed nobody.
+pub fn continued(
+    known: &Ancestry,
+    info: &Info,
+    before: Option<&Lineage>,
+    loaded_as: Option<&ReplicationId>,
+) -> Ancestry {
     let own = info.replication_id();
     let mut ancestors = known.ancestors.clone();
     // By its own word where it was promoted; a server that read its files knows no id before.
     let promoted = info.previous_replication_id().zip(info.previous_offset());
-    let started = before.filter(|before| before.replication_id != own);
-    let ended = promoted.or_else(|| started.map(|before| (before.replication_id.clone(), before.offset)));
-    if let Some((replication_id, offset)) = ended {
+    let began_so = promoted.as_ref().is_none_or(|(id, _)| Some(id) == loaded_as);
+    let started = before.filter(|before| began_so && before.replication_id != own);
+    let started = started.map(|before| (before.replication_id.clone(), before.offset));
+    for (replication_id, offset) in [started, promoted].into_iter().flatten() {
         ancestors.retain(|ancestor| ancestor.replication_id != replication_id);
         ancestors.push(Ancestor { replication_id, offset });
     }
@@ -48,12 +56,12 @@ pub fn continued(known: &Ancestry, info: &Info, before: Option<&Lineage>) -> Anc
     Ancestry { of: own, ancestors: ancestors.split_off(surplus) }
 }
 
-/// Whether all that the record speaks of is in the answering node's data.
+/// Whether all that the record speaks of is in the answering node's data. A record that counts no keys speaks of some all the same: it may
+/// be older than what was written after it.
 pub fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
     let Some(theirs) = &answer.lineage else { return false };
     let reaches = |id, offset| id == &record.replication_id && record.offset <= offset;
-    record.is_empty()
-        || reaches(&theirs.replication_id, theirs.offset)
+    reaches(&theirs.replication_id, theirs.offset)
         || theirs.previous_replication_id.as_ref().zip(theirs.previous_offset).is_some_and(|(id, at)| reaches(id, at))
         || (answer.ancestry.of == theirs.replication_id
             && answer.ancestry.ancestors.iter().any(|ancestor| reaches(&ancestor.replication_id, ancestor.offset)))
@@ -63,8 +71,8 @@ pub fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
 mod tests {
     use super::*;
     use crate::agent::lineage_file;
+    use crate::model::Offset;
     use crate::model::lineage::Activity;
-    use crate::model::{Offset, ReplicationId};
 
     fn record(id: &str, offset: u64) -> Lineage {
         let text = format!(
@@ -77,9 +85,9 @@ mod tests {
     #[test]
     fn a_chain_of_promotions_and_starts_contains_what_each_ended() {
         let promoted = Info::parse("role:master\nmaster_replid:b\nmaster_replid2:a\nsecond_repl_offset:101\n");
-        let chain = continued(&Ancestry::default(), &promoted, None);
+        let chain = continued(&Ancestry::default(), &promoted, Some(&record("y", 9)), None);
         let started = Info::parse("role:master\nmaster_replid:c\nmaster_replid2:0000\n");
-        let chain = continued(&chain, &started, Some(&record("b", 250)));
+        let chain = continued(&chain, &started, Some(&record("b", 250)), None);
         let answer = LineageAnswer {
             layer_uid: "uid".to_owned(),
             ordinal: 0,
@@ -99,11 +107,17 @@ mod tests {
         assert!(contains("a", 100) && contains("b", 250) && contains("c", 10));
         assert!(!contains("a", 101) && !contains("b", 251) && !contains("c", 11), "went on alone");
         assert!(!contains("x", 0), "another history");
-        assert!(super::contains(&answer, &Lineage { keys: 0, ..record("x", 0) }), "nothing is in every history");
+        assert!(!contains("y", 9), "it may have been replaced before the promotion");
+        assert!(!super::contains(&answer, &Lineage { keys: 0, ..record("x", 0) }), "written after the record, maybe");
         let unknown =
             Lineage { layer_uid: String::new(), replication_id: ReplicationId::default(), keys: 0, ..record("", 0) };
         assert!(!super::contains(&answer, &unknown), "without a record nothing says that there are no keys");
-        assert_eq!(answer.ancestry.of, ReplicationId("c".to_owned()));
+        let id = |id: &str| ReplicationId(id.to_owned());
+        let loaded = Info::parse("role:master\nmaster_replid:d\nmaster_replid2:r\nsecond_repl_offset:1\n");
+        let chain = continued(&answer.ancestry, &loaded, Some(&record("c", 10)), Some(&id("r")));
+        let known: Vec<&str> = chain.ancestors.iter().map(|ancestor| ancestor.replication_id.0.as_str()).collect();
+        assert_eq!(known, ["a", "b", "c", "r"], "promoted before it followed anybody: it has what it read");
+        assert_eq!(answer.ancestry.of, id("c"));
         assert_eq!(answer.ancestry.ancestors[0].offset, Offset(100));
     }
 }

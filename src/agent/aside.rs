@@ -13,7 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use files::{link_or_copy, size};
 use standing_links::STANDING;
-pub use standing_links::{free_standing, renew_standing, restore_standing, standing_record, store_standing};
+pub use standing_links::{
+    free_standing, link_files, renew_standing, restore_standing, standing_has_commands, standing_record,
+    store_standing, take_links,
+};
 
 use super::config::Environment;
 use super::{Error, Result, durable};
@@ -198,11 +201,12 @@ fn time_name(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::standing_links::is_standing_current;
     use super::*;
 
-    fn node(name: &str) -> Environment {
+    /// A node's folders with a small dataset.
+    pub fn node(name: &str) -> Environment {
         let data = std::env::temp_dir().join(format!("redoubt-aside-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&data);
         fs::create_dir_all(data.join("appendonlydir")).unwrap();
@@ -257,7 +261,9 @@ mod tests {
         let text = r#"{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Replica","replicationId":"a","previousReplicationId":null,
             "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":true}"#;
         fs::write(environment.data.join("redoubt/lineage.json"), text).unwrap();
-        renew_standing(&environment).unwrap();
+        let record = crate::agent::lineage_file::parse(text).unwrap();
+        renew_standing(&environment, &record).unwrap();
+        assert_eq!(standing_record(&environment), Some(record.clone()));
         free_standing(&environment).unwrap();
         assert_eq!(list(&environment), [], "they are links to the node's files");
         let incr = environment.data.join("appendonlydir/appendonly.aof.1.incr.aof");
@@ -267,7 +273,7 @@ mod tests {
         let kept = list(&environment);
         let held = root(&environment).join(&kept[0].folder).join("appendonlydir/appendonly.aof.1.incr.aof");
         assert_eq!(fs::read_to_string(held).unwrap(), "SET a 1");
-        renew_standing(&environment).unwrap();
+        renew_standing(&environment, &record).unwrap();
         assert!(is_standing_current(&environment));
         fs::remove_dir_all(environment.data).unwrap();
     }

@@ -133,6 +133,14 @@ pub fn shortened(environment: &Environment) -> Option<Shortened> {
     sizes(environment).shortened(&Sizes::measure(environment))
 }
 
+/// Has the data count as of unknown origin: it is not what the record speaks of.
+pub fn disown(environment: &Environment) {
+    let path = path(environment);
+    if path.exists() {
+        durable::set_aside(&path, "it speaks of other data than the volume has");
+    }
+}
+
 fn of_unknown_origin() -> Lineage {
     Lineage {
         format: LINEAGE_FORMAT,

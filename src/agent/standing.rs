@@ -13,10 +13,10 @@ use super::disk::Disk;
 use super::state::State;
 use super::{ancestry, aside, peers};
 use crate::model::lineage::{AsideReason, Lineage};
-use crate::model::{Address, Role};
+use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
 
-/// Between two looks at the files. A rewrite of the append-only file is followed this much later.
+/// Between two renewals while the server says nothing of other files, and after one that failed.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long the new primary's agent is asked what its history contains. Then the data is kept: nothing showed that it need not be.
 const ASK_FOR: Duration = Duration::from_secs(10);
@@ -26,16 +26,51 @@ const PROVEN_AFTER: Duration = Duration::from_mins(10);
 /// What is followed of the links.
 #[derive(Debug, Default)]
 pub struct Standing {
-    /// The record of the data that they hold. `None`: there are none.
+    /// The record of the newest data that they may hold. `None`: there are none, or what they hold is known to be in the node's history.
     of: Option<Lineage>,
     /// Whether that data was written by this very engine as primary.
     as_primary: bool,
+    /// The id of the server when it had read its files and followed nobody yet; an empty one where it followed somebody at the first look.
+    loaded_as: Option<ReplicationId>,
+    renewal: Renewal,
+    /// The files that the links are of, while nothing else was seen.
+    linked: Option<Files>,
+    /// Whether the server had these very files at the last look.
+    is_current: bool,
     renewed: Option<Instant>,
+    failed: Option<Instant>,
     /// Since when another history replaced that data, and nothing is decided yet.
     replaced: Option<Instant>,
     in_sync: Option<Instant>,
     proven: Option<Instant>,
     disk: Disk,
+}
+
+/// The files of a server, as far as it says: they are others after a full sync, and after each rewrite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Files {
+    history: ReplicationId,
+    rewrites: (Option<u64>, bool),
+}
+
+impl Files {
+    fn of(info: &Info) -> Self {
+        Self { history: info.replication_id(), rewrites: info.rewrites() }
+    }
+}
+
+/// How far the renewal of the links is. A server replaces its files without a word, so between the links and their taking the place of
+/// the standing ones it is asked again: what was linked is of the history that it had before only if it has that one still.
+#[derive(Debug, Default)]
+enum Renewal {
+    #[default]
+    Rests,
+    /// Links are being made, of a server that said this before.
+    Linking(Files),
+    /// They are made, and the server was not asked since.
+    Linked(Files),
+    /// They are being put in the place of the standing ones.
+    Taking(Files, Lineage),
 }
 
 impl Standing {
@@ -46,8 +81,8 @@ impl Standing {
         if let Some(earlier) = earlier.as_ref().filter(is_other) {
             return Self { of: Some(earlier.clone()), ..Self::default() };
         }
-        if own.is_some()
-            && let Err(error) = aside::renew_standing(environment)
+        if let Some(own) = own
+            && let Err(error) = aside::renew_standing(environment, own)
         {
             tracing::warn!(error = %super::chain(&error), "the node's files have no links");
         }
@@ -55,15 +90,51 @@ impl Standing {
         Self { of, ..Self::default() }
     }
 
-    /// The record of the data that the links hold.
-    pub const fn record(&self) -> Option<&Lineage> {
-        self.of.as_ref()
+    /// The record of what the links hold at the least. `None`: there are none.
+    pub fn record(&self, environment: &Environment) -> Option<Lineage> {
+        self.of.clone().filter(|_| self.is_current).or_else(|| aside::standing_record(environment))
+    }
+
+    /// The id of the server when it had read its files and followed nobody yet. `None`: it is not known.
+    pub fn loaded_as(&self) -> Option<&ReplicationId> {
+        self.loaded_as.as_ref().filter(|id| !id.0.is_empty())
+    }
+
+    /// Notes the id of a server that has read its files, at the first look.
+    pub fn note_loaded(&mut self, info: &Info) {
+        let follows = |info: &Info| info.primary_link().is_some_and(|link| link.up || link.syncing);
+        self.loaded_as.get_or_insert_with(|| {
+            if info.role() == Some(Role::Replica) && !follows(info) {
+                info.replication_id()
+            } else {
+                ReplicationId::default()
+            }
+        });
+    }
+
+    /// Takes in what ended on the volume. `false`: links were made just now, and the server was asked before that: what it said may be older
+    /// than they are.
+    fn advance(&mut self) -> bool {
+        match (self.disk.ended(), std::mem::take(&mut self.renewal)) {
+            (Some(Err(error)), _) => {
+                tracing::warn!(error = %super::chain(&error), "the links to the node's files are not up to date");
+                self.failed = Some(Instant::now());
+            }
+            (Some(Ok(())), Renewal::Linking(files)) => {
+                self.renewal = Renewal::Linked(files);
+                return false;
+            }
+            (Some(Ok(())), Renewal::Taking(files, record)) => (self.linked, self.of) = (Some(files), Some(record)),
+            (_, renewal) => self.renewal = renewal,
+        }
+        true
     }
 
     /// Looks at a server that answers. `own`: its record now.
     pub async fn look(&mut self, environment: &Environment, state: &State, info: &Info, own: Option<&Lineage>) {
-        if let Some(Err(error)) = self.disk.ended() {
-            tracing::warn!(error = %super::chain(&error), "the links to the node's files are not up to date");
+        // What a layer that keeps nothing had is no loss, and folders of it would wait for a person.
+        if !self.advance() || !state.config().keeps_data {
+            return;
         }
         let link = info.primary_link();
         let is_primary = info.role() == Some(Role::Primary);
@@ -74,7 +145,7 @@ impl Standing {
         }
         self.in_sync.get_or_insert_with(Instant::now);
         let Some(own) = own.filter(|own| own.replication_id == info.replication_id()) else { return };
-        let is_same = is_primary || self.of.as_ref().is_none_or(|of| is_continued(of, own));
+        let is_same = self.of.as_ref().is_none_or(|of| is_continued(of, own) || (is_primary && self.is_read(own)));
         if is_same {
             self.replaced = None;
             self.renew(environment, info, own);
@@ -84,24 +155,50 @@ impl Standing {
         }
     }
 
+    /// Whether a primary has what it read from its files: it followed nobody since. One without replicas takes another id after a while.
+    fn is_read(&self, own: &Lineage) -> bool {
+        own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
+    }
+
     fn renew(&mut self, environment: &Environment, info: &Info, own: &Lineage) {
-        (self.of, self.as_primary) = (Some(own.clone()), info.role() == Some(Role::Primary));
-        if self.renewed.is_some_and(|at| at.elapsed() < RENEW_EVERY) || info.append_only() == AppendOnly::Rewriting {
-            return;
+        let files = Files::of(info);
+        self.as_primary = info.role() == Some(Role::Primary);
+        let is_current = self.linked.as_ref() == Some(&files);
+        self.is_current = is_current;
+        if self.of.is_some() {
+            // The server appends to the very files, at least until it writes them anew.
+            self.of = Some(own.clone());
         }
-        self.renewed = Some(Instant::now());
         let environment = environment.clone();
-        self.disk.begin(move || aside::renew_standing(&environment));
+        match std::mem::take(&mut self.renewal) {
+            Renewal::Linked(before) if before == files => {
+                self.renewed = Some(Instant::now());
+                self.renewal = Renewal::Taking(files, own.clone());
+                let record = own.clone();
+                self.disk.begin(move || aside::take_links(&environment, &record));
+            }
+            Renewal::Rests | Renewal::Linking(_) | Renewal::Linked(_) | Renewal::Taking(..) => {
+                let is_old = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= RENEW_EVERY);
+                let is_due = is_old(self.failed) && (!is_current || is_old(self.renewed));
+                // The files of before have all that is written until a rewrite ends, but not what a full sync brought.
+                let is_whole = info.append_only() != AppendOnly::Rewriting || own.append_only == Some(true);
+                if is_due && is_whole {
+                    self.renewal = Renewal::Linking(files);
+                    self.disk.begin(move || aside::link_files(&environment));
+                }
+            }
+        }
     }
 
     /// The data that the links hold was replaced: is it in the new history?
     async fn judge(&mut self, environment: &Environment, state: &State, of: &Lineage, primary: Option<Address>) {
         let since = *self.replaced.get_or_insert_with(Instant::now);
-        // The server itself asked to go on from where it was, and was refused: the other has less than it had.
-        if of.is_empty() {
+        // A record that counts no keys may be older than what was written.
+        if of.is_empty() && !aside::standing_has_commands(environment) {
             self.forget();
             return;
         }
+        // A primary asked to go on from where it was, and was refused: the other has less than it had.
         if !self.as_primary {
             match is_contained(state, primary.as_ref(), of).await {
                 Some(true) => {
@@ -129,6 +226,7 @@ impl Standing {
     /// The next look takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
+        (self.renewal, self.linked, self.is_current) = (Renewal::Rests, None, false);
     }
 
     /// Removes kept folders whose data is known to be in the primary's history.
@@ -172,4 +270,96 @@ async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage
     let followed = state.lineage().map(|own| own.replication_id)?;
     let told = answer.lineage.as_ref().map(|theirs| &theirs.replication_id);
     (answer.ancestry.of == followed && told == Some(&followed)).then(|| ancestry::contains(&answer, record))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::agent::aside::tests::node;
+    use crate::agent::lineage_file;
+
+    fn primary(history: &str, before: &str, rewrites: u64) -> (Info, Lineage) {
+        let info = Info::parse(&format!(
+            "role:master\nmaster_replid:{history}\nmaster_replid2:{before}\naof_enabled:1\naof_rewrites:{rewrites}\n\
+             aof_rewrite_in_progress:0\naof_last_bgrewrite_status:ok\n"
+        ));
+        let before = if before == "0000" { "null".to_owned() } else { format!("\"{before}\"") };
+        let text = format!(
+            r#"{{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Primary","replicationId":"{history}","previousReplicationId":{before},
+            "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":false}}"#
+        );
+        (info, lineage_file::parse(&text).unwrap())
+    }
+
+    fn incr(environment: &Environment, folder: &str) -> std::path::PathBuf {
+        environment.data.join(folder).join("appendonlydir/appendonly.aof.1.incr.aof")
+    }
+
+    fn replace_files(environment: &Environment, text: &str) {
+        let incr = incr(environment, "");
+        fs::remove_file(&incr).unwrap();
+        fs::write(&incr, text).unwrap();
+    }
+
+    /// A look, and what it began on the volume, to its end.
+    fn look(standing: &mut Standing, environment: &Environment, (info, own): &(Info, Lineage)) {
+        standing.renew(environment, info, own);
+        while !standing.disk.is_idle() {
+            standing.advance();
+            std::thread::yield_now();
+        }
+    }
+
+    /// A full sync of a stranger between what the server said and the links to its files: they were links to the stranger's files.
+    #[test]
+    fn links_take_the_place_of_others_only_where_the_server_has_the_same_history_afterwards() {
+        let environment = node("standing-other");
+        let (a, stranger) = (primary("a", "0000", 0), primary("s", "0000", 1));
+        let mut standing = Standing::open(&environment, Some(&a.1));
+        let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
+        look(&mut standing, &environment, &a);
+        look(&mut standing, &environment, &a);
+        assert_eq!(standing.linked, Some(Files::of(&a.0)));
+        standing.renewed = None;
+        replace_files(&environment, "SET s 1");
+        look(&mut standing, &environment, &a);
+        assert!(matches!(standing.renewal, Renewal::Linked(_)), "the server is asked again first");
+        assert_eq!(held(), "SET a 1");
+        look(&mut standing, &environment, &stranger);
+        assert_eq!(held(), "SET a 1");
+        assert_eq!(standing.record(&environment), Some(a.1), "not of what is there now");
+        assert!(aside::restore_standing(&environment, &standing.record(&environment).unwrap()).unwrap());
+        assert_eq!(fs::read_to_string(incr(&environment, "")).unwrap(), "SET a 1");
+        fs::remove_dir_all(&environment.data).unwrap();
+    }
+
+    /// The record on the volume is written at other times: it was linked beside files of which it did not speak, and what was in the
+    /// layer all the time was kept aside.
+    #[test]
+    fn the_record_of_the_links_is_that_of_their_data() {
+        let environment = node("standing-record");
+        let a = primary("a", "0000", 0);
+        let mut standing = Standing::open(&environment, Some(&a.1));
+        lineage_file::write(&environment, &Lineage { synced: false, ..primary("r", "0000", 0).1 }).unwrap();
+        replace_files(&environment, "SET b 1");
+        let b = primary("b", "a", 1);
+        look(&mut standing, &environment, &b);
+        look(&mut standing, &environment, &b);
+        assert_eq!(aside::standing_record(&environment), Some(b.1.clone()));
+        assert!(aside::standing_has_commands(&environment), "whatever the record counts");
+        fs::remove_dir_all(&environment.data).unwrap();
+    }
+
+    #[test]
+    fn a_primary_that_was_promoted_from_an_unknown_history_has_not_what_it_read() {
+        let mut standing = Standing::default();
+        standing
+            .note_loaded(&Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:r\n"));
+        standing.note_loaded(&Info::parse("role:master\nmaster_replid:c\nmaster_replid2:s\n"));
+        assert!(!standing.is_read(&primary("c", "s", 0).1), "it followed somebody between two looks");
+        assert!(standing.is_read(&primary("c", "r", 0).1), "promoted before it followed anybody");
+        assert!(standing.is_read(&primary("d", "0000", 0).1), "without replicas for an hour");
+    }
 }

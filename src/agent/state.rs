@@ -30,6 +30,17 @@ pub struct State {
     inner: Mutex<Inner>,
 }
 
+/// What is known of the files that the engine loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    /// No engine that runs has read them.
+    Unread,
+    /// The same, and they were put in the place of a stranger's.
+    TakenBack,
+    /// The running engine has.
+    Read,
+}
+
 struct Inner {
     config: Arc<NodeConfig>,
     /// What `config` was parsed from, once it was read anew.
@@ -52,7 +63,7 @@ struct Inner {
     audit_mark: AuditMark,
     repaired: u64,
     own_reads: (u64, u64),
-    loaded: bool,
+    files: Files,
     ancestry: Ancestry,
     aside: Vec<Aside>,
     unusable: Option<String>,
@@ -85,7 +96,7 @@ impl State {
                 audit_mark: AuditMark::default(),
                 repaired: 0,
                 own_reads: (0, 0),
-                loaded: false,
+                files: Files::Unread,
                 ancestry: Ancestry::default(),
                 aside: Vec::new(),
                 unusable: None,
@@ -286,12 +297,27 @@ impl State {
 
     /// Notes whether the running engine has read its files.
     pub fn set_loaded(&self, loaded: bool) {
-        self.lock().loaded = loaded;
+        let files = &mut self.lock().files;
+        *files = match (loaded, *files) {
+            (true, _) => Files::Read,
+            (false, Files::TakenBack) => Files::TakenBack,
+            (false, Files::Read | Files::Unread) => Files::Unread,
+        };
     }
 
     /// Whether the running engine has read its files.
     pub fn is_loaded(&self) -> bool {
-        self.lock().loaded
+        self.lock().files == Files::Read
+    }
+
+    /// Notes that the node has its own files back, in the place of a stranger's.
+    pub fn note_taken_back(&self) {
+        self.lock().files = Files::TakenBack;
+    }
+
+    /// Whether the node has its own files back, and no engine has read them since: others may still have the stranger's data.
+    pub fn is_taken_back(&self) -> bool {
+        self.lock().files == Files::TakenBack
     }
 
     /// The histories that the node's data contains.
@@ -364,7 +390,7 @@ impl State {
             accepting: inner.accepting,
             needs_person: inner.needs_person.as_ref().and_then(told),
             lineage: inner.lineage.clone(),
-            loaded: inner.loaded,
+            loaded: inner.files == Files::Read,
             ancestry: inner.ancestry.clone(),
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),

@@ -29,7 +29,7 @@ use super::state::State;
 use super::uncounted::Uncounted;
 use super::writers::Writers;
 use super::{aside, handover, lineage_file, stray};
-use crate::model::lineage::{Lineage, next_term};
+use crate::model::lineage::{AsideReason, Lineage, next_term};
 use crate::model::{Address, Mode, ReplicationId, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
@@ -185,6 +185,7 @@ impl Watch {
                         (self.is_astray, self.is_to_end) = (true, true);
                         return false;
                     }
+                    self.standing.note_loaded(&info);
                     self.record(state, &info).await;
                     self.keep_ancestry(environment, state, &info).await;
                     self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
@@ -268,11 +269,27 @@ impl Watch {
         if !std::mem::take(&mut self.is_astray) {
             return;
         }
-        let Some(record) = self.standing.record() else { return };
-        match aside::restore_standing(environment, record) {
-            Ok(true) => tracing::warn!(keys = record.keys, "the node has its own files back"),
-            Ok(false) => {}
+        let record = self.standing.record(environment);
+        let restored = match &record {
+            Some(record) => aside::restore_standing(environment, record),
+            None => Ok(false),
+        };
+        match restored {
+            Ok(true) => {
+                tracing::warn!(keys = record.map(|record| record.keys), "the node has its own files back");
+                state.note_taken_back();
+            }
+            // What is there came from the stranger, and the record speaks of what the node had before.
+            Ok(false) => {
+                tracing::error!("the node has no files of its own any more: what the stranger put there is moved away");
+                if let Err(error) = aside::move_away(environment, AsideReason::Replaced, None) {
+                    tracing::error!(error = %crate::telemetry::Chain(&error), "it stays, as data of unknown origin");
+                    lineage_file::disown(environment);
+                }
+                state.set_aside(aside::list(environment));
+            }
             Err(error) => {
+                lineage_file::disown(environment);
                 state.set_unusable(Some(&format!("Stray: the node's own files are in /data/aside/.standing: {error}")));
             }
         }

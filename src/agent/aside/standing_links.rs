@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::files::{link, size};
-use super::{FILES, LINKING, finish, has_room, note, root, write_note};
+use super::{FILES, finish, has_room, note, root, write_note};
 use crate::agent::append_files::Sizes;
 use crate::agent::config::Environment;
 use crate::agent::{Result, durable, lineage_file};
@@ -12,6 +12,8 @@ use crate::model::lineage::{Aside, AsideReason, Lineage};
 
 /// The folder of the links, renewed while the dataset is the same ([`crate::agent::standing`]).
 pub(super) const STANDING: &str = ".standing";
+/// Links that were made, and are not known yet to be of the data that they are taken for.
+const RENEWED: &str = ".renewed";
 
 /// The record of the data that the standing links hold. `None`: there are none.
 pub fn standing_record(environment: &Environment) -> Option<Lineage> {
@@ -19,31 +21,60 @@ pub fn standing_record(environment: &Environment) -> Option<Lineage> {
     lineage_file::parse(&text).ok()
 }
 
-/// Makes the standing links those of the files as they are, if they are not.
-pub fn renew_standing(environment: &Environment) -> Result<()> {
-    let (standing, part) = (root(environment).join(STANDING), root(environment).join(format!("{LINKING}standing")));
-    if FILES[..3].iter().all(|name| !environment.data.join(name).exists()) {
+/// Makes the standing links those of the files as they are. Only while the engine is off: see [`link_files`].
+pub fn renew_standing(environment: &Environment, record: &Lineage) -> Result<()> {
+    link_files(environment)?;
+    take_links(environment, record)
+}
+
+/// Makes links of the files as they are, beside the standing ones; none where those are links to the same files. A running server may
+/// replace its files meanwhile, so whoever calls this asks it afterwards whose data it has, and then calls [`take_links`].
+pub fn link_files(environment: &Environment) -> Result<()> {
+    let part = root(environment).join(RENEWED);
+    let _ = fs::remove_dir_all(&part);
+    let standing = root(environment).join(STANDING);
+    let is_empty = FILES[..3].iter().all(|name| !environment.data.join(name).exists());
+    if is_empty || (standing.exists() && is_standing_current(environment)) {
         return Ok(());
     }
-    if is_standing_current(environment) && standing.exists() {
-        let (from, to) = (environment.data.join(FILES[3]), standing.join(FILES[3]));
-        let _ = fs::remove_file(&to);
-        return match fs::hard_link(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(durable::failed("linking", &from)(error)),
-            Ok(()) | Err(_) => Ok(()),
-        };
-    }
-    let _ = fs::remove_dir_all(&part);
     fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
-    for name in FILES {
+    for name in &FILES[..3] {
         let (from, to) = (environment.data.join(name), part.join(name));
         // Links only: a copy of the dataset for each rewrite would cost as much as the rewrite.
         if from.exists() {
             link(&from, &to).map_err(durable::failed("linking", &from))?;
         }
     }
-    let _ = fs::remove_dir_all(&standing);
-    fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing))
+    Ok(())
+}
+
+/// Puts the links that [`link_files`] made in the place of the standing ones. `record`: of their data, which is not always the record
+/// on the volume: that one is written at other times.
+pub fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
+    let (standing, part) = (root(environment).join(STANDING), root(environment).join(RENEWED));
+    if part.exists() {
+        write_record(&part, record)?;
+        let _ = fs::remove_dir_all(&standing);
+        return fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing));
+    }
+    if standing.exists() { write_record(&standing, record) } else { Ok(()) }
+}
+
+/// Not flushed: links that a power cut takes are made again at the next start.
+fn write_record(folder: &Path, record: &Lineage) -> Result<()> {
+    let path = folder.join(FILES[3]);
+    let text = lineage_file::render(record).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    let part = path.with_extension("part");
+    fs::write(&part, text).map_err(durable::failed("writing", &part))?;
+    fs::rename(&part, &path).map_err(durable::failed("moving to", &path))
+}
+
+/// Whether commands were appended to the files that the standing links hold. A record that counts no keys may be older than they are.
+pub fn standing_has_commands(environment: &Environment) -> bool {
+    let standing = root(environment).join(STANDING);
+    let is_appended = |path: &Path| path.extension().is_some_and(|end| end == "aof") && size(path) > 0;
+    let entries = fs::read_dir(standing.join(FILES[0])).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).chain([standing.join(FILES[1])]).any(|path| is_appended(&path))
 }
 
 /// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.

@@ -196,7 +196,7 @@ impl Watch {
             return;
         }
         let chain = match info.primary_link() {
-            None => Some(ancestry::continued(&known, info, self.began_with.as_ref())),
+            None => Some(ancestry::continued(&known, info, self.began_with.as_ref(), self.standing.loaded_as())),
             Some(link) if link.up && !link.syncing => {
                 let config = state.config();
                 let primary = config.data_nodes.iter().find(|(_, address)| **address == link.primary);

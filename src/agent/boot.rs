@@ -10,10 +10,11 @@ use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
+use super::stray;
 use super::unloadable::holds_all;
 use crate::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, decide, in_force,
-    needs_a_person, promotes_itself, rivalry, undecided,
+    BootDecision, BootFacts, Comparison, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, compare, decide,
+    in_force, needs_a_person, promotes_itself, rivalry, undecided,
 };
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
@@ -185,7 +186,12 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
             BootDecision::StartPrimary(_) => return start(None, true),
             BootDecision::Follow { primary, electable } => {
                 if let Some(address) = config.data_nodes.get(&primary) {
-                    return start(Some(address.clone()), electable);
+                    // Its agent told what it saw at its last look, or stands still. Who has nothing loses nothing.
+                    let may_lose = state.lineage().is_some();
+                    if !(may_lose && stray::leads_to_stranger(state, address).await) {
+                        return start(Some(address.clone()), electable);
+                    }
+                    tracing::warn!(primary = %address, "it follows what is no node of the layer: it is not followed");
                 }
             }
             BootDecision::AskForFailover if last_request.is_none_or(|asked| asked.elapsed() >= REQUEST_EVERY) => {
@@ -201,14 +207,15 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
     }
 }
 
-/// The peers that follow the dead engine and may be promoted in its place.
-fn replicas(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Vec<Address> {
-    let follows = |answer: &LineageAnswer| {
-        let is_whole = |lineage: &Lineage| lineage.role == Role::Replica && lineage.synced;
-        answer.activity == Activity::Serving && answer.lineage.as_ref().is_some_and(is_whole)
-    };
-    let serving = answers.iter().filter(|(_, answer)| answer.as_ref().is_some_and(follows));
-    serving.filter_map(|(ordinal, _)| config.data_nodes.get(ordinal).cloned()).collect()
+/// The peers that follow the dead engine and may be promoted in its place, with their records.
+fn replicas(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> BTreeMap<Address, Lineage> {
+    let serving = answers.iter().filter_map(|(ordinal, answer)| {
+        let answer = answer.as_ref().filter(|answer| answer.activity == Activity::Serving)?;
+        let is_whole = |lineage: &&Lineage| lineage.role == Role::Replica && lineage.synced;
+        let lineage = answer.lineage.as_ref().filter(is_whole)?;
+        Some((config.data_nodes.get(ordinal)?.clone(), lineage.clone()))
+    });
+    serving.collect()
 }
 
 fn facts_of(
@@ -231,10 +238,16 @@ fn facts_of(
                         && !loaded
                         && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid))
                 };
-                Peer::Answers {
-                    activity: *activity,
-                    lineage: lineage.as_ref().filter(|theirs| !is_lost(theirs)).cloned(),
-                }
+                // After a stranger was followed, a history that has nothing in common with the own one is the stranger's.
+                let is_strangers = |theirs: &Lineage| {
+                    let is_other = |own: &Lineage| compare(own, theirs, &config.layer.uid) == Comparison::Unrelated;
+                    theirs.role == Role::Replica && state.is_taken_back() && own.as_ref().is_some_and(is_other)
+                };
+                let lineage = lineage.as_ref().filter(|theirs| !is_lost(theirs)).cloned().map(|theirs| {
+                    let synced = theirs.synced && !is_strangers(&theirs);
+                    Lineage { synced, ..theirs }
+                });
+                Peer::Answers { activity: *activity, lineage }
             }
             None => Peer::Silent { milliseconds: milliseconds(silent_for(*ordinal)) },
         };

@@ -4,7 +4,7 @@
 //! acts, [`super::herald`]. This agent sees it through as well: it waits for the promotion in any case, and whichever is
 //! quicker ends the time in which the new primary has no replica and may refuse writers (`min-replicas-to-write`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use super::freshest;
 use super::state::State;
-use crate::model::Address;
+use crate::model::lineage::Lineage;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::observed::SentinelMaster;
+use crate::model::{Address, ReplicationId};
 use crate::redis::server::RoleReply;
 use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
 
@@ -26,10 +27,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// asked again.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Orders a failover and waits for it. `replicas`: those that followed our dead engine. The new primary, which the other
-/// replicas follow already; `None`: nobody was promoted, or not in time.
-pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address]) -> Option<Address> {
-    let informed = freshest::known_to(state, config, replicas).await;
+/// Orders a failover and waits for it. `replicas`: those that followed our dead engine, with the records that their agents told. The new
+/// primary, which the other replicas follow already; `None`: nobody was promoted, or not in time.
+pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &BTreeMap<Address, Lineage>) -> Option<Address> {
+    let told = replicas;
+    let replicas: &Vec<Address> = &told.keys().cloned().collect();
+    let (informed, are_as_told) = tokio::join!(freshest::known_to(state, config, replicas), are_as_told(state, told));
+    if !are_as_told {
+        return None;
+    }
     order(state, config, &informed).await?;
     let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
     tracing::info!(primary = %promoted, "promoted");
@@ -41,6 +47,22 @@ pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &[Address])
     }))
     .await;
     Some(promoted)
+}
+
+/// Whether each replica that answers has the history that its agent told. Where one has another its agent has not looked since: the server
+/// may follow a stranger by now, and a Sentinel promotes it all the same.
+async fn are_as_told(state: &State, told: &BTreeMap<Address, Lineage>) -> bool {
+    let asked = join_all(told.iter().map(async |(address, record)| -> crate::redis::Result<bool> {
+        let info = server::replication(&open(&state.data_endpoint(address)).await?).await?;
+        let is_it = |id: &ReplicationId| *id == record.replication_id;
+        let is_as_told = is_it(&info.replication_id()) || info.previous_replication_id().as_ref().is_some_and(is_it);
+        if !is_as_told {
+            tracing::warn!(replica = %address, "it has another history than its agent told: no failover is asked for yet");
+        }
+        Ok(is_as_told)
+    }));
+    // Who does not answer cannot be promoted.
+    asked.await.into_iter().all(|is_as_told| is_as_told.unwrap_or(true))
 }
 
 async fn open(endpoint: &Endpoint) -> crate::redis::Result<Connection> {

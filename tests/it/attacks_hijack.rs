@@ -119,3 +119,41 @@ async fn servers_that_are_made_to_follow_a_stranger_have_their_own_data_again() 
         assert_eq!(held.difference(&now).count(), 0, "{id}: of {}", held.len());
     }
 }
+
+/// The servers of two nodes were started again and followed the third, whose server followed the stranger still: they were emptied through
+/// it. One of them was promoted then, and its links became links to what it had been given.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_node_follows_one_whose_server_follows_a_stranger() {
+    let layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    layer.wait_until_whole().await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    let others: Vec<_> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
+    let engines: Vec<_> = others.iter().map(|id| layer.engine_pids(*id)).collect();
+    let attacker = attacker().await;
+    // It sees last what happens to its server.
+    layer.freeze_agent(primary, true);
+    for id in layer.data_ids() {
+        let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+        server::replica_of(&operator, &attacker.address, REDIS_PORT).await.unwrap();
+    }
+    eventually("the third server has nothing any more", SOON, async || layer.keys(primary).await == Some(0)).await;
+    eventually("the others were ended", SOON, async || {
+        others.iter().zip(&engines).all(|(id, before)| layer.engine_pids(*id) != *before)
+    })
+    .await;
+    let log = |id| std::fs::read_to_string(layer.data(id).with_file_name("log")).unwrap_or_default();
+    eventually("they say why they wait", SOON, async || {
+        others.iter().all(|id| log(*id).contains("it follows what is no node of the layer: it is not followed"))
+    })
+    .await;
+    assert!(others.iter().all(|id| layer.engine_pids(*id).is_empty()), "one followed it");
+    layer.freeze_agent(primary, false);
+    layer.wait_until_whole().await;
+    for id in layer.data_ids() {
+        let now = keys_of(&layer.endpoint(id)).await;
+        assert_eq!(held.difference(&now).count(), 0, "{id}: of {}", held.len());
+    }
+}

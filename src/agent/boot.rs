@@ -10,7 +10,7 @@ use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
-use super::stray;
+use super::strangers;
 use super::unloadable::holds_all;
 use crate::model::boot::{
     BootDecision, BootFacts, Comparison, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, compare, decide,
@@ -188,7 +188,7 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
                 if let Some(address) = config.data_nodes.get(&primary) {
                     // Its agent told what it saw at its last look, or stands still. Who has nothing loses nothing.
                     let may_lose = state.lineage().is_some();
-                    if !(may_lose && stray::leads_to_stranger(state, address).await) {
+                    if !(may_lose && strangers::leads_to_stranger(state, address).await) {
                         return start(Some(address.clone()), electable);
                     }
                     tracing::warn!(primary = %address, "it follows what is no node of the layer: it is not followed");

@@ -49,6 +49,7 @@ mod spin;
 mod standing;
 pub mod state;
 mod stop;
+mod strangers;
 mod stray;
 mod uncounted;
 mod unknown_replicas;

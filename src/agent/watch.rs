@@ -28,7 +28,7 @@ use super::standing::Standing;
 use super::state::State;
 use super::uncounted::Uncounted;
 use super::writers::Writers;
-use super::{aside, handover, lineage_file, stray};
+use super::{aside, handover, lineage_file, strangers};
 use crate::model::lineage::{AsideReason, Lineage, next_term};
 use crate::model::{Address, Mode, ReplicationId, Role};
 use crate::redis::info::Info;
@@ -180,7 +180,7 @@ impl Watch {
                     self.served = true;
                     self.harvest.look(state.counters(), &connection);
                     self.joining.look(&info, Instant::now());
-                    if let Some(stranger) = stray::stranger_followed(state, &info).await {
+                    if let Some(stranger) = strangers::stranger_followed(state, &info).await {
                         tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");
                         (self.is_astray, self.is_to_end) = (true, true);
                         return false;

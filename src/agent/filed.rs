@@ -31,33 +31,3 @@ impl Filed {
         Lineage { offset: lineage.offset.min(self.offset), clean_stop: false, ..lineage }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::lineage_file;
-
-    #[test]
-    fn a_record_on_the_volume_speaks_of_what_its_file_has() {
-        let look = |offset: u64, status: &str| {
-            Info::parse(&format!(
-                "role:master\nmaster_repl_offset:{offset}\naof_enabled:1\naof_last_write_status:{status}\n"
-            ))
-        };
-        let record = |offset: u64| {
-            let text = format!(
-                r#"{{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Primary","replicationId":"a","previousReplicationId":null,
-                "offset":{offset},"synced":true,"linkUp":true,"keys":1,"cleanStop":true}}"#
-            );
-            lineage_file::parse(&text).unwrap()
-        };
-        let mut filed = Filed::default();
-        filed.note(&look(100, "ok"));
-        assert_eq!(filed.on_volume(record(100)), record(100));
-        filed.note(&look(1_200, "err"));
-        filed.note(&look(1_300, "err"));
-        assert_eq!(filed.on_volume(record(1_300)), Lineage { clean_stop: false, ..record(100) });
-        filed.note(&look(1_400, "ok"));
-        assert_eq!(filed.on_volume(record(1_400)), record(1_400));
-    }
-}

@@ -55,6 +55,7 @@ mod pod;
 #[path = "../support/kubernetes/polling.rs"]
 mod polling;
 mod refusals;
+mod scale;
 mod services;
 mod session_access;
 mod sessions;

@@ -12,13 +12,23 @@ pub struct DataLayerStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Progressing`, `Degraded`, and one for each promise.
+    /// One word: `Ready`, or the reason of what a person has to know first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The sentence that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `Ready`, `Progressing`, `Degraded`, one for each promise, and for those who wait by `kstatus` `Reconciling` or `Stalled` while
+    /// one of them is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
     /// Replicas in sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// The same with the number that is declared: `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_in_sync: Option<String>,
     /// Label selector of the data pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -28,6 +38,9 @@ pub struct DataLayerStatus {
     /// Engine and version that the servers report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Image of the engine, as it was accepted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]

@@ -28,12 +28,13 @@ pub const DEFAULT_KEY: &str = "library.lua";
     cel,
     derive = "PartialEq",
     status = "UseStatus",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.name"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it serves"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.state", description = "What a person has to know first"),
+    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.path", description = "Namespace and name of the layer that serves it"),
     printcolumn(name = "Functions", type_ = "string", json_path = ".status.functionNames[*].name"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".status.functions.digest"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new(use_rules::IS_NAME)
         .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters")
 )]

@@ -28,12 +28,14 @@ use super::uses::{LayerChoice, UseAccess};
     cel,
     derive = "PartialEq",
     status = "UseStatus",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.name"),
-    printcolumn(name = "Binding", type_ = "string", json_path = ".status.binding.name"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it serves"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.state", description = "What a person has to know first"),
+    printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.path", description = "Namespace and name of the layer that serves it"),
+    printcolumn(name = "Prefix", type_ = "string", json_path = ".status.admission.prefix", description = "What each of its keys begins with"),
     printcolumn(name = "Idle", type_ = "string", json_path = ".spec.idleTimeout"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime"),
+    printcolumn(name = "Binding", type_ = "string", json_path = ".status.binding.name"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new(use_rules::IS_NAME).message(use_rules::name_message("sessions").as_str())
 )]
 #[serde(rename_all = "camelCase")]

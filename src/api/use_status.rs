@@ -16,7 +16,14 @@ pub struct UseStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `EvictionSuits`, `Ready`, `Progressing`, `Degraded`.
+    /// One word: `Ready`, or the reason of what a person has to know first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The sentence that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `EvictionSuits`, `Ready`, `Progressing`, `Degraded`;
+    /// `Reconciling` or `Stalled` while one of them is true, for those who wait by `kstatus`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -165,6 +172,17 @@ pub struct LayerReference {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Both: `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+}
+
+impl LayerReference {
+    /// Of this layer.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        let (namespace, name) = (namespace.into(), name.into());
+        Self { path: format!("{namespace}/{name}"), namespace, name }
+    }
 }
 
 /// The policy that the functions on the primary follow.

@@ -9,6 +9,7 @@ use crate::model::NodeId;
 use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
+use crate::model::roles::data;
 use crate::observe::servers::Question;
 use crate::redis::Connection;
 use crate::validate::ValidatedLayer;
@@ -47,4 +48,12 @@ pub(super) struct LayerPass<'pass> {
     pub(super) primary: Option<NodeId>,
     /// The libraries of uses that are wanted, by name. A kind of which a policy is unknown has none.
     pub(super) libraries: &'pass BTreeMap<String, Library>,
+}
+
+impl LayerPass<'_> {
+    /// Whether the primary answers for a library of this name, with whatever policy.
+    pub(super) fn has_library(&self, name: &str) -> bool {
+        let server = self.primary.and_then(|node| data(&self.seen.observed, node));
+        server.is_some_and(|server| server.libraries.contains_key(name))
+    }
 }

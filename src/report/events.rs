@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::conditions::NEEDS_PERSON;
+use super::draft::NEEDS_PERSON;
 use crate::api::data_layer_status::DataLayerStatus;
 
 /// Characters of a note; the API server takes 1 kB.
@@ -21,7 +21,10 @@ pub struct Transition {
     pub note: String,
 }
 
-/// The transitions between two statuses. `Progressing` is left out: it changes with every step.
+/// Conditions whose changes are events. Each of the others is a part of these, or changes with every step of what is planned.
+const TOLD: [&str; 4] = ["Ready", "Accepted", "Degraded", "EvictionSuits"];
+
+/// The transitions between two statuses.
 pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transition> {
     let mut transitions = of_conditions(&old.conditions, &new.conditions);
     if new.primary.is_some() && old.primary.is_some() && new.primary != old.primary {
@@ -39,7 +42,7 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
 /// The transitions between two lists of conditions.
 pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     let mut transitions = Vec::new();
-    for condition in new.iter().filter(|condition| condition.type_ != "Progressing") {
+    for condition in new.iter().filter(|condition| TOLD.contains(&condition.type_.as_str())) {
         let before = old.iter().find(|known| known.type_ == condition.type_);
         let holds = condition.status == "True";
         let is_bad = holds == (condition.type_ == "Degraded");

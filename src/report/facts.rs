@@ -9,6 +9,9 @@ use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::plan::{Plan, Step};
 
+/// What a breach ends with that is none: nobody could be asked yet what the user may do.
+pub const NOT_PROVEN_YET: &str = "has rights that are not proven yet";
+
 /// What is known of a layer beside `Desired`.
 #[derive(Clone, Debug)]
 pub struct LayerSummary {
@@ -20,6 +23,10 @@ pub struct LayerSummary {
     pub purpose: Purpose,
     /// Whether there is an application user with a binding Secret.
     pub application_access: bool,
+    /// Image of the engine.
+    pub image: String,
+    /// What the annotation that approves a generation says, where it is no number.
+    pub odd_approval: Option<String>,
     /// Connections that uses may open together.
     pub max_connections: u32,
     /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.

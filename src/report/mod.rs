@@ -5,30 +5,46 @@
 
 pub mod audit;
 pub mod conditions;
+mod degraded;
+pub mod draft;
 pub mod events;
 mod facts;
 pub mod nodes;
 mod proofs;
+mod service;
+mod summary;
 pub mod uses;
+mod words;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-pub use self::facts::{Facts, LayerSummary, StepFailure};
+use self::draft::ConditionDraft;
+pub use self::facts::{Facts, LayerSummary, NOT_PROVEN_YET, StepFailure};
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
 use crate::api::names;
-use crate::model::roles::primary;
+use crate::model::NodeKind;
+use crate::model::roles::{of_kind, primary};
 
 /// The status that these facts amount to. `old` keeps the times of conditions that did not change.
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let primary = primary(facts.desired, facts.observed);
-    let drafts = conditions::of(facts, primary);
+    let drafts = conditions::of(facts, primary, &old.conditions, now);
     let audit = audit::of_layer(facts.subject.audit.as_deref(), old.audit.as_ref());
     let checklist = nodes::checklist(facts, &drafts, audit.as_ref());
-    let conditions = drafts.with_ready(facts, primary);
+    let mut conditions = conditions::with_ready(drafts, facts, primary, &old.conditions);
+    conditions.extend(summary::for_waiters(&conditions, &old.conditions, now));
+    let (state, message) = summary::of(&conditions);
+    let in_sync = nodes::replicas_in_sync(facts, primary);
+    let declared = of_kind(facts.desired, NodeKind::Data).count().saturating_sub(1);
     let layer = &facts.desired.layer;
     DataLayerStatus {
         observed_generation: Some(facts.desired.generation),
-        replicas: i32::try_from(nodes::replicas_in_sync(facts, primary)).ok(),
+        state: Some(state),
+        message: Some(message),
+        replicas: i32::try_from(in_sync).ok(),
+        replicas_in_sync: Some(format!("{in_sync}/{declared}")),
+        image: Some(facts.subject.image.clone()),
         selector: Some(format!("{}={},{}=redis", names::LABEL_LAYER, layer.name, names::LABEL_COMPONENT)),
         primary: primary.map(|node| names::node(&layer.name, node)),
         version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
@@ -46,32 +62,66 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
     }
 }
 
-/// The status of a layer whose specification is not accepted: `status` is what is known of its servers, and `Ready` is not
-/// so. `old` keeps the times of conditions that did not change.
-pub fn not_accepted(
+/// The status of a layer whose specification was never accepted: nothing is served. `old` keeps the times of conditions that did not
+/// change.
+pub fn not_accepted(generation: i64, faults: &[String], old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
+    let message = faults.join("; ");
+    let said = vec![
+        ConditionDraft::said("Accepted", Some(false), "Invalid", message.clone()),
+        ConditionDraft::said("Ready", Some(false), "NotAccepted", message),
+        ConditionDraft::said(
+            "Progressing",
+            Some(false),
+            "NotAccepted",
+            "nothing is done until the specification is corrected",
+        ),
+    ];
+    renewed(generation, said, old.clone(), old, now)
+}
+
+/// The status of a layer with a change that is refused: it goes on as it was accepted before. `status` is what is known of it, and
+/// stays true; only a layer that never served has its `Ready` told by the refusal.
+pub fn change_refused(
     generation: i64,
     reason: &'static str,
     faults: &[String],
-    mut status: DataLayerStatus,
+    has_served: bool,
+    status: DataLayerStatus,
     old: &DataLayerStatus,
     now: Timestamp,
 ) -> DataLayerStatus {
     let message = faults.join("; ");
-    let mut said = vec![
-        conditions::ConditionDraft { kind: "Accepted", holds: Some(false), reason, message: message.clone() },
-        conditions::ConditionDraft { kind: "Ready", holds: Some(false), reason: "NotAccepted", message },
-    ];
-    let progressing = "what was accepted last is kept as it is until the specification is corrected".to_owned();
-    said.push(conditions::ConditionDraft {
-        kind: "Progressing",
-        holds: Some(false),
-        reason: "NotAccepted",
-        message: progressing,
-    });
+    let mut said = vec![ConditionDraft::said("Accepted", Some(false), reason, message.clone())];
+    if !has_served {
+        said.push(ConditionDraft::said("Ready", Some(false), "NotAccepted", message));
+    }
+    let is_resting = status.conditions.iter().any(|known| known.type_ == "Progressing" && known.status != "True");
+    if is_resting {
+        let words = "what was accepted last stays in force until the specification is corrected";
+        said.push(ConditionDraft::said("Progressing", Some(false), "NotAccepted", words));
+    }
+    renewed(generation, said, status, old, now)
+}
+
+/// A status with some of its conditions told otherwise.
+fn renewed(
+    generation: i64,
+    mut said: Vec<ConditionDraft>,
+    mut status: DataLayerStatus,
+    old: &DataLayerStatus,
+    now: Timestamp,
+) -> DataLayerStatus {
+    let (state, message) = summary::of(&said);
+    said.extend(summary::for_waiters(&said, &old.conditions, now));
     let mut renewed = conditions::timed(said, generation, &old.conditions, now);
-    status.conditions.retain(|known| !renewed.iter().any(|new| new.type_ == known.type_));
+    let is_stale = |known: &Condition| {
+        [summary::RECONCILING, summary::STALLED].contains(&known.type_.as_str())
+            || renewed.iter().any(|new| new.type_ == known.type_)
+    };
+    status.conditions.retain(|known| !is_stale(known));
     renewed.append(&mut status.conditions);
     status.conditions = renewed;
+    (status.state, status.message) = (Some(state), Some(message));
     status.observed_generation = Some(generation);
     status
 }

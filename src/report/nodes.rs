@@ -1,6 +1,6 @@
 //! Nodes, memory and the production checklist.
 
-use super::conditions::{ConditionDraft, Drafts};
+use super::draft::{ConditionDraft, Drafts};
 use super::{Facts, audit, proofs};
 use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;

@@ -17,7 +17,7 @@ pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
         let differing = desired.settings.iter().filter(|(name, value)| server.settings.get(*name) != Some(value));
         let names: Vec<&str> = differing.map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
-            missing.push(format!("{node}: {}", names.join(", ")));
+            missing.push(format!("{node} differs in {}", names.join(", ")));
         }
     }
     missing
@@ -43,7 +43,7 @@ pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
         };
         let names: Vec<&str> = wanted.keys().filter(|name| !in_place.contains(*name)).map(String::as_str).collect();
         if !names.is_empty() {
-            missing.push(format!("{node}: {}", names.join(", ")));
+            missing.push(format!("{node} differs in the user {}", names.join(", ")));
         }
         if !foreign.is_empty() {
             let names: Vec<&str> = foreign.iter().map(String::as_str).collect();
@@ -62,7 +62,7 @@ pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>
     wanted
         .filter(|(name, _)| !is_users_library(name))
         .filter(|(name, library)| server.libraries.get(*name) != Some(&library.digest))
-        .map(|(name, _)| name.clone())
+        .map(|(name, _)| format!("the primary does not have the function library {name} as declared"))
         .collect()
 }
 

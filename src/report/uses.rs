@@ -1,11 +1,14 @@
 //! What is told of a use. Pure; `Ready` is said only of what this very pass of its layer saw.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::audit;
-use super::conditions::{ConditionDraft, timed};
+use super::conditions::timed;
+use super::draft::{ConditionDraft, PROVEN, SERVING};
+use super::summary;
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{
     Admission, CounterStatus, FunctionStatus, FunctionsStatus, InvalidationStatus, LayerReference, LimitStatus,
@@ -28,10 +31,16 @@ pub struct UseFacts {
     pub layer: (String, String),
     /// Why the layer itself cannot be worked with, if so.
     pub layer_trouble: Option<String>,
+    /// What keeps changes from the layer, if anything does.
+    pub layer_note: Option<LayerNote>,
     /// Whether the layer has a primary beyond doubt.
     pub has_primary: bool,
     /// Whether the primary answered for a library that holds its policy.
     pub functions_loaded: bool,
+    /// Digest of an earlier policy of the use, if the primary has that library, as far as is known with that policy.
+    pub earlier_policy: Option<String>,
+    /// The primary, as `user_missing` names it.
+    pub primary: Option<String>,
     /// That library, the policy's digest and the generation that it was made from.
     pub functions: FunctionsStatus,
     /// Servers that answer and do not have the user as wanted.
@@ -85,8 +94,47 @@ pub struct LibraryTrouble {
     pub message: String,
 }
 
-fn said(kind: &'static str, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> ConditionDraft {
-    ConditionDraft { kind, holds, reason, message: message.into() }
+fn said(
+    kind: &'static str,
+    holds: Option<bool>,
+    reason: impl Into<Cow<'static, str>>,
+    message: impl Into<String>,
+) -> ConditionDraft {
+    ConditionDraft::said(kind, holds, reason, message)
+}
+
+/// What keeps changes from a layer that serves all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerNote {
+    /// `spec.paused` is set.
+    Paused,
+    /// Its newest specification is refused; one that was accepted before is in force.
+    Refused,
+    /// Its object cannot be read; the specification that was accepted last is in force.
+    Unreadable,
+}
+
+impl LayerNote {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Paused => "LayerPaused",
+            Self::Refused => "LayerRefused",
+            Self::Unreadable => "LayerUnreadable",
+        }
+    }
+
+    fn sentence(&self, layer: &str) -> String {
+        match self {
+            Self::Paused => format!("layer {layer} is paused: a change waits until its spec.paused is false"),
+            Self::Refused => format!(
+                "the newest specification of layer {layer} is refused: it serves as it was accepted before, and its condition Accepted \
+                 says why"
+            ),
+            Self::Unreadable => {
+                format!("DataLayer {layer} cannot be read: it serves as it was accepted before, until it is corrected")
+            }
+        }
+    }
 }
 
 /// The status of an accepted use.
@@ -96,7 +144,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
-        None => said("Accepted", Some(true), "Valid", format!("the layer serves this {}", facts.kind.words().noun)),
+        None => said("Accepted", Some(true), "Valid", format!("accepted by layer {}", path(facts))),
         Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
     };
     let accepted = match &facts.library_trouble {
@@ -110,25 +158,21 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     if facts.kind.has_user() {
         conditions.extend([user(facts), access(facts), binding(facts)]);
     }
-    let ready = ready(facts, &conditions);
     let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+    let ready = ready(facts, &conditions, was_ready);
     let was_degraded = old.conditions.iter().any(|known| known.type_ == "Degraded" && known.status == "True");
     let is_ready = ready.holds == Some(true);
-    conditions.push(match (&facts.previous_user, is_ready) {
-        (Some(previous), true) => said(
-            "Progressing",
-            Some(true),
-            "Rotating",
-            format!("{previous} stays valid until nobody is connected with it, or its grace is over"),
-        ),
-        (None, true) => said("Progressing", Some(false), "AsDeclared", "nothing is left to do"),
-        (_, false) => said("Progressing", Some(true), ready.reason, ready.message.clone()),
+    let is_refused = conditions.iter().any(|it| it.kind == "Accepted" && it.holds == Some(false));
+    conditions.push(if is_refused {
+        said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes")
+    } else {
+        progressing(facts, &ready)
     });
     // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
         said("Degraded", Some(true), "LayerRefused", format!("the layer runs on unchanged: {words}"))
     } else if !is_ready && (was_ready || was_degraded) {
-        said("Degraded", Some(true), ready.reason, ready.message.clone())
+        said("Degraded", Some(true), ready.reason.clone(), ready.message.clone())
     } else {
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
     });
@@ -136,7 +180,10 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         conditions.push(eviction(facts));
     }
     conditions.push(ready);
+    let (state, message) = finish(&mut conditions, old, now);
     UseStatus {
+        state,
+        message,
         observed_generation: Some(facts.generation),
         conditions: timed(conditions, facts.generation, &old.conditions, now),
         layer: Some(layer(facts)),
@@ -154,6 +201,38 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
         engine: facts.engine.clone().or_else(|| old.engine.clone()),
     }
+}
+
+/// Adds what `kstatus` waits for; answers what `kubectl get` shows.
+fn finish(conditions: &mut Vec<ConditionDraft>, old: &UseStatus, now: Timestamp) -> (Option<String>, Option<String>) {
+    conditions.extend(summary::for_waiters(conditions, &old.conditions, now));
+    let (state, message) = summary::of(conditions);
+    (Some(state), Some(message))
+}
+
+fn progressing(facts: &UseFacts, ready: &ConditionDraft) -> ConditionDraft {
+    let kind = "Progressing";
+    let note = facts.layer_note.as_ref().map(|note| (note.reason(), note.sentence(&path(facts))));
+    if ready.holds != Some(true) {
+        // Nothing is under way in a layer that is paused.
+        return match note {
+            Some((reason, sentence)) if facts.layer_note == Some(LayerNote::Paused) => {
+                said(kind, Some(false), reason, sentence)
+            }
+            Some(_) | None => said(kind, Some(true), ready.reason.clone(), ready.message.clone()),
+        };
+    }
+    if let Some(previous) = &facts.previous_user {
+        let message = format!("{previous} stays valid until nobody is connected with it, or its grace is over");
+        return said(kind, Some(true), "Rotating", message);
+    }
+    if let Some((reason, sentence)) = note {
+        return said(kind, Some(false), reason, sentence);
+    }
+    if ready.reason == SERVING {
+        return said(kind, Some(true), "Changing", ready.message.clone());
+    }
+    said(kind, Some(false), "AsDeclared", "nothing is left to do")
 }
 
 /// Rows of counters in the words of their kind.
@@ -184,8 +263,13 @@ fn with_what_stays(trouble: &LibraryTrouble, facts: &UseFacts) -> String {
 }
 
 fn layer(facts: &UseFacts) -> LayerReference {
-    let (namespace, name) = facts.layer.clone();
-    LayerReference { namespace, name }
+    let (namespace, name) = &facts.layer;
+    LayerReference::new(namespace, name)
+}
+
+/// `NAMESPACE/NAME` of the layer.
+fn path(facts: &UseFacts) -> String {
+    layer(facts).path
 }
 
 fn functions(facts: &UseFacts) -> ConditionDraft {
@@ -195,6 +279,9 @@ fn functions(facts: &UseFacts) -> ConditionDraft {
     }
     if facts.functions_loaded {
         said(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
+    } else if facts.has_primary && facts.layer_note == Some(LayerNote::Paused) {
+        let message = LayerNote::Paused.sentence(&path(facts));
+        said(kind, Some(false), LayerNote::Paused.reason(), message)
     } else if facts.has_primary {
         said(kind, Some(false), "NotLoaded", "the primary does not answer yet for a library that holds this policy")
     } else {
@@ -247,23 +334,33 @@ fn binding(facts: &UseFacts) -> ConditionDraft {
     }
 }
 
-fn ready(facts: &UseFacts, conditions: &[ConditionDraft]) -> ConditionDraft {
-    let no = |reason, message: String| said("Ready", Some(false), reason, message);
+/// `was_ready`: whether it was before. One that serves by an earlier policy, or whose user only other nodes lack, goes on to.
+fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> ConditionDraft {
+    let no = |reason: Cow<'static, str>, message: String| said("Ready", Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
-        return no("LayerNotAccepted", trouble.clone());
+        return no("LayerNotAccepted".into(), trouble.clone());
     }
     if !facts.has_primary {
-        return no("NoPrimary", "the layer has no primary now".to_owned());
+        return no("NoPrimary".into(), format!("layer {} has no primary now", path(facts)));
     }
     // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it.
     let only_unreachable_nodes_lack_it = facts.user_missing.is_empty();
-    let missing = conditions
+    let mut missing = conditions
         .iter()
-        .find(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
-    missing.map_or_else(
-        || said("Ready", Some(true), "Proven", "proven on the live servers for this generation"),
-        |missing| no(missing.reason, format!("{}: {}", missing.kind, missing.message)),
-    )
+        .filter(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
+    let serves_without = |it: &ConditionDraft| match it.kind {
+        "FunctionsLoaded" | "Accepted" => facts.earlier_policy.is_some(),
+        "UserInPlace" => facts.primary.as_ref().is_some_and(|primary| !facts.user_missing.contains(primary)),
+        _ => false,
+    };
+    let (Some(first), stays) = (missing.clone().next(), missing.all(serves_without)) else {
+        return said("Ready", Some(true), PROVEN, "proven on the live servers for this generation");
+    };
+    let message = format!("{}: {}", first.kind, first.message);
+    if stays && was_ready {
+        return said("Ready", Some(true), SERVING, format!("it is served as before; {message}"));
+    }
+    no(first.reason.clone(), message)
 }
 
 /// The status of a use that its layer does not serve.
@@ -293,13 +390,16 @@ pub fn refused(
     } else {
         said("Degraded", Some(false), "AsDeclared", "it was never served")
     };
-    let conditions = vec![
+    let mut conditions = vec![
         said("Accepted", Some(false), reason, message),
         said("Ready", Some(false), "NotAccepted", message),
         said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes"),
         degraded,
     ];
+    let (state, message) = finish(&mut conditions, old, now);
     UseStatus {
+        state,
+        message,
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer,
@@ -312,13 +412,16 @@ pub fn refused(
 /// The status of a use whose dedicated layer is being made.
 pub fn pending(kind: UseKind, generation: i64, layer: LayerReference, old: &UseStatus, now: Timestamp) -> UseStatus {
     let message = "its layer is being made";
-    let conditions = vec![
+    let mut conditions = vec![
         said("Accepted", Some(true), "Valid", format!("the layer is of the {}'s own", kind.words().noun)),
         said("Ready", Some(false), "LayerPending", message),
         said("Progressing", Some(true), "LayerPending", message),
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong"),
     ];
+    let (state, message) = finish(&mut conditions, old, now);
     UseStatus {
+        state,
+        message,
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer: Some(layer),

@@ -2,12 +2,18 @@
 
 /// One thing that is wrong with a specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[error("{}", told(field, problem))]
 pub struct Fault {
     /// Path of the field.
     pub field: &'static str,
     /// What is wrong, in a sentence for the person who wrote it.
     pub problem: String,
+}
+
+/// A broken rule of admission names its field itself.
+fn told(field: &str, problem: &str) -> String {
+    let is_named = field == "spec" && problem.starts_with(field);
+    if is_named { problem.to_owned() } else { format!("{field}: {problem}") }
 }
 
 /// What is said of a text that is no quantity of bytes.

@@ -336,18 +336,22 @@ fn what_is_told_of_a_library_names_what_is_loaded_and_why_a_change_is_not() {
     // A change that the engine refuses: its words, and what stays.
     (facts.generation, facts.functions_loaded, facts.functions.digest) = (2, false, "second".to_owned());
     facts.library_trouble = Some(LibraryTrouble { reason: "LoadRefused", message: "ERR no".to_owned() });
+    facts.earlier_policy = Some("first".to_owned());
     let refusal = told(&facts, &ready);
     for kind in ["Accepted", "FunctionsLoaded"] {
         let (holds, reason, message) = condition(&refusal, kind).unwrap();
         assert_eq!((holds.as_str(), reason.as_str()), ("False", "LoadRefused"));
         assert!(message.contains("ERR no") && message.contains("stays, with a, b"), "{message}");
     }
-    assert_eq!(condition(&refusal, "Degraded").unwrap().0, "True");
+    assert_eq!(condition(&refusal, "Ready").unwrap().1, "Serving", "the version that was loaded before serves");
+    assert_eq!(condition(&refusal, "Degraded").unwrap().0, "False");
+    assert_eq!(condition(&refusal, "Stalled").unwrap().1, "LoadRefused");
     assert_eq!(refusal.functions.as_ref().unwrap().digest, "first");
     assert_eq!(refusal.function_names, ready.function_names);
 
     // A flush, or a primary that began empty: the users keep their rights until it is loaded again.
-    let lost = UseFacts { library_trouble: None, function_names: None, engine: None, ..facts.clone() };
+    let lost =
+        UseFacts { library_trouble: None, function_names: None, engine: None, earlier_policy: None, ..facts.clone() };
     assert_eq!(told(&lost, &ready).function_names, ready.function_names);
     let gone = refused(UseKind::FunctionLibrary, 3, "NotAllowed", "no leave", None, &ready, Timestamp::UNIX_EPOCH);
     assert!(gone.function_names.is_empty() && gone.functions.is_none());

@@ -11,17 +11,17 @@ use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::model::{Mode, NodeId, Purpose};
 use redoubt::plan::plan;
-use redoubt::report::{Facts, LayerSummary, StepFailure, not_accepted, status};
+use redoubt::report::{Facts, LayerSummary, StepFailure, change_refused, not_accepted, status};
 
 use crate::planner;
 
 /// A healthy layer with a user, a library and files, whose primary is the first node.
 pub struct Scene {
-    desired: Desired,
-    observed: Observed,
-    subject: LayerSummary,
-    undone: Vec<StepFailure>,
-    faults: Vec<String>,
+    pub desired: Desired,
+    pub observed: Observed,
+    pub subject: LayerSummary,
+    pub undone: Vec<StepFailure>,
+    pub faults: Vec<String>,
     pub waits: Vec<String>,
 }
 
@@ -53,6 +53,8 @@ impl Scene {
             purpose: Purpose::Mixed,
             application_access: true,
             max_connections: 500,
+            image: "example.test/engine:1".to_owned(),
+            odd_approval: None,
             application_breaches: Vec::new(),
             audit: Some(std::sync::Arc::new(AuditReport { keys: 1_234, ..AuditReport::default() })),
         };
@@ -66,7 +68,7 @@ impl Scene {
         }
     }
 
-    fn sentinel(&mut self, ordinal: u16) -> &mut SentinelServer {
+    pub fn sentinel(&mut self, ordinal: u16) -> &mut SentinelServer {
         match &mut self.observed.nodes.get_mut(&NodeId::sentinel(ordinal)).unwrap().server {
             ObservedServer::Sentinel(server) => server,
             other => panic!("{other:?}"),
@@ -74,6 +76,11 @@ impl Scene {
     }
 
     pub fn status(&self) -> DataLayerStatus {
+        self.status_after(&DataLayerStatus::default(), 0)
+    }
+
+    /// `old`: the status before; `second`: now.
+    pub fn status_after(&self, old: &DataLayerStatus, second: i64) -> DataLayerStatus {
         let plan = plan(&self.desired, &self.observed);
         let facts = Facts {
             desired: &self.desired,
@@ -84,7 +91,7 @@ impl Scene {
             waits: &self.waits,
             subject: &self.subject,
         };
-        status(facts, &DataLayerStatus::default(), Timestamp::UNIX_EPOCH)
+        status(facts, old, Timestamp::from_second(second).unwrap())
     }
 }
 
@@ -152,9 +159,10 @@ fn without_a_primary_nothing_that_depends_on_one_is_proven() {
     insta::assert_snapshot!(differing(&scene), @r"
     FunctionsLoaded=False NotLoaded: there is no primary to ask
     HighlyAvailable=False NotRedundant: there is no primary
-    Degraded=True Trouble: most Sentinels do not agree on a primary yet
+    Degraded=True NoPrimary: most Sentinels do not agree on a primary yet
     Progressing=True Waiting: most Sentinels do not agree on a primary yet
-    Ready=False NoPrimary: no data node is primary by its own word and that of most Sentinels
+    Ready=False NoPrimary: there is no primary: no data node says that it is one while most Sentinels name it
+    Reconciling=True Waiting: most Sentinels do not agree on a primary yet
     [ ] functions on every primary: there is no primary to ask
     [ ] no single point of failure: there is no primary
     web-redis-0 Primary Syncing
@@ -172,7 +180,8 @@ fn a_replica_that_is_linked_and_far_behind_is_lagging_and_not_redundant() {
     insta::assert_snapshot!(differing(&scene), @r"
     HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
     Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
-    Ready=False NotRedundant: HighlyAvailable: redis-1 is not in sync; redis-2 is not in sync
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
     [ ] no single point of failure: redis-1 is not in sync; redis-2 is not in sync
     web-redis-1 Replica Lagging
     web-redis-2 Replica Lagging
@@ -188,7 +197,8 @@ fn one_replica_that_is_not_synced_is_named() {
     insta::assert_snapshot!(differing(&scene), @r"
     HighlyAvailable=False NotRedundant: redis-2 is not in sync
     Progressing=True Waiting: redis-2 is not in sync yet
-    Ready=False NotRedundant: HighlyAvailable: redis-2 is not in sync
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Waiting: redis-2 is not in sync yet
     [ ] no single point of failure: redis-2 is not in sync
     web-redis-2 Replica Syncing
     ");
@@ -206,7 +216,8 @@ fn replicas_that_nobody_may_elect_are_no_redundancy() {
     insta::assert_snapshot!(differing(&scene), @r"
     HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
     Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
-    Ready=False NotRedundant: HighlyAvailable: redis-1 is not in sync; redis-2 is not in sync
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
     [ ] no single point of failure: redis-1 is not in sync; redis-2 is not in sync
     web-redis-1 Replica Syncing
     web-redis-2 Replica Syncing
@@ -218,10 +229,11 @@ fn a_missing_library_is_named() {
     let mut scene = Scene::healthy();
     scene.data(0).libraries.clear();
     insta::assert_snapshot!(differing(&scene), @r"
-    FunctionsLoaded=False NotLoaded: tools
+    FunctionsLoaded=False NotLoaded: the primary does not have the function library tools as declared
     Progressing=True Changing: steps are being carried out
-    Ready=False NotLoaded: FunctionsLoaded: tools
-    [ ] functions on every primary: tools
+    Ready=False NotLoaded: redis-0 lacks the function library tools
+    Reconciling=True Changing: steps are being carried out
+    [ ] functions on every primary: the primary does not have the function library tools as declared
     ");
 }
 
@@ -233,9 +245,10 @@ fn a_setting_that_differs_is_named_with_its_node() {
     insta::assert_snapshot!(differing(&scene), @r"
     MemoryBounded=False NotBounded: redis-2 has no maxmemory
     Persisted=False NotPersisted: redis-1: appendonly is not as declared
-    SettingsApplied=False NotApplied: redis-1: appendonly
+    SettingsApplied=False NotApplied: redis-1 differs in appendonly
     Progressing=True Changing: steps are being carried out
-    Ready=False NotBounded: MemoryBounded: redis-2 has no maxmemory
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Changing: steps are being carried out
     [ ] memory bounded: redis-2 has no maxmemory
     [ ] persisted: redis-1: appendonly is not as declared
     ");
@@ -248,9 +261,10 @@ fn a_user_that_is_missing_or_that_nobody_declared_is_named_with_its_node() {
     scene.data(2).users_foreign.insert("mallory".to_owned());
     scene.sentinel(0).users_in_place.clear();
     insta::assert_snapshot!(differing(&scene), @r"
-    UsersInPlace=False NotInPlace: redis-1: web; redis-2 has users that nobody declared: mallory; sentinel-0: agent
+    UsersInPlace=False NotInPlace: redis-1 differs in the user web; redis-2 has users that nobody declared: mallory; sentinel-0 differs in the user agent
     Progressing=True Changing: steps are being carried out
-    Ready=False NotInPlace: UsersInPlace: redis-1: web; redis-2 has users that nobody declared: mallory; sentinel-0: agent
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Changing: steps are being carried out
     ");
 }
 
@@ -260,7 +274,7 @@ fn a_server_that_cannot_write_is_named() {
     scene.data(0).persistence_trouble = Some("rdb".to_owned());
     insta::assert_snapshot!(differing(&scene), @r"
     Persisted=False NotPersisted: redis-0 cannot write its rdb file
-    Degraded=True Trouble: redis-0 cannot write its rdb file
+    Degraded=True FilesNotWritten: redis-0 cannot write its rdb file
     Ready=False NotPersisted: Persisted: redis-0 cannot write its rdb file
     [ ] persisted: redis-0 cannot write its rdb file
     ");
@@ -279,9 +293,10 @@ fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
     UsersInPlace=False NotInPlace: redis-2 does not answer
     SettingsApplied=False NotApplied: redis-2 does not answer
     HighlyAvailable=False NotRedundant: redis-2 is not in sync
-    Degraded=True Trouble: the pod of redis-2 does not run: ImagePullBackOff: no such image
+    Degraded=True ImagePullBackOff: the pod of redis-2 does not run: ImagePullBackOff: no such image
     Progressing=True Waiting: the pod of redis-2 does not run: ImagePullBackOff: no such image; redis-2 is not in sync yet
-    Ready=False NotBounded: MemoryBounded: redis-2 does not answer
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Waiting: the pod of redis-2 does not run: ImagePullBackOff: no such image; redis-2 is not in sync yet
     [ ] memory bounded: redis-2 does not answer
     [ ] persisted: redis-2 does not answer
     [ ] no single point of failure: redis-2 is not in sync
@@ -346,7 +361,7 @@ fn without_a_primary_it_is_told_what_keeps_one_away() {
     };
     assert!(ready(&scene).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&scene));
     scene.desired.mode = Mode::Standalone;
-    assert!(ready(&scene).starts_with("the data node is no primary by its own word: "), "{}", ready(&scene));
+    assert!(ready(&scene).starts_with("the data node does not serve: "), "{}", ready(&scene));
 }
 
 #[test]
@@ -390,7 +405,8 @@ fn an_application_that_may_more_than_it_should_is_told() {
     scene.subject.application_breaches = vec!["redis-1: app may PUBLISH __sentinel__:hello m".to_owned()];
     insta::assert_snapshot!(differing(&scene), @r"
     UsersInPlace=False NotInPlace: redis-1: app may PUBLISH __sentinel__:hello m
-    Ready=False NotInPlace: UsersInPlace: redis-1: app may PUBLISH __sentinel__:hello m
+    Degraded=True RightsDiffer: redis-1: app may PUBLISH __sentinel__:hello m
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
     ");
 }
 
@@ -423,14 +439,16 @@ fn only_what_does_not_pass_by_itself_degrades() {
     scene.undone = vec![undone(true)];
     insta::assert_snapshot!(differing(&scene), @r"
     Progressing=True Changing: steps are being carried out
-    Ready=False Changing: steps are being carried out
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Changing: steps are being carried out
     ");
     scene.undone = vec![undone(false)];
     scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
     insta::assert_snapshot!(differing(&scene), @r"
-    Degraded=True Trouble: forbidden: quota; redis-0: ACL LIST is denied
+    Degraded=True StepRefused: forbidden: quota; redis-0: ACL LIST is denied
     Progressing=True Changing: steps are being carried out
-    Ready=False Changing: steps are being carried out
+    Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    Reconciling=True Changing: steps are being carried out
     ");
 }
 
@@ -453,25 +471,43 @@ fn what_only_a_person_ends_is_told_first() {
     scene.observed.initialised = false;
     scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
     scene.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
-    insta::assert_snapshot!(differing(&scene), @"Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person");
+    insta::assert_snapshot!(differing(&scene), @r"
+    Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person
+    Stalled=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person
+    ");
     scene.observed.initialised = true;
-    insta::assert_snapshot!(differing(&scene), @"Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied");
+    insta::assert_snapshot!(differing(&scene), @r"
+    Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied
+    Stalled=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied
+    ");
 }
 
 #[test]
 fn an_invalid_specification_keeps_what_was_known_of_the_servers() {
     let before = Scene::healthy().status();
     let faults = ["spec.replicas: at least 1".to_owned()];
-    let after = not_accepted(2, "Invalid", &faults, before.clone(), &before, Timestamp::UNIX_EPOCH);
+    let after = change_refused(2, "Invalid", &faults, true, before.clone(), &before, Timestamp::UNIX_EPOCH);
     let known = text(&before);
     let new: Vec<String> =
         text(&after).lines().filter(|line| !known.lines().any(|old| old == *line)).map(str::to_owned).collect();
     insta::assert_snapshot!(new.join("\n"), @r"
     Accepted=False Invalid: spec.replicas: at least 1
-    Ready=False NotAccepted: spec.replicas: at least 1
-    Progressing=False NotAccepted: what was accepted last is kept as it is until the specification is corrected
+    Progressing=False NotAccepted: what was accepted last stays in force until the specification is corrected
+    Stalled=True Invalid: spec.replicas: at least 1
     ");
+    assert_eq!(after.state.as_deref(), Some("Invalid"));
     assert_eq!((after.nodes, after.primary), (before.nodes, before.primary));
+}
+
+#[test]
+fn a_layer_that_was_never_accepted_keeps_nothing() {
+    let after = not_accepted(1, &["no".to_owned()], &DataLayerStatus::default(), Timestamp::UNIX_EPOCH);
+    insta::assert_snapshot!(text(&after), @r"
+    Accepted=False Invalid: no
+    Ready=False NotAccepted: no
+    Progressing=False NotAccepted: nothing is done until the specification is corrected
+    Stalled=True Invalid: no
+    ");
 }
 
 /// A time changes with the status of its condition and with nothing else.

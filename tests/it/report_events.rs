@@ -29,8 +29,8 @@ fn a_condition_that_changes_is_one_event_and_progress_is_none() {
         transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
     };
     let told = |action: &str, warning| (action.to_owned(), warning);
-    assert_eq!(actions(transitions(&old, &new)), [told("FunctionsLoadedFalse", true), told("ReadyFalse", true)]);
-    assert_eq!(actions(transitions(&new, &old)), [told("FunctionsLoadedTrue", false), told("ReadyTrue", false)]);
+    assert_eq!(actions(transitions(&old, &new)), [told("ReadyFalse", true)]);
+    assert_eq!(actions(transitions(&new, &old)), [told("ReadyTrue", false)]);
 }
 
 #[test]
@@ -58,14 +58,8 @@ fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
     let first = Scene::healthy().status();
     let told = transitions(&DataLayerStatus::default(), &first);
     assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
-    let refused = not_accepted(
-        1,
-        "Invalid",
-        &["no".to_owned()],
-        DataLayerStatus::default(),
-        &DataLayerStatus::default(),
-        Timestamp::UNIX_EPOCH,
-    );
+    let old = DataLayerStatus::default();
+    let refused = not_accepted(1, &["no".to_owned()], &old, Timestamp::UNIX_EPOCH);
     let told = transitions(&DataLayerStatus::default(), &refused);
     assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
 }

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use redoubt::api::use_status::{FunctionsStatus, UseStatus};
 use redoubt::model::UseKind;
 use redoubt::report::events::of_conditions;
-use redoubt::report::uses::{UseFacts, refused, status};
+use redoubt::report::uses::{LayerNote, UseFacts, refused, status};
 
 fn facts() -> UseFacts {
     UseFacts {
@@ -112,4 +112,63 @@ fn a_rotation_that_is_under_way_is_progress_and_no_trouble() {
     let (is, reason, message) = condition(&status, "Progressing");
     assert_eq!((is.as_str(), reason.as_str()), ("True", "Rotating"));
     assert!(message.contains("ss.shop.web "));
+}
+
+fn everything_else(facts: &UseFacts) -> (UseStatus, UseStatus) {
+    let ready = told(&self::facts(), &UseStatus::default());
+    (told(facts, &ready), told(facts, &UseStatus::default()))
+}
+
+/// A policy that is on its way, and a new replica, take nothing from those who use the store.
+#[test]
+fn a_store_that_serves_stays_ready_while_a_change_is_on_its_way() {
+    let primary = Some("redis-0".to_owned());
+    let changed = UseFacts {
+        functions_loaded: false,
+        earlier_policy: Some("d0".to_owned()),
+        primary: primary.clone(),
+        ..facts()
+    };
+    let (serving, fresh) = everything_else(&changed);
+    assert_eq!((condition(&serving, "Ready").0, condition(&serving, "Ready").1), ("True".into(), "Serving".into()));
+    assert_eq!(condition(&serving, "Degraded").0, "False");
+    assert_eq!(condition(&serving, "Progressing").1, "Changing");
+    assert_eq!(condition(&serving, "Reconciling").0, "True");
+    assert_eq!(condition(&fresh, "Ready").0, "False", "it was never Ready");
+    let scaled = UseFacts { user_missing: vec!["redis-2".to_owned()], primary: primary.clone(), ..facts() };
+    assert_eq!(condition(&everything_else(&scaled).0, "Ready").0, "True");
+    let lost = UseFacts { user_missing: vec!["redis-0".to_owned()], primary, ..facts() };
+    assert_eq!(condition(&everything_else(&lost).0, "Ready").0, "False");
+}
+
+#[test]
+fn a_store_says_what_keeps_changes_from_its_layer() {
+    for (note, reason, words) in [
+        (
+            LayerNote::Paused,
+            "LayerPaused",
+            "layer shop/web-sessions is paused: a change waits until its spec.paused is false",
+        ),
+        (LayerNote::Refused, "LayerRefused", "the newest specification of layer shop/web-sessions is refused"),
+        (LayerNote::Unreadable, "LayerUnreadable", "DataLayer shop/web-sessions cannot be read"),
+    ] {
+        let (serving, _) = everything_else(&UseFacts { layer_note: Some(note.clone()), ..facts() });
+        assert_eq!(condition(&serving, "Ready").0, "True");
+        let (is, found, message) = condition(&serving, "Progressing");
+        assert_eq!((is.as_str(), found.as_str()), ("False", reason));
+        assert!(message.starts_with(words), "{message}");
+        assert_eq!(serving.state.as_deref(), Some(reason));
+        assert_eq!(serving.layer.unwrap().path, "shop/web-sessions");
+        let waiting = UseFacts {
+            layer_note: Some(note.clone()),
+            functions_loaded: false,
+            earlier_policy: Some("d0".to_owned()),
+            ..facts()
+        };
+        let (waiting, _) = everything_else(&waiting);
+        assert_eq!(condition(&waiting, "Ready").0, "True");
+        assert_eq!(condition(&waiting, "Progressing").1, reason);
+        let is_paused = note == LayerNote::Paused;
+        assert_eq!(condition(&waiting, "FunctionsLoaded").1, if is_paused { "LayerPaused" } else { "NotLoaded" });
+    }
 }

@@ -254,11 +254,13 @@ async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_
     })
     .await;
     assert!(!layer.pods().await.contains_key(&layer.pod(refused)));
-    eventually("the layer says that it is not Ready", SOON, async || {
-        layer.condition("Ready").await.is_some_and(|(status, _, _)| status == "False")
+    eventually("the layer says who refuses it", SOON, async || {
+        let degraded = layer.condition("Degraded").await;
+        degraded.is_some_and(|(status, reason, _)| status == "True" && reason == "FailedCreate")
     })
     .await;
-    println!("refused: {:?}", layer.condition("Ready").await);
+    assert!(layer.is("Ready").await, "the others serve");
+    println!("refused: {:?}", layer.condition("Degraded").await);
     assert_eq!(layer.primary().await, Some(primary));
     assert!(layer.set("meanwhile").await, "the others serve");
     kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);

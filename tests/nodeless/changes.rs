@@ -21,7 +21,7 @@ async fn a_change_that_restarts_pods_waits_for_approval_where_that_is_asked_for(
         progressing.is_some_and(|(_, _, message)| message.contains("redoubt.dev/approved-generation"))
     })
     .await;
-    assert!(!layer.is("Ready").await);
+    assert!(layer.is("Ready").await, "it serves as it was");
     assert_eq!(layer.pod_uids().await, before, "nothing may restart before it is approved");
     let approved = format!("redoubt.dev/approved-generation={}", layer.object().await.metadata.generation.unwrap());
     kubectl(&["-n", &layer.identity.namespace, "annotate", "datalayer", "web", &approved]);

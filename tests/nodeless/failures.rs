@@ -67,7 +67,7 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     delete_all_pods(&layer).await;
     serves_again(&layer, &old).await;
     println!("all pods deleted and one held back: serves after {:?}", began.elapsed());
-    eventually("the layer says that one is missing", SOON, async || !layer.is("Ready").await).await;
+    eventually("the layer says that one is missing", SOON, async || layer.is("Degraded").await).await;
     plane().kubelet.release(&stage.namespace, &layer.pod(held));
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));

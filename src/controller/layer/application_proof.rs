@@ -12,6 +12,7 @@ use crate::model::observed::{Observed, ObservedServer};
 use crate::redis::Connection;
 use crate::redis::use_access::violations_of_application;
 use crate::redis::users::APPLICATION;
+use crate::report::NOT_PROVEN_YET;
 
 /// What the application user may and should not, or should and may not, with the node; also where that could not be asked. Only
 /// servers that have the user as it is declared are asked, and each answer is believed for [`PROOF_HOLDS`] of that process.
@@ -38,7 +39,7 @@ pub(super) async fn breaches(
                     locked(&context.uses.application).insert(key, (question, Instant::now(), found.clone()));
                     found
                 }
-                None => vec!["has rights that are not proven yet".to_owned()],
+                None => vec![NOT_PROVEN_YET.to_owned()],
             },
         };
         breaches.extend(found.iter().map(|breach| format!("{node}: {APPLICATION} {breach}")));

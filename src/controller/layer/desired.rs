@@ -22,6 +22,9 @@ use crate::redis::users::{OPERATOR, PasswordDigests, data_users, let_agents_repa
 use crate::report::LayerSummary;
 use crate::validate::ValidatedLayer;
 
+/// Characters of an approval that are repeated in a message.
+const LONGEST_APPROVAL: usize = 40;
+
 /// Digests of a layer's passwords.
 pub(super) fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> PasswordDigests {
     PasswordDigests {
@@ -129,6 +132,12 @@ fn needs_approval(object: &DataLayer) -> bool {
     policy == Some(ApprovalPolicy::Manual) && approved != object.metadata.generation
 }
 
+/// What the approval of an object says, where it is no number and so approves nothing.
+pub(super) fn odd_approval(object: &DataLayer) -> Option<String> {
+    let value = object.metadata.annotations.as_ref()?.get(names::ANNOTATION_APPROVED_GENERATION)?;
+    value.parse::<i64>().is_err().then(|| value.chars().take(LONGEST_APPROVAL).collect())
+}
+
 /// What the report says beside the proofs.
 pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -147,6 +156,8 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         keeps_data: layer.keeps_data,
         purpose: layer.purpose,
         application_access: layer.application_access,
+        image: layer.engine_image.clone(),
+        odd_approval: None,
         max_connections: layer.max_connections,
         application_breaches: Vec::new(),
         audit: None,

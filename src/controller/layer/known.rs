@@ -22,7 +22,7 @@ use crate::failure::Request;
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId};
 use crate::observe::kubernetes::{Children, children};
-use crate::report::conditions::RECORDING;
+use crate::report::draft::RECORDING;
 use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the

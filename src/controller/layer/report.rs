@@ -10,7 +10,7 @@ use super::super::publish;
 use super::super::seen::Seen;
 use super::super::uses::{self, UseReport, Uses};
 use super::act::Done;
-use super::desired::subject;
+use super::desired::{odd_approval, subject};
 use super::known::Judged;
 use super::planned::Planned;
 use super::proofs::Proofs;
@@ -20,6 +20,7 @@ use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
 use crate::model::desired::Desired;
 use crate::plan::{Plan, Waiting};
+use crate::report::uses::LayerNote;
 use crate::report::{self, Facts, StepFailure};
 use crate::validate::Fault;
 
@@ -62,6 +63,7 @@ impl Report {
         let old = object.and_then(|object| object.status.clone()).unwrap_or_default();
         let mut subject = subject(&judged.layer);
         subject.application_breaches = application_breaches;
+        subject.odd_approval = object.and_then(odd_approval);
         subject.audit = wanted.pass(judged, seen).audit.cloned();
         let facts = Facts {
             desired: &wanted.desired,
@@ -74,15 +76,18 @@ impl Report {
         };
         let mut status = report::status(facts, &old, publish::now());
         let generation = object.and_then(|object| object.metadata.generation).unwrap_or_default();
+        let has_served = seen.observed.initialised;
+        let refuse = |status, generation, reason, why: &[String]| {
+            report::change_refused(generation, reason, why, has_served, status, &old, publish::now())
+        };
         if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
-            let why = std::slice::from_ref(&taken.why);
-            let generation = wanted.desired.generation;
-            status = report::not_accepted(generation, "NameTaken", why, status, &old, publish::now());
+            status = refuse(status, wanted.desired.generation, "NameTaken", std::slice::from_ref(&taken.why));
         }
         if !judged.faults.is_empty() {
-            status = report::not_accepted(generation, "Invalid", &words(&judged.faults), status, &old, publish::now());
+            status = refuse(status, generation, "Invalid", &words(&judged.faults));
         }
-        let uses = uses.report(context, wanted.pass(judged, seen), &rotations, uses_done, use_proofs);
+        let note = note(object, judged, &wanted.desired);
+        let uses = uses.report(context, wanted.pass(judged, seen), note.as_ref(), &rotations, uses_done, use_proofs);
         let pause = pause(context, &wanted.desired, seen.observed.recorded, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
     }
@@ -94,6 +99,17 @@ impl Report {
             publish::publish(context, object, &self.status).await?;
         }
         Ok(if is_busy && self.may_hurry { self.pause.min(UNDER_WAY) } else { self.pause })
+    }
+}
+
+/// What keeps changes from the layer; `object`: `None`, it cannot be read.
+fn note(object: Option<&DataLayer>, judged: &Judged, desired: &Desired) -> Option<LayerNote> {
+    if desired.paused {
+        Some(LayerNote::Paused)
+    } else if object.is_none() {
+        Some(LayerNote::Unreadable)
+    } else {
+        (!judged.faults.is_empty()).then_some(LayerNote::Refused)
     }
 }
 
@@ -123,7 +139,7 @@ pub(super) async fn not_accepted(context: &Context, object: &DataLayer, faults: 
     let old = object.status.clone().unwrap_or_default();
     let words = words(faults);
     let generation = object.metadata.generation.unwrap_or_default();
-    let status = report::not_accepted(generation, "Invalid", &words, old.clone(), &old, publish::now());
+    let status = report::not_accepted(generation, &words, &old, publish::now());
     publish::publish(context, object, &status).await?;
     let trouble = format!("DataLayer {}: {}", object.name_any(), words.join("; "));
     uses::report_layer_not_accepted(context, object, &trouble).await;

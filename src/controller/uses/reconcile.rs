@@ -60,7 +60,7 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
         };
     }
     context.uses.layer_change(&uid, None);
-    let reference = || LayerReference { namespace: namespace.clone(), name: name.clone() };
+    let reference = || LayerReference::new(&namespace, &name);
     if found.is_none_or(|layer| layer.metadata.deletion_timestamp.is_some()) {
         if is_dedicated(declared) {
             let generation = declared.metadata.generation.unwrap_or_default();
@@ -86,7 +86,10 @@ async fn refuse(context: &Context, declared: &DeclaredUse, refusal: &Refusal) ->
     withdraw(context, declared).await?;
     let generation = declared.metadata.generation.unwrap_or_default();
     let old = declared.status.clone().unwrap_or_default();
-    let status = refused(declared.kind(), generation, refusal.reason, &refusal.message, None, &old, publish::now());
+    let (namespace, name) = layer_of(declared);
+    let layer = LayerReference::new(namespace, name);
+    let status =
+        refused(declared.kind(), generation, refusal.reason, &refusal.message, Some(layer), &old, publish::now());
     publish::publish_use(context, declared, &status).await?;
     Ok(REFUSED)
 }

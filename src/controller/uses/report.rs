@@ -17,8 +17,8 @@ use super::rotation::Rotation;
 use super::served::Served;
 use super::tenants::Applicants;
 use crate::api::data_layer::DataLayer;
-use crate::api::use_status::UseStatus;
-use crate::report::uses::{UseFacts, refused, status};
+use crate::api::use_status::{LayerReference, UseStatus};
+use crate::report::uses::{LayerNote, UseFacts, refused, status};
 use crate::telemetry::Chain;
 
 /// What is told of one use.
@@ -35,6 +35,7 @@ impl Uses {
         &self,
         context: &Context,
         pass: LayerPass<'_>,
+        note: Option<&LayerNote>,
         rotations: &[Rotation],
         done: UsesDone,
         proofs: Vec<Option<Vec<String>>>,
@@ -45,17 +46,25 @@ impl Uses {
                 let generation = declared.metadata.generation.unwrap_or_default();
                 let old = declared.status.clone().unwrap_or_default();
                 let (reason, message) = (refusal.reason, &refusal.message);
-                let status = refused(declared.kind(), generation, reason, message, None, &old, publish::now());
+                let layer = watched.layer().map(|(namespace, name)| LayerReference::new(namespace, name));
+                let status = refused(declared.kind(), generation, reason, message, layer, &old, publish::now());
                 reports.push(UseReport { object: Arc::clone(watched), status, is_busy: false });
             }
         }
         for (((it, rotation), written), violations) in self.served.iter().zip(rotations).zip(done.written).zip(proofs) {
-            let (facts, is_busy) = match it.library {
+            let (mut facts, is_busy) = match it.library {
                 Some(_) => it.library_facts(context, pass),
                 None => it.user_facts(context, pass, *rotation, written, violations),
             };
             let Some(declared) = it.object() else { continue };
             let old = declared.status.clone().unwrap_or_default();
+            facts.layer_note = note.cloned();
+            facts.primary = pass.primary.map(|node| node.to_string());
+            facts.earlier_policy = old
+                .functions
+                .as_ref()
+                .filter(|_| pass.has_library(&facts.functions.library))
+                .map(|functions| functions.digest.clone());
             let status = status(&facts, &old, publish::now());
             reports.push(UseReport { object: Arc::clone(&it.object), status, is_busy });
         }

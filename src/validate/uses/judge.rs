@@ -24,7 +24,8 @@ impl Judge<'_> {
     /// A duration in milliseconds; a fault if it is not within the bounds.
     pub(super) fn bounded(&mut self, field: &'static str, given: Duration, least: Duration, most: Duration) -> u64 {
         if given < least || given > most {
-            self.fault(field, format!("is not from {least:?} to {most:?}"));
+            let bounds = format!("{} to {}", told(least), told(most));
+            self.fault(field, format!("{} is not from {bounds}: write a duration such as 30m", told(given)));
         }
         u64::try_from(given.as_millis()).unwrap_or(u64::MAX)
     }
@@ -36,6 +37,18 @@ impl Judge<'_> {
 
     pub(super) fn generation(&self) -> i64 {
         self.declared.metadata.generation.unwrap_or_default()
+    }
+}
+
+/// A duration as it is written in a specification.
+fn told(duration: Duration) -> String {
+    let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
+    match () {
+        () if duration == Duration::MAX => "a negative duration".to_owned(),
+        () if u128::from(seconds) * 1_000 != milliseconds => format!("{milliseconds}ms"),
+        () if seconds > 0 && seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
+        () if seconds > 0 && seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        () => format!("{seconds}s"),
     }
 }
 

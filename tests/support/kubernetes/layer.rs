@@ -14,6 +14,7 @@ use redoubt::api::names;
 use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use redoubt::model::{LayerIdentity, NodeId, NodeKind, Role};
 use redoubt::redis::{Connection, Endpoint, sentinel, server, users};
+use redoubt::report::draft::PROVEN;
 use serde_json::{Value, json};
 
 use crate::history::{Verdict, Write, Writers, check, keys_of};
@@ -88,7 +89,8 @@ impl Layer {
                 println!("  {}: {words}", self.identity.name);
                 told = words;
             }
-            if now.is_some_and(|(status, _, _)| status == "True") {
+            // `Ready` alone says that it serves: the reason says that nothing is left to do.
+            if now.is_some_and(|(status, reason, _)| status == "True" && reason == PROVEN) {
                 return;
             }
         }

@@ -19,6 +19,7 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::api::session_store::SessionStore;
 use redoubt::api::use_status::UseStatus;
 use redoubt::model::LayerIdentity;
+use redoubt::report::draft::PROVEN;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -98,10 +99,10 @@ impl<K: UseObject> Store<K> {
         self.api().get(&self.name).await.unwrap().status().cloned()
     }
 
-    /// Waits until it is Ready.
+    /// Waits until it is Ready, and nothing of it is still on its way.
     pub async fn ready(&self) -> Duration {
         let took = eventually_or("the store is Ready", SOON, async || {
-            self.condition("Ready").await.is_some_and(|(status, _, _)| status == "True")
+            self.condition("Ready").await.is_some_and(|(status, reason, _)| status == "True" && reason == PROVEN)
         })
         .await;
         let Some(took) = took else {

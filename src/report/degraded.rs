@@ -1,0 +1,157 @@
+//! `Degraded`: what does not heal by waiting, with the cause itself as reason and text.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::draft::{ConditionDraft, NEEDS_PERSON};
+use super::facts::NOT_PROVEN_YET;
+use super::{Facts, proofs, words};
+use crate::model::NodeId;
+use crate::model::observed::{Away, Observed};
+use crate::plan::form::ABSENT_SECONDS;
+use crate::plan::{Refused, Waiting};
+
+/// How long a node that we restarted ourselves may be away before that is trouble, seconds.
+const PLANNED_SECONDS: u64 = 60;
+
+/// How long a layer may lack redundancy before that is trouble of its own: a replica that is filled from the beginning takes minutes.
+const REDUNDANCY_LACKS: SignedDuration = SignedDuration::from_mins(10);
+
+/// One thing that does not heal by waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cause {
+    /// One word.
+    reason: Cow<'static, str>,
+    /// A sentence.
+    text: String,
+}
+
+fn cause(reason: impl Into<Cow<'static, str>>, text: String) -> Cause {
+    Cause { reason: reason.into(), text }
+}
+
+/// The condition. `highly_available`: that condition, as this pass found it. `old`: the conditions before, with their times.
+pub(super) fn of(
+    facts: Facts<'_>,
+    highly_available: &ConditionDraft,
+    old: &[Condition],
+    now: Timestamp,
+) -> ConditionDraft {
+    let mut causes = causes(facts);
+    if causes.is_empty() && !facts.desired.paused && lacks_redundancy(highly_available, old, now) {
+        causes.push(cause("NotRedundant", highly_available.message.clone()));
+    }
+    let Some(first) = causes.first() else {
+        return ConditionDraft::said("Degraded", Some(false), "AsDeclared", "nothing is wrong");
+    };
+    let reason = first.reason.clone();
+    let texts: Vec<&str> = causes.iter().map(|cause| cause.text.as_str()).collect();
+    ConditionDraft::said("Degraded", Some(true), reason, texts.join("; "))
+}
+
+/// All causes, the gravest first.
+fn causes(facts: Facts<'_>) -> Vec<Cause> {
+    // First, and in a new layer as well: nothing else ends it.
+    let mut causes: Vec<Cause> = facts.waits.iter().map(|wait| cause(NEEDS_PERSON, wait.clone())).collect();
+    causes.extend(facts.plan.refused.iter().filter_map(held));
+    let undone = facts.undone.iter().filter(|undone| !undone.passes);
+    causes.extend(undone.map(|undone| cause("StepRefused", undone.why.clone())));
+    let mut troubles: Vec<Cause> = facts.plan.waiting.iter().filter_map(|what| trouble(facts, what)).collect();
+    // What Kubernetes says of a pod is why there is no primary, and why a replica does not answer.
+    troubles.sort_by_key(|cause| matches!(&*cause.reason, "NoPrimary" | "NoAnswer" | "NotReady" | "PodMissing"));
+    causes.extend(troubles);
+    // A layer that was never Ready is not degraded by what is still on its way.
+    if facts.observed.initialised {
+        let all = |reason: &'static str, texts: Vec<String>| texts.into_iter().map(move |text| cause(reason, text));
+        if facts.subject.keeps_data {
+            causes.extend(all("FilesNotWritten", proofs::files(facts.observed)));
+        }
+        // One that is not proven yet is asked again in the next pass.
+        let is_proven = |breach: &&String| !breach.ends_with(NOT_PROVEN_YET);
+        let breaches = facts.subject.application_breaches.iter().filter(is_proven).cloned().collect();
+        causes.extend(all("RightsDiffer", breaches));
+        causes.extend(all("RefusesClients", proofs::crowded(facts.desired, facts.observed)));
+        causes.extend(all("SentinelInTilt", proofs::tilted(facts.desired, facts.observed)));
+        causes.extend(all("ServerFault", facts.faults.to_vec()));
+    }
+    causes
+}
+
+/// A refusal that only another specification ends, or fewer data. Every other one passes with what it waits for.
+fn held(refused: &Refused) -> Option<Cause> {
+    let reason = match refused {
+        Refused::OlderEngine { .. } => "OlderEngine",
+        Refused::MemoryBelowData { .. } => "MemoryBelowData",
+        Refused::NoInSyncReplica { .. }
+        | Refused::NotInSync { .. }
+        | Refused::NoSentinelMajority { .. }
+        | Refused::AnotherNodeIsDown { .. }
+        | Refused::Electing { .. }
+        | Refused::Unknown { .. } => return None,
+    };
+    Some(cause(reason, words::refused(refused)))
+}
+
+/// What a wait is of trouble: a node that served is away and we did not take it away just now, or Kubernetes says that it cannot start
+/// a node's pod. In a layer that was never Ready the first is only a matter of time, and so is the second for a while.
+fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cause> {
+    let observed = facts.observed;
+    let is_unplanned = |node: &NodeId| observed.initialised && !is_taken(observed, *node);
+    let (reason, is_trouble) = match what {
+        Waiting::Pod { node, trouble: Some(words) } => {
+            let is_told = observed.initialised || away(observed, *node).seconds >= ABSENT_SECONDS;
+            (first_word(words), is_told)
+        }
+        Waiting::Pod { node, trouble: None } | Waiting::Termination { node } => {
+            (Cow::Borrowed("PodMissing"), is_unplanned(node))
+        }
+        Waiting::Server { node } => (Cow::Borrowed("NoAnswer"), is_unplanned(node)),
+        Waiting::NotReady { node } => (Cow::Borrowed("NotReady"), is_unplanned(node)),
+        // How long it takes depends on the data.
+        Waiting::Loading { node } => (Cow::Borrowed("Loading"), observed.initialised && !away(observed, *node).planned),
+        Waiting::Primary => {
+            let is_ours = observed.nodes.keys().any(|node| is_taken(observed, *node));
+            (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours)
+        }
+        Waiting::Gathering
+        | Waiting::Address { .. }
+        | Waiting::Sync { .. }
+        | Waiting::SentinelView { .. }
+        | Waiting::Forgetting { .. }
+        | Waiting::Removal { .. }
+        | Waiting::Failover
+        | Waiting::Handover
+        | Waiting::Approval
+        | Waiting::Paused => return None,
+    };
+    is_trouble.then(|| cause(reason, words::waiting(facts, what)))
+}
+
+fn away(observed: &Observed, node: NodeId) -> Away {
+    observed.nodes.get(&node).and_then(|seen| seen.away.clone()).unwrap_or_default()
+}
+
+/// Whether a node is away because we took it away a moment ago.
+fn is_taken(observed: &Observed, node: NodeId) -> bool {
+    let away = away(observed, node);
+    away.planned && away.seconds < PLANNED_SECONDS
+}
+
+/// Kubernetes' own reason: what its words begin with, before the colon.
+fn first_word(words: &str) -> Cow<'static, str> {
+    let first = words.split(':').next().unwrap_or_default();
+    let is_reason = first.starts_with(|letter: char| letter.is_ascii_uppercase())
+        && first.len() <= 40
+        && first.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_reason { Cow::Owned(first.to_owned()) } else { Cow::Borrowed("PodNotRunning") }
+}
+
+/// Whether the layer was Ready once and has lacked a replica or a Sentinel for long.
+fn lacks_redundancy(now_said: &ConditionDraft, old: &[Condition], now: Timestamp) -> bool {
+    let since = old.iter().find(|known| known.type_ == "HighlyAvailable" && known.status == "False");
+    now_said.reason == "NotRedundant"
+        && since.is_some_and(|since| now.duration_since(since.last_transition_time.0) >= REDUNDANCY_LACKS)
+        && old.iter().any(|known| known.type_ == "Ready" && known.status == "True")
+}

@@ -1,0 +1,54 @@
+//! Conditions before they have a time, and the reasons that others look for.
+
+use std::borrow::Cow;
+
+/// The reason of `Degraded` while a node waits for what only a person ends.
+pub const NEEDS_PERSON: &str = "NeedsPerson";
+
+/// The reason of `Ready=False` while only the record is missing that the layer was initialised.
+pub const RECORDING: &str = "Recording";
+
+/// The reason of `Ready=True` when everything that is declared is proven and nothing is left to do.
+pub const PROVEN: &str = "Proven";
+
+/// The reason of `Ready=True` while the layer serves and something is still to be done, or is wrong.
+pub const SERVING: &str = "Serving";
+
+/// A condition before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionDraft {
+    /// Its type.
+    pub kind: &'static str,
+    /// Whether it holds; `None`: unknown.
+    pub holds: Option<bool>,
+    /// One word.
+    pub reason: Cow<'static, str>,
+    /// A sentence.
+    pub message: String,
+}
+
+impl ConditionDraft {
+    /// Puts it together.
+    pub fn said(
+        kind: &'static str,
+        holds: Option<bool>,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, holds, reason: reason.into(), message: message.into() }
+    }
+}
+
+/// The conditions of an accepted layer, each by itself.
+#[derive(Clone, Debug)]
+pub struct Drafts {
+    pub(super) accepted: ConditionDraft,
+    pub(super) memory_bounded: ConditionDraft,
+    pub(super) persisted: ConditionDraft,
+    pub(super) functions_loaded: ConditionDraft,
+    pub(super) users_in_place: ConditionDraft,
+    pub(super) settings_applied: ConditionDraft,
+    pub(super) highly_available: ConditionDraft,
+    pub(super) degraded: ConditionDraft,
+    pub(super) progressing: ConditionDraft,
+}

@@ -1,0 +1,99 @@
+//! The planner's waits and refusals as sentences.
+
+use super::{Facts, proofs};
+use crate::api::names;
+use crate::model::Mode;
+use crate::model::desired::Desired;
+use crate::plan::{Refused, Waiting};
+
+/// Why no node serves: what is waited for, as far as it is more than the missing primary.
+pub(super) fn no_primary(facts: Facts<'_>) -> String {
+    let mode = facts.desired.mode;
+    let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, Waiting::Primary));
+    let because: Vec<String> = waits.map(|what| waiting(facts, what)).collect();
+    let fact = match mode {
+        Mode::Standalone => "the data node does not serve",
+        Mode::Sentinel => "there is no primary: no data node says that it is one while most Sentinels name it",
+    };
+    if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
+}
+
+/// A wait as a sentence.
+pub(super) fn waiting(facts: Facts<'_>, what: &Waiting) -> String {
+    match what {
+        Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),
+        Waiting::Address { node } => format!("{node} has no address yet"),
+        Waiting::Pod { node, trouble: None } => format!("the pod of {node} does not run yet"),
+        Waiting::Pod { node, trouble: Some(words) } => format!("the pod of {node} does not run: {words}"),
+        Waiting::Server { node } => format!("the server of {node} does not answer"),
+        Waiting::NotReady { node } => format!("the pod of {node} is not ready"),
+        Waiting::Loading { node } => format!("{node} is loading its data"),
+        Waiting::Sync { node } => format!("{node} is not in sync yet"),
+        Waiting::Primary if facts.desired.mode == Mode::Standalone => {
+            "the data node does not serve as a primary yet".to_owned()
+        }
+        Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
+        Waiting::SentinelView { node } => format!("{node} does not know all others yet"),
+        Waiting::Forgetting { node } => {
+            format!("{node} still lists a removed node; the Sentinels forget it one after the other, about 30 s apart")
+        }
+        Waiting::Termination { node } => format!("the pod of {node} is being deleted"),
+        Waiting::Removal { node, because: None } => format!("{node} is being removed"),
+        Waiting::Removal { node, because: Some(why) } => {
+            format!("{node} is to be removed, but not yet: {}", refused(why))
+        }
+        Waiting::Failover => "a failover is under way".to_owned(),
+        Waiting::Handover => "the primary is being moved".to_owned(),
+        Waiting::Approval => approval(facts),
+        Waiting::Paused => "spec.paused is set".to_owned(),
+    }
+}
+
+/// Bytes in steps that a status may show: it rests while the data changes a little.
+const fn at_rest(bytes: u64) -> u64 {
+    const STEP: u64 = 16 << 20;
+    if bytes < STEP { bytes } else { bytes / STEP * STEP }
+}
+
+/// A refusal as a sentence.
+pub(super) fn refused(refused: &Refused) -> String {
+    match refused {
+        Refused::NoInSyncReplica { node } => {
+            format!("the primary {node} is not stopped: no replica is in sync and may take over")
+        }
+        Refused::NotInSync { node, behind } => format!("{node} is not disturbed while {behind} is not in sync"),
+        Refused::NoSentinelMajority { node } => {
+            format!("{node} is not disturbed: too few Sentinels of those that are remembered would be left")
+        }
+        Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
+        Refused::Electing { node } => format!("{node} is not changed: it is in the middle of a failover"),
+        Refused::OlderEngine { node, running, wanted } => format!(
+            "{node} is not changed: {wanted} cannot read the files of {running}, which runs; name an image of that version or a later one in engine.image"
+        ),
+        Refused::MemoryBelowData { node, held, maxmemory } => format!(
+            "{node} is not changed: maxmemory would be {}Mi, and the primary holds {}Mi or more; raise memory.limit, or delete data first",
+            maxmemory >> 20,
+            at_rest(*held) >> 20
+        ),
+        Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
+    }
+}
+
+/// What waits for an approval, how it is given, and why a value that is there is none.
+fn approval(facts: Facts<'_>) -> String {
+    let Desired { layer, generation, .. } = facts.desired;
+    let nodes = proofs::revisions(facts.desired, facts.observed);
+    let (annotation, given) = (names::ANNOTATION_APPROVED_GENERATION, &facts.subject.odd_approval);
+    let odd = given
+        .as_ref()
+        .map(|value| format!("; {annotation}={value:?} approves nothing: its value is a number"))
+        .unwrap_or_default();
+    format!(
+        "{} of {} pods are to be restarted ({}); to approve: kubectl -n {} annotate datalayer {} {annotation}={generation} --overwrite{odd}",
+        nodes.len(),
+        facts.desired.nodes.len(),
+        nodes.join(", "),
+        layer.namespace,
+        layer.name,
+    )
+}

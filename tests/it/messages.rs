@@ -1,0 +1,104 @@
+//! What people are told of specifications that are wrong: those of `tests/messages`, each with every fault, as a file that is reviewed.
+//! Rules of the API server are evaluated here; what its schema alone refuses is told in the words of the parser, and marked.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+
+use kube::core::cel::ValidationErrors;
+use redoubt::api::data_layer::DataLayer;
+use redoubt::api::session_store::SessionStore;
+use redoubt::validate::uses::validate as validate_use;
+use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
+use serde_json::{Value, json};
+
+/// Words that only the debug output of a type has.
+const OF_DEBUG: [&str; 12] = [
+    "Some(",
+    "None,",
+    "Ok(",
+    "Err(",
+    "Status {",
+    "Fault {",
+    "Quantity(",
+    "Duration {",
+    "Error {",
+    "ErrorKind",
+    " { ",
+    "\\\"",
+];
+
+fn corpus(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(format!("tests/messages/{name}.yaml")).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+fn object(kind: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "redoubt.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "web", "namespace": "shop", "uid": "5f0e6f7e-1111-4222-8333-944444444444"}, "spec": spec,
+    })
+}
+
+fn of_layer(spec: &Value) -> Vec<String> {
+    let layer: DataLayer = match serde_json::from_value(object("DataLayer", spec)) {
+        Ok(layer) => layer,
+        Err(error) => return vec![format!("(schema) {error}")],
+    };
+    let resolved = ResolvedDefaults {
+        engine_image: "example.test/engine:1".to_owned(),
+        agent_image: "example.test/redoubt:1".to_owned(),
+        volumes: DataVolumes::Undecided,
+        shares: None,
+        service_domain: "svc.cluster.local".to_owned(),
+    };
+    let rules = layer.validate_cel().err().map(ValidationErrors::into_vec).unwrap_or_default();
+    let rules = rules.into_iter().map(|error| format!("(admission) {}: {}", error.field_path, error.message));
+    let faults = validate(&layer, &resolved).err().unwrap_or_default();
+    rules.chain(faults.iter().map(|fault| format!("(status) {fault}"))).collect()
+}
+
+fn of_store(spec: &Value) -> Vec<String> {
+    let store: SessionStore = match serde_json::from_value(object("SessionStore", spec)) {
+        Ok(store) => store,
+        Err(error) => return vec![format!("(schema) {error}")],
+    };
+    let rules = store.validate_cel().err().map(ValidationErrors::into_vec).unwrap_or_default();
+    let rules = rules.into_iter().map(|error| format!("(admission) {}: {}", error.field_path, error.message));
+    let faults = validate_use(&store.clone().into(), 2).err().unwrap_or_default();
+    rules.chain(faults.iter().map(|fault| format!("(status) {fault}"))).collect()
+}
+
+#[test]
+fn the_committed_messages_are_those_that_are_told() {
+    let mut text = String::new();
+    let mut debug = BTreeSet::new();
+    for (name, told) in [("layers", of_layer as fn(&Value) -> Vec<String>), ("stores", of_store)] {
+        for mut spec in corpus(name) {
+            let _ = writeln!(text, "{name}: {spec}");
+            if name == "layers" && spec.get("mode").is_none() {
+                spec["mode"] = json!("Sentinel");
+            }
+            let messages = told(&spec);
+            if messages.is_empty() {
+                let _ = writeln!(text, "  accepted");
+            }
+            for message in messages {
+                let _ = writeln!(text, "  {message}");
+                debug.extend(
+                    OF_DEBUG.iter().filter(|word| message.contains(**word)).map(|word| format!("{word} in {message}")),
+                );
+            }
+        }
+    }
+    assert!(debug.is_empty(), "debug output of types: {debug:#?}");
+    let path = "tests/golden/messages.txt";
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path, &text).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(path).unwrap_or_default(),
+        text,
+        "write it anew with: UPDATE=1 cargo test --test it committed"
+    );
+}

@@ -1,0 +1,251 @@
+//! The status of each kind in each state, as a file: what a change does to it is seen in its review. `kstatus`, by which Flux and
+//! others wait, says of each what it should.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use k8s_openapi::jiff::Timestamp;
+use redoubt::api::data_layer_status::DataLayerStatus;
+use redoubt::api::use_status::{FunctionsStatus, LayerReference, UseStatus};
+use redoubt::model::observed::{Away, ObservedServer, Replication};
+use redoubt::model::{NodeId, UseKind};
+use redoubt::report::uses::{LayerNote, LibraryTrouble, UseFacts, pending, refused, status};
+use redoubt::report::{change_refused, not_accepted};
+use serde_json::{Value, json};
+
+use crate::report::Scene;
+
+const GOLDEN: &str = "tests/golden/statuses.yaml";
+
+/// An object in a state.
+struct State {
+    /// What is so.
+    what: &'static str,
+    /// What `kstatus` should say.
+    expected: &'static str,
+    kind: &'static str,
+    status: Value,
+}
+
+fn layers() -> Vec<State> {
+    let ready = Scene::healthy().status();
+    let state =
+        |what, expected, status: DataLayerStatus| State { what, expected, kind: "DataLayer", status: json!(status) };
+    let of = |make: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::healthy();
+        make(&mut scene);
+        scene.status_after(&ready, 1)
+    };
+    let later = |make: &dyn Fn(&mut Scene), before: &DataLayerStatus, second| {
+        let mut scene = Scene::healthy();
+        make(&mut scene);
+        scene.status_after(before, second)
+    };
+    let roll = |scene: &mut Scene| {
+        scene.desired.nodes.values_mut().for_each(|node| "new".clone_into(&mut node.restart_revision));
+    };
+    let approval = |scene: &mut Scene| {
+        roll(scene);
+        scene.desired.disruption_needs_approval = true;
+    };
+    let new = |scene: &mut Scene| {
+        (scene.observed.initialised, scene.observed.recorded) = (false, false);
+        for seen in scene.observed.nodes.values_mut() {
+            (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+        }
+    };
+    let image = |scene: &mut Scene| {
+        roll(scene);
+        let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+        (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+        let words = Some("ImagePullBackOff: no such image".to_owned());
+        seen.away = Some(Away { seconds: 9, planned: true, words });
+    };
+    let lost = |scene: &mut Scene| (0..2).for_each(|ordinal| scene.sentinel(ordinal).master = None);
+    let syncing = |scene: &mut Scene| {
+        if let Replication::Replica { link_up, .. } = &mut scene.data(2).replication {
+            *link_up = false;
+        }
+    };
+    let faults = ["spec.memory.limit: 20Mi is too small".to_owned()];
+    let none = DataLayerStatus::default();
+    let stuck = of(&image);
+    vec![
+        state("it is being made", "InProgress", later(&new, &none, 1)),
+        state("its first specification is refused", "Failed", not_accepted(1, &faults, &none, Timestamp::UNIX_EPOCH)),
+        state("it serves, and nothing is left to do", "Current", ready.clone()),
+        state("pods are rolled", "InProgress", of(&roll)),
+        state("a roll awaits an approval", "InProgress", of(&approval)),
+        state("the image of a roll does not exist", "InProgress", stuck.clone()),
+        state("it has not existed for a minute", "Failed", later(&image, &stuck, 61)),
+        state(
+            "a new specification is refused",
+            "Failed",
+            change_refused(2, "Invalid", &faults, true, ready.clone(), &ready, Timestamp::UNIX_EPOCH),
+        ),
+        state("it is paused", "Current", of(&|scene| scene.desired.paused = true)),
+        state("a replica is filled", "InProgress", of(&syncing)),
+        state("it has no primary", "InProgress", of(&lost)),
+        state(
+            "a node waits for a person",
+            "Failed",
+            of(&|scene| {
+                scene.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
+            }),
+        ),
+        state("a server turns clients away", "Current", of(&|scene| scene.data(0).refuses_clients = true)),
+    ]
+}
+
+fn uses(kind: UseKind) -> Vec<State> {
+    let facts = UseFacts {
+        kind,
+        generation: 1,
+        layer: ("data".to_owned(), "shared".to_owned()),
+        has_primary: true,
+        functions_loaded: true,
+        functions: FunctionsStatus { library: kind.words().library.to_owned(), digest: "d".to_owned(), generation: 1 },
+        violations: kind.has_user().then(Vec::new),
+        binding: kind.has_user().then(|| "web-binding".to_owned()),
+        user: kind.has_user().then(|| "user".to_owned()),
+        primary: Some("redis-0".to_owned()),
+        ..UseFacts::default()
+    };
+    let state =
+        |what, expected, status: UseStatus| State { what, expected, kind: kind.words().kind, status: json!(status) };
+    let told = |facts: &UseFacts, old: &UseStatus| status(facts, old, Timestamp::UNIX_EPOCH);
+    let none = UseStatus::default();
+    let ready = told(&facts, &none);
+    let layer = || LayerReference::new("data", "shared");
+    let refuse = |reason, words, old| refused(kind, 1, reason, words, Some(layer()), old, Timestamp::UNIX_EPOCH);
+    let mut states = vec![
+        state("its layer is being made", "InProgress", pending(kind, 1, layer(), &none, Timestamp::UNIX_EPOCH)),
+        state(
+            "its functions are not loaded yet",
+            "InProgress",
+            told(&UseFacts { functions_loaded: false, ..facts.clone() }, &none),
+        ),
+        state("it is served", "Current", ready.clone()),
+        state(
+            "a change is on its way",
+            "InProgress",
+            told(&UseFacts { functions_loaded: false, earlier_policy: Some("d0".to_owned()), ..facts.clone() }, &ready),
+        ),
+        state(
+            "its layer is paused",
+            "Current",
+            told(&UseFacts { layer_note: Some(LayerNote::Paused), ..facts.clone() }, &ready),
+        ),
+        state(
+            "a change waits for a layer that is paused",
+            "Current",
+            told(
+                &UseFacts {
+                    layer_note: Some(LayerNote::Paused),
+                    functions_loaded: false,
+                    earlier_policy: Some("d0".to_owned()),
+                    ..facts.clone()
+                },
+                &ready,
+            ),
+        ),
+        state(
+            "its layer goes on as it was accepted before",
+            "Current",
+            told(&UseFacts { layer_note: Some(LayerNote::Refused), ..facts.clone() }, &ready),
+        ),
+        state(
+            "its layer was never accepted",
+            "InProgress",
+            told(
+                &UseFacts { layer_trouble: Some("DataLayer shared: 20Mi is too small".to_owned()), ..facts.clone() },
+                &none,
+            ),
+        ),
+        state(
+            "its layer has no primary",
+            "InProgress",
+            told(&UseFacts { has_primary: false, functions_loaded: false, ..facts.clone() }, &ready),
+        ),
+        state(
+            "it is refused",
+            "Failed",
+            refuse("NotAllowed", "namespace shop may not use DataLayer data/shared", &none),
+        ),
+        state("its layer is gone", "Failed", refuse("LayerNotFound", "there is no DataLayer data/shared", &ready)),
+    ];
+    if kind == UseKind::FunctionLibrary {
+        let trouble = LibraryTrouble { reason: "LoadRefused", message: "ERR no".to_owned() };
+        let facts = UseFacts {
+            library_trouble: Some(trouble),
+            functions_loaded: false,
+            earlier_policy: Some("d0".to_owned()),
+            ..facts
+        };
+        states.push(state("a changed source is refused", "Failed", told(&facts, &ready)));
+    }
+    states
+}
+
+fn states() -> Vec<State> {
+    let mut all = layers();
+    all.extend(UseKind::ALL.into_iter().flat_map(uses));
+    all
+}
+
+fn object(state: &State) -> Value {
+    let generation = state.status["observedGeneration"].clone();
+    json!({
+        "apiVersion": "redoubt.dev/v1alpha1",
+        "kind": state.kind,
+        "metadata": {"name": "web", "namespace": "shop", "generation": generation},
+        "status": state.status,
+    })
+}
+
+#[test]
+fn the_committed_statuses_are_those_that_are_told() {
+    let mut text = String::new();
+    for state in states() {
+        let yaml = serde_saphyr::to_string(&object(&state)).unwrap();
+        let _ = write!(text, "---\n# {} ({})\n{yaml}", state.what, state.expected);
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(GOLDEN, &text).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(GOLDEN).unwrap_or_default(),
+        text,
+        "write it anew with: UPDATE=1 cargo test --test it committed"
+    );
+}
+
+/// Flux's own library, built from its module.
+#[test]
+fn kstatus_says_of_each_status_what_it_should() {
+    let mut program = Command::new("go")
+        .args(["run", "."])
+        .current_dir("tests/kstatus")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("go is installed");
+    let states = states();
+    let objects: Vec<String> = states.iter().map(|state| object(state).to_string()).collect();
+    let lines = objects.join("\n");
+    program.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = program.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said.len(), states.len());
+    let wrong: Vec<String> = states
+        .iter()
+        .zip(said)
+        .filter(|(state, said)| state.expected != *said)
+        .map(|(state, said)| format!("{} while {}: {said}, not {}", state.kind, state.what, state.expected))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

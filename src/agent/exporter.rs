@@ -169,6 +169,8 @@ pub struct Known<'a> {
     pub audit: Option<&'a AuditReport>,
     /// Keys that the agent gave an expiry.
     pub repaired: u64,
+    /// Keys that it removed because their use took more memory than it may.
+    pub shrunk: u64,
 }
 
 /// Renders the metrics; `None`: the server does not answer.
@@ -199,7 +201,7 @@ pub fn render(info: Option<&Info>, known: Known<'_>) -> Result<String, prometheu
         link(&registry, info)?;
         commands(&registry, info)?;
         errors(&registry, info)?;
-        audit::metrics::register(&registry, known.audit, known.repaired)?;
+        audit::metrics::register(&registry, known.audit, known.repaired, known.shrunk)?;
         if let Some(ratio) = known.hit_ratio {
             single(
                 &registry,

@@ -116,7 +116,12 @@ async fn audit(Shared(context): Shared<Context>) -> Response {
 
 async fn metrics(Shared(context): Shared<Context>) -> Response {
     let (state, report) = (&context.state, context.state.audit());
-    let known = exporter::Known { hit_ratio: state.hit_ratio(), audit: report.as_deref(), repaired: state.repaired() };
+    let known = exporter::Known {
+        hit_ratio: state.hit_ratio(),
+        audit: report.as_deref(),
+        repaired: state.repaired(),
+        shrunk: state.shrunk(),
+    };
     match exporter::render(context.info().await.as_ref(), known) {
         Ok(text) => {
             let text = text + &context.state.counters().render();

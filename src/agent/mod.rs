@@ -41,6 +41,7 @@ mod numbers;
 pub mod peers;
 mod prefix_jobs;
 pub mod redis_conf;
+mod removal;
 mod rivals;
 pub mod sentinel_conf;
 pub mod sentinel_node;

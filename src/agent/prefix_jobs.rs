@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::chain;
 use super::config::Environment;
 use super::state::State;
+use super::{chain, removal};
 use crate::model::Role;
+use crate::model::audit::{PageSize, pause_after};
 use crate::model::prefix_job::{JobState, PrefixJob};
 use crate::redis::{Connection, Result, prefix_jobs, server};
 
 /// Between two looks for jobs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The pause after a page, in times of what the page took: the server spends at most a twentieth of its time on jobs.
-const PAUSE: u32 = 19;
-/// The longest pause: a page that took long was held up by others.
+/// Share of a server's time that jobs take while one is under way, percent.
+const SHARE: u32 = 5;
+/// The longest pause: a page that took so long was held up by others.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Between two notes of how far a job is.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
@@ -58,20 +59,24 @@ async fn carry_out(connection: &Connection, prefix: &str, channel: &str, id: &st
         return Ok(());
     }
     tracing::info!(prefix, id, "removes the keys of a cache that begin alike");
-    let (mut cursor, mut noted) = (0, Instant::now());
+    let (mut cursor, mut size) = (0, PageSize::default());
+    let (mut noted, mut is_told) = (Instant::now(), false);
     loop {
-        let page = prefix_jobs::remove_page(connection, prefix, &job, cursor).await?;
-        job.removed = job.removed.saturating_add(page.removed);
+        let page = prefix_jobs::list_page(connection, prefix, &job, cursor, size.keys()).await?;
+        let sized: Vec<(&[u8], u64)> = page.keys.iter().map(|(key, bytes)| (key.as_slice(), *bytes)).collect();
+        job.removed = job.removed.saturating_add(removal::remove(connection, &sized, SHARE).await?);
         let Some(next) = page.next else { break };
         cursor = next;
-        if noted.elapsed() >= NOTE_EVERY {
+        size = size.after(page.meter.longest);
+        // The first keys that are gone are noted at once.
+        if noted.elapsed() >= NOTE_EVERY || (job.removed > 0 && !is_told) {
             if !prefix_jobs::note(connection, prefix, id, &job).await? {
                 tracing::info!(prefix, id, removed = job.removed, "the job was withdrawn");
                 return Ok(());
             }
-            noted = Instant::now();
+            (noted, is_told) = (Instant::now(), job.removed > 0);
         }
-        sleep((page.took * PAUSE).min(LONGEST_PAUSE)).await;
+        sleep(pause_after(page.meter.busy, SHARE).min(LONGEST_PAUSE)).await;
     }
     job.state = JobState::Done;
     // Told first: a job that is done and was not told of would leave what others copied meanwhile.

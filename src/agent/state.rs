@@ -62,6 +62,7 @@ struct Inner {
     audit: Option<Arc<AuditReport>>,
     audit_mark: AuditMark,
     repaired: u64,
+    shrunk: u64,
     own_reads: (u64, u64),
     files: Files,
     ancestry: Ancestry,
@@ -95,6 +96,7 @@ impl State {
                 audit: None,
                 audit_mark: AuditMark::default(),
                 repaired: 0,
+                shrunk: 0,
                 own_reads: (0, 0),
                 files: Files::Unread,
                 ancestry: Ancestry::default(),
@@ -281,6 +283,16 @@ impl State {
     /// Adds to them.
     pub fn note_repaired(&self, keys: u64) {
         self.lock().repaired += keys;
+    }
+
+    /// Keys that the agent removed since it began because their use took more memory than it may.
+    pub fn shrunk(&self) -> u64 {
+        self.lock().shrunk
+    }
+
+    /// Adds to them.
+    pub fn note_shrunk(&self, keys: u64) {
+        self.lock().shrunk += keys;
     }
 
     /// Reads of the agent's own since it began that found their key, and that did not: they say nothing of applications.

@@ -6,6 +6,7 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quantity_rules;
@@ -75,7 +76,9 @@ const IS_ENTRY_SIZE: &str = "isQuantity(string(self)) && quantity(string(self)).
     validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
     validation = Rule::new(use_rules::purpose_is("Cache")).message("layer.dedicated.purpose of a cache is Cache"),
     validation = Rule::new(CHANNEL_STAYS)
-        .message("invalidation.channel cannot be changed: who listens would hear nothing any more; make a new cache")
+        .message("invalidation.channel cannot be changed: who listens would hear nothing any more; make a new cache"),
+    validation = Rule::new("!has(self.onBudget) || has(self.memoryBudget)")
+        .message("onBudget needs memoryBudget: without one there is nothing to be above")
 )]
 pub struct CacheNamespaceSpec {
     /// Where the entries are. Default: a layer of the cache's own, as of `dedicated: {mode: Sentinel}`, named NAME-cache.
@@ -132,12 +135,32 @@ pub struct CacheNamespaceSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(IS_ENTRY_SIZE).message("maxEntryBytes must be from 1 to 2Mi, such as 256Ki"))]
     pub max_entry_bytes: Option<Quantity>,
+    /// Bytes that the keys under the prefix may take together, at least 1Mi, such as `256Mi`. The audit of the layer measures them, by a
+    /// sample. It reserves nothing. Default: as much as the layer has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("memoryBudget", "1Mi"))))]
+    pub memory_budget: Option<Quantity>,
+    /// What is done where they take more: `Report` tells it; `Shrink` also removes keys, those nearest to their end first. Default: `Report`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_budget: Option<OnBudget>,
     /// How processes with copies of their own hear that an entry is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<Invalidation>,
     /// The cache's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,
+}
+
+/// What is done where the keys take more than `memoryBudget`: `Report` tells it; `Shrink` also removes keys, those nearest to their end
+/// first. Default: `Report`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnBudget {
+    /// It is told: in status, as a metric, and by an alert.
+    #[default]
+    Report,
+    /// The agent of the primary also removes keys, those nearest to their end first, in a small share of the server's time.
+    Shrink,
 }
 
 /// How processes with copies of their own hear that an entry is no longer valid.

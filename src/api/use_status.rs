@@ -58,6 +58,9 @@ pub struct UseStatus {
     /// What the audit of the layer's keys found under its prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<UseAudit>,
+    /// Of a cache with `memoryBudget`: how its keys compare with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
     /// Of a function library: the functions that the primary has of it. The users of the other uses of its namespace on the layer may
     /// call them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +95,27 @@ pub struct UseAudit {
     pub bytes: i64,
     /// With a probability of 95 % the true sum is at most this far from what was estimated.
     pub bytes_error: i64,
+}
+
+/// How what a cache takes compares with what it may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatus {
+    /// `memoryBudget`, bytes.
+    pub bytes: i64,
+    /// By the last whole pass of the audit.
+    pub state: BudgetState,
+}
+
+/// How the keys of a cache compare with its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BudgetState {
+    /// No pass has measured them yet.
+    Unknown,
+    /// They take no more than the budget, as far as the error of the sample lets tell.
+    Within,
+    /// They take more than the budget, even if the estimate is off by its error; said until the estimate is within it.
+    Above,
 }
 
 /// A function of a function library.

@@ -105,8 +105,8 @@ pub const fn defaults(purpose: Purpose) -> PurposeDefaults {
             append_only: false,
             client_percent: 10,
             min_replicas_to_write: 0,
-            // An entry is a hash of two fields. Measured: at 100 bytes it takes 216 bytes of memory in place of 352, at 1 KiB as much as
-            // a plain string.
+            // An entry is a hash of two fields. Measured: at 100 bytes it takes 216 bytes of memory in place of 352, at 1 KiB 1,418,
+            // where a plain string takes 1,171.
             largest_packed_value: Some(4096),
             ..kept
         },

@@ -13,6 +13,8 @@ use super::reply::{items, number, text};
 
 /// Commands that are sent in one write at most: a server carries out all that it has read before it serves the next client.
 const TOGETHER: usize = 512;
+/// Bytes that are removed in one command at most, unless one key has more.
+const BYTES_TOGETHER: u64 = 1 << 20;
 /// Elements of a value that `MEMORY USAGE` looks at: with more it would take as long as the value is large.
 const SAMPLES: u8 = 5;
 
@@ -55,7 +57,22 @@ pub async fn select(connection: &Connection, database: u32) -> Result<()> {
 
 /// One page of `SCAN`: the next cursor (0: that was the last) and names of keys, about `count` of them.
 pub async fn scan(connection: &Connection, meter: &mut Meter, cursor: u64, count: u16) -> Result<(u64, Vec<Vec<u8>>)> {
-    let command = cmd("SCAN").arg(cursor).arg("COUNT").arg(count).clone();
+    page(connection, meter, cmd("SCAN").arg(cursor).arg("COUNT").arg(count).clone()).await
+}
+
+/// The same, with the names that match a pattern; those that do not are looked at all the same.
+pub async fn scan_for(
+    connection: &Connection,
+    meter: &mut Meter,
+    cursor: u64,
+    count: u16,
+    pattern: &[u8],
+) -> Result<(u64, Vec<Vec<u8>>)> {
+    let command = cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).clone();
+    page(connection, meter, command).await
+}
+
+async fn page(connection: &Connection, meter: &mut Meter, command: Cmd) -> Result<(u64, Vec<Vec<u8>>)> {
     let reply = meter.send(connection, &[command]).await?.pop().unwrap_or(Ok(Value::Nil))?;
     parse_page(reply).ok_or_else(|| connection.bad_reply("SCAN", "neither a cursor nor keys"))
 }
@@ -92,6 +109,28 @@ pub async fn give_expiry(connection: &Connection, meter: &mut Meter, keys: &[(&[
     let command = |(key, lifetime): &(&[u8], u64)| cmd("PEXPIRE").arg(*key).arg(*lifetime).arg("NX").clone();
     let replies = numbers(connection, meter, "PEXPIRE", &keys.iter().map(command).collect::<Vec<_>>()).await?;
     Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
+}
+
+/// `UNLINK` of keys, together. How many were there.
+pub async fn remove(connection: &Connection, meter: &mut Meter, keys: &[&[u8]]) -> Result<u64> {
+    let replies = numbers(connection, meter, "UNLINK", &[cmd("UNLINK").arg(keys).clone()]).await?;
+    Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
+}
+
+/// Keys with their sizes, in parts that are removed together: at most 512 keys and 1 MiB, or one key. A server frees a value of few
+/// elements while others wait, however large it is: one of 1 MiB in some 0.5 ms.
+pub fn removed_together<'a>(keys: &[(&'a [u8], u64)]) -> Vec<Vec<&'a [u8]>> {
+    let mut parts: Vec<(u64, Vec<&[u8]>)> = Vec::new();
+    for (key, bytes) in keys {
+        match parts.last_mut() {
+            Some((sum, part)) if part.len() < TOGETHER && sum.saturating_add(*bytes) <= BYTES_TOGETHER => {
+                *sum += bytes;
+                part.push(key);
+            }
+            Some(_) | None => parts.push((*bytes, vec![key])),
+        }
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
 /// The replies to commands that answer a number each, or nothing. The first error is that of all.
@@ -134,6 +173,21 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the sizes, each key goes once, in its order, and no command frees much.
+        #[test]
+        fn what_is_removed_together_is_few_and_small(sizes in prop::collection::vec(0_u64..(3 << 20), 0..2_000)) {
+            let names: Vec<Vec<u8>> = (0..sizes.len()).map(|number| number.to_string().into_bytes()).collect();
+            let keys: Vec<(&[u8], u64)> = names.iter().map(Vec::as_slice).zip(sizes.iter().copied()).collect();
+            let parts = removed_together(&keys);
+            let size = |key: &[u8]| sizes[std::str::from_utf8(key).unwrap().parse::<usize>().unwrap()];
+            for part in &parts {
+                prop_assert!((1..=TOGETHER).contains(&part.len()));
+                prop_assert!(part.len() == 1 || part.iter().map(|key| size(key)).sum::<u64>() <= BYTES_TOGETHER);
+            }
+            let all: Vec<&[u8]> = parts.into_iter().flatten().collect();
+            prop_assert_eq!(all, names.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+
         #[test]
         fn no_reply_makes_the_page_parser_fail(reply in any_reply()) {
             let _ = parse_page(reply);

@@ -1,15 +1,11 @@
 //! Jobs that remove the keys of a cache that begin alike, on the server: asked for, read, and carried out page by page.
 
-use std::time::Duration;
-
 use ::redis::{Cmd, FromRedisValue as _, Value, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
+use super::keys::{self, Meter};
 use crate::model::prefix_job::{JOBS, JobState, KEPT_MS, MOST_JOBS, PrefixJob};
-
-/// Keys that one page looks at, and that one command removes: some 0.1 ms of the server.
-const PAGE: usize = 256;
 
 /// The key of a cache's jobs.
 fn jobs_key(prefix: &str) -> String {
@@ -67,30 +63,34 @@ pub async fn note(connection: &Connection, prefix: &str, id: &str, job: &PrefixJ
     Ok(is_there)
 }
 
-/// A page of a scan that removes.
+/// A page of the keys that a job removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Where the next one begins; `None`: that was the last.
     pub next: Option<u64>,
-    /// Keys that were removed.
-    pub removed: u64,
-    /// How long it took.
-    pub took: Duration,
+    /// The keys, with their bytes.
+    pub keys: Vec<(Vec<u8>, u64)>,
+    /// How long the server was busy with it.
+    pub meter: Meter,
 }
 
-/// Removes what a page of the keyspace has of a job.
-pub async fn remove_page(connection: &Connection, prefix: &str, job: &PrefixJob, cursor: u64) -> Result<Page> {
-    let began = std::time::Instant::now();
-    let mut scan = cmd("SCAN");
-    scan.arg(cursor).arg("MATCH").arg(job.pattern()).arg("COUNT").arg(PAGE);
-    let (next, mut keys): (u64, Vec<Vec<u8>>) = connection.query(&scan).await?;
+/// Lists what a page of the keyspace has of a job: it looks at about `count` keys.
+pub async fn list_page(
+    connection: &Connection,
+    prefix: &str,
+    job: &PrefixJob,
+    cursor: u64,
+    count: u16,
+) -> Result<Page> {
+    let mut meter = Meter::default();
+    let (next, mut names) = keys::scan_for(connection, &mut meter, cursor, count, &job.pattern()).await?;
     let jobs = jobs_key(prefix);
-    keys.retain(|key| key != jobs.as_bytes());
-    let mut removed = 0;
-    for keys in keys.chunks(PAGE) {
-        removed += connection.query::<u64>(cmd("UNLINK").arg(keys)).await?;
-    }
-    Ok(Page { next: (next != 0).then_some(next), removed, took: began.elapsed() })
+    names.retain(|key| key != jobs.as_bytes());
+    let asked: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+    let sizes = keys::sizes(connection, &mut meter, &asked).await?;
+    // What is gone by now needs no removal.
+    let keys = names.into_iter().zip(sizes).filter_map(|(name, bytes)| Some((name, bytes?))).collect();
+    Ok(Page { next: (next != 0).then_some(next), keys, meter })
 }
 
 /// Tells those who keep copies that what they read while the job ran may be gone: a message of a run that they do not know.

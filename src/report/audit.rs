@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::data_layer_status::{AuditStatus, ChecklistItem};
-use crate::api::use_status::UseAudit;
-use crate::model::audit::AuditReport;
+use crate::api::use_status::{BudgetState, BudgetStatus, UseAudit};
+use crate::model::audit::{AuditReport, MemoryBudget};
 
 /// A number of keys that is off by no more than this stays, however few there are.
 const FEW: i64 = 10;
@@ -45,6 +45,27 @@ pub fn of_use(report: Option<&AuditReport>, prefix: &str, old: Option<&UseAudit>
         bytes: stepped(before(|it| it.bytes), found.bytes, 0),
         bytes_error: stepped(before(|it| it.bytes_error), found.bytes_error, half(before(|it| it.bytes_error))),
     })
+}
+
+/// How the keys under this prefix compare with their budget, if they have one.
+pub fn of_budget(
+    budget: Option<MemoryBudget>,
+    report: Option<&AuditReport>,
+    prefix: &str,
+    old: Option<&BudgetStatus>,
+) -> Option<BudgetStatus> {
+    let budget = budget?;
+    let bytes = i64::try_from(budget.bytes).unwrap_or(i64::MAX);
+    let before = old.filter(|old| old.bytes == bytes).map(|old| old.state);
+    let state = match report {
+        None => before.unwrap_or(BudgetState::Unknown),
+        Some(report) => {
+            let found = report.prefixes.get(prefix).copied().unwrap_or_default();
+            let stays = before == Some(BudgetState::Above) && found.bytes > budget.bytes;
+            if stays || budget.is_exceeded_by(found) { BudgetState::Above } else { BudgetState::Within }
+        }
+    };
+    Some(BudgetStatus { bytes, state })
 }
 
 /// "every key expires", with what shows it.
@@ -99,9 +120,12 @@ fn two_digits(number: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::audit::PrefixAudit;
 
     fn report(keys: u64, without_expiry: u64, finished: u64) -> AuditReport {
         let examples = (0..without_expiry.min(5)).map(|number| format!("{number:016x}")).collect();
@@ -124,6 +148,31 @@ mod tests {
         assert!(!said.ok && said.evidence.contains("0000000000000000"), "{said:?}");
         assert_eq!(of_layer(None, Some(&fault)), Some(fault), "what is not known anew stays");
         assert!(!item(None).ok);
+    }
+
+    #[test]
+    fn a_cache_is_told_above_its_budget_when_that_is_sure_and_until_it_is_not_above_it() {
+        let report = |bytes, bytes_error| {
+            let found = PrefixAudit { keys: 9, bytes, bytes_error, ..PrefixAudit::default() };
+            AuditReport { prefixes: BTreeMap::from([("web:".to_owned(), found)]), ..AuditReport::default() }
+        };
+        let budget = Some(MemoryBudget { bytes: 1_000, shrinks: false });
+        let told = |report: Option<AuditReport>, old: Option<&BudgetStatus>| {
+            of_budget(budget, report.as_ref(), "web:", old).unwrap()
+        };
+        assert_eq!(told(None, None).state, BudgetState::Unknown);
+        let within = told(Some(report(1_100, 100)), None);
+        assert_eq!((within.bytes, within.state), (1_000, BudgetState::Within));
+        let above = told(Some(report(1_101, 100)), Some(&within));
+        assert_eq!(above.state, BudgetState::Above);
+        assert_eq!(told(Some(report(1_001, 100)), Some(&above)), above, "it rests");
+        assert_eq!(told(None, Some(&above)), above);
+        assert_eq!(told(Some(report(1_000, 100)), Some(&above)).state, BudgetState::Within);
+        assert_eq!(told(Some(AuditReport::default()), Some(&above)).state, BudgetState::Within, "it has no keys");
+        // What was said of another budget says nothing of this one.
+        let other = BudgetStatus { bytes: 5, ..above };
+        assert_eq!(told(None, Some(&other)).state, BudgetState::Unknown);
+        assert_eq!(of_budget(None, Some(&report(9_999, 0)), "web:", Some(&other)), None);
     }
 
     proptest! {

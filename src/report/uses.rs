@@ -15,7 +15,7 @@ use crate::api::use_status::{
     UseStatus,
 };
 use crate::model::UseKind;
-use crate::model::audit::AuditReport;
+use crate::model::audit::{AuditReport, MemoryBudget};
 use crate::model::counters::{Row, in_steps};
 use crate::model::function_library::Functions;
 use crate::model::uses::Advice;
@@ -69,6 +69,8 @@ pub struct UseFacts {
     pub advice: Option<Advice>,
     /// What the last whole pass over the layer's keys found; `None`: nothing new is known.
     pub audit: Option<Arc<AuditReport>>,
+    /// The memory that its keys may take; `None`: as much as the layer has.
+    pub budget: Option<MemoryBudget>,
     /// What each of its keys begins with; empty: it has none.
     pub prefix: String,
     /// Of a rate limit policy: what its limits come to.
@@ -194,6 +196,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
         audit: audit::of_use(facts.audit.as_deref(), &facts.prefix, old.audit.as_ref())
             .filter(|_| facts.kind.has_user()),
+        budget: audit::of_budget(facts.budget, facts.audit.as_deref(), &facts.prefix, old.budget.as_ref()),
         limits: facts.limits.clone(),
         counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
         invalidation: facts.invalidation.clone(),

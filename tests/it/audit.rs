@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, cmd};
 use redoubt::model::NodeId;
 use redoubt::model::audit::{
-    AuditMode, AuditReport, DeclaredPrefix, DeclaredPrefixes, LONGEST_COMMAND, PREFIXES_FORMAT, short_hash,
+    AuditMode, AuditReport, DeclaredPrefix, DeclaredPrefixes, LONGEST_COMMAND, MemoryBudget, PREFIXES_FORMAT,
+    short_hash,
 };
 use redoubt::model::desired::DesiredUser;
 use redoubt::redis::users::{self, let_agents_repair};
 use redoubt::redis::{Connection, server};
 
+use crate::agent_prefix_jobs::{declare, give_agents};
 use crate::support::engine_process::engines;
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options, SOON};
+use crate::support::slow_log::{Call, SlowLog, median};
 
 /// A pass over 100,000 keys on a busy machine, and the rest before it.
 const A_PASS: Duration = Duration::from_mins(3);
@@ -27,6 +30,7 @@ fn declared(mode: AuditMode, prefixes: &[(&str, Option<u64>)]) -> DeclaredPrefix
     let prefix = |(prefix, lifetime_milliseconds): &(&str, Option<u64>)| DeclaredPrefix {
         prefix: (*prefix).to_owned(),
         lifetime_milliseconds: *lifetime_milliseconds,
+        budget: None,
     };
     DeclaredPrefixes { format: PREFIXES_FORMAT, mode, prefixes: prefixes.iter().map(prefix).collect() }
 }
@@ -118,26 +122,41 @@ async fn reported(
     found.unwrap()
 }
 
-/// Microseconds within which so many percent of a command's calls were done (`INFO latencystats`).
-fn within(latencies: &str, command: &str, percentile: &str) -> f64 {
-    let line = latencies.lines().find_map(|line| line.strip_prefix(&format!("latency_percentiles_usec_{command}:")));
-    let part = line.and_then(|line| line.split(',').find_map(|part| part.strip_prefix(&format!("{percentile}="))));
-    part.unwrap_or_else(|| panic!("{command} in {latencies}")).trim().parse().unwrap()
+/// What an auditor sends in one write, between one `TIME` and the next, is carried out before other clients are served. It asks for few
+/// keys, and each costs little: the product is the pause, whatever else the machine does.
+fn no_write_asks_for_much(calls: &[Call]) {
+    let auditor = &calls.iter().rfind(|call| call.is("SCAN")).expect("an auditor was logged").client;
+    let own: Vec<&Call> = calls.iter().filter(|call| call.client == *auditor).collect();
+    let writes: Vec<&[&Call]> = own.split(|call| call.is("TIME")).filter(|write| !write.is_empty()).collect();
+    assert!(writes.len() > 20, "{}", writes.len());
+    for write in writes {
+        let keys = match write[0].after("COUNT") {
+            Some(count) => count.parse().unwrap(),
+            None => write.len(),
+        };
+        assert!(keys <= 512 && (write.len() == 1 || !write.iter().any(|call| call.is("SCAN"))), "{keys}: {write:?}");
+    }
+    for (name, together) in [("SCAN", 1), ("PTTL", 512), ("MEMORY", 512)] {
+        let (half, count) =
+            (median(own.iter().filter(|it| it.is(name)).copied()), own.iter().filter(|it| it.is(name)).count());
+        println!("{name}: {count} calls, median {half} µs");
+        let pause = Duration::from_micros(half) * together;
+        assert!(pause < LONGEST_COMMAND, "{name}: {together} in one write take {pause:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "has not passed yet: the time of one SCAN is not shown on a loaded machine"]
 async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_repaired() {
     for engine in engines() {
         println!("{}", engine.name);
         let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
         let primary = layer.primary().await.unwrap();
-        for id in layer.data_ids() {
-            let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
-            server::config_set(&operator, "latency-tracking-info-percentiles", "50 99").await.unwrap();
-        }
         let connection = application(&layer).await;
         fill(&connection).await;
+        let mut logs = BTreeMap::new();
+        for id in layer.data_ids() {
+            logs.insert(id, SlowLog::begin(&layer, id, 30_000).await);
+        }
         let before = declared(AuditMode::Report, &[("web:", Some(HOUR)), ("api:", None)]);
         layer.declare(&before);
         let (auditor, report) = reported("all is counted", &layer, &before, |report| report.keys > 100_000).await;
@@ -160,21 +179,14 @@ async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_r
         let share = report.busy_milliseconds * 100 / report.took_milliseconds.max(1);
         println!("{} ms, busy {} ms: {share} %", report.took_milliseconds, report.busy_milliseconds);
         assert!(share <= 5, "{share} %");
-        let operator = Connection::open(&layer.operator_on(auditor)).await.unwrap();
-        let latencies: String = operator.query(cmd("INFO").arg("latencystats")).await.unwrap();
-        for command in ["scan", "pttl", "memory|usage"] {
-            let micros = within(&latencies, command, "p99");
-            println!("{command}: 99 % within {micros} µs");
-            // The longest of all is what the machine's other processes make of it.
-            assert!(micros < LONGEST_COMMAND.as_secs_f64() * 1e6, "{command}: {micros} µs");
-        }
+        no_write_asks_for_much(&logs[&auditor].calls().await);
         let text = layer.metrics(auditor).await.unwrap();
         for line in
             ["redoubt_audit_keys_without_expiry 9", "redoubt_audit_prefix_keys_without_expiry{prefix=\"web:\"} 7"]
         {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
-        let secret = ["never", "of-nobody", "{large}", "elsewhere"];
+        let secret = ["web:never", "of-nobody", "{large}", "elsewhere"];
         let answer = serde_json::to_string(&report).unwrap();
         assert!(secret.iter().all(|name| !answer.contains(name) && !text.contains(name)), "no name of a key is told");
 
@@ -189,10 +201,22 @@ async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_r
             server::acl_set_user(&operator, users::AGENT, repairing).await.unwrap();
         }
         let lifetime = async |key: &str| connection.query::<i64>(cmd("PTTL").arg(key)).await.unwrap();
-        eventually("what is declared is repaired", A_PASS, async || lifetime("web:{t}x").await > 0).await;
-        let (_, report) = reported("the repair is seen", &layer, &after, |report| report.without_expiry == 2).await;
+        let repaired = ["web:never", "web:{t}h", "web:{t}l", "web:{t}z", "web:{t}x", "web:{t}p"];
+        eventually("what is declared is repaired", A_PASS, async || {
+            let mut left = Vec::new();
+            for key in repaired {
+                left.push(lifetime(key).await);
+            }
+            let by_primary = layer.metrics(primary).await.unwrap();
+            left.iter().all(|left| *left > 0) && by_primary.contains("redoubt_audit_repaired_keys_total 7")
+        })
+        .await;
+        // A new list is gone by at once, a known one after a rest.
+        let again = declared(AuditMode::Repair, &[("web:", Some(HOUR)), ("api:", None), ("new:", None)]);
+        layer.declare(&again);
+        let (_, report) = reported("the repair is seen", &layer, &again, |report| report.without_expiry == 2).await;
         assert_eq!(report.prefixes["web:"].without_expiry, 0);
-        for key in ["web:never", "web:{t}h", "web:{t}l", "web:{t}z", "web:{t}p"] {
+        for key in repaired {
             let left = lifetime(key).await;
             assert!(left > 0 && left <= i64::try_from(HOUR).unwrap(), "{key}: {left}");
         }
@@ -238,6 +262,128 @@ async fn a_pass_outlives_a_cut_connection_and_begins_again_after_a_primary_chang
     let (id, report) = reported("it is whole again", &layer, &list, |_| true).await;
     assert_ne!(Some(id), layer.primary().await, "a replica does it");
     assert_eq!((report.keys, report.without_expiry, report.outside), (MANY as u64 + 11, 9, 3));
+}
+
+/// Keys without an expiry, of which the primary has repaired some when it dies.
+const FORGOTTEN: usize = 60_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost() {
+    for engine in engines() {
+        println!("{}", engine.name);
+        let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
+        let connection = application(&layer).await;
+        let script = "for i = ARGV[2], ARGV[3] do redis.call('SET', ARGV[1] .. i, i) end";
+        for first in (0..FORGOTTEN).step_by(10_000) {
+            let fill = cmd("EVAL").arg(script).arg(0).arg("web:").arg(first).arg(first + 9_999).clone();
+            connection.query::<()>(&fill).await.unwrap();
+        }
+        let fill = cmd("EVAL").arg(script).arg(0).arg("of-nobody").arg(0).arg(99).clone();
+        connection.query::<()>(&fill).await.unwrap();
+        give_agents(&layer, let_agents_repair).await;
+        let list = declared(AuditMode::Repair, &[("web:", Some(HOUR))]);
+        layer.declare(&list);
+        let primary = layer.primary().await.unwrap();
+        let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+        let repaired = async || {
+            let info = server::info(&operator).await.unwrap();
+            info.databases().next().map_or(0, |database| database.expiring)
+        };
+        eventually("the primary repairs", A_PASS, async || repaired().await > 0).await;
+        let by_first = repaired().await;
+        layer.kill_engine(primary);
+        assert!(usize::try_from(by_first).unwrap() < FORGOTTEN, "it dies in the middle");
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+        layer.wait_until_whole().await;
+        let operator = Connection::open(&layer.operator_on(layer.primary().await.unwrap())).await.unwrap();
+        eventually("the next primary has repaired the rest", A_PASS, async || {
+            let info = server::info(&operator).await.unwrap();
+            info.databases().next().is_some_and(|database| database.expiring == FORGOTTEN as u64)
+        })
+        .await;
+        // A new list is gone by at once, a known one after a rest.
+        let again = declared(AuditMode::Repair, &[("web:", Some(HOUR)), ("new:", None)]);
+        layer.declare(&again);
+        let (_, report) = reported("all is repaired", &layer, &again, |report| report.without_expiry == 100).await;
+        assert_eq!((report.keys, report.outside), (FORGOTTEN as u64 + 100, 100), "after {by_first} by the first");
+        let connection = application(&layer).await;
+        for number in (0..FORGOTTEN).step_by(97) {
+            let key = format!("web:{number}");
+            let left: i64 = connection.query(cmd("PTTL").arg(&key)).await.unwrap();
+            assert!(left > 0 && left <= i64::try_from(HOUR).unwrap(), "{key}: {left}");
+            assert_eq!(connection.query::<usize>(cmd("GET").arg(&key)).await.unwrap(), number);
+        }
+        assert_eq!(connection.query::<i64>(cmd("PTTL").arg("of-nobody7")).await.unwrap(), -1);
+    }
+}
+
+/// Entries of a cache above its budget: half of them end in an hour, half in ten.
+const ENTRIES: usize = 8_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_anybody_else() {
+    for engine in engines() {
+        println!("{}", engine.name);
+        let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
+        declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
+        let connection = application(&layer).await;
+        let value = "x".repeat(1_000);
+        let mut commands = Vec::new();
+        let mut set = |key: String, hours: u64| {
+            commands.push(cmd("SET").arg(key).arg(&value).arg("PX").arg(hours * HOUR).clone());
+        };
+        for number in 0..ENTRIES / 2 {
+            set(format!("web:{{0}}soon{number}"), 1);
+            set(format!("web:{{0}}late{number}"), 10);
+        }
+        for number in 0..100 {
+            set(format!("web:{{0}}@t:{number}"), 1);
+            set(format!("web:{{0}}@l:{number}"), 1);
+            set(format!("api:{{0}}{number}"), 1);
+            set(format!("of-nobody{number}"), 1);
+        }
+        send(&connection, &commands).await;
+        let budget = |bytes, shrinks| {
+            let mut list = declared(AuditMode::Report, &[("web:", Some(HOUR)), ("api:", None)]);
+            list.prefixes[0].budget = Some(MemoryBudget { bytes, shrinks });
+            list
+        };
+        let before = budget(1 << 20, false);
+        layer.declare(&before);
+        let (auditor, report) = reported("it is told", &layer, &before, |_| true).await;
+        let full = report.prefixes["web:"];
+        assert_eq!((full.keys, full.budget_bytes), (ENTRIES as u64 + 200, Some(1 << 20)), "{report:?}");
+        let text = layer.metrics(auditor).await.unwrap();
+        let line = "redoubt_audit_prefix_budget_bytes{prefix=\"web:\"} 1048576";
+        assert!(text.lines().any(|found| found == line), "{text}");
+
+        let goal = full.bytes * 3 / 4;
+        let after = budget(goal, true);
+        layer.declare(&after);
+        let (_, report) = reported("it is within its budget", &layer, &after, |report| {
+            let found = report.prefixes["web:"];
+            found.bytes.saturating_sub(found.bytes_error) <= goal
+        })
+        .await;
+        let found = report.prefixes["web:"];
+        println!("{full:?} → {found:?}");
+        assert!(found.bytes >= goal * 85 / 100, "far below {goal}: {found:?}");
+        let count = async |beginning: &str| {
+            let keys = (0..ENTRIES / 2).map(|number| cmd("EXISTS").arg(format!("{beginning}{number}")).clone());
+            let replies = connection.query_all(&keys.collect::<Vec<_>>()).await.unwrap();
+            let is = |reply: redoubt::redis::Result<redis::Value>| reply.unwrap() == redis::Value::Int(1);
+            replies.into_iter().map(is).filter(|is| *is).count()
+        };
+        let (soon, late) = (count("web:{0}soon").await, count("web:{0}late").await);
+        assert!(soon < ENTRIES * 3 / 10 && late > ENTRIES * 49 / 100, "{soon} and {late} of {}", ENTRIES / 2);
+        for kept in ["web:{0}@t:", "web:{0}@l:", "api:{0}", "of-nobody"] {
+            assert_eq!(count(kept).await, 100, "{kept}");
+        }
+        let primary = layer.primary().await.unwrap();
+        let shrunk = ENTRIES - soon - late;
+        let text = layer.metrics(primary).await.unwrap();
+        assert!(text.contains(&format!("redoubt_audit_shrunk_keys_total {shrunk}")), "{shrunk}: {text}");
+    }
 }
 
 /// A layer of one node: its primary is audited, in a smaller share of its time.

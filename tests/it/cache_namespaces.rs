@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use redoubt::api::cache_namespace::CacheNamespace;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
+use redoubt::model::audit::MemoryBudget;
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::model::{Policy, UseKind};
 use redoubt::validate::uses::tenancy::{Admissions, admit};
@@ -96,6 +97,12 @@ fn good_caches_are_accepted_and_their_defaults_are_those_that_are_documented() {
         assert!(!accepted.scripts && !accepted.tracking);
     }
     assert!(validated(&json!({"ttl": "5m", "invalidation": {"tracking": true}})).tracking);
+    assert_eq!(validated(&json!({"ttl": "5m"})).budget, None);
+    for (on_budget, shrinks) in [(json!("Report"), false), (json!("Shrink"), true), (Value::Null, false)] {
+        let spec = json!({"ttl": "5m", "memoryBudget": "64Mi", "onBudget": on_budget});
+        parse(&spec).unwrap().validate_cel().unwrap_or_else(|errors| panic!("{spec}: {errors:?}"));
+        assert_eq!(validated(&spec).budget, Some(MemoryBudget { bytes: 64 << 20, shrinks }), "{spec}");
+    }
     assert_eq!(layer_of(&parse(&json!({"ttl": "5m"})).unwrap().into()), ("shop".to_owned(), "web-cache".to_owned()));
 }
 

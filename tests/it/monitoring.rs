@@ -11,8 +11,9 @@ use tokio::process::Command;
 use crate::support::bound_layer::installed;
 
 /// Files whose text has the metrics, each as its name and then its help, and who serves them.
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 4] = [
     ("agent", "src/agent/exporter.rs"),
+    ("agent", "src/agent/audit/metrics.rs"),
     ("operator", "src/metrics.rs"),
     ("operator", "src/controller/object_metrics.rs"),
 ];

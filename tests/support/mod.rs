@@ -18,6 +18,7 @@ pub mod limit_calls;
 pub mod limit_clock;
 pub mod limit_models;
 pub mod session_calls;
+pub mod slow_log;
 
 use std::time::{Duration, Instant};
 

@@ -2,17 +2,20 @@
 
 use super::super::peers;
 use super::super::state::State;
-use crate::model::audit::AuditMode;
+use crate::model::audit::{AuditMode, DeclaredPrefixes};
 use crate::model::lineage::{Activity, LineageAnswer};
 use crate::model::{Mode, ReplicationId, Role};
 
 /// What a node has to do.
+#[expect(clippy::struct_excessive_bools, reason = "each is a duty of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Duty {
     /// It tells what it finds.
     pub(super) reports: bool,
     /// It gives keys an expiry.
     pub(super) repairs: bool,
+    /// It removes keys of uses that take more memory than they may.
+    pub(super) shrinks: bool,
     /// Its server is the primary.
     pub(super) is_on_primary: bool,
 }
@@ -24,7 +27,7 @@ pub(super) fn stands(state: &State) -> Option<(ReplicationId, Role)> {
 }
 
 /// What this node has to do now; `None`: nothing.
-pub(super) async fn of(state: &State, role: Role, mode: AuditMode) -> Option<Duty> {
+pub(super) async fn of(state: &State, role: Role, declared: &DeclaredPrefixes) -> Option<Duty> {
     let config = state.config();
     let answers = match config.mode {
         Mode::Standalone => Vec::new(),
@@ -34,21 +37,22 @@ pub(super) async fn of(state: &State, role: Role, mode: AuditMode) -> Option<Dut
             .filter_map(|(ordinal, answer)| Some((ordinal, answer?)))
             .collect(),
     };
-    decide(config.node.ordinal, role, mode, &answers)
+    decide(config.node.ordinal, role, declared, &answers)
 }
 
 /// The same, by what the other data nodes of the layer answered.
-fn decide(own: u16, role: Role, mode: AuditMode, others: &[(u16, LineageAnswer)]) -> Option<Duty> {
-    let repairs = mode == AuditMode::Repair;
+fn decide(own: u16, role: Role, declared: &DeclaredPrefixes, others: &[(u16, LineageAnswer)]) -> Option<Duty> {
+    let repairs = declared.mode == AuditMode::Repair;
+    let shrinks = declared.prefixes.iter().any(|it| it.budget.is_some_and(|budget| budget.shrinks));
     let mut fit = others.iter().filter(|(_, answer)| is_fit(answer));
     match role {
         Role::Primary => {
             let reports = fit.next().is_none();
-            (reports || repairs).then_some(Duty { reports, repairs, is_on_primary: true })
+            (reports || repairs || shrinks).then_some(Duty { reports, repairs, shrinks, is_on_primary: true })
         }
         Role::Replica => {
             let is_first = fit.all(|(ordinal, _)| *ordinal > own);
-            is_first.then_some(Duty { reports: true, repairs: false, is_on_primary: false })
+            is_first.then_some(Duty { reports: true, repairs: false, shrinks: false, is_on_primary: false })
         }
     }
 }
@@ -63,7 +67,7 @@ fn is_fit(answer: &LineageAnswer) -> bool {
 mod tests {
     use super::*;
     use crate::model::Offset;
-    use crate::model::audit::AuditMark;
+    use crate::model::audit::{AuditMark, DeclaredPrefix, MemoryBudget};
     use crate::model::lineage::{Ancestry, LINEAGE_FORMAT, Lineage};
 
     fn answer(role: Role) -> LineageAnswer {
@@ -101,11 +105,17 @@ mod tests {
         }
     }
 
+    fn declared(mode: AuditMode, shrinks: bool) -> DeclaredPrefixes {
+        let budget = Some(MemoryBudget { bytes: 1, shrinks });
+        let prefixes = vec![DeclaredPrefix { prefix: "web:".to_owned(), budget, ..DeclaredPrefix::default() }];
+        DeclaredPrefixes { mode, prefixes, ..DeclaredPrefixes::default() }
+    }
+
     #[test]
     fn the_first_fit_replica_audits_and_the_primary_only_where_there_is_none() {
         let (primary, replica) = (answer(Role::Primary), answer(Role::Replica));
         let reports = |own, role, others: &[(u16, LineageAnswer)]| {
-            decide(own, role, AuditMode::Report, others).is_some_and(|duty| duty.reports)
+            decide(own, role, &declared(AuditMode::Report, false), others).is_some_and(|duty| duty.reports)
         };
         assert!(reports(1, Role::Replica, &[(0, primary.clone()), (2, replica.clone())]));
         assert!(!reports(2, Role::Replica, &[(0, primary.clone()), (1, replica.clone())]));
@@ -127,13 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn only_a_primary_repairs_and_it_does_whoever_reports() {
+    fn only_a_primary_repairs_and_shrinks_and_it_does_whoever_reports() {
         let replica = answer(Role::Replica);
-        let duty = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, mode, others);
-        let both = Some(Duty { reports: false, repairs: true, is_on_primary: true });
+        let duty = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, &declared(mode, false), others);
+        let both = Some(Duty { reports: false, repairs: true, shrinks: false, is_on_primary: true });
         assert_eq!(duty(Role::Primary, AuditMode::Repair, &[(1, replica.clone())]), both);
         assert_eq!(duty(Role::Primary, AuditMode::Report, &[(1, replica)]), None);
         assert!(duty(Role::Primary, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && duty.repairs));
         assert!(duty(Role::Replica, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && !duty.repairs));
+        let shrinking = |role, others: &[(u16, LineageAnswer)]| {
+            decide(0, role, &declared(AuditMode::Report, true), others).is_some_and(|duty| duty.shrinks)
+        };
+        assert!(shrinking(Role::Primary, &[(1, answer(Role::Replica))]) && !shrinking(Role::Replica, &[]));
     }
 }

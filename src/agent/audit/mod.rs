@@ -1,7 +1,7 @@
 //! The audit of the own server's keys: which have no expiry, which are under no declared prefix, and how large they are.
 //!
 //! One replica of a layer does it, the fit one with the lowest ordinal; the primary where there is none. Where keys are to be given an
-//! expiry, the primary goes through its keys for that as well. Keys are listed in pages. After each page a pause follows that leaves
+//! expiry, or a cache takes more memory than it may, the primary goes through its keys for that as well. Keys are listed in pages. After each page a pause follows that leaves
 //! the server all but a small share of its time, and no command of a page should take longer than 5 ms.
 
 mod duty;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 use self::duty::Duty;
 use super::config::Environment;
 use super::state::State;
-use super::{chain, durable};
+use super::{chain, durable, removal};
 use crate::model::audit::{
-    DeclaredPrefixes, Expiry, Found, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Standing, Tally, pause_after,
-    short_hash,
+    Candidate, DeclaredPrefixes, Expiry, Found, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing, Tally,
+    pause_after, short_hash,
 };
 use crate::model::node_config::PREFIXES_FILE;
 use crate::redis::{Class, Connection, Error, keys, server};
@@ -50,10 +50,14 @@ struct Auditor {
     connection: Option<Own>,
     work: Option<Work>,
     size: PageSize,
-    /// No pass begins before.
+    /// What the server was at the last look.
+    stood: Option<Standing>,
+    /// No pass begins before, as long as it stays so.
     rests_until: Option<Instant>,
     /// The list that the last pass went by.
     last_list: Option<String>,
+    /// What the next pass is to remove, if it is of this standing and list: the last one measured it.
+    shrink: Option<(Standing, String, Shrink)>,
     refused: Option<Class>,
 }
 
@@ -71,6 +75,8 @@ struct Work {
     list: String,
     began: Instant,
     busy: Duration,
+    /// What it is to remove. Its counts hold what was removed, so it is no measure.
+    shrink: Option<Shrink>,
     /// A page is counted in part: it cannot be asked for again.
     is_torn: bool,
 }
@@ -106,9 +112,14 @@ impl Auditor {
         };
         let own = self.connection.insert(own);
         let standing = Standing { run_id: own.run_id.clone(), replication_id, role };
+        if self.stood.as_ref() != Some(&standing) {
+            // What was found at rest is of other data, and a new primary has to repair what the one before left.
+            self.rests_until = None;
+            self.stood = Some(standing.clone());
+        }
         if self.work.as_ref().is_some_and(|work| !work.pass.is_of(&standing)) {
             tracing::info!("another server process, role or dataset: the audit of the keys begins again");
-            (self.work, self.rests_until) = (None, None);
+            self.work = None;
         }
         if self.work.is_none() {
             let (list, declared) = declared(environment);
@@ -116,7 +127,7 @@ impl Auditor {
             if !is_news && self.rests_until.is_some_and(|until| Instant::now() < until) {
                 return Ok(LOOK_EVERY);
             }
-            let duty = duty::of(state, role, declared.mode).await;
+            let duty = duty::of(state, role, &declared).await;
             if !duty.is_some_and(|duty| duty.reports) {
                 // Another node tells from now on.
                 state.set_audit(None);
@@ -126,7 +137,10 @@ impl Auditor {
                 self.last_list = Some(list);
                 return Ok(LOOK_EVERY);
             };
-            self.work = Some(Work::begin(&own.connection, standing, duty, list, &declared).await?);
+            let is_of_this =
+                |known: &(Standing, String, Shrink)| duty.shrinks && known.0 == standing && known.1 == list;
+            let shrink = self.shrink.take().filter(is_of_this).map(|(_, _, shrink)| shrink);
+            self.work = Some(Work::begin(&own.connection, standing.clone(), duty, list, &declared, shrink).await?);
         }
         let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
         let mut pause = LOOK_EVERY;
@@ -137,8 +151,11 @@ impl Auditor {
         }
         if work.pass.position().is_none() {
             let took = work.began.elapsed();
-            work.end(state);
-            self.rests_until = Some(Instant::now() + (took * REST_FACTOR).clamp(REST[0], REST[1]));
+            let found = work.end(state);
+            // What was removed is measured again at once, and what is still too much removed.
+            let goes_on = work.shrink.is_some() || found.is_some();
+            self.rests_until = (!goes_on).then(|| Instant::now() + (took * REST_FACTOR).clamp(REST[0], REST[1]));
+            self.shrink = found.map(|shrink| (standing, work.list.clone(), shrink));
             self.last_list = Some(std::mem::take(&mut work.list));
             self.work = None;
         }
@@ -170,6 +187,7 @@ impl Work {
         duty: Duty,
         list: String,
         declared: &DeclaredPrefixes,
+        shrink: Option<Shrink>,
     ) -> Result<Self, Error> {
         let info = server::info(connection).await?;
         let databases =
@@ -181,6 +199,7 @@ impl Work {
             list,
             began: Instant::now(),
             busy: Duration::ZERO,
+            shrink,
             is_torn: false,
         })
     }
@@ -214,6 +233,26 @@ impl Work {
         if !repairs.is_empty() {
             state.note_repaired(keys::give_expiry(connection, &mut meter, &repairs).await?);
         }
+        if let Some(shrink) = &mut self.shrink
+            && !shrink.is_done()
+        {
+            let ending = names.iter().zip(&lifetimes).filter(|(_, lifetime)| **lifetime != -2);
+            let page: Vec<Candidate<'_>> = ending
+                .filter_map(|(key, lifetime)| {
+                    let place = self.pass.tally.prefixes().of(key)?;
+                    Some(Candidate { place, key, lifetime: u64::try_from(*lifetime).unwrap_or(u64::MAX) })
+                })
+                .collect();
+            let chosen = shrink.choose(self.pass.tally.prefixes(), &page);
+            let asked: Vec<&[u8]> = chosen.iter().map(|it| it.key).collect();
+            let sizes = keys::sizes(connection, &mut meter, &asked).await?;
+            let with_sizes = chosen.into_iter().zip(sizes).filter_map(|(it, bytes)| Some((it, bytes?)));
+            let surplus: Vec<(&[u8], u64)> = with_sizes
+                .filter(|(it, bytes)| shrink.take(it.place, *bytes))
+                .map(|(it, bytes)| (it.key, bytes))
+                .collect();
+            state.note_shrunk(removal::remove(connection, &surplus, SHARE_OF_PRIMARY).await?);
+        }
         self.is_torn = false;
         self.pass.advance(cursor);
         self.busy += meter.busy;
@@ -221,18 +260,24 @@ impl Work {
         Ok(meter.busy)
     }
 
-    /// The pass is whole.
-    fn end(&self, state: &State) {
+    /// The pass is whole. What the next one is to remove; `None`: nothing, or this one was no measure.
+    fn end(&self, state: &State) -> Option<Shrink> {
+        if self.shrink.is_some() {
+            return None;
+        }
+        let mut report = self.pass.tally.report();
+        let shrink = Shrink::new(self.pass.tally.prefixes(), &report.prefixes);
+        let shrink = Some(shrink).filter(|shrink| self.duty.shrinks && !shrink.is_done());
         if !self.duty.reports {
-            return;
+            return shrink;
         }
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let mut report = self.pass.tally.report();
         report.list.clone_from(&self.list);
         report.finished = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, milliseconds);
         (report.took_milliseconds, report.busy_milliseconds) =
             (milliseconds(self.began.elapsed()), milliseconds(self.busy));
         state.set_audit(Some(report));
+        shrink
     }
 }
 

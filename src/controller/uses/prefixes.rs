@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::of_layer::Uses;
+use super::served::Served;
 use crate::model::audit::{AuditMode, DeclaredPrefix, DeclaredPrefixes, PREFIXES_FORMAT};
 
 impl Uses {
     /// The prefixes of all uses that have a place in the layer, as JSON. One of which too little is known now keeps its prefix, and gets
-    /// no expiry.
+    /// no expiry and no budget.
     pub(in crate::controller) fn prefixes(&self, mode: AuditMode) -> String {
-        let mut lifetimes: BTreeMap<&str, Option<u64>> =
-            self.reserved.iter().map(|prefix| (prefix.as_str(), None)).collect();
-        for it in self.served.iter().filter(|it| it.accepted().kind.has_user()) {
-            let policy = &it.accepted().policy;
-            lifetimes.insert(policy.prefix(), policy.lifetime_milliseconds());
+        let unknown = |prefix: &str| DeclaredPrefix { prefix: prefix.to_owned(), ..DeclaredPrefix::default() };
+        let mut prefixes: BTreeMap<&str, DeclaredPrefix> =
+            self.reserved.iter().map(|prefix| (prefix.as_str(), unknown(prefix))).collect();
+        for accepted in self.served.iter().map(Served::accepted).filter(|accepted| accepted.kind.has_user()) {
+            let (prefix, lifetime_milliseconds) = (accepted.policy.prefix(), accepted.policy.lifetime_milliseconds());
+            let declared = DeclaredPrefix { lifetime_milliseconds, budget: accepted.budget, ..unknown(prefix) };
+            prefixes.insert(prefix, declared);
         }
-        let prefixes = lifetimes
-            .into_iter()
-            .map(|(prefix, lifetime_milliseconds)| DeclaredPrefix { prefix: prefix.to_owned(), lifetime_milliseconds });
-        let declared = DeclaredPrefixes { format: PREFIXES_FORMAT, mode, prefixes: prefixes.collect() };
+        let declared = DeclaredPrefixes { format: PREFIXES_FORMAT, mode, prefixes: prefixes.into_values().collect() };
         serde_json::to_string(&declared).unwrap_or_default()
     }
 }

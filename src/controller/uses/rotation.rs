@@ -155,6 +155,7 @@ mod tests {
             wait_replicas: 1,
             binding: std::collections::BTreeMap::new(),
             export: None,
+            budget: None,
             scripts: false,
             tracking: false,
             rotation,

@@ -73,6 +73,7 @@ impl Served {
             advice: self.admitted.advice.clone(),
             limits: limits(&self.accepted().policy),
             prefix: self.accepted().policy.prefix().to_owned(),
+            budget: self.accepted().budget,
             ..UseFacts::default()
         }
     }

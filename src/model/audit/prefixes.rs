@@ -27,8 +27,42 @@ pub struct DeclaredPrefixes {
     pub prefixes: Vec<DeclaredPrefix>,
 }
 
+/// What a pass found of one prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefixAudit {
+    /// Keys.
+    pub keys: u64,
+    /// Keys without an expiry; our own are left out.
+    pub without_expiry: u64,
+    /// Bytes, estimated.
+    pub bytes: u64,
+    /// With a probability of 95 % the true sum is at most this far from [`Self::bytes`].
+    pub bytes_error: u64,
+    /// Bytes that the use may take; `None`: as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_bytes: Option<u64>,
+}
+
+/// The memory that the keys of a use may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryBudget {
+    /// Bytes.
+    pub bytes: u64,
+    /// Whether the agent of the primary removes keys above it.
+    pub shrinks: bool,
+}
+
+impl MemoryBudget {
+    /// Whether what was found is above it, even if the estimate is off by its error.
+    pub fn is_exceeded_by(self, found: PrefixAudit) -> bool {
+        found.bytes.saturating_sub(found.bytes_error) > self.bytes
+    }
+}
+
 /// The prefix of one use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeclaredPrefix {
     /// What each key of the use begins with.
@@ -36,6 +70,9 @@ pub struct DeclaredPrefix {
     /// The longest that a key of the use may live, milliseconds. `None`: it is not known, and no key is given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_milliseconds: Option<u64>,
+    /// The memory that its keys may take. `None`: as much as there is. (An agent of before knows none.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<MemoryBudget>,
 }
 
 /// The prefixes in an order in which that of a key is found by bisection.
@@ -48,6 +85,7 @@ pub struct Prefixes {
 struct Entry {
     prefix: String,
     lifetime_milliseconds: Option<u64>,
+    budget: Option<MemoryBudget>,
     /// The longest other prefix that begins this one. No two uses have such prefixes; a file may.
     within: Option<usize>,
 }
@@ -59,12 +97,13 @@ impl Prefixes {
         list.sort_by(|one, other| one.prefix.cmp(&other.prefix));
         list.dedup_by(|one, other| one.prefix == other.prefix);
         let mut sorted: Vec<Entry> = Vec::with_capacity(list.len());
-        for DeclaredPrefix { prefix, lifetime_milliseconds } in list {
+        for DeclaredPrefix { prefix, lifetime_milliseconds, budget } in list {
             let mut within = sorted.len().checked_sub(1);
             while let Some(index) = within.filter(|index| !prefix.starts_with(&sorted[*index].prefix)) {
                 within = sorted[index].within;
             }
-            sorted.push(Entry { prefix: prefix.clone(), lifetime_milliseconds: *lifetime_milliseconds, within });
+            let (lifetime_milliseconds, budget) = (*lifetime_milliseconds, *budget);
+            sorted.push(Entry { prefix: prefix.clone(), lifetime_milliseconds, budget, within });
         }
         Self { sorted }
     }
@@ -99,6 +138,11 @@ impl Prefixes {
     pub fn lifetime(&self, place: usize) -> Option<u64> {
         self.sorted.get(place)?.lifetime_milliseconds
     }
+
+    /// The memory that the keys of the use at a place may take.
+    pub fn budget(&self, place: usize) -> Option<MemoryBudget> {
+        self.sorted.get(place)?.budget
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +155,7 @@ mod tests {
         let prefixes = list.iter().map(|prefix| DeclaredPrefix {
             prefix: prefix.clone(),
             lifetime_milliseconds: u64::try_from(prefix.len()).ok(),
+            budget: None,
         });
         Prefixes::new(&DeclaredPrefixes { prefixes: prefixes.collect(), ..DeclaredPrefixes::default() })
     }

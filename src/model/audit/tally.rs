@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::prefixes::Prefixes;
-use super::{AUDIT_FORMAT, AuditReport, LargeKey, MOST_EXAMPLES, MOST_LARGEST, PrefixAudit, short_hash};
+use super::prefixes::{PrefixAudit, Prefixes};
+use super::report::{AUDIT_FORMAT, AuditReport, LargeKey, MOST_EXAMPLES, MOST_LARGEST, short_hash};
 
 /// The first keys of each prefix are all measured: few keys are known exactly, and many have a sample that is large enough.
 pub const FIRST_KEYS: u64 = 1_000;
@@ -123,6 +123,11 @@ impl Tally {
         }
     }
 
+    /// The declared prefixes that it counts by.
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
     /// Keys that were counted.
     pub fn keys(&self) -> u64 {
         self.counts.iter().chain([&self.outside]).map(Count::keys).sum()
@@ -133,7 +138,10 @@ impl Tally {
         let all = || self.counts.iter().chain([&self.outside]);
         let estimates: Vec<Estimate> = all().map(Count::estimate).collect();
         let variance = estimates.iter().fold(0_u128, |sum, estimate| sum.saturating_add(estimate.variance));
-        let prefixes = self.counts.iter().enumerate().filter(|(_, count)| count.keys() > 0);
+        let prefixes = self.counts.iter().enumerate().filter(|(_, count)| count.keys() > 0).map(|(place, count)| {
+            let budget_bytes = self.prefixes.budget(place).map(|budget| budget.bytes);
+            (self.prefixes.text(place).to_owned(), PrefixAudit { budget_bytes, ..count.audit() })
+        });
         let knows_prefixes = !self.prefixes.is_empty();
         AuditReport {
             format: AUDIT_FORMAT,
@@ -145,7 +153,7 @@ impl Tally {
             examples: self.examples.iter().cloned().collect(),
             outside_examples: if knows_prefixes { self.outside_examples.iter().cloned().collect() } else { Vec::new() },
             largest: self.largest.clone(),
-            prefixes: prefixes.map(|(place, count)| (self.prefixes.text(place).to_owned(), count.audit())).collect(),
+            prefixes: prefixes.collect(),
             ..AuditReport::default()
         }
     }
@@ -221,7 +229,13 @@ impl Count {
 
     fn audit(&self) -> PrefixAudit {
         let Estimate { bytes, variance } = self.estimate();
-        PrefixAudit { keys: self.keys(), without_expiry: self.without_expiry, bytes, bytes_error: error(variance) }
+        PrefixAudit {
+            keys: self.keys(),
+            without_expiry: self.without_expiry,
+            bytes,
+            bytes_error: error(variance),
+            budget_bytes: None,
+        }
     }
 }
 
@@ -283,6 +297,7 @@ mod tests {
         let prefix = |(prefix, lifetime): &(&str, Option<u64>)| DeclaredPrefix {
             prefix: (*prefix).to_owned(),
             lifetime_milliseconds: *lifetime,
+            budget: None,
         };
         let prefixes = list.iter().map(prefix).collect();
         Arc::new(Prefixes::new(&DeclaredPrefixes { prefixes, ..DeclaredPrefixes::default() }))

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::super::quantity;
 use super::judge::{Found, Judge, plain};
-use crate::api::cache_namespace::{CacheNamespaceSpec, Invalidation};
+use crate::api::cache_namespace::{CacheNamespaceSpec, Invalidation, OnBudget};
 use crate::model::Policy;
+use crate::model::audit::MemoryBudget;
 use crate::model::cache_policy::{
     CHANNEL, CachePolicy, LARGEST_ENTRY_BYTES, LONGEST_LEASE_MS, LONGEST_MILLISECONDS, MOST_EARLY_PERCENT,
     MOST_JITTER_PERCENT, SHORTEST_LEASE_MS,
@@ -27,6 +28,8 @@ const JITTER: u8 = 10;
 const EARLY: u16 = 100;
 /// Bytes of a value where nothing is said.
 const ENTRY_BYTES: u32 = 1 << 20;
+/// Bytes of the smallest budget.
+const LEAST_BUDGET: u64 = 1 << 20;
 /// Characters of a channel, as the schema bounds them.
 const LONGEST_CHANNEL: usize = 192;
 
@@ -64,7 +67,26 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix: St
         ("lease-ms", policy.lease_ms.to_string()),
         ("max-entry-bytes", policy.max_entry_bytes.to_string()),
     ]);
-    Found { policy: Policy::Caches(policy), wait_replicas: 0, binding, export: None }
+    let budget = budget(judge, spec);
+    Found { policy: Policy::Caches(policy), wait_replicas: 0, binding, export: None, budget }
+}
+
+fn budget(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> Option<MemoryBudget> {
+    let Some(given) = &spec.memory_budget else {
+        if spec.on_budget.is_some() {
+            judge.fault("spec.onBudget", "needs memoryBudget");
+        }
+        return None;
+    };
+    let bytes = quantity::parse(&given.0, 1).filter(|bytes| *bytes >= LEAST_BUDGET);
+    if bytes.is_none() {
+        judge.fault("spec.memoryBudget", format!("is not at least {LEAST_BUDGET} bytes"));
+    }
+    let shrinks = match spec.on_budget.unwrap_or_default() {
+        OnBudget::Report => false,
+        OnBudget::Shrink => true,
+    };
+    Some(MemoryBudget { bytes: bytes?, shrinks })
 }
 
 /// A share in percent; a fault if it is not from 0 to `most`.

@@ -29,5 +29,5 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option
         }
     };
     let policy = Policy::Functions(LibraryPolicy { owner: judge.owner(), generation: judge.generation(), source });
-    Some(Found { policy, wait_replicas: 0, binding: BTreeMap::new(), export: None })
+    Some(Found { policy, wait_replicas: 0, binding: BTreeMap::new(), export: None, budget: None })
 }

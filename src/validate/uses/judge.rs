@@ -8,6 +8,7 @@ use kube::ResourceExt as _;
 use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::DeclaredUse;
 use crate::model::Policy;
+use crate::model::audit::MemoryBudget;
 use crate::validate::fault::Fault;
 
 /// What the fields of one object say, with every fault that is found on the way.
@@ -63,4 +64,5 @@ pub(super) struct Found {
     pub(super) wait_replicas: u16,
     pub(super) binding: BTreeMap<&'static str, String>,
     pub(super) export: Option<ExportProgram>,
+    pub(super) budget: Option<MemoryBudget>,
 }

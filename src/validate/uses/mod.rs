@@ -23,6 +23,7 @@ use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
 use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::{DeclaredUse, UseSpec};
+use crate::model::audit::MemoryBudget;
 use crate::model::{Policy, UseKind};
 
 /// A week: what CEL bounds the grace with.
@@ -49,6 +50,8 @@ pub struct ValidatedUse {
     pub binding: BTreeMap<&'static str, String>,
     /// The rate limit service for which a further Secret is kept.
     pub export: Option<ExportProgram>,
+    /// The memory that its keys may take; `None`: as much as the layer has.
+    pub budget: Option<MemoryBudget>,
     /// Whether its user may run scripts.
     pub scripts: bool,
     /// Whether the server may track keys for its user.
@@ -103,7 +106,8 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         UseSpec::CacheNamespace(spec) => Some(cache_namespace::found(&mut judge, spec, prefix)),
         UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
     };
-    let Some(Found { policy, wait_replicas, binding, export }) = found.filter(|_| judge.faults.is_empty()) else {
+    let Some(Found { policy, wait_replicas, binding, export, budget }) = found.filter(|_| judge.faults.is_empty())
+    else {
         return Err(judge.faults);
     };
     Ok(ValidatedUse {
@@ -115,6 +119,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         wait_replicas,
         binding,
         export,
+        budget,
         scripts: access.scripts.unwrap_or_default(),
         tracking: declared.spec.tracking(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),

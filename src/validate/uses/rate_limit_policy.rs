@@ -38,7 +38,7 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: S
         Ok(policy) => {
             let binding = binding(&policy, spec.on_store_error.unwrap_or(StoreErrorChoice::Allow));
             let export = spec.export.map(|export| export.program);
-            Some(Found { policy: Policy::Limits(policy), wait_replicas: 0, binding, export })
+            Some(Found { policy: Policy::Limits(policy), wait_replicas: 0, binding, export, budget: None })
         }
         Err(faults) => {
             // What is wrong with the prefix of any use is told already.

@@ -57,5 +57,6 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: Stri
         wait_replicas,
         binding: BTreeMap::from([("wait-replicas", wait_replicas.to_string())]),
         export: None,
+        budget: None,
     }
 }

@@ -1,0 +1,81 @@
+//! What a server carried out, command by command, from its slow log: how much one command or one write asks for can be counted, whatever
+//! else the machine does meanwhile.
+
+use redis::cmd;
+use redoubt::redis::{Connection, server};
+
+use super::layer::Layer;
+use redoubt::model::NodeId;
+
+/// The user of a test that may read the log.
+const USER: &str = "tester";
+/// Arguments that an entry shows at most; the last one then says how many there are more.
+const SHOWN: usize = 32;
+
+/// A command that a server carried out.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its words; of one with many, the first.
+    pub words: Vec<String>,
+    /// How many words it had.
+    pub length: usize,
+    /// How long the server took, the time in which other processes ran included.
+    pub microseconds: u64,
+    /// Address of the client.
+    pub client: String,
+}
+
+impl Call {
+    /// Whether it is this command.
+    pub fn is(&self, name: &str) -> bool {
+        self.words[0].eq_ignore_ascii_case(name)
+    }
+
+    /// The word behind this one.
+    pub fn after(&self, word: &str) -> Option<&str> {
+        let at = self.words.iter().position(|found| found.eq_ignore_ascii_case(word))?;
+        self.words.get(at + 1).map(String::as_str)
+    }
+}
+
+/// The slow log of one server, in which everything is.
+pub struct SlowLog(Connection);
+
+impl SlowLog {
+    /// Has the server log each command from now on, the latest `most`.
+    pub async fn begin(layer: &Layer, id: NodeId, most: usize) -> Self {
+        let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+        let rules = ["reset", "on", "nopass", "allkeys", "+slowlog"].map(str::to_owned);
+        server::acl_set_user(&operator, USER, &rules).await.unwrap();
+        let mut endpoint = layer.endpoint(id);
+        USER.clone_into(&mut endpoint.username);
+        let log = Self(Connection::open(&endpoint).await.unwrap().with_response_timeout(super::layer::SOON));
+        server::config_set(&operator, "slowlog-max-len", &most.to_string()).await.unwrap();
+        server::config_set(&operator, "slowlog-log-slower-than", "0").await.unwrap();
+        log.0.query::<()>(cmd("SLOWLOG").arg("RESET")).await.unwrap();
+        log
+    }
+
+    /// What was carried out since, the oldest first.
+    pub async fn calls(&self) -> Vec<Call> {
+        type Entry = (u64, u64, u64, Vec<Vec<u8>>, String, String);
+        let entries: Vec<Entry> = self.0.query(cmd("SLOWLOG").arg("GET").arg(-1)).await.unwrap();
+        let call = |(_, _, microseconds, words, client, _): Entry| {
+            let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            let more = words
+                .last()
+                .filter(|_| words.len() == SHOWN)
+                .and_then(|word| word.strip_prefix("... (")?.strip_suffix(" more arguments)")?.parse::<usize>().ok());
+            let length = more.map_or(words.len(), |more| SHOWN - 1 + more);
+            Call { words, length, microseconds, client }
+        };
+        entries.into_iter().rev().map(call).collect()
+    }
+}
+
+/// The middle one of these times.
+pub fn median<'a>(calls: impl Iterator<Item = &'a Call>) -> u64 {
+    let mut times: Vec<u64> = calls.map(|call| call.microseconds).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}

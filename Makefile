@@ -20,7 +20,7 @@ deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt/tools/cargo-deny-0.20.2
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -ts $$'\t'
 
-demo: ## a session store and a rate limit on a real cluster, from nothing to a revoked login, measured; IMAGE=… on a cluster of yours
+demo: ## a session store, a rate limit and a cache on a real cluster, from nothing to a revoked login, measured; IMAGE=… on a cluster of yours
 	@IMAGE='$(IMAGE)' PYTHONDONTWRITEBYTECODE=1 examples/demo/tour
 
 demo-down: ## end what the demo made

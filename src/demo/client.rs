@@ -98,6 +98,11 @@ impl Store {
         format!("{}{{{subject}}}", self.prefix)
     }
 
+    /// The key of an entry of a cache: all of them are in one slot.
+    pub fn entry(&self, name: &str) -> String {
+        format!("{}{{0}}{name}", self.prefix)
+    }
+
     /// The key of the index of a user's sessions.
     pub fn index(&self, user: &str) -> String {
         format!("{}{{{}}}u:{user}", self.prefix, tag(user))

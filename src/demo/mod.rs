@@ -1,4 +1,4 @@
-//! An application of a session store and of a rate limit policy, for `make demo`: takes one step, and prints what came of it as one line of JSON.
+//! An application of a session store, a rate limit policy and a cache, for `make demo`: takes one step, and prints what came of it as one line of JSON.
 //!
 //! Knows the mounted binding and the functions. What is done to the layer meanwhile, and what it means to a person, is
 //! told by `examples/demo/tour`, which runs these steps in a pod: any cluster will do, and what is measured is what an application
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ::redis::{Value as Reply, cmd};
+use ::redis::{FromRedisValue as _, Value as Reply, cmd};
 use clap::Subcommand;
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
@@ -30,6 +30,10 @@ const SAVES: u32 = 8;
 const STEADY: u64 = 50;
 /// Sessions that are created or looked at together.
 const BATCH: u32 = 50;
+/// How long the entry of a cache is fresh.
+const FRESH: Duration = Duration::from_millis(300);
+/// For how long a source that failed is left alone.
+const LEFT_ALONE: Duration = Duration::from_mins(1);
 /// Patience with replicas' confirmation.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -89,6 +93,11 @@ pub enum Step {
         /// How often.
         calls: u32,
     },
+    /// Let an entry of a cache grow stale and read it again and again, while its source is down; then the source is back.
+    Stale {
+        /// How often.
+        reads: u32,
+    },
 }
 
 /// Takes one step with the binding that is mounted in `binding`.
@@ -108,6 +117,7 @@ pub async fn take(step: &Step, binding: PathBuf) -> Result<(), Error> {
         Step::Gap => gap(&store).await?,
         Step::Everywhere { user, devices } => everywhere(&store, user, *devices).await?,
         Step::Limit { subject, calls } => limit(&store, subject, *calls).await?,
+        Step::Stale { reads } => stale(&store, *reads).await?,
     };
     println!("{facts}");
     Ok(())
@@ -310,4 +320,52 @@ async fn limit(store: &Store, subject: &str, calls: u32) -> Result<Value, Error>
     }
     let (by, retry) = denied.unzip();
     Ok(json!({"calls": calls, "admitted": admitted, "by": by, "retry": retry, "milliseconds": milliseconds(began)}))
+}
+
+/// The verdict of a read of a cache, the value, and the token of who is to compute; empty: nobody.
+async fn look(connection: &Connection, function: &str, key: &str) -> Result<(i64, Option<String>, String), Error> {
+    let reply: Vec<Reply> = connection.query(&call(function, key, &[])).await?;
+    let [verdict, value, token] = [0, 1, 2].map(|place| reply.get(place).cloned().unwrap_or(Reply::Nil));
+    let form = |_| Error::Form("prefix");
+    let verdict = i64::from_redis_value(verdict).map_err(form)?;
+    let value = Option::<String>::from_redis_value(value).map_err(form)?;
+    let token = Option::<String>::from_redis_value(token).map_err(form)?;
+    Ok((verdict, value, token.unwrap_or_default()))
+}
+
+async fn stale(store: &Store, reads: u32) -> Result<Value, Error> {
+    let connection = store.connect().await?;
+    let key = store.entry("price");
+    let milliseconds_of = |time: Duration| time.as_millis().to_string();
+    let set = async |value: &str, time: Duration| -> Result<u64, Error> {
+        Ok(connection.query(&call("redoubt_cache_set", &key, &["", value, &milliseconds_of(time)])).await?)
+    };
+    set("17", FRESH).await?;
+    let began = Instant::now();
+    // Verdict 1: it is fresh.
+    while look(&connection, "redoubt_cache_get_ro", &key).await?.0 == 1 {
+        tokio::time::sleep(FRESH / 10).await;
+    }
+    let (mut served, mut asked, mut errors) = (0, 0, 0);
+    for _ in 0..reads {
+        let (verdict, value, token) = look(&connection, "redoubt_cache_get", &key).await?;
+        if verdict > 1 && value.as_deref() == Some("17") {
+            served += 1
+        } else {
+            errors += 1
+        }
+        if !token.is_empty() {
+            // This caller asks the source, which is down.
+            asked += 1;
+            let told = call("redoubt_cache_fail", &key, &[&token, &milliseconds_of(LEFT_ALONE)]);
+            let _: u64 = connection.query(&told).await?;
+        }
+    }
+    let took = milliseconds(began);
+    set("18", LEFT_ALONE).await?;
+    let (verdict, value, _) = look(&connection, "redoubt_cache_get", &key).await?;
+    let is_fresh = verdict == 1 && value.as_deref() == Some("18");
+    Ok(
+        json!({"reads": reads, "stale": served, "asked": asked, "errors": errors, "fresh": is_fresh, "milliseconds": took}),
+    )
 }

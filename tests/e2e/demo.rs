@@ -52,6 +52,10 @@ async fn the_demo_measures_what_it_claims_and_ends_what_it_made() {
     assert!(matches!(counts[..], [5.0, 5.0, _, 0.0]), "the login and four devices: {counts:?}");
     let [calls, _, admitted, _] = numbers(&text, "may come again in")[..] else { panic!("four numbers") };
     assert!((79.5..80.5).contains(&calls) && (40.0..80.0).contains(&admitted), "{admitted} of {calls}");
+    let [reads, stale, asked, errors] = numbers(&text, "reads of an entry whose TTL was over")[..4] else {
+        panic!("four counts")
+    };
+    assert!(reads > 0.0 && (stale, asked, errors) == (reads, 1.0, 0.0));
 
     tour(&["--down"]);
     assert_eq!(kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"]), "");

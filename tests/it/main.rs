@@ -30,6 +30,7 @@ mod caches_messages;
 mod caches_oracles;
 mod caches_races;
 mod caches_refusals;
+mod caches_spikes;
 mod caches_users;
 mod charts;
 mod custom_resources;

@@ -1,10 +1,14 @@
 //! Stock cache libraries on each engine, unmodified, as the user of a cache and with what its binding says: plain commands under the
 //! prefix, and what they cannot do.
 
+use redoubt::dataplane::{cache_library, load};
 use redoubt::model::UseKind;
+use redoubt::model::cache_policy::CachePolicy;
+use redoubt::redis::users;
 use tokio::process::Command;
 
-use crate::support::bound_layer::{BoundLayer, PREFIX, installed, java, node, python};
+use crate::support::bound_layer::{BoundLayer, PREFIX, connect, installed, java, node, python};
+use crate::support::cache_calls::{HOUR, policy};
 use crate::support::engine_process::engines;
 
 const CLEAR_REFUSED: &str = "clear is refused, and nothing is gone";
@@ -63,4 +67,23 @@ async fn cache_manager_works_under_a_prefix() {
 async fn spring_cache_works_under_a_prefix() {
     let folder = installed("java").await;
     holds(|| java(&folder, "tests/clients/java/SpringCache.java"), &SPRING).await;
+}
+
+/// What `make demo` shows: a thousand reads while the source is down are served stale, and the source is asked once.
+#[tokio::test]
+async fn the_demos_application_is_served_stale_with_the_binding_while_the_source_is_down() {
+    let namespace = CachePolicy { stale_ms: HOUR, jitter_percent: 10, ..policy(PREFIX.trim_end_matches(':')) };
+    for engine in engines() {
+        let layer = BoundLayer::start_for(&engine, UseKind::CacheNamespace, PREFIX, false).await;
+        let operator = connect(&layer.primary, users::OPERATOR).await;
+        load(&operator, &cache_library(std::slice::from_ref(&namespace))).await.unwrap();
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_redoubt"));
+        demo.args(["demo", "--binding"]).arg(layer.binding("cache")).args(["stale", "1000"]);
+        let said: serde_json::Value = serde_json::from_str(&layer.run(demo).await[0]).unwrap();
+        println!("{}: {said}", engine.name);
+        for (field, expected) in [("stale", 1_000), ("asked", 1), ("errors", 0)] {
+            assert_eq!(said[field], expected, "{field}: {said}");
+        }
+        assert_eq!(said["fresh"], true, "{said}");
+    }
 }

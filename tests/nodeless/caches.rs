@@ -6,9 +6,11 @@ use kube::api::{Patch, PatchParams};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use redoubt::api::cache_namespace::CacheNamespace;
-use redoubt::api::use_status::InvalidationState;
+use redoubt::api::use_status::{BudgetState, InvalidationState};
 use serde_json::json;
 
+use crate::commands::{kubectl, try_kubectl};
+use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
 use crate::store::{Store, call, run};
@@ -145,4 +147,92 @@ async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_
         .await;
     cache.ready().await;
     stage.strike().await;
+}
+
+/// A cache above its budget is told so, and is shrunk once that is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_is_asked_for() {
+    let stage = Stage::set("nl-caches-budget").await;
+    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h", "memoryBudget": "1Mi"})).await;
+    cache.ready().await;
+    let state = async || cache.status().await?.budget.map(|budget| (budget.bytes, budget.state));
+    // A kubelet shows the list of prefixes in its own time.
+    let told = async |what: &str, expected: (i64, BudgetState)| {
+        eventually(what, SOON, async || {
+            place::refresh_secrets(&stage.namespace).await;
+            state().await == Some(expected)
+        })
+        .await;
+    };
+    told("an empty cache is within its budget", (1 << 20, BudgetState::Within)).await;
+    let mut connection = cache.connected().await;
+    let value = "x".repeat(1_000);
+    for number in 0..2_000 {
+        assert_eq!(set(&mut connection, &format!("web:{{0}}{number}"), "", &value).await, 1);
+    }
+    told("it is above", (1 << 20, BudgetState::Above)).await;
+    cache.change(json!({"memoryBudget": "4Mi"})).await;
+    told("a larger budget is kept", (4 << 20, BudgetState::Within)).await;
+    cache.change(json!({"memoryBudget": "1Mi", "onBudget": "Shrink"})).await;
+    told("it is shrunk", (1 << 20, BudgetState::Within)).await;
+    let mut there = 0;
+    for number in 0..2_000 {
+        there +=
+            run::<i64>(&mut connection, redis::cmd("EXISTS").arg(format!("web:{{0}}{number}")).clone()).await.unwrap();
+    }
+    assert!((400..1_000).contains(&there), "{there}");
+    cache.ready().await;
+    cache.change(json!({"memoryBudget": null, "onBudget": null})).await;
+    eventually("without a budget nothing is told of one", SOON, async || {
+        cache.status().await.unwrap().budget.is_none()
+    })
+    .await;
+    stage.strike().await;
+}
+
+/// The page of spikes is applied as it is: its objects, the autoscaler too, and its command.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_objects_of_the_page_of_spikes_are_taken_and_its_layer_is_scaled_by_hand() {
+    let stage = Stage::set("nl-spikes").await;
+    let page = std::fs::read_to_string("docs/uses/spikes.md").unwrap();
+    let folder = folder_of(&stage.namespace);
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 3);
+    for (number, block) in blocks.iter().enumerate() {
+        let text = block.replace("namespace: shop", &format!("namespace: {}", stage.namespace));
+        let path = folder.join(format!("{number}.yaml"));
+        std::fs::write(&path, text).unwrap();
+        kubectl(&["apply", "-f", &path.display().to_string()]);
+    }
+    let of = |kind: &str, path: &str| {
+        try_kubectl(&["-n", &stage.namespace, "get", kind, "-o", &format!("jsonpath={{{path}}}")]).unwrap_or_default()
+    };
+    let ready = ".status.conditions[?(@.type==\"Ready\")].status";
+    eventually("the cache is ready", SOON, async || of("cachenamespace/products", ready) == "True").await;
+    let command = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap().trim();
+    let command = command.replace("-n shop", &format!("-n {}", stage.namespace));
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!(words[0], "kubectl");
+    kubectl(&words[1..]);
+    eventually("the layer has four replicas", SOON, async || {
+        of("datalayer/sale", ".status.replicas") == "4" && of("datalayer/sale", ready) == "True"
+    })
+    .await;
+    // What the autoscaler goes by: the scale subresource says how many there are, and which pods.
+    let scale = format!("/apis/redoubt.dev/v1alpha1/namespaces/{}/datalayers/sale/scale", stage.namespace);
+    let scale: serde_json::Value = serde_json::from_str(&kubectl(&["get", "--raw", &scale])).unwrap();
+    assert_eq!(scale["status"]["replicas"], 4);
+    let selector = scale["status"]["selector"].as_str().unwrap();
+    let pods = kubectl(&["-n", &stage.namespace, "get", "pods", "-l", selector, "-o", "name"]);
+    assert!(!pods.is_empty(), "{selector}");
+    let target = of("hpa/sale", ".spec.scaleTargetRef.name");
+    assert_eq!(target, "sale");
+    std::fs::remove_dir_all(folder).unwrap();
+    stage.strike().await;
+}
+
+fn folder_of(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("redoubt-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }

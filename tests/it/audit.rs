@@ -173,8 +173,8 @@ async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_r
             ("api:", short_hash(b"api:{large}"))
         );
         assert!(report.largest[0].bytes > 1_000_000);
-        // 100 bytes and what a key takes: what the server itself says of all is mostly these.
-        assert!((15_000_000..35_000_000).contains(&of("web:").bytes), "{report:?}");
+        // 100 bytes and what a key takes: 142 in all on Valkey, more on Redis.
+        assert!((12_000_000..35_000_000).contains(&of("web:").bytes), "{report:?}");
         assert!(of("web:").bytes_error < of("web:").bytes / 100, "keys of one size");
         let share = report.busy_milliseconds * 100 / report.took_milliseconds.max(1);
         println!("{} ms, busy {} ms: {share} %", report.took_milliseconds, report.busy_milliseconds);

@@ -350,9 +350,9 @@ async fn stale(store: &Store, reads: u32) -> Result<Value, Error> {
     for _ in 0..reads {
         let (verdict, value, token) = look(&connection, "redoubt_cache_get", &key).await?;
         if verdict > 1 && value.as_deref() == Some("17") {
-            served += 1
+            served += 1;
         } else {
-            errors += 1
+            errors += 1;
         }
         if !token.is_empty() {
             // This caller asks the source, which is down.

@@ -155,12 +155,12 @@ async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_i
     let stage = Stage::set("nl-caches-budget").await;
     let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h", "memoryBudget": "1Mi"})).await;
     cache.ready().await;
-    let state = async || cache.status().await?.budget.map(|budget| (budget.bytes, budget.state));
+    let verdict = async || cache.status().await?.budget.map(|budget| (budget.bytes, budget.state));
     // A kubelet shows the list of prefixes in its own time.
     let told = async |what: &str, expected: (i64, BudgetState)| {
         eventually(what, SOON, async || {
             place::refresh_secrets(&stage.namespace).await;
-            state().await == Some(expected)
+            verdict().await == Some(expected)
         })
         .await;
     };

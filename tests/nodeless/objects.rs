@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use redoubt::model::NodeId;
@@ -51,14 +52,23 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
     stage.leave(layer).await;
 }
 
-/// A StatefulSet that was scaled to nothing loses its pod, and only that one is new.
+/// A StatefulSet that was scaled to nothing has its pod again; it loses it meanwhile, unless it is scaled back before. No other pod
+/// is a new one.
 async fn stateful_set_by_hand(layer: &Layer) {
     let primary = layer.heals().await;
     let replica = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
     let old = layer.pods().await;
-    let name = format!("statefulset/{}", layer.pod_owner(replica));
-    kubectl(&["-n", &layer.identity.namespace, "scale", &name, "--replicas=0"]);
-    layer.is_replaced(replica, old[&layer.pod(replica)].metadata.uid.as_deref().unwrap()).await;
+    let owner = layer.pod_owner(replica);
+    kubectl(&["-n", &layer.identity.namespace, "scale", &format!("statefulset/{owner}"), "--replicas=0"]);
+    let sets: Api<StatefulSet> = layer.api();
+    eventually("the StatefulSet has its pod again", SOON, async || {
+        let set = sets.get(&owner).await.unwrap();
+        let (spec, status) = (set.spec.unwrap(), set.status.unwrap());
+        spec.replicas == Some(1)
+            && status.observed_generation == set.metadata.generation
+            && status.ready_replicas == Some(1)
+    })
+    .await;
     layer.ready().await;
     let now = layer.pods().await;
     for (name, pod) in old.iter().filter(|(name, _)| **name != layer.pod(replica)) {

@@ -57,9 +57,9 @@ pub async fn columns_and_scale_are_right(layer: &Layer, primary: NodeId) {
     let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
     let table = kubectl(&["-n", namespace, "get", "datalayers"]);
     let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(cells[0], ["NAME", "READY", "PRIMARY", "MEMORY", "MODE", "SINCE"]);
-    assert_eq!(cells[1][..5], [name, "True", &layer.pod_owner(primary), "0%", "Sentinel"]);
-    assert!(cells[1][5].ends_with(['s', 'm']), "{table}");
+    assert_eq!(cells[0], ["NAME", "READY", "STATUS", "PRIMARY", "REPLICAS", "MEMORY", "VERSION", "AGE"]);
+    assert_eq!(cells[1][..6], [name, "True", "Ready", &layer.pod_owner(primary), "2/2", "0%"], "{table}");
+    assert!(cells[1].len() > 7 && cells[1].last().unwrap().ends_with(['s', 'm']), "{table}");
     // Kubernetes serves `scale` only where the field is written; what is written is the default.
     layer.change(json!({"replicas": 2})).await;
     layer.ready().await;

@@ -19,12 +19,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: String, replicas: u16) -> Found {
     let idle = plain(spec.idle_timeout);
-    let absolute = spec.absolute_lifetime.map_or(ABSOLUTE_LIFETIME.max(idle), plain);
-    let touch = spec.touch_interval.map_or(idle / 10, plain);
+    // What is not given follows from the idle timeout, and is no fault of its own where that is one.
+    let sound_idle = idle.min(LONGEST_IDLE);
+    let absolute = spec.absolute_lifetime.map_or(ABSOLUTE_LIFETIME.max(sound_idle), plain);
+    let touch = spec.touch_interval.map_or(sound_idle / 10, plain);
     let idle = judge.bounded("spec.idleTimeout", idle, SECOND, LONGEST_IDLE);
     let absolute = judge.bounded("spec.absoluteLifetime", absolute, SECOND, LONGEST_LIFETIME);
     let touch = judge.bounded("spec.touchInterval", touch, Duration::ZERO, LONGEST_IDLE);
-    if idle > absolute {
+    if spec.absolute_lifetime.is_some() && idle > absolute {
         judge.fault("spec.idleTimeout", "is above absoluteLifetime: no session lives that long");
     }
     if touch > idle {

@@ -70,6 +70,7 @@
 //! - No failover by the operator: Sentinels elect; we only move a healthy primary, and without loss.
 //! - No server is started while its agent is in doubt whose data is newest ([`model::boot`]).
 //! - No secret in a specification, status, event, log line, argument, environment variable or metric.
+#![warn(unreachable_pub)]
 
 pub mod act;
 pub mod agent;

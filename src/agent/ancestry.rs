@@ -21,12 +21,12 @@ fn path(environment: &Environment) -> PathBuf {
 }
 
 /// What the volume remembers. A file that is missing or damaged is an empty chain: then less is known to be contained, and more is kept.
-pub fn read(environment: &Environment) -> Ancestry {
+pub(super) fn read(environment: &Environment) -> Ancestry {
     fs::read_to_string(path(environment)).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 /// Writes it. Failing to is no trouble of its own: see [`read`].
-pub fn write(environment: &Environment, ancestry: &Ancestry) {
+pub(super) fn write(environment: &Environment, ancestry: &Ancestry) {
     let written = serde_json::to_string(ancestry).map(|text| durable::replace(&path(environment), &text));
     if !matches!(written, Ok(Ok(()))) {
         tracing::info!("which histories this node's data contains is not written down");
@@ -35,7 +35,7 @@ pub fn write(environment: &Environment, ancestry: &Ancestry) {
 
 /// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with;
 /// `loaded_as`: the id that it had when it had read that, and had followed nobody.
-pub fn continued(
+pub(super) fn continued(
     known: &Ancestry,
     info: &Info,
     before: Option<&Lineage>,
@@ -58,7 +58,7 @@ pub fn continued(
 
 /// Whether all that the record speaks of is in the answering node's data. A record that counts no keys speaks of some all the same: it may
 /// be older than what was written after it.
-pub fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
+pub(super) fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
     let Some(theirs) = &answer.lineage else { return false };
     let reaches = |id, offset| id == &record.replication_id && record.offset <= offset;
     reaches(&theirs.replication_id, theirs.offset)

@@ -24,13 +24,19 @@ const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
 /// What is followed of the announced address.
 #[derive(Default)]
-pub struct Announcement {
+pub(super) struct Announcement {
     handed_over: Option<Instant>,
 }
 
 impl Announcement {
     /// Announces the declared address where the server still has another one.
-    pub async fn keep(&mut self, environment: &Environment, state: &State, connection: &Connection, info: &Info) {
+    pub(super) async fn keep(
+        &mut self,
+        environment: &Environment,
+        state: &State,
+        connection: &Connection,
+        info: &Info,
+    ) {
         let config = state.config();
         let Some(own) = config.own_address().filter(|own| Some(*own) != state.announced().as_ref()) else { return };
         if info.role() == Some(Role::Primary) && config.mode == Mode::Sentinel {

@@ -69,25 +69,25 @@ fn named(line: &str) -> Option<&str> {
 
 /// The sizes of a running engine's files, some seconds old.
 #[derive(Clone, Debug)]
-pub struct Growth {
+pub(super) struct Growth {
     settled: Sizes,
     seen: VecDeque<(Instant, Sizes)>,
 }
 
 impl Growth {
     /// Of an engine that is being started. `recorded`: what the record says; `now`: the files as they are.
-    pub fn new(recorded: &Sizes, now: &Sizes) -> Self {
+    pub(super) fn new(recorded: &Sizes, now: &Sizes) -> Self {
         Self { settled: recorded.least(now), seen: VecDeque::new() }
     }
 
     /// The sizes that count as kept on the disk.
-    pub fn settled(&self) -> Sizes {
+    pub(super) fn settled(&self) -> Sizes {
         self.settled.clone()
     }
 
     /// Notes the sizes at a time, and answers those that count as kept on the disk. Not while the engine loads: it cuts off an end that
     /// is no whole command.
-    pub fn note(&mut self, at: Instant, sizes: Sizes) -> Sizes {
+    pub(super) fn note(&mut self, at: Instant, sizes: Sizes) -> Sizes {
         self.seen.push_back((at, sizes));
         let is_old = |(seen, _): &(Instant, Sizes)| at.duration_since(*seen) >= SETTLED_AFTER;
         while self.seen.get(1).is_some_and(is_old) {

@@ -206,7 +206,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A node's folders with a small dataset.
-    pub fn node(name: &str) -> Environment {
+    pub(crate) fn node(name: &str) -> Environment {
         let data = std::env::temp_dir().join(format!("redoubt-aside-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&data);
         fs::create_dir_all(data.join("appendonlydir")).unwrap();

@@ -23,14 +23,14 @@ use crate::redis::{Connection, sentinel};
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 /// An epoch above all that any node or Sentinel knows. `recorded`: the highest of the records that were seen.
-pub fn epoch(config: &NodeConfig, own: Option<&Lineage>, recorded: u64, views: &[View]) -> u64 {
+pub(super) fn epoch(config: &NodeConfig, own: Option<&Lineage>, recorded: u64, views: &[View]) -> u64 {
     let own = own.filter(|own| own.layer_uid == config.layer.uid).map_or(0, |own| own.epoch);
     recorded.max(own).max(peers::newest_epoch(views)).saturating_add(1).min(LARGEST_NUMBER)
 }
 
 /// Has the record of a node whose engine is off forget a decision that its document no longer has: the same one may be made again for
 /// another incident, also where no node serves that could clear it.
-pub fn forget_overtaken(environment: &Environment, state: &State) {
+pub(super) fn forget_overtaken(environment: &Environment, state: &State) {
     let is_overtaken = |own: &Lineage| own.accepted.is_some() && own.accepted != state.config().accept_loss;
     let Some(own) = state.lineage().filter(is_overtaken) else { return };
     let own = Lineage { accepted: None, ..own };
@@ -41,7 +41,7 @@ pub fn forget_overtaken(environment: &Environment, state: &State) {
 }
 
 /// Whether a Sentinel names another primary than this node, or this one by older knowledge.
-pub fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool {
+pub(super) fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool {
     views.iter().any(|view| match view {
         View::Names(named, known) => Some(named) != own || *known < epoch,
         View::NamesNobody | View::Silent => false,
@@ -50,7 +50,7 @@ pub fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool 
 
 /// The epoch to announce the chosen node under: above that of every Sentinel that names another one. The node may have been chosen while
 /// it reached none of them, and none believes an epoch that it has.
-pub fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
+pub(super) fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
     let others = views.iter().filter_map(|view| match view {
         View::Names(named, known) if Some(named) != own => Some(known.saturating_add(1)),
         View::Names(..) | View::NamesNobody | View::Silent => None,
@@ -60,7 +60,7 @@ pub fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
 
 /// Tells every Sentinel that names a primary, in the name of another one that it knows, that this node is the primary. One that
 /// names nobody is shown the primary that serves, by its own agent.
-pub async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
+pub(super) async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
     let Some(own) = config.own_address() else { return };
     let told = config.sentinels.values().map(async |address| {
         if let Err(error) = tell(state, config, address, own, epoch).await {

@@ -10,23 +10,23 @@ use tokio::time::{Instant, timeout};
 use super::Result;
 
 /// A piece of work that takes longer hangs: an `fsync` takes some 10 ms, on a slow network volume a second.
-pub const HANGS_AFTER: Duration = Duration::from_secs(5);
+pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
 
 /// At most one piece of work at a time, on a thread of its own. Not on the runtime's threads: those are waited for at the end of the
 /// process, and one that hangs in the kernel never ends.
 #[derive(Debug, Default)]
-pub struct Disk {
+pub(super) struct Disk {
     running: Option<(Instant, oneshot::Receiver<Result<()>>)>,
 }
 
 impl Disk {
     /// Whether nothing is running.
-    pub const fn is_idle(&self) -> bool {
+    pub(super) const fn is_idle(&self) -> bool {
         self.running.is_none()
     }
 
     /// Begins. Only while nothing is running.
-    pub fn begin(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) {
+    pub(super) fn begin(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) {
         let (sender, receiver) = oneshot::channel();
         let spawned = thread::Builder::new().name("disk".to_owned()).spawn(move || {
             // Nobody waits any more: the process ends.
@@ -39,7 +39,7 @@ impl Disk {
     }
 
     /// The outcome of what has ended since the last question.
-    pub fn ended(&mut self) -> Option<Result<()>> {
+    pub(super) fn ended(&mut self) -> Option<Result<()>> {
         let (_, receiver) = self.running.as_mut()?;
         match receiver.try_recv() {
             Ok(outcome) => {
@@ -56,13 +56,13 @@ impl Disk {
     }
 
     /// For how long it hangs, where it does.
-    pub fn hangs(&self) -> Option<Duration> {
+    pub(super) fn hangs(&self) -> Option<Duration> {
         let lasts = self.running.as_ref()?.0.elapsed();
         (lasts >= HANGS_AFTER).then_some(lasts)
     }
 
     /// Waits for the end of what is running, for as long as `limit`. `false`: it hangs.
-    pub async fn settle(&mut self, limit: Duration) -> bool {
+    pub(super) async fn settle(&mut self, limit: Duration) -> bool {
         let Some((_, receiver)) = self.running.as_mut() else { return true };
         let ended = timeout(limit, receiver).await.is_ok();
         if ended {

@@ -21,20 +21,20 @@ const END_AFTER_UNSAVED: Duration = Duration::from_mins(5);
 
 /// Since when a server is busy.
 #[derive(Debug, Default)]
-pub struct Endless {
+pub(super) struct Endless {
     since: Option<Instant>,
 }
 
 impl Endless {
     /// The server answered something else.
-    pub fn rests(&mut self) {
+    pub(super) fn rests(&mut self) {
         if let Some(since) = self.since.take() {
             tracing::info!(after = ?since.elapsed(), "the server is no longer busy with a script");
         }
     }
 
     /// A look that failed. `is_saved`: ending the server loses nothing that it confirmed. True: the server is to be ended.
-    pub async fn look(&mut self, error: &Error, connection: Option<&Connection>, is_saved: bool) -> bool {
+    pub(super) async fn look(&mut self, error: &Error, connection: Option<&Connection>, is_saved: bool) -> bool {
         if error.class() != Class::Busy {
             return false;
         }

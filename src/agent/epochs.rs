@@ -27,7 +27,7 @@ const NEW_WITHIN: Duration = Duration::from_secs(10);
 
 /// The highest epoch that the data nodes recorded, of a majority of which the answers are waited for. Agents answer while their
 /// engines wait for the Sentinels, so nobody waits for each other.
-pub async fn recorded(state: &State) -> u64 {
+pub(super) async fn recorded(state: &State) -> u64 {
     let began = Instant::now();
     let mut most_since = None;
     loop {
@@ -54,7 +54,7 @@ pub async fn recorded(state: &State) -> u64 {
 
 /// When the own Sentinel's epoch was compared last.
 #[derive(Default)]
-pub struct Raise {
+pub(super) struct Raise {
     looked: Option<Instant>,
 }
 
@@ -63,7 +63,7 @@ impl Raise {
     const LOOK_EVERY: Duration = Duration::from_secs(10);
 
     /// See [`raise`].
-    pub async fn look(
+    pub(super) async fn look(
         &mut self,
         connection: &Connection,
         config: &NodeConfig,

@@ -9,14 +9,14 @@ use crate::redis::info::Info;
 
 /// The offset up to which the file has all.
 #[derive(Debug, Default)]
-pub struct Filed {
+pub(super) struct Filed {
     offset: Offset,
     is_behind: bool,
 }
 
 impl Filed {
     /// Takes in a look.
-    pub fn note(&mut self, info: &Info) {
+    pub(super) fn note(&mut self, info: &Info) {
         self.is_behind = info.append_only_is_behind();
         if !self.is_behind {
             self.offset = info.offset();
@@ -24,7 +24,7 @@ impl Filed {
     }
 
     /// The record of what the volume has, where this is the record of what the server has.
-    pub fn on_volume(&self, lineage: Lineage) -> Lineage {
+    pub(super) fn on_volume(&self, lineage: Lineage) -> Lineage {
         if !self.is_behind {
             return lineage;
         }

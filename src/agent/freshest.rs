@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Which Sentinels would elect a replica that has most of what the dead primary sent. The first that does ends the waiting;
 /// where none does in time it is left at that, because writers wait.
-pub async fn known_to(state: &State, config: &NodeConfig, replicas: &[Address]) -> BTreeSet<Address> {
+pub(super) async fn known_to(state: &State, config: &NodeConfig, replicas: &[Address]) -> BTreeSet<Address> {
     let offsets = offsets(state, replicas).await;
     if offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
         return config.sentinels.values().cloned().collect();

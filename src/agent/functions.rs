@@ -61,7 +61,7 @@ fn is_taken(path: &Path) -> bool {
 
 /// Writes the snapshot before a server that keeps nothing starts as primary; a replica gets the functions from its primary. Answers
 /// whether it was written.
-pub fn put(environment: &Environment, config: &NodeConfig) -> Result<bool> {
+pub(super) fn put(environment: &Environment, config: &NodeConfig) -> Result<bool> {
     let path = path(environment);
     if config.keeps_data || is_taken(&path) {
         return Ok(false);
@@ -82,7 +82,7 @@ pub fn put(environment: &Environment, config: &NodeConfig) -> Result<bool> {
 }
 
 /// Removes the snapshot: the server has read it, or ended over it.
-pub fn remove(environment: &Environment) {
+pub(super) fn remove(environment: &Environment) {
     let path = path(environment);
     if !is_taken(&path)
         && let Err(error) = fs::remove_file(&path)

@@ -14,7 +14,7 @@ use crate::redis::hello::{self, Hello};
 
 /// Introduces who is declared and not known; how many those are. Nobody is changed that the Sentinel knows: what a Sentinel says of
 /// itself counts.
-pub async fn introduce(
+pub(super) async fn introduce(
     connection: &Connection,
     config: &NodeConfig,
     own: &SentinelMaster,

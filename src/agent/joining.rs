@@ -17,7 +17,7 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Whether a server takes part, by what its looks told since its start.
 #[derive(Debug, Default)]
-pub struct Joining {
+pub(super) struct Joining {
     /// The first look with a link since the last full sync, and the offset that it told.
     linked: Option<(Instant, Offset)>,
     joined: bool,
@@ -25,7 +25,7 @@ pub struct Joining {
 
 impl Joining {
     /// Takes in a look. A link that is lost and comes back without a full sync is sent what it missed at once.
-    pub fn look(&mut self, info: &Info, now: Instant) {
+    pub(super) fn look(&mut self, info: &Info, now: Instant) {
         let Some(link) = info.primary_link() else {
             *self = Self { linked: None, joined: true };
             return;
@@ -44,7 +44,7 @@ impl Joining {
     }
 
     /// Whether it is sent what its primary writes, or was until its link went down; a primary always is.
-    pub const fn is_done(&self) -> bool {
+    pub(super) const fn is_done(&self) -> bool {
         self.joined
     }
 }

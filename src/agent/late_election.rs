@@ -23,14 +23,19 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// What is followed of the Sentinel's limit.
 #[derive(Default)]
-pub struct LateElection {
+pub(super) struct LateElection {
     /// The time of detection that this agent set, while it holds.
     set: Option<Duration>,
 }
 
 impl LateElection {
     /// Looks once at the own Sentinel.
-    pub async fn look(&mut self, connection: &Connection, config: &NodeConfig, own: &SentinelMaster) -> Result<()> {
+    pub(super) async fn look(
+        &mut self,
+        connection: &Connection,
+        config: &NodeConfig,
+        own: &SentinelMaster,
+    ) -> Result<()> {
         let usual = Duration::from_millis(config.detection_milliseconds);
         if !own.flags.contains("s_down") {
             // Where another time is in force by now, somebody else set it.

@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Since when the node follows another one than most Sentinels name.
 #[derive(Debug, Default)]
-pub struct Misled {
+pub(super) struct Misled {
     since: Option<Instant>,
 }
 
 impl Misled {
     /// Looks at a replica that answers. `named`: whom most Sentinels name. True: it has followed another node for long, that node serves
     /// as no primary, and the named one does.
-    pub async fn look(&mut self, config: &NodeConfig, info: &Info, named: Option<&Address>) -> bool {
+    pub(super) async fn look(&mut self, config: &NodeConfig, info: &Info, named: Option<&Address>) -> bool {
         let followed = info.primary_link().filter(|link| !link.syncing).map(|link| link.primary);
         let (Some(followed), Some(named)) = (followed, named) else {
             self.since = None;

@@ -21,7 +21,7 @@ const LOOK_AT_RIVAL_EVERY: Duration = Duration::from_secs(1);
 
 /// What is followed of other primaries.
 #[derive(Default)]
-pub struct Rivals {
+pub(super) struct Rivals {
     looked: Option<Instant>,
     /// While another primary serves: since when, and what was heard.
     asking: Option<Asking>,
@@ -30,12 +30,12 @@ pub struct Rivals {
 
 impl Rivals {
     /// Whether the node waits for a person's decision, though it serves.
-    pub const fn needs_person(&self) -> bool {
+    pub(super) const fn needs_person(&self) -> bool {
         self.needs_person
     }
 
     /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
-    pub async fn look(&mut self, state: &State) -> Option<&'static str> {
+    pub(super) async fn look(&mut self, state: &State) -> Option<&'static str> {
         let every = if self.asking.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
         if state.config().mode != Mode::Sentinel || self.looked.is_some_and(|at| at.elapsed() < every) {
             return None;
@@ -71,7 +71,7 @@ impl Rivals {
 }
 
 /// The data node that serves as the layer's primary. `None`: there is none, or nothing shows which of several it is.
-pub fn serving_primary(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Option<Address> {
+pub(super) fn serving_primary(config: &NodeConfig, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Option<Address> {
     let serving = answers.values().flatten().filter(|answer| answer.activity == Activity::Serving);
     let primaries: Vec<_> = serving.filter_map(primary_record).collect();
     config.data_nodes.get(&prevailing(&primaries, &config.layer.uid, config.keeps_data)?).cloned()

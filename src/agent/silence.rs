@@ -23,7 +23,7 @@ const LOOKS: u32 = 4;
 
 /// Since when a server that answered is silent.
 #[derive(Debug, Default)]
-pub struct Silence {
+pub(super) struct Silence {
     since: Option<Instant>,
     looks: u32,
     answered: bool,
@@ -33,7 +33,7 @@ pub struct Silence {
 
 impl Silence {
     /// The server answered.
-    pub fn ends(&mut self, info: Option<&Info>) {
+    pub(super) fn ends(&mut self, info: Option<&Info>) {
         if let Some(since) = self.since.take().filter(|_| self.looks >= LOOKS) {
             tracing::info!(after = ?since.elapsed(), "the server answers again");
         }
@@ -44,7 +44,7 @@ impl Silence {
     }
 
     /// A look that failed. `is_saved`: the data is in an append-only file. True: the server is to be ended.
-    pub fn look(&mut self, config: &NodeConfig, error: &Error, is_saved: bool) -> bool {
+    pub(super) fn look(&mut self, config: &NodeConfig, error: &Error, is_saved: bool) -> bool {
         if error.class() != Class::Unreachable {
             self.ends(None);
             return false;

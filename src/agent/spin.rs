@@ -43,7 +43,7 @@ const BUSY_FLAGS: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
 
 /// What is known of a Sentinel that answers.
 #[derive(Debug, Default)]
-pub struct Spin {
+pub(super) struct Spin {
     since: Option<(Instant, u64)>,
     search: Option<Search>,
     in_vain: u32,
@@ -76,13 +76,13 @@ impl Spin {
     }
 
     /// It did not answer: what stands still does not rest either.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 
     /// Looks at a Sentinel that answered, and ends one of its connections if it spins. True: that was in vain with all of them,
     /// and most of all Sentinels answer without it, so it is to be ended itself. Its primary must not be down for either.
-    pub async fn is_to_end(&mut self, environment: &Environment, state: &State, pid: Option<u32>) -> bool {
+    pub(super) async fn is_to_end(&mut self, environment: &Environment, state: &State, pid: Option<u32>) -> bool {
         let Some((pid, rests)) = pid.and_then(|pid| Some((pid, rests(pid).ok()?))) else {
             self.forget();
             return false;

@@ -25,7 +25,7 @@ const PROVEN_AFTER: Duration = Duration::from_mins(10);
 
 /// What is followed of the links.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub(super) struct Standing {
     /// The record of the newest data that they may hold. `None`: there are none, or what they hold is known to be in the node's history.
     of: Option<Lineage>,
     /// Whether that data was written by this very engine as primary.
@@ -75,7 +75,7 @@ enum Renewal {
 
 impl Standing {
     /// Before the engine starts: links of an earlier life whose data was replaced meanwhile stay as they are.
-    pub fn open(environment: &Environment, own: Option<&Lineage>) -> Self {
+    pub(super) fn open(environment: &Environment, own: Option<&Lineage>) -> Self {
         let earlier = aside::standing_record(environment);
         let is_other = |earlier: &&Lineage| own.is_some_and(|own| !is_continued(earlier, own));
         if let Some(earlier) = earlier.as_ref().filter(is_other) {
@@ -91,17 +91,17 @@ impl Standing {
     }
 
     /// The record of what the links hold at the least. `None`: there are none.
-    pub fn record(&self, environment: &Environment) -> Option<Lineage> {
+    pub(super) fn record(&self, environment: &Environment) -> Option<Lineage> {
         self.of.clone().filter(|_| self.is_current).or_else(|| aside::standing_record(environment))
     }
 
     /// The id of the server when it had read its files and followed nobody yet. `None`: it is not known.
-    pub fn loaded_as(&self) -> Option<&ReplicationId> {
+    pub(super) fn loaded_as(&self) -> Option<&ReplicationId> {
         self.loaded_as.as_ref().filter(|id| !id.0.is_empty())
     }
 
     /// Notes the id of a server that has read its files, at the first look.
-    pub fn note_loaded(&mut self, info: &Info) {
+    pub(super) fn note_loaded(&mut self, info: &Info) {
         let follows = |info: &Info| info.primary_link().is_some_and(|link| link.up || link.syncing);
         self.loaded_as.get_or_insert_with(|| {
             if info.role() == Some(Role::Replica) && !follows(info) {
@@ -131,7 +131,7 @@ impl Standing {
     }
 
     /// Looks at a server that answers. `own`: its record now.
-    pub async fn look(&mut self, environment: &Environment, state: &State, info: &Info, own: Option<&Lineage>) {
+    pub(super) async fn look(&mut self, environment: &Environment, state: &State, info: &Info, own: Option<&Lineage>) {
         // What a layer that keeps nothing had is no loss, and folders of it would wait for a person.
         if !self.advance() || !state.config().keeps_data {
             return;

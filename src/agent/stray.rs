@@ -23,7 +23,11 @@ const HIGHEST_EPOCH: u64 = 1 << 53;
 ///
 /// # Errors
 /// The Sentinel does not take the message.
-pub async fn correct(state: &State, own: &SentinelMaster, connection: &Connection) -> crate::redis::Result<bool> {
+pub(super) async fn correct(
+    state: &State,
+    own: &SentinelMaster,
+    connection: &Connection,
+) -> crate::redis::Result<bool> {
     if !is_stranger(state, &own.address).await {
         return Ok(false);
     }

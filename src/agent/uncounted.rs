@@ -30,7 +30,7 @@ const SENTINEL_ROUND_EVERY: Duration = Duration::from_secs(5);
 
 /// What is followed of it.
 #[derive(Debug, Default)]
-pub struct Uncounted {
+pub(super) struct Uncounted {
     looks: u32,
     /// What was found to be data after all: a script may write more than one value, bytes.
     tolerated: u64,
@@ -41,7 +41,7 @@ pub struct Uncounted {
 
 impl Uncounted {
     /// Looks at a data node that answers.
-    pub async fn look(&mut self, state: &State, connection: &Connection, info: &Info) {
+    pub(super) async fn look(&mut self, state: &State, connection: &Connection, info: &Info) {
         let room = room(&state.config());
         let excess = excess(info, room);
         self.tolerated = self.tolerated.min(excess);
@@ -73,7 +73,7 @@ impl Uncounted {
     }
 
     /// Looks at the process of a Sentinel that answers.
-    pub async fn look_at_sentinel(&mut self, connection: &Connection, pid: Option<u32>) {
+    pub(super) async fn look_at_sentinel(&mut self, connection: &Connection, pid: Option<u32>) {
         let resident = || pid.and_then(resident).unwrap_or_default().saturating_sub(MOST_OF_A_SENTINEL);
         let excess = resident();
         if excess == 0 || self.looked.is_some_and(|at| at.elapsed() < SENTINEL_ROUND_EVERY) {

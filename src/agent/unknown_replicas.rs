@@ -20,31 +20,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Since when the primary is down while replicas run that the Sentinel does not know.
 #[derive(Default)]
-pub struct UnknownReplicas {
+pub(super) struct UnknownReplicas {
     since: Option<Instant>,
 }
 
 impl UnknownReplicas {
     /// Looks once.
-    pub async fn look(&mut self, config: &NodeConfig, own: &SentinelMaster) {
+    pub(super) async fn look(&mut self, config: &NodeConfig, own: &SentinelMaster) {
         let is_down = own.flags.contains("s_down") && !own.flags.contains("failover_in_progress");
         let is_lacking = is_down && running(config).await.iter().any(|address| !own.replicas.contains_key(address));
         self.since = if is_lacking { self.since.or_else(|| Some(Instant::now())) } else { None };
     }
 
     /// Whether it was so at the last look.
-    pub const fn is_suspected(&self) -> bool {
+    pub(super) const fn is_suspected(&self) -> bool {
         self.since.is_some()
     }
 
     /// Whether it has been so for long.
-    pub fn is_lasting(&self) -> bool {
+    pub(super) fn is_lasting(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= PATIENCE)
     }
 }
 
 /// Data nodes whose engines run as replicas.
-pub async fn running(config: &NodeConfig) -> BTreeSet<Address> {
+pub(super) async fn running(config: &NodeConfig) -> BTreeSet<Address> {
     let answers = peers::ask_agents(config).await;
     let run = answers.values().flatten().filter(|answer| {
         matches!(answer.activity, Activity::Loading | Activity::Serving)

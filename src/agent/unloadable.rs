@@ -34,7 +34,7 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the files from how the engine ended.
 #[derive(Debug, Default)]
-pub struct Unloadable {
+pub(super) struct Unloadable {
     /// Ends in a row by the engine's own exit, before it served.
     ends: u32,
     /// Whether it had answered that it loads before it ended.
@@ -47,7 +47,7 @@ pub struct Unloadable {
 
 impl Unloadable {
     /// Notes an end. An engine that was killed (want of memory) says nothing of its files; one that crashes over them was loading.
-    pub fn note(&mut self, reached: Reached, status: Option<ExitStatus>) {
+    pub(super) fn note(&mut self, reached: Reached, status: Option<ExitStatus>) {
         let crashed = status.is_some_and(|status| matches!(status.signal(), Some(SIGABRT | SIGSEGV)));
         match reached {
             Reached::Serving => *self = Self::default(),
@@ -62,7 +62,7 @@ impl Unloadable {
     }
 
     /// Whether the files are known not to load.
-    pub fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.verdict == Some(true)
     }
 
@@ -71,7 +71,7 @@ impl Unloadable {
     ///
     /// # Errors
     /// The files cannot be moved, or there are too many kept folders already.
-    pub async fn settle(&mut self, environment: &Environment, state: &State, program: &Path) -> Result<()> {
+    pub(super) async fn settle(&mut self, environment: &Environment, state: &State, program: &Path) -> Result<()> {
         let shortened = shortened(environment, state);
         let was_short = std::mem::replace(&mut self.was_short, shortened.is_some());
         match &shortened {
@@ -129,7 +129,7 @@ impl Unloadable {
 }
 
 /// The append-only file that lost its end, where another node may have it and no person chose what is left.
-pub fn shortened(environment: &Environment, state: &State) -> Option<Shortened> {
+pub(super) fn shortened(environment: &Environment, state: &State) -> Option<Shortened> {
     let (config, own) = (state.config(), state.lineage()?);
     let (ordinal, uid) = (config.node.ordinal, &config.layer.uid);
     let is_chosen = || {
@@ -144,7 +144,7 @@ pub fn shortened(environment: &Environment, state: &State) -> Option<Shortened> 
 /// Whether the first record's data has all that the second's held, as far as records tell. A primary that ended suddenly may have a later
 /// offset than a replica which was in sync to the end: it yields to that one, as it does where its engine is dead for another reason
 /// ([`crate::model::boot`], rule 2).
-pub fn holds_all(theirs: &Lineage, own: &Lineage, layer_uid: &str) -> bool {
+pub(super) fn holds_all(theirs: &Lineage, own: &Lineage, layer_uid: &str) -> bool {
     let was_in_sync = || {
         !own.clean_stop
             && theirs.link_up

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::health::Health;
 
 /// What is known of the engine, shared.
-pub struct Verdict {
+pub(super) struct Verdict {
     health: watch::Sender<Health>,
     was_ready: AtomicBool,
 }
@@ -22,19 +22,19 @@ impl Default for Verdict {
 
 impl Verdict {
     /// As it is now.
-    pub fn get(&self) -> Health {
+    pub(super) fn get(&self) -> Health {
         self.health.borrow().clone()
     }
 
     /// Replaces it.
-    pub fn set(&self, health: Health) {
+    pub(super) fn set(&self, health: Health) {
         self.was_ready.fetch_or(health.is_good(), Ordering::Relaxed);
         self.health.send_replace(health);
     }
 
     /// Waits until the node is ready for the first time, at most for `patience`: a kubelet asks once a second, and a layer is
     /// not whole before it knows. Who was ready once is not waited for: that it no longer is has to be told at once.
-    pub async fn first_ready(&self, patience: Duration) {
+    pub(super) async fn first_ready(&self, patience: Duration) {
         if !self.was_ready.load(Ordering::Relaxed) {
             // Too late is an answer too.
             let _ = timeout(patience, self.health.subscribe().wait_for(Health::is_good)).await;

@@ -16,7 +16,7 @@ const MAY_WRITE: [&str; 4] = ["eval", "evalsha", "fcall", "exec"];
 
 /// What is followed of a server's clients.
 #[derive(Debug, Default)]
-pub struct Writers {
+pub(super) struct Writers {
     /// Whether the server said since its start what it is.
     is_confirmed: bool,
     /// Commands that had failed at the last look, for whatever reason.
@@ -29,7 +29,7 @@ pub struct Writers {
 
 impl Writers {
     /// Looks at a server that answers. `was_primary`: it was at the look before, or, at the first one, its record said so.
-    pub async fn look(&mut self, connection: &Connection, info: &Info, was_primary: bool) {
+    pub(super) async fn look(&mut self, connection: &Connection, info: &Info, was_primary: bool) {
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
         if info.role() != Some(Role::Replica) {
             return;

@@ -1,6 +1,7 @@
 //! The custom resources, their conditions, and every name that Redoubt gives to a Kubernetes object.
 //!
 //! Knows types only. Must never see a client, Redis or the planner.
+#![allow(unreachable_pub, reason = "the derive of schemas repeats a struct inside of a function, with its visibility")]
 
 pub mod cache_namespace;
 pub mod config_rules;

@@ -21,12 +21,12 @@ use crate::telemetry::Chain;
 const LONGEST_NOTE: usize = 1000;
 
 /// Now, in whole seconds: conditions hold no fractions, so a status that is read back must compare as equal.
-pub fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Writes the status of a layer if it differs from what is stored, and publishes what changed.
-pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerStatus) -> Result<(), Request> {
+pub(super) async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerStatus) -> Result<(), Request> {
     let old = layer.status.clone().unwrap_or_default();
     // The list of tenants has a field manager of its own (`tenants`), and is never written with the rest.
     let status = DataLayerStatus { tenants: None, ..status.clone() };
@@ -37,7 +37,7 @@ pub async fn publish(context: &Context, layer: &DataLayer, status: &DataLayerSta
 }
 
 /// The same of a use.
-pub async fn publish_use(context: &Context, declared: &DeclaredUse, status: &UseStatus) -> Result<(), Request> {
+pub(super) async fn publish_use(context: &Context, declared: &DeclaredUse, status: &UseStatus) -> Result<(), Request> {
     let old = declared.status.clone().unwrap_or_default();
     if *status == old {
         return Ok(());
@@ -46,7 +46,7 @@ pub async fn publish_use(context: &Context, declared: &DeclaredUse, status: &Use
 }
 
 /// Publishes a warning about an object.
-pub async fn warn(context: &Context, object: &ObjectReference, reason: &str, action: &str, note: &str) {
+pub(super) async fn warn(context: &Context, object: &ObjectReference, reason: &str, action: &str, note: &str) {
     let event = Event {
         type_: EventType::Warning,
         reason: reason.to_owned(),

@@ -45,7 +45,7 @@ pub enum Error {
 
 /// What the binding says.
 #[derive(Debug)]
-pub struct Store {
+pub(super) struct Store {
     sentinels: Vec<Endpoint>,
     master_name: String,
     username: String,
@@ -57,7 +57,7 @@ pub struct Store {
 
 impl Store {
     /// Reads a mounted binding.
-    pub fn bound(folder: &Path) -> Result<Self, Error> {
+    pub(super) fn bound(folder: &Path) -> Result<Self, Error> {
         let field = |name: &str| {
             let path = folder.join(name);
             std::fs::read_to_string(&path).map_err(|source| Error::Field { path, source })
@@ -89,27 +89,27 @@ impl Store {
     }
 
     /// The key of a session: all sessions of a user are in one slot.
-    pub fn session(&self, user: &str, id: &str) -> String {
+    pub(super) fn session(&self, user: &str, id: &str) -> String {
         format!("{}{{{}}}s:{id}", self.prefix, tag(user))
     }
 
     /// The key of a subject of limits.
-    pub fn subject(&self, subject: &str) -> String {
+    pub(super) fn subject(&self, subject: &str) -> String {
         format!("{}{{{subject}}}", self.prefix)
     }
 
     /// The key of an entry of a cache: all of them are in one slot.
-    pub fn entry(&self, name: &str) -> String {
+    pub(super) fn entry(&self, name: &str) -> String {
         format!("{}{{0}}{name}", self.prefix)
     }
 
     /// The key of the index of a user's sessions.
-    pub fn index(&self, user: &str) -> String {
+    pub(super) fn index(&self, user: &str) -> String {
         format!("{}{{{}}}u:{user}", self.prefix, tag(user))
     }
 
     /// A connection to the primary that the Sentinels name, as soon as there is one.
-    pub async fn connect(&self) -> Result<Connection, Error> {
+    pub(super) async fn connect(&self) -> Result<Connection, Error> {
         let began = Instant::now();
         loop {
             for endpoint in self.named().await {
@@ -157,7 +157,7 @@ fn tag(user: &str) -> String {
 }
 
 /// A call of a function.
-pub fn call(function: &str, key: &str, arguments: &[&str]) -> Cmd {
+pub(super) fn call(function: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut call = cmd("FCALL");
     call.arg(function).arg(1).arg(key).arg(arguments);
     call

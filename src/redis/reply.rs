@@ -43,12 +43,12 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub fn bulk(text: &str) -> Value {
+    pub(crate) fn bulk(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
     }
 
     /// Any reply that the protocol allows, a few levels deep, spiced with the words that our parsers look for.
-    pub fn any_reply() -> impl Strategy<Value = Value> {
+    pub(crate) fn any_reply() -> impl Strategy<Value = Value> {
         const WORDS: [&str; 16] = [
             "master",
             "slave",

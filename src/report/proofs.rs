@@ -7,7 +7,7 @@ use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
 use crate::model::{NodeId, NodeKind};
 
 /// Directives that are not as wanted, with their node.
-pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
     for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
@@ -24,7 +24,7 @@ pub fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Users that are not in place, and those that nobody declared, with their node.
-pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
     for node in desired.nodes.keys().copied() {
         let (wanted, seen) = match node.kind {
@@ -54,7 +54,7 @@ pub fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Function libraries that the primary does not answer for. Users' libraries are proven for their own uses.
-pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
+pub(super) fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
     let Some(server) = primary.and_then(|node| data(observed, node)) else {
         return vec!["there is no primary to ask".to_owned()];
     };
@@ -67,7 +67,7 @@ pub fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>
 }
 
 /// Data nodes whose memory is not bounded as wanted.
-pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
     let wanted: Option<u64> = desired.settings.get("maxmemory").and_then(|bytes| bytes.parse().ok());
     let nodes = of_kind(desired, NodeKind::Data);
     nodes
@@ -83,7 +83,7 @@ pub fn memory(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Data nodes that do not write what they should, or fail to.
-pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
     for node in of_kind(desired, NodeKind::Data) {
         let Some(server) = data(observed, node) else {
@@ -101,14 +101,14 @@ pub fn persistence(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Which data nodes cannot write their files: a full volume, for one.
-pub fn files(observed: &Observed) -> Vec<String> {
+pub(super) fn files(observed: &Observed) -> Vec<String> {
     let troubled =
         observed.nodes.keys().filter_map(|node| Some((node, data(observed, *node)?.persistence_trouble.as_ref()?)));
     troubled.map(|(node, trouble)| format!("{node} cannot write its {trouble} file")).collect()
 }
 
 /// What is missing for the loss of any one node to be survived.
-pub fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
+pub(super) fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
     let Some(primary) = primary else { return vec!["there is no primary".to_owned()] };
     let replicas = of_kind(desired, NodeKind::Data).filter(|node| *node != primary);
     let mut missing: Vec<String> = replicas
@@ -134,7 +134,7 @@ pub fn availability(desired: &Desired, observed: &Observed, primary: Option<Node
 }
 
 /// Nodes that do not run what they should.
-pub fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
     let wrong = |node: &NodeId, revision: &str| {
         let pod = observed.nodes.get(node).and_then(|seen| seen.pod.as_ref());
         pod.is_none_or(|pod| pod.restart_revision != revision || pod.deleting)
@@ -144,7 +144,7 @@ pub fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Data nodes that turn new clients away.
-pub fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
     let most = desired.settings.get("maxclients").map_or("its", String::as_str);
     let nodes =
         of_kind(desired, NodeKind::Data).filter(|node| data(observed, *node).is_some_and(|it| it.refuses_clients));
@@ -152,7 +152,7 @@ pub fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Sentinels whose clock jumped, or that were stopped for a while: they elect nobody for 30 s.
-pub fn tilted(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn tilted(desired: &Desired, observed: &Observed) -> Vec<String> {
     let nodes = of_kind(desired, NodeKind::Sentinel).filter(|node| sentinel(observed, *node).is_some_and(|it| it.tilt));
     nodes
         .map(|node| format!("{node} is in TILT mode: it elects nobody until it has run without a pause for 30 s"))

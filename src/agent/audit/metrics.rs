@@ -11,7 +11,7 @@ const MOST_PREFIXES: usize = 100;
 const OTHERS: &str = "(others)";
 
 /// Registers what an audit found, and how many keys this agent has given an expiry or removed since it began.
-pub fn register(
+pub(crate) fn register(
     registry: &Registry,
     report: Option<&AuditReport>,
     repaired: u64,

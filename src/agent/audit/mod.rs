@@ -5,7 +5,7 @@
 //! the server all but a small share of its time, and no command of a page should take longer than 5 ms.
 
 mod duty;
-pub mod metrics;
+pub(super) mod metrics;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ const REST: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(10)];
 const AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// Audits for as long as the process lives.
-pub async fn run(environment: Environment, state: Arc<State>) {
+pub(super) async fn run(environment: Environment, state: Arc<State>) {
     let mut auditor = Auditor::default();
     loop {
         let pause = auditor.step(&environment, &state).await;

@@ -30,7 +30,7 @@ pub const SILENT_PEER_OF_A_CACHE_MILLISECONDS: u64 = 30_000;
 
 /// Silence after which a peer counts as off where a person chose another node's data. It is asked about twice a second at the least, so
 /// that many questions in a row were not answered in time.
-pub const UNHEARD_MILLISECONDS: u64 = 5_000;
+pub(super) const UNHEARD_MILLISECONDS: u64 = 5_000;
 
 /// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
 /// 8 s, and a record is told a second after a promotion.

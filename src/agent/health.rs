@@ -57,11 +57,6 @@ impl Health {
         }
     }
 
-    /// Start-up probe: the agent itself runs; how long the engine loads is nobody's business to limit.
-    pub const fn is_started(&self, _looked: Duration) -> bool {
-        true
-    }
-
     /// Liveness probe, with the time since the agent looked last. Silence of the engine is the agent's to handle (it sees its death), and
     /// killing a server that is slow loses data: only an agent that does not look any more is dead. One that hands over and waits for the
     /// end of its engine has a time limit of its own, the grace period.

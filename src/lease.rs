@@ -120,14 +120,14 @@ pub async fn stopped(mut stop: Stop) {
 }
 
 /// Leads whenever this process holds the Lease: calls `work` anew each time that it becomes leader, and returns when
-/// `shutdown` says so and the Lease is released. Whenever it does not hold the Lease it calls `stand_by`, which is dropped
+/// `shutdown` says so and the Lease is released. Whenever it does not hold the Lease it calls `run_standby`, which is dropped
 /// before `work` begins: it may do only what is harmless beside a leader.
 pub async fn lead<Work, Working, StandBy, StandingBy>(
     client: Client,
     candidate: Candidate,
     shutdown: Stop,
     mut work: Work,
-    stand_by: StandBy,
+    run_standby: StandBy,
 ) where
     Work: FnMut(Stop) -> Working,
     Working: Future<Output = ()>,
@@ -139,7 +139,7 @@ pub async fn lead<Work, Working, StandBy, StandingBy>(
     let mut pause = Duration::ZERO;
     loop {
         let standing_by = async {
-            stand_by(shutdown.clone()).await;
+            run_standby(shutdown.clone()).await;
             // Who has nothing to do has not become the leader.
             std::future::pending::<()>().await;
         };

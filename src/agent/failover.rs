@@ -1,28 +1,25 @@
 //! A failover that the agent asks for because its engine is dead: ordered at the best Sentinel, and seen through.
 //!
 //! What follows the order (the Sentinels told, the other replicas re-pointed) is also done by the agent of the Sentinel that
-//! acts, [`super::herald`]. This agent sees it through as well: it waits for the promotion in any case, and whichever is
+//! acts, [`super::promotion`]. This agent sees it through as well: it waits for the promotion in any case, and whichever is
 //! quicker ends the time in which the new primary has no replica and may refuse writers (`min-replicas-to-write`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::freshest;
+use super::promotion::{open, point};
 use super::state::State;
 use crate::model::lineage::Lineage;
-use crate::model::node_config::{NodeConfig, REDIS_PORT};
+use crate::model::node_config::NodeConfig;
 use crate::model::observed::SentinelMaster;
 use crate::model::{Address, ReplicationId};
-use crate::redis::server::RoleReply;
-use crate::redis::{Connection, Endpoint, info_window, sentinel, server};
+use crate::redis::first_primary::first_primary;
+use crate::redis::{Connection, info_window, sentinel, server};
 
-/// Time for a server's answer: it is the next thing that everybody waits for, so a silent one is passed over soon.
-const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// Between two looks at the replicas.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A promotion comes within 0.3 s of the order or, where the Sentinel gave up, not at all. After this the boot rule is
 /// asked again.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
@@ -37,16 +34,11 @@ pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &BTreeMap<A
         return None;
     }
     order(state, config, &informed).await?;
-    let promoted = timeout(PROMOTED_WITHIN, first_primary(state, replicas)).await.ok()?;
+    let servers = replicas.iter().map(|address| (state.data_endpoint(address), None)).collect();
+    let promoted = &replicas[timeout(PROMOTED_WITHIN, first_primary(servers, open)).await.ok()?];
     tracing::info!(primary = %promoted, "promoted");
-    let others = replicas.iter().filter(|address| **address != promoted);
-    join_all(others.map(async |address| {
-        if let Err(error) = follow(&state.data_endpoint(address), &promoted).await {
-            tracing::warn!(replica = %address, %error, "left to the Sentinels");
-        }
-    }))
-    .await;
-    Some(promoted)
+    point(state, replicas, promoted).await;
+    Some(promoted.clone())
 }
 
 /// Whether each replica that answers has the history that its agent told. Where one has another its agent has not looked since: the server
@@ -63,14 +55,6 @@ async fn are_as_told(state: &State, told: &BTreeMap<Address, Lineage>) -> bool {
     }));
     // Who does not answer cannot be promoted.
     asked.await.into_iter().all(|is_as_told| is_as_told.unwrap_or(true))
-}
-
-async fn open(endpoint: &Endpoint) -> crate::redis::Result<Connection> {
-    Connection::open_with(endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await
-}
-
-async fn follow(endpoint: &Endpoint, primary: &Address) -> crate::redis::Result<()> {
-    server::replica_of(&open(endpoint).await?, &primary.0, REDIS_PORT).await
 }
 
 /// A Sentinel, and what it believes when it is asked.
@@ -145,25 +129,6 @@ fn is_failing_over(master: &SentinelMaster) -> bool {
 /// Whether a failover is under way that began with this node as primary.
 fn fails_over_from(master: &SentinelMaster, own: Option<&Address>) -> bool {
     Some(&master.address) == own && is_failing_over(master)
-}
-
-/// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.
-async fn first_primary(state: &State, replicas: &[Address]) -> Address {
-    let mut connections: Vec<Option<Connection>> = vec![None; replicas.len()];
-    loop {
-        for (address, connection) in replicas.iter().zip(&mut connections) {
-            if connection.is_none() {
-                *connection = open(&state.data_endpoint(address)).await.ok();
-            }
-            let Some(asked) = connection else { continue };
-            match server::role(asked).await {
-                Ok(RoleReply::Primary { .. }) => return address.clone(),
-                Ok(_) => {}
-                Err(_) => *connection = None,
-            }
-        }
-        sleep(LOOK_EVERY).await;
-    }
 }
 
 #[cfg(test)]

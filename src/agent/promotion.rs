@@ -1,4 +1,4 @@
-//! Saying a promotion to everybody at once, beside the Sentinel that makes it.
+//! Announces a promotion to all Sentinels and replicas at once, next to the Sentinel that makes it.
 //!
 //! The Sentinel that fails over promotes within 0.3 s, but learns of its own success, tells the other Sentinels and
 //! re-points the other replicas only by its next `INFO`, up to a second later. Until then all Sentinels send clients to the
@@ -16,14 +16,13 @@ use super::state::State;
 use crate::model::Address;
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::observed::SentinelMaster;
+use crate::redis::first_primary::first_primary;
 use crate::redis::hello::{self, Hello};
 use crate::redis::server::RoleReply;
 use crate::redis::{Connection, Endpoint, sentinel, server};
 
-/// Time for a server's answer: everybody waits for what comes of it.
+/// Time for a server's answer. Clients wait for what follows from it, so a silent server is passed over soon.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
-/// Between two looks at the server that is being promoted.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A promotion comes within 0.3 s of the order or, where the replica is in trouble, when the Sentinel finds out by itself.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(5);
 /// Before a lost subscription to the own Sentinel is opened anew.
@@ -40,7 +39,7 @@ pub async fn announce_promotions(environment: &Environment, state: &State) -> st
                         continue;
                     }
                     if let Err(error) = announce(environment, state, &promotion.address).await {
-                        tracing::info!(replica = %promotion.address, %error, "the Sentinels find out by themselves");
+                        tracing::info!(replica = %promotion.address, %error, "the promotion is not announced; the Sentinels see it within a second");
                     }
                 }
             }
@@ -50,7 +49,8 @@ pub async fn announce_promotions(environment: &Environment, state: &State) -> st
     }
 }
 
-async fn open(endpoint: &Endpoint) -> crate::redis::Result<Connection> {
+/// Connects to a server from which the next step of a failover follows.
+pub(super) async fn open(endpoint: &Endpoint) -> crate::redis::Result<Connection> {
     Connection::open_with(endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await
 }
 
@@ -64,19 +64,14 @@ async fn announce(environment: &Environment, state: &State, replica: &Address) -
     if !is_promoting(&master, replica) || epoch <= master.config_epoch {
         return Ok(());
     }
-    if timeout(PROMOTED_WITHIN, becomes_primary(&state.data_endpoint(replica))).await.is_err() {
+    if timeout(PROMOTED_WITHIN, first_primary(vec![(state.data_endpoint(replica), None)], open)).await.is_err() {
         return Ok(());
     }
     tracing::info!(primary = %replica, epoch, "promoted");
-    let replicas = master.replicas.keys().filter(|address| *address != replica);
     tokio::join!(
         tell_own(&own, &config, &master, replica, epoch),
         tell_others(state, &config, replica, epoch),
-        join_all(replicas.map(async |address| {
-            if let Err(error) = follow(&state.data_endpoint(address), replica).await {
-                tracing::info!(replica = %address, %error, "left to the Sentinels");
-            }
-        })),
+        point(state, master.replicas.keys(), replica),
     );
     Ok(())
 }
@@ -86,24 +81,6 @@ async fn announce(environment: &Environment, state: &State, replica: &Address) -
 fn is_promoting(master: &SentinelMaster, replica: &Address) -> bool {
     master.flags.contains("failover_in_progress")
         && master.replicas.get(replica).is_some_and(|flags| flags.contains("promoted"))
-}
-
-/// The Sentinels cut all connections of the replica that they promote, so each look is ready to open a new one.
-async fn becomes_primary(endpoint: &Endpoint) {
-    let mut connection = None;
-    loop {
-        if connection.is_none() {
-            connection = open(endpoint).await.ok();
-        }
-        if let Some(asked) = &connection {
-            match server::role(asked).await {
-                Ok(RoleReply::Primary { .. }) => return,
-                Ok(_) => {}
-                Err(_) => connection = None,
-            }
-        }
-        sleep(LOOK_EVERY).await;
-    }
 }
 
 /// Tells the own Sentinel, in the name of one that it knows.
@@ -137,11 +114,22 @@ async fn tell(
     let (master_name, sender_port) = (config.master_name.as_str(), SENTINEL_PORT);
     let message = Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch };
     if let Err(error) = hello::tell(connection, &message).await {
-        tracing::info!(sentinel = connection.name(), %error, "the Sentinel finds out by itself");
+        tracing::info!(sentinel = connection.name(), %error, "the Sentinel did not take the announcement; it sees the promotion within a second");
     }
 }
 
-/// Points a replica to the new primary. One that says that it is primary is left alone: what it is, is the Sentinels' to say.
+/// Points the other replicas to the new primary. The Sentinels do so too, some time later.
+pub(super) async fn point(state: &State, replicas: impl IntoIterator<Item = &Address>, primary: &Address) {
+    let others = replicas.into_iter().filter(|address| *address != primary);
+    join_all(others.map(async |address| {
+        if let Err(error) = follow(&state.data_endpoint(address), primary).await {
+            tracing::info!(replica = %address, %error, "REPLICAOF failed; a Sentinel points it to the primary");
+        }
+    }))
+    .await;
+}
+
+/// Points a replica to the new primary. A server that says that it is primary is left to the Sentinels.
 async fn follow(endpoint: &Endpoint, primary: &Address) -> crate::redis::Result<()> {
     let connection = open(endpoint).await?;
     match server::role(&connection).await? {

@@ -19,7 +19,7 @@ use super::state::State;
 use super::uncounted::Uncounted;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::{
-    Error, Result, StopSignal, chain, durable, epochs, handover, herald, introduction, peers, sentinel_conf, stray,
+    Error, Result, StopSignal, chain, durable, epochs, handover, introduction, peers, promotion, sentinel_conf, stray,
 };
 use crate::model::Address;
 use crate::model::node_config::REDIS_PORT;
@@ -101,10 +101,10 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
     };
     let mut reached = Reached::Nothing;
     let mut spin = Spin::default();
-    let mut herald = std::pin::pin!(herald::announce_promotions(environment, state));
+    let mut announcing = std::pin::pin!(promotion::announce_promotions(environment, state));
     loop {
         tokio::select! {
-            never = &mut herald => match never {},
+            never = &mut announcing => match never {},
             status = child.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 return End::Died { reached, status };

@@ -28,7 +28,7 @@ use super::standing::Standing;
 use super::state::State;
 use super::uncounted::Uncounted;
 use super::writers::Writers;
-use super::{aside, handover, lineage_file, strangers};
+use super::{aside, handover, lineage_file, nomination, strangers, writers};
 use crate::model::lineage::{AsideReason, Lineage, next_term};
 use crate::model::{Address, Mode, ReplicationId, Role};
 use crate::redis::info::Info;
@@ -197,13 +197,13 @@ impl Watch {
                         let was_primary = std::mem::take(&mut self.demoted);
                         self.writers.look(&connection, &info, was_primary).await;
                         if was_primary {
-                            primacy::end_pause(&connection).await;
+                            writers::end_pause(&connection).await;
                         }
                         self.uncounted.look(state, &connection, &info).await;
                         self.look_at_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;
                         self.keep_priority(&connection, &info, &again).await;
-                        primacy::accept_nomination(&connection, &again).await;
+                        nomination::accept_nomination(&connection, &again).await;
                         self.leave_hung_disk(environment, state, &info).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
                         state.set_activity(activity_of(&info, &self.joining));

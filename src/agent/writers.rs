@@ -82,6 +82,14 @@ fn wants_to_write(client: &ClientLine, commands: &BTreeSet<String>) -> bool {
     !is_ours && (commands.contains(&client.command) || MAY_WRITE.contains(&client.command.as_str()))
 }
 
+/// A mover that was killed leaves the old primary's writers paused. Once it is a replica there is nothing to pause for: its writers are
+/// told so instead of being kept waiting.
+pub(super) async fn end_pause(connection: &Connection) {
+    if let Err(error) = server::unpause(connection).await {
+        tracing::warn!(%error, "writers of the old primary may stay paused for a while");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

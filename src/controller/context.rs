@@ -81,9 +81,9 @@ pub struct Context {
     /// When passes began.
     pub pace: Pace,
     /// Which unreadable objects were told of.
-    pub told: ReportedUnreadable,
+    pub unreadable: ReportedUnreadable,
     /// Which unreadable uses the events of their layers told of.
-    pub told_of_uses: ReportedUnreadable,
+    pub unreadable_uses: ReportedUnreadable,
     /// Moves of primaries that are under way.
     pub handovers: Handovers,
     /// Starts a pass over a layer.
@@ -207,8 +207,8 @@ impl Context {
             vault,
             backoff,
             pace,
-            told,
-            told_of_uses,
+            unreadable,
+            unreadable_uses,
             handovers,
             wake: _,
             absences,
@@ -220,11 +220,11 @@ impl Context {
         listeners.retain(&pods);
         vault.retain(is_layer);
         pace.retain(is_layer);
-        told_of_uses.retain(is_layer);
+        unreadable_uses.retain(is_layer);
         handovers.retain(is_layer);
         uses.retain(is_object);
         backoff.retain(is_object);
-        told.retain(is_object);
+        unreadable.retain(is_object);
         secrets.forget_unused(unused);
         config_maps.forget_unused(unused);
         writer.fingerprints().forget_unused(unused);

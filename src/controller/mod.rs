@@ -25,4 +25,4 @@ mod watches;
 
 pub use self::arguments::OperatorArguments;
 pub use self::process::{Error, operate};
-pub use self::run::control;
+pub use self::run::run_controllers;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::arguments::OperatorArguments;
 use super::context::Duty;
-use super::run::control;
+use super::run::run_controllers;
 use crate::act::secrets::RootKey;
 use crate::api::names::OPERATOR;
 use crate::failure::request;
@@ -60,11 +60,11 @@ pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
             run_leader(client, metrics, &arguments, stop).await;
         }
     };
-    let stand_by = |stop| {
+    let run_standby = |stop| {
         let (client, metrics, arguments) = parts();
         async move { run_standby(client, metrics, &arguments, stop).await }
     };
-    let leading = lease::lead(client.clone(), candidate, shutdown, lead, stand_by);
+    let leading = lease::lead(client.clone(), candidate, shutdown, lead, run_standby);
     let answering = say_when_ready(client.clone(), metrics.clone());
     tokio::select! {
         () = leading => Ok(()),
@@ -127,7 +127,7 @@ async fn run_leader(client: Client, metrics: Metrics, arguments: &OperatorArgume
             return;
         }
     };
-    control(client, metrics, root, Duty::Lead, arguments, stop).await;
+    run_controllers(client, metrics, root, Duty::Lead, arguments, stop).await;
 }
 
 /// What a replica does that does not lead, until told to stop or to lead.
@@ -140,5 +140,5 @@ async fn run_standby(client: Client, metrics: Metrics, arguments: &OperatorArgum
         }
         tokio::time::sleep(ROOT_KEY_MISSING).await;
     };
-    control(client, metrics, root, Duty::Route, arguments, stop).await;
+    run_controllers(client, metrics, root, Duty::Route, arguments, stop).await;
 }

@@ -63,7 +63,7 @@ pub(super) async fn warn(context: &Context, object: &ObjectReference, reason: &s
 /// Tells in an event what the status cannot tell: the API server takes no status of an object that breaks its own rules. Once for
 /// each version of the object.
 async fn tell_unwritable<K: Resource>(context: &Context, object: &K, kind: &K::DynamicType, error: &Request) {
-    if context.told.is_news(object.meta()) {
+    if context.unreadable.is_news(object.meta()) {
         let note = format!("no status can be written until the object is corrected: {}", Chain(error));
         warn(context, &object.object_ref(kind), "StatusRefused", "Report", &note).await;
     }

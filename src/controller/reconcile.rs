@@ -25,7 +25,7 @@ pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> R
     let object = match &watched.0 {
         Ok(object) => object,
         Err(invalid) => {
-            if context.duty == Duty::Lead && context.told.is_news(&invalid.metadata) {
+            if context.duty == Duty::Lead && context.unreadable.is_news(&invalid.metadata) {
                 let meanwhile = "the layer is kept as it was accepted last until it is corrected";
                 tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
@@ -97,7 +97,7 @@ pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context
     let declared = match &watched.0 {
         Ok(declared) => declared,
         Err(invalid) => {
-            if context.told.is_news(&invalid.metadata) {
+            if context.unreadable.is_news(&invalid.metadata) {
                 let meanwhile =
                     "its layer keeps its user, its policy and its functions as they are until it is corrected";
                 tell_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;

@@ -50,7 +50,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 const UNUSED: Duration = Duration::from_hours(1);
 
 /// Watches and reconciles until told to stop; begins again when the definition of a kind of use is installed that was not there.
-pub async fn control(
+pub async fn run_controllers(
     client: Client,
     metrics: Metrics,
     root: RootKey,
@@ -124,8 +124,8 @@ async fn control_kinds(
         vault: Vault::new(root),
         backoff: Backoff::default(),
         pace: Pace::default(),
-        told: ReportedUnreadable::default(),
-        told_of_uses: ReportedUnreadable::default(),
+        unreadable: ReportedUnreadable::default(),
+        unreadable_uses: ReportedUnreadable::default(),
         handovers: Handovers::default(),
         wake: to_layers.clone(),
         absences: Absences::default(),

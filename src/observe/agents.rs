@@ -28,7 +28,7 @@ pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -
 
 /// Sentences for a person; none is the usual case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct AgentNotes {
     /// Why the node waits, where only a person ends that.
     pub waits: Vec<String>,
     /// What it keeps aside, and what was done about its server.
@@ -36,9 +36,9 @@ pub struct Told {
 }
 
 /// Asks the agent at a pod's address. `known`: what it told last of the keys, which is asked for only when that changed.
-pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (Told, Option<Arc<AuditReport>>) {
+pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (AgentNotes, Option<Arc<AuditReport>>) {
     let Some(answer) = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten() else {
-        return (Told::default(), known);
+        return (AgentNotes::default(), known);
     };
     let report = match &answer.audit {
         None => None,
@@ -56,12 +56,12 @@ pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (Told, Optio
                 .map_or(known, |report| Some(Arc::new(report))),
         },
     };
-    (told(&answer), report)
+    (notes(&answer), report)
 }
 
-fn told(answer: &LineageAnswer) -> Told {
+fn notes(answer: &LineageAnswer) -> AgentNotes {
     let decision = answer.needs_person.as_deref().map(of_decision);
-    Told {
+    AgentNotes {
         waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
         kept: answer.aside.iter().map(of_aside).chain(answer.notices.clone()).collect(),
     }
@@ -115,10 +115,10 @@ mod tests {
             audit: None,
             notices: Vec::new(),
         };
-        assert_eq!(told(&answer), Told::default());
+        assert_eq!(notes(&answer), AgentNotes::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
         answer.needs_person = Some("Wait(SeveralPrimaries)".to_owned());
-        let Told { waits, kept } = told(&answer);
+        let AgentNotes { waits, kept } = notes(&answer);
         assert!(
             waits[0].starts_with("SeveralPrimaries: ") && waits[0].contains("redoubt.dev/accept-loss"),
             "{waits:?}"
@@ -128,8 +128,8 @@ mod tests {
             assert!(kept[0].contains(part), "{kept:?}");
         }
         answer.notices = vec!["its server was ended".to_owned()];
-        assert_eq!(told(&answer).kept[1], "its server was ended");
+        assert_eq!(notes(&answer).kept[1], "its server was ended");
         answer.needs_person = Some("AskForFailover".to_owned());
-        assert!(told(&answer).waits[0].starts_with("AskForFailover: "));
+        assert!(notes(&answer).waits[0].starts_with("AskForFailover: "));
     }
 }

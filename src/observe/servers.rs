@@ -68,7 +68,7 @@ pub struct Answer {
     /// What it refused to say, or why it is unknown; without secrets.
     pub faults: Vec<String>,
     /// What its agent says to a person.
-    pub told: agents::Told,
+    pub notes: agents::AgentNotes,
     /// What its agent found in the keys; `None`: it says nothing of them.
     pub audit: Option<Arc<AuditReport>>,
     /// The open connection, for the steps that follow; `None`: there is none.
@@ -95,12 +95,12 @@ impl Pool {
                         let known = self.audits().get(&question.pod_uid).cloned();
                         agents::ask(&question.endpoint.address, known).await
                     }
-                    Asked::Sentinel { .. } => (agents::Told::default(), None),
+                    Asked::Sentinel { .. } => (agents::AgentNotes::default(), None),
                 }
             };
-            let (answer, (told, audit)) = tokio::join!(self.ask_one(&question, last_move), agent);
+            let (answer, (notes, audit)) = tokio::join!(self.ask_one(&question, last_move), agent);
             self.note_audit(&question.pod_uid, audit.as_ref());
-            (question.node, Answer { told, audit, ..answer })
+            (question.node, Answer { notes, audit, ..answer })
         });
         join_all(asking).await.into_iter().collect()
     }
@@ -145,7 +145,7 @@ impl Pool {
                 return Answer {
                     server: ObservedServer::Unknown,
                     faults: vec![fault],
-                    told: agents::Told::default(),
+                    notes: agents::AgentNotes::default(),
                     audit: None,
                     connection: None,
                 };
@@ -155,7 +155,7 @@ impl Pool {
             self.connections().remove(&question.pod_uid);
         }
         let faults = probed.faults.iter().map(|fault| crate::telemetry::Chain(fault).to_string()).collect();
-        Answer { server: probed.server, faults, told: agents::Told::default(), audit: None, connection }
+        Answer { server: probed.server, faults, notes: agents::AgentNotes::default(), audit: None, connection }
     }
 
     /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections

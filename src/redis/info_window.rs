@@ -3,7 +3,7 @@
 //! It learns that its replica was promoted from an `INFO` of its own, which it sends to a replica when its last one is older
 //! than a period: the usual one, or a fixed 1 s while it fails over. The promotion itself comes two to three ticks (50 to
 //! 100 ms each) after the order. So an `INFO` that is older than a second is refreshed before the promotion, and the next one
-//! comes a second later. The agent beside that Sentinel does not wait for it (`agent::herald`); where there is none, the
+//! comes a second later. The agent beside that Sentinel does not wait for it (`agent::promotion`); where there is none, the
 //! Sentinel whose `INFO` has the right age is the best to ask. And it elects no replica whose last `INFO` is older than three
 //! periods, or five of `PING` once it holds the primary for dead: a period that is too short makes every replica unfit.
 //! (Read in Sentinel's source: `sentinelSendPeriodicCommands`, `sentinelSelectSlave`.)

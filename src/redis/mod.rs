@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod counters;
 pub mod error;
+pub mod first_primary;
 pub mod functions;
 pub mod hello;
 pub mod info;

@@ -16,8 +16,9 @@ use self::request::{Candidate, LOOK_EVERY};
 pub use self::request::{Error, Moved, Step, Switchover};
 use super::connection::Connection;
 use super::error::Error as CommandError;
+use super::first_primary::first_primary;
 use super::{sentinel, server};
-use crate::model::{Address, Offset, Role};
+use crate::model::{Address, Offset};
 
 /// How long replicas may take to catch up with the paused primary. They are online and writers stand still: it is one
 /// acknowledgement, sent at once.
@@ -110,10 +111,11 @@ async fn promoted<'a>(
     actor: &Connection,
     candidates: &'a [Candidate],
 ) -> Result<&'a Candidate, Error> {
-    let promotion = first_primary(request, candidates);
+    let server = |candidate: &Candidate| (candidate.endpoint.clone(), Some(candidate.connection.clone()));
+    let promotion = first_primary(candidates.iter().map(server).collect(), Connection::open);
     let mut promotion = std::pin::pin!(promotion);
     let undecided = || Error::Undecided(request.from.0.clone());
-    tokio::select! {
+    let index = tokio::select! {
         promoted = &mut promotion => Ok(promoted),
         () = sleep(request.patience) => Err(undecided()),
         end = end_of_failover(request, actor) => match end {
@@ -122,7 +124,8 @@ async fn promoted<'a>(
             // What it ordered with its last breath is done soon.
             End::Gone => timeout(LAST_ORDER, &mut promotion).await.map_err(|_| undecided()),
         },
-    }
+    }?;
+    Ok(&candidates[index])
 }
 
 /// How the failover of a Sentinel ended, in its own words.
@@ -143,28 +146,6 @@ async fn end_of_failover(request: &Switchover, actor: &Connection) -> End {
             Ok(Some(master)) if master.address == request.from.0 => return End::GivenUp,
             Ok(_) => return End::Done,
             Err(_) => return End::Gone,
-        }
-        sleep(LOOK_EVERY).await;
-    }
-}
-
-/// The Sentinels cut all connections of the replica that they promote, ours too: whoever does not answer is asked over a
-/// new one.
-async fn first_primary<'a>(request: &Switchover, candidates: &'a [Candidate]) -> &'a Candidate {
-    let mut connections: Vec<Connection> = candidates.iter().map(|candidate| candidate.connection.clone()).collect();
-    loop {
-        for (candidate, connection) in candidates.iter().zip(&mut connections) {
-            match server::replication(connection).await {
-                Ok(info) if info.role() == Some(Role::Primary) => return candidate,
-                Ok(_) => {}
-                Err(_) => {
-                    let found = request.others.iter().find(|(address, _)| *address == candidate.address);
-                    let Some((_, endpoint)) = found else { continue };
-                    if let Ok(reopened) = Connection::open(endpoint).await {
-                        *connection = reopened;
-                    }
-                }
-            }
         }
         sleep(LOOK_EVERY).await;
     }

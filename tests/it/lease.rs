@@ -233,8 +233,8 @@ impl Stage {
         };
         let (terms, standing_by) = (self.terms.clone(), self.standing_by.clone());
         let work = move |stop| last(terms.clone(), stop);
-        let stand_by = move |stop| last(standing_by.clone(), stop);
-        let leading = tokio::spawn(lease::lead(client(side), candidate, stopping, work, stand_by));
+        let run_standby = move |stop| last(standing_by.clone(), stop);
+        let leading = tokio::spawn(lease::lead(client(side), candidate, stopping, work, run_standby));
         Contender { network, stop, leading }
     }
 

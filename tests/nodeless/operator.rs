@@ -75,7 +75,7 @@ impl Operator {
         };
         let work = metrics.clone();
         let running = tokio::spawn(async move {
-            controller::control(client, work, root, Duty::Lead, &arguments, stopped).await;
+            controller::run_controllers(client, work, root, Duty::Lead, &arguments, stopped).await;
         });
         Self { faults, metrics, running, _stop: stop }
     }

@@ -1,25 +1,12 @@
-//! Data files that are about to be overwritten and that only this node may have: kept in a folder of their own on the volume.
-//!
-//! A kept folder is `/data/aside/TIME-REASON`. It holds the files that the engine loads, the record, and a note ([`Aside`]). Files are
-//! kept by hard links: a link costs nothing and is whole at once. The engine goes on appending to the last append-only file, so a link to
-//! it may grow; the note has the length at the time. Nothing here removes a folder by itself: a person says so, or the layer proved that it has the data.
-
-mod files;
-mod standing_links;
+//! Folders of kept data: listed, made, removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use files::{link_or_copy, size};
-use standing_links::STANDING;
-pub use standing_links::{
-    free_standing, link_files, renew_standing, restore_standing, standing_has_commands, standing_record,
-    store_standing, take_links,
-};
-
-use super::config::Environment;
-use super::{Error, Result, durable};
+use super::files::{link_or_copy, size};
+use crate::agent::config::Environment;
+use crate::agent::{Error, Result, durable};
 use crate::model::lineage::{Aside, AsideReason, Lineage};
 
 /// Folders that a node keeps. Each may be as large as the dataset, and a volume is four times the memory by default. Where there are as
@@ -27,7 +14,10 @@ use crate::model::lineage::{Aside, AsideReason, Lineage};
 pub const MOST: usize = 3;
 
 /// What holds a dataset: all that any engine loads, and the record.
-const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoubt/lineage.json"];
+pub(super) const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoubt/lineage.json"];
+
+/// The folder of the links, renewed while the dataset is the same ([`crate::agent::standing`]). It is no kept folder.
+pub(super) const STANDING: &str = ".standing";
 
 const NOTE: &str = "note.json";
 /// A folder that is not whole yet. Its originals are still in place.
@@ -35,13 +25,13 @@ const LINKING: &str = ".linking-";
 /// A folder that files are moved into. It may be the only place where they are.
 const MOVING: &str = ".moving-";
 
-fn root(environment: &Environment) -> PathBuf {
+pub(super) fn root(environment: &Environment) -> PathBuf {
     environment.data.join("aside")
 }
 
 /// What is kept now, the oldest first. A folder whose move was interrupted is completed; half a set of links is removed.
 pub fn list(environment: &Environment) -> Vec<Aside> {
-    let mut kept: Vec<Aside> = names(environment).iter().filter_map(|name| settle(environment, name)).collect();
+    let mut kept: Vec<Aside> = names(environment).iter().filter_map(|name| completed(environment, name)).collect();
     kept.sort_by(|first, second| first.folder.cmp(&second.folder));
     kept
 }
@@ -51,7 +41,7 @@ fn names(environment: &Environment) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-fn settle(environment: &Environment, name: &str) -> Option<Aside> {
+fn completed(environment: &Environment, name: &str) -> Option<Aside> {
     let folder = root(environment).join(name);
     if name == STANDING {
         return None;
@@ -63,7 +53,7 @@ fn settle(environment: &Environment, name: &str) -> Option<Aside> {
     }
     if let Some(end) = name.strip_prefix(MOVING) {
         return match fs::rename(&folder, root(environment).join(end)) {
-            Ok(()) => settle(environment, end),
+            Ok(()) => completed(environment, end),
             Err(error) => {
                 tracing::error!(%error, folder = name, "an interrupted move stays as it is");
                 None
@@ -127,7 +117,7 @@ fn store(
     Ok(Some(note))
 }
 
-fn finish(environment: &Environment, unfinished: &Path, note: &Aside) -> Result<()> {
+pub(super) fn finish(environment: &Environment, unfinished: &Path, note: &Aside) -> Result<()> {
     let folder = root(environment).join(&note.folder);
     fs::rename(unfinished, &folder).map_err(durable::failed("moving to", &folder))?;
     for path in [&folder, &root(environment), &environment.data] {
@@ -137,13 +127,13 @@ fn finish(environment: &Environment, unfinished: &Path, note: &Aside) -> Result<
     Ok(())
 }
 
-fn write_note(folder: &Path, note: &Aside) -> Result<()> {
+pub(super) fn write_note(folder: &Path, note: &Aside) -> Result<()> {
     let path = folder.join(NOTE);
     let text = serde_json::to_string(note).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
     durable::replace(&path, &text)
 }
 
-fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>, bytes: u64) -> Aside {
+pub(super) fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>, bytes: u64) -> Aside {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let taken = names(environment);
     let base = format!("{}-{}", time_name(at), reason.word());
@@ -154,7 +144,7 @@ fn note(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage
 }
 
 /// Whether one more dataset of `bytes` may be kept.
-fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
+pub(super) fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
     let kept = list(environment);
     if kept.len() >= MOST {
         let folders: Vec<&str> = kept.iter().map(|aside| aside.folder.as_str()).collect();
@@ -201,9 +191,9 @@ fn time_name(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::standing_links::is_standing_current;
+pub(in crate::agent) mod tests {
     use super::*;
+    use crate::agent::aside::standing_links::{free_standing, is_standing_current, renew_standing, standing_record};
 
     /// A node's folders with a small dataset.
     pub(crate) fn node(name: &str) -> Environment {

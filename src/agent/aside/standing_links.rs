@@ -4,14 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use super::files::{link, size};
-use super::{FILES, finish, has_room, note, root, write_note};
+use super::folders::{FILES, STANDING, finish, has_room, note, root, write_note};
 use crate::agent::append_files::Sizes;
 use crate::agent::config::Environment;
 use crate::agent::{Result, durable, lineage_file};
 use crate::model::lineage::{Aside, AsideReason, Lineage};
 
-/// The folder of the links, renewed while the dataset is the same ([`crate::agent::standing`]).
-pub(super) const STANDING: &str = ".standing";
 /// Links that were made, and are not known yet to be of the data that they are taken for.
 const RENEWED: &str = ".renewed";
 
@@ -87,7 +85,7 @@ pub(super) fn is_standing_current(environment: &Environment) -> bool {
 /// without a record may be such files.
 ///
 /// # Errors
-/// As [`super::keep`]; the links are still there then.
+/// As [`super::folders::keep`]; the links are still there then.
 pub fn free_standing(environment: &Environment) -> Result<()> {
     match standing_record(environment) {
         Some(earlier) if !is_standing_current(environment) => {
@@ -113,7 +111,7 @@ fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
 /// Turns the standing links into a kept folder. `None`: there are none.
 ///
 /// # Errors
-/// As [`super::keep`]; the links are still there then.
+/// As [`super::folders::keep`]; the links are still there then.
 pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
     let standing = root(environment).join(STANDING);
     let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();

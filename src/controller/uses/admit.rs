@@ -92,7 +92,7 @@ async fn report_unreadable(context: &Context, layer: &DataLayer, unreadable: &[A
         resource_version: Some(version.join(" ")),
         ..kube::core::ObjectMeta::default()
     };
-    if context.told_of_uses.is_news(&key) {
+    if context.unreadable_uses.is_news(&key) {
         let name = |it: &Arc<WatchedUse>| {
             let kind = it.kind().words().kind;
             format!("{kind} {}/{}", it.namespace().unwrap_or_default(), it.name_any())

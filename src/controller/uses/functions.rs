@@ -88,7 +88,7 @@ pub(super) fn share(context: &Context, functions: &BTreeMap<String, Functions>, 
                 resource_version: Some(needed.to_string()),
                 ..ObjectMeta::default()
             };
-            if context.told_of_uses.is_news(&key) {
+            if context.unreadable_uses.is_news(&key) {
                 tracing::warn!(namespace, "no room in the ACL file for the rights to call the namespace's functions");
             }
             continue;

@@ -8,7 +8,7 @@ use crate::model::{NodeId, UseKind};
 
 /// What the agents of a layer told.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct LayerCounts {
     /// When they were asked last; `None`: they are to be asked now.
     pub(super) asked: Option<Instant>,
     pub(super) by_node: BTreeMap<NodeId, Counted>,
@@ -16,7 +16,7 @@ pub(super) struct Told {
     pub(super) sums: BTreeMap<(UseKind, String), BTreeMap<String, Vec<u64>>>,
 }
 
-impl Told {
+impl LayerCounts {
     pub(super) fn add(&mut self) {
         self.sums.clear();
         for kind in UseKind::ALL {

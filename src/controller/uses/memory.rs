@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::told::Told;
+use super::layer_counts::LayerCounts;
 use crate::api::data_layer_status::Tenant;
 use crate::model::NodeId;
 use crate::report::uses::LibraryTrouble;
@@ -25,7 +25,7 @@ pub struct Memory {
     pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
     pub(super) refusals: Mutex<BTreeMap<String, String>>,
     pub(super) failed_loads: Mutex<BTreeMap<String, FailedLoad>>,
-    pub(super) counts: Mutex<BTreeMap<String, Told>>,
+    pub(super) counts: Mutex<BTreeMap<String, LayerCounts>>,
 }
 
 /// A user's library that a primary did not load: which source, by which process beside which libraries, and until when that counts.

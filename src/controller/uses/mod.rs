@@ -10,6 +10,7 @@ mod functions;
 pub mod index;
 mod invalidation;
 mod kept_users;
+mod layer_counts;
 pub mod memory;
 mod of_layer;
 mod prefixes;
@@ -20,7 +21,6 @@ mod report;
 mod rotation;
 mod served;
 mod tenants;
-mod told;
 mod users;
 
 pub(super) use self::binding::UsesDone;

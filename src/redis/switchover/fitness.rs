@@ -31,7 +31,7 @@ pub(super) async fn fit_candidates(
         let link = info.primary_link().filter(|link| stays && link.up && !link.syncing);
         if let Some(link) = link {
             is_one_electable |= link.priority > 0;
-            fit.push(Candidate { address: address.clone(), connection });
+            fit.push(Candidate { address: address.clone(), endpoint: endpoint.clone(), connection });
         } else {
             match server::config_set(&connection, "replica-priority", "0").await {
                 Ok(()) => watch(Step::UnfitMarked(address.clone())).await,

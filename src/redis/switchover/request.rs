@@ -95,6 +95,7 @@ impl Error {
 /// A connected replica that may take over.
 pub(super) struct Candidate {
     pub(super) address: Address,
+    pub(super) endpoint: Endpoint,
     pub(super) connection: Connection,
 }
 

@@ -1,0 +1,17 @@
+//! Data files that are about to be overwritten and that only this node may have: kept in a folder of their own on the volume.
+//!
+//! A kept folder is `/data/aside/TIME-REASON`. It holds the files that the engine loads, the record, and a note ([`Aside`]). Files are
+//! kept by hard links: a link costs nothing and is whole at once. The engine goes on appending to the last append-only file, so a link to
+//! it may grow; the note has the length at the time. Nothing here removes a folder by itself: a person says so, or the layer proved that it has the data.
+
+mod files;
+mod folders;
+mod standing_links;
+
+#[cfg(test)]
+pub(super) use folders::tests;
+pub use folders::{MOST, keep, list, move_away, remove};
+pub use standing_links::{
+    free_standing, link_files, renew_standing, restore_standing, standing_has_commands, standing_record,
+    store_standing, take_links,
+};

@@ -66,6 +66,8 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	  REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture sessions_are limits_are caches_are audit_of_a_million
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_USES=1000 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test nodeless -- --ignored --nocapture many_uses
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  REDOUBT_SPIKE_SECONDS=20 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --nocapture caches_spikes
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image profile=release; \
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 

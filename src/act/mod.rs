@@ -16,5 +16,5 @@ pub mod switchover;
 pub use ending::{Ending, Error};
 pub use kube::{Applied, Writer};
 pub use resources::StepResources;
-pub use step::{Carried, carry_out, label_reads, name_of, point_service, tell};
+pub use step::{Carried, carry_out, label_pod, name_of, point_service, tell};
 pub use switchover::Handover;

@@ -16,7 +16,7 @@ use crate::answers;
 use crate::api::names;
 use crate::dataplane::Library;
 use crate::failure::Class;
-use crate::model::{LayerIdentity, NodeId, NodeKind, UseKind};
+use crate::model::{LayerIdentity, NodeId, NodeKind, PodRole, UseKind};
 use crate::plan::Step;
 use crate::redis::Connection;
 
@@ -31,7 +31,7 @@ pub const fn name_of(step: &Step) -> &'static str {
         Step::RestartPod { .. } => "RestartPod",
         Step::PatchConfig { .. } => "PatchConfig",
         Step::PointService { .. } => "PointService",
-        Step::LabelReads { .. } => "LabelReads",
+        Step::LabelPod { .. } => "LabelPod",
         Step::Switchover { .. } => "Switchover",
         Step::SetSettings { .. } => "SetSettings",
         Step::SetUser { .. } => "SetUser",
@@ -147,8 +147,8 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
             let live = resources.live_services.get(&service.name_any()).map(Arc::as_ref);
             point_service(writer, resources.layer, service, live, *node, version.as_deref()).await
         }
-        Step::LabelReads { node, pod_uid, reads } => {
-            label_reads(writer, resources.layer, *node, pod_uid, *reads).await.map(|()| Ending::Done)
+        Step::LabelPod { node, pod_uid, reads, role } => {
+            label_pod(writer, resources.layer, *node, pod_uid, *reads, *role).await.map(|()| Ending::Done)
         }
         Step::RemoveNode { node, workload_uid, .. } => remove(writer, resources, *node, workload_uid.as_deref()).await,
         Step::Switchover { from, .. } => Ok(not_built(*from)),
@@ -229,16 +229,22 @@ async fn read_counters(resources: StepResources<'_>, node: NodeId, library: &Lib
     }
 }
 
-/// Says of a pod whether the replicas' Service selects it.
-pub async fn label_reads(
+/// Says of a pod which role it has, and whether the replicas' Service selects it.
+pub async fn label_pod(
     writer: &Writer,
     layer: &LayerIdentity,
     node: NodeId,
     pod_uid: &str,
-    reads: bool,
+    reads: Option<bool>,
+    role: Option<PodRole>,
 ) -> Result<(), Error> {
     let pod = names::pod(&layer.name, node);
-    let metadata = json!({"labels": {names::LABEL_READS: if reads { "yes" } else { "no" }}});
+    // `null` takes a label away.
+    let mut labels = json!({names::LABEL_ROLE: role.map(PodRole::word)});
+    if let Some(reads) = reads {
+        labels[names::LABEL_READS] = json!(if reads { "yes" } else { "no" });
+    }
+    let metadata = json!({"labels": labels});
     writer.annotate::<Pod>(&layer.namespace, &pod, pod_uid, metadata, names::MANAGER_ROLES).await
 }
 

@@ -25,7 +25,7 @@ impl Handover {
     /// What the step asks for; an error: what is missing for it.
     pub(super) fn prepare(resources: StepResources<'_>, step: &Step) -> Result<Self, Ending> {
         let dropped = |why: &str| Ending::Dropped(why.to_owned());
-        let Step::Switchover { from, from_run_id, candidates, .. } = step else {
+        let Step::Switchover { from, from_run_id, candidates, to, .. } = step else {
             return Err(dropped("not a switchover"));
         };
         let primary = resources.connections.get(from).ok_or_else(|| dropped("no connection to the primary"))?;
@@ -36,6 +36,10 @@ impl Handover {
             master_name: resources.desired.master_name.clone(),
             from: place(from).ok_or_else(|| dropped("the primary has no address"))?,
             others: candidates.iter().filter_map(place).collect(),
+            to: match to {
+                Some(to) => Some(place(to).ok_or_else(|| dropped("the successor has no address"))?.0),
+                None => None,
+            },
             // The plan chose among those whose pods stay.
             ending: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),

@@ -73,6 +73,7 @@ async fn request(environment: &Environment, state: &State) -> Option<Switchover>
         from: (state.announced()?, state.own_endpoint(environment)),
         others: others.map(|(_, address)| (address.clone(), state.data_endpoint(address))).collect(),
         ending: ending.filter_map(|answer| config.data_nodes.get(&answer.ordinal).cloned()).collect(),
+        to: None,
         sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
         patience: PATIENCE,

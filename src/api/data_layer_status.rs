@@ -58,6 +58,9 @@ pub struct DataLayerStatus {
     /// The binding Secret of the application user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
+    /// What became of the annotation `redoubt.dev/promote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<PromotionStatus>,
     /// The session stores that have a place in the layer, and prefixes that are kept for a namespace. None: no list was made
     /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,17 @@ pub struct Tenant {
     /// When it left. The prefix is kept for its namespace: keys may still be under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Time>,
+}
+
+/// A request to move the primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PromotionStatus {
+    /// What the annotation says.
+    pub request: String,
+    /// `Waiting`, `Moving`, `Refused`, or for good `Done` or `Failed`.
+    pub state: String,
+    /// The sentence that goes with it.
+    pub message: String,
 }
 
 /// One node.

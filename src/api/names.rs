@@ -9,7 +9,7 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Field manager of the objects built from a specification.
 pub const MANAGER_OBJECTS: &str = "redoubt";
-/// Field manager of what follows live roles on pods: the reads label. (The primary Service's selector is a part of the Service as it is
+/// Field manager of what follows live roles on pods: the labels of reads and role. (The primary Service's selector is a part of the Service as it is
 /// built, by [`MANAGER_OBJECTS`].)
 pub const MANAGER_ROLES: &str = "redoubt-roles";
 /// Field manager of the list of tenants in a layer's status.
@@ -25,6 +25,8 @@ pub const LABEL_COMPONENT: &str = "redoubt.dev/component";
 pub const LABEL_NODE: &str = "redoubt.dev/node";
 /// Label of data pods: `yes` while the replicas' Service selects the pod.
 pub const LABEL_READS: &str = "redoubt.dev/reads";
+/// Label of pods: `primary`, `replica` or `sentinel`; absent while it is not known.
+pub const LABEL_ROLE: &str = "redoubt.dev/role";
 /// Standard labels (`app.kubernetes.io`).
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Annotation of a Secret: which root key its passwords are made of.
@@ -73,6 +75,8 @@ pub const ANNOTATION_APPROVED_GENERATION: &str = "redoubt.dev/approved-generatio
 
 /// Annotation that a person sets on a `DataLayer` to restart its pods, and that each pod made since has: any text, such as the time.
 pub const ANNOTATION_RESTARTED_AT: &str = "redoubt.dev/restarted-at";
+/// Annotation that a person sets on a `DataLayer` to move the primary once: name of the pod, or of its StatefulSet.
+pub const ANNOTATION_PROMOTE: &str = "redoubt.dev/promote";
 /// Annotation that `kubectl rollout restart` sets on a StatefulSet's template.
 pub const ANNOTATION_ROLLOUT_RESTART: &str = "kubectl.kubernetes.io/restartedAt";
 

@@ -75,6 +75,7 @@ mod tests {
             from_run_id: "run".to_owned(),
             config_epoch: 1,
             candidates: vec![NodeId::data(1)],
+            to: None,
             reason: RestartReason::PrimaryMovesFirst,
         }
     }

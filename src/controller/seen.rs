@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::act::Ending;
 use crate::api::data_layer::DataLayer;
 use crate::dataplane::Library;
 use crate::model::NodeId;
@@ -11,12 +12,15 @@ use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::roles::data;
 use crate::observe::servers::Question;
+use crate::plan::Step;
 use crate::redis::Connection;
 use crate::validate::ValidatedLayer;
 
 /// What was seen: Kubernetes' objects, and the answers of the servers.
 pub(super) struct Seen {
     pub(super) observed: Observed,
+    /// The planned move of the primary that ended since the pass before, and how.
+    pub(super) ended_move: Option<(Step, Ending)>,
     /// The open connections.
     pub(super) connections: BTreeMap<NodeId, Connection>,
     /// What the servers refused to say, and what data nodes keep aside.

@@ -42,6 +42,17 @@ pub struct Desired {
     pub sentinel_settings: SentinelSettings,
     /// Name of the primary in the Sentinels.
     pub master_name: String,
+    /// The move of the primary that a person asks for and that has not been answered.
+    pub promotion: Option<PromotionRequest>,
+}
+
+/// A move of the primary that a person asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromotionRequest {
+    /// The node that is to be primary; `None`: the name is no declared node's.
+    pub node: Option<NodeId>,
+    /// Why the move failed, if it was tried.
+    pub failed: Option<String>,
 }
 
 /// The wanted revisions of one node. All three are opaque digests made by `build`.

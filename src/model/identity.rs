@@ -118,3 +118,33 @@ pub enum Role {
     /// Follows a primary.
     Replica,
 }
+
+/// What the label `redoubt.dev/role` says of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodRole {
+    /// The primary, by its own word and that of most Sentinels.
+    Primary,
+    /// A data node that follows another.
+    Replica,
+    /// A Sentinel.
+    Sentinel,
+}
+
+impl PodRole {
+    /// Every role.
+    const ALL: [Self; 3] = [Self::Primary, Self::Replica, Self::Sentinel];
+
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Sentinel => "sentinel",
+        }
+    }
+
+    /// The role that a label's value says; `None`: it is none of ours.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.word() == word)
+    }
+}

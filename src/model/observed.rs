@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::function_library::Functions;
-use super::{Address, NodeId, Offset};
+use super::{Address, NodeId, Offset, PodRole};
 
 /// Everything that one pass saw of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub struct ObservedPod {
     pub zone: Option<String>,
     /// Label `redoubt.dev/reads`: whether the replicas' Service selects it.
     pub reads: bool,
+    /// Label `redoubt.dev/role`; `None`: it has none, or one that is none of ours.
+    pub role: Option<PodRole>,
 }
 
 /// What a server answered.

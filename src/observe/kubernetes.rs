@@ -17,7 +17,7 @@ use kube::{Resource, ResourceExt};
 use crate::api::names;
 use crate::model::node_config::NodeConfig;
 use crate::model::observed::{Observed, ObservedNode, ObservedPod, ObservedWorkload};
-use crate::model::{Address, LayerIdentity, NodeId, NodeKind};
+use crate::model::{Address, LayerIdentity, NodeId, NodeKind, PodRole};
 
 /// Label that Kubernetes copies from the node to its pods (1.35 and later; absent before).
 const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
@@ -236,6 +236,7 @@ fn observed_pod(pod: &Pod, digest: impl Fn(&str) -> String) -> ObservedPod {
         kubernetes_node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         zone: label(pod, LABEL_ZONE).map(str::to_owned),
         reads: label(pod, names::LABEL_READS) == Some("yes"),
+        role: label(pod, names::LABEL_ROLE).and_then(PodRole::of_word),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A plan: the next safe batch of steps, and why the rest is left undone.
 
+use super::promotion::Promotion;
 use super::reason::{Refused, Waiting};
 use super::step::Step;
 use crate::model::NodeId;
@@ -17,4 +18,6 @@ pub struct Plan {
     pub waiting: Vec<Waiting>,
     /// What will not be done, and why not.
     pub refused: Vec<Refused>,
+    /// What becomes of a person's request to move the primary; `None`: there is none that is not answered.
+    pub promotion: Option<Promotion>,
 }

@@ -16,10 +16,29 @@ pub(super) fn move_primary(
 ) -> Result<Step, Refused> {
     let candidates: Vec<NodeId> =
         of_kind(desired, NodeKind::Data).filter(|node| *node != from && is_in_sync(observed, *node, from)).collect();
+    let to = None;
     match (data(observed, from), config_epoch(desired, observed)) {
         (Some(server), Some(config_epoch)) if !candidates.is_empty() => {
-            Ok(Step::Switchover { from, from_run_id: server.run_id.clone(), config_epoch, candidates, reason })
+            Ok(Step::Switchover { from, from_run_id: server.run_id.clone(), config_epoch, candidates, to, reason })
         }
         _ => Err(Refused::NoInSyncReplica { node: from }),
     }
+}
+
+/// The move of the primary to this one.
+pub(super) fn move_primary_to(
+    desired: &Desired,
+    observed: &Observed,
+    from: NodeId,
+    wanted: NodeId,
+    reason: RestartReason,
+) -> Result<Step, Refused> {
+    let mut step = move_primary(desired, observed, from, reason)?;
+    if let Step::Switchover { candidates, to, .. } = &mut step {
+        if !candidates.contains(&wanted) {
+            return Err(Refused::NotInSync { node: from, behind: wanted });
+        }
+        *to = Some(wanted);
+    }
+    Ok(step)
 }

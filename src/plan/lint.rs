@@ -19,7 +19,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     let waits = |waiting: &Waiting| plan.waiting.contains(waiting);
     expect(disruptions.len() <= 1, "more than one node is disturbed");
     expect(plan.steps.iter().collect::<BTreeSet<_>>().len() == plan.steps.len(), "a step is there twice");
-    let routes = |step: &Step| matches!(step, Step::PointService { .. } | Step::LabelReads { .. });
+    let routes = |step: &Step| matches!(step, Step::PointService { .. } | Step::LabelPod { .. });
     expect(plan.steps.iter().is_sorted_by_key(|step| !routes(step)), "clients are routed after another step");
     expect(plan.steps.is_empty() || !waits(&Waiting::Paused), "a paused layer is changed");
     expect(!(waits(&Waiting::Failover) && waits(&Waiting::Primary)), "no primary is told twice");
@@ -39,7 +39,8 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     }
     for step in &plan.steps {
         match step {
-            Step::Switchover { from, candidates, .. } => {
+            Step::Switchover { from, candidates, to, .. } => {
+                expect(to.is_none_or(|to| candidates.contains(&to)), "the primary moves to one who is no candidate");
                 let all_fit = candidates.iter().all(|to| to != from && desired.nodes.contains_key(to));
                 expect(all_fit && !candidates.is_empty(), "the primary moves to nobody, to itself or to a stranger");
                 expect(plan.primary == Some(*from), "one who is not primary is moved away from");
@@ -55,6 +56,8 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
             Step::PointService { node, .. } => {
                 expect(plan.primary == Some(*node), "clients are sent to a node that is not primary");
             }
+            // One that is no longer declared has a role until it is gone.
+            Step::LabelPod { .. } => {}
             Step::RemoveNode { node, .. } => expect(!desired.nodes.contains_key(node), "a declared node is removed"),
             step => expect(desired.nodes.contains_key(&step.node()), "a node that is not declared is changed"),
         }
@@ -105,6 +108,7 @@ mod tests {
                 parallel_syncs: 1,
             },
             master_name: "web-uid".into(),
+            promotion: None,
         }
     }
 

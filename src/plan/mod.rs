@@ -12,6 +12,8 @@ pub mod lint;
 pub mod live;
 mod mend;
 mod nodes;
+mod promote;
+pub mod promotion;
 pub mod reason;
 mod removal;
 pub mod roles;
@@ -22,6 +24,7 @@ pub mod step;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 pub use batch::Plan;
+pub use promotion::Promotion;
 pub use reason::{Refused, Waiting};
 pub use step::Step;
 
@@ -37,9 +40,16 @@ pub fn route(desired: &Desired, observed: &Observed) -> Plan {
     plan
 }
 
-/// Plans the next safe batch. Rules in the order of their urgency; a rule that disturbs runs only when nothing else is
-/// left to do, so that at most one node is away by our hand.
+/// Plans the next safe batch, and what a person asked for where that leaves room for it.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    let mut plan = batch(desired, observed);
+    promote::plan(desired, observed, &mut plan);
+    plan
+}
+
+/// Rules in the order of their urgency; a rule that disturbs runs only when nothing else is left to do, so that at most one node is
+/// away by our hand.
+fn batch(desired: &Desired, observed: &Observed) -> Plan {
     // Clients first, however many other steps there are.
     let mut plan = route(desired, observed);
     if plan.waiting.contains(&Waiting::Paused) {

@@ -26,6 +26,8 @@ pub enum RestartReason {
     PrimaryMovesFirst,
     /// The node is to be removed.
     ScaleIn,
+    /// A person asked for it.
+    Asked,
 }
 
 /// What is not done yet, and what it waits for.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{Plan, Step, Waiting};
 use crate::model::desired::Desired;
-use crate::model::observed::Observed;
+use crate::model::observed::{Observed, Replication};
 pub(super) use crate::model::roles::{
     address, config_epoch, data, is_failing_over, is_in_sync, masters, of_kind, primary, sentinel,
 };
-use crate::model::{Address, NodeId, NodeKind};
+use crate::model::{Address, NodeId, NodeKind, PodRole};
 
 /// Whether a Sentinel knows the address of every declared node beside itself and the primary that it watches.
 pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
@@ -27,16 +27,42 @@ pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) ->
 
 /// What routes clients: it comes before every other step, however many of those there are.
 pub(super) fn route(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    // While no primary is known, labels stay as they are, as the primary's Service does.
     let Some(primary) = plan.primary else { return };
     if observed.primary_service != Some(primary) {
         plan.steps.push(Step::PointService { node: primary, version: observed.primary_service_version.clone() });
     }
-    for node in of_kind(desired, NodeKind::Data) {
-        let Some(pod) = observed.nodes.get(&node).and_then(|seen| seen.pod.as_ref()) else { continue };
-        let reads = node != primary;
-        if pod.reads != reads && !pod.deleting {
-            plan.steps.push(Step::LabelReads { node, pod_uid: pod.uid.clone(), reads });
-        }
+    let label = |node: &NodeId| label(desired, observed, *node, primary);
+    // The primary last: no two pods are called so at once.
+    plan.steps.extend(observed.nodes.keys().filter(|node| **node != primary).filter_map(label));
+    plan.steps.extend(label(&primary));
+}
+
+/// The labels that a pod should have and does not.
+fn label(desired: &Desired, observed: &Observed, node: NodeId, primary: NodeId) -> Option<Step> {
+    let pod = observed.nodes.get(&node)?.pod.as_ref().filter(|pod| !pod.deleting)?;
+    // Who reads from a node that is to be removed is not for this rule to change.
+    let reads = if desired.nodes.contains_key(&node) { node != primary } else { pod.reads };
+    let reads = (node.kind == NodeKind::Data).then_some(reads);
+    let role = role(observed, node, pod.role, primary);
+    let is_so = reads.is_none_or(|reads| pod.reads == reads) && pod.role == role;
+    (!is_so).then(|| Step::LabelPod { node, pod_uid: pod.uid.clone(), reads, role })
+}
+
+/// The role of a node; `None`: it is not known. A replica that does not answer is still one: only the primary could be another, and
+/// that is known.
+fn role(observed: &Observed, node: NodeId, labelled: Option<PodRole>, primary: NodeId) -> Option<PodRole> {
+    if node.kind == NodeKind::Sentinel {
+        return Some(PodRole::Sentinel);
+    }
+    if node == primary {
+        return Some(PodRole::Primary);
+    }
+    match data(observed, node).map(|server| &server.replication) {
+        Some(Replication::Replica { .. }) => Some(PodRole::Replica),
+        // It says that it is primary, and the Sentinels name another.
+        Some(Replication::Primary { .. }) => None,
+        None => labelled.filter(|role| *role == PodRole::Replica),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::reason::{ApplyReason, RestartReason};
 use crate::model::function_library::is_users_library;
-use crate::model::{Address, NodeId};
+use crate::model::{Address, NodeId, PodRole};
 
 /// One effect. `act` decides nothing: it checks the precondition, does it or drops it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,14 +51,16 @@ pub enum Step {
         /// Precondition: this very `resourceVersion` of the Service; `None`: there is none, and it is made.
         version: Option<String>,
     },
-    /// Set the label by which the replicas' Service selects pods.
-    LabelReads {
+    /// Set the labels of a pod that follow live roles.
+    LabelPod {
         /// The node.
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
-        /// The label's new value.
-        reads: bool,
+        /// Whether the replicas' Service selects the pod; `None`: it selects no pod of that kind.
+        reads: Option<bool>,
+        /// What the label of the role says; `None`: nothing, because the role is not known.
+        role: Option<PodRole>,
     },
     /// Move the primary without loss (DESIGN §2 "Changing things without loss").
     Switchover {
@@ -70,6 +72,8 @@ pub enum Step {
         config_epoch: u64,
         /// Replicas that may take over, best first.
         candidates: Vec<NodeId>,
+        /// The one of them that is to take over; `None`: the one that the Sentinels elect.
+        to: Option<NodeId>,
         /// Why.
         reason: RestartReason,
     },
@@ -167,7 +171,7 @@ impl Step {
             | Self::RestartPod { node, .. }
             | Self::PatchConfig { node, .. }
             | Self::PointService { node, .. }
-            | Self::LabelReads { node, .. }
+            | Self::LabelPod { node, .. }
             | Self::SetSettings { node, .. }
             | Self::SetUser { node, .. }
             | Self::DeleteUser { node, .. }
@@ -195,7 +199,7 @@ impl Step {
             | Self::ApplyWorkload { .. }
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
-            | Self::LabelReads { .. }
+            | Self::LabelPod { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
@@ -216,7 +220,7 @@ impl Step {
             | Self::ApplyWorkload { .. }
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
-            | Self::LabelReads { .. }
+            | Self::LabelPod { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
@@ -235,7 +239,7 @@ impl Step {
             | Self::RestartPod { .. }
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
-            | Self::LabelReads { .. }
+            | Self::LabelPod { .. }
             | Self::Switchover { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }

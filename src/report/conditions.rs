@@ -4,10 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::draft::{ConditionDraft, Drafts};
-use super::{Facts, degraded, proofs, service, words};
+use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::{Mode, NodeId};
 use crate::plan::reason::ApplyReason;
-use crate::plan::{Step, Waiting};
+use crate::plan::{Promotion, Step, Waiting};
 
 /// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
 const LONGEST_MESSAGE: usize = 1024;
@@ -118,6 +118,9 @@ fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft
 fn progressing(facts: Facts<'_>) -> ConditionDraft {
     let mut waiting: Vec<String> = facts.plan.waiting.iter().map(|what| words::waiting(facts, what)).collect();
     waiting.extend(facts.plan.refused.iter().map(words::refused));
+    if let (Some(Promotion::Held(held)), Some(request)) = (&facts.plan.promotion, &facts.subject.promote) {
+        waiting.push(promotion::waits(facts, request, held));
+    }
     let (holds, reason, message) = if facts.desired.paused {
         (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
     } else if facts.plan.waiting.contains(&Waiting::Approval) {
@@ -138,7 +141,7 @@ fn is_bookkeeping(step: &Step) -> bool {
         step,
         Step::PatchConfig { .. }
             | Step::PointService { .. }
-            | Step::LabelReads { .. }
+            | Step::LabelPod { .. }
             | Step::ApplyWorkload { reason: ApplyReason::Drift, .. }
     );
     records || step.is_of_users_library()

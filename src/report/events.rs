@@ -3,7 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::NEEDS_PERSON;
-use crate::api::data_layer_status::DataLayerStatus;
+use super::promotion::{DONE, FAILED, REFUSED, WAITING};
+use crate::api::data_layer_status::{DataLayerStatus, PromotionStatus};
 
 /// Characters of a note; the API server takes 1 kB.
 const LONGEST_NOTE: usize = 1000;
@@ -36,6 +37,7 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
             note: format!("the primary moved from {} to {}", name(old), name(new)),
         });
     }
+    transitions.extend(promotion(old.promotion.as_ref(), new.promotion.as_ref()));
     transitions
 }
 
@@ -67,4 +69,26 @@ pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
         }
     }
     transitions
+}
+
+/// What of a change is worth an event: that a request waits from its beginning, and how it ended.
+fn promotion(old: Option<&PromotionStatus>, new: Option<&PromotionStatus>) -> Option<Transition> {
+    let new = new?;
+    let before = old.filter(|old| old.request == new.request).map(|old| old.state.as_str());
+    if before == Some(new.state.as_str()) {
+        return None;
+    }
+    let reason = match (new.state.as_str(), before) {
+        (DONE, _) => "Promoted",
+        (FAILED, _) => "PromotionFailed",
+        (REFUSED, _) => "PromotionRefused",
+        (WAITING, None) => "PromotionWaits",
+        _ => return None,
+    };
+    Some(Transition {
+        warning: [FAILED, REFUSED].contains(&new.state.as_str()),
+        action: reason.to_owned(),
+        reason: reason.to_owned(),
+        note: new.message.clone(),
+    })
 }

@@ -27,6 +27,8 @@ pub struct LayerSummary {
     pub image: String,
     /// What the annotation that approves a generation says, where it is no number.
     pub odd_approval: Option<String>,
+    /// What the annotation that asks to move the primary says.
+    pub promote: Option<String>,
     /// Connections that uses may open together.
     pub max_connections: u32,
     /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.

@@ -10,6 +10,7 @@ pub mod draft;
 pub mod events;
 mod facts;
 pub mod nodes;
+pub mod promotion;
 mod proofs;
 mod service;
 mod summary;
@@ -57,6 +58,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
             .application_access
             .then(|| BindingReference { name: names::application_secret(&layer.name) }),
         conditions: conditions::timed(conditions, facts.desired.generation, &old.conditions, now),
+        promotion: promotion::of(facts, old.promotion.as_ref()),
         // Stored by itself, before any newcomer gets a user.
         tenants: old.tenants.clone(),
     }

@@ -66,6 +66,7 @@ mod move_in;
 mod observed_servers;
 mod parsers;
 mod planner;
+mod planner_promote;
 mod planner_properties;
 mod planner_rules;
 mod planner_safety;

@@ -7,7 +7,7 @@ use redoubt::model::observed::{
     DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
     SentinelServer,
 };
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, PodRole};
 use redoubt::plan::{Refused, Step, Waiting, plan};
 
 pub fn nodes() -> Vec<NodeId> {
@@ -46,6 +46,7 @@ pub fn desired(revision: &str) -> Desired {
             parallel_syncs: 3,
         },
         master_name: "web-uid".to_owned(),
+        promotion: None,
     }
 }
 
@@ -125,6 +126,11 @@ pub fn converged(primary: NodeId) -> Observed {
             kubernetes_node: None,
             zone: None,
             reads: id.kind == NodeKind::Data && id != primary,
+            role: Some(match id.kind {
+                NodeKind::Sentinel => PodRole::Sentinel,
+                NodeKind::Data if id == primary => PodRole::Primary,
+                NodeKind::Data => PodRole::Replica,
+            }),
         }),
         away: None,
         server: match id.kind {
@@ -161,7 +167,9 @@ fn carry_out(observed: &mut Observed, step: &Step) {
             let moved = converged(candidates[0]);
             for (id, seen) in &mut observed.nodes {
                 seen.server = moved.nodes[id].server.clone();
-                seen.pod.as_mut().unwrap().reads = moved.nodes[id].pod.as_ref().unwrap().reads;
+                let labelled = moved.nodes[id].pod.as_ref().unwrap();
+                let pod = seen.pod.as_mut().unwrap();
+                (pod.reads, pod.role) = (labelled.reads, labelled.role);
             }
             observed.primary_service = moved.primary_service;
         }
@@ -200,7 +208,7 @@ fn the_primarys_service_is_pointed_before_all_else_from_the_version_that_was_see
     observed.nodes.get_mut(&NodeId::data(2)).unwrap().pod.as_mut().unwrap().reads = false;
     let steps = plan(&desired("old"), &observed).steps;
     assert_eq!(steps[0], Step::PointService { node: NodeId::data(1), version: Some("7".to_owned()) });
-    assert!(matches!(steps[1..], [Step::LabelReads { reads: true, .. }]), "{steps:?}");
+    assert!(matches!(steps[1..], [Step::LabelPod { reads: Some(true), .. }]), "{steps:?}");
     (observed.primary_service, observed.primary_service_version) = (None, None);
     let steps = plan(&desired("old"), &observed).steps;
     assert_eq!(steps[0], Step::PointService { node: NodeId::data(1), version: None }, "one that is gone is made");

@@ -217,5 +217,6 @@ proptest! {
             prop_assert_eq!(steps, Vec::<Step>::new());
         }
         prop_assert!(world.is_converged());
+        prop_assert_eq!(world.specification.promote, None, "a request is answered once all is calm");
     }
 }

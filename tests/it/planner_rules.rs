@@ -233,7 +233,8 @@ fn a_primary_that_is_to_be_removed_is_moved_first_and_others_are_removed_before_
 fn a_server_that_only_believes_it_is_primary_does_not_hold_its_removal_up() {
     let (desired, mut observed) = scaled_in(0);
     data_of(&mut observed, 2).replication = Replication::Primary { replicas: BTreeMap::new() };
-    let steps = plan(&desired, &observed).steps;
+    let mut steps = plan(&desired, &observed).steps;
+    steps.retain(|step| !matches!(step, Step::LabelPod { .. }));
     assert!(matches!(steps.as_slice(), [Step::RemoveNode { workload_uid: Some(_), .. }]), "{steps:?}");
 }
 

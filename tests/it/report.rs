@@ -55,6 +55,7 @@ impl Scene {
             max_connections: 500,
             image: "example.test/engine:1".to_owned(),
             odd_approval: None,
+            promote: None,
             application_breaches: Vec::new(),
             audit: Some(std::sync::Arc::new(AuditReport { keys: 1_234, ..AuditReport::default() })),
         };

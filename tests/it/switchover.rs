@@ -22,6 +22,7 @@ fn request(layer: &Layer, from: NodeId) -> Switchover {
         from: at(from),
         others: layer.data_ids().into_iter().filter(|id| *id != from).map(at).collect(),
         ending: BTreeSet::new(),
+        to: None,
         sentinels: layer.sentinel_ids().into_iter().map(|id| layer.operator_on(id)).collect(),
         failover_timeout: Duration::from_secs(10),
         patience: Duration::from_secs(5),
@@ -57,6 +58,63 @@ async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
         gaps.push(moved_under_load(&layer).await);
     }
     println!("planned moves: gap {}", spread(gaps));
+}
+
+/// The Sentinels elect whom they like: by priority, by what it has, and then by an identifier that is drawn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_asked_for_becomes_it_and_nothing_is_lost() {
+    const MOVES: usize = 5;
+    let layer = Layer::whole(&Options::default()).await;
+    let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+    let mut elected = Vec::new();
+    for turn in 0..MOVES {
+        let from = layer.primary().await.unwrap();
+        let others: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != from).collect();
+        let asked = others[turn % others.len()];
+        let to = Some(layer.nodes[&asked].address.clone());
+        // The move before this one was a moment ago.
+        eventually("the primary is moved", SOON, async || {
+            let request = Switchover { to: to.clone(), ..request(&layer, from) };
+            match switchover(&request).await {
+                Ok(moved) => {
+                    elected.push((Some(moved.to), to.clone()));
+                    true
+                }
+                Err(error) => {
+                    println!("not yet: {error}");
+                    false
+                }
+            }
+        })
+        .await;
+        layer.wait_until_whole().await;
+        assert_eq!(layer.primary().await, Some(asked), "turn {turn}");
+    }
+    let to = layer.primary().await.unwrap();
+    let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
+    assert_eq!((verdict.lost, verdict.two_primaries), (Vec::<String>::new(), false));
+    assert!(elected.iter().all(|(elected, asked)| elected == asked), "{elected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_killed_after_it_passed_a_replica_over_leaves_all_of_them_electable() {
+    let layer = Layer::whole(&Options::default()).await;
+    let from = layer.primary().await.unwrap();
+    let asked = layer.data_ids().into_iter().rfind(|id| *id != from).unwrap();
+    let request = Switchover { to: Some(layer.nodes[&asked].address.clone()), ..request(&layer, from) };
+    let passed_over = tokio::sync::Notify::new();
+    let mover = switchover_watched(&request, async |step| {
+        if matches!(step, Step::PassedOver(_)) {
+            passed_over.notify_one();
+            std::future::pending::<()>().await;
+        }
+    });
+    tokio::select! {
+        result = mover => panic!("it came to its end: {result:?}"),
+        () = passed_over.notified() => {}
+    }
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(from));
 }
 
 /// The Sentinels alone demote it after eight seconds or more, in which it would take writes that are lost.

@@ -54,6 +54,7 @@ mod plane;
 mod pod;
 #[path = "../support/kubernetes/polling.rs"]
 mod polling;
+mod promote;
 mod refusals;
 mod scale;
 mod services;

@@ -36,10 +36,10 @@ impl Done {
         planned: &Planned,
     ) -> Self {
         let mut undone = Vec::new();
-        if let Some((step, ending)) = context.handovers.take_ended(&known.identity.uid) {
-            act::tell(&step, &ending);
-            context.metrics.step(act::name_of(&step), ending.word());
-            undone.extend(not_done(Some(step), &ending));
+        if let Some((step, ending)) = &seen.ended_move {
+            act::tell(step, ending);
+            context.metrics.step(act::name_of(step), ending.word());
+            undone.extend(not_done(Some(step.clone()), ending));
         }
         if !wanted.desired.paused {
             undone.extend(apply_static(context, known, judged, wanted, &planned.plan).await);

@@ -17,6 +17,10 @@ pub(super) async fn observe(context: &Context, known: &Known, wanted: &Wanted, u
     uses.keep_users_of_unreadable_uses(&mut seen.observed);
     seen.unused = uses.unused(&wanted.desired, &seen).await;
     context.absences.look(&context.client, &known.identity, &known.children, &mut seen.observed).await;
+    if !known.observed.handover {
+        // What it did is part of what was seen. One that ended since is told of in the next pass.
+        seen.ended_move = context.handovers.take_ended(&known.identity.uid);
+    }
     seen
 }
 
@@ -43,7 +47,7 @@ pub(super) async fn ask(
         observed.nodes.entry(node).or_default().server = server;
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
-    Seen { observed, connections, faults, waits, audits, unused: BTreeSet::new() }
+    Seen { observed, ended_move: None, connections, faults, waits, audits, unused: BTreeSet::new() }
 }
 
 /// Listens to every Sentinel that answered.

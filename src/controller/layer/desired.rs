@@ -108,6 +108,7 @@ pub(super) fn desired(
             parallel_syncs: layer.data_nodes,
         },
         master_name: layer.identity.master_name(),
+        promotion: None,
     }
 }
 
@@ -158,6 +159,7 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         application_access: layer.application_access,
         image: layer.engine_image.clone(),
         odd_approval: None,
+        promote: None,
         max_connections: layer.max_connections,
         application_breaches: Vec::new(),
         audit: None,

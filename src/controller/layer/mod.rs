@@ -9,6 +9,7 @@ mod desired;
 mod known;
 mod objects;
 mod planned;
+mod promotion;
 mod proofs;
 mod report;
 mod resolved;
@@ -57,7 +58,7 @@ async fn steps(
     let uses = Uses::admit(context, &judged.object, &judged.layer, object).await?;
     let mut wanted = Wanted::build(context, known, judged, &uses);
     let seen = ask::observe(context, known, &wanted, &uses).await;
-    let planned = Planned::of(context, judged, &mut wanted, &seen, &uses);
+    let planned = Planned::of(context, judged, &mut wanted, &seen, &uses, object);
     let done = Done::of(context, known, judged, &wanted, &seen, &uses, &planned).await;
     let proofs = Proofs::of(context, judged, &wanted, &seen, &uses).await;
     let report = Report::of(context, judged, &wanted, &seen, &uses, planned, done, proofs, object);

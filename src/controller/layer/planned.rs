@@ -6,7 +6,9 @@ use super::super::context::Context;
 use super::super::seen::{LayerPass, Seen};
 use super::super::uses::{Rotation, Uses};
 use super::known::Judged;
+use super::promotion;
 use super::wanted::Wanted;
+use crate::api::data_layer::DataLayer;
 use crate::model::audit::AuditReport;
 use crate::model::roles::primary;
 use crate::plan::{Plan, plan};
@@ -20,7 +22,16 @@ pub(super) struct Planned {
 
 impl Planned {
     /// Plans. Libraries of users that are not to be loaded now are taken out of `wanted`.
-    pub(super) fn of(context: &Context, judged: &Judged, wanted: &mut Wanted, seen: &Seen, uses: &Uses) -> Self {
+    /// `object`: where a person asks for a move of the primary; `None`: it cannot be read.
+    pub(super) fn of(
+        context: &Context,
+        judged: &Judged,
+        wanted: &mut Wanted,
+        seen: &Seen,
+        uses: &Uses,
+        object: Option<&DataLayer>,
+    ) -> Self {
+        wanted.desired.promotion = object.and_then(|object| promotion::request(object, &judged.layer, seen));
         uses.withhold(context, &mut wanted.desired, &seen.observed);
         let plan = plan(&wanted.desired, &seen.observed);
         let rotations = uses.plan(wanted.pass(judged, seen));

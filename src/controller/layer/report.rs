@@ -13,6 +13,7 @@ use super::act::Done;
 use super::desired::{odd_approval, subject};
 use super::known::Judged;
 use super::planned::Planned;
+use super::promotion;
 use super::proofs::Proofs;
 use super::wanted::Wanted;
 use crate::api::data_layer::DataLayer;
@@ -64,6 +65,7 @@ impl Report {
         let mut subject = subject(&judged.layer);
         subject.application_breaches = application_breaches;
         subject.odd_approval = object.and_then(odd_approval);
+        subject.promote = object.and_then(promotion::text);
         subject.audit = wanted.pass(judged, seen).audit.cloned();
         let facts = Facts {
             desired: &wanted.desired,

@@ -16,7 +16,7 @@ use super::ask::ask;
 use super::desired::{questions, roles_only};
 use super::known::Objects;
 use super::wanted::credentials;
-use crate::act::{self, label_reads, point_service};
+use crate::act::{self, label_pod, point_service};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::build::{Built, Inputs, build, declared};
@@ -82,7 +82,7 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
     ))
 }
 
-/// Points the primary's Service, and says which pods the replicas' Service selects.
+/// Points the primary's Service, and labels the pods with their roles and with whether the replicas' Service selects them.
 async fn write(
     context: &Context,
     layer: &LayerIdentity,
@@ -101,8 +101,8 @@ async fn write(
                     point_service(&context.writer, layer, service, live, *node, Some(version)).await?;
                 }
             }
-            Step::LabelReads { node, pod_uid, reads } => {
-                label_reads(&context.writer, layer, *node, pod_uid, *reads).await?;
+            Step::LabelPod { node, pod_uid, reads, role } => {
+                label_pod(&context.writer, layer, *node, pod_uid, *reads, *role).await?;
             }
             _ => {}
         }

@@ -30,8 +30,9 @@ pub(super) async fn fit_candidates(
         let stays = online.contains(address) && !request.ending.contains(address);
         let link = info.primary_link().filter(|link| stays && link.up && !link.syncing);
         if let Some(link) = link {
-            is_one_electable |= link.priority > 0;
-            fit.push(Candidate { address: address.clone(), endpoint: endpoint.clone(), connection });
+            let is_passed_over = request.to.as_ref().is_some_and(|to| to != address);
+            is_one_electable |= link.priority > 0 && !is_passed_over;
+            fit.push(Candidate { address: address.clone(), endpoint: endpoint.clone(), connection, is_passed_over });
         } else {
             match server::config_set(&connection, "replica-priority", "0").await {
                 Ok(()) => watch(Step::UnfitMarked(address.clone())).await,
@@ -77,7 +78,8 @@ pub(super) async fn fit_sentinel(
     Err(Error::NoFitSentinel(reasons.join(", ")))
 }
 
-/// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old.
+/// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old. What keeps a
+/// replica from being elected that another is preferred to is set before each look, because its agent undoes it.
 async fn objection_after_a_look(
     request: &Switchover,
     candidates: &[Candidate],
@@ -88,6 +90,12 @@ async fn objection_after_a_look(
     let asked_at = Instant::now();
     let mut paced = false;
     let objection = loop {
+        for passed_over in candidates.iter().filter(|candidate| candidate.is_passed_over) {
+            match server::config_set(&passed_over.connection, "replica-priority", "0").await {
+                Ok(()) => watch(Step::PassedOver(passed_over.address.clone())).await,
+                Err(error) => tracing::warn!(replica = %passed_over.address, %error, "not passed over"),
+            }
+        }
         match objection(request, candidates, newest_epoch, connection).await {
             Ok(Some(Objection::OfReplicas(_))) if asked_at.elapsed() < SEEN_WITHIN => {
                 if !paced && sentinel::set_info_period(connection, info_window::EACH_TICK).await.is_ok() {
@@ -157,9 +165,11 @@ async fn objection(
         return of_itself(format!("says {flag}"));
     }
     let electable = sentinel::electable_replicas(connection, &request.master_name).await?;
-    let is_candidate = |address: &Address| candidates.iter().any(|candidate| candidate.address == *address);
-    if let Some(address) = electable.iter().find(|address| !is_candidate(address)) {
-        return of_replicas(format!("might elect {address}, which is not fit"));
+    let may_lead = |address: &Address| {
+        candidates.iter().any(|candidate| candidate.address == *address && !candidate.is_passed_over)
+    };
+    if let Some(address) = electable.iter().find(|address| !may_lead(address)) {
+        return of_replicas(format!("might elect {address}, which is not to take over"));
     }
     if electable.is_empty() {
         return of_replicas("knows no fit replica yet".to_owned());

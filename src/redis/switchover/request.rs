@@ -24,6 +24,8 @@ pub struct Switchover {
     pub others: Vec<(Address, Endpoint)>,
     /// Those of them that are about to end: none of them is to take over.
     pub ending: BTreeSet<Address>,
+    /// The one that is to take over; `None`: the one that the Sentinels elect.
+    pub to: Option<Address>,
     /// The Sentinels; the first fit one acts.
     pub sentinels: Vec<Endpoint>,
     /// `failover-timeout`: the pause outlasts it, so that no writer slips in while the Sentinels still try.
@@ -97,6 +99,8 @@ pub(super) struct Candidate {
     pub(super) address: Address,
     pub(super) endpoint: Endpoint,
     pub(super) connection: Connection,
+    /// Whether another is to take over: the Sentinels are to pass it over.
+    pub(super) is_passed_over: bool,
 }
 
 /// A command of a move, carried out.
@@ -104,6 +108,8 @@ pub(super) struct Candidate {
 pub enum Step {
     /// A replica that is not fit got priority 0. Its agent restores it when it is in sync.
     UnfitMarked(Address),
+    /// A replica that is fit got priority 0, because another is to take over. Its agent restores it in its next look.
+    PassedOver(Address),
     /// A Sentinel was made to ask its replicas in each tick. The mover, and its agent every few seconds, sets the usual pace.
     InfoPaced,
     /// Writers stand still. A pause ends by itself, or when the agent sees its server demoted.

@@ -43,9 +43,9 @@ impl World {
                     self.primary_service = Some(*node);
                 }
             }
-            Step::LabelReads { node, pod_uid, reads } => {
+            Step::LabelPod { node, pod_uid, reads, role } => {
                 if let Some(pod) = self.pods.get_mut(node).filter(|pod| pod.uid == *pod_uid) {
-                    pod.reads = *reads;
+                    (pod.reads, pod.role) = (reads.unwrap_or(pod.reads), *role);
                 }
             }
             Step::RemoveNode { node, workload_uid: Some(uid), .. } => {
@@ -57,10 +57,10 @@ impl World {
                 }
             }
             Step::RemoveNode { node, workload_uid: None, .. } => drop(self.services.remove(node)),
-            Step::Switchover { from, from_run_id, candidates, .. } => {
+            Step::Switchover { from, from_run_id, candidates, to, .. } => {
                 let is_same = self.data(*from).is_some_and(|data| data.run == *from_run_id && data.follows.is_none());
                 if is_same {
-                    self.hand_over(*from, Some(candidates));
+                    self.hand_over_to(*from, candidates, *to);
                 }
             }
             Step::ResetSentinel { node, run_id, .. } => {
@@ -148,6 +148,28 @@ impl World {
         let own = self.announced(node);
         let names = all.iter().filter(|id| self.belief(**id).is_some_and(|belief| Some(&belief.address) == own));
         names.count() > all.len() / 2
+    }
+
+    /// The move to one of the candidates: the Sentinels pass the others over, and their agents undo that when it is done.
+    fn hand_over_to(&mut self, from: NodeId, candidates: &[NodeId], to: Option<NodeId>) {
+        let Some(to) = to else {
+            self.hand_over(from, Some(candidates));
+            return;
+        };
+        let others = candidates.iter().copied().filter(|id| *id != to);
+        let passed_over: Vec<NodeId> = others
+            .filter(|id| self.data(*id).is_some_and(|data| data.electable) && self.is_linked(*id, from))
+            .collect();
+        let set = |world: &mut Self, electable| {
+            for id in &passed_over {
+                if let Some(data) = world.data_mut(*id) {
+                    data.electable = electable;
+                }
+            }
+        };
+        set(self, false);
+        self.hand_over(from, Some(candidates));
+        set(self, true);
     }
 
     /// The loss-free move: everybody that could be elected has everything, a fit Sentinel acts, the old one follows.

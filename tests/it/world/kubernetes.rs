@@ -47,7 +47,8 @@ impl World {
             self.missing_since.remove(&node);
             let Workload { built, restarts, .. } = self.workloads[&node].clone();
             let uid = self.fresh("pod");
-            let pod = Pod { uid, built, restarts, deleting: false, stopped: false, reads: false, server: None };
+            let pod =
+                Pod { uid, built, restarts, deleting: false, stopped: false, reads: false, role: None, server: None };
             self.pods.insert(node, pod);
         }
     }

@@ -11,10 +11,10 @@ mod sentinels;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
-use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, SentinelSettings};
+use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, PromotionRequest, SentinelSettings};
 use redoubt::model::lineage::Lineage;
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind};
-use redoubt::plan::{Plan, Step, plan};
+use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, PodRole};
+use redoubt::plan::{Plan, Promotion, Step, plan};
 
 pub use data::{Boot, Data};
 pub use sentinels::{Belief, Sentinel};
@@ -41,6 +41,8 @@ pub struct Specification {
     pub needs_approval: bool,
     pub paused: bool,
     pub accept_loss: Option<u16>,
+    /// The data node that a person asks to make primary.
+    pub promote: Option<u16>,
 }
 
 /// What a node is told of the layer.
@@ -79,6 +81,7 @@ pub struct Pod {
     /// Whether the kubelet has told it to stop.
     pub stopped: bool,
     pub reads: bool,
+    pub role: Option<PodRole>,
     pub server: Option<Server>,
 }
 
@@ -141,6 +144,7 @@ impl World {
                 needs_approval: false,
                 paused: false,
                 accept_loss: None,
+                promote: None,
             },
             services: BTreeMap::new(),
             workloads: BTreeMap::new(),
@@ -252,6 +256,10 @@ impl World {
                 parallel_syncs: 1,
             },
             master_name: "web-uid".to_owned(),
+            promotion: self.specification.promote.map(|ordinal| PromotionRequest {
+                node: Some(NodeId::data(ordinal)).filter(|node| self.declared().contains(node)),
+                failed: None,
+            }),
         }
     }
 
@@ -285,6 +293,7 @@ impl World {
         let faults = redoubt::plan::lint::lint(&self.desired(), &plan);
         self.violations.extend(faults.into_iter().map(|fault| format!("{fault}: {plan:?}")));
         let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();
+        self.answer(&plan);
         self.remember_built();
         let last = self.effects.saturating_add(effects);
         if !self.specification.paused {
@@ -307,6 +316,21 @@ impl World {
         self.mute.clear();
         self.tick();
         plan
+    }
+
+    /// What status remembers of a request to move the primary.
+    fn answer(&mut self, plan: &Plan) {
+        let Some(ordinal) = self.specification.promote else { return };
+        match &plan.promotion {
+            Some(Promotion::Done) if !self.is_primary(NodeId::data(ordinal)) => {
+                self.violations.push(format!("redis-{ordinal} is called primary and is none"));
+            }
+            Some(Promotion::Done | Promotion::Impossible(_) | Promotion::Failed(_)) => {
+                self.specification.promote = None;
+            }
+            Some(Promotion::Held(_) | Promotion::Begins) => {}
+            None => self.violations.push("a request is not answered".to_owned()),
+        }
     }
 
     fn apply_statics(&mut self, last: usize) {
@@ -370,6 +394,7 @@ impl World {
             && self.primary_service == Some(*primary)
             && self.statics.len() == STATIC.len()
             && self.pods.iter().all(|(id, pod)| id.kind == NodeKind::Sentinel || pod.reads == (id != primary))
+            && self.pods.iter().all(|(id, pod)| pod.role == Some(role(*id, *primary)))
             && declared.iter().filter(|id| id.kind == NodeKind::Sentinel).all(|id| self.knows_exactly(*id, *primary))
             && !self.specification.paused
     }
@@ -407,6 +432,15 @@ fn hash(value: &impl std::fmt::Debug) -> String {
     let mut hasher = DefaultHasher::new();
     format!("{value:?}").hash(&mut hasher);
     format!("{:x}", hasher.finish())
+}
+
+/// What the label of a pod's role should say.
+const fn role(node: NodeId, primary: NodeId) -> PodRole {
+    match node.kind {
+        NodeKind::Sentinel => PodRole::Sentinel,
+        NodeKind::Data if node.ordinal == primary.ordinal => PodRole::Primary,
+        NodeKind::Data => PodRole::Replica,
+    }
 }
 
 /// Whether a step takes a pod away.

@@ -43,6 +43,8 @@ pub enum Event {
     Scale(u16, u16),
     Approval(bool),
     Pause(bool),
+    /// A person asks for a primary.
+    Promote(u16),
 }
 
 /// Events, quiet ones more often.
@@ -71,6 +73,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         2 => (2..5_u16, prop::sample::select(vec![3_u16, 5])).prop_map(|(data, sentinels)| Event::Scale(data, sentinels)),
         1 => any::<bool>().prop_map(Event::Approval),
         1 => any::<bool>().prop_map(Event::Pause),
+        2 => (0..5_u16).prop_map(Event::Promote),
     ]
 }
 
@@ -130,6 +133,7 @@ impl Past {
             }
             Event::Approval(needed) => self.world.specification.needs_approval = needed,
             Event::Pause(paused) => self.world.specification.paused = paused,
+            Event::Promote(ordinal) => self.world.specification.promote = Some(ordinal),
             Event::KillEngine(index)
             | Event::DeletePod(index)
             | Event::DeleteService(index)

@@ -50,6 +50,7 @@ impl World {
             kubernetes_node: None,
             zone: None,
             reads: pod.reads,
+            role: pod.role,
         }
     }
 

@@ -1,0 +1,46 @@
+//! What a person asks for by `redoubt.dev/promote`: once. Status remembers what was answered.
+
+use super::super::seen::Seen;
+use crate::act::Ending;
+use crate::api::data_layer::DataLayer;
+use crate::api::data_layer_status::DataLayerStatus;
+use crate::api::names;
+use crate::build::declared;
+use crate::model::desired::PromotionRequest;
+use crate::plan::Step;
+use crate::plan::reason::RestartReason;
+use crate::report;
+use crate::validate::ValidatedLayer;
+
+/// Characters of a request that are looked at and repeated: more than the name of any pod.
+const LONGEST_REQUEST: usize = 100;
+
+/// What the annotation says. `None`: nothing.
+pub(super) fn text(object: &DataLayer) -> Option<String> {
+    let value = object.metadata.annotations.as_ref()?.get(names::ANNOTATION_PROMOTE)?.trim();
+    (!value.is_empty()).then(|| value.chars().take(LONGEST_REQUEST).collect())
+}
+
+/// The request that is not answered yet. A pod of a node that is to be removed is none of the layer's any more.
+pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Seen) -> Option<PromotionRequest> {
+    let text = text(object)?;
+    if is_answered(object.status.as_ref(), &text) {
+        return None;
+    }
+    let name = &layer.identity.name;
+    let is_named = |node: &_| text == names::pod(name, *node) || text == names::node(name, *node);
+    let node = declared(layer).into_iter().find(is_named);
+    let failed = seen.ended_move.as_ref().and_then(|(step, ending)| match (step, ending) {
+        (
+            Step::Switchover { reason: RestartReason::Asked, to, .. },
+            Ending::Failed { why, .. } | Ending::Refused(why),
+        ) if *to == node => Some(why.clone()),
+        _ => None,
+    });
+    Some(PromotionRequest { node, failed })
+}
+
+fn is_answered(status: Option<&DataLayerStatus>, text: &str) -> bool {
+    let answered = status.and_then(|status| status.promotion.as_ref());
+    answered.is_some_and(|answered| answered.request == text && report::promotion::is_final(answered))
+}

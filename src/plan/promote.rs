@@ -1,0 +1,65 @@
+//! A move of the primary that a person asks for: to the node that they name, once, while nothing else is under way.
+
+use super::handover::move_primary_to;
+use super::promotion::{Held, Impossible, Promotion};
+use super::reason::RestartReason;
+use super::roles::of_kind;
+use super::{Plan, Refused, Waiting, safety};
+use crate::model::desired::{Desired, PromotionRequest};
+use crate::model::observed::Observed;
+use crate::model::{Mode, NodeId, NodeKind};
+
+/// Adds the move, or says why there is none. Comes after every other rule: what they still have to do comes first.
+pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    if let Some(request) = &desired.promotion {
+        plan.promotion = Some(decide(desired, observed, request, plan).unwrap_or_else(Promotion::Held));
+    }
+}
+
+fn decide(
+    desired: &Desired,
+    observed: &Observed,
+    request: &PromotionRequest,
+    plan: &mut Plan,
+) -> Result<Promotion, Held> {
+    if let Some(why) = &request.failed {
+        return Ok(Promotion::Failed(why.clone()));
+    }
+    if desired.mode == Mode::Standalone {
+        return Ok(Promotion::Impossible(Impossible::Standalone));
+    }
+    let Some(to) = request.node.filter(|node| of_kind(desired, NodeKind::Data).any(|known| known == *node)) else {
+        return Ok(Promotion::Impossible(Impossible::NoDataNode));
+    };
+    if plan.primary == Some(to) {
+        return Ok(Promotion::Done);
+    }
+    // A roll that waits for an approval has not begun, and a library that waits for others is loaded on the new primary.
+    let comes_first = |waiting: &&Waiting| !matches!(waiting, Waiting::Approval | Waiting::Gathering);
+    if let Some(first) = plan.waiting.iter().find(comes_first) {
+        return Err(Held::Waiting(first.clone()));
+    }
+    if let Some(refused) = plan.refused.first() {
+        return Err(Held::Refused(refused.clone()));
+    }
+    // A layer that is still being made serves no client.
+    if safety::is_busy(plan) || !observed.initialised {
+        return Err(Held::Steps);
+    }
+    let Some(from) = plan.primary else { return Err(Held::Waiting(Waiting::Primary)) };
+    begin(desired, observed, from, to, plan).map_err(Held::Refused)
+}
+
+fn begin(
+    desired: &Desired,
+    observed: &Observed,
+    from: NodeId,
+    to: NodeId,
+    plan: &mut Plan,
+) -> Result<Promotion, Refused> {
+    if let Some(refusal) = safety::veto(desired, observed, Some(from), from) {
+        return Err(refusal);
+    }
+    plan.steps.push(move_primary_to(desired, observed, from, to, RestartReason::Asked)?);
+    Ok(Promotion::Begins)
+}

@@ -1,0 +1,38 @@
+//! What becomes of a person's request to move the primary.
+
+use super::reason::{Refused, Waiting};
+
+/// What becomes of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// The node is the primary.
+    Done,
+    /// The move was tried and failed. It is not tried again.
+    Failed(String),
+    /// As the layer is declared, it cannot be done.
+    Impossible(Impossible),
+    /// Not now.
+    Held(Held),
+    /// The move begins with this plan.
+    Begins,
+}
+
+/// What forbids a request as long as the layer is declared as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impossible {
+    /// The mode has one node.
+    Standalone,
+    /// No data node of the layer is declared under that name.
+    NoDataNode,
+}
+
+/// What a request waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Something else that is waited for.
+    Waiting(Waiting),
+    /// What forbids to move the primary, or another change of the layer.
+    Refused(Refused),
+    /// Steps that come first.
+    Steps,
+}

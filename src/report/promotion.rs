@@ -1,0 +1,63 @@
+//! What became of a person's request to move the primary.
+
+use super::{Facts, words};
+use crate::api::data_layer_status::PromotionStatus;
+use crate::api::names;
+use crate::model::NodeKind;
+use crate::model::roles::of_kind;
+use crate::plan::Promotion;
+use crate::plan::promotion::{Held, Impossible};
+
+pub(super) const DONE: &str = "Done";
+pub(super) const FAILED: &str = "Failed";
+pub(super) const REFUSED: &str = "Refused";
+pub(super) const WAITING: &str = "Waiting";
+const MOVING: &str = "Moving";
+
+/// Whether the request was answered for good: it is not looked at again, even if another node becomes primary.
+pub fn is_final(status: &PromotionStatus) -> bool {
+    [DONE, FAILED].contains(&status.state.as_str())
+}
+
+/// The status. `old`: as it was told before.
+pub(super) fn of(facts: Facts<'_>, old: Option<&PromotionStatus>) -> Option<PromotionStatus> {
+    let request = facts.subject.promote.clone()?;
+    let Some(promotion) = &facts.plan.promotion else {
+        return old.filter(|old| old.request == request).cloned();
+    };
+    let (state, message) = match promotion {
+        Promotion::Done => (DONE, format!("{request} is the primary")),
+        Promotion::Failed(why) => (
+            FAILED,
+            format!(
+                "the primary was not moved to {request}: {why}; to try again, remove the annotation {} and set it again",
+                names::ANNOTATION_PROMOTE
+            ),
+        ),
+        Promotion::Impossible(why) => (REFUSED, refused(facts, &request, *why)),
+        Promotion::Held(held) => (WAITING, waits(facts, &request, held)),
+        Promotion::Begins => (MOVING, format!("the primary is being moved to {request}")),
+    };
+    Some(PromotionStatus { request, state: state.to_owned(), message })
+}
+
+fn refused(facts: Facts<'_>, request: &str, why: Impossible) -> String {
+    match why {
+        Impossible::Standalone => format!("{request} is not made primary: mode Standalone is one node"),
+        Impossible::NoDataNode => {
+            let pods = of_kind(facts.desired, NodeKind::Data).map(|node| names::pod(&facts.desired.layer.name, node));
+            let pods: Vec<String> = pods.collect();
+            format!("{request:?} is no data pod of this layer: name one of {}", pods.join(", "))
+        }
+    }
+}
+
+/// Why a request has to wait, as a sentence.
+pub(super) fn waits(facts: Facts<'_>, request: &str, held: &Held) -> String {
+    let because = match held {
+        Held::Waiting(what) => words::waiting(facts, what),
+        Held::Refused(what) => words::refused(what),
+        Held::Steps => "other changes come first".to_owned(),
+    };
+    format!("{request} is not made primary yet: {because}")
+}

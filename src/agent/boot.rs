@@ -11,10 +11,9 @@ use super::failover::fail_over;
 use super::peers::{self, View};
 use super::state::State;
 use super::strangers;
-use super::unloadable::holds_all;
 use crate::model::boot::{
     BootDecision, BootFacts, Comparison, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, compare, decide,
-    in_force, needs_a_person, promotes_itself, rivalry, undecided,
+    holds_all, in_force, needs_a_person, promotes_itself, rivalry, undecided,
 };
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
@@ -228,6 +227,10 @@ fn facts_of(
     let ordinal_of = |address: &Address| {
         config.data_nodes.iter().find(|(_, declared)| *declared == address).map(|(ordinal, _)| *ordinal)
     };
+    let rest = |of: u16| {
+        let others = answers.iter().filter(move |(ordinal, _)| **ordinal != of);
+        others.map(|(_, answer)| answer.as_ref().and_then(|answer| answer.lineage.as_ref()))
+    };
     let peer = |(ordinal, answer): (&u16, &Option<LineageAnswer>)| {
         let peer = match answer {
             Some(LineageAnswer { activity, lineage, loaded, unusable, .. }) => {
@@ -236,7 +239,7 @@ fn facts_of(
                 let is_lost = |theirs: &&Lineage| {
                     unusable.is_some()
                         && !loaded
-                        && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid))
+                        && own.as_ref().is_some_and(|own| holds_all(own, theirs, &config.layer.uid, rest(*ordinal)))
                 };
                 // After a stranger was followed, a history that has nothing in common with the own one is the stranger's.
                 let is_strangers = |theirs: &Lineage| {

@@ -21,8 +21,8 @@ use super::config::Environment;
 use super::engine::Reached;
 use super::state::State;
 use super::{Result, aside, lineage_file, peers};
-use crate::model::boot::{Comparison, compare, in_force};
-use crate::model::lineage::{AsideReason, Lineage, LineageAnswer};
+use crate::model::boot::{Holding, in_force, replaces_damaged};
+use crate::model::lineage::{AsideReason, LineageAnswer};
 
 /// Ends in a row before the engine served after which its files are examined. One may be chance: a port that was still bound.
 const ENDS: u32 = 2;
@@ -96,13 +96,12 @@ impl Unloadable {
         }
         let config = state.config();
         let answers = peers::ask_agents(&config).await;
-        let has_it = |answer: &&LineageAnswer| {
-            // Records that promise as much may be of files that do not load either: seen where all are damaged.
-            answer.loaded && answer.lineage.as_ref().is_some_and(|theirs| holds_all(theirs, &own, &config.layer.uid))
-        };
-        let holder = answers.values().flatten().find(has_it);
-        let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
-        if holder.is_none() && chosen.is_none() {
+        // Records that promise as much may be of files that do not load either: seen where all are damaged.
+        let others: Vec<Holding<'_>> =
+            answers.iter().map(|(ordinal, answer)| holding(*ordinal, answer.as_ref())).collect();
+        let Some(taken_from) =
+            replaces_damaged((config.node.ordinal, &own), &config.layer.uid, config.accept_loss, &others)
+        else {
             let damage = shortened.map_or_else(
                 || "the engine does not load the node's files".to_owned(),
                 |shortened| format!("the node's files lost some of its data ({shortened})"),
@@ -112,9 +111,8 @@ impl Unloadable {
                  node's data (redoubt.dev/accept-loss)"
             )));
             return Ok(());
-        }
-        let taken_from = holder.map(|answer| answer.ordinal).or(chosen);
-        tracing::warn!(?taken_from, "the files do not load: they are set aside, and the node is filled from another");
+        };
+        tracing::warn!(taken_from, "the files do not load: they are set aside, and the node is filled from another");
         let moved = aside::move_away(environment, AsideReason::Damaged, Some(&own));
         if let Err(error) = &moved {
             state.set_unusable(Some(&format!("DataUnloadable: {error}")));
@@ -141,22 +139,9 @@ pub(super) fn shortened(environment: &Environment, state: &State) -> Option<Shor
     lineage_file::shortened(environment)
 }
 
-/// Whether the first record's data has all that the second's held, as far as records tell. A primary that ended suddenly may have a later
-/// offset than a replica which was in sync to the end: it yields to that one, as it does where its engine is dead for another reason
-/// ([`crate::model::boot`], rule 2).
-pub(super) fn holds_all(theirs: &Lineage, own: &Lineage, layer_uid: &str) -> bool {
-    let was_in_sync = || {
-        !own.clean_stop
-            && theirs.link_up
-            && theirs.replication_id == own.replication_id
-            && (theirs.layer_uid.as_str(), theirs.epoch, theirs.term) == (layer_uid, own.epoch, own.term)
-    };
-    theirs.synced
-        && match compare(theirs, own, layer_uid) {
-            Comparison::Newer | Comparison::Equal => true,
-            Comparison::Older => was_in_sync(),
-            Comparison::Unrelated => false,
-        }
+fn holding(ordinal: u16, answer: Option<&LineageAnswer>) -> Holding<'_> {
+    let record = answer.and_then(|answer| answer.lineage.as_ref());
+    Holding { ordinal, record, is_loaded: answer.is_some_and(|answer| answer.loaded) }
 }
 
 /// What the engine loads, and the program that examines it.
@@ -214,6 +199,8 @@ fn checker(program: &Path, name: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use crate::agent::lineage_file;
+    use crate::model::boot::holds_all;
+    use crate::model::lineage::Lineage;
 
     fn record(offset: u64, clean_stop: bool, link_up: bool) -> Lineage {
         let text = format!(
@@ -225,14 +212,36 @@ mod tests {
 
     #[test]
     fn files_give_way_only_to_who_has_all_that_was_in_them() {
-        let has = |theirs, own| holds_all(&theirs, &own, "uid");
+        let has = |theirs: Lineage, own| holds_all(&theirs, &own, "uid", std::iter::empty());
         assert!(has(record(7, true, true), record(7, true, true)));
         assert!(!has(record(6, true, true), record(7, true, true)), "all was sent before a clean stop");
         assert!(has(record(6, false, true), record(7, false, true)), "in sync until the sudden end");
         assert!(!has(record(6, false, false), record(7, false, true)), "its link was down before");
+        let beside = |rest: Option<&Lineage>| {
+            holds_all(&record(6, false, true), &record(7, false, true), "uid", std::iter::once(rest))
+        };
+        assert!(beside(Some(&record(6, false, true))));
+        assert!(!beside(Some(&record(7, false, true))), "it ended before that one, which confirmed more");
+        assert!(!beside(None), "who has lost its data may have confirmed more");
+        assert!(!beside(Some(&Lineage { synced: false, ..record(0, false, false) })), "and has begun to be filled");
         let other = Lineage { replication_id: crate::model::ReplicationId("b".to_owned()), ..record(9, false, true) };
         assert!(!has(other, record(7, false, true)), "another history");
         assert!(!has(Lineage { synced: false, ..record(9, true, true) }, record(7, true, true)), "half a dataset");
+    }
+
+    /// The annotation may stand for long after the incident that it was made for.
+    #[test]
+    fn a_decision_that_was_carried_out_gives_no_damaged_file_away() {
+        let own = record(7, true, true);
+        let chosen = |own: &Lineage, by: &Lineage| {
+            let holding = Holding { ordinal: 2, record: Some(by), is_loaded: true };
+            replaces_damaged((0, own), "uid", Some(1), &[holding])
+        };
+        assert_eq!(chosen(&own, &record(6, true, true)), Some(1), "a person chose it after the damage");
+        let spent = Lineage { accepted: Some(1), ..own.clone() };
+        assert_eq!(chosen(&spent, &record(6, true, true)), None, "it was made for another incident");
+        assert_eq!(chosen(&spent, &own), Some(2), "who has all needs no decision");
+        assert_eq!(replaces_damaged((1, &own), "uid", Some(1), &[]), None, "the chosen one's own file");
     }
 
     #[test]

@@ -4,13 +4,17 @@
 //! wait. The engine is not started while in doubt, so the Sentinels see the node as down and elect another. The rule
 //! numbers are those of DESIGN §2 "Boot rule".
 
+mod damaged;
 mod decision;
 mod facts;
+mod in_force;
 mod rivals;
 mod times;
 
+pub use damaged::{Holding, holds_all, replaces_damaged};
 pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SentinelAnswer};
+pub use in_force::in_force;
 pub use rivals::{Rivalry, prevailing, rivalry};
 pub use times::{
     CATCHES_UP_MILLISECONDS, LONGEST_WAIT_MILLISECONDS, REFUSED_FAILOVER_MILLISECONDS, RIVALRY_MILLISECONDS,
@@ -61,21 +65,6 @@ pub fn needs_a_person(facts: &BootFacts, decision: &BootDecision) -> bool {
         // How long a primary reads its files depends on the data, and beside one that serves no other data is to be chosen.
         BootDecision::Follow { primary, .. } => is_long && !facts.is_at_work(*primary),
     }
-}
-
-/// A person's decision, as far as it holds: it counts for one incident. `records`: the own one and those of the peers that answer.
-/// The newest of them say whether it was carried out already ([`Lineage::accepted`]); what an older one says was overtaken.
-pub fn in_force<'a>(
-    accept_loss: Option<u16>,
-    layer_uid: &str,
-    records: impl Iterator<Item = &'a Lineage> + Clone,
-) -> Option<u16> {
-    let of_this_layer = records.filter(|record| record.layer_uid == layer_uid);
-    let newest = of_this_layer.clone().map(|record| (record.epoch, record.term)).max();
-    let is_spent = of_this_layer
-        .filter(|record| Some((record.epoch, record.term)) == newest)
-        .any(|record| record.accepted.is_some() && record.accepted == accept_loss);
-    accept_loss.filter(|_| !is_spent)
 }
 
 /// Whether a replica that runs, and has nobody to follow, becomes primary with what it has in memory: the rule would start it as

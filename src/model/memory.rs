@@ -31,7 +31,8 @@ pub struct MemoryPlan {
     pub largest_command: u64,
     /// For what replicas have not taken yet, the backlog included, bytes.
     pub replica_buffers: u64,
-    /// For pages that are written to while a child saves or a replica is filled, bytes; 0 if neither happens.
+    /// For pages that are written to while a child saves or a replica is filled, and for what is written while a sync of the append-only
+    /// file is slow (two seconds of writes at most, outside `maxmemory`), bytes; 0 if nothing is saved or replicated.
     pub copy_on_write: u64,
     /// What is left: fragmentation and the programs, bytes.
     pub fragmentation: u64,

@@ -6,6 +6,7 @@
 //! `PROPTEST_CASES` sets the number of histories.
 
 mod agents;
+mod damaged;
 mod sentinels;
 mod world;
 mod writes;
@@ -50,6 +51,12 @@ enum Event {
     Late(u16),
     /// The node's answers are not believed for a while.
     Absurd(u16),
+    /// Somebody answers in the node's place for a while: believable, and newer than its data is.
+    Forge(u16),
+    /// The node's files are damaged: they do not load when its engine starts next.
+    Damage(u16),
+    /// A person repairs the node's files.
+    Repair(u16),
     Accept(u16),
     TakeBack,
 }
@@ -75,6 +82,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Mend),
         1 => node().prop_map(Event::Late),
         1 => node().prop_map(Event::Absurd),
+        1 => node().prop_map(Event::Forge),
+        2 => node().prop_map(Event::Damage),
+        1 => node().prop_map(Event::Repair),
         1 => node().prop_map(Event::Accept),
         1 => Just(Event::TakeBack),
     ]
@@ -107,6 +117,7 @@ impl World {
         for node in &mut self.nodes {
             node.written = node.data.as_ref().filter(|_| node.engine.is_some()).map(|data| data.record.clone());
             (node.late, node.absurd) = (node.late.saturating_sub(1), node.absurd.saturating_sub(1));
+            node.forged = node.forged.saturating_sub(1);
         }
         self.before = before;
         let is_whole = self.is_whole();
@@ -126,6 +137,7 @@ impl World {
             Event::KillEngine(node) => self.end_engine(node, false),
             Event::LoseVolume(node) => {
                 self.stop(node, false);
+                self.repair(node);
                 (self.node_mut(node).data, self.node_mut(node).written) = (None, None);
             }
             Event::LoseRecord(node) => self.lose_record(node),
@@ -145,6 +157,9 @@ impl World {
             Event::Mend => self.mend(),
             Event::Late(node) => self.node_mut(node).late = 3,
             Event::Absurd(node) => self.node_mut(node).absurd = 70,
+            Event::Forge(node) => self.node_mut(node).forged = 70,
+            Event::Damage(node) => self.damage(node),
+            Event::Repair(node) => self.repair(node),
             Event::Accept(node) => self.accept_loss = Some(node),
             Event::TakeBack => self.accept_loss = None,
         }
@@ -178,7 +193,7 @@ impl World {
         self.mend();
         for node in 0..NODES {
             self.start(node);
-            (self.node_mut(node).late, self.node_mut(node).absurd) = (0, 0);
+            (self.node_mut(node).late, self.node_mut(node).absurd, self.node_mut(node).forged) = (0, 0, 0);
         }
         self.rest();
     }
@@ -199,7 +214,7 @@ impl World {
     fn judge(mut self) -> Result<(), String> {
         self.settle();
         if !self.is_whole() {
-            let waits = self.nodes.iter().any(|node| node.needs_person.is_some());
+            let waits = self.nodes.iter().any(|node| node.needs_person.is_some() || node.files.are_unusable);
             if !waits || !self.keeps_data {
                 return Err(format!("it waits and says nothing: {self:#?}"));
             }
@@ -208,11 +223,24 @@ impl World {
         self.lost.map_or(Ok(()), Err)
     }
 
-    /// Chooses the node that has most of those that wait, and settles.
+    fn best_choice(&self) -> Option<u16> {
+        let waiting =
+            (0..NODES).filter(|node| self.node(*node).needs_person.is_some() && !self.node(*node).files.are_damaged);
+        let most = waiting.max_by_key(|node| self.node(*node).data.as_ref().map(|data| data.writes.len()));
+        most.or((0..NODES).find(|node| self.is_primary(*node)))
+    }
+
+    /// Repairs files, or chooses the node that has most of those that wait and whose files load, or the one that serves; and settles.
     fn decide_as_a_person(&mut self) {
-        let writes = |node: &u16| self.node(*node).data.as_ref().map(|data| data.writes.len());
-        let waiting = (0..NODES).filter(|node| self.node(*node).needs_person.is_some());
-        let Some(chosen) = waiting.max_by_key(writes) else { return };
+        let chosen = self.best_choice();
+        if self.nodes.iter().any(|node| node.files.are_unusable) && (self.now.is_multiple_of(2) || chosen.is_none()) {
+            (0..NODES).for_each(|node| self.repair(node));
+            self.rest();
+            if self.is_whole() {
+                return;
+            }
+        }
+        let Some(chosen) = self.best_choice().or(chosen) else { return };
         let before = format!("{self:#?}");
         self.accept_loss = None;
         (0..10).for_each(|_| self.tick());
@@ -337,6 +365,28 @@ fn empty_replicas_that_follow_each_other_do_not_wait_for_ever() {
         Event::Rest(1),
     ];
     play(false, &events).unwrap();
+}
+
+/// A replica that ended before the others said that it was in sync at its end: the damaged files of the one that had confirmed more were put
+/// aside for it.
+#[test]
+fn damaged_files_do_not_give_way_to_a_replica_that_ended_before() {
+    for rest in [1, 7] {
+        let events = [Event::Damage(1), Event::Stop(2, false), Event::Rest(rest), Event::LoseVolume(0), Event::StopAll];
+        play(true, &events).unwrap();
+        play(true, &[&events[..], &[Event::Accept(1)]].concat()).unwrap();
+    }
+}
+
+/// A decision that was carried out long ago stood still when the file of the node that has most did not load: it was put aside, and who
+/// had less began.
+#[test]
+fn a_decision_of_another_incident_gives_no_damaged_file_away() {
+    let (overtaken, goes_on) =
+        ([Event::Rest(5), Event::Accept(1), Event::Rest(5)], [Event::Stop(1, true), Event::Rest(5)]);
+    let damaged = [Event::Stop(0, true), Event::Stop(2, true), Event::Damage(0), Event::Damage(2)];
+    let events = [&overtaken[..], &goes_on, &damaged, &[Event::StartAll, Event::Rest(80)]].concat();
+    play(true, &events).unwrap();
 }
 
 /// `PROPTEST_CASES` makes a campaign of so many cases, other ones each time. Without it the cases are always the same.

@@ -21,7 +21,7 @@ pub struct BootFacts {
     pub initialised: bool,
     /// Whether its data is meant to survive a restart.
     pub keeps_data: bool,
-    /// The data node whose data a person chose, where that [is in force](super::in_force).
+    /// The data node whose data a person chose, where that [is in force](super::in_force()).
     pub accept_loss: Option<u16>,
     /// The data node that carries out a person's decision now: this one began to, or the chosen one says that it does.
     pub accepting: Option<u16>,

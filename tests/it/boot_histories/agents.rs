@@ -35,10 +35,21 @@ impl World {
 
     /// As `boot::wait_for_decision` and the start after it.
     pub fn boot(&mut self, node: u16) {
+        self.settle_files(node);
         let mut asking = self.node(node).asking.clone();
         let (facts, decision) = self.ask(node, &mut asking);
         self.node_mut(node).asking = asking;
+        let is_damaged = self.node(node).files.are_damaged;
         match decision {
+            BootDecision::StartPrimary(reason) if is_damaged => {
+                if reason == PrimaryReason::LossAccepted {
+                    let zone = self.zone(node);
+                    let epoch = self.above_all(node);
+                    self.announce(node, zone, epoch);
+                }
+                self.ends_over_files(node, Role::Primary);
+            }
+            BootDecision::Follow { .. } if is_damaged => self.ends_over_files(node, Role::Replica),
             BootDecision::StartPrimary(reason) => {
                 self.note_reason(node, reason);
                 let theirs = facts.peers.values().filter_map(|peer| match peer {
@@ -98,9 +109,7 @@ impl World {
     fn start_primary(&mut self, node: u16, term: u64, is_chosen: bool) {
         let history = self.fresh_history();
         let zone = self.zone(node);
-        let heard = (0..NODES).filter(|peer| *peer == node || self.is_heard(*peer, node));
-        let named = self.sentinels_of(zone).filter_map(|known| known.names).map(|(_, epoch)| epoch);
-        let above = heard.map(|peer| self.recorded_epoch(peer)).chain(named).max().unwrap_or(0) + 1;
+        let above = self.above_all(node);
         let own = self.node_mut(node);
         let data = own.data.get_or_insert_with(|| Dataset { record: record(0, 0, 0), writes: Writes::default() });
         let is_of_this_layer = data.record.layer_uid == LAYER;
@@ -131,6 +140,13 @@ impl World {
             self.confirmed = self.confirmed.and(&kept);
             self.announce(node, zone, above);
         }
+    }
+
+    /// An epoch above all that the node hears of.
+    fn above_all(&self, node: u16) -> u64 {
+        let heard = (0..NODES).filter(|peer| *peer == node || self.is_heard(*peer, node));
+        let named = self.sentinels_of(self.zone(node)).filter_map(|known| known.names).map(|(_, epoch)| epoch);
+        heard.map(|peer| self.recorded_epoch(peer)).chain(named).max().unwrap_or(0) + 1
     }
 
     pub fn promote(&mut self, node: u16) {

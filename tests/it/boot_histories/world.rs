@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, in_force};
+use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, holds_all, in_force};
 use redoubt::model::lineage::{Activity, Lineage};
 use redoubt::model::{Mode, ReplicationId, Role};
 
@@ -64,6 +64,17 @@ impl Engine {
     }
 }
 
+/// The files of a node, as far as they do not load.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// They do not load. A server that runs does not notice.
+    pub are_damaged: bool,
+    /// Ends of its engine over them.
+    pub ends: u32,
+    /// The node says that they cannot be used.
+    pub are_unusable: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Node {
     pub runs: bool,
@@ -78,6 +89,9 @@ pub struct Node {
     pub late: u64,
     /// Seconds for which its answers are not believed.
     pub absurd: u64,
+    /// Seconds for which somebody answers in its place that its data is newer than it is.
+    pub forged: u64,
+    pub files: Files,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -233,6 +247,12 @@ impl World {
         known.runs && known.absurd == 0 && self.zone(peer) == self.zone(by)
     }
 
+    /// The record that a node hears of another; `None`: it hears of none.
+    pub fn told(&self, peer: u16, by: u16) -> Option<Lineage> {
+        let known = self.node(peer);
+        known.data.as_ref().filter(|_| self.is_heard(peer, by)).map(|data| forged(known, &data.record))
+    }
+
     pub fn facts(&self, node: u16, asking: &mut Asking) -> BootFacts {
         let own = self.node(node);
         let source = if own.late > 0 { &self.before } else { &self.nodes };
@@ -250,8 +270,17 @@ impl World {
             if known.accepting && self.accept_loss == Some(peer) {
                 accepting = accepting.or(Some(peer));
             }
-            let lineage = known.data.as_ref().map(|data| data.record.clone());
+            let lineage = known.data.as_ref().map(|data| forged(known, &data.record));
             records.extend(lineage.clone());
+            // What cannot be loaded holds back nobody who has as much.
+            let is_unusable = known.files.are_unusable && known.engine.is_none();
+            let rest = (0..NODES).filter(|other| ![node, peer].contains(other)).map(|other| self.told(other, node));
+            let rest: Vec<Option<Lineage>> = rest.collect();
+            let has_it = |theirs: &Lineage| {
+                let rest = rest.iter().map(Option::as_ref);
+                own.data.as_ref().is_some_and(|own| holds_all(&own.record, theirs, LAYER, rest))
+            };
+            let lineage = lineage.filter(|theirs| !(is_unusable && has_it(theirs)));
             peers.insert(peer, Peer::Answers { activity: activity(known), lineage });
         }
         let own_record = own.data.as_ref().map(|data| data.record.clone());
@@ -297,6 +326,12 @@ impl World {
             (sentinel.runs, sentinel.zone) = (true, 0);
         }
     }
+}
+
+/// The record as others hear it: one that is forged is believable, and newer.
+pub fn forged(node: &Node, record: &Lineage) -> Lineage {
+    let more = if node.forged > 0 { 3 } else { 0 };
+    Lineage { epoch: record.epoch + more, term: record.term + more, ..record.clone() }
 }
 
 fn activity(node: &Node) -> Activity {

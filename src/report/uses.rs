@@ -172,7 +172,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     });
     // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
-        said("Degraded", Some(true), "LayerRefused", format!("the layer runs on unchanged: {words}"))
+        said("Degraded", Some(true), "LayerRefused", words.clone())
     } else if !is_ready && (was_ready || was_degraded) {
         said("Degraded", Some(true), ready.reason.clone(), ready.message.clone())
     } else {

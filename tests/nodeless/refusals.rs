@@ -1,12 +1,13 @@
 //! What Kubernetes refuses, and what is taken back.
 
-use k8s_openapi::api::core::v1::{Event, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, LimitRange, ResourceQuota};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::json;
 
-use crate::stage::{SOON, Stage, eventually};
+use crate::commands::try_kubectl;
+use crate::stage::{Layer, SOON, Stage, eventually};
 use crate::store::Store;
 
 /// A quota refuses the pods of a new layer: its status says so in Kubernetes' words, and the corrected specification is applied.
@@ -27,6 +28,52 @@ async fn a_layer_whose_pods_a_quota_refuses_says_so_and_takes_its_correction() {
     stage.strike().await;
 }
 
+async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
+    eventually(&format!("it is degraded by {reason}"), SOON, async || {
+        layer.condition("Degraded").await.is_some_and(|(status, found, message)| {
+            status == "True" && found == reason && words.iter().all(|words| message.contains(words))
+        })
+    })
+    .await;
+}
+
+/// Storage that makes no volume below 1Gi takes those of Sentinels as they are by default. A smaller one is told in Kubernetes' words.
+#[tokio::test]
+async fn storage_with_a_minimum_takes_a_sentinels_volume_and_a_smaller_one_is_told() {
+    let stage = Stage::set("least-volume").await;
+    let ranges: Api<LimitRange> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let least = json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}}]}});
+    ranges.create(&PostParams::default(), &serde_json::from_value(least).unwrap()).await.unwrap();
+    let layer = stage.layer("web", json!({})).await;
+    layer.ready().await;
+    // Sentinels that are made from now on have another.
+    layer.change(json!({"failover": {"sentinels": 5, "sentinelVolume": {"size": "64Mi"}}})).await;
+    degraded(&layer, "FailedCreate", &["minimum storage usage per PersistentVolumeClaim is 1Gi"]).await;
+    assert!(layer.is("Ready").await, "the others serve");
+    stage.strike().await;
+}
+
+/// The image that runs stays whatever is left out, and one that cannot read the files is refused with both versions.
+#[tokio::test]
+async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_no_image_is_left_out() {
+    let stage = Stage::set("older-engine").await;
+    let newer = "localhost/redis:8.0";
+    let layer = stage.layer("web", json!({"mode": "Standalone", "engine": {"image": newer}})).await;
+    layer.ready().await;
+    let pods = layer.pod_uids().await;
+    for patch in [r#"{"spec":{"engine":{"image":null}}}"#, r#"{"spec":{"engine":null}}"#] {
+        let refused = try_kubectl(&["-n", &stage.namespace, "patch", "dl", "web", "--type=merge", "-p", patch]);
+        assert!(refused.as_ref().is_err_and(|words| words.contains("engine.image cannot be removed")), "{refused:?}");
+    }
+    layer.change(json!({"engine": {"image": crate::stage::REDIS_7}})).await;
+    degraded(&layer, "OlderEngine", &["redis 7.0", "redis 8.0"]).await;
+    assert!(layer.is("Ready").await, "it serves as it was");
+    assert_eq!(layer.pod_uids().await, pods, "nothing is restarted");
+    layer.change(json!({"engine": {"image": newer}})).await;
+    layer.ready().await;
+    stage.strike().await;
+}
+
 /// Whether the store names the field or not, an edit of a dedicated layer is taken back and told of.
 #[tokio::test]
 async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
@@ -38,9 +85,14 @@ async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
     let name = "web-sessions";
     eventually("the layer is made", SOON, async || layers.get_opt(name).await.unwrap().is_some()).await;
     let made = layers.get(name).await.unwrap();
-    let edit = json!({"spec": {"memory": {"limit": "512Mi"}, "maxConnections": 77, "paused": true}});
-    layers.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
-    eventually("it is as the store has it", SOON, async || layers.get(name).await.unwrap().spec == made.spec).await;
+    for edit in [
+        json!({"spec": {"memory": {"limit": "512Mi"}, "maxConnections": 77, "paused": true}}),
+        json!({"spec": {"purpose": "Cache", "access": {"application": true}, "config": {"timeout": "9"}}}),
+        json!({"spec": {"podMetadata": {"labels": {"team": "other"}}, "audit": {"mode": "Repair"}}}),
+    ] {
+        layers.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+        eventually("it is as the store has it", SOON, async || layers.get(name).await.unwrap().spec == made.spec).await;
+    }
     let events: Api<Event> = Api::namespaced(stage.client.clone(), &stage.namespace);
     eventually("an event names the store", SOON, async || {
         let about = format!("involvedObject.uid={}", made.uid().unwrap());
@@ -53,6 +105,25 @@ async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
         })
     })
     .await;
-    drop(store);
+    // One field no layer gives up. It keeps no other edit in force, and the store's status says what to do.
+    let edit = json!({"spec": {"persistence": {"volume": {"size": "1Gi"}}, "maxConnections": 88}});
+    layers.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+    eventually("the rest of the edit is taken back", SOON, async || {
+        layers.get(name).await.unwrap().spec.max_connections == made.spec.max_connections
+    })
+    .await;
+    let stays = async |is_told: bool| {
+        eventually("the store tells what stays", SOON, async || {
+            let status = store.api().get("web").await.unwrap().status.unwrap_or_default();
+            status.conditions.iter().any(|it| {
+                it.type_ == "Degraded"
+                    && it.message.contains("persistence.volume.size of the layer was set by hand") == is_told
+            })
+        })
+        .await;
+    };
+    stays(true).await;
+    store.change(json!({"layer": {"dedicated": {"persistence": {"volume": {"size": "1Gi"}}}}})).await;
+    stays(false).await;
     stage.strike().await;
 }

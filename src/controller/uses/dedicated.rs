@@ -15,34 +15,76 @@ use crate::telemetry::Chain;
 /// Longest list of fields in an event.
 const MOST_FIELDS: usize = 10;
 
-/// Makes the layer as the use wants it; `found` is the one that is there.
+/// Fields that no edit of a layer takes away again, and what names them.
+const STAYS: [(&str, &str); 2] =
+    [("/engine/image", "engine.image"), ("/persistence/volume/size", "persistence.volume.size")];
+
+/// Makes the layer as the use wants it; `found` is the one that is there. Answers what of an edit by hand cannot be taken back.
 pub(super) async fn keep(
     context: &Context,
     declared: &DeclaredUse,
     found: Option<&DataLayer>,
-) -> Result<(), act::Error> {
+) -> Result<Option<String>, act::Error> {
     let wanted = dedicated_layer(declared);
     let spec = json!(wanted.spec);
+    // What stays is told in the status, not again and again in an event.
+    let attainable = |live: &DataLayer| with_what_stays(&json!(live.spec), &spec);
     // The use's own change is no edit of the layer.
     let is_known_wish = context.writer.is_wish(&wanted);
-    let mut edited =
-        found.filter(|_| is_known_wish).map(|found| differing(&json!(found.spec), &spec)).unwrap_or_default();
+    let mut edited = found
+        .filter(|_| is_known_wish)
+        .map(|found| differing(&json!(found.spec), &attainable(found)))
+        .unwrap_or_default();
     let live = match context.writer.apply(&wanted, found).await? {
         Applied::Written(written) => Some(*written),
         Applied::Unchanged => found.cloned(),
         Applied::Deleting => None,
     };
     // What the use does not name belongs to whoever wrote it, by the rules of server-side apply: it has to be taken away by name.
+    let mut stays = None;
     if let Some(live) = live.filter(|live| live.spec != wanted.spec) {
-        edited.extend(differing(&json!(live.spec), &spec));
-        context.writer.merge_spec(&wanted, &live, correction(&json!(live.spec), &spec)).await?;
+        let attainable = attainable(&live);
+        let differing = differing(&json!(live.spec), &attainable);
+        if !differing.is_empty() {
+            edited.extend(differing);
+            context.writer.merge_spec(&wanted, &live, correction(&json!(live.spec), &attainable)).await?;
+        }
+        stays = what_stays(&attainable, &spec);
     }
     edited.sort();
     edited.dedup();
     if let (Some(found), false) = (found, edited.is_empty()) {
         tell(context, declared, found, &edited).await;
     }
-    Ok(())
+    Ok(stays)
+}
+
+/// The specification that the use wants, with those fields of the live one that it does not name and that cannot be removed.
+fn with_what_stays(live: &Value, wanted: &Value) -> Value {
+    let mut attainable = wanted.clone();
+    for (pointer, _) in STAYS {
+        if let (Some(value), None) = (live.pointer(pointer), wanted.pointer(pointer)) {
+            let mut at = &mut attainable;
+            for name in pointer.split('/').skip(1) {
+                at = &mut at[name];
+            }
+            *at = value.clone();
+        }
+    }
+    attainable
+}
+
+/// What is told of the fields that differ all the same.
+fn what_stays(attainable: &Value, wanted: &Value) -> Option<String> {
+    let names: Vec<&str> = STAYS
+        .iter()
+        .filter(|(pointer, _)| attainable.pointer(pointer) != wanted.pointer(pointer))
+        .map(|(_, name)| *name)
+        .collect();
+    (!names.is_empty()).then(|| {
+        let names = names.join(" and ");
+        format!("{names} of the layer was set by hand, and a layer keeps it: set it in layer.dedicated as it is to be")
+    })
 }
 
 async fn tell(context: &Context, declared: &DeclaredUse, layer: &DataLayer, edited: &[String]) {
@@ -109,5 +151,69 @@ mod tests {
             json!({"replicas": null, "memory": {"limit": "1Gi", "maxmemoryPercent": null}, "access": {"application": false}})
         );
         assert_eq!((differing(&wanted, &wanted), correction(&wanted, &wanted)), (vec![], json!({})));
+    }
+
+    /// The API server refused the whole correction because of such a field, so all other edits stayed too.
+    #[test]
+    fn what_cannot_be_removed_keeps_no_other_edit_in_force_and_is_told() {
+        let wanted = json!({"mode": "Sentinel", "engine": {"pullPolicy": "Never"}, "replicas": 2});
+        let live = json!({
+            "mode": "Sentinel", "engine": {"image": "redis:8.0"}, "persistence": {"volume": {"size": "1Gi"}, "snapshots": true}, "paused": true,
+        });
+        let attainable = with_what_stays(&live, &wanted);
+        assert_eq!(
+            correction(&live, &attainable),
+            json!({"engine": {"pullPolicy": "Never"}, "persistence": {"snapshots": null}, "paused": null, "replicas": 2})
+        );
+        let told = what_stays(&attainable, &wanted).unwrap();
+        assert!(told.starts_with("engine.image and persistence.volume.size of the layer"), "{told}");
+        assert_eq!(what_stays(&with_what_stays(&wanted, &wanted), &wanted), None);
+    }
+
+    /// Of every field that a layer has, whether the use names it or not.
+    #[test]
+    fn a_correction_makes_of_any_specification_the_one_that_is_wanted() {
+        fn merge(target: &mut Value, patch: &Value) {
+            let Some(fields) = patch.as_object() else {
+                *target = patch.clone();
+                return;
+            };
+            if !target.is_object() {
+                *target = json!({});
+            }
+            for (name, value) in fields {
+                if value.is_null() {
+                    target.as_object_mut().unwrap().remove(name);
+                } else {
+                    merge(&mut target[name], value);
+                }
+            }
+        }
+        let whole = json!({
+            "mode": "Sentinel", "purpose": "Cache", "replicas": 3, "maxConnections": 7, "cpu": "1", "paused": true,
+            "engine": {"image": "redis:8.0", "pullPolicy": "Always", "pullSecrets": [{"name": "a"}]},
+            "memory": {"limit": "1Gi", "maxmemoryPercent": 40, "evictionPolicy": "noeviction"},
+            "persistence": {"appendOnly": true, "snapshots": false, "volume": {"size": "1Gi", "reclaim": "Delete"}},
+            "durability": {"minReplicasToWrite": 1, "maxReplicaLag": 4}, "config": {"timeout": "1", "databases": "2"},
+            "failover": {"sentinels": 5, "quorum": 3, "detection": "2s", "sentinelVolume": {"size": "2Gi"}},
+            "access": {"application": true, "namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}},
+            "update": {"approval": "Manual"}, "audit": {"mode": "Repair"}, "podMetadata": {"labels": {"a": "b"}},
+            "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "a"}], "priorityClassName": "p"},
+        });
+        let least = json!({"mode": "Sentinel"});
+        for name in whole.as_object().unwrap().keys() {
+            let one = json!({"mode": "Sentinel", name.as_str(): whole[name]});
+            for (live, wanted) in [(&one, &least), (&least, &one), (&whole, &one), (&one, &whole)] {
+                let mut patched = live.clone();
+                merge(&mut patched, &correction(live, wanted));
+                let left = differing(&patched, wanted);
+                // An object without fields is none.
+                assert!(
+                    left.iter()
+                        .all(|path| patched.pointer(&format!("/{}", path.replace('.', "/"))) == Some(&json!({}))),
+                    "{left:?}"
+                );
+            }
+        }
     }
 }

@@ -41,25 +41,27 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
         return refuse(context, declared, &Refusal { reason: "Invalid", message }).await;
     }
     let uid = declared.uid().unwrap_or_default();
-    if is_dedicated(declared)
-        && let Err(error) = dedicated::keep(context, declared, found.as_ref()).await
-    {
-        let ending = Ending::of(&error);
-        let message = ending.detail().to_owned();
-        return match (&ending, error.class()) {
-            (Ending::NameTaken(_), _) => refuse(context, declared, &Refusal { reason: "NameTaken", message }).await,
-            // What the API server says of `dedicated` is the answer to whoever wrote it. A layer that is there runs on.
-            (_, Class::Invalid) if found.is_none() => {
-                refuse(context, declared, &Refusal { reason: "LayerRefused", message }).await
-            }
-            (_, Class::Invalid) => {
-                context.uses.layer_change(&uid, Some(message));
-                Ok(REFUSED)
-            }
-            _ => Err(Error::Act(error)),
-        };
-    }
-    context.uses.layer_change(&uid, None);
+    let kept = if is_dedicated(declared) { dedicated::keep(context, declared, found.as_ref()).await } else { Ok(None) };
+    let stays = match kept {
+        Ok(stays) => stays,
+        Err(error) => {
+            let ending = Ending::of(&error);
+            let message = ending.detail().to_owned();
+            return match (&ending, error.class()) {
+                (Ending::NameTaken(_), _) => refuse(context, declared, &Refusal { reason: "NameTaken", message }).await,
+                // What the API server says of `dedicated` is the answer to whoever wrote it. A layer that is there runs on.
+                (_, Class::Invalid) if found.is_none() => {
+                    refuse(context, declared, &Refusal { reason: "LayerRefused", message }).await
+                }
+                (_, Class::Invalid) => {
+                    context.uses.layer_change(&uid, Some(format!("the layer runs on unchanged: {message}")));
+                    Ok(REFUSED)
+                }
+                _ => Err(Error::Act(error)),
+            };
+        }
+    };
+    context.uses.layer_change(&uid, stays);
     let reference = || LayerReference::new(&namespace, &name);
     if found.is_none_or(|layer| layer.metadata.deletion_timestamp.is_some()) {
         if is_dedicated(declared) {

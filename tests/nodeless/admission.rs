@@ -1,6 +1,6 @@
 //! The API server refuses what the rules refuse: offline evaluation knows neither its cost budget nor its patterns.
 
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
@@ -187,5 +187,56 @@ async fn bad_function_libraries_are_refused_with_the_reason_and_the_smallest_is_
         libraries.delete(&name, &DeleteParams::default()).await.unwrap();
         let refused = changed.expect_err(&format!("accepted: {new}")).to_string();
         assert!(refused.contains(reason), "{new}: {refused}");
+    }
+}
+
+/// `layer: null` in a merge patch, of a use whose layer has what no layer gives up. It was taken, and the layer's own rule refused what came
+/// of it.
+#[tokio::test]
+async fn no_use_can_drop_a_dedicated_layer_that_says_what_cannot_be_taken_back() {
+    let _definition_is_ours = place::operator_in("default").await;
+    let kinds = [
+        ApiResource::erase::<redoubt::api::session_store::SessionStore>(&()),
+        ApiResource::erase::<redoubt::api::rate_limit_policy::RateLimitPolicy>(&()),
+        ApiResource::erase::<redoubt::api::cache_namespace::CacheNamespace>(&()),
+    ];
+    let of_kinds = [
+        json!({"idleTimeout": "30m"}),
+        json!({"limits": [{"name": "a", "quota": 10, "window": "1m"}]}),
+        json!({"ttl": "5m"}),
+    ];
+    for (resource, plain) in kinds.into_iter().zip(of_kinds) {
+        let uses: Api<DynamicObject> = Api::namespaced_with(crate::client().await, "default", &resource);
+        for (dedicated, is_kept) in [
+            (json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}), true),
+            (json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}), true),
+            (json!({"mode": "Standalone"}), true),
+            (json!({"mode": "Sentinel", "replicas": 3}), false),
+        ] {
+            let mut spec = plain.clone();
+            spec["layer"] = json!({"dedicated": dedicated});
+            // No operator makes pods of it.
+            spec["layer"]["dedicated"]["paused"] = json!(true);
+            let object: DynamicObject = serde_json::from_value(json!({
+                "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": "dropped"}, "spec": spec,
+            }))
+            .unwrap();
+            uses.create(&PostParams::default(), &object).await.unwrap();
+            for patch in [json!({"layer": null}), json!({"layer": {"dedicated": null}})] {
+                let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
+                let patched = uses.patch("dropped", &dry_run, &Patch::Merge(json!({"spec": patch}))).await;
+                let refused = patched.map(drop).map_err(|error| error.to_string());
+                let is_right = match &refused {
+                    Err(words) if patch["layer"].is_null() => {
+                        is_kept && words.contains("layer.dedicated cannot be removed")
+                    }
+                    // An empty `layer` is no choice, whatever was there.
+                    Err(words) => words.contains("either name or dedicated"),
+                    Ok(()) => patch["layer"].is_null() && !is_kept,
+                };
+                assert!(is_right, "{} {dedicated} with {patch}: {refused:?}", resource.kind);
+            }
+            uses.delete("dropped", &DeleteParams::default()).await.unwrap();
+        }
     }
 }

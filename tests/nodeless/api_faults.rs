@@ -256,7 +256,9 @@ async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_
     assert!(!layer.pods().await.contains_key(&layer.pod(refused)));
     eventually("the layer says who refuses it", SOON, async || {
         let degraded = layer.condition("Degraded").await;
-        degraded.is_some_and(|(status, reason, _)| status == "True" && reason == "FailedCreate")
+        degraded.is_some_and(|(status, reason, message)| {
+            status == "True" && reason == "FailedCreate" && message.contains("a policy of the test")
+        })
     })
     .await;
     assert!(layer.is("Ready").await, "the others serve");

@@ -7,11 +7,12 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::layer::Layer;
 use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
-use crate::store::{Store, call, run};
+use crate::store::{Store, call, connect, run};
 
 /// What a store is told in, with some room for a machine that compiles meanwhile.
 const TOLD: Duration = Duration::from_secs(2);
@@ -33,11 +34,12 @@ async fn leave(stage: &Stage, is_given: bool) {
 }
 
 async fn told(store: &Store, kind: &str, reason: &str) {
-    eventually(&format!("the store says {reason}"), TOLD, async || {
+    let took = eventually(&format!("the store says {reason}"), TOLD, async || {
         let status = store.api().get(&store.name).await.unwrap().status.unwrap_or_default();
         status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
     })
     .await;
+    println!("{reason}: told after {took:.2?}");
 }
 
 async fn tenants(layer: &Layer) -> Vec<(String, String)> {
@@ -98,6 +100,26 @@ async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_say
 }
 
 #[tokio::test]
+async fn a_tenant_keeps_its_place_when_an_older_store_is_corrected_and_the_operator_restarts() {
+    let stage = Stage::set("tenants-place").await;
+    let layer = stage.layer("shared", json!({})).await;
+    let older = Store::create(&stage, "a", on(&layer, &json!({"keyPrefix": "w:", "revokeReplicas": 9}))).await;
+    older.refused("TooFewReplicas", "revokeReplicas").await;
+    let store = Store::create(&stage, "b", on(&layer, &json!({"keyPrefix": "w:"}))).await;
+    store.ready().await;
+    older.change(json!({"revokeReplicas": 1})).await;
+    older.refused("PrefixOverlaps", "b").await;
+    place::start_operator(&stage.namespace);
+    layer.ready().await;
+    older.change(json!({"maxPerUser": 3})).await;
+    older.refused("PrefixOverlaps", "b").await;
+    store.ready().await;
+    store.api().delete("b", &DeleteParams::default()).await.unwrap();
+    older.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_rest() {
     let stage = Stage::set("tenants-binding").await;
     let layer = stage.layer("shared", json!({})).await;
@@ -129,5 +151,33 @@ async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_re
     let asked = faults.requests() - before;
     println!("{asked} requests in {watched:?} at rest");
     assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_binding_that_cannot_be_read_stops_its_own_store_only() {
+    let stage = Stage::set("tenants-unreadable").await;
+    let layer = stage.layer("shared", json!({})).await;
+    let web = Store::create(&stage, "web", on(&layer, &json!({}))).await;
+    web.ready().await;
+    let mut connection = web.connected().await;
+    // An application has it mounted; the status names it again once it can be read.
+    let binding = web.binding().await.unwrap();
+    // An operator that has never read it.
+    let faults = Faults::default();
+    faults.refuse_reads(Some("/secrets/web-session-binding"));
+    place::start_operator_with(&stage.namespace, faults.clone());
+    eventually("the store says so", SOON, async || {
+        let status = web.api().get("web").await.unwrap().status.unwrap();
+        status.conditions.iter().any(|it| it.type_ == "BindingWritten" && it.status == "False")
+    })
+    .await;
+    let api = Store::create(&stage, "api", on(&layer, &json!({}))).await;
+    api.ready().await;
+    layer.ready().await;
+    run::<String>(&mut connection, redis::cmd("PING")).await.unwrap();
+    eventually("another client is connected", SOON, async || connect(&stage.client, &binding).await.is_some()).await;
+    faults.refuse_reads(None);
+    web.ready().await;
     stage.strike().await;
 }

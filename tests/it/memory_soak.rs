@@ -1,6 +1,8 @@
 //! The memory of a data node's process under everything at once, held against the limit of the pod that it was planned for.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -188,6 +190,83 @@ async fn a_replica_that_takes_nothing_costs_its_primary_no_more_than_its_term() 
             replica.query::<usize>(cmd("STRLEN").arg("one")).await.is_ok_and(|length| length == value.len())
         })
         .await;
+    }
+}
+
+/// Stands between a server and its disk: a sync takes three seconds while there is a file of this name.
+const SLOW_SYNC: &str = r#"
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int fdatasync(int file) {
+  const char *switch_ = getenv("SLOW_SYNC");
+  struct timespec three_seconds = {3, 0};
+  if (!switch_ || access(switch_, F_OK)) return fsync(file);
+  return nanosleep(&three_seconds, 0);
+}
+"#;
+
+/// The engine with a disk that is slow while the file is there.
+fn on_slow_disk(engine: &Engine, folder: &Path) -> (Engine, PathBuf) {
+    let (source, library, switch) = (folder.join("slow.c"), folder.join("slow.so"), folder.join("is-slow"));
+    fs::write(&source, SLOW_SYNC).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-nostdlib", "-o"]).arg(&library).arg(&source).status();
+    assert!(compiled.unwrap().success());
+    let environment = [("LD_PRELOAD", &library), ("SLOW_SYNC", &switch)];
+    let environment = environment.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+    (Engine { environment: environment.into(), ..engine.clone() }, switch)
+}
+
+/// A server holds what is written during a sync in a buffer that `maxmemory` does not count, for two seconds at most. The room for pages
+/// that change while a child saves holds it, up to half of that room in a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_costs_two_seconds_of_writes_which_the_room_for_saving_holds() {
+    const VALUE: u64 = 10_000;
+    const BATCH: u64 = 20;
+    let room = plan().copy_on_write;
+    // Four fifths of what there is room for.
+    let pause = Duration::from_micros(2_000_000 * BATCH * VALUE / (room / 5 * 4));
+    let value = "x".repeat(usize::try_from(VALUE).unwrap());
+    for engine in engines() {
+        let folder = std::env::temp_dir().join(format!("redoubt-slow-{}-{}", engine.name, std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (slow, switch) = on_slow_disk(&engine, &folder);
+        let (process, admin) = node(&slow, &[]).await;
+        fill(&admin, plan().maxmemory / 10 * 9).await;
+        // One that ends meanwhile would have its main thread wait for a sync as well.
+        let never = BTreeMap::from([("auto-aof-rewrite-percentage".to_owned(), "0".to_owned())]);
+        assert_eq!(server::config_set_all(&admin, &never).await.unwrap(), []);
+        eventually("no file is written anew", SOON, async || field(&admin, "aof_rewrite_in_progress").await == 0).await;
+        let pid = field(&admin, "process_id").await;
+        let writer = process.connect().await.with_response_timeout(SOON);
+        fs::write(&switch, "").unwrap();
+        let (began, lasting) = (Instant::now(), Duration::from_secs(10));
+        let (mut held, mut most, mut written) = (0, 0, 0_u64);
+        while began.elapsed() < lasting {
+            let due = tokio::time::Instant::now() + pause;
+            let commands: Vec<Cmd> =
+                (0..BATCH).map(|number| cmd("SET").arg(format!("slow:{number}")).arg(&value).clone()).collect();
+            for reply in writer.query_all(&commands).await.unwrap() {
+                reply.unwrap();
+            }
+            written += BATCH * VALUE;
+            held = held.max(field(&admin, "mem_aof_buffer").await);
+            most = most.max(charged(pid));
+            tokio::time::sleep_until(due).await;
+        }
+        let rate = written / began.elapsed().as_secs().max(1);
+        println!(
+            "{}, 9/10 full, {} MB/s, a sync takes 3 s: at most {} MiB in the buffer, {} of {} MiB in all",
+            engine.name,
+            rate / 1_000_000,
+            held >> 20,
+            most >> 20,
+            LIMIT >> 20
+        );
+        assert!(held > rate, "{}: {held}: no sync was slow", engine.name);
+        assert!(held < room, "{}: {held} at {rate} in a second", engine.name);
+        assert!(most < LIMIT - AGENT, "{}: {most}", engine.name);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
 

@@ -1,14 +1,17 @@
 //! A message in a Sentinel's name that the primary is what is no node of the layer: the second line, for whoever gets past the users'
 //! rights. The message is said with the Sentinels' own user.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redoubt::model::Address;
 use redoubt::model::node_config::{REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::{Address, NodeId};
 use redoubt::redis::hello::{self, Hello};
 use redoubt::redis::{Connection, Endpoint, Secret, sentinel, server, users};
 
 use crate::agent_process::write_some;
+use crate::attacks_kept::SNAPSHOTS_ONLY;
 use crate::support::engine_process::{Engine, Process};
 use crate::support::eventually;
 use crate::support::history::keys_of;
@@ -24,6 +27,29 @@ async fn attacker() -> Process {
     Process::server(&engine, &lines).await
 }
 
+/// A message in a Sentinel's name, said with its own user on the primary: the layer's primary is another.
+async fn tell_the_sentinels(layer: &Layer, primary: NodeId, named: &Address, port: u16) {
+    let application = Connection::open(&layer.endpoint(layer.sentinel_ids()[0])).await.unwrap();
+    let known = sentinel::master(&application, &layer.master_name).await.unwrap().unwrap();
+    let (run_id, sender) = known.other_sentinels.iter().next().unwrap();
+    let hello = Hello {
+        sender,
+        sender_port: SENTINEL_PORT,
+        run_id,
+        master_name: &layer.master_name,
+        primary: named,
+        port,
+        epoch: 9,
+    };
+    let sentinels = |endpoint: Endpoint| Endpoint {
+        username: users::SENTINEL.to_owned(),
+        password: Secret::new("p-s"),
+        ..endpoint
+    };
+    let forger = Connection::open(&sentinels(layer.endpoint(primary))).await.unwrap();
+    hello::tell(&forger, &hello).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_lost() {
     let layer = Layer::whole(&Options::default()).await;
@@ -34,26 +60,8 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
     layer.wait_until_whole().await;
     let attacker = attacker().await;
     let stranger = Address(attacker.address.clone());
-    let application = Connection::open(&layer.endpoint(layer.sentinel_ids()[0])).await.unwrap();
-    let known = sentinel::master(&application, &layer.master_name).await.unwrap().unwrap();
-    let (run_id, sender) = known.other_sentinels.iter().next().unwrap();
-    let hello = Hello {
-        sender,
-        sender_port: SENTINEL_PORT,
-        run_id,
-        master_name: &layer.master_name,
-        primary: &stranger,
-        port: REDIS_PORT,
-        epoch: 9,
-    };
-    let sentinels = |endpoint: Endpoint| Endpoint {
-        username: users::SENTINEL.to_owned(),
-        password: Secret::new("p-s"),
-        ..endpoint
-    };
-    let forger = Connection::open(&sentinels(layer.endpoint(primary))).await.unwrap();
     let began = Instant::now();
-    hello::tell(&forger, &hello).await.unwrap();
+    tell_the_sentinels(&layer, primary, &stranger, REDIS_PORT).await;
     eventually("a Sentinel believes it", SOON, async || {
         for id in layer.sentinel_ids() {
             let Ok(connection) = Connection::open(&layer.agent_on(id)).await else { continue };
@@ -90,12 +98,79 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
     }
 }
 
+/// The right address, and a port at which nobody listens. Agents compare addresses only.
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_are_made_to_follow_a_stranger_have_their_own_data_again() {
+async fn a_primary_that_the_sentinels_name_with_another_port_is_named_rightly_again_and_nothing_is_lost() {
     let layer = Layer::whole(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
     layer.wait_until_whole().await;
+    let began = Instant::now();
+    tell_the_sentinels(&layer, primary, &layer.nodes[&primary].address, REDIS_PORT + 1).await;
+    let named = async |id: NodeId| {
+        let connection = Connection::open(&layer.endpoint(id)).await.ok()?;
+        let mut asking = redis::cmd("SENTINEL");
+        asking.arg("GET-MASTER-ADDR-BY-NAME").arg(&layer.master_name);
+        connection.query::<(String, u16)>(&asking).await.ok()
+    };
+    let first = layer.sentinel_ids()[0];
+    eventually("a Sentinel names another port", SOON, async || {
+        named(first).await.is_some_and(|(_, port)| port == REDIS_PORT + 1)
+    })
+    .await;
+    eventually("all name the port of a server that takes writes", 2 * SOON, async || {
+        for id in layer.sentinel_ids() {
+            let Some((_, REDIS_PORT)) = named(id).await else { return false };
+        }
+        let Some(now) = layer.primary().await else { return false };
+        let Ok(connection) = Connection::open(&layer.endpoint(now)).await else { return false };
+        connection.query::<()>(redis::cmd("SET").arg("after").arg(1)).await.is_ok()
+    })
+    .await;
+    println!("named with another port: a write after {:.2?}", began.elapsed());
+    layer.wait_until_whole().await;
+    println!("whole after {:.2?}", began.elapsed());
+    for id in layer.data_ids() {
+        let now = keys_of(&layer.endpoint(id)).await;
+        assert_eq!(held.difference(&now).count(), 0, "{id}: of {}", held.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_are_made_to_follow_a_stranger_have_their_own_data_again() {
+    all_made_to_follow_a_stranger(&[]).await;
+}
+
+/// What is in a snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_write_snapshots_only_and_are_made_to_follow_a_stranger_have_their_own_data_again() {
+    all_made_to_follow_a_stranger(SNAPSHOTS_ONLY).await;
+}
+
+async fn all_made_to_follow_a_stranger(settings: &'static [(&'static str, &'static str)]) {
+    let layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    layer.wait_until_whole().await;
+    if !settings.is_empty() {
+        let mut linked = BTreeSet::new();
+        eventually("each has all in a snapshot, and links to that one", SOON, async || {
+            for id in layer.data_ids() {
+                let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+                let info = server::info(&operator).await.unwrap();
+                let (data, links) = (layer.data(id), layer.data(id).join("aside/.standing"));
+                let snapshot = |folder: &Path| std::fs::read(folder.join("dump.rdb")).ok();
+                let is_linked = snapshot(&data).is_some() && snapshot(&data) == snapshot(&links);
+                if is_linked && info.number("rdb_changes_since_last_save") == Some(0) {
+                    linked.insert(id);
+                }
+            }
+            linked.len() == layer.data_ids().len()
+        })
+        .await;
+    }
     let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     let engines: Vec<_> = layer.data_ids().iter().map(|id| layer.engine_pids(*id)).collect();
     let attacker = attacker().await;

@@ -1,5 +1,7 @@
 //! Data that only one node has and that a full sync replaces: it is in a folder afterwards, and the node's answer names it.
 
+use std::path::Path;
+
 use redoubt::model::Role;
 use redoubt::model::lineage::AsideReason;
 use redoubt::model::node_config::REDIS_PORT;
@@ -9,6 +11,16 @@ use crate::agent_process::write_some;
 use crate::support::eventually;
 use crate::support::history::Writers;
 use crate::support::layer::{Layer, Options, SOON};
+
+/// Settings of a layer without append-only files, with a snapshot soon after each write.
+pub const SNAPSHOTS_ONLY: &[(&str, &str)] = &[("appendonly", "no"), ("save", "1 1")];
+
+/// Whether the append-only files of a folder have the write of [`what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it`].
+fn holds_it(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder.join("appendonlydir")).into_iter().flatten().flatten();
+    let mut texts = files.filter_map(|file| std::fs::read(file.path()).ok());
+    texts.any(|text| text.windows(9).any(|words| words == b"only-here"))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it() {
@@ -28,6 +40,9 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
         record.is_some_and(|record| record.role == Role::Primary && record.keys == held)
     })
     .await;
+    // Right after a sync there are none yet.
+    let links = layer.data(alone).join("aside/.standing");
+    eventually("there are links to its files", SOON, async || holds_it(&links)).await;
     server::replica_of(&operator, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
     let aside = async || layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
     let took = eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
@@ -36,16 +51,41 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
     assert_eq!(kept.reason, AsideReason::Replaced);
     assert_eq!(kept.lineage.map(|record| (record.role, record.keys)), Some((Role::Primary, held)));
     let folder = layer.data(alone).join("aside").join(&kept.folder);
-    let holds_it = std::fs::read_dir(folder.join("appendonlydir"))
-        .unwrap()
-        .any(|file| std::fs::read(file.unwrap().path()).unwrap().windows(9).any(|words| words == b"only-here"));
-    assert!(holds_it, "the kept file has the write");
+    assert!(holds_it(&folder), "the kept file has the write");
     layer.wait_until_whole().await;
     for id in layer.data_ids().into_iter().filter(|id| *id != alone) {
         assert!(layer.lineage(id).await.unwrap().aside.is_empty(), "{id}");
     }
     layer.edit_documents(|config| config.drop_aside.extend([kept.folder.clone()]));
     eventually("it is dropped", SOON, async || aside().await.is_empty() && !folder.exists()).await;
+}
+
+/// As above, of a layer that writes snapshots only.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_that_a_demoted_server_had_alone_is_kept_aside() {
+    let layer = Layer::whole(&Options { min_replicas: 0, settings: SNAPSHOTS_ONLY, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    let has_it = |folder: &Path| {
+        std::fs::read(folder.join("dump.rdb")).is_ok_and(|file| file.windows(9).any(|words| words == b"only-here"))
+    };
+    // Before a snapshot has it, it is in memory only.
+    eventually("it is in a snapshot", SOON, async || has_it(&layer.data(alone))).await;
+    eventually("the links are to that one", SOON, async || has_it(&layer.data(alone).join("aside/.standing"))).await;
+    server::replica_of(&operator, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
+    let aside = async || layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
+    eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
+    let kept = aside().await.remove(0);
+    assert_eq!(kept.reason, AsideReason::Replaced);
+    assert!(kept.lineage.is_some_and(|record| record.append_only == Some(false)), "the record is that of a snapshot");
+    assert!(has_it(&layer.data(alone).join("aside").join(&kept.folder)), "the kept snapshot has the write");
+    layer.wait_until_whole().await;
 }
 
 /// It was taken for an empty node, because what stands for a missing record counts no keys.

@@ -124,7 +124,13 @@ impl Standing {
                 self.renewal = Renewal::Linked(files);
                 return false;
             }
-            (Some(Ok(())), Renewal::Taking(files, record)) => (self.linked, self.of) = (Some(files), Some(record)),
+            (Some(Ok(())), Renewal::Taking(files, record)) => {
+                self.linked = Some(files);
+                // The server may have been promoted since.
+                if !self.of.as_ref().is_some_and(|of| is_continued(&record, of)) {
+                    self.of = Some(record);
+                }
+            }
             (_, renewal) => self.renewal = renewal,
         }
         true
@@ -133,7 +139,12 @@ impl Standing {
     /// Looks at a server that answers. `own`: its record now.
     pub(super) async fn look(&mut self, environment: &Environment, state: &State, info: &Info, own: Option<&Lineage>) {
         // What a layer that keeps nothing had is no loss, and folders of it would wait for a person.
-        if !self.advance() || !state.config().keeps_data {
+        let is_asked_since = self.advance();
+        if !state.config().keeps_data {
+            return;
+        }
+        self.note_promotion(info, own);
+        if !is_asked_since {
             return;
         }
         let link = info.primary_link();
@@ -158,6 +169,16 @@ impl Standing {
     /// Whether a primary has what it read from its files: it followed nobody since. One without replicas takes another id after a while.
     fn is_read(&self, own: &Lineage) -> bool {
         own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
+    }
+
+    /// A promoted server appends to the very files that the links are of. It may be a replica of its primary of before again while links are
+    /// renewed: its data counted as that of the primary then, and what only it had was not kept.
+    fn note_promotion(&mut self, info: &Info, own: Option<&Lineage>) {
+        let Some(own) = own.filter(|own| own.replication_id == info.replication_id()) else { return };
+        let is_promoted = |of: &Lineage| own.previous_replication_id.as_ref() == Some(&of.replication_id);
+        if info.role() == Some(Role::Primary) && self.of.as_ref().is_some_and(is_promoted) {
+            (self.of, self.as_primary) = (Some(own.clone()), true);
+        }
     }
 
     fn renew(&mut self, environment: &Environment, info: &Info, own: &Lineage) {

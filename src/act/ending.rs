@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Library(#[from] crate::dataplane::Error),
     /// An object of our name exists and is not ours.
-    #[error("{object} exists and belongs to somebody else")]
+    #[error("{object} exists and has another owner")]
     NameTaken {
         /// Kind, namespace and name.
         object: String,

@@ -167,7 +167,8 @@ pub async fn wait_for_decision(environment: &Environment, state: &State) -> Star
         let config = state.config();
         let Round { decision, answers, views, .. } = asking.round(state, &config).await;
         if last_decision.as_ref() != Some(&decision) {
-            tracing::info!(?decision, sentinels = ?views, "boot rule");
+            let told: Vec<String> = views.iter().map(ToString::to_string).collect();
+            tracing::info!(decision = %decision, sentinels = told.join(", "), "the boot rule says how this node starts");
             last_decision = Some(decision.clone());
         }
         seen_epoch = seen_epoch.max(peers::highest_epoch(&config.layer.uid, answers.values().flatten()));

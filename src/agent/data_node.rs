@@ -12,6 +12,7 @@ use super::boot::{Start, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Reached, Restarts};
 use super::health::Health;
+use super::last_words::LastWords;
 use super::state::State;
 use super::unloadable::{self, Unloadable};
 use super::watch::Watch;
@@ -46,6 +47,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     state.set_aside(aside::list(environment));
     state.set_ancestry(ancestry::read(environment));
     let mut restarts = Restarts::default();
+    let last_words = LastWords::default();
     let mut unloadable = Unloadable::default();
     let mut not_before = Instant::now();
     let mut may_put_functions = true;
@@ -75,9 +77,10 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         }
         let began = Instant::now();
         let put_functions = std::mem::replace(&mut may_put_functions, true);
-        let started = decided
-            .and_then(|decided| Ok((start_engine(environment, state, &program, &decided, put_functions)?, decided)));
-        let (reached, status, words) = match started {
+        let started = decided.and_then(|decided| {
+            Ok((start_engine(environment, state, &program, &decided, put_functions, &last_words)?, decided))
+        });
+        let (reached, exit, status) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
                 End::StartsOver => continue,
@@ -93,13 +96,18 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         // A library that this engine does not take must not keep it from starting: the operator loads the others.
         may_put_functions = reached == Reached::Serving;
         functions::remove(environment);
-        unloadable.note(reached, status);
+        unloadable.note(reached, exit);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
         let counted = if unloadable.is_known() { Reached::Loading } else { reached };
         let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
-            return Err(restarts.hopeless(&program, words).into());
+            return Err(restarts.hopeless(&program, status, &last_words.told().await).into());
         };
-        tracing::warn!(status = words, ?reached, ?pause, "the engine ended");
+        tracing::warn!(
+            status,
+            reached = reached.word(),
+            ?pause,
+            "the engine ended; the node decides again after the pause"
+        );
         not_before = Instant::now() + pause;
     }
 }
@@ -139,6 +147,7 @@ fn start_engine(
     program: &Path,
     decided: &Decided,
     put_functions: bool,
+    last_words: &LastWords,
 ) -> Result<Child> {
     let Decided { start, append_only } = decided;
     if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
@@ -172,7 +181,7 @@ fn start_engine(
     state.set_announced(Some(own));
     state.set_activity(Activity::Loading);
     state.set_health(Health::Starting);
-    Ok(engine::start(program, &path, false)?)
+    Ok(engine::start(program, &path, false, last_words)?)
 }
 
 /// Watches a running engine until it ends or is told to; beside that, what caches ask to be removed is.

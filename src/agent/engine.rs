@@ -2,9 +2,12 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
+
+use super::last_words::LastWords;
 
 /// Programs that are an engine, in the order in which they are looked for.
 const PROGRAMS: [&str; 2] = ["valkey-server", "redis-server"];
@@ -28,7 +31,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// It ends before it answers, again and again.
-    #[error("{program} ended {times} times before it answered; its last words are above ({status})")]
+    #[error("{program} ended {times} times before it answered ({status}){said}")]
     EndsAtOnce {
         /// The program.
         program: String,
@@ -36,6 +39,8 @@ pub enum Error {
         times: u32,
         /// How it ended last.
         status: String,
+        /// Its last words, or where they are.
+        said: String,
     },
 }
 
@@ -59,6 +64,17 @@ pub enum Reached {
     Loading,
     /// It served.
     Serving,
+}
+
+impl Reached {
+    /// The word for logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Loading => "loading",
+            Self::Serving => "serving",
+        }
+    }
 }
 
 /// Starts in a row that came to nothing.
@@ -93,8 +109,10 @@ impl Restarts {
     }
 
     /// The error of an engine without hope.
-    pub fn hopeless(&self, program: &Path, status: String) -> Error {
-        Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status }
+    pub fn hopeless(&self, program: &Path, status: String, said: &str) -> Error {
+        let said =
+            if said.is_empty() { "; its last words are in the log of its pod".to_owned() } else { format!(": {said}") };
+        Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status, said }
     }
 }
 
@@ -110,8 +128,14 @@ pub fn find() -> Result<PathBuf, Error> {
         .ok_or(Error::NotFound { searched })
 }
 
-/// Starts it with a configuration file. Its log goes where ours goes: standard output.
-pub fn start(program: &Path, configuration: &Path, as_sentinel: bool) -> Result<Child, Error> {
+/// Starts it with a configuration file. Its log goes to standard output, ours to standard error. What it says on standard error, which
+/// is why it does not take its configuration, is passed on and kept in `words`.
+pub(super) fn start(
+    program: &Path,
+    configuration: &Path,
+    as_sentinel: bool,
+    words: &LastWords,
+) -> Result<Child, Error> {
     let mut command = Command::new(program);
     command.arg(configuration);
     if as_sentinel {
@@ -119,7 +143,11 @@ pub fn start(program: &Path, configuration: &Path, as_sentinel: bool) -> Result<
     }
     // If the agent is killed, its container ends and with it the engine; on a developer's machine this does it.
     command.kill_on_drop(true);
-    command.spawn().map_err(|source| Error::Start { program: program.display().to_string(), source })
+    command.stderr(Stdio::piped());
+    let mut child =
+        command.spawn().map_err(|source| Error::Start { program: program.display().to_string(), source })?;
+    words.listen(child.stderr.take());
+    Ok(child)
 }
 
 /// Reaps what an ended engine left to us, the first process: a child that was saving, for example.

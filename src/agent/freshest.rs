@@ -35,7 +35,8 @@ pub(super) async fn known_to(state: &State, config: &NodeConfig, replicas: &[Add
     if offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
         return config.sentinels.values().cloned().collect();
     }
-    tracing::info!(?offsets, "the replicas differ; the Sentinels are made to look");
+    let told: Vec<String> = offsets.iter().map(|(address, offset)| format!("{address} {}", offset.0)).collect();
+    tracing::info!(offsets = told.join(", "), "the replicas differ; the Sentinels are made to look");
     let opened = join_all(config.sentinels.values().map(async |address| {
         let endpoint = state.sentinel_endpoint(address);
         Some((address, Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await.ok()?))

@@ -33,6 +33,7 @@ pub mod http;
 pub mod install;
 mod introduction;
 mod joining;
+mod last_words;
 mod late_election;
 pub mod lineage_file;
 mod misled;

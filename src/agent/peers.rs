@@ -31,6 +31,16 @@ pub enum View {
     Silent,
 }
 
+impl std::fmt::Display for View {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Names(address, epoch) => write!(formatter, "names {address} (epoch {epoch})"),
+            Self::NamesNobody => formatter.write_str("names none"),
+            Self::Silent => formatter.write_str("is silent"),
+        }
+    }
+}
+
 /// Asks one agent for its record. `None`: no answer, one of another layer, or one with numbers that no layer reaches.
 pub async fn ask_agent(config: &NodeConfig, ordinal: u16, address: &Address) -> Option<LineageAnswer> {
     let answer = timeout(ANSWER_WITHIN, answers::fetch(&address.0)).await.ok()??;

@@ -11,6 +11,7 @@ use super::dissent::Dissent;
 use super::engine::{self, Reached, Restarts};
 use super::epochs::Raise;
 use super::health::Health;
+use super::last_words::LastWords;
 use super::late_election::LateElection;
 use super::rivals::serving_primary;
 use super::silence::Silence;
@@ -41,11 +42,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     let mut restarts = Restarts::default();
+    let words = LastWords::default();
     let mut adds_replicas = false;
     loop {
         state.set_health(Health::Starting);
         let started = tokio::select! {
-            started = configure_and_start(environment, state, &program, adds_replicas) => started,
+            started = configure_and_start(environment, state, &program, adds_replicas, &words) => started,
             () = stop.received() => return Ok(()),
         };
         let began = Instant::now();
@@ -67,9 +69,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
         };
         state.set_health(Health::Starting);
         let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
-            return Err(restarts.hopeless(&program, status).into());
+            return Err(restarts.hopeless(&program, status, &words.told().await).into());
         };
-        tracing::warn!(status, ?pause, "the Sentinel ended");
+        tracing::warn!(status, ?pause, "the Sentinel ended; it starts again after the pause");
         tokio::select! {
             () = sleep(pause) => {}
             () = stop.received() => return Ok(()),
@@ -156,11 +158,12 @@ async fn configure_and_start(
     state: &State,
     program: &Path,
     adds_replicas: bool,
+    words: &LastWords,
 ) -> Result<Child> {
     state.refresh_config(environment);
     let path = write_configuration(environment, state, adds_replicas).await?;
     state.set_trouble(None);
-    Ok(engine::start(program, &path, true)?)
+    Ok(engine::start(program, &path, true, words)?)
 }
 
 /// Renders the file around what the old one remembers. Only while the Sentinel does not run: then it rewrites the file

@@ -92,7 +92,7 @@ impl Spin {
                 tracing::info!("the Sentinel rests again");
                 self.forget();
             } else if let Some(suspect) = search.suspects.pop() {
-                tracing::warn!(remote = %suspect.remote, "the Sentinel is busy with nothing: one of its connections ends");
+                tracing::warn!(remote = %suspect.remote, "the Sentinel uses a processor without work, because of a connection that its peer left: the agent ends it");
                 if let Err(error) = cut(state, suspect).await {
                     tracing::warn!(%error, remote = %suspect.remote, "the connection could not be ended");
                 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
+use tracing::{Instrument as _, Span};
 
 use super::context::{Context, Duty};
 use super::error::Error;
@@ -15,7 +16,7 @@ use super::publish;
 use super::uses::reconcile as use_pass;
 use super::watches::{Watched, WatchedUse};
 use crate::failure::Class;
-use crate::telemetry::Chain;
+use crate::telemetry::{Chain, span_of_layer, span_of_use};
 
 /// Pause while the watches are still filling after a start: a list takes some 10 ms.
 const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
@@ -44,12 +45,20 @@ pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> R
     }
     let started = Instant::now();
     let result = match context.duty {
-        Duty::Lead => layer::pass(&context, object).await,
-        Duty::Route => routing::pass(&context, &object.metadata, Some(object)).await,
+        Duty::Lead => layer::pass(&context, object).instrument(span_of(&object.metadata)).await,
+        Duty::Route => {
+            routing::pass(&context, &object.metadata, Some(object)).instrument(span_of(&object.metadata)).await
+        }
     };
     let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
     context.metrics.pass(outcome, started.elapsed());
     Ok(Action::requeue(result?))
+}
+
+/// What each line of a pass says of its layer.
+fn span_of(metadata: &ObjectMeta) -> Span {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    span_of_layer(&text(&metadata.namespace), &text(&metadata.name))
 }
 
 /// A pass over a layer whose object cannot be read: it goes on as it was accepted last.
@@ -64,14 +73,22 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
         return Ok(Action::requeue(rest));
     }
     if context.duty == Duty::Route {
-        return Ok(Action::requeue(routing::pass(context, metadata, None).await?));
+        let pass = routing::pass(context, metadata, None).instrument(span_of(metadata));
+        return Ok(Action::requeue(pass.await?));
     }
-    Ok(layer::pass_unreadable(context, metadata).await?.map_or_else(Action::await_change, Action::requeue))
+    let pass = layer::pass_unreadable(context, metadata).instrument(span_of(metadata));
+    Ok(pass.await?.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// An object that no longer parses is told of; what runs goes on running.
 async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
-    tracing::warn!(kind = object.kind, name = object.name, error = words, "cannot read the object");
+    tracing::warn!(
+        kind = object.kind,
+        namespace = object.namespace,
+        name = object.name,
+        error = words,
+        "cannot read the object"
+    );
     let note = format!("the stored object cannot be read; {meanwhile}: {words}");
     publish::warn(context, &object, "Unreadable", "Read", &note).await;
 }
@@ -82,7 +99,7 @@ pub(super) fn after_failure(watched: Arc<Watched>, error: &Error, context: Arc<C
     let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
     let (layer, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
     if error.class() == Class::Conflict {
-        tracing::debug!(layer, namespace, error = %Chain(error), "somebody else was faster");
+        tracing::debug!(layer, namespace, error = %Chain(error), "another writer was faster");
     } else {
         tracing::warn!(layer, namespace, class = error.class().word(), error = %Chain(error), "pass failed");
     }
@@ -111,7 +128,9 @@ pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context
     if !context.watches_are_complete().map_err(|_| Error::WatchesEnded)? {
         return Ok(Action::requeue(WATCHES_INCOMPLETE));
     }
-    let pause = use_pass::pass(&context, declared).await?;
+    let (namespace, name) = (declared.namespace().unwrap_or_default(), declared.name_any());
+    let span = span_of_use(&namespace, declared.kind().words().kind, &name);
+    let pause = use_pass::pass(&context, declared).instrument(span).await?;
     context.backoff.succeeded(&declared.uid().unwrap_or_default());
     Ok(Action::requeue(pause))
 }

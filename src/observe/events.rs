@@ -103,7 +103,8 @@ async fn relay(
         Ok(moves) => {
             let mut moves = std::pin::pin!(moves);
             while let Some(moved) = moves.next().await {
-                tracing::info!(master = moved.master_name, address = %moved.address, "a Sentinel moved the primary");
+                let (namespace, name) = &layer;
+                tracing::info!(namespace, layer = name, address = %moved.address, "a Sentinel moved the primary");
                 last_move.send_replace(Some(Instant::now()));
                 if news.unbounded_send(layer.clone()).is_err() {
                     return;

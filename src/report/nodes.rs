@@ -83,7 +83,7 @@ pub fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditStatus>)
     let has_room = clients.parse::<u32>().is_ok_and(|clients| clients >= subject.max_connections);
     let crowded = proofs::crowded(facts.desired, facts.observed);
     let budget = if crowded.is_empty() {
-        format!("maxclients {clients} for a budget of {} connections", subject.max_connections)
+        format!("maxclients {clients}, {} of them for applications", subject.max_connections)
     } else {
         crowded.join("; ")
     };

@@ -47,7 +47,7 @@ pub(super) fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
         }
         if !foreign.is_empty() {
             let names: Vec<&str> = foreign.iter().map(String::as_str).collect();
-            missing.push(format!("{node} has users that nobody declared: {}", names.join(", ")));
+            missing.push(format!("{node} has undeclared users: {}", names.join(", ")));
         }
     }
     missing
@@ -155,6 +155,6 @@ pub(super) fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
 pub(super) fn tilted(desired: &Desired, observed: &Observed) -> Vec<String> {
     let nodes = of_kind(desired, NodeKind::Sentinel).filter(|node| sentinel(observed, *node).is_some_and(|it| it.tilt));
     nodes
-        .map(|node| format!("{node} is in TILT mode: it elects nobody until it has run without a pause for 30 s"))
+        .map(|node| format!("{node} is in TILT mode: it elects no primary until it has run without a pause for 30 s"))
         .collect()
 }

@@ -72,3 +72,66 @@ fn no_page_has_a_word_for_which_there_is_a_plainer_one() {
     assert!(found.is_empty(), "{}", found.join("\n"));
     assert!(has_word("and nobody.", "nobody") && !has_word("renewable", "anew"));
 }
+
+/// What is told in statuses, events and refusals, as the golden files have it.
+#[test]
+fn no_message_has_a_word_for_which_there_is_a_plainer_one_and_none_shows_how_a_type_is_printed() {
+    // The debug output of Rust's types, and what `kube` puts around an answer of the API server.
+    const OF_TYPES: [&str; 6] = ["Some(", "None)", " { ", "ApiError:", "Err(", "\\\""];
+    let mut found = Vec::new();
+    let told = |line: &str| {
+        let line = line.trim_start();
+        let field = line.split_once(": ").map(|(field, text)| (field.trim_start_matches("- "), text));
+        field
+            .filter(|(field, _)| ["message", "evidence", "note", "(status)"].contains(field))
+            .map(|(_, text)| text.to_owned())
+    };
+    for (path, is_all) in [("tests/golden/statuses.yaml", false), ("tests/golden/messages.txt", true)] {
+        for (number, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            // What was written by a person is quoted as it is.
+            let text = if is_all { line.strip_prefix("  ").map(str::to_owned) } else { told(line) };
+            let Some(text) = text else { continue };
+            let lower = text.to_lowercase();
+            // The memory plan says what is left beside data.
+            let banned = BANNED.iter().filter(|word| **word != "beside" && has_word(&lower, word));
+            let types = OF_TYPES.iter().filter(|word| text.contains(**word));
+            found.extend(banned.chain(types).map(|word| format!("{path}:{}: {word}: {text}", number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Values whose debug output is what a person would write: times.
+const TIMES: [&str; 9] =
+    ["since.elapsed()", "pause", "delay", "waited", "limit", "hangs", "needed", "busy.elapsed()", "within"];
+
+#[test]
+fn no_line_of_the_log_shows_how_a_type_is_printed() {
+    let mut found = Vec::new();
+    for path in sources("src") {
+        let text = fs::read_to_string(&path).unwrap();
+        for call in text.split("tracing::").skip(1).filter(|call| !call.starts_with("field")) {
+            let call = call.split(");").next().unwrap_or_default();
+            for (at, _) in call.match_indices('?').filter(|(at, _)| call[..*at].ends_with(['(', ' ', '='])) {
+                let value = call[at + 1..].trim_start();
+                if !TIMES.iter().any(|time| value.starts_with(time)) {
+                    found.push(format!("{}: ?{}", path.display(), value.lines().next().unwrap_or_default()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(path.to_str().unwrap()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}

@@ -54,6 +54,7 @@ impl Scene {
             application_access: true,
             max_connections: 500,
             image: "example.test/engine:1".to_owned(),
+            unknown_directives: Vec::new(),
             odd_approval: None,
             promote: None,
             application_breaches: Vec::new(),
@@ -142,7 +143,7 @@ fn a_healthy_layer_is_ready_and_everything_is_proven() {
     [x] eviction fits the uses: noeviction: no key is ever evicted
     [x] persisted: every data node writes its files as declared
     [x] functions on every primary: the primary answers for every library
-    [x] connections within the pool budget: maxclients 1000 for a budget of 500 connections
+    [x] connections within the pool budget: maxclients 1000, 500 of them for applications
     [x] every key expires: none of about 1200 keys is without an expiry
     [x] no single point of failure: any one node may be lost
     web-redis-0 Primary InSync
@@ -262,7 +263,7 @@ fn a_user_that_is_missing_or_that_nobody_declared_is_named_with_its_node() {
     scene.data(2).users_foreign.insert("mallory".to_owned());
     scene.sentinel(0).users_in_place.clear();
     insta::assert_snapshot!(differing(&scene), @r"
-    UsersInPlace=False NotInPlace: redis-1 differs in the user web; redis-2 has users that nobody declared: mallory; sentinel-0 differs in the user agent
+    UsersInPlace=False NotInPlace: redis-1 differs in the user web; redis-2 has undeclared users: mallory; sentinel-0 differs in the user agent
     Progressing=True Changing: steps are being carried out
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
     Reconciling=True Changing: steps are being carried out
@@ -427,7 +428,7 @@ fn what_production_lacks_is_on_the_checklist() {
     Persisted=False NotDeclared: declared without persistence: the data is lost when all data pods are
     [ ] eviction fits the uses: volatile-lru: drops keys that are still wanted when memory is full
     [ ] persisted: declared without persistence: the data is lost when all data pods are
-    [ ] connections within the pool budget: maxclients 1000 for a budget of 2000 connections
+    [ ] connections within the pool budget: maxclients 1000, 2000 of them for applications
     [ ] no single point of failure: all data pods run on one Kubernetes node
     ");
 }

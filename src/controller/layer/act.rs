@@ -2,6 +2,7 @@
 
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
+use tracing::{Instrument as _, Span};
 
 use super::super::context::Context;
 use super::super::seen::Seen;
@@ -95,12 +96,13 @@ async fn carry_out(
 /// Begins the move of the primary; its end starts a pass.
 fn begin(context: &Context, layer: &LayerIdentity, step: Step, handover: Handover) {
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&layer.name).within(&layer.namespace));
-    context.handovers.begin(&layer.uid, step, async move {
+    let moving = async move {
         let ending = handover.carry_out().await;
         // The receiver is dropped during shutdown.
         let _ = wake.unbounded_send(object);
         ending
-    });
+    };
+    context.handovers.begin(&layer.uid, step, moving.instrument(Span::current()));
 }
 
 /// Remembers which node a step takes away: it is missed less than one that nobody took.

@@ -20,6 +20,20 @@ pub enum BootDecision {
     Wait(WaitReason),
 }
 
+impl std::fmt::Display for BootDecision {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StartPrimary(reason) => write!(formatter, "starts as primary ({reason:?})"),
+            Self::Follow { primary, electable } => {
+                let also = if *electable { ", and may be elected before it is in sync" } else { "" };
+                write!(formatter, "follows redis-{primary}{also}")
+            }
+            Self::AskForFailover => formatter.write_str("asks the Sentinels for a failover"),
+            Self::Wait(reason) => write!(formatter, "waits ({reason:?})"),
+        }
+    }
+}
+
 /// Why a node may be primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum PrimaryReason {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::quantity_rules;
 use super::use_rules;
 use super::use_status::UseStatus;
-use super::uses::{LayerChoice, UseAccess};
+use super::uses::{LayerChoice, UseAccess, UseBinding};
 
 /// How a channel is written: a letter or digit first, so that it is none of the server's own, and no character that means something
 /// in a pattern.
@@ -147,6 +147,9 @@ pub struct CacheNamespaceSpec {
     /// How processes with copies of their own hear that an entry is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<Invalidation>,
+    /// The binding Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<UseBinding>,
     /// The cache's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,

@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceChoice};
 pub use self::audit::{Audit, AuditChoice};
 pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
-use super::config_rules;
 use super::data_layer_status::DataLayerStatus;
-use super::quantity_rules;
+use super::{config_rules, guarded_rules, name_rules, quantity_rules};
 
 /// A deployment of Redis or Valkey: pods, volumes, services, users, configuration, disruption budget.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +72,8 @@ use super::quantity_rules;
         .message("memory.evictionPolicy allkeys-* is only for purpose Cache: measured, a cache flood left 34 of 20,000 sessions under allkeys-lru"),
     validation = Rule::new("!has(self.memory) || !has(self.memory.evictionPolicy) || (has(self.purpose) && self.purpose != 'Mixed') || !(self.memory.evictionPolicy in ['volatile-lru', 'volatile-lfu', 'volatile-random'])")
         .message("memory.evictionPolicy of purpose Mixed (the default) must be noeviction or volatile-ttl: measured, a cache flood left 18 of 20,000 sessions under volatile-lru"),
+    validation = Rule::new(guarded_rules::at_creation(quantity_rules::volume_holds_the_data("self"))).optional_old_self(true)
+        .message(Message::Expression(quantity_rules::volume_message())),
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
     validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
@@ -106,7 +107,7 @@ pub struct DataLayerSpec {
     /// Memory: the pod's limit, and how much of it is for data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// CPU request of each data pod. There is no limit: throttling shows as latency. Default: 100m.
+    /// CPU request of each data pod, 1m to 1000. There is no limit: throttling shows as latency. Default: 100m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::IS_PROCESSORS).message(Message::Expression(quantity_rules::PROCESSORS_MESSAGE.to_owned())))]
@@ -139,14 +140,11 @@ pub struct DataLayerSpec {
     /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed
     /// keeps its value until the node's next restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(extend("maxProperties" = 50), transform = config_rules::one_rule_each)]
     #[x_kube(
-        validation = Rule::new(config_rules::NAME_IS_A_WORD).message("config: a directive's name is lower-case letters, digits and '-', at most 64 characters"),
+        validation = Rule::new(config_rules::name_is_a_word()).message(Message::Expression(config_rules::name_message())),
         validation = Rule::new(config_rules::VALUE_IS_PRINTABLE).message("config: a value is printable characters without quotes, backslashes and line breaks"),
-        validation = Rule::new(config_rules::value_is_one_word()).message("config: the value of this directive is one word, without spaces"),
-        validation = Rule::new(config_rules::is_not_ours()).message("config: this directive is Redoubt's own to set"),
-        validation = Rule::new(config_rules::is_no_field()).message(config_rules::fields_message().as_str()),
-        validation = Rule::new(config_rules::is_not_renamed()).message(config_rules::renamed_message().as_str())
+        validation = Rule::new(config_rules::value_is_one_word()).message(Message::Expression(config_rules::words_message()))
     )]
     pub config: Option<BTreeMap<String, DirectiveValue>>,
     /// Where pods may run.
@@ -206,7 +204,8 @@ pub struct Engine {
     /// works. Default: the operator's; recorded for the layer at its creation. Once set it cannot be removed. An engine that
     /// cannot read the files of the one that runs is not rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$')").message("engine.image is not an image reference"))]
+    #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new(name_rules::is_image()).message(Message::Expression(name_rules::IMAGE_MESSAGE.to_owned())))]
     pub image: Option<String>,
     /// When the image is pulled. Default: Kubernetes' own rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,18 +304,20 @@ pub struct Persistence {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
-    /// Size, bytes. Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of
-    /// `memory.limit` does not change it. It never shrinks; growing is not implemented in this version.
+    /// Size, bytes; at least twice `maxmemory` where data is kept, because the files are twice as large while they are rewritten.
+    /// Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of `memory.limit` does not
+    /// change it, and is refused where the data would no longer fit. It never shrinks; growing is not implemented in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(
-        validation = Rule::new(quantity_rules::is_bytes("64Mi")).message(Message::Expression(quantity_rules::bytes_message("persistence.volume.size", "64Mi"))),
+        validation = Rule::new(quantity_rules::is_bytes(quantity_rules::LEAST_VOLUME)).message(Message::Expression(quantity_rules::bytes_message("persistence.volume.size", quantity_rules::LEAST_VOLUME))),
         validation = Rule::new(quantity_rules::BYTES_STAY).message("persistence.volume.size cannot be changed in this version: it never shrinks, and growing is not implemented yet")
     )]
     pub size: Option<Quantity>,
     /// Storage class, at most 253 characters. Default: the cluster's. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(name_rules::IS_OBJECT_NAME).message(Message::Expression(name_rules::object_name_message("persistence.volume.storageClassName", "StorageClass"))))]
     pub storage_class_name: Option<String>,
     /// What happens to the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -386,8 +387,10 @@ pub struct SentinelVolume {
 
 /// Encryption of connections; not implemented in this version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct Tls {}
 
 /// Data to begin with; not implemented in this version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct Bootstrap {}

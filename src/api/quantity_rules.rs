@@ -7,28 +7,36 @@
 /// A duration as Go writes it, which is what Kubernetes' CEL reads.
 const DURATION: &str = "'^[-+]?(0|([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+)$'";
 
+/// More than any machine has, and less than what overflows when it is multiplied.
+const MOST_BYTES: &str = "64Ti";
+/// The smallest volume of a data node. A smaller one is a number without its unit.
+pub const LEAST_VOLUME: &str = "64Mi";
+
 /// The rule for an amount of bytes, of which there are at least `least`.
 pub fn is_bytes(least: &str) -> String {
-    format!("isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0")
+    format!(
+        "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0 && quantity(string(self)).compareTo(quantity('{MOST_BYTES}')) <= 0"
+    )
 }
 
 /// What is said of a value that breaks [`is_bytes`].
 pub fn bytes_message(field: &str, least: &str) -> String {
     format!(
         "'{field}: \"' + string(self) + '\" ' + (isQuantity(string(self)) \
+         ? (quantity(string(self)).compareTo(quantity('{least}')) < 0 \
          ? 'is less than {least}: write Mi or Gi behind the number' \
+         : 'is more than {MOST_BYTES}') \
          : 'is not a quantity: write ' + (string(self).matches('^[0-9.]+[mMgGtT][bB]$') \
          ? string(self).upperAscii().replace('B', '') + ' or ' + string(self).upperAscii().replace('B', 'i') \
          : 'a number with M, G, Mi or Gi, such as 10Gi'))"
     )
 }
 
-/// The rule for a share of processors.
-pub const IS_PROCESSORS: &str = "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0";
+/// The rule for a share of processors. No machine has as many as the most.
+pub const IS_PROCESSORS: &str = "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1m')) >= 0 && quantity(string(self)).compareTo(quantity('1000')) <= 0";
 
 /// What is said of a value that breaks [`IS_PROCESSORS`].
-pub const PROCESSORS_MESSAGE: &str =
-    "'cpu: \"' + string(self) + '\" is not a quantity of processors: write 500m for half a processor, or 2'";
+pub const PROCESSORS_MESSAGE: &str = "'cpu: \"' + string(self) + '\" is not a quantity of processors from 1m to 1000: write 500m for half a processor, or 2'";
 
 /// The rule for an amount of bytes that cannot be changed. One that is no quantity can be.
 pub const BYTES_STAY: &str = "!isQuantity(string(oldSelf)) || !isQuantity(string(self)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0";
@@ -61,4 +69,31 @@ pub fn is_not_above(lesser: &str, greater: &str) -> String {
     format!(
         "!has(self.{lesser}) || !has(self.{greater}) || !{is_lesser} || !{is_greater} || duration(self.{lesser}) <= duration(self.{greater})"
     )
+}
+
+/// The rule that a volume of the data holds as much as `memory.limit`, for the specification of a layer that is called `spec` in it. The
+/// files are twice as large as `maxmemory` while they are rewritten, and that is the limit where nothing is said of percentages.
+/// `validate` knows the exact number.
+pub fn volume_holds_the_data(spec: &str) -> String {
+    let size = format!("string({spec}.persistence.volume.size)");
+    let limit = format!("({})", limit_of(spec));
+    format!(
+        "!has({spec}.persistence) || !has({spec}.persistence.volume) || !has({spec}.persistence.volume.size) \
+         || !(has({spec}.persistence.appendOnly) ? {spec}.persistence.appendOnly : !(has({spec}.purpose) && {spec}.purpose in ['Cache', 'RateLimits'])) \
+         || (has({spec}.memory) && has({spec}.memory.maxmemoryPercent) && {spec}.memory.maxmemoryPercent < 50) \
+         || !isQuantity({size}) || quantity({size}).compareTo(quantity('{LEAST_VOLUME}')) < 0 || !isQuantity{limit} || quantity({size}).compareTo(quantity{limit}) >= 0"
+    )
+}
+
+/// What is said of a volume that does not.
+pub fn volume_message() -> String {
+    format!(
+        "'persistence.volume.size: \"' + string(self.persistence.volume.size) + '\" is less than memory.limit, ' + ({}) \
+         + ': the files of the data are twice as large as maxmemory while they are rewritten'",
+        limit_of("self")
+    )
+}
+
+fn limit_of(spec: &str) -> String {
+    format!("has({spec}.memory) && has({spec}.memory.limit) ? string({spec}.memory.limit) : '256Mi'")
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::quantity_rules;
 use super::use_rules;
 use super::use_status::UseStatus;
-use super::uses::{LayerChoice, UseAccess};
+use super::uses::{LayerChoice, UseAccess, UseBinding};
 
 /// A limit's window in milliseconds, in CEL.
 const WINDOW: &str = "duration(self.window).getMilliseconds()";
@@ -92,6 +92,9 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub shards: Option<i32>,
+    /// The binding Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<UseBinding>,
     /// The policy's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,

@@ -5,13 +5,16 @@ use kube::core::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::data_layer::DataLayerSpec;
-use super::quantity_rules;
+use super::{name_rules, quantity_rules};
 
 /// Where the keys are. Default: a layer of the use's own, as of `dedicated: {mode: Sentinel}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated"),
+    // CEL writes a reserved word so.
+    validation = Rule::new("!has(self.__namespace__) || has(self.name)")
+        .message("layer.namespace belongs to layer.name: a dedicated layer is in the namespace of its use"),
     // `namespace` is a reserved word of CEL: with a name there is nothing else that could differ.
     validation = Rule::new("!has(self.name) || !has(oldSelf.name) || self == oldSelf")
         .message("layer.name and layer.namespace cannot be changed: the keys that there are would be lost; make a new object")
@@ -30,6 +33,19 @@ pub struct LayerChoice {
     /// named NAME-sessions. It is deleted with the use; its volumes stay, unless `persistence.volume.reclaim` is `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedicated: Option<Box<DataLayerSpec>>,
+}
+
+/// The binding Secret of a use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UseBinding {
+    /// Name of the binding Secret. A Secret of that name that is not this use's is never overwritten: the use is then refused, or keeps
+    /// the Secret that it has. When the name changes, the Secret of the old name is deleted after the new one is written. Default:
+    /// `NAME-session-binding`, `NAME-limit-binding` or `NAME-cache-binding`, by kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(name_rules::IS_SUBDOMAIN).message(Message::Expression(name_rules::object_name_message("binding.secretName", "Secret"))))]
+    pub secret_name: Option<String>,
 }
 
 /// The user of a use.

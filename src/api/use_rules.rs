@@ -36,3 +36,22 @@ pub fn name_message(suffix: &str) -> String {
         "metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters: a dedicated layer is named NAME-{suffix}"
     )
 }
+
+/// The rule that a store does not wait for more replicas than its dedicated layer has, for the specification that is called `spec`.
+pub fn replicas_confirm(spec: &str) -> String {
+    format!(
+        "!has({spec}.revokeReplicas) || (has({spec}.layer) && has({spec}.layer.name)) || {spec}.revokeReplicas <= ({})",
+        replicas_of_dedicated(spec)
+    )
+}
+
+/// What is said of a store that does.
+pub const REPLICAS_MESSAGE: &str =
+    "revokeReplicas is above the replicas of the dedicated layer: no revocation would ever be confirmed";
+
+fn replicas_of_dedicated(spec: &str) -> String {
+    let dedicated = format!("{spec}.layer.dedicated");
+    format!(
+        "!has({spec}.layer) || !has({dedicated}) ? 2 : (has({dedicated}.replicas) ? {dedicated}.replicas : ({dedicated}.mode == 'Standalone' ? 0 : 2))"
+    )
+}

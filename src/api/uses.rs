@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use kube::core::DynamicResourceScope;
+use kube::{Resource, ResourceExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use super::function_library::{FunctionLibrary, FunctionLibrarySpec};
 use super::names;
 use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
 use super::session_store::{SessionStore, SessionStoreSpec};
-pub use super::use_fields::{LayerChoice, UseAccess};
+pub use super::use_fields::{LayerChoice, UseAccess, UseBinding};
 use super::use_status::UseStatus;
 use crate::model::UseKind;
 
@@ -55,6 +55,18 @@ impl DeclaredUse {
     /// Its kind.
     pub const fn kind(&self) -> UseKind {
         self.spec.kind()
+    }
+
+    /// Name of its binding Secret. (That of a kind without a user names nothing.)
+    pub fn binding_name(&self) -> String {
+        let chosen = self.spec.binding().and_then(|binding| binding.secret_name.clone());
+        chosen.unwrap_or_else(|| names::binding(self.kind(), &self.name_any()))
+    }
+
+    /// Name of the binding Secret that its status shows, where that is another.
+    pub fn former_binding_name(&self) -> Option<String> {
+        let shown = self.status.as_ref()?.binding.as_ref()?.name.clone();
+        (shown != self.binding_name()).then_some(shown)
     }
 }
 
@@ -118,6 +130,16 @@ impl UseSpec {
         match self {
             Self::CacheNamespace(spec) => spec.invalidation.as_ref().is_some_and(|it| it.tracking == Some(true)),
             Self::SessionStore(_) | Self::RateLimitPolicy(_) | Self::FunctionLibrary(_) => false,
+        }
+    }
+
+    /// Its binding Secret.
+    pub const fn binding(&self) -> Option<&UseBinding> {
+        match self {
+            Self::SessionStore(spec) => spec.binding.as_ref(),
+            Self::RateLimitPolicy(spec) => spec.binding.as_ref(),
+            Self::CacheNamespace(spec) => spec.binding.as_ref(),
+            Self::FunctionLibrary(_) => None,
         }
     }
 

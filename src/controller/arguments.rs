@@ -20,6 +20,13 @@ pub struct OperatorArguments {
     /// Engine image of layers that name none. Recorded for each layer at its creation: a change affects new layers only.
     #[arg(long, env = "REDOUBT_DEFAULT_ENGINE_IMAGE", default_value = "docker.io/valkey/valkey:8.1")]
     pub default_engine_image: String,
+    /// Engine images that layers may name: each begins with one of these, up to a '/', ':' or '@', or is one of them. Without any,
+    /// every image. Images that layers were made with, and the default one, stay allowed.
+    #[arg(long, env = "REDOUBT_ALLOWED_IMAGES", value_name = "PREFIX", value_delimiter = ',')]
+    pub allowed_images: Vec<String>,
+    /// Refuse new uses that have a layer of their own (`spec.layer.dedicated`, or no layer). Those that are served stay.
+    #[arg(long, env = "REDOUBT_FORBID_DEDICATED")]
+    pub forbid_dedicated: bool,
     /// Image that the pods copy their agent from: this operator's own. Recorded like the engine image.
     #[arg(long, env = "REDOUBT_AGENT_IMAGE")]
     pub agent_image: String,

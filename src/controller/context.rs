@@ -127,6 +127,10 @@ pub struct Defaults {
     pub agent_image: String,
     /// What follows a Service's name and namespace in its host name.
     pub service_domain: String,
+    /// What engine images that layers name begin with; empty: every image is allowed.
+    pub allowed_images: Vec<String>,
+    /// Whether a new use may have a layer of its own.
+    pub forbids_dedicated: bool,
 }
 
 impl Context {

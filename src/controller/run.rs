@@ -83,6 +83,8 @@ async fn control_kinds(
         engine_image: arguments.default_engine_image.clone(),
         agent_image: arguments.agent_image.clone(),
         service_domain: cluster_domain::of_services(arguments.cluster_domain.as_deref()),
+        allowed_images: arguments.allowed_images.clone(),
+        forbids_dedicated: arguments.forbid_dedicated,
     };
     let (workloads, workload_changes) = watched::<StatefulSet>(&client, scope);
     let (services, service_changes) = watched::<Service>(&client, scope);

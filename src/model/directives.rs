@@ -191,17 +191,17 @@ const OURS: &[(&str, &str)] = &[
     ("ignore-warnings", "the process of the server"),
     ("include", "the one source of the configuration"),
     ("key-load-delay", "a server without faults built in"),
-    ("loadmodule", "what may run in the server"),
+    ("loadmodule", "what may run in the server: it loads no modules"),
     ("logfile", "the log of the pod"),
-    ("masterauth", "the passwords"),
-    ("masteruser", "the passwords"),
+    ("masterauth", "the passwords, which are in binding Secrets"),
+    ("masteruser", "the passwords, which are in binding Secrets"),
     ("maxmemory-clients", "the memory budget"),
     ("oom-score-adj", "the process of the server"),
     ("oom-score-adj-values", "the process of the server"),
     ("pidfile", "the process of the server"),
     ("port", "the address of the node"),
-    ("primaryauth", "the passwords"),
-    ("primaryuser", "the passwords"),
+    ("primaryauth", "the passwords, which are in binding Secrets"),
+    ("primaryuser", "the passwords, which are in binding Secrets"),
     ("proc-title-template", "the process of the server"),
     ("protected-mode", "the rights of users"),
     ("rdb-key-save-delay", "a server without faults built in"),
@@ -213,7 +213,7 @@ const OURS: &[(&str, &str)] = &[
     ("replica-priority", "who may become primary"),
     ("replica-read-only", "replicas that hold what their primary holds"),
     ("replicaof", "who follows whom"),
-    ("requirepass", "the passwords"),
+    ("requirepass", "the passwords, which are in binding Secrets"),
     ("shutdown-on-sigint", "a stop without loss"),
     ("shutdown-on-sigterm", "a stop without loss"),
     ("shutdown-timeout", "a stop without loss"),
@@ -314,6 +314,30 @@ pub fn known_names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.name)
 }
 
+/// The directive whose name is most like this one, that of one that users may set; `None`: none is like it. Likeness is the number of
+/// letters to insert, remove or change: at most two, and fewer than half of the letters.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let allowed =
+        known_names().filter(|known| matches!(class(known), DirectiveClass::Live | DirectiveClass::StartOnly));
+    let (distance, found) = allowed.map(|known| (distance(name, known), known)).min()?;
+    (distance <= 2 && 2 * distance < name.len()).then_some(found)
+}
+
+/// Letters to insert, remove or change.
+fn distance(one: &str, other: &str) -> usize {
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    for (row, letter) in one.bytes().enumerate() {
+        let mut left = row + 1;
+        let mut diagonal = std::mem::replace(&mut above[0], left);
+        for (column, against) in other.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != against);
+            left = changed.min(left + 1).min(above[column + 1] + 1);
+            diagonal = std::mem::replace(&mut above[column + 1], left);
+        }
+    }
+    above.last().copied().unwrap_or_default()
+}
+
 /// Names of the directives that Redoubt sets itself.
 pub fn our_names() -> impl Iterator<Item = &'static str> {
     OURS.iter().map(|(name, _)| *name)
@@ -360,6 +384,17 @@ mod tests {
         assert_eq!(class("search-timeout"), DirectiveClass::Unknown);
         assert!(is_start_only("search-timeout") && !is_known("search-timeout"));
         assert_eq!(canonical("search-timeout", "10ms").as_deref(), Ok("10ms"));
+    }
+
+    #[test]
+    fn a_misspelt_directive_is_like_one_that_a_user_may_set() {
+        assert_eq!(nearest("hzz"), Some("hz"));
+        assert_eq!(nearest("timout"), Some("timeout"));
+        assert_eq!(nearest("tcp-keep-alive"), Some("tcp-keepalive"));
+        assert_eq!(nearest("maxmemory-sample"), Some("maxmemory-samples"));
+        for other in ["search-timeout", "ab", "maxmemor"] {
+            assert_eq!(nearest(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::draft::{ConditionDraft, Drafts};
+use super::draft::{ConditionDraft, Drafts, UNKNOWN_DIRECTIVES};
 use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::{Mode, NodeId};
 use crate::plan::reason::ApplyReason;
@@ -46,7 +46,7 @@ pub fn of(facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition], now: Tim
     let Facts { desired, observed, .. } = facts;
     let highly_available = highly_available(facts, primary);
     Drafts {
-        accepted: ConditionDraft::said("Accepted", Some(true), "Valid", "the specification is valid"),
+        accepted: accepted(facts),
         memory_bounded: proven(
             "MemoryBounded",
             "Bounded",
@@ -80,6 +80,19 @@ pub fn of(facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition], now: Tim
         highly_available,
         progressing: progressing(facts),
     }
+}
+
+/// An unknown directive is no fault: a newer engine may have it.
+fn accepted(facts: Facts<'_>) -> ConditionDraft {
+    let unknown = &facts.subject.unknown_directives;
+    if unknown.is_empty() {
+        return ConditionDraft::said("Accepted", Some(true), "Valid", "the specification is valid");
+    }
+    let message = format!(
+        "the specification is valid; this version does not know these directives of spec.config, and the engine does not start with one that it does not know either: {}",
+        unknown.join(", ")
+    );
+    ConditionDraft::said("Accepted", Some(true), UNKNOWN_DIRECTIVES, message)
 }
 
 fn proven(

@@ -14,6 +14,9 @@ pub const PROVEN: &str = "Proven";
 /// The reason of `Ready=True` while the layer serves and something is still to be done, or is wrong.
 pub const SERVING: &str = "Serving";
 
+/// The reason of `Accepted=True` where directives are unknown to this version. It is a warning.
+pub const UNKNOWN_DIRECTIVES: &str = "UnknownDirectives";
+
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionDraft {

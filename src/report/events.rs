@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::draft::NEEDS_PERSON;
+use super::draft::{NEEDS_PERSON, UNKNOWN_DIRECTIVES};
 use super::promotion::{DONE, FAILED, REFUSED, WAITING};
 use crate::api::data_layer_status::{DataLayerStatus, PromotionStatus};
 
@@ -47,9 +47,11 @@ pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     for condition in new.iter().filter(|condition| TOLD.contains(&condition.type_.as_str())) {
         let before = old.iter().find(|known| known.type_ == condition.type_);
         let holds = condition.status == "True";
-        let is_bad = holds == (condition.type_ == "Degraded");
+        let warns = condition.reason == UNKNOWN_DIRECTIVES;
+        let is_bad = warns || holds == (condition.type_ == "Degraded");
         // What was never said before is news only if it is what everybody waits for, or a refusal.
         let is_news = match before {
+            _ if warns => before.is_none_or(|before| before.message != condition.message),
             Some(before) => {
                 // A layer may be in trouble for long before it turns out that only a person ends it.
                 let is_new_wait = condition.reason == NEEDS_PERSON && before.reason != NEEDS_PERSON;

@@ -25,6 +25,8 @@ pub struct LayerSummary {
     pub application_access: bool,
     /// Image of the engine.
     pub image: String,
+    /// What is said of the directives that this version does not know.
+    pub unknown_directives: Vec<String>,
     /// What the annotation that approves a generation says, where it is no number.
     pub odd_approval: Option<String>,
     /// What the annotation that asks to move the primary says.

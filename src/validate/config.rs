@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Fault;
 use crate::api::data_layer::DataLayerSpec;
-use crate::model::directives::{DirectiveClass, canonical, class};
+use crate::model::directives::{DirectiveClass, canonical, class, nearest};
 use crate::model::settings::{OUTPUT_LIMITS, with_output_limits};
 
 /// The directives in the form in which servers report them. A refused one, and a value that no server would take, is a
@@ -38,4 +38,16 @@ fn judged(name: &str, value: &str) -> Result<String, String> {
         DirectiveClass::Field(field) => Err(format!("use the field {field}")),
         DirectiveClass::Renamed(new_name) => Err(format!("an old name: use {new_name}")),
     }
+}
+
+/// What is said of each directive that is in none of our tables. It may be one of a newer engine, or misspelt: then the engine does not
+/// start with it.
+pub(super) fn unknown(spec: &DataLayerSpec) -> Vec<String> {
+    let names = spec.config.iter().flatten().map(|(name, _)| name.as_str());
+    let unknown = names.filter(|name| class(name) == DirectiveClass::Unknown);
+    let told = |name: &str| match nearest(name) {
+        Some(like) => format!("{name} (did you mean {like}?)"),
+        None => name.to_owned(),
+    };
+    unknown.map(told).collect()
 }

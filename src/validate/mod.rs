@@ -9,6 +9,7 @@ pub mod quantity;
 pub mod uses;
 mod volume;
 
+pub use admission::{admit, admit_edit};
 pub use fault::Fault;
 use fault::{not_bytes, to_u16_or_zero};
 pub use volume::{DataVolumes, Volume};
@@ -30,6 +31,9 @@ use crate::model::{LayerIdentity, Mode, Purpose};
 
 /// More replicas cost the primary a full stream each, and there are `-N` names for one digit.
 const MOST_REPLICAS: u16 = 9;
+
+/// Less is a number without its unit, bytes.
+const LEAST_LIMIT: u64 = 16 << 20;
 
 /// A layer whose every field is decided.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +78,8 @@ pub struct ValidatedLayer {
     pub sentinel_volume: u64,
     /// Directives of `redis.conf`.
     pub settings: BTreeMap<String, String>,
+    /// What is said of the directives that this version does not know.
+    pub unknown_directives: Vec<String>,
     /// Connections of applications.
     pub max_connections: u32,
     /// Whether the layer has an application user and binding Secret.
@@ -105,6 +111,8 @@ pub struct ResolvedDefaults {
     pub volumes: DataVolumes,
     /// How memory is divided where the specification does not say; `None`: not decided yet.
     pub shares: Option<Shares>,
+    /// What engine images that a specification names begin with; empty: every image is allowed.
+    pub allowed_images: Vec<String>,
     /// What follows a Service's name and namespace in its host name: `svc.cluster.local`, or `svc` where the cluster's domain is
     /// not known.
     pub service_domain: String,
@@ -112,7 +120,10 @@ pub struct ResolvedDefaults {
 
 /// Judges a layer.
 pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    judge(layer, resolved, admission::broken_rules(layer)).map_err(told_once)
+    let mut faults = admission::broken_rules(layer);
+    faults.extend(access_fault(&layer.spec));
+    faults.extend(image_fault(&layer.spec, &resolved.allowed_images));
+    judge(layer, resolved, faults, Since::Now).map_err(told_once)
 }
 
 /// Leaves out a broken rule of admission about a field of which a fault says more.
@@ -120,17 +131,35 @@ fn told_once(faults: Vec<Fault>) -> Vec<Fault> {
     const RULE: &str = "spec";
     let fields: Vec<String> =
         faults.iter().filter(|fault| fault.field != RULE).map(|fault| format!("{}: ", fault.field)).collect();
-    let says_more = |fault: &Fault| fields.iter().any(|field| fault.problem.starts_with(field.as_str()));
+    // A rule that compares fields is one of the specification, and its message begins with the field.
+    let says_more = |fault: &Fault| {
+        let compared = fault.problem.strip_prefix("spec: ").map(|told| format!("spec.{told}")).unwrap_or_default();
+        fields.iter().any(|field| fault.problem.starts_with(field.as_str()) || compared.starts_with(field.as_str()))
+    };
     faults.into_iter().filter(|fault| fault.field != RULE || !says_more(fault)).collect()
 }
 
 /// Judges a layer with a specification that was accepted before. A rule of admission that is newer than it does not count: a
 /// layer that runs is looked after.
 pub fn validate_accepted(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    judge(layer, resolved, Vec::new())
+    judge(layer, resolved, Vec::new(), Since::Before)
 }
 
-fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>) -> Result<ValidatedLayer, Vec<Fault>> {
+/// Since when a specification is there: what was accepted before a rule was written is not held against it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// It is judged for the first time.
+    Now,
+    /// It was accepted.
+    Before,
+}
+
+fn judge(
+    layer: &DataLayer,
+    resolved: &ResolvedDefaults,
+    mut faults: Vec<Fault>,
+    since: Since,
+) -> Result<ValidatedLayer, Vec<Fault>> {
     let spec = &layer.spec;
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
@@ -147,7 +176,9 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
     let snapshots = persistence.snapshots.unwrap_or(append_only);
     let keeps_data = append_only || snapshots;
     let memory = memory_of(spec, defaults, keeps_data, replicas > 0, &mut faults);
-    let volume = volume::decide(spec, resolved.volumes, keeps_data, memory.limit, &mut faults);
+    let volume = volume::decide(spec, resolved.volumes, keeps_data, memory, &mut faults).inspect(|volume| {
+        faults.extend(volume.too_small(resolved.volumes, keeps_data, memory).filter(|_| since == Since::Now));
+    });
     let durability = spec.durability.clone().unwrap_or_default();
     // At one replica each of its restarts would stop all writes.
     let min_replicas = if replicas > 1 { defaults.min_replicas_to_write } else { 0 };
@@ -164,7 +195,10 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
     settings.extend(further);
     let cpu = spec.cpu.as_ref().map_or(Some(100), |cpu| quantity::parse(&cpu.0, 1_000));
     if let (None, Some(given)) = (cpu, &spec.cpu) {
-        let problem = format!("{:?} is not a quantity of processors: write 500m for half a processor, or 2", given.0);
+        let problem = format!(
+            "{:?} is not a quantity of processors from 1m to 1000: write 500m for half a processor, or 2",
+            given.0
+        );
         faults.push(Fault { field: "spec.cpu", problem });
     }
     let sentinel_volume = sentinel_volume(&failover, &mut faults);
@@ -195,6 +229,7 @@ fn judge(layer: &DataLayer, resolved: &ResolvedDefaults, mut faults: Vec<Fault>)
         volume,
         sentinel_volume,
         settings,
+        unknown_directives: config::unknown(spec),
         max_connections: memory.max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
         audit: audit_mode(spec),
@@ -225,6 +260,36 @@ fn identity_of(layer: &DataLayer, faults: &mut Vec<Fault>) -> LayerIdentity {
         return LayerIdentity { uid: String::new(), namespace: String::new(), name };
     };
     LayerIdentity { uid, namespace, name }
+}
+
+/// What is wrong with an image that the operator does not allow. What it begins with ends where a part of its name does:
+/// `registry.example.com/a` is not the beginning of `registry.example.com/abc`.
+fn image_fault(spec: &DataLayerSpec, allowed: &[String]) -> Option<Fault> {
+    let image = spec.engine.as_ref()?.image.as_ref()?;
+    let begins_with = |prefix: &String| {
+        let rest = image.strip_prefix(prefix.as_str());
+        rest.is_some_and(|rest| {
+            // A port of the registry is no tag.
+            let is_tag = rest.starts_with([':', '@']) && !rest.contains('/');
+            rest.is_empty() || prefix.ends_with(['/', ':', '@']) || rest.starts_with('/') || is_tag
+        })
+    };
+    let problem = format!(
+        "{image:?} is not allowed: the operator's --allowed-images are {}; choose one of them, or ask who runs the operator",
+        allowed.join(", ")
+    );
+    (!allowed.is_empty() && !allowed.iter().any(begins_with)).then_some(Fault { field: "spec.engine.image", problem })
+}
+
+/// What is wrong with the labels that choose namespaces.
+fn access_fault(spec: &DataLayerSpec) -> Option<Fault> {
+    let selector = spec.access.as_ref()?.namespaces.as_ref()?.selector.as_ref()?;
+    let expressions = selector.match_expressions.iter().flatten();
+    let known = ["In", "NotIn", "Exists", "DoesNotExist"];
+    let odd: Vec<&str> =
+        expressions.map(|it| it.operator.as_str()).filter(|operator| !known.contains(operator)).collect();
+    let problem = format!("{} is not an operator of a selector: write {}", odd.join(", "), known.join(", "));
+    (!odd.is_empty()).then_some(Fault { field: "spec.access.namespaces.selector", problem })
 }
 
 fn mode_of(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> Mode {
@@ -271,10 +336,12 @@ fn memory_of(
     faults: &mut Vec<Fault>,
 ) -> MemoryPlan {
     let memory = spec.memory.clone().unwrap_or_default();
-    let limit = memory
-        .limit
-        .as_ref()
-        .map_or(Ok(256 << 20), |limit| quantity::parse(&limit.0, 1).ok_or_else(|| not_bytes(&limit.0)));
+    let limit = memory.limit.as_ref().map_or(Ok(256 << 20), |limit| match quantity::parse(&limit.0, 1) {
+        Some(bytes) if bytes < LEAST_LIMIT => {
+            Err(format!("{:?} is less than 16Mi: write Mi or Gi behind the number", limit.0))
+        }
+        bytes => bytes.ok_or_else(|| not_bytes(&limit.0)),
+    });
     // A value that no server would take is told where the directives are judged.
     let directive = |name: &str| canonical(name, &spec.config.as_ref()?.get(name)?.0).ok()?.parse::<u64>().ok();
     let divided = limit.and_then(|limit| {

@@ -20,7 +20,14 @@ fn judged_as_recorded(
     let (engine_image, agent_image) = ("engine".to_owned(), "agent".to_owned());
     validate(
         &layer(spec),
-        &ResolvedDefaults { engine_image, agent_image, volumes, shares, service_domain: "svc".to_owned() },
+        &ResolvedDefaults {
+            engine_image,
+            agent_image,
+            volumes,
+            shares,
+            allowed_images: Vec::new(),
+            service_domain: "svc".to_owned(),
+        },
     )
     .map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
@@ -28,8 +35,13 @@ fn judged_as_recorded(
 fn judged_accepted(spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
     let (engine_image, agent_image) = ("engine".to_owned(), "agent".to_owned());
     let (volumes, shares, service_domain) = (DataVolumes::Undecided, None, "svc".to_owned());
-    validate_accepted(&layer(spec), &ResolvedDefaults { engine_image, agent_image, volumes, shares, service_domain })
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    // What was accepted goes on whatever became of the list.
+    let allowed_images = vec!["registry.example.com/".to_owned()];
+    validate_accepted(
+        &layer(spec),
+        &ResolvedDefaults { engine_image, agent_image, volumes, shares, allowed_images, service_domain },
+    )
+    .map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
 fn judged(spec: &Value) -> Result<ValidatedLayer, Vec<String>> {
@@ -184,4 +196,93 @@ fn a_sentinels_volume_is_what_common_storage_makes_unless_it_is_given() {
     let size = |failover: Value| judged(&json!({"mode": "Sentinel", "failover": failover})).unwrap().sentinel_volume;
     assert_eq!(size(json!({})), 1 << 30);
     assert_eq!(size(json!({"sentinelVolume": {"size": "10Gi"}})), 10 << 30);
+}
+
+#[test]
+fn a_volume_that_cannot_hold_the_data_is_refused_before_it_is_made_and_a_limit_that_outgrows_one_is_too() {
+    let sized = |limit: &str, size: &str| json!({"mode": "Sentinel", "memory": {"limit": limit}, "persistence": {"volume": {"size": size}}});
+    assert!(judged(&sized("1Gi", "1Gi")).is_ok());
+    let told = judged(&sized("4Gi", "1Gi")).unwrap_err().join("; ");
+    assert!(
+        told.contains("1024Mi are too few: maxmemory is 2048Mi") && told.contains("write 4096Mi or more"),
+        "{told}"
+    );
+    // Percentages that the rule of admission leaves out.
+    let mut most = sized("1Gi", "1Gi");
+    most["memory"]["maxmemoryPercent"] = json!(60);
+    assert!(judged(&most).unwrap_err().concat().contains("write 1229Mi or more"));
+    let mut not_kept = sized("4Gi", "1Gi");
+    not_kept["persistence"]["appendOnly"] = json!(false);
+    assert!(judged(&not_kept).is_ok());
+    let made = DataVolumes::Of(1 << 30);
+    assert!(judged_with(made, &json!({"mode": "Sentinel", "memory": {"limit": "1Gi"}})).is_ok());
+    assert_eq!(
+        judged_with(made, &json!({"mode": "Sentinel", "memory": {"limit": "4Gi"}})).unwrap_err(),
+        [
+            "spec.memory.limit: the volumes have 1024Mi and cannot grow: maxmemory is 2048Mi, and the files of the data are twice as large while they are rewritten; lower it"
+        ]
+    );
+    assert!(judged_accepted(&sized("4Gi", "1Gi")).is_ok(), "what was accepted before is looked after");
+}
+
+#[test]
+fn a_limit_without_a_unit_is_told_as_such() {
+    let told = judged(&json!({"mode": "Sentinel", "memory": {"limit": "512"}})).unwrap_err();
+    assert_eq!(told, ["spec.memory.limit: \"512\" is less than 16Mi: write Mi or Gi behind the number"]);
+}
+
+#[test]
+fn a_selector_that_nothing_can_evaluate_is_refused() {
+    let of = |operator: &str| {
+        let selector = json!({"matchExpressions": [{"key": "team", "operator": operator, "values": ["a"]}]});
+        json!({"mode": "Sentinel", "access": {"namespaces": {"from": "Selector", "selector": selector}}})
+    };
+    assert!(judged(&of("In")).is_ok());
+    let told = judged(&of("Is")).unwrap_err().concat();
+    assert!(told.starts_with("spec.access.namespaces.selector: Is is not an operator"), "{told}");
+}
+
+#[test]
+fn an_unknown_directive_is_accepted_and_told_with_the_one_that_it_is_like() {
+    let layer =
+        judged(&json!({"mode": "Sentinel", "config": {"hzz": "20", "search-timeout": "10", "hz": "20"}})).unwrap();
+    assert_eq!(layer.unknown_directives, ["hzz (did you mean hz?)", "search-timeout"]);
+}
+
+#[test]
+fn only_images_that_the_operator_allows_are_accepted_and_a_name_that_goes_on_is_another() {
+    let spec = |image: &str| json!({"mode": "Sentinel", "engine": {"image": image}});
+    let told = |allowed: &[&str], spec: &Value| {
+        let resolved = ResolvedDefaults {
+            engine_image: "engine".to_owned(),
+            agent_image: "agent".to_owned(),
+            volumes: DataVolumes::Undecided,
+            shares: None,
+            allowed_images: allowed.iter().map(|&prefix| prefix.to_owned()).collect(),
+            service_domain: "svc".to_owned(),
+        };
+        validate(&layer(spec), &resolved).map(drop).map_err(|faults| faults[0].to_string())
+    };
+    let allowed = ["docker.io/valkey/valkey", "registry.example.com", "redis"];
+    for good in [
+        "docker.io/valkey/valkey",
+        "docker.io/valkey/valkey:8.1",
+        "docker.io/valkey/valkey@sha256:0a0a",
+        "registry.example.com/team/redis:8",
+        "redis:8.0",
+    ] {
+        assert_eq!(told(&allowed, &spec(good)), Ok(()), "{good}");
+        assert_eq!(told(&[], &spec(good)), Ok(()), "{good}");
+    }
+    assert_eq!(told(&allowed, &json!({"mode": "Sentinel"})), Ok(()), "the default image");
+    for bad in [
+        "docker.io/valkey/valkey-other:1",
+        "registry.example.com:5000/redis:8",
+        "registry.example.community/redis",
+        "redis-other",
+    ] {
+        let told = told(&allowed, &spec(bad)).expect_err(bad);
+        assert!(told.starts_with("spec.engine.image: ") && told.contains("is not allowed"), "{told}");
+    }
+    assert!(judged_accepted(&spec("docker.io/valkey/valkey:8.1")).is_ok(), "a layer that runs is not touched");
 }

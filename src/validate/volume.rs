@@ -2,6 +2,7 @@
 
 use super::{Fault, quantity};
 use crate::api::data_layer::{DataLayerSpec, Reclaim};
+use crate::model::memory::MemoryPlan;
 
 /// A data node's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,37 @@ pub struct Volume {
     pub storage_class: Option<String>,
     /// Whether the claim outlives the layer.
     pub retain: bool,
+}
+
+/// `quantity_rules::LEAST_VOLUME`, bytes.
+const LEAST: u64 = 64 << 20;
+
+impl Volume {
+    /// What is wrong with a volume that cannot hold the data: the append-only file and the one that it is written anew into, each as large
+    /// as `maxmemory`. `made_with`: the volumes that the data nodes have.
+    pub(super) fn too_small(&self, made_with: DataVolumes, keeps_data: bool, memory: MemoryPlan) -> Option<Fault> {
+        let needed = memory.maxmemory.saturating_mul(2);
+        // Of one without its unit the rule of admission says more.
+        if !keeps_data || self.size >= needed || self.size < LEAST {
+            return None;
+        }
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        let why = format!(
+            "maxmemory is {}Mi, and the files of the data are twice as large while they are rewritten",
+            mebibytes(memory.maxmemory)
+        );
+        Some(match made_with {
+            DataVolumes::Of(size) => {
+                let problem = format!("the volumes have {}Mi and cannot grow: {why}; lower it", size >> 20);
+                fault("spec.memory.limit", &problem)
+            }
+            DataVolumes::Undecided | DataVolumes::Without => {
+                let problem =
+                    format!("{}Mi are too few: {why}; write {}Mi or more", self.size >> 20, mebibytes(needed));
+                fault(SIZE, &problem)
+            }
+        })
+    }
 }
 
 /// The volumes that a layer's data nodes were made with.
@@ -42,7 +74,7 @@ pub(super) fn decide(
     spec: &DataLayerSpec,
     made_with: DataVolumes,
     keeps_data: bool,
-    memory_limit: u64,
+    memory: MemoryPlan,
     faults: &mut Vec<Fault>,
 ) -> Option<Volume> {
     let volume = spec.persistence.clone().unwrap_or_default().volume.unwrap_or_default();
@@ -56,7 +88,7 @@ pub(super) fn decide(
     };
     let size = match made_with {
         // Room for the data twice, while the append-only file is written anew, and as much again for what grows meanwhile.
-        DataVolumes::Undecided if keeps_data => asked.unwrap_or_else(|| memory_limit.saturating_mul(4).max(1 << 30)),
+        DataVolumes::Undecided if keeps_data => asked.unwrap_or_else(|| memory.limit.saturating_mul(4).max(1 << 30)),
         DataVolumes::Undecided => return None,
         DataVolumes::Without => {
             if keeps_data {

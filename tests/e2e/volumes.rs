@@ -23,7 +23,7 @@ async fn answer_to_write(endpoint: &Endpoint, key: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     let stage = Stage::set("e2e-full").await;
-    let volume = json!({"persistence": {"volume": {"size": "64Mi"}}});
+    let volume = json!({"memory": {"limit": "128Mi"}, "persistence": {"volume": {"size": "128Mi"}}});
     let layer = stage.layer("web", volume).await;
     layer.ready().await;
     assert!(layer.set("kept").await);

@@ -8,6 +8,7 @@ use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::session_store::SessionStore;
 use redoubt::model::directives::{self, DirectiveClass};
+use redoubt::validate::{admit, admit_edit};
 use serde_json::{Value, json};
 
 use crate::support::bad_layers::{bad_changes, bad_layers};
@@ -119,7 +120,7 @@ fn layer(name: &str, spec: &Value) -> Result<(), String> {
         "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": {"name": name}, "spec": spec,
     });
     let layer: DataLayer = serde_json::from_value(object).map_err(|error| error.to_string())?;
-    layer.validate_cel().map_err(|errors| format!("{errors:?}"))
+    admit(&layer).map_err(|errors| format!("{errors:?}"))
 }
 
 fn change(old: &Value, new: &Value) -> Result<(), String> {
@@ -129,7 +130,7 @@ fn change(old: &Value, new: &Value) -> Result<(), String> {
         }))
         .unwrap()
     };
-    parse(new).validate_cel_update(&parse(old)).map_err(|errors| format!("{errors:?}"))
+    admit_edit(&parse(old), &parse(new)).map_err(|errors| format!("{errors:?}"))
 }
 
 #[test]
@@ -143,6 +144,13 @@ fn good_layers_are_accepted() {
         json!({"mode": "Standalone", "replicas": 0, "durability": {"minReplicasToWrite": 0}}),
         json!({"mode": "Sentinel", "config": {"client-output-buffer-limit": "pubsub 64mb 16mb 90", "notify-keyspace-events": ""}}),
         json!({"mode": "Sentinel", "config": {"search-timeout": "100", "io-threads": "2"}}),
+        json!({"mode": "Sentinel", "cpu": "1500m", "memory": {"limit": "1Gi"}, "persistence": {"volume": {"size": "1Gi", "storageClassName": "fast.example.com"}}}),
+        json!({"mode": "Sentinel", "memory": {"limit": "4Gi"}, "persistence": {"appendOnly": false, "volume": {"size": "1Gi"}}}),
+        json!({"mode": "Sentinel", "access": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}}}),
+        json!({"mode": "Sentinel", "scheduling": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high", "tolerations": [{"operator": "Exists"}, {"key": "data", "value": "a", "effect": "NoSchedule"}]}}),
+        json!({"mode": "Sentinel", "engine": {"image": "valkey"}}),
+        json!({"mode": "Sentinel", "engine": {"image": "registry.Example.com:5000/team/redis_x:8.0-a"}}),
+        json!({"mode": "Sentinel", "engine": {"image": format!("docker.io/valkey/valkey:8.1@sha256:{}", "0a".repeat(32))}}),
         json!({"mode": "Sentinel", "podMetadata": {"labels": {"team": "a", "example.com/b": ""}, "annotations": {"example.com/c": "any text\n"}}}),
     ] {
         assert_eq!(layer("web", &spec), Ok(()), "{spec}");
@@ -192,6 +200,25 @@ fn what_may_change_is_accepted() {
     }
 }
 
+/// Objects that were admitted before a rule was written.
+#[test]
+fn what_compares_fields_and_was_admitted_can_be_edited() {
+    let small = json!({"mode": "Sentinel", "memory": {"limit": "4Gi"}, "persistence": {"volume": {"size": "1Gi"}}});
+    let mut paused = small.clone();
+    paused["paused"] = json!(true);
+    assert_eq!(change(&small, &paused), Ok(()));
+    let mut sound = small.clone();
+    sound["memory"]["limit"] = json!("1Gi");
+    assert_eq!(change(&small, &sound), Ok(()));
+    assert_eq!(change(&sound, &small), Ok(()), "validation says that it outgrows the volume");
+    let parse = |spec: Value| parse_store("web", &spec).unwrap();
+    let unconfirmed = parse(json!({"idleTimeout": "30m", "revokeReplicas": 5}));
+    let edited = parse(json!({"idleTimeout": "10m", "revokeReplicas": 5}));
+    assert!(admit_edit(&unconfirmed, &edited).is_ok());
+    let refused = admit_edit(&parse(json!({"idleTimeout": "30m"})), &edited).unwrap_err();
+    assert!(format!("{refused:?}").contains("revokeReplicas is above the replicas"));
+}
+
 #[test]
 fn every_directive_that_is_refused_by_class_is_refused_by_admission() {
     let fields = directives::field_names().map(|(name, _)| name);
@@ -227,9 +254,13 @@ fn everything_that_a_rule_walks_over_is_bounded() {
 fn assert_bounded(path: &str, schema: &Value, rules: &mut usize) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         *rules += 1;
-        let message = rule["message"].as_str().or_else(|| rule["messageExpression"].as_str());
-        let message = message.expect("every rule says what is wrong");
-        assert!(message.len() <= LONGEST_MESSAGE && !message.contains('\n'), "{path}: {message}");
+        match (rule["message"].as_str(), rule["messageExpression"].as_str()) {
+            (Some(message), None) => {
+                assert!(message.len() <= LONGEST_MESSAGE && !message.contains('\n'), "{path}: {message}");
+            }
+            (None, Some(expression)) => assert!(!expression.contains('\n'), "{path}: {expression}"),
+            other => panic!("{path}: every rule says what is wrong, once: {other:?}"),
+        }
         let text = rule["rule"].as_str().unwrap();
         let is_loop = text.contains("self.all(");
         assert!(!is_loop || schema["maxProperties"].is_u64() || schema["maxItems"].is_u64(), "{path}: {text}");
@@ -251,7 +282,7 @@ fn parse_store(name: &str, spec: &Value) -> Result<SessionStore, String> {
 }
 
 fn store(name: &str, spec: &Value) -> Result<(), String> {
-    parse_store(name, spec)?.validate_cel().map_err(|errors| format!("{errors:?}"))
+    admit(&parse_store(name, spec)?).map_err(|errors| format!("{errors:?}"))
 }
 
 #[test]
@@ -289,11 +320,11 @@ fn a_dedicated_layer_is_refused_for_what_a_layer_is() {
     }
     for (old, new, reason) in bad_changes() {
         let parse = |spec: &Value| parse_store("web", &store_of(spec)).unwrap();
-        let refused = parse(&new).validate_cel_update(&parse(&old)).expect_err(&format!("accepted: {old} to {new}"));
+        let refused = admit_edit(&parse(&old), &parse(&new)).expect_err(&format!("accepted: {old} to {new}"));
         assert!(format!("{refused:?}").contains(reason), "{old} to {new}: {refused:?}");
     }
     let without = parse_store("web", &json!({"idleTimeout": "30m"})).unwrap();
-    let change = |spec: Value| without.validate_cel_update(&parse_store("web", &store_of(&spec)).unwrap());
+    let change = |spec: Value| admit_edit(&parse_store("web", &store_of(&spec)).unwrap(), &without);
     assert!(change(json!({"mode": "Sentinel", "replicas": 3})).is_ok());
     for kept in [
         json!({"mode": "Standalone"}),
@@ -308,10 +339,10 @@ fn a_dedicated_layer_is_refused_for_what_a_layer_is() {
 fn what_cannot_change_of_a_store_is_refused() {
     for (old, new, reason) in bad_store_changes() {
         let parse = |spec: &Value| parse_store("web", spec).unwrap();
-        let refused = parse(&new).validate_cel_update(&parse(&old)).expect_err(&format!("accepted: {old} to {new}"));
+        let refused = admit_edit(&parse(&old), &parse(&new)).expect_err(&format!("accepted: {old} to {new}"));
         assert!(format!("{refused:?}").contains(reason), "{old} to {new}: {refused:?}");
     }
     let (old, new) =
         (json!({"idleTimeout": "30m"}), json!({"idleTimeout": "10m", "maxPerUser": 3, "access": {"rotation": 1}}));
-    assert!(parse_store("web", &new).unwrap().validate_cel_update(&parse_store("web", &old).unwrap()).is_ok());
+    assert!(admit_edit(&parse_store("web", &old).unwrap(), &parse_store("web", &new).unwrap()).is_ok());
 }

@@ -13,7 +13,7 @@ use redoubt::api::session_store::SessionStore;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::dataplane::user_library;
 use redoubt::model::UseKind;
-use redoubt::validate::{DataVolumes, ResolvedDefaults, uses, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, admit, uses, validate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,6 +47,7 @@ fn resolved() -> ResolvedDefaults {
         agent_image: "agent".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        allowed_images: Vec::new(),
         service_domain: "svc".to_owned(),
     }
 }
@@ -70,7 +71,7 @@ fn accept(text: &str, place: &str) {
     }
     assert_known_fields(&value["spec"], place);
     let layer: DataLayer = serde_json::from_value(value).unwrap_or_else(|error| panic!("{place}: {error}"));
-    layer.validate_cel().unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
+    admit(&layer).unwrap_or_else(|errors| panic!("{place}: {errors:?}"));
     validate(&layer, &resolved()).unwrap_or_else(|faults| panic!("{place}: {faults:?}"));
 }
 
@@ -103,25 +104,25 @@ trait ValidateCel {
 
 impl ValidateCel for SessionStore {
     fn validate(&self) -> Result<(), String> {
-        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+        admit(self).map_err(|errors| format!("{errors:?}"))
     }
 }
 
 impl ValidateCel for CacheNamespace {
     fn validate(&self) -> Result<(), String> {
-        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+        admit(self).map_err(|errors| format!("{errors:?}"))
     }
 }
 
 impl ValidateCel for FunctionLibrary {
     fn validate(&self) -> Result<(), String> {
-        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+        admit(self).map_err(|errors| format!("{errors:?}"))
     }
 }
 
 impl ValidateCel for RateLimitPolicy {
     fn validate(&self) -> Result<(), String> {
-        self.validate_cel().map_err(|errors| format!("{errors:?}"))
+        admit(self).map_err(|errors| format!("{errors:?}"))
     }
 }
 

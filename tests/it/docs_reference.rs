@@ -235,6 +235,13 @@ fn type_of(field: &Value) -> String {
 
 /// What an expression says, without the value: the field, and the first of its texts that is chosen.
 fn told_by(expression: &str) -> String {
+    if expression.contains("self.filter(") {
+        // What a table picks is a word for each value.
+        let field = expression.trim_start_matches('\'').split(':').next().unwrap_or_default();
+        let texts: Vec<&str> =
+            expression.split('\'').skip(1).step_by(2).filter(|text| text.starts_with([' ', '"', ':'])).collect();
+        return format!("{field}: NAME{}", texts.last().unwrap_or(&"").replace('"', ""));
+    }
     let chosen = expression.split("? '").nth(1).or_else(|| expression.split("+ '\" ").nth(1)).unwrap_or(expression);
     let chosen = chosen.split('\'').next().unwrap_or_default();
     let field = expression.strip_prefix('\'').and_then(|rest| rest.split(':').next());

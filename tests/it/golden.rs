@@ -12,7 +12,7 @@ use redoubt::build::{Built, Inputs, build, declared};
 use redoubt::model::UseKind;
 use redoubt::model::{Address, NodeId, NodeKind};
 use redoubt::validate::uses::validate as validate_use;
-use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, ValidatedLayer, admit, validate};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -75,6 +75,7 @@ fn validated(spec: &Value) -> ValidatedLayer {
         agent_image: "example.test/redoubt:1".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        allowed_images: Vec::new(),
         service_domain: "svc.cluster.local".to_owned(),
     };
     validate(&layer, &resolved).unwrap()
@@ -340,7 +341,7 @@ fn the_objects_of_a_session_store_are_the_committed_ones() {
         "write it anew with: UPDATE=1 cargo test --test it golden"
     );
     let layer: DataLayer = dedicated_layer(&minimal);
-    assert!(layer.validate_cel().is_ok());
+    assert!(admit(&layer).is_ok());
 }
 
 /// What a gateway's rate limit service reads is named as the service's own settings are.

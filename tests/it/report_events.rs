@@ -81,3 +81,22 @@ fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
     assert_eq!(transitions(&old, &lost), []);
     assert_eq!(transitions(&lost, &old), []);
 }
+
+#[test]
+fn an_unknown_directive_is_one_warning_and_not_one_in_each_pass() {
+    let told_of = |unknown: &[&str]| {
+        let mut scene = Scene::healthy();
+        scene.subject.unknown_directives = unknown.iter().map(|&told| told.to_owned()).collect();
+        scene.status()
+    };
+    let (healthy, odd) = (told_of(&[]), told_of(&["hzz (did you mean hz?)"]));
+    for before in [&healthy, &DataLayerStatus::default()] {
+        let told = transitions(before, &odd);
+        let told: Vec<&Transition> = told.iter().filter(|told| told.reason == "UnknownDirectives").collect();
+        assert!(told.len() == 1 && told[0].warning && told[0].note.contains("did you mean hz?"), "{told:?}");
+    }
+    assert_eq!(transitions(&odd, &odd), []);
+    assert_eq!(transitions(&odd, &healthy), []);
+    assert_eq!(transitions(&odd, &told_of(&["hzz (did you mean hz?)", "tieout (did you mean timeout?)"])).len(), 1);
+    assert!(odd.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True"));
+}

@@ -47,6 +47,7 @@ pub fn host(layer: &DataLayer) -> Host {
         agent_image: "agent".to_owned(),
         volumes: DataVolumes::Undecided,
         shares: None,
+        allowed_images: Vec::new(),
         service_domain: "svc".to_owned(),
     };
     Host::of(layer, &validate(layer, &resolved).unwrap())

@@ -67,6 +67,8 @@ impl Operator {
                 Scope::Namespace(name) => Some(name),
             },
             default_engine_image: crate::stage::engine().to_owned(),
+            allowed_images: Vec::new(),
+            forbid_dedicated: false,
             agent_image: "localhost/redoubt:dev".to_owned(),
             identity: None,
             lease_duration: 6,

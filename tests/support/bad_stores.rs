@@ -23,6 +23,19 @@ pub fn bad_stores() -> Vec<(String, Value, &'static str)> {
             "either name or dedicated",
         ),
         (json!({"idleTimeout": "30m", "access": {"rotationGrace": "200h"}}), "168h"),
+        (
+            json!({"idleTimeout": "30m", "layer": {"namespace": "data", "dedicated": {"mode": "Sentinel"}}}),
+            "layer.namespace belongs to layer.name",
+        ),
+        (json!({"idleTimeout": "30m", "revokeReplicas": 5}), "revokeReplicas"),
+        (
+            json!({"idleTimeout": "30m", "revokeReplicas": 1, "layer": {"dedicated": {"mode": "Standalone"}}}),
+            "above the replicas of the dedicated layer",
+        ),
+        (
+            json!({"idleTimeout": "30m", "revokeReplicas": 2, "layer": {"dedicated": {"mode": "Sentinel", "replicas": 1}}}),
+            "above the replicas of the dedicated layer",
+        ),
     ];
     stores.extend(specifications.map(|(spec, reason)| ("web".to_owned(), spec, reason)));
     for prefix in [

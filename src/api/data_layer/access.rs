@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.external)").message("access.external is not implemented in this version"),
     validation = Rule::new("!has(self.announce) || self.announce == 'Address'").message("access.announce Hostname is not implemented in this version"),
     validation = Rule::new("!has(self.namespaces) || (has(self.namespaces.from) && self.namespaces.from == 'Selector') == has(self.namespaces.selector)")
-        .message("access.namespaces.selector belongs to from: Selector, which needs it")
+        .message("access.namespaces.selector belongs to from: Selector, which needs it"),
+    validation = Rule::new("!has(self.namespaces) || !has(self.namespaces.selector) || (has(self.namespaces.selector.matchLabels) && size(self.namespaces.selector.matchLabels) > 0) || (has(self.namespaces.selector.matchExpressions) && size(self.namespaces.selector.matchExpressions) > 0)")
+        .message("access.namespaces.selector is empty, and so would let every namespace in: name labels in matchLabels, or write from: All")
 )]
 pub struct Access {
     /// Namespaces whose uses may name this layer. If access is withdrawn, their users are removed. Default: its own.
@@ -64,4 +66,5 @@ pub enum Announce {
 
 /// Access from outside of the cluster; not implemented in this version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct External {}

@@ -8,19 +8,28 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::metadata_rules;
+use crate::api::{metadata_rules, name_rules};
 
 /// Where pods may run. Data pods, and Sentinels, are spread over nodes and zones in any case.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scheduling {
     /// Labels that a Kubernetes node must have, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 20))]
-    pub node_selector: Option<BTreeMap<String, String>>,
+    #[x_kube(
+        validation = Rule::new(metadata_rules::KEYS_ARE_NAMES).message("scheduling.nodeSelector: a key is a Kubernetes label name, such as 'disk' or 'example.com/disk'"),
+        validation = Rule::new(metadata_rules::VALUES_ARE_LABELS).message("scheduling.nodeSelector: a value is letters, digits, '-', '_' and '.', at most 63 characters, and begins and ends with a letter or digit")
+    )]
+    pub node_selector: Option<BTreeMap<String, LabelValue>>,
     /// Taints that pods tolerate, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new(name_rules::are_operators()).message(name_rules::OPERATORS_MESSAGE),
+        validation = Rule::new(name_rules::are_effects()).message(name_rules::EFFECTS_MESSAGE),
+        validation = Rule::new(name_rules::COMPARE_SOMETHING).message(name_rules::COMPARE_MESSAGE)
+    )]
     pub tolerations: Option<Vec<Toleration>>,
     /// Affinity, in addition to the spreading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,6 +37,7 @@ pub struct Scheduling {
     /// Priority class of the pods, at most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(name_rules::IS_OBJECT_NAME).message(Message::Expression(name_rules::object_name_message("scheduling.priorityClassName", "PriorityClass"))))]
     pub priority_class_name: Option<String>,
 }
 

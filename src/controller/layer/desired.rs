@@ -158,6 +158,7 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         purpose: layer.purpose,
         application_access: layer.application_access,
         image: layer.engine_image.clone(),
+        unknown_directives: layer.unknown_directives.clone(),
         odd_approval: None,
         promote: None,
         max_connections: layer.max_connections,

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::super::context::Context;
+use super::super::context::{Context, Defaults};
 use super::accepted;
 use super::resolved::Resolved;
 use crate::act::kube::key_of;
@@ -65,8 +65,8 @@ impl Objects {
         let Self { identity, children, observed } = self;
         let secrets = Secrets::read(context, &identity).await?;
         let resolved = Resolved::of(&children, &context.defaults);
-        let service_domain = context.defaults.service_domain.clone();
-        Ok(Known { identity, children, observed, secrets, resolved, service_domain })
+        let defaults = context.defaults.clone();
+        Ok(Known { identity, children, observed, secrets, resolved, defaults })
     }
 }
 
@@ -85,7 +85,7 @@ pub(in crate::controller) struct Known {
     pub(in crate::controller) secrets: Secrets,
     /// Defaults that are recorded on the layer's objects.
     pub(in crate::controller) resolved: Resolved,
-    service_domain: String,
+    defaults: Defaults,
 }
 
 /// A layer that a pass can be made over, and what is wrong with its present specification.
@@ -109,7 +109,7 @@ impl Known {
 
     /// The layer as it is declared, or, where that is wrong, as it was accepted last. An error: it never was.
     pub(in crate::controller) fn judge(&self, object: &DataLayer) -> Result<Judged, Vec<Fault>> {
-        match validate(object, &self.resolved.for_validation(&self.service_domain)) {
+        match validate(object, &self.resolved.for_validation(&self.defaults)) {
             Ok(layer) => Ok(Judged { layer, object: object.clone(), faults: Vec::new() }),
             Err(faults) => match self.earlier(&object.metadata) {
                 Some(judged) => Ok(Judged { faults, ..judged }),
@@ -121,7 +121,7 @@ impl Known {
     /// The layer as it was accepted last.
     pub(in crate::controller) fn earlier(&self, metadata: &ObjectMeta) -> Option<Judged> {
         let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
-        let layer = validate_accepted(&object, &self.resolved.for_validation(&self.service_domain)).ok()?;
+        let layer = validate_accepted(&object, &self.resolved.for_validation(&self.defaults)).ok()?;
         Some(Judged { layer, object, faults: Vec::new() })
     }
 

@@ -54,13 +54,14 @@ impl Resolved {
         Self { volume_size, shares: Some(layer.shares), ..self }
     }
 
-    pub(in crate::controller) fn for_validation(&self, service_domain: &str) -> ResolvedDefaults {
+    pub(in crate::controller) fn for_validation(&self, defaults: &Defaults) -> ResolvedDefaults {
         ResolvedDefaults {
             engine_image: self.engine_image.clone(),
             agent_image: self.agent_image.clone(),
             volumes: self.volumes(),
             shares: self.shares,
-            service_domain: service_domain.to_owned(),
+            service_domain: defaults.service_domain.clone(),
+            allowed_images: defaults.allowed_images.clone(),
         }
     }
 }
@@ -74,6 +75,16 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
+    fn defaults() -> Defaults {
+        Defaults {
+            engine_image: "e".to_owned(),
+            agent_image: "a".to_owned(),
+            service_domain: "svc".to_owned(),
+            allowed_images: Vec::new(),
+            forbids_dedicated: false,
+        }
+    }
+
     #[test]
     fn what_was_recorded_of_volumes_is_what_is_validated_against() {
         let images = r#""engineImage":"e","agentImage":"a""#;
@@ -82,7 +93,7 @@ mod tests {
             (format!(r#"{{{images},"volumeSize":0}}"#), DataVolumes::Without),
             (format!(r#"{{{images},"volumeSize":1073741824}}"#), DataVolumes::Of(1 << 30)),
         ] {
-            assert_eq!(recorded(&text).for_validation("svc").volumes, volumes);
+            assert_eq!(recorded(&text).for_validation(&defaults()).volumes, volumes);
             assert_eq!(recorded(&text).text(), text);
         }
     }
@@ -90,7 +101,7 @@ mod tests {
     #[test]
     fn what_was_recorded_of_shares_is_what_is_validated_against() {
         let text = r#"{"engineImage":"e","agentImage":"a","shares":{"purpose":"Cache","maxmemoryPercent":70,"clientPercent":9}}"#;
-        let shares = recorded(text).for_validation("svc").shares.unwrap();
+        let shares = recorded(text).for_validation(&defaults()).shares.unwrap();
         assert_eq!((shares.purpose, shares.maxmemory_percent, shares.client_percent), (Purpose::Cache, 70, 9));
         assert_eq!(recorded(text).text(), text);
     }

@@ -15,7 +15,7 @@ use crate::api::use_status::LayerReference;
 use crate::api::uses::DeclaredUse;
 use crate::failure::Class;
 use crate::report::uses::{pending, refused};
-use crate::validate::uses::tenancy::Refusal;
+use crate::validate::uses::tenancy::{Refusal, dedicated_refusal};
 use crate::validate::uses::{is_dedicated, layer_of, validate};
 
 /// Pause while a layer serves the use, or somebody has to change something: what that depends on wakes us.
@@ -39,6 +39,9 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
         }
         let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return refuse(context, declared, &Refusal { reason: "Invalid", message }).await;
+    }
+    if let Some(refusal) = dedicated_refusal(declared, found.is_some(), context.defaults.forbids_dedicated) {
+        return refuse(context, declared, &refusal).await;
     }
     let uid = declared.uid().unwrap_or_default();
     let kept = if is_dedicated(declared) { dedicated::keep(context, declared, found.as_ref()).await } else { Ok(None) };

@@ -153,6 +153,7 @@ mod tests {
                 on_exceed: OnExceed::EvictOldest,
             }),
             wait_replicas: 1,
+            binding_name: "web-session-binding".to_owned(),
             binding: std::collections::BTreeMap::new(),
             export: None,
             budget: None,

@@ -82,6 +82,20 @@ pub(super) fn judge(store: &DeclaredUse, host: &Host) -> Result<ValidatedUse, Re
     Ok(validated)
 }
 
+/// Why a use may not have a layer of its own. One that was served before, or whose layer is there, keeps it. `forbids`: whether the
+/// operator makes no further ones.
+pub fn dedicated_refusal(declared: &DeclaredUse, is_there: bool, forbids: bool) -> Option<Refusal> {
+    let was_served = declared.status.as_ref().is_some_and(|status| status.admission.is_some() || status.user.is_some());
+    (forbids && is_dedicated(declared) && !is_there && !was_served).then(|| Refusal {
+        reason: "DedicatedForbidden",
+        message: format!(
+            "the operator makes no layers of a {}'s own (--forbid-dedicated): name a DataLayer in spec.layer.name, whose spec.access.namespaces lets namespace {} in",
+            declared.kind().words().noun,
+            declared.namespace().unwrap_or_default()
+        ),
+    })
+}
+
 pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> Result<(), Refusal> {
     let namespace = store.namespace().unwrap_or_default();
     if is_dedicated(store) {
@@ -107,7 +121,7 @@ pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> 
         Ok(())
     } else {
         let message = format!(
-            "DataLayer {}/{} does not let namespace {namespace} name it: its owner can, with access.namespaces",
+            "namespace {namespace} may not use DataLayer {}/{}: its owner can allow it in spec.access.namespaces",
             host.namespace, host.name
         );
         Err(Refusal { reason: "NotAllowed", message })

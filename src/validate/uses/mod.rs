@@ -20,7 +20,7 @@ use kube::ResourceExt as _;
 
 use self::judge::{Found, Judge, plain};
 use super::Fault;
-use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
+use crate::api::names::{LONGEST_USE_NAME, dedicated_layer, export};
 use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::{DeclaredUse, UseSpec};
 use crate::model::audit::MemoryBudget;
@@ -46,6 +46,8 @@ pub struct ValidatedUse {
     pub policy: Policy,
     /// Replicas that the use wants confirmations of; a layer with fewer cannot serve it.
     pub wait_replicas: u16,
+    /// Name of its binding Secret.
+    pub binding_name: String,
     /// Fields of the binding Secret that other kinds do not have.
     pub binding: BTreeMap<&'static str, String>,
     /// The rate limit service for which a further Secret is kept.
@@ -94,6 +96,12 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let access = declared.spec.access().cloned().unwrap_or_default();
     let grace = access.rotation_grace.map_or(ROTATION_GRACE, plain);
     let grace = judge.bounded("spec.access.rotationGrace", grace, Duration::ZERO, LONGEST_GRACE);
+    if !is_object_name(&declared.binding_name()) {
+        judge.fault("spec.binding.secretName", "is not the name of a Secret: lower-case letters, digits, - and .");
+    }
+    if declared.kind() == UseKind::RateLimitPolicy && declared.binding_name() == export(&name) {
+        judge.fault("spec.binding.secretName", "is the name of the Secret for a rate limit service: choose another");
+    }
     if declared.spec.layer().is_some_and(|layer| layer.name.is_some() == layer.dedicated.is_some()) {
         judge.fault("spec.layer", "needs either name or dedicated");
     }
@@ -117,6 +125,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         name,
         policy,
         wait_replicas,
+        binding_name: declared.binding_name(),
         binding,
         export,
         budget,
@@ -131,6 +140,17 @@ fn is_name(name: &str) -> bool {
     name.starts_with(|letter: char| letter.is_ascii_lowercase())
         && !name.ends_with('-')
         && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-')
+}
+
+/// Labels of a domain, separated by dots.
+fn is_object_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_end = |letter: Option<char>| letter.is_some_and(|it| it.is_ascii_lowercase() || it.is_ascii_digit());
+        is_end(label.chars().next())
+            && is_end(label.chars().next_back())
+            && label.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn is_prefix(prefix: &str) -> bool {

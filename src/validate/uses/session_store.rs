@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::to_u16_or_zero;
 use super::judge::{Found, Judge, plain};
+use crate::api::data_layer::DeploymentMode;
 use crate::api::session_store::{ExceedChoice, SessionStoreSpec};
 use crate::model::{OnExceed, Policy, SessionPolicy};
 
@@ -40,6 +41,20 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: Stri
     }
     if spec.on_exceed.is_some() && spec.max_per_user.is_none() {
         judge.fault("spec.onExceed", "needs maxPerUser");
+    }
+    if let Some(wanted) = spec.revoke_replicas
+        && spec.layer.as_ref().is_none_or(|layer| layer.name.is_none())
+    {
+        let dedicated = spec.layer.as_ref().and_then(|layer| layer.dedicated.as_ref());
+        let declared = dedicated.and_then(|layer| layer.replicas);
+        let is_one_node = dedicated.is_some_and(|layer| layer.mode == DeploymentMode::Standalone);
+        let has = declared.unwrap_or(if is_one_node { 0 } else { 2 });
+        if wanted > has {
+            judge.fault(
+                "spec.revokeReplicas",
+                format!("{wanted} replicas cannot confirm a revocation: the dedicated layer has {has}"),
+            );
+        }
     }
     let wait_replicas = spec.revoke_replicas.map_or(replicas.min(1), to_u16_or_zero);
     Found {

@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 pub use super::answer::{Admitted, Refusal};
-pub use super::host::{Host, Labels};
+pub use super::host::{Host, Labels, dedicated_refusal};
 use super::host::{judge, may_name};
 use super::places::{Book, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};
 use super::{ValidatedUse, layer_of, neighbours};

@@ -67,7 +67,7 @@ pub fn binding(accepted: &ValidatedUse, layer: &ValidatedLayer, shown: BindingCr
     }
     let ValidatedUse { kind, namespace, name, uid, .. } = accepted;
     let owner = Owner { kind: *kind, namespace, name, uid };
-    let mut metadata = metadata(owner, &names::binding(*kind, name));
+    let mut metadata = metadata(owner, &accepted.binding_name);
     metadata["annotations"] = json!({
         names::ANNOTATION_ROTATION: shown.rotation.to_string(),
         names::ANNOTATION_ROTATED_AT: shown.rotated_at.to_string(),

@@ -141,11 +141,12 @@ impl LayerNote {
 
 /// The status of an accepted use.
 pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
-    if facts.name_taken {
+    if facts.name_taken && facts.binding.is_none() {
         let why = facts.binding_trouble.clone().unwrap_or_default();
         return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
+        None if facts.name_taken => said("Accepted", Some(false), "NameTaken", binding(facts).message),
         None => said("Accepted", Some(true), "Valid", format!("accepted by layer {}", path(facts))),
         Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
     };
@@ -226,7 +227,7 @@ fn progressing(facts: &UseFacts, ready: &ConditionDraft) -> ConditionDraft {
         };
     }
     if let Some(previous) = &facts.previous_user {
-        let message = format!("{previous} stays valid until nobody is connected with it, or its grace is over");
+        let message = format!("{previous} stays valid until no client is connected with it, or its grace is over");
         return said(kind, Some(true), "Rotating", message);
     }
     if let Some((reason, sentence)) = note {
@@ -331,6 +332,9 @@ fn eviction(facts: &UseFacts) -> ConditionDraft {
 
 fn binding(facts: &UseFacts) -> ConditionDraft {
     match (&facts.binding, &facts.binding_trouble) {
+        (Some(name), Some(why)) if facts.name_taken => {
+            said("BindingWritten", Some(false), "NameTaken", format!("{why}; the binding stays in Secret {name}"))
+        }
         (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
         (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
         (None, None) => said("BindingWritten", Some(false), "NotWritten", "it is written once its user is in place"),
@@ -353,6 +357,7 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> Co
         .filter(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
     let serves_without = |it: &ConditionDraft| match it.kind {
         "FunctionsLoaded" | "Accepted" => facts.earlier_policy.is_some(),
+        "BindingWritten" => facts.binding.is_some(),
         "UserInPlace" => facts.primary.as_ref().is_some_and(|primary| !facts.user_missing.contains(primary)),
         _ => false,
     };

@@ -114,7 +114,8 @@ fn kustomize_puts_changed_names_into_every_field_that_names_an_object() {
     let library = one(&objects, "FunctionLibrary");
     assert_eq!(library["spec"]["source"]["configMap"]["name"], one(&objects, "ConfigMap")["metadata"]["name"]);
     let store = one(&objects, "SessionStore")["metadata"]["name"].as_str().unwrap();
-    assert_eq!(secret_of(one(&objects, "Deployment")), names::binding(UseKind::SessionStore, store));
+    assert_eq!(one(&objects, "SessionStore")["spec"]["binding"]["secretName"], store);
+    assert_eq!(secret_of(one(&objects, "Deployment")), store);
     // Every kind that names a layer is in the list.
     let known = fs::read_to_string("examples/kustomize/base/redoubt.yaml").unwrap();
     for definition in redoubt::api::custom_resource_definitions() {
@@ -124,6 +125,10 @@ fn kustomize_puts_changed_names_into_every_field_that_names_an_object() {
             schema.pointer("/openAPIV3Schema/properties/spec/properties/layer/properties/name").is_some();
         let line = format!("{{group: redoubt.dev, kind: {kind}, path: spec/layer/name}}");
         assert_eq!(known.contains(&line), names_a_layer, "{kind}");
+        let names_a_secret =
+            schema.pointer("/openAPIV3Schema/properties/spec/properties/binding/properties/secretName").is_some();
+        let line = format!("{{group: redoubt.dev, kind: {kind}, path: spec/binding/secretName}}");
+        assert_eq!(known.contains(&line), names_a_secret, "{kind}");
     }
 }
 

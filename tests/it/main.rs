@@ -17,6 +17,7 @@ mod attacks_late;
 mod attacks_names;
 mod attacks_rivals;
 mod audit;
+mod bindings;
 mod boot_histories;
 mod boot_rounds;
 mod boot_rule;

@@ -172,3 +172,25 @@ fn a_store_says_what_keeps_changes_from_its_layer() {
         assert_eq!(condition(&waiting, "FunctionsLoaded").1, if is_paused { "LayerPaused" } else { "NotLoaded" });
     }
 }
+
+#[test]
+fn a_name_that_is_taken_moves_no_binding_and_ends_no_service() {
+    let why = "Secret shop/taken exists and has another owner";
+    let taken = UseFacts {
+        name_taken: true,
+        binding_trouble: Some(why.to_owned()),
+        earlier_policy: Some("d".to_owned()),
+        ..facts()
+    };
+    let (after, _) = everything_else(&taken);
+    for kind in ["Accepted", "BindingWritten"] {
+        let (is, reason, message) = condition(&after, kind);
+        assert_eq!((is.as_str(), reason.as_str()), ("False", "NameTaken"), "{kind}");
+        assert_eq!(message, format!("{why}; the binding stays in Secret web-session-binding"));
+    }
+    assert_eq!(condition(&after, "Ready").0, "True", "{after:#?}");
+    assert_eq!(after.binding.unwrap().name, "web-session-binding");
+    let (never, _) = everything_else(&UseFacts { binding: None, ..taken });
+    assert_eq!(condition(&never, "Ready").0, "False", "there is no binding at all");
+    assert_eq!((condition(&never, "Accepted").1.as_str(), never.binding), ("NameTaken", None));
+}

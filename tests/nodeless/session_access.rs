@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::Client;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -108,6 +108,43 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
         run(&mut connection, call("redoubt_session_get", "nl-session-tenant/web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
     other.strike().await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_moves_to_the_name_that_is_chosen_and_overwrites_no_other_secret() {
+    let stage = Stage::set("nl-session-name").await;
+    let store =
+        Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone"}}}))
+            .await;
+    store.ready().await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let names = async || {
+        let shown = store.status().await.unwrap().binding.map(|binding| binding.name);
+        let found =
+            secrets.list(&ListParams::default().labels("app.kubernetes.io/component=session-store")).await.unwrap();
+        (shown, found.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>())
+    };
+    let is_alone = async |name: &str| names().await == (Some(name.to_owned()), vec![name.to_owned()]);
+    assert!(is_alone("web-session-binding").await, "{:?}", names().await);
+    let binding = store.binding().await.unwrap();
+
+    store.change(json!({"binding": {"secretName": "chosen"}})).await;
+    eventually("the binding has moved", SOON, async || is_alone("chosen").await).await;
+    assert_eq!(store.binding().await.unwrap(), binding, "with the same credentials");
+    store.ready().await;
+
+    let foreign = json!({"metadata": {"name": "taken"}, "stringData": {"own": "data"}});
+    let foreign = secrets.create(&PostParams::default(), &serde_json::from_value(foreign).unwrap()).await.unwrap();
+    store.change(json!({"binding": {"secretName": "taken"}})).await;
+    store.refused("NameTaken", "the binding stays in Secret chosen").await;
+    assert!(is_alone("chosen").await, "{:?}", names().await);
+    assert_eq!(secrets.get("taken").await.unwrap().metadata.resource_version, foreign.metadata.resource_version);
+
+    store.change(json!({"binding": null})).await;
+    eventually("the binding is back", SOON, async || is_alone("web-session-binding").await).await;
+    assert_eq!(store.binding().await.unwrap(), binding);
+    store.ready().await;
     stage.strike().await;
 }
 

@@ -72,7 +72,32 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"purpose": "Mixed", "memory": {"evictionPolicy": "volatile-random"}}), "18 of 20,000 sessions"),
         (json!({"engine": {"image": "redis 7\n"}}), "not an image reference"),
     ];
-    let of_config = [
+    let of_pods = [
+        (json!({"labels": {"redoubt.dev/layer": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"app.kubernetes.io/name": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"statefulset.kubernetes.io/pod-name": "other"}}), "this label is Redoubt's own"),
+        (json!({"labels": {"team": "two words"}}), "a value is letters, digits"),
+        (json!({"labels": {"-team": "a"}}), "a key is a Kubernetes label name"),
+        (json!({"annotations": {"redoubt.dev/node-config": "{}"}}), "this annotation is Redoubt's own"),
+        (json!({"annotations": {"prometheus.io/port": "1"}}), "this annotation is Redoubt's own"),
+        (json!({"annotations": {"two words": "1"}}), "a key is a Kubernetes annotation name"),
+    ];
+    let of_names = [
+        ("x".repeat(41), "at most 40 characters"),
+        ("7eb".to_owned(), "must begin with a letter"),
+        ("web.shop".to_owned(), "hold only a-z, 0-9 and '-'"),
+    ];
+    let web = |spec: Value, reason| ("web".to_owned(), with_mode(spec), reason);
+    let mut all: Vec<_> = of_fields.into_iter().map(|(spec, reason)| web(spec, reason)).collect();
+    all.extend(of_config().into_iter().map(|(name, value, reason)| web(json!({"config": {name: value}}), reason)));
+    all.extend(of_pods.into_iter().map(|(metadata, reason)| web(json!({"podMetadata": metadata}), reason)));
+    all.extend(of_names.into_iter().map(|(name, reason)| (name, json!({"mode": "Sentinel"}), reason)));
+    all
+}
+
+/// Name and value of a directive, words of the reason.
+fn of_config() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
         ("dir", "/tmp", "dir is set by Redoubt, for the files"),
         ("user", "x", "user is set by Redoubt, for the rights of users"),
         ("requirepass", "x", "requirepass is set by Redoubt, for the passwords, which are in binding Secrets"),
@@ -98,28 +123,7 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         ("TIMEOUT", "1", "is not the name of a directive"),
         ("io_threads", "2", "is not the name of a directive"),
         ("", "1", "is not the name of a directive"),
-    ];
-    let of_pods = [
-        (json!({"labels": {"redoubt.dev/layer": "other"}}), "this label is Redoubt's own"),
-        (json!({"labels": {"app.kubernetes.io/name": "other"}}), "this label is Redoubt's own"),
-        (json!({"labels": {"statefulset.kubernetes.io/pod-name": "other"}}), "this label is Redoubt's own"),
-        (json!({"labels": {"team": "two words"}}), "a value is letters, digits"),
-        (json!({"labels": {"-team": "a"}}), "a key is a Kubernetes label name"),
-        (json!({"annotations": {"redoubt.dev/node-config": "{}"}}), "this annotation is Redoubt's own"),
-        (json!({"annotations": {"prometheus.io/port": "1"}}), "this annotation is Redoubt's own"),
-        (json!({"annotations": {"two words": "1"}}), "a key is a Kubernetes annotation name"),
-    ];
-    let of_names = [
-        ("x".repeat(41), "at most 40 characters"),
-        ("7eb".to_owned(), "must begin with a letter"),
-        ("web.shop".to_owned(), "hold only a-z, 0-9 and '-'"),
-    ];
-    let web = |spec: Value, reason| ("web".to_owned(), with_mode(spec), reason);
-    let mut all: Vec<_> = of_fields.into_iter().map(|(spec, reason)| web(spec, reason)).collect();
-    all.extend(of_config.into_iter().map(|(name, value, reason)| web(json!({"config": {name: value}}), reason)));
-    all.extend(of_pods.into_iter().map(|(metadata, reason)| web(json!({"podMetadata": metadata}), reason)));
-    all.extend(of_names.into_iter().map(|(name, reason)| (name, json!({"mode": "Sentinel"}), reason)));
-    all
+    ]
 }
 
 /// In mode Sentinel, if the specification names none.

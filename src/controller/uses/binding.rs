@@ -60,6 +60,7 @@ impl Found {
                 continue;
             }
             let (namespace, name) = place_of(declared);
+            let former = declared.former_binding_name();
             let known = context.secrets.known(&namespace, &name, BELIEVED);
             // What was never read must be: without it, which credentials are valid is unknown.
             let spared = known.filter(|(_, holds)| !holds && allowance == 0).map(|(secret, _)| secret);
@@ -70,8 +71,16 @@ impl Found {
                         Some(secret) => Ok(secret),
                         None => context.secrets.read(&context.client, &namespace, &name, BELIEVED).await,
                     };
+                    let ours = |secret: Option<KubernetesSecret>| secret.filter(|secret| is_owned_by(secret, &uid));
+                    let secret = match (secret.map(ours), former) {
+                        // Which credentials are shown is what the Secret of the former name says, until there is one of the new.
+                        (Ok(None), Some(former)) => {
+                            context.secrets.read(&context.client, &namespace, &former, BELIEVED).await.map(ours)
+                        }
+                        (secret, _) => secret,
+                    };
                     let binding = match secret {
-                        Ok(secret) => Binding::Known(secret.filter(|secret| is_owned_by(secret, &uid)).map(Box::new)),
+                        Ok(secret) => Binding::Known(secret.map(Box::new)),
                         Err(error) => Binding::Unreadable(Chain(&error).to_string()),
                     };
                     (uid, Some(OfUse::Binding(binding)))
@@ -96,7 +105,7 @@ impl Found {
 
 /// Namespace and name of a use's binding.
 fn place_of(declared: &DeclaredUse) -> (String, String) {
-    (declared.namespace().unwrap_or_default(), names::binding(declared.kind(), &declared.name_any()))
+    (declared.namespace().unwrap_or_default(), declared.binding_name())
 }
 
 /// Whether a Secret belongs to the object with this UID.
@@ -170,6 +179,9 @@ pub(super) async fn withdraw(context: &Context, declared: &DeclaredUse) -> Resul
     }
     let ((namespace, name), uid) = (place_of(declared), declared.uid().unwrap_or_default());
     remove(context, &namespace, &name, &uid).await?;
+    if let Some(former) = declared.former_binding_name() {
+        remove(context, &namespace, &former, &uid).await?;
+    }
     if declared.status.as_ref().is_some_and(|status| status.export.is_some()) {
         remove(context, &namespace, &names::export(&declared.name_any()), &uid).await?;
     }
@@ -239,23 +251,41 @@ impl Served {
         if let Some(key) = context.vault.root_key_of_use(accepted.kind, &accepted.uid, shown, &password) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
-        let name = || Some(secret.name_any());
-        match context.writer.apply(&secret, self.binding()).await {
-            Ok(Applied::Unchanged) => Written { name: name(), ..Written::default() },
+        // One of a former name stays until this one is written.
+        let former = self.binding().map(kube::ResourceExt::name_any).filter(|name| *name != accepted.binding_name);
+        let live = self.binding().filter(|_| former.is_none());
+        match context.writer.apply(&secret, live).await {
+            Ok(Applied::Unchanged) => self.moved(context).await,
             Ok(Applied::Written(written)) => {
                 context.secrets.wrote(*written);
-                Written { name: name(), ..Written::default() }
+                self.moved(context).await
             }
             Ok(Applied::Deleting) => {
                 let trouble = Some("its predecessor is still being deleted".to_owned());
-                Written { trouble, ..Written::default() }
+                Written { name: former, trouble, ..Written::default() }
             }
             Err(error) => {
                 context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
                 context.writer.fingerprints().forget(&key_of(&secret));
                 let ending = Ending::of(&error);
                 let name_taken = matches!(ending, Ending::NameTaken(_));
-                Written { trouble: Some(ending.detail().to_owned()), name_taken, ..Written::default() }
+                Written { name: former, trouble: Some(ending.detail().to_owned()), name_taken, ..Written::default() }
+            }
+        }
+    }
+
+    /// Removes the binding of a former name, now that the one of the present name is written. Until it is removed the status names it.
+    async fn moved(&self, context: &Context) -> Written {
+        let accepted = self.accepted();
+        let name = Some(accepted.binding_name.clone());
+        let Some(former) = self.object().and_then(DeclaredUse::former_binding_name) else {
+            return Written { name, ..Written::default() };
+        };
+        match remove(context, &accepted.namespace, &former, &accepted.uid).await {
+            Ok(()) => Written { name, ..Written::default() },
+            Err(error) => {
+                let trouble = format!("cannot remove Secret {former}, which was the binding before: {}", Chain(&error));
+                Written { name: Some(former), trouble: Some(trouble), ..Written::default() }
             }
         }
     }

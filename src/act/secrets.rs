@@ -35,7 +35,7 @@ const PASSWORD_LENGTH: usize = 48;
 /// Bytes of a block of SHA-256 (RFC 2104).
 const BLOCK: usize = 64;
 
-/// Whose passwords there are, with the field of `L-redis-system` that holds each. The application's is in `L-redis-app`.
+/// Whose passwords there are, with the field of `L-redis-system` that holds each. The application's is in `L-redis-app`, the administrator's in `L-redis-admin`.
 const SYSTEM_FIELDS: [&str; 4] = ["operator-password", "agent-password", "replication-password", "sentinel-password"];
 
 /// The passwords of one layer.
@@ -51,6 +51,8 @@ pub struct Passwords {
     pub sentinel: Secret,
     /// Of the application.
     pub application: Secret,
+    /// Of the administrator.
+    pub administrator: Secret,
 }
 
 /// SHA-256 of a password as hexadecimal: how ACL rules name it.
@@ -116,6 +118,7 @@ impl RootKey {
             replication: password("replication"),
             sentinel: password("sentinel"),
             application: password("application"),
+            administrator: password("administrator"),
         }
     }
 
@@ -136,6 +139,17 @@ impl RootKey {
     }
 }
 
+/// The Secrets of one layer that hold its passwords; `None`: there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stored<'a> {
+    /// `NAME-redis-system`.
+    pub system: Option<&'a KubernetesSecret>,
+    /// `NAME-redis-app`.
+    pub application: Option<&'a KubernetesSecret>,
+    /// `NAME-redis-admin`.
+    pub administrator: Option<&'a KubernetesSecret>,
+}
+
 /// The passwords of every layer that this process has led.
 #[derive(Debug)]
 pub struct Vault {
@@ -149,15 +163,10 @@ impl Vault {
         Self { root, known: Mutex::default() }
     }
 
-    /// The layer's passwords. `system` and `application` are its Secrets as they are now.
-    pub fn passwords(
-        &self,
-        layer_uid: &str,
-        system: Option<&KubernetesSecret>,
-        application: Option<&KubernetesSecret>,
-    ) -> Passwords {
+    /// The layer's passwords, by its Secrets as they are now.
+    pub fn passwords(&self, layer_uid: &str, stored: Stored<'_>) -> Passwords {
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, system, application)).clone()
+        known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, stored)).clone()
     }
 
     /// What the system Secret's annotation must say: our root key's id if the passwords were derived from it.
@@ -189,25 +198,22 @@ impl Vault {
 }
 
 /// Which copy counts, for a layer that this process has not led yet.
-fn judged(
-    root: &RootKey,
-    layer_uid: &str,
-    system: Option<&KubernetesSecret>,
-    application: Option<&KubernetesSecret>,
-) -> Passwords {
+fn judged(root: &RootKey, layer_uid: &str, stored: Stored<'_>) -> Passwords {
     let derived = root.passwords(layer_uid);
-    let Some(system) = system else { return derived };
+    let Some(system) = stored.system else { return derived };
     if system.annotations().get(ANNOTATION_ROOT_KEY) == Some(&root.id()) {
         return derived;
     }
-    let stored: Vec<Secret> = SYSTEM_FIELDS.iter().filter_map(|name| field(system, name)).map(Secret::new).collect();
-    let [operator, agent, replication, sentinel] = stored.as_slice() else { return derived };
+    let of_binding = |binding: Option<&KubernetesSecret>| field(binding?, "password").map(Secret::new);
+    let fields: Vec<Secret> = SYSTEM_FIELDS.iter().filter_map(|name| field(system, name)).map(Secret::new).collect();
+    let [operator, agent, replication, sentinel] = fields.as_slice() else { return derived };
     Passwords {
         operator: operator.clone(),
         agent: agent.clone(),
         replication: replication.clone(),
         sentinel: sentinel.clone(),
-        application: application.and_then(|secret| field(secret, "password")).map_or(derived.application, Secret::new),
+        application: of_binding(stored.application).unwrap_or(derived.application),
+        administrator: of_binding(stored.administrator).unwrap_or(derived.administrator),
     }
 }
 
@@ -243,14 +249,18 @@ mod tests {
         }
     }
 
+    const fn of(system: &KubernetesSecret) -> Stored<'_> {
+        Stored { system: Some(system), application: None, administrator: None }
+    }
+
     fn complete(password: &str) -> Vec<(&str, &str)> {
         SYSTEM_FIELDS.iter().map(|name| (*name, password)).collect()
     }
 
     #[test]
     fn a_deleted_secret_comes_back_with_the_same_passwords_after_a_restart_of_the_operator() {
-        let before = Vault::new(RootKey::fixed("k")).passwords("uid-1", None, None);
-        let after = Vault::new(RootKey::fixed("k")).passwords("uid-1", None, None);
+        let before = Vault::new(RootKey::fixed("k")).passwords("uid-1", Stored::default());
+        let after = Vault::new(RootKey::fixed("k")).passwords("uid-1", Stored::default());
         assert_eq!(before, after);
         assert_eq!(before.operator.reveal().len(), PASSWORD_LENGTH);
     }
@@ -258,7 +268,7 @@ mod tests {
     #[test]
     fn layers_and_users_have_different_passwords() {
         let vault = Vault::new(RootKey::fixed("k"));
-        let (one, other) = (vault.passwords("uid-1", None, None), vault.passwords("uid-2", None, None));
+        let (one, other) = (vault.passwords("uid-1", Stored::default()), vault.passwords("uid-2", Stored::default()));
         assert_ne!(one.operator, other.operator);
         assert_ne!(one.operator, one.agent);
     }
@@ -267,7 +277,7 @@ mod tests {
     fn an_edit_by_hand_of_a_secret_that_our_root_key_made_is_undone() {
         let root = RootKey::fixed("k");
         let edited = secret(Some(&root.id()), &complete("edited"));
-        assert_eq!(judged(&root, "uid-1", Some(&edited), None), root.passwords("uid-1"));
+        assert_eq!(judged(&root, "uid-1", of(&edited)), root.passwords("uid-1"));
     }
 
     #[test]
@@ -275,8 +285,11 @@ mod tests {
         let root = RootKey::fixed("k");
         let old = secret(Some("another"), &complete("stored"));
         let application = secret(None, &[("password", "app")]);
-        let passwords = judged(&root, "uid-1", Some(&old), Some(&application));
+        let administrator = secret(None, &[("password", "admin")]);
+        let bindings = Stored { application: Some(&application), administrator: Some(&administrator), ..of(&old) };
+        let passwords = judged(&root, "uid-1", bindings);
         assert_eq!((passwords.sentinel.reveal(), passwords.application.reveal()), ("stored", "app"));
+        assert_eq!(passwords.administrator.reveal(), "admin");
         assert_eq!(Vault::new(root).root_key_of("uid-1", &passwords), None);
     }
 
@@ -284,9 +297,9 @@ mod tests {
     fn what_a_leader_once_used_it_goes_on_using() {
         let vault = Vault::new(RootKey::fixed("k"));
         let old = secret(Some("another"), &complete("stored"));
-        let first = vault.passwords("uid-1", Some(&old), None);
-        assert_eq!(vault.passwords("uid-1", None, None), first);
-        assert_eq!(vault.passwords("uid-1", Some(&secret(None, &complete("edited"))), None), first);
+        let first = vault.passwords("uid-1", of(&old));
+        assert_eq!(vault.passwords("uid-1", Stored::default()), first);
+        assert_eq!(vault.passwords("uid-1", of(&secret(None, &complete("edited")))), first);
     }
 
     #[test]
@@ -319,7 +332,7 @@ mod tests {
     #[test]
     fn nothing_prints_a_password_or_the_root_key() {
         let vault = Vault::new(RootKey::fixed("the-root"));
-        let password = vault.passwords("uid-1", None, None).operator;
+        let password = vault.passwords("uid-1", Stored::default()).operator;
         let printed = format!("{vault:?}");
         assert!(!printed.contains("the-root") && !printed.contains(password.reveal()), "{printed}");
     }

@@ -17,7 +17,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::access::{Access, AllowedNamespaces, Announce, External, NamespaceChoice};
+pub use self::access::{Access, AdministratorChoice, AllowedNamespaces, Announce, External, NamespaceChoice};
 pub use self::audit::{Audit, AuditChoice};
 pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
 use super::data_layer_status::DataLayerStatus;

@@ -58,6 +58,9 @@ pub struct DataLayerStatus {
     /// The binding Secret of the application user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
+    /// The binding Secret of the administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub administrator: Option<BindingReference>,
     /// What became of the annotation `redoubt.dev/promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<PromotionStatus>,

@@ -132,6 +132,11 @@ pub fn application_secret(layer: &str) -> String {
     format!("{layer}-redis-app")
 }
 
+/// Binding Secret of the administrator.
+pub fn administrator_secret(layer: &str) -> String {
+    format!("{layer}-redis-admin")
+}
+
 /// The dedicated layer of a use.
 pub fn dedicated_layer(kind: UseKind, name: &str) -> String {
     format!("{name}-{}", kind.words().layer_suffix)

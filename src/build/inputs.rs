@@ -41,6 +41,8 @@ pub struct Credentials<'a> {
     pub sentinel: &'a str,
     /// Password of the application user.
     pub application: &'a str,
+    /// Password of the administrator.
+    pub administrator: &'a str,
     /// ACL file of the data nodes (digests only).
     pub data_users: &'a str,
     /// ACL file of the Sentinels (digests only).

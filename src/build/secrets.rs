@@ -10,7 +10,7 @@ use crate::model::node_config::{FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTI
 use crate::model::{NodeId, NodeKind};
 use crate::validate::ValidatedLayer;
 
-/// The system Secret, and the binding Secret if the layer has an application user.
+/// The system Secret, and the binding Secrets of the application and of the administrator, if the layer has them.
 pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
     let (layer, credentials) = (&inputs.layer.identity.name, &inputs.credentials);
     let mut fields = json!({
@@ -29,6 +29,10 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
     if inputs.layer.application_access {
         let binding = service_binding(inputs.layer, "app", credentials.application);
         secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding));
+    }
+    if inputs.layer.administrator.is_some() {
+        let binding = service_binding(inputs.layer, "admin", credentials.administrator);
+        secrets.push(secret(inputs, &names::administrator_secret(layer), "servicebinding.io/redis", &binding));
     }
     secrets
 }

@@ -148,3 +148,12 @@ impl PodRole {
         Self::ALL.into_iter().find(|role| role.word() == word)
     }
 }
+
+/// What the administrator of a layer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdministratorAccess {
+    /// Look at servers and at names, types and sizes of keys. No value.
+    Diagnostics,
+    /// That, and every command on keys.
+    Full,
+}

@@ -25,6 +25,8 @@ pub mod session_policy;
 pub mod settings;
 pub mod uses;
 
-pub use identity::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, PodRole, Purpose, ReplicationId, Role};
+pub use identity::{
+    Address, AdministratorAccess, LayerIdentity, Mode, NodeId, NodeKind, Offset, PodRole, Purpose, ReplicationId, Role,
+};
 pub use session_policy::{OnExceed, SessionPolicy};
 pub use uses::{Policy, UseKind};

@@ -2,6 +2,7 @@
 //!
 //! Knows the protocol and the servers' words; answers in `model` types. Must never see Kubernetes, `api` or `plan`.
 
+pub mod administrator;
 pub mod connection;
 pub mod counters;
 pub mod error;

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use super::administrator::{ADMINISTRATOR, CONNECTION, DIAGNOSTICS, LOOKS_AT, ON_SENTINEL, SIZES, UPKEEP};
 use super::rights::{self, Grant};
-use crate::model::UseKind;
 use crate::model::desired::DesiredUser;
 use crate::model::prefix_job::JOBS;
+use crate::model::{AdministratorAccess, UseKind};
 
 /// SHA-256 digests (64 hexadecimal characters) of the passwords of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct PasswordDigests {
     pub sentinel: String,
     /// Of the layer's application user; `None`: the layer has none.
     pub application: Option<String>,
+    /// Of the layer's administrator, with what that may do; `None`: the layer has none.
+    pub administrator: Option<(AdministratorAccess, String)>,
 }
 
 /// User of the operator on every server.
@@ -92,9 +95,9 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +unsubscribe +punsubscribe +sentinel|get-master-addr-by-name +sentinel|masters +sentinel|master +sentinel|replicas \
      +sentinel|slaves +sentinel|sentinels";
 
-/// Whether it is the user of an application, the layer's or a use's, and not of the system.
+/// Whether it is the user of an application, the layer's or a use's, or of a person, and not of the system.
 pub fn is_application_user(name: &str) -> bool {
-    name == APPLICATION || UseKind::of_user(name).is_some()
+    name == APPLICATION || name == ADMINISTRATOR || UseKind::of_user(name).is_some()
 }
 
 /// Name of a use's user. Namespaces and uses have no '.' in their names, so no two share one; nor does any with a system
@@ -132,6 +135,9 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
         let scope = format!("allkeys {APPLICATION_PUBLISHES}");
         let commands = format!("{APPLICATION_ON_DATA} {APPLICATION_SUBSCRIBES}");
         users.insert(APPLICATION.to_owned(), user(application, &scope, &commands));
+    }
+    if let Some((access, digest)) = &digests.administrator {
+        users.insert(ADMINISTRATOR.to_owned(), administrator_on_data(*access, digest));
     }
     users
 }
@@ -172,6 +178,9 @@ pub fn sentinel_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser
     if let Some(application) = &digests.application {
         users.insert(APPLICATION.to_owned(), user(application, "allchannels", APPLICATION_ON_SENTINEL));
     }
+    if let Some((_, digest)) = &digests.administrator {
+        users.insert(ADMINISTRATOR.to_owned(), administrator_on_sentinel(digest));
+    }
     users
 }
 
@@ -197,6 +206,22 @@ pub fn use_on_data(grant: Grant<'_>, digest: &str) -> DesiredUser {
 /// The user of a use on every Sentinel: it may ask where the primary is.
 pub fn use_on_sentinel(digest: &str) -> DesiredUser {
     user(digest, "allchannels", APPLICATION_ON_SENTINEL)
+}
+
+/// The administrator on a data node. `digest`: of its password.
+pub fn administrator_on_data(access: AdministratorAccess, digest: &str) -> DesiredUser {
+    match access {
+        AdministratorAccess::Diagnostics => user(digest, LOOKS_AT, &format!("{CONNECTION} {DIAGNOSTICS} {SIZES}")),
+        AdministratorAccess::Full => {
+            let commands = format!("{APPLICATION_ON_DATA} {DIAGNOSTICS} {UPKEEP} {APPLICATION_SUBSCRIBES}");
+            user(digest, &format!("allkeys {APPLICATION_PUBLISHES}"), &commands)
+        }
+    }
+}
+
+/// The administrator on a Sentinel: it may ask, whatever its access is.
+pub fn administrator_on_sentinel(digest: &str) -> DesiredUser {
+    user(digest, "allchannels", &format!("{APPLICATION_ON_SENTINEL} {ON_SENTINEL}"))
 }
 
 /// An ACL file (also the `user` lines of a Sentinel's configuration) of exactly these users. Where the default user is not

@@ -23,6 +23,8 @@ pub struct LayerSummary {
     pub purpose: Purpose,
     /// Whether there is an application user with a binding Secret.
     pub application_access: bool,
+    /// Whether there is an administrator with a binding Secret.
+    pub administrator_access: bool,
     /// Image of the engine.
     pub image: String,
     /// What is said of the directives that this version does not know.
@@ -33,7 +35,8 @@ pub struct LayerSummary {
     pub promote: Option<String>,
     /// Connections that uses may open together.
     pub max_connections: u32,
-    /// What the application user may and should not, or should and may not, with the node; where it was not proven, that.
+    /// What the application user or the administrator may and should not, or should and may not, with the node; where it was not
+    /// proven, that.
     pub application_breaches: Vec<String>,
     /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.
     pub audit: Option<Arc<AuditReport>>,

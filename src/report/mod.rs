@@ -57,6 +57,10 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
             .subject
             .application_access
             .then(|| BindingReference { name: names::application_secret(&layer.name) }),
+        administrator: facts
+            .subject
+            .administrator_access
+            .then(|| BindingReference { name: names::administrator_secret(&layer.name) }),
         conditions: conditions::timed(conditions, facts.desired.generation, &old.conditions, now),
         promotion: promotion::of(facts, old.promotion.as_ref()),
         // Stored by itself, before any newcomer gets a user.

@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt as _;
 
 use crate::api::data_layer::{
-    AuditChoice, DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, Failover, PodMetadata, Scheduling,
+    AdministratorChoice, AuditChoice, DataLayer, DataLayerSpec, DataPurpose, DeploymentMode, Failover, PodMetadata,
+    Scheduling,
 };
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, ANNOTATION_RESTARTED_AT, LONGEST_LAYER_NAME};
 use crate::model::audit::AuditMode;
@@ -27,7 +28,7 @@ use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
 use crate::model::settings::{SettingInputs, settings};
-use crate::model::{LayerIdentity, Mode, Purpose};
+use crate::model::{AdministratorAccess, LayerIdentity, Mode, Purpose};
 
 /// More replicas cost the primary a full stream each, and there are `-N` names for one digit.
 const MOST_REPLICAS: u16 = 9;
@@ -84,6 +85,8 @@ pub struct ValidatedLayer {
     pub max_connections: u32,
     /// Whether the layer has an application user and binding Secret.
     pub application_access: bool,
+    /// What the administrator may do; `None`: the layer has none.
+    pub administrator: Option<AdministratorAccess>,
     /// What is done about keys without an expiry.
     pub audit: AuditMode,
     /// Where pods may run.
@@ -232,6 +235,7 @@ fn judge(
         unknown_directives: config::unknown(spec),
         max_connections: memory.max_connections,
         application_access: spec.access.as_ref().and_then(|access| access.application).unwrap_or(true),
+        administrator: administrator_of(spec),
         audit: audit_mode(spec),
         scheduling: spec.scheduling.clone().unwrap_or_default(),
         pod_metadata: spec.pod_metadata.clone().unwrap_or_default(),
@@ -239,6 +243,13 @@ fn judge(
         drop_aside: dropped_aside(layer),
         restarted_at: layer.annotations().get(ANNOTATION_RESTARTED_AT).cloned(),
         service_domain: resolved.service_domain.clone(),
+    })
+}
+
+fn administrator_of(spec: &DataLayerSpec) -> Option<AdministratorAccess> {
+    Some(match spec.access.as_ref()?.administrator? {
+        AdministratorChoice::Diagnostics => AdministratorAccess::Diagnostics,
+        AdministratorChoice::Full => AdministratorAccess::Full,
     })
 }
 

@@ -21,6 +21,7 @@ fn digests() -> PasswordDigests {
         replication: digest.clone(),
         sentinel: digest.clone(),
         application: Some(digest),
+        administrator: None,
     }
 }
 

@@ -43,7 +43,7 @@ fn everything() -> Value {
         },
         "durability": {"minReplicasToWrite": 0, "maxReplicaLag": 5},
         "failover": {"detection": "10s", "sentinels": 5, "quorum": 4, "sentinelVolume": {"size": "2Gi"}},
-        "access": {"namespaces": {"from": "Same"}, "announce": "Address", "application": true},
+        "access": {"namespaces": {"from": "Same"}, "announce": "Address", "application": true, "administrator": "Diagnostics"},
         "audit": {"mode": "Repair"},
         "maxConnections": 5000,
         "config": {
@@ -87,8 +87,8 @@ fn built(layer: &ValidatedLayer) -> Built {
         Address(format!("10.96.{third}.{}", node.ordinal))
     };
     let secret = |name: &str| format!("{SECRET}-{name}");
-    let [operator, agent, replication, sentinel, application] =
-        ["operator", "agent", "replication", "sentinel", "application"].map(secret);
+    let [operator, agent, replication, sentinel, application, administrator] =
+        ["operator", "agent", "replication", "sentinel", "application", "administrator"].map(secret);
     build(&Inputs {
         layer,
         addresses: &declared(layer).into_iter().map(|node| (node, address(node))).collect(),
@@ -104,6 +104,7 @@ fn built(layer: &ValidatedLayer) -> Built {
             replication: &replication,
             sentinel: &sentinel,
             application: &application,
+            administrator: &administrator,
             data_users: "user digests of the data nodes",
             sentinel_users: "user digests of the Sentinels",
         },
@@ -156,7 +157,8 @@ fn show_data(document: &mut Value) {
     let data: BTreeMap<String, k8s_openapi::ByteString> = serde_json::from_value(data.clone()).unwrap();
     let shown = data.into_iter().map(|(field, bytes)| {
         let text = String::from_utf8(bytes.0).unwrap();
-        let text = text.replace(SECRET, "(password of").replace("-application", " app)");
+        let text =
+            text.replace(SECRET, "(password of").replace("-application", " app)").replace("-administrator", " admin)");
         (field, text)
     });
     document["data"] = shown.collect::<BTreeMap<_, _>>().into_iter().collect();

@@ -32,6 +32,7 @@ async fn layer(engine: &crate::support::engine_process::Engine) -> Process {
         replication: word(),
         sentinel: word(),
         application: Some(word()),
+        administrator: None,
     };
     let mut users = data_users(&digests);
     let functions = Functions::new();

@@ -128,7 +128,7 @@ fn labels(observed: &Observed) -> Vec<(NodeId, Option<PodRole>)> {
     steps.into_iter().filter_map(label).collect()
 }
 
-/// Pods of an operator before this one have no such label: they get it, and are not made anew.
+/// Pods of an operator before this one have no such label: they get it, and none is replaced.
 #[test]
 fn each_pod_is_labelled_with_its_role_and_the_primary_last() {
     let mut seen = converged(NodeId::data(1));
@@ -162,7 +162,7 @@ fn a_role_that_is_not_known_is_not_guessed() {
     let mut seen = converged(NodeId::data(1));
     seen.nodes.get_mut(&old).unwrap().server = converged(old).nodes[&old].server.clone();
     assert_eq!(labels(&seen), [(old, None)]);
-    // Nobody is known to be primary: everything stays as it was.
+    // No primary is known: everything stays as it was.
     let mut seen = converged(NodeId::data(1));
     (0..3).for_each(|ordinal| silent(&mut seen, NodeId::sentinel(ordinal)));
     role(&mut seen, other, None);

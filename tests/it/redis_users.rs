@@ -33,6 +33,7 @@ pub fn digests() -> PasswordDigests {
         replication: digest(users::REPLICATION),
         sentinel: digest(users::SENTINEL),
         application: Some(digest(users::APPLICATION)),
+        administrator: None,
     }
 }
 

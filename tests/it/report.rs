@@ -52,6 +52,7 @@ impl Scene {
             keeps_data: true,
             purpose: Purpose::Mixed,
             application_access: true,
+            administrator_access: false,
             max_connections: 500,
             image: "example.test/engine:1".to_owned(),
             unknown_directives: Vec::new(),

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use redis::cmd;
-use redoubt::model::UseKind;
+use redoubt::model::{AdministratorAccess, UseKind};
+use redoubt::redis::administrator::{self, ADMINISTRATOR};
 use redoubt::redis::rights;
 use redoubt::redis::use_access::{OF_THE_APPLICATION, differing, violations_of_application};
 use redoubt::redis::user_forms::UserForms;
@@ -193,8 +194,26 @@ const APPLICATION_ON_SENTINEL: &[&str] = &[
     "-PUBLISH c m",
     FORGED,
 ];
+const ADMINISTRATOR_ON_SENTINEL: &[&str] = &[
+    "+SENTINEL MASTERS",
+    "+SENTINEL REPLICAS m",
+    "+SENTINEL CKQUORUM m",
+    "+CLIENT LIST",
+    "+INFO",
+    "-SENTINEL SET m quorum 2",
+    "-SENTINEL FAILOVER m",
+    "-SENTINEL RESET m",
+    "-SENTINEL REMOVE m",
+    "-SENTINEL MONITOR m 127.0.0.1 1 1",
+    "-SENTINEL CONFIG GET *",
+    "-ACL LIST",
+    "-CLIENT KILL TYPE normal",
+    "-SHUTDOWN",
+    FORGED,
+];
 const STORE: &str = "ss.shop.web";
-const SENTINELS: [(&str, &[&str]); 6] = [
+const SENTINELS: [(&str, &[&str]); 7] = [
+    (ADMINISTRATOR, ADMINISTRATOR_ON_SENTINEL),
     (users::OPERATOR, OPERATOR_ON_SENTINEL),
     (users::AGENT, AGENT_ON_SENTINEL),
     (users::SENTINEL, SENTINEL_ON_SENTINEL),
@@ -223,6 +242,44 @@ async fn each_user_of_a_data_node_may_do_what_it_needs_and_no_more() {
     }
 }
 
+/// Diagnostics reads no value, and neither access learns a password or changes what the operator keeps.
+#[tokio::test]
+async fn an_administrator_may_look_or_work_and_never_undo_what_the_operator_does() {
+    for engine in engines() {
+        let node = data_node(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        for access in [AdministratorAccess::Diagnostics, AdministratorAccess::Full] {
+            let mut digests = digests();
+            digests.administrator = Some((access, digests.agent.clone()));
+            let users = data_users(&digests);
+            server::acl_set_user(&operator, ADMINISTRATOR, &users[ADMINISTRATOR].rules).await.unwrap();
+            let found = differing(&operator, ADMINISTRATOR, owned(&administrator::expectations(access))).await.unwrap();
+            assert!(found.is_empty(), "{} {access:?}: {found:?}", engine.name);
+            let lines = server::acl_list(&operator).await.unwrap();
+            let report = UserForms::default().compare(&operator, "run", &lines, &users).await;
+            assert!(report.0.in_place.contains(ADMINISTRATOR), "{} {access:?}: {report:?}", engine.name);
+        }
+    }
+}
+
+/// What the page of a slow server has people type is what an administrator may do.
+#[tokio::test]
+async fn each_command_of_the_page_about_a_slow_server_is_one_that_an_administrator_may_send() {
+    let page = fs::read_to_string("docs/tasks/debug.md").unwrap();
+    let commands =
+        page.lines().filter_map(|line| line.strip_prefix("redis-cli --user admin ")).filter(|it| !it.starts_with('-'));
+    let commands: Vec<String> = commands.map(|command| format!("+{command}")).collect();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for engine in engines() {
+        let node = data_node(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        let user = users::administrator_on_data(AdministratorAccess::Diagnostics, &digests().agent);
+        server::acl_set_user(&operator, ADMINISTRATOR, &user.rules).await.unwrap();
+        let found = differing(&operator, ADMINISTRATOR, commands.clone()).await.unwrap();
+        assert!(found.is_empty(), "{}: {found:?}", engine.name);
+    }
+}
+
 /// With `audit.mode: Repair` an agent may give keys an expiry, and nothing else that changes them.
 #[tokio::test]
 async fn agents_that_repair_may_give_an_expiry_and_change_nothing_else() {
@@ -247,6 +304,7 @@ async fn sentinel(engine: &Engine) -> Process {
     Process::start(engine, true, |_| {
         let mut users = sentinel_users(&digests());
         users.insert(STORE.to_owned(), use_on_sentinel(&digests().agent));
+        users.insert(ADMINISTRATOR.to_owned(), users::administrator_on_sentinel(&digests().agent));
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push("user tester on nopass allkeys allchannels +@all".to_owned());
         lines

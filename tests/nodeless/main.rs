@@ -2,6 +2,7 @@
 //! Kubernetes' own, and pods are processes on loopback that [`kubelet`] runs.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, clippy::missing_panics_doc)]
 
+mod administrator;
 mod admission;
 mod api_faults;
 mod at_rest;

@@ -47,6 +47,7 @@ fn digests() -> PasswordDigests {
         replication: digest(users::REPLICATION),
         sentinel: digest(users::SENTINEL),
         application: None,
+        administrator: None,
     }
 }
 

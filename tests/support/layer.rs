@@ -424,6 +424,7 @@ fn write_folder(folder: &Path, config: &NodeConfig) {
         replication: of("replication"),
         sentinel: of("sentinel"),
         application: Some(of("application")),
+        administrator: None,
     };
     let users = match config.node.kind {
         NodeKind::Data => users::data_users(&digests),

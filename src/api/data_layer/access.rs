@@ -30,6 +30,19 @@ pub struct Access {
     /// Whether the layer has a user `app` for all keys, with a binding Secret `NAME-redis-app`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<bool>,
+    /// Whether the layer has a user `admin` for people, with a binding Secret `NAME-redis-admin`, and what it may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub administrator: Option<AdministratorChoice>,
+}
+
+/// `Diagnostics`: look at servers and at names and sizes of keys. `Full`: that, and every command on keys.
+/// Default: no user `admin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AdministratorChoice {
+    /// Look at servers and at names and sizes of keys.
+    Diagnostics,
+    /// That, and every command on keys.
+    Full,
 }
 
 /// Namespaces that may name a layer, like Gateway API's allowed routes.

@@ -33,6 +33,7 @@ pub(super) fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> Password
         replication: digest(&passwords.replication),
         sentinel: digest(&passwords.sentinel),
         application: layer.application_access.then(|| digest(&passwords.application)),
+        administrator: layer.administrator.map(|access| (access, digest(&passwords.administrator))),
     }
 }
 
@@ -157,6 +158,7 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         keeps_data: layer.keeps_data,
         purpose: layer.purpose,
         application_access: layer.application_access,
+        administrator_access: layer.administrator.is_some(),
         image: layer.engine_image.clone(),
         unknown_directives: layer.unknown_directives.clone(),
         odd_approval: None,

@@ -13,7 +13,7 @@ use super::super::context::{Context, Defaults};
 use super::accepted;
 use super::resolved::Resolved;
 use crate::act::kube::key_of;
-use crate::act::secrets::Passwords;
+use crate::act::secrets::{Passwords, Stored};
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
@@ -138,8 +138,10 @@ impl Known {
     /// The layer's passwords. Only a Secret that belongs to this very layer is believed.
     pub(in crate::controller) fn passwords(&self, context: &Context) -> Passwords {
         let ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == self.identity.uid);
-        let Secrets { system, application } = &self.secrets;
-        context.vault.passwords(&self.identity.uid, system.as_ref().filter(ours), application.as_ref().filter(ours))
+        let Secrets { system, application, administrator } = &self.secrets;
+        let [system, application, administrator] =
+            [system, application, administrator].map(|secret| secret.as_ref().filter(ours));
+        context.vault.passwords(&self.identity.uid, Stored { system, application, administrator })
     }
 }
 
@@ -147,6 +149,7 @@ impl Known {
 pub(in crate::controller) struct Secrets {
     pub(in crate::controller) system: Option<Secret>,
     pub(in crate::controller) application: Option<Secret>,
+    pub(in crate::controller) administrator: Option<Secret>,
 }
 
 impl Secrets {
@@ -156,10 +159,14 @@ impl Secrets {
         Ok(Self {
             system: read(names::system_secret(&layer.name)).await?,
             application: read(names::application_secret(&layer.name)).await?,
+            administrator: read(names::administrator_secret(&layer.name)).await?,
         })
     }
 
     pub(in crate::controller) fn live(&self, name: &str) -> Option<&Secret> {
-        [&self.system, &self.application].into_iter().flatten().find(|secret| secret.name_any() == name)
+        [&self.system, &self.application, &self.administrator]
+            .into_iter()
+            .flatten()
+            .find(|secret| secret.name_any() == name)
     }
 }

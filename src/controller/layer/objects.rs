@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::super::context::Context;
 use super::accepted;
-use super::known::{Judged, Known, Secrets};
+use super::known::{Judged, Known};
 use super::wanted::Wanted;
 use crate::act::kube::Object;
 use crate::act::{self, Applied, Ending};
@@ -46,7 +46,13 @@ pub(super) async fn apply_static(
             }
         }
     }
-    undone.extend(remove_binding(context, judged, secrets).await);
+    let layer = &judged.layer;
+    let bindings =
+        [(&secrets.application, layer.application_access), (&secrets.administrator, layer.administrator.is_some())];
+    for binding in bindings.into_iter().filter(|(_, is_wanted)| !is_wanted).filter_map(|(binding, _)| binding.as_ref())
+    {
+        undone.extend(remove_binding(context, judged, binding).await);
+    }
     // Every replica of the operator points the primary's Service (see `routing`), which is a step.
     let is_pointed = plan.steps.iter().any(|step| matches!(step, Step::PointService { .. }));
     let primary_service = names::primary_service(&judged.layer.identity.name);
@@ -66,11 +72,12 @@ pub(super) async fn apply_static(
     undone
 }
 
-/// Removes the application's binding where the layer has no application user any more: its password is dead.
-async fn remove_binding(context: &Context, judged: &Judged, secrets: &Secrets) -> Option<StepFailure> {
+/// Removes the binding of a user that the layer has no more: its password is dead.
+async fn remove_binding(context: &Context, judged: &Judged, binding: &Secret) -> Option<StepFailure> {
     let layer = &judged.layer;
-    let is_ours = |secret: &&Secret| secret.owner_references().iter().any(|owner| owner.uid == layer.identity.uid);
-    let binding = secrets.application.as_ref().filter(is_ours).filter(|_| !layer.application_access)?;
+    if !binding.owner_references().iter().any(|owner| owner.uid == layer.identity.uid) {
+        return None;
+    }
     let (name, uid) = (binding.name_any(), binding.uid());
     context.secrets.forget(&layer.identity.namespace, &name);
     let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;

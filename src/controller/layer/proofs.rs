@@ -9,7 +9,7 @@ use super::wanted::Wanted;
 
 /// What was proven.
 pub(super) struct Proofs {
-    /// What the layer's application user may and should not, or should and may not, with the node.
+    /// What the layer's application user or administrator may and should not, or should and may not, with the node.
     pub(super) application_breaches: Vec<String>,
     /// The same of the user of each use that is served, in their order; `None`: it could not be asked.
     pub(super) uses: Vec<Option<Vec<String>>>,
@@ -19,13 +19,7 @@ impl Proofs {
     /// Asks what is due.
     pub(super) async fn of(context: &Context, judged: &Judged, wanted: &Wanted, seen: &Seen, uses: &Uses) -> Self {
         Self {
-            application_breaches: application_proof::breaches(
-                context,
-                &wanted.desired,
-                &seen.observed,
-                &seen.connections,
-            )
-            .await,
+            application_breaches: application_proof::breaches(context, &judged.layer, &wanted.desired, seen).await,
             uses: uses.prove(context, wanted.pass(judged, seen)).await,
         }
     }

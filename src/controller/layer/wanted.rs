@@ -76,6 +76,7 @@ pub(super) fn credentials<'a>(
         replication: passwords.replication.reveal(),
         sentinel: passwords.sentinel.reveal(),
         application: passwords.application.reveal(),
+        administrator: passwords.administrator.reveal(),
         data_users,
         sentinel_users,
     }

@@ -20,7 +20,7 @@ pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 pub struct Memory {
     pub(super) tenants: Mutex<BTreeMap<String, Stored>>,
     pub(super) proofs: Mutex<BTreeMap<String, Proof>>,
-    pub(in crate::controller) application: Mutex<BTreeMap<(String, NodeId), Proof>>,
+    pub(in crate::controller) application: Mutex<BTreeMap<(String, NodeId, &'static str), Proof>>,
     loads: Mutex<BTreeMap<String, Instant>>,
     pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
     pub(super) refusals: Mutex<BTreeMap<String, String>>,
@@ -54,7 +54,7 @@ impl Memory {
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
         locked(&self.tenants).retain(|uid, _| lives(uid));
         locked(&self.proofs).retain(|uid, _| lives(uid));
-        locked(&self.application).retain(|(uid, _), _| lives(uid));
+        locked(&self.application).retain(|(uid, ..), _| lives(uid));
         locked(&self.proven).retain(|uid, _| lives(uid));
         locked(&self.loads).retain(|uid, _| lives(uid));
         locked(&self.refusals).retain(|uid, _| lives(uid));

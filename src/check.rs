@@ -23,7 +23,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Why the answer is not the wanted one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answered.
+    /// No server answered.
     #[error("cannot get {url}")]
     Get {
         /// The page.
@@ -31,7 +31,7 @@ pub enum Error {
         /// Why not.
         source: hyper_util::client::legacy::Error,
     },
-    /// Nobody answered in time.
+    /// No server answered in time.
     #[error("no answer within {ANSWER_WITHIN:?} from {0}")]
     Silent(Uri),
     /// Another answer than 200.

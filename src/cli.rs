@@ -24,7 +24,7 @@ pub struct Arguments {
 enum Command {
     /// Run the operator: keep every DataLayer as it is declared.
     Operator(OperatorArguments),
-    /// Run beside an engine, as process 1 of its pod.
+    /// Run next to an engine, as process 1 of its pod.
     Agent {
         /// The node's volume.
         #[arg(long, default_value = "/data")]

@@ -16,7 +16,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 pub enum Class {
     /// Goes away by itself: repeat with growing pauses.
     Transient,
-    /// Somebody else was faster: look again soon.
+    /// Another process was faster: look again soon.
     Conflict,
     /// The object is wrong: nothing helps until it is changed.
     Invalid,

@@ -30,7 +30,7 @@ use crate::telemetry::Chain;
 /// 1 s. What it costs is one small write a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How long a Lease that nobody renews is respected.
+    /// How long a Lease that is not renewed is respected.
     pub duration: Duration,
     /// How long the leader goes on without a successful renewal.
     pub renew_deadline: Duration,
@@ -76,7 +76,7 @@ pub enum Action {
     Create(LeaseSpec),
     /// It is ours, or free, or expired: replace it with this specification.
     Take(LeaseSpec),
-    /// Somebody else holds it; nothing changes before this much time.
+    /// Another process holds it; nothing changes before this much time.
     Wait(Duration),
 }
 
@@ -114,14 +114,14 @@ fn specification(current: Option<&LeaseSpec>, me: &str, timing: &Timing, wall: T
 /// Told to the work of a leader: it changes to `true` when the work has to stop.
 pub type Stop = watch::Receiver<bool>;
 
-/// Resolves when the work has to stop (also when whoever would say so is gone).
+/// Resolves when the work has to stop (also when the sender is gone).
 pub async fn stopped(mut stop: Stop) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Leads whenever this process holds the Lease: calls `work` anew each time that it becomes leader, and returns when
+/// Leads whenever this process holds the Lease: calls `work` again each time that it becomes leader, and returns when
 /// `shutdown` says so and the Lease is released. Whenever it does not hold the Lease it calls `run_standby`, which is dropped
-/// before `work` begins: it may do only what is harmless beside a leader.
+/// before `work` begins: it may do only what is harmless next to a leader.
 pub async fn lead<Work, Working, StandBy, StandingBy>(
     client: Client,
     candidate: Candidate,
@@ -255,7 +255,7 @@ impl Holder {
         }
     }
 
-    /// Renews; returns once no renewal has succeeded until the deadline, or somebody else holds the Lease.
+    /// Renews; returns once no renewal has succeeded until the deadline, or another process holds the Lease.
     async fn renew_until_lost(&mut self) -> End {
         loop {
             let deadline = self.deadline;
@@ -288,7 +288,7 @@ impl Holder {
         let found = self.call("read", self.api.get_opt(&name)).await?;
         let now = Instant::now();
         self.seen = found.map(|lease| match self.seen.take() {
-            // Whoever edits its metadata does not prolong it.
+            // An edit of its metadata does not prolong it.
             Some(seen) if seen.lease.spec == lease.spec => Seen { lease, ..seen },
             _ => Seen { lease, changed_at: now },
         });

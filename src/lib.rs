@@ -41,7 +41,7 @@
 //! | use | a custom resource that asks something of a layer; its kinds are [`model::UseKind`] |
 //! | tenant | a use that has a place, and with it a prefix, on a layer |
 //! | binding | the Secret with all that a client of a use needs |
-//! | rotation | a new user and password of a use beside the old ones; the number of those |
+//! | rotation | a new user and password of a use next to the old ones; the number of those |
 //! | node | one server of a layer: a data node (`redis-0`) or a Sentinel (`sentinel-0`) |
 //! | engine | the server program: `redis-server` or `valkey-server` |
 //! | agent | process 1 of a node's pod |

@@ -19,8 +19,8 @@ pub(super) fn kept(workload: &StatefulSet, live: Option<&StatefulSet>) -> Statef
     workload
 }
 
-/// Refuses a StatefulSet whose pod would take a claim that somebody else made: Kubernetes gives a pod whatever claim has the
-/// name. A claim of an earlier layer of this name is ours: its data is what a layer that is made anew goes on with.
+/// Refuses a StatefulSet whose pod would take a claim that another process made: Kubernetes gives a pod whatever claim has the
+/// name. A claim of an earlier layer of this name is ours: its data is what a layer that is made again goes on with.
 pub(super) async fn are_ours(client: &Client, workload: &StatefulSet) -> Result<(), Error> {
     let namespace = workload.namespace().unwrap_or_default();
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);

@@ -55,7 +55,7 @@ pub enum Ending {
     Dropped(String),
     /// The server will not do it; trying again changes nothing until something else changes.
     Refused(String),
-    /// An object of our name is somebody else's.
+    /// An object of our name belongs to another.
     NameTaken(String),
     /// It failed.
     Failed {

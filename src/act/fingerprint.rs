@@ -88,7 +88,7 @@ impl Fingerprints {
         self.with(|known| known.insert(key, remembered));
     }
 
-    /// Forgets what nobody asked for in this time: each object that is there is asked for in each pass.
+    /// Forgets what was not asked for in this time: each object that is there is asked for in each pass.
     pub fn forget_unused(&self, since: Duration) {
         self.with(|known| known.retain(|_, known| known.used.elapsed() < since));
     }
@@ -104,7 +104,7 @@ impl Fingerprints {
     }
 }
 
-/// Fields of metadata that change although nobody changed the object.
+/// Fields of metadata that change although the object was not changed.
 const BOOKKEEPING: [&str; 3] = ["resourceVersion", "managedFields", "generation"];
 
 /// SHA-256 of an object without its status and without the API server's bookkeeping.
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_nobody_changed_is_as_applied() {
+    fn an_object_that_was_not_changed_is_as_applied() {
         let known = Fingerprints::default();
         let desired = json!({"spec": {"a": 1}});
         known.remember(key(), &desired, &live("1", "x"));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_is_forgotten() {
+    fn what_is_not_asked_for_is_forgotten() {
         let known = Fingerprints::default();
         known.remember(key(), &json!({}), &live("1", "x"));
         known.forget_unused(Duration::from_hours(1));
@@ -172,7 +172,7 @@ mod tests {
             assert!(!known.is_as_applied(&key(), &desired, &live(edited, "y")));
             assert!(!known.is_untouched(&key(), &live(edited, "y")));
         }
-        // Somebody set it back.
+        // It was set back.
         assert!(known.is_as_applied(&key(), &desired, &live("4", "x")));
     }
 

@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// The same, and only to the version that `live` is: for what more than one replica of the operator writes, and for what
-    /// would be wrong if somebody had written it since.
+    /// would be wrong if it had been written since.
     pub async fn apply_as_seen<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
         self.apply_to(desired, live, true).await
     }

@@ -36,7 +36,7 @@ pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, St
 }
 
 /// Creates or mends a user. One that is switched off loses the connections that it still has; so does an application whose
-/// password is another one now (a store that was made anew under its old name): a server leaves them logged in. Replicas and
+/// password is another one now (a store that was made again under its old name): a server leaves them logged in. Replicas and
 /// Sentinels keep theirs, which are the same servers.
 pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
     let before = if users::is_application_user(name) { server::acl_list(connection).await? } else { Vec::new() };

@@ -1,4 +1,4 @@
-//! The passwords of a layer's users, and how they outlive whoever deletes or edits the Secrets that hold them.
+//! The passwords of a layer's users, and how they outlive a deletion or an edit of the Secrets that hold them.
 //!
 //! Running servers know a layer's passwords as digests, so a Secret that is lost must come back with the *same* passwords:
 //! new ones would lock the operator out of every server of the layer. So there are three copies, asked in this order:
@@ -6,8 +6,8 @@
 //! 1. this process's memory, while it leads;
 //! 2. the root key in the operator's own namespace, from which each password is derived (HMAC-SHA-256 of the layer's UID and
 //!    the user's name). A Secret says by which root key it was made; if that is ours, then the derived passwords are the
-//!    true ones, whatever somebody wrote into the Secret;
-//! 3. the layer's Secret: it counts if it was made by another root key (ours was lost and made anew).
+//!    true ones, whatever was written into the Secret;
+//! 3. the layer's Secret: it counts if it was made by another root key (ours was lost and made again).
 //!
 //! Only the loss of the root key *and* of a layer's Secret *and* of the leader's memory loses a layer's passwords.
 

@@ -50,7 +50,7 @@ pub const fn name_of(step: &Step) -> &'static str {
 pub struct Carried {
     /// The steps that ended, and how.
     pub endings: Vec<(Step, Ending)>,
-    /// The move of the primary, which is to be carried out beside the passes.
+    /// The move of the primary, which is to be carried out next to the passes.
     pub handover: Option<(Step, Handover)>,
 }
 
@@ -248,8 +248,8 @@ pub async fn label_pod(
     writer.annotate::<Pod>(&layer.namespace, &pod, pod_uid, metadata, names::MANAGER_ROLES).await
 }
 
-/// Applies a node's Service with the address that it had before. Where somebody else has got that address meanwhile, it gets
-/// another, and the node is announced anew.
+/// Applies a node's Service with the address that it had before. Where another process has got that address meanwhile, it gets
+/// another, and the node is announced again.
 async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<Ending, Error> {
     let asks = service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some());
     match writer.apply(service, live).await {
@@ -276,7 +276,7 @@ async fn remove(
         writer.delete::<StatefulSet>(namespace, &name, workload_uid).await?;
         return Ok(Ending::Done);
     }
-    // The one that was seen, and not what somebody may have made under its name since.
+    // The one that was seen, and not what may have been made under its name since.
     let Some(uid) = resources.live_services.get(&name).and_then(|service| service.uid()) else {
         return Ok(Ending::Dropped("its Service is gone".to_owned()));
     };

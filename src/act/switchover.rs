@@ -1,5 +1,5 @@
 //! The planned move of the primary: makes sure that it is still the one that the plan saw, and hands over to
-//! `redis::switchover`. It takes some seconds, so it is prepared here and carried out beside the passes.
+//! `redis::switchover`. It takes some seconds, so it is prepared here and carried out next to the passes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

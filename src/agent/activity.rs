@@ -12,7 +12,7 @@ pub(super) fn activity_of(info: &Info, joining: &Joining) -> Activity {
         // Its primary has what this one was not sent yet.
         _ if info.primary_link().is_some_and(|link| link.up) && !joining.is_done() => Activity::Loading,
         // A replica whose first sync is under way or has yet to begin has nothing to give, and cannot be elected: a primary
-        // that asked for a failover because of it would ask for ever. One that only lost its link serves what it has.
+        // that asked for a failover because of it would ask without end. One that only lost its link serves what it has.
         Health::Syncing if info.primary_link().is_some_and(|link| link.syncing || link.priority == 0) => {
             Activity::Loading
         }
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_was_never_linked_since_its_start_offers_itself_to_nobody() {
+    fn a_replica_that_was_never_linked_since_its_start_is_not_electable() {
         let joining = Joining::default();
         assert_eq!(activity_of(&replica(0), &joining), Activity::Loading);
         assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE), &joining), Activity::Serving);

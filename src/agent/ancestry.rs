@@ -34,7 +34,7 @@ pub(super) fn write(environment: &Environment, ancestry: &Ancestry) {
 }
 
 /// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with;
-/// `loaded_as`: the id that it had when it had read that, and had followed nobody.
+/// `loaded_as`: the id that it had when it had read that, and had followed no primary.
 pub(super) fn continued(
     known: &Ancestry,
     info: &Info,

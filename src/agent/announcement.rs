@@ -1,10 +1,10 @@
-//! A node whose Service came back with another cluster IP: announced anew, with its server running.
+//! A node whose Service came back with another cluster IP: announced again, with its server running.
 //!
-//! It happens where a Service was deleted and somebody else got its address before it was made again; the operator tells the
+//! It happens where a Service was deleted and another process got its address before it was made again; the operator tells the
 //! agents the new one. Connections that were there go on through the old address for as long as the network remembers them, new
-//! ones reach whoever has it now. A replica tells its address only when it links to its primary (`REPLCONF ip-address`,
+//! ones reach the server that has it now. A replica tells its address only when it links to its primary (`REPLCONF ip-address`,
 //! [Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/#configuring-replication-in-docker-and-nat)),
-//! so it links anew. A primary is known by its old address to all Sentinels and clients: it hands over first, without loss.
+//! so it links again. A primary is known by its old address to all Sentinels and clients: it hands over first, without loss.
 //! What the Sentinels remember of the old address is the operator's to make them forget.
 
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Announcement {
     }
 }
 
-/// Whoever came by the old address comes anew by the other one; who cannot sees at once that nobody is there. False: not yet. A
+/// Clients of the old address come again by the new one; where they cannot, they see at once that no server is there. False: not yet. A
 /// replica that is just linking may have told its old address already, and no command ends a link before its sync is done.
 async fn announce(connection: &Connection, own: &Address, info: &Info) -> crate::redis::Result<bool> {
     server::config_set(connection, "replica-announce-ip", &own.0).await?;

@@ -116,8 +116,8 @@ mod tests {
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 99)])));
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 0)])));
         assert!(!is_damaged(recorded.clone()) && !is_damaged(sizes([("1.base", 90), ("1.incr", 101)])));
-        assert!(!is_damaged(sizes([("2.base", 40), ("2.incr", 0)])), "written anew");
-        assert!(!is_damaged(sizes([("1.base", 90), ("1.incr", 100), ("2.incr", 0)])), "being written anew");
+        assert!(!is_damaged(sizes([("2.base", 40), ("2.incr", 0)])), "rewritten");
+        assert!(!is_damaged(sizes([("1.base", 90), ("1.incr", 100), ("2.incr", 0)])), "being rewritten");
         assert!(Sizes::default().shortened(&sizes([("1.incr", 0)])).is_none(), "an older agent's record");
     }
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(growth.note(at(1), sizes([("1.incr", 200)])), sizes([("1.incr", 40)]));
         assert_eq!(growth.note(at(3), sizes([("1.incr", 300)])), sizes([("1.incr", 100)]));
         assert_eq!(growth.note(at(5), sizes([("1.incr", 150)])), sizes([("1.incr", 150)]), "cut off again");
-        assert_eq!(growth.note(at(6), sizes([("2.incr", 7)])), sizes([]), "written anew");
+        assert_eq!(growth.note(at(6), sizes([("2.incr", 7)])), sizes([]), "rewritten");
         assert_eq!(growth.note(at(9), sizes([("2.incr", 8)])), sizes([("2.incr", 7)]));
     }
 }

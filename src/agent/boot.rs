@@ -64,7 +64,7 @@ struct Round {
 }
 
 impl Default for Asking {
-    /// Nobody was asked yet.
+    /// No peer was asked yet.
     fn default() -> Self {
         let now = Instant::now();
         Self { began: now, last_answers: BTreeMap::new(), sentinels_answered: now, refused_since: None }
@@ -120,7 +120,7 @@ impl Asking {
         (rivalry(&facts), facts.accept_loss == Some(facts.own_ordinal))
     }
 
-    /// What the rule says of this node now, of which the engine runs as a replica that has nobody to follow: it was started on what
+    /// What the rule says of this node now, of which the engine runs as a replica that has no primary to follow: it was started on what
     /// was known then.
     pub async fn again(&mut self, state: &State) -> Again {
         let config = state.config();
@@ -142,7 +142,7 @@ impl Asking {
     }
 }
 
-/// What the rule says to a replica that runs and has nobody to follow.
+/// What the rule says to a replica that runs and has no primary to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Again {
     /// It becomes primary.
@@ -236,7 +236,7 @@ fn facts_of(
         let peer = match answer {
             Some(LineageAnswer { activity, lineage, loaded, unusable, .. }) => {
                 let own = state.lineage();
-                // What cannot be loaded holds back nobody who has as much.
+                // What cannot be loaded holds back no node that has as much.
                 let is_lost = |theirs: &&Lineage| {
                     unusable.is_some()
                         && !loaded

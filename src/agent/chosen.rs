@@ -59,7 +59,7 @@ pub(super) fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
 }
 
 /// Tells every Sentinel that names a primary, in the name of another one that it knows, that this node is the primary. One that
-/// names nobody is shown the primary that serves, by its own agent.
+/// names no primary is shown the one that serves, by its own agent.
 pub(super) async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
     let Some(own) = config.own_address() else { return };
     let told = config.sentinels.values().map(async |address| {
@@ -96,11 +96,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chosen_node_is_announced_above_whoever_else_is_named() {
+    fn the_chosen_node_is_announced_above_any_other_that_is_named() {
         let (own, other) = (Address("10.0.0.1".to_owned()), Address("10.0.0.2".to_owned()));
         let names = |address: &Address, epoch| View::Names(address.clone(), epoch);
         let epoch = |views: &[View]| raised(views, Some(&own), 4);
-        assert_eq!(epoch(&[names(&other, 4), View::Silent, View::NamesNobody]), 5, "nobody believes what it knows");
+        assert_eq!(
+            epoch(&[names(&other, 4), View::Silent, View::NamesNobody]),
+            5,
+            "no Sentinel believes what it knows"
+        );
         assert_eq!(epoch(&[names(&other, 9), names(&other, 3), names(&own, 4)]), 10);
         assert_eq!(epoch(&[names(&other, 3), names(&own, 4)]), 4, "it is above already");
         assert_eq!(raised(&[names(&other, 5)], Some(&own), 6), 6, "once is enough");

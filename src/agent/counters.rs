@@ -1,4 +1,4 @@
-//! What the functions of the server beside us counted: read before anything sets it to zero, added up, told in `/metrics` and
+//! What the functions of the server next to us counted: read before anything sets it to zero, added up, told in `/metrics` and
 //! `/counters`.
 //!
 //! A library counts in memory, without writes, so each load of it and each start of the server begins at zero. The agent reads the
@@ -104,7 +104,7 @@ impl Counters {
     }
 }
 
-/// Looks every few seconds, beside all else that the agent does.
+/// Looks every few seconds, besides all else that the agent does.
 #[derive(Debug, Default)]
 pub struct Harvest {
     began: Option<Instant>,

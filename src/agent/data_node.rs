@@ -1,4 +1,4 @@
-//! The life of a data node: decide, start, watch, and begin anew when the engine dies under us.
+//! The life of a data node: decide, start, watch, and begin again when the engine dies under us.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -169,7 +169,7 @@ fn start_engine(
     // From here on the record on disk must not claim a clean stop: where it cannot be written the engine is not started.
     if let Some(mut lineage) = state.lineage() {
         lineage.clean_stop = false;
-        // Peers tell by it whether somebody has begun to start as primary.
+        // Peers tell by it whether a node has begun to start as primary.
         lineage.role = if start.primary.is_none() { Role::Primary } else { Role::Replica };
         lineage_file::write(environment, &lineage)?;
         state.set_lineage(Some(lineage));
@@ -184,7 +184,7 @@ fn start_engine(
     Ok(engine::start(program, &path, false, last_words)?)
 }
 
-/// Watches a running engine until it ends or is told to; beside that, what caches ask to be removed is.
+/// Watches a running engine until it ends or is told to; besides that, what caches ask to be removed is.
 async fn live(
     environment: &Environment,
     state: &State,

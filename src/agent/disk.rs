@@ -29,7 +29,7 @@ impl Disk {
     pub(super) fn begin(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) {
         let (sender, receiver) = oneshot::channel();
         let spawned = thread::Builder::new().name("disk".to_owned()).spawn(move || {
-            // Nobody waits any more: the process ends.
+            // The receiver is dropped: the process ends.
             let _ = sender.send(work());
         });
         match spawned {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_hangs_is_seen_and_keeps_nobody_waiting() {
+    async fn what_hangs_is_seen_and_keeps_no_task_waiting() {
         let mut disk = Disk::default();
         let (free, blocked) = std::sync::mpsc::channel::<()>();
         disk.begin(move || {

@@ -2,10 +2,10 @@
 //!
 //! Sentinels believe the newest epoch, and a new epoch with the address that they have is no news. One that still
 //! reconfigures the replicas of a failover from A to B has A as its primary's address: when it hears of the next one, from B
-//! back to A, it takes the new epoch and goes on, and ends by naming B under the epoch of A. From then on nobody's knowledge
+//! back to A, it takes the new epoch and goes on, and ends by naming B under the epoch of A. From then on no Sentinel's knowledge
 //! is newer than its own. Nor is there for one that was shown a primary that died at once: Sentinels find each other through the
-//! servers that they watch, and it watches nobody else. (Read in Sentinel's source, `sentinelProcessHelloMessage`; seen when primaries were killed one
-//! after the other, Redis 7.0.) Such a Sentinel can neither elect nor be counted on, so it is shown the primary anew.
+//! servers that they watch, and it watches no other. (Read in Sentinel's source, `sentinelProcessHelloMessage`; seen when primaries were killed one
+//! after the other, Redis 7.0.) Such a Sentinel can neither elect nor be counted on, so it is shown the primary again.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_majority_is_believed_or_whoever_knows_something_newer() {
+    fn the_majority_is_believed_or_the_one_that_knows_something_newer() {
         let address = |last: u8| Address(format!("10.0.0.{last}"));
         let own = SentinelMaster {
             address: address(1),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Error, Result};
 
-/// Replaces a file: written beside it, flushed to the disk, renamed into its place, and the folder flushed too, without
+/// Replaces a file: written next to it, flushed to the disk, renamed into its place, and the folder flushed too, without
 /// which the name may still be the old file's after a power cut.
 pub fn replace(path: &Path, text: &str) -> Result<()> {
     let part = path.with_extension("part");

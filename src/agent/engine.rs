@@ -90,7 +90,7 @@ impl Restarts {
     /// Counts an end after a life of `lived`. How long to wait before the next start; `None`: there is no hope.
     pub fn pause_after(&mut self, reached: Reached, lived: Duration) -> Option<Duration> {
         match reached {
-            // The first death after a short life may be chance, and whoever is to take over waits for us.
+            // The first death after a short life may be chance, and the node that is to take over waits for this one.
             Reached::Serving if lived < SHORT_LIFE && self.was_short => {
                 (self.unserved, self.unanswered) = (self.unserved + 1, 0);
             }
@@ -102,7 +102,7 @@ impl Restarts {
             return None;
         }
         Some(match self.unserved {
-            // It served: whoever is to take over waits for us to follow.
+            // It served: the node that is to take over waits for this one to follow.
             0 => Duration::ZERO,
             count => FIRST_PAUSE.saturating_mul(1 << (count - 1).min(10)).min(LONGEST_PAUSE),
         })

@@ -26,7 +26,7 @@ const MOST_WITHIN: Duration = Duration::from_mins(1);
 const NEW_WITHIN: Duration = Duration::from_secs(10);
 
 /// The highest epoch that the data nodes recorded, of a majority of which the answers are waited for. Agents answer while their
-/// engines wait for the Sentinels, so nobody waits for each other.
+/// engines wait for the Sentinels, so none waits for another.
 pub(super) async fn recorded(state: &State) -> u64 {
     let began = Instant::now();
     let mut most_since = None;

@@ -160,7 +160,7 @@ const ERRORS: [&str; 25] = [
 /// The label of those.
 const OTHER_ERRORS: &str = "other";
 
-/// What the agent knows beside `INFO`.
+/// What the agent knows besides `INFO`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     /// Reads that found their key, by all reads of the last minutes.

@@ -25,7 +25,7 @@ use crate::redis::{Connection, info_window, sentinel, server};
 const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine, with the records that their agents told. The new
-/// primary, which the other replicas follow already; `None`: nobody was promoted, or not in time.
+/// primary, which the other replicas follow already; `None`: no replica was promoted, or not in time.
 pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &BTreeMap<Address, Lineage>) -> Option<Address> {
     let told = replicas;
     let replicas: &Vec<Address> = &told.keys().cloned().collect();
@@ -69,7 +69,7 @@ struct Asked {
 }
 
 /// Asks one Sentinel after the other until one begins: first those that would elect who has most (`informed`), and of them the
-/// one that will hear of its success soonest, since all Sentinel-aware clients wait for that. `None`: nobody would, and none
+/// one that will hear of its success soonest, since all Sentinel-aware clients wait for that. `None`: none would, and none
 /// is under way.
 async fn order(state: &State, config: &NodeConfig, informed: &BTreeSet<Address>) -> Option<()> {
     let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
@@ -106,7 +106,7 @@ async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<As
 
 /// Which Sentinels may be told to fail over from this node, the quickest first: those that name it by the newest
 /// knowledge that any has. One that has yet to hear of the last failover would give its own the very epoch of that one, and
-/// of two promotions with one epoch each is believed by those that heard of it first, for ever.
+/// of two promotions with one epoch each is believed by those that heard of it first, without end.
 fn fit(asked: &[Asked], own: Option<&Address>, informed: &BTreeSet<Address>) -> Vec<usize> {
     let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
     let mut fit: Vec<usize> =
@@ -156,7 +156,7 @@ mod tests {
         let may = |master: &SentinelMaster| may_be_told(master, 7, Some(&own));
         assert!(may(&believes("10.0.0.1", 7, &["master"])));
         assert!(!may(&believes("10.0.0.1", 6, &["master"])), "it would give its failover epoch 7 again");
-        assert!(!may(&believes("10.0.0.2", 7, &["master"])), "it would fail over somebody else");
+        assert!(!may(&believes("10.0.0.2", 7, &["master"])), "it would fail over another primary");
         assert!(!may(&believes("10.0.0.1", 7, &["master", "failover_in_progress"])));
     }
 }

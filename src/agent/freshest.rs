@@ -43,7 +43,7 @@ pub(super) async fn known_to(state: &State, config: &NodeConfig, replicas: &[Add
     }));
     let sentinels: Vec<(&Address, Connection)> = opened.await.into_iter().flatten().collect();
     let first = timeout(SEEN_WITHIN, first_to_see(&sentinels, &config.master_name, &offsets)).await;
-    // With the pace of the looks it would hold each replica for unfit between two of them, and elect nobody.
+    // With the pace of the looks it would hold each replica for unfit between two of them, and elect no replica.
     join_all(sentinels.iter().map(async |(address, connection)| {
         if let Err(error) = sentinel::set_info_period(connection, info_window::PERIOD).await {
             tracing::info!(sentinel = %address, %error, "its agent sets its pace");

@@ -27,7 +27,7 @@ const TRY_FOR: Duration = Duration::from_secs(8);
 /// Between two tries. The facts that refuse a move (a Sentinel's view, a replica's link) change about once a second.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
-/// Moves the primary away if this node is it and somebody can take over. A node that stays primary stops all the same:
+/// Moves the primary away if this node is it and a replica can take over. A node that stays primary stops all the same:
 /// Kubernetes has decided, and everything it acknowledged is in its file.
 pub async fn hand_over(environment: &Environment, state: &State) {
     let config = state.config();
@@ -81,7 +81,7 @@ async fn request(environment: &Environment, state: &State) -> Option<Switchover>
 }
 
 /// Whether the reason may be gone in a moment. A failover that has just been is over soon. A replica that has just come back is
-/// fit once its agent says so; but where all pods end at once nobody would come, so it is waited for only while one serves.
+/// fit once its agent says so; but where all pods end at once none would come, so it is waited for only while one serves.
 async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
     match error {
         SwitchoverError::FailoverUnderWay(_) => true,

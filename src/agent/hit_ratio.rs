@@ -47,7 +47,7 @@ impl HitHistory {
         }
     }
 
-    /// Hits by reads, 0 to 1; `None`: nobody read.
+    /// Hits by reads, 0 to 1; `None`: there were no reads.
     pub fn ratio(&self) -> Option<f64> {
         let (oldest, newest) = (self.samples.front()?, self.newest?);
         let of_others = |newest: u64, oldest: u64, own: u64| newest.saturating_sub(oldest).saturating_sub(own);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_were_reset_begin_anew() {
+    fn counters_that_were_reset_begin_again() {
         let began = Instant::now();
         let mut history = HitHistory::default();
         history.record(began, &info(100, 100), (0, 0));

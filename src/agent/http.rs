@@ -42,7 +42,7 @@ impl Context {
             match question(connection).await {
                 Ok(answer) => return Some(answer),
                 Err(error) if error.class().is_alive() => return None,
-                // Its server is another one by now, or somebody cut it.
+                // Its server is another one by now, or it was cut.
                 Err(_) => {}
             }
         }

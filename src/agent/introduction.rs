@@ -1,7 +1,7 @@
 //! Telling a Sentinel at once of the others that are declared.
 //!
 //! Sentinels find each other through the servers that they watch, each of which they tell of themselves every two seconds:
-//! so long a new Sentinel, or one that was made to forget, knows fewer voters than there are, and for ever if all that it
+//! so long a new Sentinel, or one that was made to forget, knows fewer voters than there are, and without end if all that it
 //! watches is dead. Its agent knows the others from the node's document, and their identities, which are fixed
 //! ([`sentinel_conf::my_id`]), so it says to the own Sentinel what each of the others would say: their own hello.
 
@@ -12,7 +12,7 @@ use crate::model::{Address, NodeKind};
 use crate::redis::Connection;
 use crate::redis::hello::{self, Hello};
 
-/// Introduces who is declared and not known; how many those are. Nobody is changed that the Sentinel knows: what a Sentinel says of
+/// Introduces who is declared and not known; how many those are. What the Sentinel knows is not changed: what a Sentinel says of
 /// itself counts.
 pub(super) async fn introduce(
     connection: &Connection,

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_full_sync_begins_anew_and_a_primary_needs_none() {
+    fn a_further_full_sync_begins_again_and_a_primary_needs_none() {
         let synced = [(0, replica("up", 0, 7)), (250, replica("up", 0, 8))];
         assert!(!after(&[
             synced[0].clone(),

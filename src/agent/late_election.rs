@@ -2,7 +2,7 @@
 //!
 //! A Sentinel elects no replica whose link went down more than ten times `down-after-milliseconds` before the Sentinel took the primary
 //! for down (`sentinelSelectSlave`). A Sentinel that was away meanwhile, or in TILT, took it for down later. Both times grow alike from
-//! then on, so it would elect nobody however long it waits. Its agent sets a longer time until there is another primary, where the data
+//! then on, so it would elect no replica however long it waits. Its agent sets a longer time until there is another primary, where the data
 //! nodes show that the election loses nothing that a replica confirmed.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ impl LateElection {
     ) -> Result<()> {
         let usual = Duration::from_millis(config.detection_milliseconds);
         if !own.flags.contains("s_down") {
-            // Where another time is in force by now, somebody else set it.
+            // Where another time is in force by now, another process set it.
             if let Some(set) = self.set.take()
                 && own.detection_milliseconds == milliseconds(set)
             {

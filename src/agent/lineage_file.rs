@@ -10,7 +10,7 @@ use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
 use crate::model::{Offset, ReplicationId, Role};
 
-/// What an engine with an append-only file loads: its manifest, or the one file of versions before 7.0. Nothing else: beside
+/// What an engine with an append-only file loads: its manifest, or the one file of versions before 7.0. Nothing else: next to
 /// them a `dump.rdb` is ignored, and without them the server starts empty (Redis documentation, "Redis persistence").
 const APPEND_ONLY_FILES: [&str; 2] = ["appendonlydir/appendonly.aof.manifest", "appendonly.aof"];
 /// What an engine without one loads.
@@ -48,7 +48,7 @@ pub struct Dataset {
 pub fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> {
     let path = path(environment);
     let record = match durable::read(&path)? {
-        // Data that somebody else put there.
+        // Data that another process put there.
         None => of_unknown_origin(),
         Some(text) => match parse(&text) {
             Ok(lineage) => lineage,

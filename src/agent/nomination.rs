@@ -4,14 +4,14 @@ use super::boot::Again;
 use crate::redis::{Connection, server};
 
 /// Sentinels elect among the replicas of the node that they name, never that node: one that they name and that runs as a replica is
-/// promoted by nobody. So it is when all nodes start anew before most Sentinels heard of the last failover: they name its loser, whom
-/// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, for ever. Where
-/// they name nobody the rule decides as at a start, unless somebody has begun to start as primary.
+/// promoted by none. So it is when all nodes restart before most Sentinels heard of the last failover: they name its loser, whom
+/// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, without end. Where
+/// they name no primary the rule decides as at a start, unless a node has begun to start as primary.
 pub(super) async fn accept_nomination(connection: &Connection, again: &Again) {
     if !again.promotes_itself {
         return;
     }
-    tracing::info!("nobody has newer data, and nobody else is or may become primary: this replica does");
+    tracing::info!("no node has newer data, and no other is or may become primary: this replica does");
     if let Err(error) = server::replica_of_no_one(connection).await {
         tracing::warn!(%error, "this node stays a replica, though the Sentinels name it");
     }

@@ -1,4 +1,4 @@
-//! Removes the keys of caches that begin alike, where somebody asked for it: on the primary, page by page, for a small part of the
+//! Removes the keys of caches that begin alike, where it was asked for: on the primary, page by page, for a small part of the
 //! server's time.
 //!
 //! Where it stands in the keyspace is kept here only: a primary that takes over, and an agent that starts again, go through all keys
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Between two notes of how far a job is.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks for jobs, and carries them out; for ever.
+/// Looks for jobs, and carries them out; without end.
 pub(super) async fn run(environment: &Environment, state: &State) {
     loop {
         sleep(LOOK_EVERY).await;

@@ -25,7 +25,7 @@ use crate::redis::{Connection, Endpoint, sentinel, server};
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// A promotion comes within 0.3 s of the order or, where the replica is in trouble, when the Sentinel finds out by itself.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(5);
-/// Before a lost subscription to the own Sentinel is opened anew.
+/// Before a lost subscription to the own Sentinel is opened again.
 const RENEW_AFTER: Duration = Duration::from_millis(500);
 
 /// Listens to the own Sentinel for as long as it is polled.
@@ -77,7 +77,7 @@ async fn announce(environment: &Environment, state: &State, replica: &Address) -
 }
 
 /// Whether this failover is the one that promotes `replica`: of two that were promoted one after the other, telling the
-/// epoch of the second with the address of the first would leave two primaries that are believed equally, for ever.
+/// epoch of the second with the address of the first would leave two primaries that are believed equally, without end.
 fn is_promoting(master: &SentinelMaster, replica: &Address) -> bool {
     master.flags.contains("failover_in_progress")
         && master.replicas.get(replica).is_some_and(|flags| flags.contains("promoted"))

@@ -25,7 +25,7 @@ pub struct Remembered {
     pub config_epoch: u64,
     /// Epoch of the last vote.
     pub leader_epoch: u64,
-    /// Replicas: without them a Sentinel that restarts beside a dead primary could elect nobody.
+    /// Replicas: without them a Sentinel that restarts next to a dead primary could elect no replica.
     pub replicas: BTreeSet<Address>,
     /// Other Sentinels: address and id.
     pub sentinels: BTreeSet<(Address, String)>,

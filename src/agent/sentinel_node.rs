@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two `PING` of the Sentinel to the same server. A silent server is down when one has waited for the time of
 /// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late. Not less: a
 /// Sentinel whose primary is down elects no replica of which it has had no `INFO` for five of these periods, and then asks
-/// only once a second (`sentinelSelectSlave`); with 200 ms it would at times find nobody, and try again half a minute later.
+/// only once a second (`sentinelSelectSlave`); with 200 ms it would at times find no replica, and try again half a minute later.
 const PING_PERIOD: Duration = Duration::from_millis(400);
 /// Between two questions to the other Sentinels whether they agree that the primary is down.
 const ASK_PERIOD: Duration = Duration::from_millis(200);
@@ -82,7 +82,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
 /// How a Sentinel's life ended.
 enum End {
     Stopped,
-    /// We ended it, to start it anew: it keeps what it knows and is away for a moment.
+    /// We ended it, to restart it: it keeps what it knows and is away for a moment.
     Ordered,
     Died {
         reached: Reached,
@@ -128,7 +128,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                     let _ = child.start_kill();
                 }
                 if let Some(reason) = reason_to_restart(environment, state, &mut spin, &followed.unknown, child.id()).await {
-                    tracing::warn!(reason, "the Sentinel starts anew");
+                    tracing::warn!(reason, "the Sentinel restarts");
                     handover::shut_down(&mut child, STOP_WITHIN).await;
                     return End::Ordered;
                 }
@@ -289,7 +289,7 @@ async fn look(environment: &Environment, state: &State, followed: &mut Followed,
     true
 }
 
-/// Sees to it that the Sentinel watches the primary, shown where it watches none and anew where it is left behind, and that it
+/// Sees to it that the Sentinel watches the primary, shown where it watches none and again where it is left behind, and that it
 /// knows the others. True: it did all by itself.
 async fn keep_shown(
     environment: &Environment,

@@ -2,12 +2,12 @@
 //!
 //! While a Service has no endpoints kube-proxy refuses connections by an ICMP message. Linux since 6.0 keeps it in the error queue of
 //! a TCP socket that is just connecting, and if the node is back for the next try the socket connects all the same: from then on
-//! `epoll_wait` never rests, because nobody takes the message, for as long as the connection lasts. Redis' own connections end with
+//! `epoll_wait` never rests, because no code takes the message, for as long as the connection lasts. Redis' own connections end with
 //! it; those of hiredis, which Sentinels use, do not. (Seen with Redis 7.0 and 8.0 and Valkey 8.1, Linux 6.18: after all pods of a
 //! layer were deleted two of three Sentinels used 80 % of a processor each, for as long as they were left alone.)
 //!
 //! Nothing tells which connection it is. So one after the other is ended by the server at its other end until the Sentinel rests;
-//! it makes each anew within a second, and takes nobody for down for want of that second.
+//! it makes each again within a second, and takes no server for down for want of that second.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// questions alone make it four.
 const RESTS_A_SECOND: u64 = 1;
 
-/// How often all its connections are ended in vain before the Sentinel is. Two that began together are not started anew together.
+/// How often all its connections are ended in vain before the Sentinel is. Two that began together are not restarted together.
 fn rounds_in_vain(ordinal: u16) -> u32 {
     2 + u32::from(ordinal)
 }

@@ -30,7 +30,7 @@ pub(super) struct Standing {
     of: Option<Lineage>,
     /// Whether that data was written by this very engine as primary.
     as_primary: bool,
-    /// The id of the server when it had read its files and followed nobody yet; an empty one where it followed somebody at the first look.
+    /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first look.
     loaded_as: Option<ReplicationId>,
     renewal: Renewal,
     /// The files that the links are of, while nothing else was seen.
@@ -95,7 +95,7 @@ impl Standing {
         self.of.clone().filter(|_| self.is_current).or_else(|| aside::standing_record(environment))
     }
 
-    /// The id of the server when it had read its files and followed nobody yet. `None`: it is not known.
+    /// The id of the server when it had read its files and followed no primary yet. `None`: it is not known.
     pub(super) fn loaded_as(&self) -> Option<&ReplicationId> {
         self.loaded_as.as_ref().filter(|id| !id.0.is_empty())
     }
@@ -166,7 +166,7 @@ impl Standing {
         }
     }
 
-    /// Whether a primary has what it read from its files: it followed nobody since. One without replicas takes another id after a while.
+    /// Whether a primary has what it read from its files: it followed no primary since. One without replicas takes another id after a while.
     fn is_read(&self, own: &Lineage) -> bool {
         own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
     }
@@ -187,7 +187,7 @@ impl Standing {
         let is_current = self.linked.as_ref() == Some(&files);
         self.is_current = is_current;
         if self.of.is_some() {
-            // The server appends to the very files, at least until it writes them anew.
+            // The server appends to the very files, at least until it writes them again.
             self.of = Some(own.clone());
         }
         let environment = environment.clone();
@@ -355,7 +355,7 @@ mod tests {
         fs::remove_dir_all(&environment.data).unwrap();
     }
 
-    /// The record on the volume is written at other times: it was linked beside files of which it did not speak, and what was in the
+    /// The record on the volume is written at other times: it was linked next to files of which it did not speak, and what was in the
     /// layer all the time was kept aside.
     #[test]
     fn the_record_of_the_links_is_that_of_their_data() {
@@ -378,7 +378,7 @@ mod tests {
         standing
             .note_loaded(&Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:r\n"));
         standing.note_loaded(&Info::parse("role:master\nmaster_replid:c\nmaster_replid2:s\n"));
-        assert!(!standing.is_read(&primary("c", "s", 0).1), "it followed somebody between two looks");
+        assert!(!standing.is_read(&primary("c", "s", 0).1), "it followed a primary between two looks");
         assert!(standing.is_read(&primary("c", "r", 0).1), "promoted before it followed anybody");
         assert!(standing.is_read(&primary("d", "0000", 0).1), "without replicas for an hour");
     }

@@ -43,7 +43,7 @@ enum Files {
 
 struct Inner {
     config: Arc<NodeConfig>,
-    /// What `config` was parsed from, once it was read anew.
+    /// What `config` was parsed from, once it was read again.
     config_text: String,
     config_trouble: Option<String>,
     /// When the configuration was read last: the agent does so before each look.
@@ -118,7 +118,7 @@ impl State {
         Arc::clone(&self.lock().config)
     }
 
-    /// Reads the configuration anew: the operator changes it while the engine runs (peers come and go) and while a node
+    /// Reads the configuration again: the operator changes it while the engine runs (peers come and go) and while a node
     /// waits for a person's decision. Where it cannot be read, the last one stays in force.
     pub fn refresh_config(&self, environment: &Environment) {
         let text = read_node_config_text(environment);
@@ -195,7 +195,7 @@ impl State {
         inner.config.initialised || inner.had_keys
     }
 
-    /// Notes that the server has keys, where a container of this pod that starts anew will find it and a new pod will not: the
+    /// Notes that the server has keys, where a container of this pod that restarts will find it and a new pod will not: the
     /// operator's word that the layer was Ready comes later, and the volume may be what was lost.
     pub fn note_keys(&self, environment: &Environment) {
         if !self.lock().had_keys {
@@ -252,7 +252,7 @@ impl State {
         self.lock().announced = address;
     }
 
-    /// Hits by reads over the last minutes; `None`: nobody read.
+    /// Hits by reads over the last minutes; `None`: there were no reads.
     pub fn hit_ratio(&self) -> Option<f64> {
         self.lock().hit_ratio
     }
@@ -421,7 +421,7 @@ impl State {
         self.endpoint(address.0.clone(), SENTINEL_PORT)
     }
 
-    /// The server beside us.
+    /// The server next to us.
     pub fn own_endpoint(&self, environment: &Environment) -> Endpoint {
         let address = environment.bind.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string());
         let port = match self.lock().config.node.kind {

@@ -24,7 +24,7 @@ pub(super) async fn stranger_followed(state: &State, info: &Info) -> Option<Addr
 }
 
 /// Whether the server at a declared node's address follows what is no node: what it has is not the layer's, and its agent is about to see
-/// that. A server that does not answer follows nobody.
+/// that. A server that does not answer follows no primary.
 pub(super) async fn leads_to_stranger(state: &State, address: &Address) -> bool {
     let asked = async {
         let endpoint = state.data_endpoint(address);

@@ -1,8 +1,8 @@
 //! A server that follows, or is named as, what is no node of the layer.
 //!
-//! Sentinels believe whoever tells them of a newer epoch in the name of one of them. A primary that no document ever declared, and at whose
+//! Sentinels believe each message of a newer epoch in the name of one of them. A primary that no document ever declared, and at whose
 //! address no agent of this layer answers, is none: its data must not become the layer's. The node that follows it ends its engine, takes
-//! its own files back and asks the boot rule, for which such a Sentinel names nobody. The Sentinel is told of the serving declared primary
+//! its own files back and asks the boot rule, for which such a Sentinel names no primary. The Sentinel is told of the serving declared primary
 //! under an epoch above the one that it was given.
 
 use super::peers;

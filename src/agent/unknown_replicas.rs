@@ -1,7 +1,7 @@
 //! A Sentinel whose primary died before it told of its replicas.
 //!
 //! Sentinels hear of replicas from their primary alone. One that was shown a primary which died at once, or which came back without
-//! its volume, knows nobody whom it could elect, and hears of nobody. Its configuration file may name replicas, so it starts anew
+//! its volume, knows no replica that it could elect, and hears of none. Its configuration file may name replicas, so it restarts
 //! with a file that names those that run.
 
 use std::collections::BTreeSet;

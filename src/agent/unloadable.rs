@@ -67,7 +67,7 @@ impl Unloadable {
     }
 
     /// Where the files do not load: sets them aside if another node has as much, or a person chose another node's data; otherwise says so
-    /// in the node's answer. Nothing is known anew of files that were examined already.
+    /// in the node's answer. Nothing is known again of files that were examined already.
     ///
     /// # Errors
     /// The files cannot be moved, or there are too many kept folders already.
@@ -189,7 +189,7 @@ async fn check(state: &State, environment: &Environment, program: &Path, files: 
     }
 }
 
-/// `redis-check-aof` beside `redis-server`.
+/// `redis-check-aof` next to `redis-server`.
 fn checker(program: &Path, name: &str) -> Option<PathBuf> {
     let engine = program.file_name()?.to_str()?.strip_suffix("server")?;
     Some(program.with_file_name(format!("{engine}{name}"))).filter(|path| path.is_file())
@@ -217,13 +217,13 @@ mod tests {
         assert!(!has(record(6, true, true), record(7, true, true)), "all was sent before a clean stop");
         assert!(has(record(6, false, true), record(7, false, true)), "in sync until the sudden end");
         assert!(!has(record(6, false, false), record(7, false, true)), "its link was down before");
-        let beside = |rest: Option<&Lineage>| {
+        let next_to = |rest: Option<&Lineage>| {
             holds_all(&record(6, false, true), &record(7, false, true), "uid", std::iter::once(rest))
         };
-        assert!(beside(Some(&record(6, false, true))));
-        assert!(!beside(Some(&record(7, false, true))), "it ended before that one, which confirmed more");
-        assert!(!beside(None), "who has lost its data may have confirmed more");
-        assert!(!beside(Some(&Lineage { synced: false, ..record(0, false, false) })), "and has begun to be filled");
+        assert!(next_to(Some(&record(6, false, true))));
+        assert!(!next_to(Some(&record(7, false, true))), "it ended before that one, which confirmed more");
+        assert!(!next_to(None), "who has lost its data may have confirmed more");
+        assert!(!next_to(Some(&Lineage { synced: false, ..record(0, false, false) })), "and has begun to be filled");
         let other = Lineage { replication_id: crate::model::ReplicationId("b".to_owned()), ..record(9, false, true) };
         assert!(!has(other, record(7, false, true)), "another history");
         assert!(!has(Lineage { synced: false, ..record(9, true, true) }, record(7, true, true)), "half a dataset");

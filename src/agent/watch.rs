@@ -217,7 +217,7 @@ impl Watch {
                 }
                 let is_silent = self.silence.look(&state.config(), &error, self.append_only);
                 if is_silent {
-                    state.notice("its server ran and answered nothing: it was ended and started anew".to_owned());
+                    state.notice("its server ran and answered nothing: it was ended and restarted".to_owned());
                 }
                 self.is_to_end =
                     self.endless.look(&error, self.connection.as_ref(), self.append_only).await || is_silent;

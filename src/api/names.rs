@@ -37,7 +37,7 @@ pub const OPERATOR: &str = "redoubt-operator";
 pub const MANAGED_BY: &str = "redoubt";
 /// Standard label: `redis` or `sentinel`.
 pub const LABEL_STANDARD_COMPONENT: &str = "app.kubernetes.io/component";
-/// Labels of pods that are ours beside those of [`OUR_PREFIXES`].
+/// Labels of pods that are ours apart from those of [`OUR_PREFIXES`].
 pub const LABELS_OF_PODS: [&str; 5] = [
     "app.kubernetes.io/name",
     "app.kubernetes.io/instance",
@@ -45,7 +45,7 @@ pub const LABELS_OF_PODS: [&str; 5] = [
     LABEL_MANAGED_BY,
     LABEL_STANDARD_COMPONENT,
 ];
-/// Annotations of pods that are ours beside those of [`OUR_PREFIXES`].
+/// Annotations of pods that are ours apart from those of [`OUR_PREFIXES`].
 pub const ANNOTATIONS_OF_PODS: [&str; 3] = ["prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"];
 /// Beginnings of labels and annotations that are ours or Kubernetes' own.
 pub const OUR_PREFIXES: [&str; 3] = ["redoubt.dev/", "statefulset.kubernetes.io/", "apps.kubernetes.io/"];

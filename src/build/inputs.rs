@@ -16,7 +16,7 @@ pub struct Inputs<'a> {
     pub initialised: bool,
     /// The defaults that were resolved for the layer, as JSON.
     pub resolved_defaults: &'a str,
-    /// The data node whose pod the primary's Service selects now; `None`: nobody's yet. Another is a step of the plan.
+    /// The data node whose pod the primary's Service selects now; `None`: none yet. Another is a step of the plan.
     pub primary: Option<NodeId>,
     /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
     pub functions: &'a str,

@@ -23,7 +23,7 @@ pub struct BindingCredentials<'a> {
     pub password: &'a str,
     /// Which credentials these are.
     pub rotation: u32,
-    /// The ones that are still valid beside them.
+    /// The ones that are still valid next to them.
     pub previous: Option<u32>,
     /// Since when, milliseconds since the Unix epoch.
     pub rotated_at: u64,

@@ -1,4 +1,4 @@
-//! Which nodes are away, since when, and what Kubernetes says of it. Memory only: after a start everything begins anew.
+//! Which nodes are away, since when, and what Kubernetes says of it. Memory only: after a start everything begins again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

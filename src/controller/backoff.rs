@@ -11,7 +11,7 @@ use crate::failure::Class;
 const FIRST: Duration = Duration::from_millis(500);
 /// Longest pause after transient errors: an outage that ends is noticed within half a minute.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Pause after a conflict: the watch has by then brought what somebody else wrote.
+/// Pause after a conflict: the watch has by then brought what another process wrote.
 const CONFLICT: Duration = Duration::from_millis(200);
 /// Pause while an object is wrong or a right is missing. A change of the object wakes us at once; this is for what the
 /// watch does not show (a quota, a right that was granted).
@@ -22,7 +22,7 @@ const SLOW: Duration = Duration::from_secs(30);
 pub struct Backoff(Mutex<BTreeMap<String, u32>>);
 
 impl Backoff {
-    /// A pass succeeded: the count starts anew.
+    /// A pass succeeded: the count restarts.
     pub fn succeeded(&self, uid: &str) {
         self.counts(|counts| counts.remove(uid));
     }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_limit_and_start_anew_after_a_success() {
+    fn pauses_double_up_to_a_limit_and_restart_after_a_success() {
         let backoff = Backoff::default();
         let pauses: Vec<_> = (0..9).map(|_| backoff.failed("a", Class::Transient, 0.0).as_millis()).collect();
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_looked_at_again_soon_but_not_for_ever() {
+    fn a_conflict_is_looked_at_again_soon_but_not_without_end() {
         assert_eq!(pause(Class::Conflict, 1, 0.0), CONFLICT);
         assert!(pause(Class::Conflict, 8, 0.0) > Duration::from_secs(10));
     }

@@ -37,7 +37,7 @@ use crate::observe::servers::Pool;
 pub enum Duty {
     /// It leads: everything.
     Lead,
-    /// Another leads, or nobody: point the Services at who serves.
+    /// Another leads, or none does: point the Services at who serves.
     Route,
 }
 
@@ -60,7 +60,7 @@ pub struct Context {
     pub layers: Store<Watched>,
     /// Uses, by kind.
     pub declared: BTreeMap<UseKind, Store<WatchedUse>>,
-    /// Namespaces, by their metadata; `None`: only one is watched, and its labels are nobody's to ask.
+    /// Namespaces, by their metadata; `None`: only one is watched, and Namespace objects may not be read.
     pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
     /// Which uses name which layer.
     pub index: Arc<Index>,
@@ -137,8 +137,8 @@ impl Context {
     /// Whether the watches have seen everything once: before, what exists would look as if it did not. An error: the watches
     /// have ended.
     ///
-    /// Asked anew by each pass instead of waited for: of several who wait for one of kube 5's stores only the last is woken
-    /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest for ever.
+    /// Asked again by each pass instead of waited for: of several who wait for one of kube 5's stores only the last is woken
+    /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest without end.
     pub fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
         let Stores { workloads, services, pods, budgets } = &self.stores;
         let uses = self.declared.values().map(|store| store.wait_until_ready().now_or_never());
@@ -191,7 +191,7 @@ impl Context {
             self.stores.workloads.state().iter().filter_map(|known| known.uid()).collect();
         let is_layer = |uid: &str| alive.contains(uid);
         let is_object = |uid: &str| alive.contains(uid) || of_uses.contains(uid);
-        // What is new here grows for ever unless something is said of it.
+        // What is new here grows without end unless something is said of it.
         let Self {
             duty: _,
             client: _,

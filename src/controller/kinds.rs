@@ -34,7 +34,7 @@ pub(super) async fn installed(client: &Client) -> Vec<UseKind> {
     }
 }
 
-/// Waits until the definition of one of these kinds is installed; for ever if there are none.
+/// Waits until the definition of one of these kinds is installed; without end if there are none.
 pub(super) async fn one_is_installed(client: &Client, missing: &[UseKind]) {
     if missing.is_empty() {
         std::future::pending::<()>().await;

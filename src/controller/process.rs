@@ -18,7 +18,7 @@ use crate::telemetry::Chain;
 
 /// Name of the Secret with the root key.
 const ROOT_KEY: &str = "redoubt-root-key";
-/// Pause while nobody has made the root key: the first leader of a new installation does.
+/// Pause while the root key is not made: the first leader of a new installation does.
 const ROOT_KEY_MISSING: Duration = Duration::from_secs(1);
 
 /// Why the operator ended without being told to.

@@ -203,7 +203,7 @@ where
             if let watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object) =
                 event
             {
-                // Nobody listens any more once we are told to stop.
+                // The receiver is dropped during shutdown.
                 let _ = news.unbounded_send(object.clone());
             }
         })

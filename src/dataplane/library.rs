@@ -70,7 +70,7 @@ pub enum Error {
         #[source]
         source: CommandError,
     },
-    /// It says another digest: somebody else loaded one of this name at the same time.
+    /// It says another digest: another process loaded one of this name at the same time.
     #[error("function library {library} answers digest {found} instead of {wanted}")]
     Differs {
         /// The library.

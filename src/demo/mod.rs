@@ -40,7 +40,7 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// What the application does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Step {
-    /// Do nothing until told to end: the steps are run beside it.
+    /// Do nothing until told to end: the steps are run next to it.
     Wait,
     /// Log a user in: create the session ID.
     Login {
@@ -322,7 +322,7 @@ async fn limit(store: &Store, subject: &str, calls: u32) -> Result<Value, Error>
     Ok(json!({"calls": calls, "admitted": admitted, "by": by, "retry": retry, "milliseconds": milliseconds(began)}))
 }
 
-/// The verdict of a read of a cache, the value, and the token of who is to compute; empty: nobody.
+/// The verdict of a read of a cache, the value, and the token of who is to compute; empty: no caller.
 async fn look(connection: &Connection, function: &str, key: &str) -> Result<(i64, Option<String>, String), Error> {
     let reply: Vec<Reply> = connection.query(&call(function, key, &[])).await?;
     let [verdict, value, token] = [0, 1, 2].map(|place| reply.get(place).cloned().unwrap_or(Reply::Nil));

@@ -47,7 +47,7 @@ pub fn undecided(facts: &BootFacts) -> BootDecision {
         (Mode::Standalone, _) => alone(facts),
         (_, Some(named)) if named == facts.own_ordinal => named_primary(facts),
         (_, Some(named)) => named_other(facts, named),
-        (_, None) => nobody_named(facts),
+        (_, None) => no_primary_named(facts),
     }
 }
 
@@ -62,12 +62,12 @@ pub fn needs_a_person(facts: &BootFacts, decision: &BootDecision) -> bool {
         }
         BootDecision::Wait(reason) => reason.needs_a_person() || is_long,
         BootDecision::AskForFailover => facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS || is_long,
-        // How long a primary reads its files depends on the data, and beside one that serves no other data is to be chosen.
+        // How long a primary reads its files depends on the data, and next to one that serves no other data is to be chosen.
         BootDecision::Follow { primary, .. } => is_long && !facts.is_at_work(*primary),
     }
 }
 
-/// Whether a replica that runs, and has nobody to follow, becomes primary with what it has in memory: the rule would start it as
+/// Whether a replica that runs, and has no primary to follow, becomes primary with what it has in memory: the rule would start it as
 /// one, and no peer has begun to start as one.
 pub fn promotes_itself(facts: &BootFacts, decision: &BootDecision) -> bool {
     let starts_as_primary = |peer: &Peer| match peer {
@@ -78,7 +78,7 @@ pub fn promotes_itself(facts: &BootFacts, decision: &BootDecision) -> bool {
     };
     match decision {
         BootDecision::StartPrimary(PrimaryReason::NamedAndNewest) => true,
-        // Sentinels that are silent may remember somebody, and would elect against this one when they are back.
+        // Sentinels that are silent may remember a primary, and would elect against this one when they are back.
         BootDecision::StartPrimary(reason) => {
             let own = SentinelAnswer::Names(facts.own_ordinal);
             let remembers = |answer: &SentinelAnswer| matches!(answer, SentinelAnswer::Names(_)) && *answer != own;
@@ -91,7 +91,7 @@ pub fn promotes_itself(facts: &BootFacts, decision: &BootDecision) -> bool {
     }
 }
 
-/// Nobody runs who could be followed in this one's place, or whom the Sentinels could take for its primary.
+/// No node runs that could be followed in this one's place, or that the Sentinels could take for its primary.
 fn carry_out(facts: &BootFacts) -> BootDecision {
     if facts.peers.values().any(Peer::may_run) {
         return BootDecision::Wait(WaitReason::OthersStepDown);
@@ -111,12 +111,12 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
     let follow = |electable| BootDecision::Follow { primary: named, electable };
     let (activity, theirs) = match facts.peers.get(&named) {
         Some(Peer::Answers { activity, lineage }) => (*activity, lineage.as_ref()),
-        // A server that follows a dead primary loses nothing, and the Sentinels need somebody to promote. Before that it
-        // must be certain that the named one is gone, and that nobody who answers has more.
+        // A server that follows a dead primary loses nothing, and the Sentinels need a replica to promote. Before that it
+        // must be certain that the named one is gone, and that no node that answers has more.
         Some(Peer::Silent { milliseconds }) => {
             return follow(*milliseconds >= facts.patience() && may_be_elected(facts));
         }
-        None => return nobody_named(facts),
+        None => return no_primary_named(facts),
     };
     match (&facts.own, theirs) {
         (None, Some(_)) => follow(false),
@@ -124,7 +124,7 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
         (None, None) => everybody_empty(facts, Some(named)),
         (Some(_), None) => {
             // An empty node that is not started does not start while we answer: with us as a replica the Sentinels have
-            // somebody to elect.
+            // a replica to elect.
             if activity == Activity::Deciding && is_best_of_those_left(facts) {
                 follow(true)
             } else {
@@ -157,7 +157,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
         } else if !gives_up && facts.records().any(|(_, _, theirs)| theirs.synced) {
             BootDecision::Wait(WaitReason::PeerIsNewer)
         } else if facts.keeps_data && facts.records().next().is_some() {
-            // Replicas that began empty and follow us in vain: nobody has data, and nobody will.
+            // Replicas that began empty and follow us in vain: no node has data, and none will.
             BootDecision::Wait(WaitReason::DataMissing)
         } else {
             everybody_empty(facts, Some(facts.own_ordinal))
@@ -206,7 +206,7 @@ fn serves_as_whole_replica(peer: &Peer) -> Option<&Lineage> {
 }
 
 /// Rules 3 to 5: no majority names anybody.
-fn nobody_named(facts: &BootFacts) -> BootDecision {
+fn no_primary_named(facts: &BootFacts) -> BootDecision {
     let mut primaries = facts.serving_primaries();
     if let Some((ordinal, theirs)) = primaries.next() {
         if primaries.next().is_some() {
@@ -282,7 +282,7 @@ fn lowest_that_answers(facts: &BootFacts) -> Option<u16> {
     answering.map(|(ordinal, _)| *ordinal).chain([facts.own_ordinal]).min()
 }
 
-/// The own record, if nobody who answers has a better one; equal ones yield to the lowest ordinal, and so do those that cannot be
+/// The own record, if no node that answers has a better one; equal ones yield to the lowest ordinal, and so do those that cannot be
 /// ordered where the layer keeps nothing.
 fn standing(facts: &BootFacts) -> Result<&Lineage, WaitReason> {
     let Some(own) = &facts.own else { return Err(WaitReason::PeerIsNewer) };
@@ -308,7 +308,7 @@ fn may_be_elected(facts: &BootFacts) -> bool {
     begins || is_best_of_those_left(facts)
 }
 
-/// A link that was down may mean that the primary went on alone; but where everybody answers, nobody has more than what
+/// A link that was down may mean that the primary went on alone; but where all nodes answer, none has more than what
 /// the records say. (All pods die within a moment of each other: the replicas' last word is that their link is down.) What went on
 /// alone in a layer that keeps nothing is not waited for.
 fn is_best_of_those_left(facts: &BootFacts) -> bool {

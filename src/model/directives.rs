@@ -2,7 +2,7 @@
 //! and how `CONFIG GET` spells their values.
 //!
 //! Source: `src/config.c` of Redis 7.0 to 8.0 and Valkey 7.2 to 8.0, and the answers of a real 7.0 (`tests/it/directives.rs`).
-//! A directive that is not here is put into `redis.conf` as it is written, and rolls the nodes when it changes: nobody here
+//! A directive that is not here is put into `redis.conf` as it is written, and rolls the nodes when it changes: no code here
 //! can tell how a server spells its value, so it is not compared with a running one.
 
 mod forms;
@@ -104,7 +104,7 @@ const KNOWN: &[Known] = &[
     live("hash-max-listpack-value", bytes(0)),
     live("hide-user-data-from-log", Form::YesNo),
     live("hll-sparse-max-bytes", bytes(0)),
-    // The server takes any number and clamps it to this range, so that another would be set for ever.
+    // The server takes any number and clamps it to this range, so that another would be set without end.
     live("hz", from(1, 500)),
     at_start("io-threads", from(1, 128)),
     at_start("io-threads-do-reads", Form::YesNo),

@@ -187,7 +187,7 @@ impl AsideReason {
     }
 }
 
-/// What the engine beside an agent is doing.
+/// What the engine next to an agent is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Activity {
     /// The engine is not running: the boot rule is being asked.

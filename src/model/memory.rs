@@ -25,7 +25,7 @@ pub struct MemoryPlan {
     pub max_connections: u32,
     /// For connections, ours included, before they ask for anything large, bytes.
     pub connections: u64,
-    /// For large requests and replies beside that, bytes.
+    /// For large requests and replies besides that, bytes.
     pub client_buffers: u64,
     /// How far one command may pass `maxmemory`, which is compared before it: one value of the largest size, bytes.
     pub largest_command: u64,
@@ -50,7 +50,7 @@ impl MemoryPlan {
         let maxmemory = demand.data();
         let max_connections = demand.connections();
         let connections = bytes_of_connections(max_connections);
-        let mut rest = demand.beside_floors()?.checked_sub(connections)?;
+        let mut rest = demand.besides_floors()?.checked_sub(connections)?;
         if maxmemory < LEAST_DATA {
             return None;
         }
@@ -189,8 +189,8 @@ mod tests {
     fn the_error_says_the_minimum_and_why() {
         let words = |demand: Demand| MemoryPlan::divide(&demand).map_err(|error| error.to_string()).unwrap_err();
         insta::assert_snapshot!(words(demand(20)), @"at least 73Mi are needed: 50 % of 20Mi is less than the 16Mi of data below which the fixed parts are most of the pod");
-        insta::assert_snapshot!(words(Demand { connections: Some(1_000), ..demand(128) }), @"at least 152Mi are needed: beside data (50 % of 128Mi) 64Mi are left, and 1000 connections need 42Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi; 704 connections would fit");
+        insta::assert_snapshot!(words(Demand { connections: Some(1_000), ..demand(128) }), @"at least 152Mi are needed: besides data (50 % of 128Mi) 64Mi are left, and 1000 connections need 42Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi; 704 connections would fit");
         let cache = Demand { percent: 75, client_percent: 10, saves: false, ..demand(64) };
-        insta::assert_snapshot!(words(cache), @"at least 154Mi are needed: beside data (75 % of 64Mi) 16Mi are left, and 10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi");
+        insta::assert_snapshot!(words(cache), @"at least 154Mi are needed: besides data (75 % of 64Mi) 16Mi are left, and 10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi");
     }
 }

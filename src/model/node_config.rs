@@ -1,7 +1,7 @@
 //! What the operator tells an agent: the one document between the two.
 //!
 //! It travels as the annotation `redoubt.dev/node-config` of the pod, which the pod sees as a file; it holds no secret.
-//! The agent reads it anew at each start of its engine.
+//! The agent reads it again at each start of its engine.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -95,7 +95,7 @@ pub struct ObservedPod {
 /// What a server answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ObservedServer {
-    /// Nobody asked yet, or no answer in time.
+    /// Not asked yet, or no answer in time.
     #[default]
     Unknown,
     /// It answers, but is loading its dataset.
@@ -119,7 +119,7 @@ pub struct DataServer {
     pub settings: BTreeMap<String, String>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
-    /// Users that exist and nobody declared; the default user where it is on.
+    /// Users that exist and are not declared; the default user where it is on.
     pub users_foreign: BTreeSet<String>,
     /// Function libraries: name → the digest that they answer (empty: the library is there but does not answer one).
     pub libraries: BTreeMap<String, String>,
@@ -172,7 +172,7 @@ pub struct SentinelServer {
     pub master: Option<SentinelMaster>,
     /// Users whose rules match what is desired.
     pub users_in_place: BTreeSet<String>,
-    /// Users that exist and nobody declared, as of a data server.
+    /// Users that exist and are not declared, as of a data server.
     pub users_foreign: BTreeSet<String>,
     /// In TILT mode (its clock jumped): trust nothing it says.
     pub tilt: bool,
@@ -197,7 +197,7 @@ pub struct SentinelMaster {
     pub parallel_syncs: u16,
     /// Other Sentinels that it knows: `runid` → address.
     pub other_sentinels: BTreeMap<String, Address>,
-    /// Milliseconds since this Sentinel last began to know its primary anew (`role-reported-time`): its own start, a
+    /// Milliseconds since this Sentinel last began to know its primary again (`role-reported-time`): its own start, a
     /// `+switch-master`, a `SENTINEL RESET` and a change of the role that the primary reports each set it to zero. `None`:
     /// it does not say. The only memory of a reset that there is: we keep none.
     pub steady_milliseconds: Option<u64>,
@@ -211,7 +211,7 @@ impl SentinelMaster {
         self.flags.contains("failover_in_progress")
     }
 
-    /// The flag under which nobody is disturbed and no primary is moved: the primary is down for this Sentinel, or a failover is under
+    /// The flag under which no node is disturbed and no primary is moved: the primary is down for this Sentinel, or a failover is under
     /// way. `None`: there is none.
     pub fn trouble(&self) -> Option<&'static str> {
         ["s_down", "o_down", "failover_in_progress"].into_iter().find(|flag| self.flags.contains(*flag))

@@ -1,6 +1,6 @@
 //! News from the Sentinels: a primary that moved is looked at at once, not at the next pass.
 //!
-//! Knows subscriptions; what follows from the news is decided by the pass that it starts, which looks at everything anew.
+//! Knows subscriptions; what follows from the news is decided by the pass that it starts, which looks at everything again.
 //! Every Sentinel of a layer is listened to: the one that is cut off together with the old primary tells nothing. A pass that
 //! is under way hears of it too, and waits no longer for who is silent.
 
@@ -59,7 +59,7 @@ impl Listeners {
         moves.entry(layer.clone()).or_default().clone()
     }
 
-    /// Listens to this Sentinel unless that is already so. A subscription that ended is made anew by the next call.
+    /// Listens to this Sentinel unless that is already so. A subscription that ended is made again by the next call.
     pub fn listen(&self, pod_uid: &str, endpoint: &Endpoint, layer: News) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if listening.get(pod_uid).is_some_and(|known| !known.task.is_finished()) {

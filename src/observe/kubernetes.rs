@@ -119,7 +119,7 @@ impl Children {
     }
 
     /// The layer's resolved defaults, which each StatefulSet keeps as an annotation. What most of them say counts: one that
-    /// somebody edited is outvoted, and mended.
+    /// was edited is outvoted, and mended.
     pub fn resolved_defaults(&self) -> Option<&str> {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for text in self

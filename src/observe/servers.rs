@@ -205,7 +205,7 @@ fn is_useless(probed: &Probed) -> bool {
 async fn hurry(mut last_move: LastMove) {
     let has_just_moved = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < JUST_MOVED);
     if last_move.wait_for(has_just_moved).await.is_err() {
-        // Nobody is left who could tell.
+        // No listener is left.
         std::future::pending::<()>().await;
     }
     sleep(TIMEOUT_DURING_FAILOVER).await;

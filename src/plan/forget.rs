@@ -37,7 +37,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-/// Whether any declared Sentinel remembers an address that nobody has, or cannot be asked.
+/// Whether any declared Sentinel remembers an address that no node has, or cannot be asked.
 pub(super) fn is_remembered(desired: &Desired, observed: &Observed) -> bool {
     of_kind(desired, NodeKind::Sentinel).any(|node| {
         sentinel(observed, node).is_none_or(|server| server.master.is_none())
@@ -71,7 +71,7 @@ fn announced(observed: &Observed, primary: NodeId) -> BTreeSet<Address> {
 /// Whether a Sentinel may be made to forget: everything that it has to find again is where it will look, no election is
 /// near, every other Sentinel knows all, and the last reset was long enough ago.
 fn is_quiet(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
-    // One that is there without a Service still announces an address, and nobody says which.
+    // One that is there without a Service still announces an address, which is not known.
     let has_address =
         |(_, seen): (&NodeId, &ObservedNode)| seen.address.is_some() || (seen.workload.is_none() && seen.pod.is_none());
     let replicas_follow = of_kind(desired, NodeKind::Data)

@@ -8,7 +8,7 @@ use crate::model::engine::EngineVersion;
 use crate::model::observed::{DataServer, Observed};
 use crate::model::{NodeId, NodeKind};
 
-/// Room beside what a server holds, percent: below it the next writes fail or evict.
+/// Room besides what a server holds, percent: below it the next writes fail or evict.
 const ROOM_PERCENT: u64 = 5;
 
 /// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node among them.
@@ -17,8 +17,8 @@ pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeI
     older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
 }
 
-/// Whether the desired engine cannot read the files of the primary's, or, while nobody is primary, of any server's. A replica's
-/// files do not count beside a primary that has all of the data.
+/// Whether the desired engine cannot read the files of the primary's, or, while no node is primary, of any server's. A replica's
+/// files do not count next to a primary that has all of the data.
 pub(super) fn older_engine(
     desired: &Desired,
     observed: &Observed,

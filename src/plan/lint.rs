@@ -27,13 +27,10 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     expect(!is_idle || plan.initialised, "a converged layer is not recorded as initialised");
     for step in disruptions {
         let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
-        expect(is_broken || !waits(&Waiting::Failover), "somebody is disturbed while a failover is under way");
+        expect(is_broken || !waits(&Waiting::Failover), "a node is disturbed while a failover is under way");
         let restarts = matches!(step, Step::RestartPod { .. });
         expect(!(restarts && waits(&Waiting::Approval)), "a restart does not wait for its approval");
-        expect(
-            plan.refused.iter().all(|refused| refused.node() != step.node()),
-            "somebody is disturbed who may not be",
-        );
+        expect(plan.refused.iter().all(|refused| refused.node() != step.node()), "a node is disturbed that may not be");
         expect(!is_taken(desired, plan, step), "the primary is taken away");
         expect(!plan.steps.iter().any(|other| other != step && contradicts(other, step)), "two steps contradict");
     }
@@ -42,7 +39,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
             Step::Switchover { from, candidates, to, .. } => {
                 expect(to.is_none_or(|to| candidates.contains(&to)), "the primary moves to one who is no candidate");
                 let all_fit = candidates.iter().all(|to| to != from && desired.nodes.contains_key(to));
-                expect(all_fit && !candidates.is_empty(), "the primary moves to nobody, to itself or to a stranger");
+                expect(all_fit && !candidates.is_empty(), "the primary moves to no node, to itself or to a stranger");
                 expect(plan.primary == Some(*from), "one who is not primary is moved away from");
             }
             Step::DeleteLibrary { library, .. } => {
@@ -65,7 +62,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     faults
 }
 
-/// Whether a step takes the primary's pod away. The only node of a Standalone layer has nobody to move to.
+/// Whether a step takes the primary's pod away. The only node of a Standalone layer has no node to move to.
 fn is_taken(desired: &Desired, plan: &Plan, step: &Step) -> bool {
     let takes = matches!(step, Step::RestartPod { .. } | Step::RemoveNode { .. });
     takes && plan.primary == Some(step.node()) && desired.mode != Mode::Standalone
@@ -127,7 +124,7 @@ mod tests {
         assert_eq!(lint(&desired(), &plan), ["the primary is taken away"]);
         plan.primary = None;
         plan.waiting.push(Waiting::Failover);
-        assert_eq!(lint(&desired(), &plan), ["somebody is disturbed while a failover is under way"]);
+        assert_eq!(lint(&desired(), &plan), ["a node is disturbed while a failover is under way"]);
         assert_eq!(lint(&desired(), &Plan::default()), ["a converged layer is not recorded as initialised"]);
     }
 }

@@ -1,6 +1,6 @@
 //! A replica that follows a wrong address, long after the Sentinels could have mended it.
 //!
-//! That is theirs to do, and they do it for every replica that they know. One that follows nobody who is alive is on no
+//! That is theirs to do, and they do it for every replica that they know. One that follows no server that is alive is on no
 //! primary's list, so a Sentinel that was reset or lost its volume never hears of it: that one is left to us.
 
 use super::roles::{address, config_epoch, data, masters, of_kind, sentinel};

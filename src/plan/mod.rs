@@ -68,7 +68,7 @@ fn batch(desired: &Desired, observed: &Observed) -> Plan {
     roll::plan(desired, observed, &mut plan);
     hold::tell(desired, observed, &mut plan);
     removal::plan(desired, observed, &mut plan);
-    // A setting that a server refuses for ever keeps a layer from being Ready, not from being used.
+    // A setting that a server refuses without end keeps a layer from being Ready, not from being used.
     let rests = plan.steps.iter().all(|step| matches!(step, Step::SetSettings { .. }) || step.is_of_users_library());
     if rests && plan.waiting.is_empty() && plan.refused.is_empty() {
         plan.initialised = true;

@@ -109,7 +109,7 @@ pub enum Refused {
         /// The primary.
         node: NodeId,
     },
-    /// A replica is not in sync: nobody else is disturbed meanwhile.
+    /// A replica is not in sync: no other node is disturbed meanwhile.
     NotInSync {
         /// The node that would have been next.
         node: NodeId,

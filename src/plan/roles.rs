@@ -10,7 +10,7 @@ pub(super) use crate::model::roles::{
 };
 use crate::model::{Address, NodeId, NodeKind, PodRole};
 
-/// Whether a Sentinel knows the address of every declared node beside itself and the primary that it watches.
+/// Whether a Sentinel knows the address of every declared node next to itself and the primary that it watches.
 pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
     let Some(master) = sentinel(observed, node).and_then(|server| server.master.as_ref()) else { return false };
     let others: BTreeSet<&Address> = master.other_sentinels.values().collect();

@@ -19,7 +19,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         plan.refused.push(refusal);
         return;
     }
-    // A pod that never came up disturbs nobody when it goes: so a reverted revision recovers alone.
+    // A pod that never came up disturbs no client when it goes: so a reverted revision recovers alone.
     if let Some(node) = outdated.iter().copied().find(|node| never_came_up(observed, *node)) {
         plan.steps.extend(replace(desired, observed, node, RestartReason::BrokenRevision));
         return;
@@ -37,7 +37,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         return;
     };
     if is_primary(&node) && undeclared(desired, observed).any(|other| other.kind == NodeKind::Data) {
-        // Who is to be removed goes before the primary moves: nobody then elects one that leaves.
+        // Who is to be removed goes before the primary moves: no Sentinel then elects one that leaves.
         return;
     }
     if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
@@ -70,7 +70,7 @@ fn replace(desired: &Desired, observed: &Observed, node: NodeId, reason: Restart
     }
     let is_old = |pod: &&ObservedPod| pod.restart_revision != wanted.restart_revision || is_to_restart(seen);
     let pod = seen.pod.as_ref().filter(is_old)?;
-    // A pod that never came up is replaced whoever is primary; elsewhere it matters that this node is not.
+    // A pod that never came up is replaced whichever node is primary; elsewhere it matters that this node is not.
     let config_epoch = config_epoch(desired, observed).filter(|_| reason == RestartReason::Revision);
     Some(Step::RestartPod { node, pod_uid: pod.uid.clone(), config_epoch, reason })
 }

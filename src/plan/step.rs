@@ -29,7 +29,7 @@ pub enum Step {
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
-        /// Precondition: the Sentinels are at this `config-epoch`, so that nobody was promoted meanwhile, this node least of
+        /// Precondition: the Sentinels are at this `config-epoch`, so that no replica was promoted meanwhile, this node least of
         /// all. `None`: no Sentinel has a say (Standalone, or a pod that never came up).
         config_epoch: Option<u64>,
         /// Why.
@@ -95,7 +95,7 @@ pub enum Step {
         /// Name of the user; the rules are in `Desired`.
         user: String,
     },
-    /// Remove a user that nobody declared, and end its connections.
+    /// Remove a user that is not declared, and end its connections.
     DeleteUser {
         /// The node.
         node: NodeId,
@@ -157,7 +157,7 @@ pub enum Step {
         node: NodeId,
         /// Precondition: this very StatefulSet. `None`: it is gone, the Service goes.
         workload_uid: Option<String>,
-        /// Precondition: the Sentinels are at this `config-epoch`; `None` with the Service, which nobody uses any more.
+        /// Precondition: the Sentinels are at this `config-epoch`; `None` with the Service, which is not used any more.
         config_epoch: Option<u64>,
     },
 }
@@ -186,7 +186,7 @@ impl Step {
     }
 
     /// Whether it takes something away for a while: a server, a link, or what a Sentinel knows. A plan has one such step
-    /// at most. The Service that a removed node left behind is nobody's any more.
+    /// at most. The Service that a removed node left behind has no owner any more.
     pub const fn is_disruptive(&self) -> bool {
         match self {
             Self::RestartPod { .. }

@@ -23,7 +23,7 @@ pub(super) const UPKEEP: &str = "+slowlog|reset +latency|reset +client|kill";
 pub(super) const CONNECTION: &str = "+@connection -@admin -@dangerous -client|tracking";
 /// Keys whose sizes may be asked.
 pub(super) const LOOKS_AT: &str = "%R~*";
-/// What it may ask a Sentinel beside what an application may.
+/// What it may ask a Sentinel next to what an application may.
 pub(super) const ON_SENTINEL: &str = "+client|list +sentinel|ckquorum";
 
 /// What the user may do and must not on a data node. `+`: must be allowed; `-`: must not.

@@ -1,4 +1,4 @@
-//! One connection to one server, bounded in time, without retries: whoever holds it decides when to open another.
+//! One connection to one server, bounded in time, without retries: its holder decides when to open another.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for one answer, unless the caller sets another.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection on which nothing arrives for this long is probed once a second, and given up after three silent seconds:
-/// else a subscription to a node that lost its power would listen for ever.
+/// else a subscription to a node that lost its power would listen without end.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(2);
 
 /// A password. Its `Debug` form hides it, and it has no `Display`.

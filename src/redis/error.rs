@@ -86,7 +86,7 @@ fn without_secrets(words: &str) -> String {
 /// What an error says of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// Nobody there, or no answer in time.
+    /// No server there, or no answer in time.
     Unreachable,
     /// Alive, reading its dataset (`LOADING`).
     Loading,

@@ -74,7 +74,7 @@ pub struct PrimaryLink {
 pub enum AppendOnly {
     /// There is none, or it is not written.
     Off,
-    /// It is being written anew, or that failed: whether the one before holds all data, only the past can tell.
+    /// It is being rewritten, or that failed: whether the one before holds all data, only the past can tell.
     Rewriting,
     /// It holds all data.
     Whole,
@@ -155,7 +155,7 @@ impl Info {
         STATUSES.into_iter().find(|(status, _)| self.field(status) == Some("err")).map(|(_, trouble)| trouble)
     }
 
-    /// Whether there is an append-only file, and whether it holds all data: not while it is written anew, which after a full sync,
+    /// Whether there is an append-only file, and whether it holds all data: not while it is rewritten, which after a full sync,
     /// and where it was switched on just now, is the first time.
     pub fn append_only(&self) -> AppendOnly {
         let is = |name: &str, value: &str| self.field(name) == Some(value);

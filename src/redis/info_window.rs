@@ -3,7 +3,7 @@
 //! It learns that its replica was promoted from an `INFO` of its own, which it sends to a replica when its last one is older
 //! than a period: the usual one, or a fixed 1 s while it fails over. The promotion itself comes two to three ticks (50 to
 //! 100 ms each) after the order. So an `INFO` that is older than a second is refreshed before the promotion, and the next one
-//! comes a second later. The agent beside that Sentinel does not wait for it (`agent::promotion`); where there is none, the
+//! comes a second later. The agent next to that Sentinel does not wait for it (`agent::promotion`); where there is none, the
 //! Sentinel whose `INFO` has the right age is the best to ask. And it elects no replica whose last `INFO` is older than three
 //! periods, or five of `PING` once it holds the primary for dead: a period that is too short makes every replica unfit.
 //! (Read in Sentinel's source: `sentinelSendPeriodicCommands`, `sentinelSelectSlave`.)
@@ -20,7 +20,7 @@ pub const PERIOD: Duration = Duration::from_millis(800);
 /// How much less it is for each further Sentinel: so they never ask in step for long, and when an engine dies the `INFO` of
 /// one of them is likely to be of a good age.
 const OUT_OF_STEP: Duration = Duration::from_millis(45);
-/// The period that makes a Sentinel ask in each of its ticks, for as long as somebody waits for it to see what has just changed.
+/// The period that makes a Sentinel ask in each of its ticks, for as long as a caller waits for it to see what has just changed.
 /// Set [`PERIOD`] again before it is told to fail over: with this one it finds every replica unfit a few ticks later.
 pub const EACH_TICK: Duration = Duration::from_millis(50);
 /// Age of an `INFO` that is likely to be refreshed before the promotion.
@@ -59,7 +59,7 @@ mod tests {
     fn an_info_of_nearly_a_second_is_the_best_and_an_older_one_the_worst() {
         let delay = |age| expected_delay(&[view(age)]);
         assert!(delay(780) < delay(300) && delay(300) < delay(900));
-        // Whoever is elected: the worst counts.
+        // Any of them may be elected: the worst counts.
         assert_eq!(expected_delay(&[view(780), view(950)]), delay(950));
         assert_eq!(expected_delay(&[]), Duration::MAX);
     }

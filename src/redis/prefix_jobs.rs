@@ -52,7 +52,7 @@ pub async fn undone(connection: &Connection, prefixes: &[&str]) -> Result<Vec<(S
     Ok(jobs)
 }
 
-/// Writes how far a job is. `false`: it is not there any more, because somebody withdrew it.
+/// Writes how far a job is. `false`: it is not there any more, because it was withdrawn.
 pub async fn note(connection: &Connection, prefix: &str, id: &str, job: &PrefixJob) -> Result<bool> {
     let key = jobs_key(prefix);
     let is_there: bool = connection.query(cmd("HEXISTS").arg(&key).arg(id)).await?;

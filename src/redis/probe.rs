@@ -1,6 +1,6 @@
 //! One look at a server: everything that a pass wants to know of it, in one round trip.
 //!
-//! A server that could not be asked becomes a value of the model, and what it refused to say becomes a fault beside it:
+//! A server that could not be asked becomes a value of the model, and what it refused to say becomes a fault next to it:
 //! a probe never fails.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +112,7 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
     let listed = functions::libraries(&replies.next().unwrap_or(Value::Nil));
     let mut libraries: BTreeMap<String, String> = listed.keys().map(|name| (name.clone(), String::new())).collect();
     for library in &probe.libraries {
-        // Whoever is not there cannot answer: that is no fault but what we wanted to know.
+        // A server that is not there cannot answer: that is no fault but what we wanted to know.
         let digest = replies.next().ok().as_ref().and_then(text).unwrap_or_default();
         libraries.entry(library.clone()).and_modify(|known| *known = digest);
     }
@@ -169,7 +169,7 @@ pub async fn probe_sentinel(
     };
     let lines: Vec<String> = replies.take("ACL LIST");
     let beliefs: Vec<Result<Value>> = replies.rest.by_ref().collect();
-    // A belief that cannot be read is not "monitors nothing": that would make somebody tell it what to monitor.
+    // A belief that cannot be read is not "monitors nothing": that would lead to an order what to monitor.
     let master = match read_master(connection, master_name, beliefs) {
         Ok(master) => master,
         Err(fault) => return Probed { server: ObservedServer::Unknown, faults: vec![fault], info },

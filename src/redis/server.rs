@@ -66,7 +66,7 @@ pub async fn unpause(connection: &Connection) -> Result<()> {
     connection.query(cmd("CLIENT").arg("UNPAUSE")).await
 }
 
-/// Ends all connections of applications but our own: they come back to whoever is primary now.
+/// Ends all connections of applications but our own: they come back to whichever node is primary now.
 pub async fn cut_clients(connection: &Connection) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes")).await
 }

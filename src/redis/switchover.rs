@@ -27,7 +27,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 /// How long a promotion that a Sentinel ordered before it ended may take to be seen.
 const LAST_ORDER: Duration = Duration::from_millis(300);
 
-/// Moves the primary. On an error writers are let go on where they were, once it is sure that nobody else becomes primary.
+/// Moves the primary. On an error writers are let go on where they were, once it is sure that no other node becomes primary.
 pub async fn switchover(request: &Switchover) -> Result<Moved, Error> {
     switchover_watched(request, async |_| ()).await
 }

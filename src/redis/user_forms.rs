@@ -52,7 +52,7 @@ fn parse_line(line: &str) -> Option<(&str, Form)> {
 pub struct UserReport {
     /// Desired users whose rules are exactly the desired ones.
     pub in_place: BTreeSet<String>,
-    /// Users that nobody declared. The default user is among them only while it is switched on.
+    /// Users that are not declared. The default user is among them only while it is switched on.
     pub foreign: BTreeSet<String>,
 }
 
@@ -81,7 +81,7 @@ impl UserForms {
             live.is_some() && self.known(run_id, user) == live
         };
         // Only a match is believed of the memory: Redis 7.0 writes the rules of one user in an order that may change while it
-        // runs, and a form that was right once would have the user set anew for ever.
+        // runs, and a form that was right once would have the user set again without end.
         let doubtful: Vec<&DesiredUser> =
             present.iter().filter(|(name, user)| !is_as_known(name, user)).map(|(_, user)| *user).collect();
         let faults = self.learn(connection, run_id, &doubtful).await;

@@ -37,7 +37,7 @@ pub const REPLICATION: &str = "redoubt-replication";
 pub const SENTINEL: &str = "redoubt-sentinel";
 /// What the names of the system's users begin with, and no other's.
 pub const SYSTEM_PREFIX: &str = "redoubt-";
-/// Redis' own user for whoever does not log in: off and without a password on every server, so nobody can be it.
+/// Redis' own user for connections that do not log in: off and without a password on every server, so no connection has it.
 pub const DEFAULT: &str = "default";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";
@@ -87,7 +87,7 @@ const AGENT_ON_SENTINEL: &str = "+ping +info +role +acl|users +client|kill +shut
 const AGENT_CHANNELS_ON_SENTINEL: &str = "&__sentinel__:hello &+failover-state-wait-promotion";
 const SENTINEL_ON_SENTINEL: &str =
     "+ping +info +role +subscribe +publish +client|setname +sentinel|is-master-down-by-addr +sentinel|myid +hello";
-// Nobody can be the default user, but a server that reads its append-only file is: what `EXEC` finds there, and so what every
+// No connection has the default user, but a server that reads its append-only file is: what `EXEC` finds there, and so what every
 // function and script wrote, is checked against this user's rights and left out without a word where they lack (Redis up to
 // 8.4, issue 14541; Valkey issue 3983).
 const DEFAULT_ON_DATA: &str = "allkeys allchannels +@all";

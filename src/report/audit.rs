@@ -146,7 +146,7 @@ mod tests {
         assert_eq!((fault.without_expiry, fault.examples.len()), (1, 1));
         let said = item(Some(&fault));
         assert!(!said.ok && said.evidence.contains("0000000000000000"), "{said:?}");
-        assert_eq!(of_layer(None, Some(&fault)), Some(fault), "what is not known anew stays");
+        assert_eq!(of_layer(None, Some(&fault)), Some(fault), "what is not asked again stays");
         assert!(!item(None).ok);
     }
 

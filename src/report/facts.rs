@@ -9,10 +9,10 @@ use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::plan::{Plan, Step};
 
-/// What a breach ends with that is none: nobody could be asked yet what the user may do.
+/// What a breach ends with that is none: no server could be asked yet what the user may do.
 pub const NOT_PROVEN_YET: &str = "has rights that are not proven yet";
 
-/// What is known of a layer beside `Desired`.
+/// What is known of a layer besides `Desired`.
 #[derive(Clone, Debug)]
 pub struct LayerSummary {
     /// The memory budget; `used` is filled in here.
@@ -51,7 +51,7 @@ pub struct StepFailure {
     pub why: String,
     /// Whether trying again later may help by itself (it is then no degradation yet).
     pub passes: bool,
-    /// Whether the object's name belongs to somebody else.
+    /// Whether the object's name belongs to another.
     pub name_taken: bool,
 }
 

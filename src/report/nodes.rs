@@ -19,7 +19,7 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
         NodeKind::Sentinel => Some("Sentinel"),
         NodeKind::Data if primary == Some(node) => Some("Primary"),
         NodeKind::Data => data(facts.observed, node).map(|server| match server.replication {
-            // By its own word only: the Sentinels name another, or nobody.
+            // By its own word only: the Sentinels name another, or none.
             Replication::Primary { .. } => "Primary",
             Replication::Replica { .. } => "Replica",
         }),
@@ -60,7 +60,7 @@ pub fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
     data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
 }
 
-/// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while nobody
+/// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while none
 /// can be asked.
 pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
     let share = primary.and_then(|node| data(facts.observed, node)).and_then(|server| {

@@ -23,7 +23,7 @@ pub(super) fn settings(desired: &Desired, observed: &Observed) -> Vec<String> {
     missing
 }
 
-/// Users that are not in place, and those that nobody declared, with their node.
+/// Users that are not in place, and those that are not declared, with their node.
 pub(super) fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut missing = Vec::new();
     for node in desired.nodes.keys().copied() {
@@ -151,7 +151,7 @@ pub(super) fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
     nodes.map(|node| format!("{node} refuses new clients: {most} connections are open")).collect()
 }
 
-/// Sentinels whose clock jumped, or that were stopped for a while: they elect nobody for 30 s.
+/// Sentinels whose clock jumped, or that were stopped for a while: they elect no replica for 30 s.
 pub(super) fn tilted(desired: &Desired, observed: &Observed) -> Vec<String> {
     let nodes = of_kind(desired, NodeKind::Sentinel).filter(|node| sentinel(observed, *node).is_some_and(|it| it.tilt));
     nodes

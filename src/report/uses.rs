@@ -55,13 +55,13 @@ pub struct UseFacts {
     pub export: Option<String>,
     /// Why one of the two is not.
     pub binding_trouble: Option<String>,
-    /// Whether the binding's name belongs to somebody else.
+    /// Whether the binding's name belongs to another.
     pub name_taken: bool,
     /// User that the binding shows.
     pub user: Option<String>,
     /// What the API server said of a change of the dedicated layer that it did not take.
     pub change_refused: Option<String>,
-    /// User whose credentials are still valid beside it.
+    /// User whose credentials are still valid next to it.
     pub previous_user: Option<String>,
     /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,

@@ -95,7 +95,7 @@ fn a_limit_that_is_too_small_for_the_purpose_says_the_minimum_and_why() {
     assert_eq!(
         faults,
         [
-            "spec.memory.limit: for purpose Cache at least 92Mi are needed: beside data (60 % of 64Mi) 25Mi are left, and \
+            "spec.memory.limit: for purpose Cache at least 92Mi are needed: besides data (60 % of 64Mi) 25Mi are left, and \
              10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, \
              the server and its agent 24Mi"
         ]
@@ -110,7 +110,7 @@ fn more_connections_than_memory_has_room_for_are_refused_with_the_figures() {
 }
 
 #[test]
-fn what_somebody_sets_of_the_backlog_and_of_the_largest_value_is_in_the_plan() {
+fn what_a_specification_sets_of_the_backlog_and_of_the_largest_value_is_in_the_plan() {
     let memory = |config: Value| {
         judged(&json!({"mode": "Sentinel", "memory": {"limit": "2Gi"}, "config": config})).unwrap().memory
     };

@@ -19,7 +19,7 @@ pub struct Volume {
 const LEAST: u64 = 64 << 20;
 
 impl Volume {
-    /// What is wrong with a volume that cannot hold the data: the append-only file and the one that it is written anew into, each as large
+    /// What is wrong with a volume that cannot hold the data: the append-only file and the one that it is rewritten into, each as large
     /// as `maxmemory`. `made_with`: the volumes that the data nodes have.
     pub(super) fn too_small(&self, made_with: DataVolumes, keeps_data: bool, memory: MemoryPlan) -> Option<Fault> {
         let needed = memory.maxmemory.saturating_mul(2);
@@ -87,7 +87,7 @@ pub(super) fn decide(
         }
     };
     let size = match made_with {
-        // Room for the data twice, while the append-only file is written anew, and as much again for what grows meanwhile.
+        // Room for the data twice, while the append-only file is rewritten, and as much again for what grows meanwhile.
         DataVolumes::Undecided if keeps_data => asked.unwrap_or_else(|| memory.limit.saturating_mul(4).max(1 << 30)),
         DataVolumes::Undecided => return None,
         DataVolumes::Without => {

@@ -41,7 +41,7 @@ async fn are_remembered(layer: &Layer, old: &BTreeSet<Address>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_whose_addresses_somebody_took_get_others_live_and_lose_nothing() {
+async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
     let (stage, layer) = Stage::with_layer("e2e-addresses").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let mut old = BTreeSet::new();

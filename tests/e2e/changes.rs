@@ -79,7 +79,7 @@ async fn a_node_that_is_drained_under_load_loses_nothing() {
                 "--pod-selector",
                 &selector,
             ]);
-            layer.is_served_anew(served).await;
+            layer.has_a_new_primary(served).await;
             kubectl(&["uncordon", &node]);
         })
         .await;

@@ -37,7 +37,7 @@ async fn moved_from(layer: &Layer, old: NodeId) -> NodeId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn primaries_that_die_one_right_after_the_other_roll_nobody_back() {
+async fn primaries_that_die_one_right_after_the_other_roll_no_node_back() {
     let (stage, layer) = Stage::with_layer("e2e-again").await;
     for (death, deaths) in [(Death::Engine, 4), (Death::Agent, 3), (Death::Pod, 3)] {
         let what = format!("{deaths} times {death:?} in a row");
@@ -47,7 +47,7 @@ async fn primaries_that_die_one_right_after_the_other_roll_nobody_back() {
                 for _ in 0..deaths {
                     let served = layer.serving().await;
                     death.strike(layer, primary).await;
-                    layer.is_served_anew(served).await;
+                    layer.has_a_new_primary(served).await;
                     primary = layer.primary().await.unwrap_or(primary);
                 }
             })

@@ -67,7 +67,7 @@ async fn gaps(
             .under_load(async |layer, _| {
                 let served = layer.serving().await;
                 disturb(layer).await;
-                let served_by = layer.is_served_anew(served).await;
+                let served_by = layer.has_a_new_primary(served).await;
                 took = layer.services_follow(served_by, SOON).await;
             })
             .await;
@@ -186,7 +186,7 @@ async fn figures_are_measured_and_written() {
         let node = pod.spec.unwrap().node_name.unwrap();
         let served = layer.serving().await;
         let cut = CutOff::begin(&node);
-        layer.is_served_anew(served).await;
+        layer.has_a_new_primary(served).await;
         cut.heal();
     };
     let what = "node of the primary cut off, gap";

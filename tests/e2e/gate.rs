@@ -84,7 +84,7 @@ async fn objects_that_are_deleted_are_as_they_were_in_10_s_and_no_pod_restarts()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_follow_although_nobody_leads_the_operator() {
+async fn services_follow_although_no_operator_leads() {
     services_follow_without_a_leader("gate-nobody-leads", 1).await;
 }
 

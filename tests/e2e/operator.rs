@@ -58,7 +58,7 @@ pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
     for round in 0..times {
         let (primary, served) = (layer.heals().await, layer.serving().await);
         layer.kill_engine(primary).await;
-        let served_by = layer.is_served_anew(served).await;
+        let served_by = layer.has_a_new_primary(served).await;
         let followed = layer.services_follow(served_by, FOLLOWED).await;
         println!("nobody leads, round {round}: the Services followed {followed:?} after another served");
     }
@@ -68,7 +68,7 @@ pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_follow_although_nobody_leads_the_operator() {
+async fn services_follow_although_no_operator_leads() {
     services_follow_without_a_leader("e2e-nobody-leads", rounds(3)).await;
 }
 
@@ -83,7 +83,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
         }
         let served = layer.serving().await;
         layer.delete_pod(primary).await;
-        layer.is_served_anew(served).await;
+        layer.has_a_new_primary(served).await;
     }
     let (primary, served) = (layer.heals().await, layer.serving().await);
     assert_eq!(
@@ -93,7 +93,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     );
     let (old, began) = (leader(), Instant::now());
     let network = CutOff::begin(&leaders_node);
-    let served_by = layer.is_served_anew(served).await;
+    let served_by = layer.has_a_new_primary(served).await;
     let moved = began.elapsed();
     let after = layer.services_follow(served_by, FOLLOWED).await;
     println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");

@@ -113,7 +113,7 @@ async fn an_agent_reads_the_counters_by_itself_and_causes_no_error() {
 
 /// A server is asked for 30,000 rows in pages that hold it up for a millisecond each, and asking over and over does not take it all.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_over_and_over_takes_a_fraction_of_the_server() {
+async fn a_client_that_asks_over_and_over_takes_a_fraction_of_the_server() {
     let (layer, id) = server().await;
     let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
     let policies: Vec<LimitPolicy> = (0..2_000)

@@ -109,7 +109,7 @@ async fn a_dead_engine_is_not_waited_for() {
 
 /// What several failovers in a row can leave behind: a Sentinel that names another node by an epoch as new as the others'.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sentinel_that_is_left_behind_is_shown_the_primary_anew() {
+async fn a_sentinel_that_is_left_behind_is_shown_the_primary_again() {
     let layer = Layer::whole(&Options::default()).await;
     let (primary, behind) = (layer.primary().await.unwrap(), layer.sentinel_ids()[1]);
     let wrong = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
@@ -166,7 +166,7 @@ async fn a_sentinel_that_was_made_to_forget_knows_all_voters_again_although_they
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_was_killed_with_its_agent_and_restarts_at_once_rolls_nobody_back() {
+async fn a_primary_that_was_killed_with_its_agent_and_restarts_at_once_rolls_no_node_back() {
     let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {

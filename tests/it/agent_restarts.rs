@@ -123,7 +123,7 @@ async fn deleted_and_created_again(layer: &mut Layer, after: impl Fn(NodeId) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_nobody() {
+async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_no_person() {
     let rounds = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
     for round in 0..rounds {
@@ -143,7 +143,7 @@ async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_nobody(
 
 /// The operator's word that the layer was Ready comes a moment after it is; what was written until then is no less missed.
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_given_up_by_nobody() {
+async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_not_given_up() {
     let mut layer = Layer::whole(&Options::default()).await;
     write_some(&layer, 20).await;
     let note = |layer: &Layer, id| layer.data(id).with_file_name("run").join("had-keys");

@@ -186,7 +186,7 @@ fn signal_zone(layer: &Layer, zone: &[NodeId], frozen: bool) {
 
 /// A5: two zones of which each held a majority, one of the Sentinels and one of the data nodes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_zone_with_most_data_nodes_and_few_sentinels_elects_nobody() {
+async fn a_zone_with_most_data_nodes_and_few_sentinels_elects_no_replica() {
     let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     write_confirmed(&layer, "old:", 1).await;

@@ -321,7 +321,7 @@ async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost(
 const ENTRIES: usize = 8_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_anybody_else() {
+async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_others() {
     for engine in engines() {
         println!("{}", engine.name);
         let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;

@@ -353,7 +353,7 @@ fn a_stale_replica_is_not_asked_to_take_over_while_the_one_that_confirmed_is_off
 
 /// The Sentinels named one that followed another one, which followed it.
 #[test]
-fn empty_replicas_that_follow_each_other_do_not_wait_for_ever() {
+fn empty_replicas_that_follow_each_other_do_not_wait_without_end() {
     let events = [
         Event::Absurd(1),
         Event::Split(227),

@@ -254,7 +254,7 @@ fn check_invariants(facts: &BootFacts) {
 
 /// Sentinels that are just starting may remember a primary; only data that no Sentinel can know of does not wait for them.
 #[test]
-fn nobody_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
+fn no_node_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
     every_view(3, 1, &Domain::usual(), |facts| {
         let silent = facts.sentinels.iter().filter(|answer| **answer == SentinelAnswer::Silent).count();
         if silent < 2 {
@@ -307,7 +307,7 @@ fn no_view_of_the_first_and_the_last_of_four_nodes_breaks_an_invariant() {
 
 /// Alone there is nobody to ask: what is there is served, and what is missing is a person's to give up.
 #[test]
-fn a_node_alone_serves_what_it_has_and_never_begins_anew_where_data_was() {
+fn a_node_alone_serves_what_it_has_and_never_begins_empty_where_data_was() {
     for (own, (initialised, keeps_data, accept_loss)) in volumes().iter().flat_map(|own| {
         combinations(&[false, true], &[true, false], &[None, Some(0), Some(1)]).map(move |rest| (own, rest))
     }) {
@@ -337,7 +337,7 @@ fn a_node_alone_serves_what_it_has_and_never_begins_anew_where_data_was() {
 }
 
 #[test]
-fn a_cut_off_node_whose_peers_are_silent_for_ever_does_not_start() {
+fn a_cut_off_node_whose_peers_stay_silent_does_not_start() {
     let silent = Peer::Silent { milliseconds: 3_600_000 };
     let facts = BootFacts {
         mode: Mode::Sentinel,

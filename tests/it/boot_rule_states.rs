@@ -247,7 +247,7 @@ fn a_decision_counts_for_one_incident() {
 }
 
 #[test]
-fn a_running_replica_becomes_primary_only_where_nobody_else_may_be() {
+fn a_running_replica_becomes_primary_only_where_no_other_may_be() {
     let own = Lineage { link_up: false, clean_stop: false, ..record(1, 1, 10) };
     let lost = facts(Some(own.clone()), [deciding(None), serving(record(1, 1, 9))], [NamesNobody; 3]);
     let promotes = |facts: &BootFacts| promotes_itself(facts, &decide(facts));

@@ -38,7 +38,7 @@ async fn open(node: &Process, user: &str) -> Connection {
 }
 
 #[tokio::test]
-async fn nobody_can_be_the_default_user() {
+async fn no_connection_has_the_default_user() {
     for engine in engines() {
         let node = node(&engine).await;
         for password in ["", PASSWORD] {
@@ -87,7 +87,7 @@ async fn what_transactions_scripts_and_functions_wrote_is_there_after_a_restart(
 }
 
 #[tokio::test]
-async fn a_default_user_that_somebody_switched_on_is_switched_off_with_its_connections() {
+async fn a_default_user_that_was_switched_on_is_switched_off_with_its_connections() {
     for engine in engines() {
         let node = node(&engine).await;
         let operator = open(&node, users::OPERATOR).await;

@@ -117,7 +117,7 @@ async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
 /// Redis 7.0 counts a replica for `min-replicas-to-write` from the end of its full sync, and sends it nothing before its first
 /// acknowledgement, up to a second later: what is acknowledged meanwhile, the file of the primary alone has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_may_not_have_acknowledged_anything_yet_offers_itself_to_nobody() {
+async fn a_replica_that_may_not_have_acknowledged_anything_yet_is_not_electable() {
     let layer = Layer::whole(&Options { data_nodes: 2, detection: 5_000, ..Options::default() }).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();

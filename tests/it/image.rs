@@ -35,7 +35,7 @@ fn manifest(field: &str) -> String {
 }
 
 #[test]
-fn the_image_is_empty_but_for_one_binary_and_runs_as_nobody() {
+fn the_image_is_empty_but_for_one_binary_and_runs_without_rights() {
     let stages = stages();
     assert_eq!(stages.len(), 2);
     let owned = |name: &str, arguments: &str| (name.to_owned(), arguments.to_owned());

@@ -185,7 +185,7 @@ async fn what_plain_commands_left_without_an_end_gets_one_with_the_next_call() {
 
 /// Whatever numbers a plain command of a client left: the next call is told to wait for a window at most, and is admitted then.
 #[tokio::test]
-async fn a_log_that_a_client_wrote_locks_nobody_out_for_longer_than_a_window() {
+async fn a_log_that_a_client_wrote_locks_no_caller_out_for_longer_than_a_window() {
     const WINDOW: i64 = 60_000;
     for engine in engines() {
         let limits = vec![limit("hour", LOG, 9, MINUTE)];

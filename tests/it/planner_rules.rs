@@ -40,7 +40,7 @@ fn with_a_remembered_address() -> Observed {
 }
 
 #[test]
-fn an_address_that_nobody_has_is_forgotten_by_one_sentinel_at_a_time_and_its_service_goes_last() {
+fn an_address_that_no_node_has_is_forgotten_by_one_sentinel_at_a_time_and_its_service_goes_last() {
     let desired = desired("old");
     let mut observed = with_a_remembered_address();
     for ordinal in 0..3 {

@@ -71,7 +71,7 @@ async fn a_server_whose_script_does_not_end_is_busy_and_not_ready_until_the_scri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_started_anew() {
+async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_restarted() {
     let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
@@ -91,7 +91,7 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_answer_nothing_are_not_ready_and_are_started_anew() {
+async fn servers_that_answer_nothing_are_not_ready_and_are_restarted() {
     let layer = Layer::whole(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;

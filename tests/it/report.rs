@@ -209,7 +209,7 @@ fn one_replica_that_is_not_synced_is_named() {
 
 /// Found by an audit: the report called replicas in sync that no Sentinel would elect.
 #[test]
-fn replicas_that_nobody_may_elect_are_no_redundancy() {
+fn replicas_that_may_not_be_elected_are_no_redundancy() {
     let mut scene = Scene::healthy();
     for ordinal in 1..3 {
         if let Replication::Replica { priority, .. } = &mut scene.data(ordinal).replication {
@@ -258,7 +258,7 @@ fn a_setting_that_differs_is_named_with_its_node() {
 }
 
 #[test]
-fn a_user_that_is_missing_or_that_nobody_declared_is_named_with_its_node() {
+fn a_user_that_is_missing_or_not_declared_is_named_with_its_node() {
     let mut scene = Scene::healthy();
     scene.data(1).users_in_place.clear();
     scene.data(2).users_foreign.insert("mallory".to_owned());

@@ -54,7 +54,7 @@ fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
 }
 
 #[test]
-fn what_was_never_said_is_an_event_only_if_somebody_waits_for_it() {
+fn what_was_never_said_is_an_event_only_if_it_is_waited_for() {
     let first = Scene::healthy().status();
     let told = transitions(&DataLayerStatus::default(), &first);
     assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);

@@ -103,7 +103,7 @@ fn of_two_overlapping_prefixes_the_older_stays_whatever_the_order() {
 }
 
 #[test]
-fn a_refused_store_keeps_nobody_else_out() {
+fn a_refused_store_keeps_no_other_out() {
     let stores = [
         store("other", "first", 1, &json!({"keyPrefix": "web:"})),
         store("data", "second", 2, &json!({"keyPrefix": "web:"})),

@@ -180,7 +180,7 @@ async fn the_oldest_session_gives_way_or_the_login_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_that_somebody_else_has_got_is_not_of_its_first_user_any_more() {
+async fn an_id_that_another_user_has_got_is_not_of_its_first_user_any_more() {
     for engine in engines() {
         let capped = SessionPolicy { max_per_user: Some(1), ..policy("web") };
         for keeps_index in [true, false] {

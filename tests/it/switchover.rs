@@ -189,7 +189,7 @@ async fn a_replica_that_does_not_catch_up_with_the_paused_primary_is_not_elected
 
 /// A candidate that stalls has its order in its socket and obeys when it goes on. What the old primary took meanwhile would be lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_move_whose_end_nobody_knows_keeps_writers_waiting_and_loses_nothing() {
+async fn a_move_whose_end_is_not_known_keeps_writers_waiting_and_loses_nothing() {
     let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, detection: 5_000, ..Options::default() }).await;
     let from = layer.primary().await.unwrap();
     let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();

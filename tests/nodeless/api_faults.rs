@@ -114,7 +114,7 @@ async fn heals_under(namespace: &str, fault: Fault) {
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill_engine(primary).await;
     let began = std::time::Instant::now();
-    layer.is_served_anew(served).await;
+    layer.has_a_new_primary(served).await;
     let served_by = layer.heals().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     eventually("it takes a write", SOON, async || layer.set("meanwhile").await).await;
@@ -152,7 +152,7 @@ async fn services_follow_in_time_at_an_api_server_that_answers_after_200_ms() {
     place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(200)));
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill_engine(primary).await;
-    let served_by = layer.is_served_anew(served).await;
+    let served_by = layer.has_a_new_primary(served).await;
     let followed = layer.services_follow(served_by, FOLLOWED).await;
     println!("slow: the Services followed {followed:.1?} after another served");
     layer.ready().await;

@@ -43,7 +43,7 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     assert_eq!(events(&layer), told, "nothing happened");
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill_engine(primary).await;
-    layer.is_served_anew(served).await;
+    layer.has_a_new_primary(served).await;
     // Another may serve before the operator has looked.
     eventually("the death is told", SOON, async || events(&layer) != told).await;
     layer.ready().await;

@@ -114,7 +114,7 @@ async fn voters_are(layer: &Layer, expected: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sentinels_are_added_and_removed_and_nobody_counts_those_that_went() {
+async fn sentinels_are_added_and_removed_and_those_that_went_do_not_count() {
     let (stage, layer) = Stage::with_layer("nl-sentinels-scaled").await;
     for count in [5_u16, 3] {
         let before = layer.restarts().await;

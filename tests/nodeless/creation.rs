@@ -55,7 +55,7 @@ async fn a_standalone_layer_is_ready_and_keeps_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_layers_in_one_namespace_never_mix_though_one_is_created_anew() {
+async fn two_layers_in_one_namespace_never_mix_though_one_is_created_again() {
     let stage = Stage::set("nl-two-layers").await;
     let (left, right) = (stage.layer("left", json!({})).await, stage.layer("right", json!({})).await);
     left.ready().await;
@@ -105,7 +105,7 @@ async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_t
         let old = layer.heals().await;
         let process = layer.serving().await;
         layer.kill_engine(old).await;
-        layer.is_served_anew(process).await;
+        layer.has_a_new_primary(process).await;
         layer.heals().await;
         eventually("it takes a write", SOON, async || layer.set("again").await).await;
     }

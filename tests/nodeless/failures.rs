@@ -75,7 +75,7 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_nobody_else() {
+async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no_others() {
     let (stage, layer) = Stage::with_layer("nl-churn").await;
     let primary = layer.heals().await;
     for round in 0..20 {

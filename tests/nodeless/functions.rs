@@ -124,7 +124,7 @@ async fn a_library_is_called_in_its_namespace_survives_what_loses_it_and_goes_wi
     becomes(&layer, Some("second"), SOON).await;
     let old = layer.serving().await;
     layer.kill_engine(layer.primary().await.unwrap()).await;
-    layer.is_served_anew(old).await;
+    layer.has_a_new_primary(old).await;
     becomes(&layer, Some("second"), SOON).await;
     layer.ready().await;
     tools.ready().await;
@@ -159,7 +159,7 @@ async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_tha
     other.refused("LoadRefused", "no version of it is loaded").await;
     let old = layer.serving().await;
     layer.kill_engine(NodeId::data(0)).await;
-    layer.is_served_anew(old).await;
+    layer.has_a_new_primary(old).await;
     becomes(&layer, Some("first"), SOON).await;
     other.refused("LoadRefused", "already exists").await;
     tools.ready().await;

@@ -57,7 +57,7 @@ async fn goes_on(layer: &Layer, key: &str) {
     assert!(layer.set(key).await);
     let (primary, served) = (layer.heals().await, layer.serving().await);
     layer.kill_engine(primary).await;
-    let served_by = layer.is_served_anew(served).await;
+    let served_by = layer.has_a_new_primary(served).await;
     let followed = layer.services_follow(served_by, FOLLOWED).await;
     println!("{key}: the Services followed after {followed:?}");
     layer.heals().await;

@@ -262,12 +262,12 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
         met.answers().await;
         let (primary, served) = (layer.heals().await, layer.serving().await);
         layer.kill_engine(primary).await;
-        layer.is_served_anew(served).await;
+        layer.has_a_new_primary(served).await;
         met.answers().await;
         let (old, served) = (layer.pod_uids().await, layer.serving().await);
         delete_all_pods(&layer).await;
         eventually("all pods are others", SOON, async || layer.pod_uids().await.is_disjoint(&old)).await;
-        layer.is_served_anew(served).await;
+        layer.has_a_new_primary(served).await;
         met.answers().await;
         assert_eq!(admitted().await, 5, "a layer that keeps nothing forgets what was counted, not how to count");
     };

@@ -65,7 +65,7 @@ async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow(
     // Once: a failover is not undone, though the annotation is still there.
     let serving = layer.serving().await;
     layer.kill_engine(target).await;
-    layer.is_served_anew(serving).await;
+    layer.has_a_new_primary(serving).await;
     layer.ready().await;
     let elected = layer.heals().await;
     roles_are_right(&layer).await;

@@ -16,7 +16,7 @@ use crate::store::{PACE, Store, call, run};
 const POLICY_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and_nobody_sees_an_error() {
+async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and_no_caller_sees_an_error() {
     let stage = Stage::set("nl-session-policy").await;
     let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "touchInterval": "0s"})).await;
     store.ready().await;

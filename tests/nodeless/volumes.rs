@@ -58,7 +58,7 @@ async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
             "container" => layer.kill(primary, "redoubt"),
             _ => layer.delete_pod(primary).await,
         }
-        layer.is_served_anew(served).await;
+        layer.has_a_new_primary(served).await;
         layer.heals().await;
         stop.store(true, Ordering::Relaxed);
         let sizes = sizes.await.unwrap();
@@ -84,7 +84,7 @@ async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_and_by_nobody_else() {
+async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
     let stage = Stage::set("nl-accept-loss").await;
     let layer = stage.layer("web", json!({})).await;
     layer.ready().await;

@@ -246,7 +246,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn links_hold_the_files_of_before_where_somebody_put_others_in_their_place() {
+    fn links_hold_the_files_of_before_where_others_were_put_in_their_place() {
         let environment = node("other");
         let text = r#"{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Replica","replicationId":"a","previousReplicationId":null,
             "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":true}"#;

@@ -25,8 +25,8 @@ pub fn renew_standing(environment: &Environment, record: &Lineage) -> Result<()>
     take_links(environment, record)
 }
 
-/// Makes links of the files as they are, beside the standing ones; none where those are links to the same files. A running server may
-/// replace its files meanwhile, so whoever calls this asks it afterwards whose data it has, and then calls [`take_links`].
+/// Makes links of the files as they are, next to the standing ones; none where those are links to the same files. A running server may
+/// replace its files meanwhile, so the caller asks it afterwards whose data it has, and then calls [`take_links`].
 pub fn link_files(environment: &Environment) -> Result<()> {
     let part = root(environment).join(RENEWED);
     let _ = fs::remove_dir_all(&part);
@@ -81,7 +81,7 @@ pub(super) fn is_standing_current(environment: &Environment) -> bool {
     FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
 }
 
-/// Makes the standing links free for files that somebody put in the place of those that they hold, which become a kept folder. Files
+/// Makes the standing links free for files that were put in the place of those that they hold, which become a kept folder. Files
 /// without a record may be such files.
 ///
 /// # Errors

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_primary_repairs_and_shrinks_and_it_does_whoever_reports() {
+    fn only_a_primary_repairs_and_shrinks_and_it_does_whichever_node_reports() {
         let replica = answer(Role::Replica);
         let duty = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, &declared(mode, false), others);
         let both = Some(Duty { reports: false, repairs: true, shrinks: false, is_on_primary: true });

@@ -61,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// The boot rule once more, for a replica that finds nobody to follow: before it took part in what a primary writes, because the
+    /// The boot rule once more, for a replica that finds no primary to follow: before it took part in what a primary writes, because the
     /// rule may say another thing by now; later, if the Sentinels name this very node, or did not end it within [`ELECTED_WITHIN`].
     pub(super) async fn decide_again(&mut self, state: &State, info: &Info) -> Again {
         let followed = info.primary_link().filter(|link| !link.up && !link.syncing).map(|link| link.primary);
@@ -148,7 +148,7 @@ impl Watch {
     }
 
     /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left: else a layer whose
-    /// primary came back empty would have nobody to elect.
+    /// primary came back empty would have no replica to elect.
     pub(super) async fn keep_priority(&self, connection: &Connection, info: &Info, again: &Again) {
         let Some(link) = info.primary_link() else { return };
         if link.priority != 0 || link.syncing {

@@ -102,7 +102,7 @@ impl Watch {
             && self.told.is_some_and(|at| at.elapsed() < TOLD_FOR)
     }
 
-    /// An append-only file that is written anew still holds all data in what was there before, but not after a full sync: a replica
+    /// An append-only file that is rewritten still holds all data in what was there before, but not after a full sync: a replica
     /// begins a new one with what it was sent, and until that is whole the old one has what the replica had before.
     fn note_append_only(&mut self, info: &Info, in_sync: bool) {
         self.append_only = match info.append_only() {
@@ -126,7 +126,7 @@ impl Watch {
 
     /// A synced replica holds its primary's line of data, so it holds its term: the one of that line. An agent that has not looked
     /// since its server was promoted still tells the term of the line before; who took that for its own would hide the term in
-    /// between from it, and two lines would have the same. A line has one term: whoever starts or is promoted begins another.
+    /// between from it, and two lines would have the same. A line has one term: a node that starts as primary or is promoted begins another.
     async fn copy_term(&mut self, config: &NodeConfig, primary: Option<&Address>, info: &Info) {
         let knows_decision = config.accept_loss.is_none() || config.accept_loss == self.accepted;
         if self.term_of == Some(info.replication_id()) && knows_decision {

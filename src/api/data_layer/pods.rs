@@ -87,7 +87,7 @@ pub struct Update {
 /// generation. Default: `Automatic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPolicy {
-    /// Nobody has to.
+    /// No approval is needed.
     Automatic,
     /// A person.
     Manual,

@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_is_gone_on_with_and_nobody_elses() {
+    fn what_was_accepted_is_gone_on_with_and_no_other() {
         let spec: DataLayerSpec = serde_json::from_value(json!({"mode": "Sentinel", "replicas": 3})).unwrap();
         let metadata = ObjectMeta {
             uid: Some("uid-1".to_owned()),

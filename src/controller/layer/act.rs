@@ -105,7 +105,7 @@ fn begin(context: &Context, layer: &LayerIdentity, step: Step, handover: Handove
     context.handovers.begin(&layer.uid, step, moving.instrument(Span::current()));
 }
 
-/// Remembers which node a step takes away: it is missed less than one that nobody took.
+/// Remembers which node a step takes away: it is missed less than one that was not taken.
 fn note_absence(context: &Context, observed: &Observed, step: &Step, ending: &Ending) {
     let workload = observed.nodes.get(&step.node()).and_then(|seen| seen.workload.as_ref());
     if let (Step::RestartPod { .. }, true, Some(workload)) = (step, ending.is_done(), workload) {

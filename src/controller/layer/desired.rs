@@ -115,8 +115,8 @@ pub(super) fn desired(
 
 /// What those need to know who only look who serves: the roles, and nothing of settings, users and functions.
 pub(super) fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> Desired {
-    let nobody = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
-    let all = desired(object, layer, built, nobody, &[]);
+    let no_users = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
+    let all = desired(object, layer, built, no_users, &[]);
     Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
 }
 
@@ -140,7 +140,7 @@ pub(super) fn odd_approval(object: &DataLayer) -> Option<String> {
     value.parse::<i64>().is_err().then(|| value.chars().take(LONGEST_APPROVAL).collect())
 }
 
-/// What the report says beside the proofs.
+/// What the report says besides the proofs.
 pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     LayerSummary {

@@ -27,7 +27,7 @@ use crate::telemetry::Chain;
 
 /// Pause while the Services select who serves: a move announces itself.
 const AT_REST: Duration = Duration::from_secs(10);
-/// Pause while nobody is known to serve, or something could not be written.
+/// Pause while no node is known to serve, or something could not be written.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Makes one pass over a layer; `object` is `None` where it cannot be read: then it is the layer that was accepted last.
@@ -44,7 +44,7 @@ pub(in crate::controller) async fn pass(
 async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
     let objects = Objects::of(context, metadata, object.and_then(|object| object.status.as_ref()));
     if !objects.observed.initialised {
-        // Nobody uses a layer that is still being made, and who makes it points its Services.
+        // A layer that is still being made is not used, and the leader points its Services.
         return Ok(UNDER_WAY);
     }
     let known = objects.with_secrets(context).await?;

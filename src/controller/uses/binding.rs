@@ -34,7 +34,7 @@ const BELIEVED_OF_REFUSED: Duration = Duration::from_secs(30);
 /// Bindings that are read again in one pass at most where Secrets are not watched.
 const MOST_READS: usize = 25;
 
-/// What the API server has of the uses beside their own objects, by UID.
+/// What the API server has of the uses besides their own objects, by UID.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) bindings: BTreeMap<String, Binding>,
@@ -128,7 +128,7 @@ pub(super) struct Written {
     pub(super) name: Option<String>,
     /// Why it could not be written.
     pub(super) trouble: Option<String>,
-    /// Whether its name belongs to somebody else.
+    /// Whether its name belongs to another.
     pub(super) name_taken: bool,
     /// Name of the Secret for a rate limit service, as far as there is one.
     pub(super) export: Option<String>,

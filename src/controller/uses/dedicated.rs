@@ -1,4 +1,4 @@
-//! The layer of a use's own: its specification is the use's `layer.dedicated`, whole. What somebody writes into it by
+//! The layer of a use's own: its specification is the use's `layer.dedicated`, whole. What is written into it by
 //! hand is taken back and told of, whether the use names the field or not; annotations are a person's to set.
 
 use kube::runtime::events::{Event, EventType};
@@ -40,7 +40,7 @@ pub(super) async fn keep(
         Applied::Unchanged => found.cloned(),
         Applied::Deleting => None,
     };
-    // What the use does not name belongs to whoever wrote it, by the rules of server-side apply: it has to be taken away by name.
+    // What the use does not name belongs to the manager that wrote it, by the rules of server-side apply: it has to be taken away by name.
     let mut stays = None;
     if let Some(live) = live.filter(|live| live.spec != wanted.spec) {
         let attainable = attainable(&live);
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_edited_is_named_and_taken_back_whoever_names_the_field() {
+    fn what_was_edited_is_named_and_taken_back_whichever_manager_names_the_field() {
         let wanted = json!({"mode": "Sentinel", "memory": {"limit": "1Gi"}, "access": {"application": false}});
         let live = json!({"mode": "Sentinel", "replicas": 3, "memory": {"limit": "2Gi", "maxmemoryPercent": 50}});
         assert_eq!(differing(&live, &wanted), ["memory.limit", "memory.maxmemoryPercent", "replicas", "access"]);

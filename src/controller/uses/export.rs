@@ -1,4 +1,4 @@
-//! The Secret that a gateway's rate limit service reads: kept beside the binding, and removed with it.
+//! The Secret that a gateway's rate limit service reads: kept next to the binding, and removed with it.
 
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 

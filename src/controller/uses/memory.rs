@@ -28,7 +28,7 @@ pub struct Memory {
     pub(super) counts: Mutex<BTreeMap<String, LayerCounts>>,
 }
 
-/// A user's library that a primary did not load: which source, by which process beside which libraries, and until when that counts.
+/// A user's library that a primary did not load: which source, by which process next to which libraries, and until when that counts.
 #[derive(Clone)]
 pub(super) struct FailedLoad {
     pub(super) digest: String,

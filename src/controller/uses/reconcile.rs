@@ -18,11 +18,11 @@ use crate::report::uses::{pending, refused};
 use crate::validate::uses::tenancy::{Refusal, dedicated_refusal};
 use crate::validate::uses::{is_dedicated, layer_of, validate};
 
-/// Pause while a layer serves the use, or somebody has to change something: what that depends on wakes us.
+/// Pause while a layer serves the use, or an object has to be changed: what that depends on wakes us.
 const AT_REST: Duration = Duration::from_mins(5);
 /// Pause while the layer is being made.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// Pause while somebody else's object is in the way, which no watch shows.
+/// Pause while another process's object is in the way, which no watch shows.
 const REFUSED: Duration = Duration::from_secs(15);
 
 /// Makes one pass; answers how long to wait for the next.
@@ -52,7 +52,7 @@ pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration,
             let message = ending.detail().to_owned();
             return match (&ending, error.class()) {
                 (Ending::NameTaken(_), _) => refuse(context, declared, &Refusal { reason: "NameTaken", message }).await,
-                // What the API server says of `dedicated` is the answer to whoever wrote it. A layer that is there runs on.
+                // What the API server says of `dedicated` is the answer to its author. A layer that is there runs on.
                 (_, Class::Invalid) if found.is_none() => {
                     refuse(context, declared, &Refusal { reason: "LayerRefused", message }).await
                 }

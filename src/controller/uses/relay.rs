@@ -50,7 +50,7 @@ pub(in crate::controller) async fn relay(
     to_uses: BTreeMap<UseKind, UnboundedSender<ObjectRef<WatchedUse>>>,
 ) {
     let (mut seen_layers, mut seen_uses) = (Seen::default(), Seen::default());
-    // Nobody listens any more once we are told to stop.
+    // The receiver is dropped during shutdown.
     let wake_layer = |(namespace, name): Place| {
         let _ = to_layers.unbounded_send(ObjectRef::new(&name).within(&namespace));
     };

@@ -3,9 +3,9 @@
 //! A rotation needs no memory of ours. Each rotation is a user of its own, and the binding Secret says which one it shows,
 //! which one it showed before, and since when:
 //!
-//! 1. another rotation is wanted: its user is made beside the one that is shown;
+//! 1. another rotation is wanted: its user is made next to the one that is shown;
 //! 2. every server that answers has it: the binding shows it, and names the one before;
-//! 3. nobody is connected as the one before, or its grace is over: the binding no longer names it, so nobody declared it any
+//! 3. no client is connected as the one before, or its grace is over: the binding no longer names it, so it is not declared any
 //!    more, and the planner removes it, which ends its connections.
 
 use std::collections::BTreeSet;
@@ -56,14 +56,14 @@ impl RotationState {
         valid
     }
 
-    /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: nobody is
+    /// What the binding should say next. `is_in_place`: every server that answers has the wanted user. `is_unused`: no client is
     /// connected as the previous one.
     pub(super) fn next(self, accepted: &ValidatedUse, now: u64, is_in_place: bool, is_unused: bool) -> Self {
         let wanted = accepted.rotation;
         match self {
             Self { previous: Some(_), rotated_at, .. } => {
                 let grace = accepted.rotation_grace_milliseconds;
-                // A time in the future is nobody's: it ends the grace instead of making it longer.
+                // A time in the future is no true one: it ends the grace instead of making it longer.
                 let age = now.checked_sub(rotated_at).unwrap_or(u64::MAX);
                 let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP_MILLISECONDS));
                 if is_over { Self { previous: None, ..self } } else { self }
@@ -106,7 +106,7 @@ impl Uses {
     }
 }
 
-/// Whether every data node says that nobody is connected as this user.
+/// Whether every data node says that no client is connected as this user.
 async fn is_unused(desired: &Desired, seen: &Seen, user: &str) -> bool {
     for node in desired.nodes.keys().filter(|node| node.kind == NodeKind::Data) {
         let Some(connection) = seen.connections.get(node) else { return false };

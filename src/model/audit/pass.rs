@@ -17,7 +17,7 @@ const PAGE: [u16; 2] = [16, 512];
 pub struct Standing {
     /// `run_id` of the process.
     pub run_id: String,
-    /// The line of data: a replica that is filled anew has another dataset.
+    /// The line of data: a replica that is filled again has another dataset.
     pub replication_id: ReplicationId,
     /// Its role.
     pub role: Role,

@@ -39,9 +39,9 @@ impl std::fmt::Display for BootDecision {
 pub enum PrimaryReason {
     /// The layer has one node.
     OnlyNode,
-    /// The Sentinels name it and nobody who answers has newer data (rule 2).
+    /// The Sentinels name it and no node that answers has newer data (rule 2).
     NamedAndNewest,
-    /// Nobody is named, every peer answers, and none has newer data (rule 3).
+    /// No node is named, every peer answers, and none has newer data (rule 3).
     NewestOfAll,
     /// Every node that answers is empty, and the layer is new or keeps nothing (rule 4).
     EverybodyEmpty,

@@ -33,7 +33,7 @@ pub struct BootFacts {
     pub sentinels_silent_milliseconds: u64,
     /// Milliseconds for which the rule has asked for a failover in vain; 0 while it does not ask.
     pub refused_milliseconds: u64,
-    /// Milliseconds for which this node has decided, or has had nobody to follow.
+    /// Milliseconds for which this node has decided, or has had no primary to follow.
     pub waited_milliseconds: u64,
 }
 

@@ -6,7 +6,7 @@ pub(super) const PROGRAMS: u64 = 24 * MEBIBYTE;
 /// What one connection counts in `maxmemory-clients`, bytes: measured with a thousand, a fresh one takes 38,200 bytes on Redis 7.0
 /// (17,900 on 8.0, 17,300 on Valkey 8.1), one that is used with commands of 8 kB less, an idle one 2,500.
 pub(super) const CONNECTION: u64 = 40 << 10;
-/// Connections that are ours beside those of applications: replicas, Sentinels (two each), operator, agent, Prometheus.
+/// Connections that are ours apart from those of applications: replicas, Sentinels (two each), operator, agent, Prometheus.
 pub const OWN_CONNECTIONS: u32 = 64;
 /// Connections of applications where the specification does not say and memory allows.
 pub(super) const USUAL_CONNECTIONS: u32 = 1_000;
@@ -34,9 +34,9 @@ pub struct Demand {
     pub saves: bool,
     /// Whether there are replicas.
     pub replicates: bool,
-    /// `repl-backlog-size` as somebody set it, bytes.
+    /// `repl-backlog-size` as the specification sets it, bytes.
     pub backlog: Option<u64>,
-    /// `proto-max-bulk-len` as somebody set it, bytes.
+    /// `proto-max-bulk-len` as the specification sets it, bytes.
     pub largest_value: Option<u64>,
 }
 
@@ -78,15 +78,15 @@ impl Demand {
         self.limit / 100 * u64::from(self.percent)
     }
 
-    /// What is left beside the data and the least of everything but connections, bytes; `None`: not even that.
-    pub(super) fn beside_floors(&self) -> Option<u64> {
+    /// What is left apart from the data and the least of everything but connections, bytes; `None`: not even that.
+    pub(super) fn besides_floors(&self) -> Option<u64> {
         self.limit.checked_sub(self.data())?.checked_sub(PROGRAMS)?.checked_sub(Floors::of(self).sum())
     }
 
     /// As many connections as two thirds of what is left can hold, at most the usual; whole tens, at least 10.
     pub(super) fn connections(&self) -> u32 {
         self.connections.unwrap_or_else(|| {
-            let fit = self.beside_floors().unwrap_or_default() / 3 * 2 / CONNECTION;
+            let fit = self.besides_floors().unwrap_or_default() / 3 * 2 / CONNECTION;
             let fit = u32::try_from(fit).unwrap_or(u32::MAX).saturating_sub(OWN_CONNECTIONS);
             (fit / 10 * 10).clamp(10, USUAL_CONNECTIONS)
         })

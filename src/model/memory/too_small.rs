@@ -40,7 +40,7 @@ impl std::fmt::Display for TooSmall {
         let floors = Floors::of(demand);
         write!(
             formatter,
-            "beside data ({percent} % of {limit}Mi) {}Mi are left, and {connections} connections need {}Mi, requests and replies \
+            "besides data ({percent} % of {limit}Mi) {}Mi are left, and {connections} connections need {}Mi, requests and replies \
              {}Mi, one command of the largest size {}Mi, replicas {}Mi, saving {}Mi, the server and its agent {}Mi",
             demand.limit.saturating_sub(data) / MEBIBYTE,
             up(bytes_of_connections(connections)),
@@ -50,7 +50,7 @@ impl std::fmt::Display for TooSmall {
             up(floors.copy_on_write),
             up(PROGRAMS),
         )?;
-        let fit = (demand.beside_floors().unwrap_or_default() / CONNECTION).saturating_sub(u64::from(OWN_CONNECTIONS));
+        let fit = (demand.besides_floors().unwrap_or_default() / CONNECTION).saturating_sub(u64::from(OWN_CONNECTIONS));
         if demand.connections.is_some() && fit >= 10 {
             write!(formatter, "; {fit} connections would fit")?;
         }

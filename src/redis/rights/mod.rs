@@ -18,7 +18,7 @@ pub struct Grant<'a> {
     pub kind: UseKind,
     /// What each of its keys and channels begins with; holds none of the characters `*?[]\\` that mean something in a pattern.
     pub prefix: &'a str,
-    /// A channel of its own beside those; holds none of these characters either.
+    /// A channel of its own besides those; holds none of these characters either.
     pub channel: Option<&'a str>,
     /// Whether the server may track keys for it. In broadcast mode that shows the names of all keys.
     pub tracking: bool,
@@ -84,7 +84,7 @@ pub const fn of(kind: UseKind) -> Rights {
     }
 }
 
-/// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key of nobody's.
+/// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key outside every prefix.
 pub const COMMON: &[&str] = &[
     "+PING",
     "+ROLE",

@@ -7,7 +7,7 @@ pub struct Rights {
     pub commands: &'static str,
     /// Functions that the user may call, and whether `FCALL_RO` takes them too.
     pub functions: &'static [(&'static str, bool)],
-    /// What is put to the live server beside [`COMMON`](super::COMMON).
+    /// What is put to the live server besides [`COMMON`](super::COMMON).
     pub expectations: &'static [&'static str],
 }
 

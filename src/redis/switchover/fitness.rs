@@ -36,7 +36,7 @@ pub(super) async fn fit_candidates(
         } else {
             match server::config_set(&connection, "replica-priority", "0").await {
                 Ok(()) => watch(Step::UnfitMarked(address.clone())).await,
-                // Whoever might elect it all the same is not told to act: see `objection`.
+                // A Sentinel that might elect it all the same is not told to act: see `objection`.
                 Err(error) => tracing::warn!(replica = %address, %error, "not marked as unfit"),
             }
         }

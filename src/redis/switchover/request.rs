@@ -7,7 +7,7 @@ use crate::model::Address;
 use crate::redis::connection::{Connection, Endpoint};
 use crate::redis::error::Error as CommandError;
 
-/// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked anew.
+/// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked again.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How long a Sentinel may take to see a priority that was just set: it looks in each tick then, every 50 to 100 ms.
@@ -65,9 +65,9 @@ pub enum Error {
     #[error("the Sentinel refused: {0}")]
     Refused(String),
     /// The Sentinel that acted gave the failover up without a promotion.
-    #[error("the Sentinel gave up and promoted nobody")]
+    #[error("the Sentinel gave up and promoted no replica")]
     NobodyPromoted,
-    /// Somebody may have been ordered to become primary, and may yet become it.
+    /// A replica may have been ordered to become primary, and may yet become it.
     #[error("it is not known yet whether anybody takes over from {0}")]
     Undecided(Address),
     /// Another is primary, and the one before could not be told.

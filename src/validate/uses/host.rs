@@ -113,7 +113,7 @@ pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> 
         NamespaceChoice::All => true,
         NamespaceChoice::Selector => host.selector.clone().is_some_and(|selector| {
             let selector: Option<Selector> = selector.try_into().ok();
-            // A namespace that nobody knows has no leave.
+            // A namespace that is not known has no permission.
             selector.zip(labels(&namespace)).is_some_and(|(selector, labels)| selector.matches(&labels))
         }),
     };
@@ -128,7 +128,7 @@ pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> 
     }
 }
 
-/// The answer to a store whose dedicated layer's name belongs to somebody else.
+/// The answer to a store whose dedicated layer's name belongs to another.
 fn name_taken(kind: UseKind, host: &Host) -> Refusal {
     let (namespace, name) = (&host.namespace, &host.name);
     let noun = kind.words().noun;

@@ -25,7 +25,7 @@ pub(super) struct Neighbours<'a> {
 }
 
 impl Neighbours<'_> {
-    /// Why the use cannot be served beside the others. `asks`: with the prefix that it would have. `places`: of others, those that
+    /// Why the use cannot be served next to the others. `asks`: with the prefix that it would have. `places`: of others, those that
     /// were not admitted too. `tenants`: the uses that have such a place, as they are declared.
     pub(super) fn objection<'a>(
         &self,

@@ -109,8 +109,8 @@ impl<'a> Book<'a> {
         }
         let home = &self.host.namespace;
         self.places.retain(|prefix, place| {
-            let is_nobody_elses = place.namespace == *home || prefix.starts_with(&format!("{}/", place.namespace));
-            place.left.is_none() || !is_nobody_elses
+            let is_of_its_own = place.namespace == *home || prefix.starts_with(&format!("{}/", place.namespace));
+            place.left.is_none() || !is_of_its_own
         });
     }
 

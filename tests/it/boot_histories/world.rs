@@ -272,7 +272,7 @@ impl World {
             }
             let lineage = known.data.as_ref().map(|data| forged(known, &data.record));
             records.extend(lineage.clone());
-            // What cannot be loaded holds back nobody who has as much.
+            // What cannot be loaded holds back no node that has as much.
             let is_unusable = known.files.are_unusable && known.engine.is_none();
             let rest = (0..NODES).filter(|other| ![node, peer].contains(other)).map(|other| self.told(other, node));
             let rest: Vec<Option<Lineage>> = rest.collect();

@@ -87,7 +87,7 @@ pub async fn struck(layer: &Layer, what: &str, death: Death, detection: Duration
         .under_load(async |layer, primary| {
             let served = layer.serving().await;
             death.strike(layer, primary).await;
-            let served_by = layer.is_served_anew(served).await;
+            let served_by = layer.has_a_new_primary(served).await;
             let followed = layer.services_follow(served_by, FOLLOWED).await;
             println!("{what}: the Services followed {followed:?} after another served");
         })

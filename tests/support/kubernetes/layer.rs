@@ -245,7 +245,7 @@ impl Layer {
 
     /// Waits until another process than `old` is primary; of which node. (Which one it is, is not promised: a server that is
     /// killed right after it was promoted has the newest data itself.)
-    pub async fn is_served_anew(&self, old: Option<String>) -> NodeId {
+    pub async fn has_a_new_primary(&self, old: Option<String>) -> NodeId {
         let mut served_by = None;
         eventually("another process is primary", SOON, async || {
             let Some(primary) = self.primary().await else { return false };

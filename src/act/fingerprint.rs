@@ -119,7 +119,7 @@ fn fingerprint(object: &impl Serialize) -> String {
             }
         }
     }
-    super::secrets::hexadecimal(&Sha256::digest(value.to_string()))
+    hex::encode(Sha256::digest(value.to_string()))
 }
 
 #[cfg(test)]

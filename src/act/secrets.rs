@@ -12,7 +12,6 @@
 //! Only the loss of the root key *and* of a layer's Secret *and* of the leader's memory loses a layer's passwords.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use k8s_openapi::ByteString;
@@ -57,7 +56,7 @@ pub struct Passwords {
 
 /// SHA-256 of a password as hexadecimal: how ACL rules name it.
 pub fn digest(password: &Secret) -> String {
-    hexadecimal(&Sha256::digest(password.reveal()))
+    hex::encode(&Sha256::digest(password.reveal()))
 }
 
 /// What every password is derived from.
@@ -86,7 +85,7 @@ impl RootKey {
         }
         let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
         let object = format!("Secret {namespace}/{name}");
-        let key = hexadecimal(&rand::random::<[u8; 32]>());
+        let key = hex::encode(&rand::random::<[u8; 32]>());
         let secret = KubernetesSecret {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
             string_data: Some(BTreeMap::from([(ROOT_KEY_FIELD.to_owned(), key.clone())])),
@@ -135,7 +134,7 @@ impl RootKey {
         key[..hashed.len()].copy_from_slice(&hashed);
         let padded = |pad: u8| key.map(|byte| byte ^ pad);
         let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message).finalize();
-        hexadecimal(&Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize())
+        hex::encode(&Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize())
     }
 }
 
@@ -221,15 +220,6 @@ fn judged(root: &RootKey, layer_uid: &str, stored: Stored<'_>) -> Passwords {
 fn field(secret: &KubernetesSecret, name: &str) -> Option<String> {
     let ByteString(bytes) = secret.data.as_ref()?.get(name)?;
     String::from_utf8(bytes.clone()).ok().filter(|text| !text.is_empty())
-}
-
-/// Bytes as lower-case hexadecimal.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Dissent {
 /// Sentinel itself believes; it says so itself, while ours says that it is none or says nothing. A Sentinel in a failover is left
 /// alone: it will hear, or end, by itself.
 async fn right_one(state: &State, own: &SentinelMaster) -> Option<Address> {
-    if own.flags.contains("failover_in_progress") {
+    if own.is_failing_over() {
         return None;
     }
     let config = state.config();

@@ -84,7 +84,7 @@ async fn raise(connection: &Connection, config: &NodeConfig, own: &SentinelMaste
         return Ok(false);
     };
     let Some((run_id, sender)) = own.other_sentinels.iter().next() else { return Ok(false) };
-    if own.flags.contains("failover_in_progress") {
+    if own.is_failing_over() {
         return Ok(false);
     }
     let answer = peers::ask_agent(config, *ordinal, primary).await;

@@ -119,16 +119,12 @@ fn fit(asked: &[Asked], own: Option<&Address>, informed: &BTreeSet<Address>) -> 
 }
 
 fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>) -> bool {
-    master.config_epoch == newest_epoch && Some(&master.address) == own && !is_failing_over(master)
-}
-
-fn is_failing_over(master: &SentinelMaster) -> bool {
-    master.flags.contains("failover_in_progress")
+    master.config_epoch == newest_epoch && Some(&master.address) == own && !master.is_failing_over()
 }
 
 /// Whether a failover is under way that began with this node as primary.
 fn fails_over_from(master: &SentinelMaster, own: Option<&Address>) -> bool {
-    Some(&master.address) == own && is_failing_over(master)
+    Some(&master.address) == own && master.is_failing_over()
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl LateElection {
         own: &SentinelMaster,
     ) -> Result<()> {
         let usual = Duration::from_millis(config.detection_milliseconds);
-        if !own.flags.contains("s_down") {
+        if !own.is_down() {
             // Where another time is in force by now, another process set it.
             if let Some(set) = self.set.take()
                 && own.detection_milliseconds == milliseconds(set)
@@ -46,7 +46,7 @@ impl LateElection {
             }
             return Ok(());
         }
-        if !own.flags.contains("o_down") || own.flags.contains("failover_in_progress") {
+        if !own.is_down_for_quorum() || own.is_failing_over() {
             return Ok(());
         }
         let answers = peers::ask_agents(config).await;

@@ -79,8 +79,7 @@ async fn announce(environment: &Environment, state: &State, replica: &Address) -
 /// Whether this failover is the one that promotes `replica`: of two that were promoted one after the other, telling the
 /// epoch of the second with the address of the first would leave two primaries that are believed equally, without end.
 fn is_promoting(master: &SentinelMaster, replica: &Address) -> bool {
-    master.flags.contains("failover_in_progress")
-        && master.replicas.get(replica).is_some_and(|flags| flags.contains("promoted"))
+    master.is_failing_over() && master.replicas.get(replica).is_some_and(|flags| flags.contains("promoted"))
 }
 
 /// Tells the own Sentinel, in the name of one that it knows.

@@ -4,7 +4,6 @@
 //! while it runs.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -111,12 +110,7 @@ pub fn damage(text: &str, master_name: &str) -> Option<&'static str> {
 /// The fixed identity of a Sentinel: the first 40 hexadecimal characters of the digest of layer and ordinal. A Sentinel
 /// that lost its volume comes back as itself, not as one more voter.
 pub fn my_id(layer_uid: &str, ordinal: u16) -> String {
-    let digest = Sha256::digest(format!("{layer_uid}/sentinel/{ordinal}"));
-    digest.iter().take(20).fold(String::new(), |mut id, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
+    hex::encode(&Sha256::digest(format!("{layer_uid}/sentinel/{ordinal}"))[..20])
 }
 
 /// Options of the monitored primary, as pairs for `SENTINEL SET`.

@@ -38,9 +38,6 @@ fn rounds_in_vain(ordinal: u16) -> u32 {
     2 + u32::from(ordinal)
 }
 
-/// What a Sentinel says of a primary that may need it any moment.
-const BUSY_FLAGS: [&str; 3] = ["s_down", "o_down", "failover_in_progress"];
-
 /// What is known of a Sentinel that answers.
 #[derive(Debug, Default)]
 pub(super) struct Spin {
@@ -121,7 +118,7 @@ async fn can_be_disturbed(environment: &Environment, state: &State) -> bool {
         let connection = Connection::open(&state.own_endpoint(environment)).await?;
         sentinel::master(&connection, &state.config().master_name).await
     };
-    let is_at_rest = |own: &SentinelMaster| BUSY_FLAGS.iter().all(|flag| !own.flags.contains(*flag));
+    let is_at_rest = |own: &SentinelMaster| own.trouble().is_none();
     own.await.is_ok_and(|own| own.as_ref().is_none_or(is_at_rest))
 }
 

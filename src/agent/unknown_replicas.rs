@@ -27,7 +27,7 @@ pub(super) struct UnknownReplicas {
 impl UnknownReplicas {
     /// Looks once.
     pub(super) async fn look(&mut self, config: &NodeConfig, own: &SentinelMaster) {
-        let is_down = own.flags.contains("s_down") && !own.flags.contains("failover_in_progress");
+        let is_down = own.is_down() && !own.is_failing_over();
         let is_lacking = is_down && running(config).await.iter().any(|address| !own.replicas.contains_key(address));
         self.since = if is_lacking { self.since.or_else(|| Some(Instant::now())) } else { None };
     }

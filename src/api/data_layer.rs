@@ -227,6 +227,17 @@ pub enum PullPolicy {
     Never,
 }
 
+impl PullPolicy {
+    /// As Kubernetes spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
 /// Memory of each data pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -5,15 +5,9 @@
 //!   running server does not take; a difference needs a new pod;
 //! - *config digest*: the node-config document; a difference is patched into the running pod.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 /// The first 16 hexadecimal characters of the SHA-256 of a text.
 pub fn digest(text: &str) -> String {
-    Sha256::digest(text).iter().take(8).fold(String::new(), |mut digest, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(digest, "{byte:02x}");
-        digest
-    })
+    hex::encode(&Sha256::digest(text)[..8])
 }

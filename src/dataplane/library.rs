@@ -39,8 +39,7 @@ impl Library {
 
     /// The digest of a source.
     pub(super) fn digest_of(source: &str) -> String {
-        let start = Sha256::digest(source);
-        start.iter().take(DIGEST_BYTES).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+        hex::encode(&Sha256::digest(source)[..DIGEST_BYTES])
     }
 }
 

@@ -153,7 +153,7 @@ impl Store {
 
 /// What stands for a user in the keys of the user's sessions.
 fn tag(user: &str) -> String {
-    Sha256::digest(user).iter().take(4).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    hex::encode(&Sha256::digest(user)[..4])
 }
 
 /// A call of a function.

@@ -196,10 +196,7 @@ fn is_gone(error: &crate::redis::Error) -> bool {
 
 /// The id of one of many sessions: as random as its seed, and known to the step that looks for it later.
 fn id_of(seed: &str, number: u32) -> String {
-    Sha256::digest(format!("{seed}:{number}"))
-        .iter()
-        .take(16)
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    hex::encode(&Sha256::digest(format!("{seed}:{number}"))[..16])
 }
 
 /// Key, user and fate of the sessions of a promise: every other one is revoked.

@@ -211,6 +211,16 @@ impl SentinelMaster {
         self.flags.contains("failover_in_progress")
     }
 
+    /// Whether the primary is down for this Sentinel.
+    pub fn is_down(&self) -> bool {
+        self.flags.contains("s_down")
+    }
+
+    /// Whether the primary is down for a quorum of Sentinels, this one among them.
+    pub fn is_down_for_quorum(&self) -> bool {
+        self.flags.contains("o_down")
+    }
+
     /// The flag under which no node is disturbed and no primary is moved: the primary is down for this Sentinel, or a failover is under
     /// way. `None`: there is none.
     pub fn trouble(&self) -> Option<&'static str> {

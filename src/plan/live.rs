@@ -6,7 +6,7 @@ use super::roles::{data, of_kind, sentinel};
 use super::{Plan, Step, Waiting, hold};
 use crate::model::desired::{Desired, DesiredLibrary, SentinelSettings};
 use crate::model::function_library::is_users_library;
-use crate::model::observed::{DataServer, Observed};
+use crate::model::observed::{DataServer, Observed, SentinelMaster};
 use crate::model::{NodeId, NodeKind};
 
 /// Directives that fit the memory limit of the pod which they were planned for: a pod of another revision has another.
@@ -61,7 +61,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             live != wanted
         });
         // While it takes the primary for down, its agent may have set a longer time of detection, so that it can elect.
-        let is_electing = server.master.as_ref().is_some_and(|master| master.flags.contains("s_down"));
+        let is_electing = server.master.as_ref().is_some_and(SentinelMaster::is_down);
         if differs && !is_electing {
             plan.steps.push(Step::SetSentinel { node, run_id: server.run_id.clone() });
         }

@@ -216,7 +216,7 @@ fn judge(
         purpose: purpose_of(spec),
         engine_image: engine.image.unwrap_or_else(|| resolved.engine_image.clone()),
         agent_image: resolved.agent_image.clone(),
-        pull_policy: engine.pull_policy.map(|policy| format!("{policy:?}")),
+        pull_policy: engine.pull_policy.map(|policy| policy.name().to_owned()),
         pull_secrets: engine.pull_secrets.unwrap_or_default().into_iter().map(|secret| secret.name).collect(),
         data_nodes: 1 + replicas,
         sentinels,

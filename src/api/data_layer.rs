@@ -77,8 +77,6 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
     validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
-    validation = Rule::new("!has(oldSelf.persistence) || !has(oldSelf.persistence.volume) || !has(oldSelf.persistence.volume.size) || (has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.size))")
-        .message("persistence.volume.size cannot be removed: the volumes keep the size that they have"),
     validation = Rule::new("!has(oldSelf.engine) || !has(oldSelf.engine.image) || (has(self.engine) && has(self.engine.image))")
         .message("engine.image cannot be removed once it is set: the layer would go back to the image that was recorded when it was made, which may not read the files; name the image that it is to run"),
     validation = Rule::new("(has(self.access) && has(self.access.announce) ? self.access.announce : 'Address') == (has(oldSelf.access) && has(oldSelf.access.announce) ? oldSelf.access.announce : 'Address')")
@@ -317,7 +315,8 @@ pub struct Persistence {
 pub struct VolumeSpec {
     /// Size, bytes; at least twice `maxmemory` where data is kept, because the files are twice as large while they are rewritten.
     /// Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of `memory.limit` does not
-    /// change it, and is refused where the data would no longer fit. It never shrinks; growing is not implemented in this version.
+    /// change it, and is refused where the data would no longer fit. It never shrinks; growing is not implemented in this version. The size
+    /// is recorded when the layer is made, so that the field may be removed: the volumes keep the size that they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(

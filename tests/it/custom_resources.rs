@@ -186,6 +186,8 @@ fn what_may_change_is_accepted() {
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Gi"}}}),
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1024Mi"}}}),
         ),
+        // A size that a running layer does not have is refused by its status: it can be taken back.
+        (json!({"mode": "Sentinel", "persistence": {"volume": {"size": "5Gi"}}}), json!({"mode": "Sentinel"})),
         // What an earlier version let in can be corrected.
         (
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "10GB"}}, "memory": {"limit": "1GB"}, "cpu": "x"}),

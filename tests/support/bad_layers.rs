@@ -149,8 +149,6 @@ pub fn bad_changes() -> Vec<(Value, Value, &'static str)> {
         (plain.clone(), volume(json!({"storageClassName": "fast"})), "storageClassName cannot be changed"),
         (volume(json!({"size": "2Gi"})), volume(json!({"size": "1Gi"})), "it never shrinks"),
         (volume(json!({"size": "1Gi"})), volume(json!({"size": "2Gi"})), "growing is not implemented yet"),
-        (volume(json!({"size": "1Gi"})), volume(json!({})), "volume.size cannot be removed"),
-        (volume(json!({"size": "1Gi"})), plain.clone(), "volume.size cannot be removed"),
         (json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}), plain, "engine.image cannot be removed"),
         (
             json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}),

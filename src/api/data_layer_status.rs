@@ -93,7 +93,7 @@ pub struct Tenant {
 pub struct PromotionStatus {
     /// What the annotation says.
     pub request: String,
-    /// `Waiting`, `Moving`, `Refused`, or for good `Done` or `Failed`.
+    /// `Waiting`, `Moving`, `Refused`, `Failed` (not tried again), or for good `Done`.
     pub state: String,
     /// The sentence that goes with it.
     pub message: String,

@@ -22,17 +22,18 @@ fn decide(
     request: &PromotionRequest,
     plan: &mut Plan,
 ) -> Result<Promotion, Held> {
-    if let Some(why) = &request.failed {
-        return Ok(Promotion::Failed(why.clone()));
-    }
     if desired.mode == Mode::Standalone {
         return Ok(Promotion::Impossible(Impossible::Standalone));
     }
     let Some(to) = request.node.filter(|node| of_kind(desired, NodeKind::Data).any(|known| known == *node)) else {
         return Ok(Promotion::Impossible(Impossible::NoDataNode));
     };
+    // Also after a move of which the operator did not see the end: a Sentinel may finish what it was asked for.
     if plan.primary == Some(to) {
         return Ok(Promotion::Done);
+    }
+    if let Some(why) = &request.failed {
+        return Ok(Promotion::Failed(why.clone()));
     }
     // A roll that waits for an approval has not begun, and a library that waits for others is loaded on the new primary.
     let comes_first = |waiting: &&Waiting| !matches!(waiting, Waiting::Approval | Waiting::Gathering);

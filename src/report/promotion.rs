@@ -16,7 +16,12 @@ const MOVING: &str = "Moving";
 
 /// Whether the request was answered for good: it is not looked at again, even if another node becomes primary.
 pub fn is_final(status: &PromotionStatus) -> bool {
-    [DONE, FAILED].contains(&status.state.as_str())
+    status.state == DONE
+}
+
+/// Whether the move was tried and failed. It is not tried again; the node may become primary all the same.
+pub fn is_failed(status: &PromotionStatus) -> bool {
+    status.state == FAILED
 }
 
 /// The status. `old`: as it was told before.
@@ -25,6 +30,10 @@ pub(super) fn of(facts: Facts<'_>, old: Option<&PromotionStatus>) -> Option<Prom
     let Some(promotion) = &facts.plan.promotion else {
         return old.filter(|old| old.request == request).cloned();
     };
+    let told_before = old.filter(|old| old.request == request && is_failed(old));
+    if let (Promotion::Failed(_), Some(old)) = (promotion, told_before) {
+        return Some(old.clone());
+    }
     let (state, message) = match promotion {
         Promotion::Done => (DONE, format!("{request} is the primary")),
         Promotion::Failed(why) => (

@@ -117,6 +117,8 @@ fn a_move_that_failed_is_not_tried_again() {
     asked.promotion.as_mut().unwrap().failed = Some("no Sentinel can act".to_owned());
     let next = planned(&asked, &converged(NodeId::data(0)));
     assert_eq!((next.steps, next.promotion), (vec![], Some(Promotion::Failed("no Sentinel can act".to_owned()))));
+    // A Sentinel finished what the operator saw fail.
+    assert_eq!(planned(&asked, &converged(ASKED)).promotion, Some(Promotion::Done));
 }
 
 fn labels(observed: &Observed) -> Vec<(NodeId, Option<PodRole>)> {

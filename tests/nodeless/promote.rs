@@ -6,6 +6,7 @@ use redoubt::model::{NodeId, NodeKind};
 use serde_json::json;
 
 use crate::commands::kubectl;
+use crate::polling::eventually_or;
 use crate::stage::{Layer, SOON, Stage, eventually};
 
 fn annotate(layer: &Layer, value: &str) {
@@ -43,7 +44,9 @@ async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow(
     roles_are_right(&layer).await;
     let pods = layer.pod_uids().await;
     let asked = async |state: &str| {
-        eventually("it is answered", SOON, async || answer(&layer).await.is_some_and(|it| it.state == state)).await;
+        let is_answered = async || answer(&layer).await.is_some_and(|it| it.state == state);
+        let is_told = eventually_or("it is answered", SOON, is_answered).await;
+        assert!(is_told.is_some(), "not {state}: {:?}", answer(&layer).await);
     };
     // A name that is none: nothing is moved, and it says which there are.
     let first = layer.heals().await;

@@ -3,7 +3,6 @@
 use super::super::seen::Seen;
 use crate::act::Ending;
 use crate::api::data_layer::DataLayer;
-use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
 use crate::build::declared;
 use crate::model::desired::PromotionRequest;
@@ -24,7 +23,9 @@ pub(super) fn text(object: &DataLayer) -> Option<String> {
 /// The request that is not answered yet. A pod of a node that is to be removed is none of the layer's any more.
 pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Seen) -> Option<PromotionRequest> {
     let text = text(object)?;
-    if is_answered(object.status.as_ref(), &text) {
+    let status = object.status.as_ref().and_then(|status| status.promotion.as_ref());
+    let answered = status.filter(|answered| answered.request == text);
+    if answered.is_some_and(report::promotion::is_final) {
         return None;
     }
     let name = &layer.identity.name;
@@ -37,10 +38,6 @@ pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Seen) -
         ) if *to == node => Some(why.clone()),
         _ => None,
     });
-    Some(PromotionRequest { node, failed })
-}
-
-fn is_answered(status: Option<&DataLayerStatus>, text: &str) -> bool {
-    let answered = status.and_then(|status| status.promotion.as_ref());
-    answered.is_some_and(|answered| answered.request == text && report::promotion::is_final(answered))
+    let failed_before = || answered.filter(|it| report::promotion::is_failed(it)).map(|it| it.message.clone());
+    Some(PromotionRequest { node, failed: failed.or_else(failed_before) })
 }

@@ -214,9 +214,12 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
         assert_eq!(get(&connection, "web:{0}d").await.served(), (1, Some("written")));
 
         // A lease of another run: its primary may have invalidated what this one does not know of.
-        let token = lease(&connection, "web:{0}e").await;
+        let (token, untagged) = (lease(&connection, "web:{0}e").await, lease(&connection, "web:{0}g").await);
         load(&connection, &cache_library(&[CachePolicy { generation: 2, ..policy("web") }])).await.unwrap();
         assert_eq!(tell(&connection, "set", "web:{0}e", &[&token, "e", "", "shoes"]).await, 0);
+        // By prefix everything may have been, whatever its tags.
+        assert_eq!(tell(&connection, "set", "web:{0}g", &[&untagged, "g"]).await, 0, "{}", engine.name);
+        assert_eq!(get(&connection, "web:{0}g").await.verdict, 0, "another caller computes at once");
         let token = lease(&connection, "web:{0}f").await;
         assert_eq!(tell(&connection, "set", "web:{0}f", &[&token, "f", "", "shoes"]).await, 1);
         expires_within(&connection, 48 * HOUR).await;

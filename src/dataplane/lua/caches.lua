@@ -12,6 +12,7 @@
 -- Leases. Where a value is absent, stale, or soon to end, one caller gets a lease: a token, and the milliseconds for which it is
 -- the one that computes. A set with the token is stored if the lease is still there. Invalidations and sets without a token
 -- remove a lease, so that what was read from the source before them is refused: a cache never brings back what was invalidated.
+-- A set with a token of an earlier run is refused too: what was invalidated by prefix in that run is not known in this one.
 --
 -- Tags. An entry has at most 64, of 1 to 128 bytes without control characters. It is valid as long as the generation of each of
 -- them is the one that was stored with it: whatever the number of entries, an invalidation writes one key. As long as a
@@ -106,10 +107,10 @@ end
 local function began_of(token) return tonumber(string.match(token, '^(%d+)%-%d+$')) end
 
 -- The tags as the header has them, and their generations there for longer than any entry; nil if one of them was invalidated
--- after the computation began. `began` is nil where nothing was computed.
+-- after the computation began, or that began in another run. `began` is nil where nothing was computed.
 local function pack_tags(policy, key, close, now, token, began, args, first)
   -- Another run's times are of another clock, and it may have invalidated what this one does not know of.
-  if began and args[first] and string.sub(token, -#run) ~= run then return nil end
+  if began and string.sub(token, -#run) ~= run then return nil end
   local base, packed = tags_of(key, close), {}
   for at = first, #args do
     local tag = base .. args[at]

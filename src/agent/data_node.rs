@@ -1,5 +1,6 @@
 //! The life of a data node: decide, start, watch, and begin again when the engine dies under us.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::model::{Address, Role};
 /// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// How an engine ends that was killed, by its own container's limit too.
+const SIGKILL: i32 = 9;
 /// How often the rule is asked while a pause is due: peers may have what this node cannot load by now.
 const DECIDE_EVERY: Duration = Duration::from_secs(1);
 
@@ -93,8 +96,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
             Err(error) => return Err(error),
         };
-        // A library that this engine does not take must not keep it from starting: the operator loads the others.
-        may_put_functions = reached == Reached::Serving;
+        // A library that this engine does not take must not keep it from starting: the operator loads the others. An engine that was
+        // killed while it started says nothing of them.
+        may_put_functions = reached == Reached::Serving || exit.and_then(|exit| exit.signal()) == Some(SIGKILL);
         functions::remove(environment);
         unloadable.note(reached, exit);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.

@@ -31,7 +31,6 @@ async fn server() -> (Layer, NodeId) {
     let id = layer.data_ids()[0];
     let sources = serde_json::to_string(&[library(3).source]).unwrap();
     fs::write(layer.data(id).with_file_name("secrets").join(FUNCTIONS_FILE), sources).unwrap();
-    // An engine that dies before its agent saw it serve is started without them.
     eventually("it serves", SOON, async || layer.readiness(id).await.is_some_and(|answer| answer.contains("200 OK")))
         .await;
     (layer, id)

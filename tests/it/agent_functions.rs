@@ -127,6 +127,30 @@ async fn serves(layer: &Layer, id: NodeId) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_killed_while_it_starts_has_its_functions_at_the_next_start() {
+    let options = Options { data_nodes: 1, sentinels: 0, keeps_data: false, min_replicas: 0, ..Options::default() };
+    let layer = Layer::start(&options);
+    let id = layer.data_ids()[0];
+    serves(&layer, id).await;
+    give(&layer, &libraries());
+    for _ in 0..4 {
+        let before = layer.engine_pids(id);
+        layer.kill_engine(id);
+        // Its agent looks at it 250 ms later.
+        eventually("the next one starts", SOON, async || {
+            let now = layer.engine_pids(id);
+            !now.is_empty() && now != before
+        })
+        .await;
+    }
+    serves(&layer, id).await;
+    let connection = Connection::open(&layer.endpoint(id)).await.unwrap();
+    let mut limit = redis::cmd("FCALL");
+    limit.arg("redoubt_limit").arg(1).arg("api:{ada}");
+    connection.query::<redis::Value>(&limit).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn functions_that_an_engine_does_not_take_keep_no_server_from_starting() {
     let options = Options { data_nodes: 1, sentinels: 0, keeps_data: false, min_replicas: 0, ..Options::default() };
     let layer = Layer::start(&options);
@@ -139,6 +163,11 @@ async fn functions_that_an_engine_does_not_take_keep_no_server_from_starting() {
         eventually(&format!("it starts with {text}"), SOON, async || {
             let Ok(connection) = Connection::open(&layer.endpoint(id)).await else { return false };
             layer.engine_pids(id) != before && connection.query::<String>(&redis::cmd("PING")).await.is_ok()
+        })
+        .await;
+        // Starts in a row that come to nothing end the agent.
+        eventually("its agent saw it serve", SOON, async || {
+            layer.readiness(id).await.is_some_and(|answer| answer.contains("200 OK"))
         })
         .await;
     }

@@ -56,7 +56,7 @@ pub struct Passwords {
 
 /// SHA-256 of a password as hexadecimal: how ACL rules name it.
 pub fn digest(password: &Secret) -> String {
-    hex::encode(&Sha256::digest(password.reveal()))
+    hex::encode(Sha256::digest(password.reveal()))
 }
 
 /// What every password is derived from.
@@ -85,7 +85,7 @@ impl RootKey {
         }
         let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
         let object = format!("Secret {namespace}/{name}");
-        let key = hex::encode(&rand::random::<[u8; 32]>());
+        let key = hex::encode(rand::random::<[u8; 32]>());
         let secret = KubernetesSecret {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
             string_data: Some(BTreeMap::from([(ROOT_KEY_FIELD.to_owned(), key.clone())])),
@@ -134,7 +134,7 @@ impl RootKey {
         key[..hashed.len()].copy_from_slice(&hashed);
         let padded = |pad: u8| key.map(|byte| byte ^ pad);
         let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message).finalize();
-        hex::encode(&Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize())
+        hex::encode(Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize())
     }
 }
 

@@ -36,9 +36,22 @@ pub fn decide(facts: &BootFacts) -> BootDecision {
         (Some(chosen), Some(accepted)) if chosen == accepted => carry_out(facts),
         (_, accepted) => {
             let decision = undecided(facts);
-            if accepted == Some(own) && needs_a_person(facts, &decision) { carry_out(facts) } else { decision }
+            if !needs_a_person(facts, &decision) {
+                decision
+            } else if accepted == Some(own) {
+                carry_out(facts)
+            } else {
+                gives_way(facts).map_or(decision, |primary| BootDecision::Follow { primary, electable: false })
+            }
         }
     }
+}
+
+/// The primary that serves, where a person chose its data and not this node's. The decision is for another incident where this node's
+/// record shows that it was carried out with this data in the layer.
+fn gives_way(facts: &BootFacts) -> Option<u16> {
+    let chosen = in_force(facts.accept_loss, &facts.layer_uid, facts.own.iter())?;
+    facts.serving_primaries().map(|(ordinal, _)| ordinal).find(|ordinal| *ordinal == chosen)
 }
 
 /// What the rule says where no person has decided.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redoubt::model::lineage::{Activity, LARGEST_NUMBER, Lineage, LineageAnswer};
 use redoubt::model::node_config::AGENT_PORT;
 use redoubt::model::{NodeId, NodeKind, Role};
-use redoubt::redis::Connection;
+use redoubt::redis::{Connection, server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -54,9 +54,13 @@ async fn fail_over(layer: &Layer) {
     .await;
 }
 
+fn written_record(layer: &Layer, id: NodeId) -> Lineage {
+    serde_json::from_str(&fs::read_to_string(layer.data(id).join("redoubt/lineage.json")).unwrap()).unwrap()
+}
+
 fn edit_record(layer: &Layer, id: NodeId, edit: impl FnOnce(&mut Lineage)) {
     let path = layer.data(id).join("redoubt/lineage.json");
-    let mut record: Lineage = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut record = written_record(layer, id);
     edit(&mut record);
     fs::write(&path, serde_json::to_string(&record).unwrap()).unwrap();
 }
@@ -138,6 +142,39 @@ async fn the_copy_that_a_person_chose_is_not_overwritten_and_the_decision_counts
         })
         .await;
     }
+}
+
+/// It waited on, although the page says that the primary's data replaces its own then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_data_a_person_gave_up_follows_the_primary_and_keeps_its_files_aside() {
+    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_confirmed(&layer, "kept:", 50).await;
+    let serving = layer.primary().await.unwrap();
+    let alone = *layer.data_ids().iter().rfind(|id| **id != serving).unwrap();
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    eventually("its record says it", SOON, async || written_record(&layer, alone).role == Role::Primary).await;
+    layer.kill_node(alone);
+    edit_record(&layer, alone, |record| record.term += 5);
+    layer.start_node(alone);
+    eventually("it waits for a person", SOON, async || {
+        let answer = layer.lineage(alone).await;
+        answer.is_some_and(|answer| answer.needs_person.is_some_and(|why| why.contains("NamedPrimaryIsOlder")))
+    })
+    .await;
+    layer.edit_documents(|config| config.accept_loss = Some(serving.ordinal));
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(serving), "the primary that serves goes on");
+    let aside = async || layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
+    eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
+    let files = layer.data(alone).join("aside").join(&aside().await.remove(0).folder).join("appendonlydir");
+    let has_it =
+        |file: fs::DirEntry| fs::read(file.path()).is_ok_and(|text| text.windows(9).any(|words| words == b"only-here"));
+    assert!(fs::read_dir(files).unwrap().flatten().any(has_it), "the kept files have the write");
+    assert!(has(&layer, alone, "kept:49").await && !has(&layer, alone, "only-here").await);
 }
 
 /// A3: a failover that was refused without end, and a person's decision that was not even looked at.

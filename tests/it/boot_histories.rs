@@ -378,6 +378,22 @@ fn damaged_files_do_not_give_way_to_a_replica_that_ended_before() {
     }
 }
 
+/// The primary that served was chosen, and the node that waited for a decision waited on.
+#[test]
+fn a_node_that_waits_follows_the_primary_that_serves_and_that_a_person_chose() {
+    let events = [
+        Event::LoseVolume(0),
+        Event::Damage(2),
+        Event::Rest(6),
+        Event::StopAll,
+        Event::LoseRecord(1),
+        Event::LoseSentinels(7),
+        Event::Start(1),
+        Event::Rest(60),
+    ];
+    play(true, &events).unwrap();
+}
+
 /// A decision that was carried out long ago stood still when the file of the node that has most did not load: it was put aside, and who
 /// had less began.
 #[test]

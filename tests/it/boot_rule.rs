@@ -234,8 +234,12 @@ fn check_invariants(facts: &BootFacts) {
             if let (Peer::Answers { activity, lineage }, Some(own)) = (peer, &facts.own) {
                 let theirs = lineage.as_ref().map(|theirs| compare(own, theirs, LAYER));
                 let older = matches!(theirs, None | Some(Comparison::Newer));
+                // A person gave up what only this node has, and the primary that has less serves.
+                let is_chosen = facts.accept_loss == Some(*primary)
+                    && *activity == Activity::Serving
+                    && lineage.as_ref().is_some_and(|theirs| theirs.role == Role::Primary);
                 assert!(
-                    !older || !facts.keeps_data || (*electable && *activity == Activity::Deciding),
+                    !older || !facts.keeps_data || is_chosen || (*electable && *activity == Activity::Deciding),
                     "{}",
                     say("follows a serving node that is empty or older")
                 );

@@ -60,6 +60,11 @@ impl World {
                 self.start_primary(node, next_term(highest), reason == PrimaryReason::LossAccepted);
             }
             BootDecision::Follow { primary, electable } => {
+                if facts.accept_loss == Some(primary) && needs_a_person(&facts, &undecided(&facts)) {
+                    // A person gave up what only it has.
+                    let writes = self.node(node).data.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
+                    self.kept_aside.add(&writes);
+                }
                 let own = self.node_mut(node);
                 own.engine =
                     Some(Engine { follows: Some(primary), electable, takes_part: electable, ..Engine::primary() });

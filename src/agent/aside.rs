@@ -12,6 +12,6 @@ mod standing_links;
 pub(super) use folders::tests;
 pub use folders::{MOST, keep, list, move_away, remove};
 pub use standing_links::{
-    free_standing, link_files, renew_standing, restore_standing, standing_has_commands, standing_record,
-    store_standing, take_links,
+    free_standing, is_current, link_files, note_links, renew_standing, restore_standing, standing_has_commands,
+    standing_record, store_standing, take_links,
 };

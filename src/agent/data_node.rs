@@ -230,6 +230,9 @@ async fn watch(
                 state.set_health(Health::Stopping);
                 state.refresh_config(environment);
                 watch.read_counters(state).await;
+                // The look that the order ended may have seen a promotion and not noted whose data the links are. Another node may be
+                // primary before the next one.
+                watch.look(environment, state).await;
                 handover::hand_over(environment, state).await;
                 let is_told = watch.look(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;

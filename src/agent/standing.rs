@@ -81,6 +81,13 @@ impl Standing {
         if let Some(earlier) = earlier.as_ref().filter(is_other) {
             return Self { of: Some(earlier.clone()), ..Self::default() };
         }
+        // The files may be another node's already, and the links have what the record is of.
+        let is_replaced = |own: &&Lineage| {
+            own.role == Role::Replica && !(own.synced && own.link_up) && !aside::is_current(environment)
+        };
+        if let Some(own) = own.filter(|own| earlier.is_some() && is_replaced(own)) {
+            return Self { of: Some(own.clone()), ..Self::default() };
+        }
         if let Some(own) = own
             && let Err(error) = aside::renew_standing(environment, own)
         {
@@ -93,6 +100,11 @@ impl Standing {
     /// The record of what the links hold at the least. `None`: there are none.
     pub(super) fn record(&self, environment: &Environment) -> Option<Lineage> {
         self.of.clone().filter(|_| self.is_current).or_else(|| aside::standing_record(environment))
+    }
+
+    /// The record of the newest data that the links may hold, where it is not known to be in the node's history.
+    pub(super) fn held(&self) -> Option<&Lineage> {
+        self.of.as_ref()
     }
 
     /// The id of the server when it had read its files and followed no primary yet. `None`: it is not known.
@@ -143,7 +155,7 @@ impl Standing {
         if !state.config().keeps_data {
             return;
         }
-        self.note_promotion(info, own);
+        self.note_primary(info, own);
         if !is_asked_since {
             return;
         }
@@ -171,12 +183,12 @@ impl Standing {
         own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
     }
 
-    /// A promoted server appends to the very files that the links are of. It may be a replica of its primary of before again while links are
-    /// renewed: its data counted as that of the primary then, and what only it had was not kept.
-    fn note_promotion(&mut self, info: &Info, own: Option<&Lineage>) {
+    /// A primary appends to the very files that the links are of, and so does a promoted one. It may follow another at the next look, or
+    /// before links that are being made are taken: its data counted as that of the primary then, or its last writes were not counted.
+    fn note_primary(&mut self, info: &Info, own: Option<&Lineage>) {
         let Some(own) = own.filter(|own| own.replication_id == info.replication_id()) else { return };
-        let is_promoted = |of: &Lineage| own.previous_replication_id.as_ref() == Some(&of.replication_id);
-        if info.role() == Some(Role::Primary) && self.of.as_ref().is_some_and(is_promoted) {
+        let is_of_links = |of: &Lineage| is_continued(of, own);
+        if info.role() == Some(Role::Primary) && self.of.as_ref().is_some_and(is_of_links) {
             (self.of, self.as_primary) = (Some(own.clone()), true);
         }
     }
@@ -355,6 +367,25 @@ mod tests {
         fs::remove_dir_all(&environment.data).unwrap();
     }
 
+    /// A second primary follows the first while it is being stopped. The links were renewed at its next start, from the first one's files.
+    #[test]
+    fn links_stay_where_a_full_sync_replaced_the_files_and_the_record_is_of_before() {
+        let environment = node("standing-half");
+        let (_, a) = primary("a", "0000", 0);
+        drop(Standing::open(&environment, Some(&a)));
+        let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
+        replace_files(&environment, "SET s 1");
+        let demoted = Lineage { role: Role::Replica, ..primary("b", "a", 0).1 };
+        for last in [Lineage { synced: false, ..demoted.clone() }, Lineage { link_up: false, ..demoted.clone() }] {
+            let standing = Standing::open(&environment, Some(&last));
+            assert_eq!((held().as_str(), standing.held()), ("SET a 1", Some(&last)));
+        }
+        let whole = demoted;
+        drop(Standing::open(&environment, Some(&whole)));
+        assert_eq!(held(), "SET s 1");
+        fs::remove_dir_all(&environment.data).unwrap();
+    }
+
     /// The record on the volume is written at other times: it was linked next to files of which it did not speak, and what was in the
     /// layer all the time was kept aside.
     #[test]
@@ -369,6 +400,27 @@ mod tests {
         look(&mut standing, &environment, &b);
         assert_eq!(aside::standing_record(&environment), Some(b.1.clone()));
         assert!(aside::standing_has_commands(&environment), "whatever the record counts");
+        fs::remove_dir_all(&environment.data).unwrap();
+    }
+
+    /// The next look may see a replica: the kept folder's record did not count the last writes.
+    #[test]
+    fn what_a_primary_wrote_while_links_were_made_is_counted() {
+        let environment = node("standing-counts");
+        let (info, own) = primary("a", "0000", 0);
+        let mut standing = Standing::open(&environment, Some(&own));
+        standing.renew(&environment, &info, &own);
+        assert!(!standing.disk.is_idle());
+        let later = Lineage { keys: own.keys + 1, ..own.clone() };
+        standing.note_primary(&info, Some(&later));
+        assert_eq!((standing.of.as_ref(), standing.as_primary), (Some(&later), true));
+        let (stranger, theirs) = primary("s", "0000", 1);
+        standing.note_primary(&stranger, Some(&theirs));
+        assert_eq!(standing.of, Some(later), "a stranger's data is not in the links");
+        while !standing.disk.is_idle() {
+            standing.advance();
+            std::thread::yield_now();
+        }
         fs::remove_dir_all(&environment.data).unwrap();
     }
 

@@ -60,6 +60,43 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
     eventually("it is dropped", SOON, async || aside().await.is_empty() && !folder.exists()).await;
 }
 
+/// As above, where the Sentinels demote it while it is being stopped: its links were renewed from the other's files at the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_second_primary_had_alone_is_there_or_kept_aside_after_it_was_stopped_in_order() {
+    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    // Right after a sync there are none yet.
+    let links = layer.data(alone).join("aside/.standing");
+    eventually("there are links to its files", SOON, async || links.exists()).await;
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    eventually("its agent saw it", SOON, async || {
+        let record = layer.lineage(alone).await.and_then(|answer| answer.lineage);
+        record.is_some_and(|record| record.role == Role::Primary)
+    })
+    .await;
+    layer.terminate_node(alone).await;
+    println!("demoted before its end: {}", !holds_it(&layer.data(alone)));
+    layer.start_node(alone);
+    eventually("it follows, or says that it waits for a person", SOON, async || {
+        let answer = layer.lineage(alone).await;
+        let waits = answer.as_ref().is_some_and(|answer| answer.needs_person.is_some());
+        waits || answer.is_some_and(|answer| answer.lineage.is_some_and(|own| own.synced && own.link_up))
+    })
+    .await;
+    let is_there = async || {
+        let aside = layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
+        let kept = aside.iter().map(|kept| layer.data(alone).join("aside").join(&kept.folder));
+        kept.chain([layer.data(alone)]).any(|folder| holds_it(&folder))
+    };
+    eventually("the write is there or kept aside", SOON, is_there).await;
+}
+
 /// As above, of a layer that writes snapshots only.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_that_a_demoted_server_had_alone_is_kept_aside() {

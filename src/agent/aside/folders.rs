@@ -193,7 +193,7 @@ fn time_name(seconds: u64) -> String {
 #[cfg(test)]
 pub(in crate::agent) mod tests {
     use super::*;
-    use crate::agent::aside::standing_links::{free_standing, is_standing_current, renew_standing, standing_record};
+    use crate::agent::aside::standing_links::{free_standing, is_current, renew_standing, standing_record};
 
     /// A node's folders with a small dataset.
     pub(crate) fn node(name: &str) -> Environment {
@@ -264,7 +264,7 @@ pub(in crate::agent) mod tests {
         let held = root(&environment).join(&kept[0].folder).join("appendonlydir/appendonly.aof.1.incr.aof");
         assert_eq!(fs::read_to_string(held).unwrap(), "SET a 1");
         renew_standing(&environment, &record).unwrap();
-        assert!(is_standing_current(&environment));
+        assert!(is_current(&environment));
         fs::remove_dir_all(environment.data).unwrap();
     }
 

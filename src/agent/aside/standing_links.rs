@@ -32,7 +32,7 @@ pub fn link_files(environment: &Environment) -> Result<()> {
     let _ = fs::remove_dir_all(&part);
     let standing = root(environment).join(STANDING);
     let is_empty = FILES[..3].iter().all(|name| !environment.data.join(name).exists());
-    if is_empty || (standing.exists() && is_standing_current(environment)) {
+    if is_empty || (standing.exists() && is_current(environment)) {
         return Ok(());
     }
     fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
@@ -55,6 +55,12 @@ pub fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
         let _ = fs::remove_dir_all(&standing);
         return fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing));
     }
+    note_links(environment, record)
+}
+
+/// Writes of which data the links are, without touching them. Where there are none, nothing is written.
+pub fn note_links(environment: &Environment, record: &Lineage) -> Result<()> {
+    let standing = root(environment).join(STANDING);
     if standing.exists() { write_record(&standing, record) } else { Ok(()) }
 }
 
@@ -76,7 +82,7 @@ pub fn standing_has_commands(environment: &Environment) -> bool {
 }
 
 /// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
-pub(super) fn is_standing_current(environment: &Environment) -> bool {
+pub fn is_current(environment: &Environment) -> bool {
     let standing = root(environment).join(STANDING);
     FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
 }
@@ -88,7 +94,7 @@ pub(super) fn is_standing_current(environment: &Environment) -> bool {
 /// As [`super::folders::keep`]; the links are still there then.
 pub fn free_standing(environment: &Environment) -> Result<()> {
     match standing_record(environment) {
-        Some(earlier) if !is_standing_current(environment) => {
+        Some(earlier) if !is_current(environment) => {
             store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
         }
         Some(_) | None => Ok(()),

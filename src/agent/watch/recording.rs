@@ -9,7 +9,7 @@ use super::{TOLD_FOR, Watch};
 use crate::agent::append_files::{Growth, Sizes};
 use crate::agent::config::Environment;
 use crate::agent::state::State;
-use crate::agent::{ancestry, lineage_file, peers};
+use crate::agent::{ancestry, aside, chain, lineage_file, peers};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage, next_term};
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
@@ -160,8 +160,12 @@ impl Watch {
         if is_due {
             self.written = Some((Instant::now(), lineage.clone()));
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
-            let has_loaded = self.served;
+            let (has_loaded, held) = (self.served, self.standing.held().cloned());
             self.disk.begin(move || {
+                // What a demotion replaced a moment ago was not judged: at the next start the links say of what they are.
+                if let Some(Err(error)) = held.map(|held| aside::note_links(&environment, &held)) {
+                    tracing::warn!(error = %chain(&error), "the record of the links is that of before");
+                }
                 let sizes = has_loaded.then(|| Sizes::measure(&environment));
                 lineage_file::write_with(&environment, &lineage, settled(&growth, sizes))
             });

@@ -147,6 +147,7 @@ mod tests {
             accept_loss: None,
             drop_aside: BTreeSet::new(),
             caches: BTreeMap::new(),
+            functions: BTreeSet::new(),
             data_nodes: (0..3).map(|ordinal| (ordinal, address(ordinal))).collect(),
             sentinels: BTreeMap::new(),
             master_name: "web".to_owned(),

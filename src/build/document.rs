@@ -27,6 +27,7 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         accept_loss: layer.accept_loss,
         drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
         caches: if node.kind == NodeKind::Data { inputs.caches.clone() } else { BTreeMap::new() },
+        functions: if node.kind == NodeKind::Data { inputs.called.clone() } else { BTreeSet::new() },
         data_nodes: addresses(NodeKind::Data),
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),

@@ -1,6 +1,6 @@
 //! Everything that the objects of a layer depend on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Address, NodeId};
 use crate::validate::ValidatedLayer;
@@ -18,8 +18,10 @@ pub struct Inputs<'a> {
     pub resolved_defaults: &'a str,
     /// The data node whose pod the primary's Service selects now; `None`: none yet. Another is a step of the plan.
     pub primary: Option<NodeId>,
-    /// The sources of all function libraries, as a list in JSON: servers that keep nothing start with them.
-    pub functions: &'a str,
+    /// The sources of all function libraries, packed: servers that keep nothing start with them.
+    pub functions: &'a [u8],
+    /// Of these the libraries that applications call, by name.
+    pub called: &'a BTreeSet<String>,
     /// The caches that the layer serves: prefix and channel of each.
     pub caches: &'a BTreeMap<String, String>,
     /// The prefixes of the layer's uses, as JSON: what the agents' audit goes by.

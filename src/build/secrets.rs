@@ -1,5 +1,6 @@
 //! Secrets: the system users' passwords, and the application's binding.
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::validate::ValidatedLayer;
 /// The system Secret, and the binding Secrets of the application and of the administrator, if the layer has them.
 pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
     let (layer, credentials) = (&inputs.layer.identity.name, &inputs.credentials);
-    let mut fields = json!({
+    let fields = json!({
         "operator-password": credentials.operator,
         "agent-password": credentials.agent,
         "replication-password": credentials.replication,
@@ -22,10 +23,12 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
         names::SENTINEL_USERS_FILE: credentials.sentinel_users,
         PREFIXES_FILE: inputs.prefixes,
     });
+    let mut system = secret(inputs, &names::system_secret(layer), "Opaque", &fields);
     if !inputs.layer.keeps_data {
-        fields[FUNCTIONS_FILE] = json!(inputs.functions);
+        let functions = ByteString(inputs.functions.to_vec());
+        system.data.get_or_insert_default().insert(FUNCTIONS_FILE.to_owned(), functions);
     }
-    let mut secrets = vec![secret(inputs, &names::system_secret(layer), "Opaque", &fields)];
+    let mut secrets = vec![system];
     if inputs.layer.application_access {
         let binding = service_binding(inputs.layer, "app", credentials.application);
         secrets.push(secret(inputs, &names::application_secret(layer), "servicebinding.io/redis", &binding));
@@ -44,11 +47,7 @@ fn secret(inputs: &Inputs<'_>, name: &str, kind: &str, fields: &Value) -> Secret
 /// A Secret with these fields, all texts.
 pub(super) fn fill(mut secret: Secret, fields: &Value) -> Secret {
     let text = |value: &Value| value.as_str().unwrap_or_default().as_bytes().to_vec();
-    let data = fields
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(field, value)| (field.clone(), k8s_openapi::ByteString(text(value))));
+    let data = fields.as_object().into_iter().flatten().map(|(field, value)| (field.clone(), ByteString(text(value))));
     secret.data = Some(data.collect());
     secret
 }

@@ -7,6 +7,7 @@ pub mod caches;
 pub mod functions;
 pub mod library;
 pub mod limits;
+pub mod packed;
 pub mod sessions;
 pub mod template;
 

@@ -12,8 +12,8 @@ use super::{Address, LayerIdentity, Mode, NodeId};
 /// Version of the document. An agent refuses a newer one.
 pub const NODE_CONFIG_FORMAT: u32 = 1;
 
-/// The file among a node's secrets with the sources of the layer's function libraries, as a list in JSON. Only a layer that keeps
-/// nothing has it.
+/// The file among a node's secrets with the sources of the layer's function libraries, as a list in JSON or the same compressed. Only
+/// a layer that keeps nothing has it.
 pub const FUNCTIONS_FILE: &str = "functions.json";
 
 /// The file among a data node's secrets with the prefixes of the layer's uses ([`super::audit::DeclaredPrefixes`]).
@@ -51,6 +51,10 @@ pub struct NodeConfig {
     /// removes what they ask for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub caches: BTreeMap<String, String>,
+    /// The function libraries that applications of the layer call (empty for a Sentinel), users' own left out: a primary that keeps
+    /// nothing is not ready without them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub functions: BTreeSet<String>,
     /// All data nodes with their announced addresses, this one included.
     pub data_nodes: BTreeMap<u16, Address>,
     /// All Sentinels with their announced addresses, this one included.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::draft::{ConditionDraft, Drafts, UNKNOWN_DIRECTIVES};
+use super::draft::{ConditionDraft, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
 use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::{Mode, NodeId};
 use crate::plan::reason::ApplyReason;
@@ -55,13 +55,7 @@ pub fn of(facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition], now: Tim
             &proofs::memory(desired, observed),
         ),
         persisted: persisted(facts),
-        functions_loaded: proven(
-            "FunctionsLoaded",
-            "Loaded",
-            "NotLoaded",
-            "the primary answers for every library",
-            &proofs::functions(desired, observed, primary),
-        ),
+        functions_loaded: functions_loaded(facts, primary),
         users_in_place: proven(
             "UsersInPlace",
             "InPlace",
@@ -107,6 +101,18 @@ fn proven(
     } else {
         ConditionDraft::said(kind, Some(false), no, missing.join("; "))
     }
+}
+
+/// That the servers start without functions, should all of them end, takes nothing from what is loaded.
+fn functions_loaded(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
+    const KIND: &str = "FunctionsLoaded";
+    let missing = proofs::functions(facts.desired, facts.observed, primary);
+    if missing.is_empty() && facts.subject.leaves_out_functions {
+        let message = "the primary answers for every library; their sources are too long for the layer's Secret, so once all data \
+                       nodes have lost their volumes the functions come back when the operator loads them";
+        return ConditionDraft::said(KIND, Some(true), NOT_IN_SECRET, message);
+    }
+    proven(KIND, "Loaded", "NotLoaded", "the primary answers for every library", &missing)
 }
 
 fn persisted(facts: Facts<'_>) -> ConditionDraft {

@@ -17,6 +17,9 @@ pub const SERVING: &str = "Serving";
 /// The reason of `Accepted=True` where directives are unknown to this version. It is a warning.
 pub const UNKNOWN_DIRECTIVES: &str = "UnknownDirectives";
 
+/// The reason of `FunctionsLoaded=True` where the sources of the functions are too long for the layer's Secret.
+pub const NOT_IN_SECRET: &str = "NotInSecret";
+
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionDraft {

@@ -13,6 +13,7 @@ use crate::plan::{Plan, Step};
 pub const NOT_PROVEN_YET: &str = "has rights that are not proven yet";
 
 /// What is known of a layer besides `Desired`.
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 #[derive(Clone, Debug)]
 pub struct LayerSummary {
     /// The memory budget; `used` is filled in here.
@@ -33,6 +34,8 @@ pub struct LayerSummary {
     pub odd_approval: Option<String>,
     /// What the annotation that asks to move the primary says.
     pub promote: Option<String>,
+    /// Whether servers that keep nothing find no functions when they start: a Secret cannot hold their sources.
+    pub leaves_out_functions: bool,
     /// Connections that uses may open together.
     pub max_connections: u32,
     /// What the application user or the administrator may and should not, or should and may not, with the node; where it was not

@@ -219,6 +219,7 @@ fn rendered(settings: &BTreeMap<String, String>) -> Vec<String> {
         accept_loss: None,
         drop_aside: BTreeSet::new(),
         caches: BTreeMap::new(),
+        functions: BTreeSet::new(),
         data_nodes: BTreeMap::from([(0, Address("127.0.0.1".to_owned()))]),
         sentinels: BTreeMap::new(),
         master_name: "web".to_owned(),

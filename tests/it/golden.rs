@@ -1,6 +1,6 @@
 //! Every object that is built, as files: what a change does to them is seen in its review.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -95,7 +95,8 @@ fn built(layer: &ValidatedLayer) -> Built {
         initialised: true,
         resolved_defaults: r#"{"resolved":"defaults"}"#,
         primary: Some(NodeId::data(0)),
-        functions: "the sources of all libraries",
+        functions: b"the sources of all libraries",
+        called: &BTreeSet::new(),
         caches: &BTreeMap::new(),
         prefixes: "the prefixes of all uses",
         credentials: Credentials {

@@ -33,6 +33,7 @@ fn config() -> NodeConfig {
         accept_loss: None,
         drop_aside: BTreeSet::new(),
         caches: BTreeMap::new(),
+        functions: BTreeSet::new(),
         data_nodes: addresses(1),
         sentinels: addresses(2),
         quorum: 2,

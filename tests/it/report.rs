@@ -58,6 +58,7 @@ impl Scene {
             unknown_directives: Vec::new(),
             odd_approval: None,
             promote: None,
+            leaves_out_functions: false,
             application_breaches: Vec::new(),
             audit: Some(std::sync::Arc::new(AuditReport { keys: 1_234, ..AuditReport::default() })),
         };
@@ -410,6 +411,16 @@ fn an_application_that_may_more_than_it_should_is_told() {
     UsersInPlace=False NotInPlace: redis-1: app may PUBLISH __sentinel__:hello m
     Degraded=True RightsDiffer: redis-1: app may PUBLISH __sentinel__:hello m
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
+    ");
+}
+
+#[test]
+fn functions_that_no_secret_holds_are_told() {
+    let mut scene = Scene::healthy();
+    scene.subject.leaves_out_functions = true;
+    insta::assert_snapshot!(differing(&scene), @r"
+    FunctionsLoaded=True NotInSecret: the primary answers for every library; their sources are too long for the layer's Secret, so once all data nodes have lost their volumes the functions come back when the operator loads them
+    [x] functions on every primary: the primary answers for every library; their sources are too long for the layer's Secret, so once all data nodes have lost their volumes the functions come back when the operator loads them
     ");
 }
 

@@ -163,6 +163,7 @@ pub(super) fn subject(layer: &ValidatedLayer) -> LayerSummary {
         unknown_directives: layer.unknown_directives.clone(),
         odd_approval: None,
         promote: None,
+        leaves_out_functions: false,
         max_connections: layer.max_connections,
         application_breaches: Vec::new(),
         audit: None,

@@ -66,6 +66,7 @@ impl Report {
         subject.application_breaches = application_breaches;
         subject.odd_approval = object.and_then(odd_approval);
         subject.promote = object.and_then(promotion::text);
+        subject.leaves_out_functions = wanted.leaves_out_functions;
         subject.audit = wanted.pass(judged, seen).audit.cloned();
         let facts = Facts {
             desired: &wanted.desired,

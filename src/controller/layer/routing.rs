@@ -3,7 +3,7 @@
 //! Clients must not wait for a Lease to end. Who is primary is for the Sentinels to say, so two who look come to the same end;
 //! and a Service is changed only from the version that was seen, so who looked too long ago changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
         initialised: known.observed.initialised,
         resolved_defaults: &known.resolved.clone().decided(layer).text(),
         primary: known.observed.primary_service,
-        functions: "",
+        functions: b"",
+        called: &BTreeSet::new(),
         caches: &BTreeMap::new(),
         prefixes: "",
         credentials: credentials(&passwords, "", ""),

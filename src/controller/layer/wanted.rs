@@ -11,6 +11,7 @@ use crate::build::{Built, Credentials, Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
 use crate::model::audit::short_hash;
 use crate::model::desired::Desired;
+use crate::model::function_library::is_users_library;
 use crate::model::{Address, NodeId};
 use crate::observe::servers::Question;
 use crate::redis::users::acl_file;
@@ -28,6 +29,8 @@ pub(super) struct Wanted {
     pub(super) libraries: Vec<Library>,
     /// Those of uses, by name. A kind of which a policy is unknown has none.
     pub(super) use_libraries: BTreeMap<String, Library>,
+    /// Whether servers that keep nothing find no functions when they start: a Secret cannot hold their sources.
+    pub(super) leaves_out_functions: bool,
     /// What tells the list of prefixes from others, as an audit names it.
     pub(super) prefixes: String,
     /// What each server is asked.
@@ -45,6 +48,8 @@ impl Wanted {
         let prefixes = uses.prefixes(layer.audit);
         let use_libraries = uses.libraries();
         let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
+        let called = use_libraries.keys().filter(|library| !is_users_library(library)).cloned().collect();
+        let sources = uses.sources(&libraries, system);
         let addresses = known.addresses(&declared(layer));
         let built = build(&Inputs {
             layer,
@@ -52,7 +57,8 @@ impl Wanted {
             initialised: known.observed.initialised,
             resolved_defaults: &known.resolved.clone().decided(layer).text(),
             primary: known.observed.primary_service,
-            functions: &uses.sources(&libraries, system),
+            functions: sources.as_deref().unwrap_or(b"[]"),
+            called: &called,
             caches: &caches,
             prefixes: &prefixes,
             credentials: credentials(&passwords, &acl_file(&accounts.data), &acl_file(&accounts.sentinels)),
@@ -61,7 +67,18 @@ impl Wanted {
         desired.gathering = context.uses.is_gathering(&known.identity.uid);
         let questions = questions(&desired, &known.children, &passwords);
         let prefixes = short_hash(prefixes.as_bytes());
-        Self { passwords, addresses, built, desired, libraries, use_libraries, prefixes, questions }
+        let leaves_out_functions = sources.is_none() && !layer.keeps_data;
+        Self {
+            passwords,
+            addresses,
+            built,
+            desired,
+            libraries,
+            use_libraries,
+            leaves_out_functions,
+            prefixes,
+            questions,
+        }
     }
 }
 

@@ -15,10 +15,10 @@ pub(super) fn is_of(user: &str, kind: UseKind, namespace: &str, name: &str) -> b
     user.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A field of a Secret as text.
-pub(super) fn text_of<'a>(secret: &'a Secret, field: &str) -> Option<&'a str> {
+/// A field of a Secret.
+pub(super) fn bytes_of<'a>(secret: &'a Secret, field: &str) -> Option<&'a [u8]> {
     let ByteString(bytes) = secret.data.as_ref()?.get(field)?;
-    std::str::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 /// The users in a file of the system Secret (`redis::users::acl_file`) that `which` names.
@@ -27,7 +27,7 @@ pub(super) fn kept(
     field: &str,
     which: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, DesiredUser> {
-    let text = || text_of(system?, field);
+    let text = || std::str::from_utf8(bytes_of(system?, field)?).ok();
     let line = |line: &str| {
         let (name, rules) = line.strip_prefix("user ")?.split_once(' ')?;
         let rules = rules.split_whitespace().map(str::to_owned).collect();

@@ -5,22 +5,19 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 
 use super::super::context::Context;
-use super::kept_users::{is_of, kept, text_of};
+use super::kept_users::{bytes_of, is_of, kept};
 use super::of_layer::Uses;
 use super::rotation::RotationState;
 use super::served::Binding;
 use crate::act::secrets::digest;
 use crate::api::names;
-use crate::dataplane::{Library, library_of};
+use crate::dataplane::{Library, library_of, packed};
 use crate::model::desired::DesiredUser;
 use crate::model::function_library::is_users_library;
 use crate::model::node_config::FUNCTIONS_FILE;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{Policy, UseKind};
 use crate::redis::users::{use_on_data, use_on_sentinel};
-
-/// Bytes of sources in a Secret, which holds 1 MiB together with the users.
-const MOST_SOURCES: usize = 400_000;
 
 impl Uses {
     /// Users of the data nodes, and of the Sentinels. `system`: the layer's system Secret.
@@ -67,16 +64,19 @@ impl Uses {
         libraries.chain(of_users).map(|library| (library.name.clone(), library)).collect()
     }
 
-    /// What a server that keeps nothing starts with: the sources of the operator's libraries as JSON. While a policy is unknown, what
-    /// the system Secret has. Nothing where a Secret could not hold them. Users' libraries are left out: a server that does not take
-    /// one would not start.
-    pub(in crate::controller) fn sources(&self, libraries: &[Library], system: Option<&KubernetesSecret>) -> String {
-        let stored = || text_of(system?, FUNCTIONS_FILE).map(str::to_owned);
+    /// What a server that keeps nothing starts with: the sources of the operator's libraries ([`packed`]). While a policy is unknown,
+    /// what the system Secret has. `None`: a Secret cannot hold them. Users' libraries are left out: a server that does not take one
+    /// would not start.
+    pub(in crate::controller) fn sources(
+        &self,
+        libraries: &[Library],
+        system: Option<&KubernetesSecret>,
+    ) -> Option<Vec<u8>> {
+        let stored = || bytes_of(system?, FUNCTIONS_FILE).map(<[u8]>::to_vec);
         let kept = if self.unknown.is_empty() { None } else { stored() };
         let ours = libraries.iter().filter(|library| !is_users_library(&library.name));
         let sources: Vec<&str> = ours.map(|library| library.source.as_str()).collect();
-        let text = kept.unwrap_or_else(|| serde_json::json!(sources).to_string());
-        if text.len() > MOST_SOURCES { "[]".to_owned() } else { text }
+        kept.or_else(|| packed::pack(&sources))
     }
 
     /// Users of uses of which too little is known are not foreign: they are not to be removed.

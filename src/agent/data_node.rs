@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::boot::{Start, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Reached, Restarts};
+use super::functions::{Found, Source};
 use super::health::Health;
 use super::last_words::LastWords;
 use super::state::State;
@@ -53,7 +54,8 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
     let last_words = LastWords::default();
     let mut unloadable = Unloadable::default();
     let mut not_before = Instant::now();
-    let mut may_put_functions = true;
+    // The source of which the last engine did not take the functions.
+    let mut refused = None;
     loop {
         state.set_activity(Activity::Deciding);
         state.set_loaded(false);
@@ -64,7 +66,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
                 drop_aside(environment, state);
                 look_at_files(environment, state)?;
                 unloadable.settle(environment, state, &program).await?;
-                decide(environment, state).await
+                decide(environment, state, refused).await
             } => decided,
             () = stop.received() => return Ok(()),
         };
@@ -79,10 +81,9 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
         }
         let began = Instant::now();
-        let put_functions = std::mem::replace(&mut may_put_functions, true);
-        let started = decided.and_then(|decided| {
-            Ok((start_engine(environment, state, &program, &decided, put_functions, &last_words)?, decided))
-        });
+        let put = decided.as_ref().ok().and_then(|decided| Some(decided.functions.as_ref()?.source));
+        let started = decided
+            .and_then(|decided| Ok((start_engine(environment, state, &program, &decided, &last_words)?, decided)));
         let (reached, exit, status) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
@@ -96,9 +97,13 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             }
             Err(error) => return Err(error),
         };
-        // A library that this engine does not take must not keep it from starting: the operator loads the others. An engine that was
-        // killed while it started says nothing of them.
-        may_put_functions = reached == Reached::Serving || exit.and_then(|exit| exit.signal()) == Some(SIGKILL);
+        // A library that this engine does not take must not keep it from starting: another source may have one that it takes, and the
+        // operator loads the others. An engine that was killed while it started says nothing of them.
+        refused = match put {
+            _ if reached == Reached::Serving || exit.and_then(|exit| exit.signal()) == Some(SIGKILL) => None,
+            Some(source) => Some(source),
+            None => refused,
+        };
         functions::remove(environment);
         unloadable.note(reached, exit);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
@@ -122,12 +127,17 @@ struct Decided {
     /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
     /// then writes all into the other file.
     append_only: bool,
+    /// The functions that it starts with.
+    functions: Option<Found>,
 }
 
-/// What to start as, by what is known now.
-async fn decide(environment: &Environment, state: &State) -> Result<Decided> {
+/// What to start as, by what is known now. `refused`: see [`functions::find`].
+async fn decide(environment: &Environment, state: &State, refused: Option<Source>) -> Result<Decided> {
     let append_only = look_at_files(environment, state)?;
-    Ok(Decided { start: wait_for_decision(environment, state).await, append_only })
+    let start = wait_for_decision(environment, state).await;
+    let needs_functions = start.primary.is_none() && !state.config().keeps_data;
+    let functions = if needs_functions { functions::find(environment, state, refused).await } else { None };
+    Ok(Decided { start, append_only, functions })
 }
 
 /// Reads the record of what is on the volume, and whether it needs an append-only file to be loaded.
@@ -150,10 +160,9 @@ fn start_engine(
     state: &State,
     program: &Path,
     decided: &Decided,
-    put_functions: bool,
     last_words: &LastWords,
 ) -> Result<Child> {
-    let Decided { start, append_only } = decided;
+    let Decided { start, append_only, functions } = decided;
     if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
         aside::keep(environment, AsideReason::LossAccepted, state.lineage().as_ref())?;
         state.set_aside(aside::list(environment));
@@ -178,9 +187,14 @@ fn start_engine(
         lineage_file::write(environment, &lineage)?;
         state.set_lineage(Some(lineage));
     }
-    if put_functions && start.primary.is_none() && functions::put(environment, &config)? {
-        tracing::info!("the server starts with the functions that the operator left for it");
+    let put = functions::put(environment, functions.as_ref())?;
+    let is_waited_for = start.primary.is_none() && functions::is_waited_for(environment, &config, put);
+    if is_waited_for {
+        tracing::warn!(
+            "nothing has the functions that applications call: the pod is not ready before the operator loads them"
+        );
     }
+    state.functions().set_waiting(is_waited_for);
     state.set_trouble(None);
     state.set_announced(Some(own));
     state.set_activity(Activity::Loading);

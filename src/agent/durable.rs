@@ -8,12 +8,12 @@ use super::{Error, Result};
 
 /// Replaces a file: written next to it, flushed to the disk, renamed into its place, and the folder flushed too, without
 /// which the name may still be the old file's after a power cut.
-pub fn replace(path: &Path, text: &str) -> Result<()> {
+pub fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let part = path.with_extension("part");
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(failed("making", folder))?;
     let mut file = File::create(&part).map_err(failed("creating", &part))?;
-    file.write_all(text.as_bytes()).map_err(failed("writing", &part))?;
+    file.write_all(text.as_ref()).map_err(failed("writing", &part))?;
     file.sync_all().map_err(failed("flushing", &part))?;
     fs::rename(&part, path).map_err(failed("moving to", path))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flushing", folder))
@@ -21,8 +21,13 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
 
 /// Reads a file as text, with a sign in place of bytes that are none. `None`: there is no such file.
 pub fn read(path: &Path) -> Result<Option<String>> {
+    Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Reads a file. `None`: there is no such file.
+pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(failed("reading", path)(source)),
     }

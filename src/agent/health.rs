@@ -28,6 +28,8 @@ pub enum Health {
     Serving,
     /// A replica that is not in sync.
     Syncing,
+    /// A primary without the functions that applications call: nothing had them when it started, and the operator has not loaded them.
+    WithoutFunctions,
     /// It answers, and the volume takes no record for seconds.
     DiskHangs,
     /// It answered once and is silent now.
@@ -37,12 +39,21 @@ pub enum Health {
 }
 
 impl Health {
-    /// From an answer.
+    /// From an answer of a server that has, or does not need, its functions.
     pub fn of_answer(info: &Info) -> Self {
         match info.role() {
             _ if info.is_loading() => Self::Loading,
             Some(Role::Replica) if !info.primary_link().is_some_and(|link| link.up && !link.syncing) => Self::Syncing,
             _ => Self::Serving,
+        }
+    }
+
+    /// The same where it has to wait for its functions.
+    #[must_use]
+    pub fn without_functions(self, info: &Info) -> Self {
+        match self {
+            Self::Serving if info.role() == Some(Role::Primary) => Self::WithoutFunctions,
+            other => other,
         }
     }
 

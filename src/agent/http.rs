@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,9 +13,11 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::config::Environment;
+use super::functions::kept;
 use super::health::Health;
 use super::state::State;
 use super::{Error, Result, counters, exporter};
+use crate::model::NodeKind;
 use crate::model::node_config::AGENT_PORT;
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
@@ -76,6 +78,7 @@ pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
         .route("/health/live", get(async |context| verdict(context, Health::is_live)))
         .route("/lineage", get(lineage))
         .route("/audit", get(audit))
+        .route("/functions/{layer}", get(functions))
         .route("/metrics", get(metrics))
         .route("/counters", get(counted))
         .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
@@ -112,6 +115,16 @@ async fn audit(Shared(context): Shared<Context>) -> Response {
     match serde_json::to_string(report.as_ref()) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// The functions that the server had last; not found: there are none, or the agent is of another layer.
+async fn functions(Shared(context): Shared<Context>, Path(layer): Path<String>) -> Response {
+    let config = context.state.config();
+    let is_kept = !config.keeps_data && config.node.kind == NodeKind::Data && config.layer.uid == layer;
+    match is_kept.then(|| kept::read(&context.environment)).flatten() {
+        Some(dump) => ([(header::CONTENT_TYPE, "application/octet-stream")], dump).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

@@ -25,7 +25,7 @@ pub mod exporter;
 pub mod failover;
 mod filed;
 mod freshest;
-mod functions;
+pub mod functions;
 pub mod handover;
 pub mod health;
 pub mod hit_ratio;

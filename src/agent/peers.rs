@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
+use hyper::body::Bytes;
 use tokio::time::timeout;
 
 use super::state::State;
@@ -17,6 +18,8 @@ use crate::redis::{Connection, sentinel};
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// Part of it for the answer on a kept connection: what is left is enough for a new one.
 const KEPT_ANSWERS_WITHIN: Duration = Duration::from_millis(100);
+/// Time for the functions that a peer has. Until then the primary does not start.
+const FUNCTIONS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a silent peer is asked for its term: a promotion waits for it.
 const TERM_TRIES: usize = 3;
 
@@ -61,6 +64,15 @@ pub async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnsw
     let others = config.data_nodes.iter().filter(|(_, address)| Some(*address) != config.own_address());
     let answers = others.map(async |(ordinal, address)| (*ordinal, ask_agent(config, *ordinal, address).await));
     join_all(answers).await.into_iter().collect()
+}
+
+/// The functions that the servers of other data nodes had last.
+pub async fn ask_functions(config: &NodeConfig) -> Vec<Bytes> {
+    let others = config.data_nodes.values().filter(|address| Some(*address) != config.own_address());
+    let dumps = others.map(async |address| {
+        timeout(FUNCTIONS_WITHIN, answers::functions(&address.0, &config.layer.uid)).await.ok().flatten()
+    });
+    join_all(dumps).await.into_iter().flatten().collect()
 }
 
 /// The highest term that any other data node's record tells; 0: none answers.

@@ -189,7 +189,7 @@ async fn write_configuration(environment: &Environment, state: &State, adds_repl
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let password = read_secret(environment, "sentinel-password")?;
     let users = read_users(environment)?;
-    durable::replace(&path, &sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
+    durable::replace(&path, sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
     state.set_announced(Some(own));
     Ok(path)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
 use super::counters::Counters;
+use super::functions::kept::Kept;
 use super::health::Health;
 use super::verdict::Verdict;
 use super::{Error, chain, durable};
@@ -27,6 +28,7 @@ pub struct State {
     password: Secret,
     verdict: Verdict,
     counters: Arc<Counters>,
+    functions: Arc<Kept>,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +81,7 @@ impl State {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
             counters: Arc::default(),
+            functions: Arc::default(),
             inner: Mutex::new(Inner {
                 looked: Instant::now(),
                 declared: config.data_nodes.values().cloned().collect(),
@@ -224,6 +227,11 @@ impl State {
     /// What the server's functions counted.
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What is known of the server's functions.
+    pub const fn functions(&self) -> &Arc<Kept> {
+        &self.functions
     }
 
     /// What keeps the agent from writing its files, in words that name the file.

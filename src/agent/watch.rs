@@ -18,6 +18,7 @@ use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::Reached;
 use super::filed::Filed;
+use super::functions::kept::Keeper;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
@@ -98,6 +99,7 @@ pub struct Watch {
     was_in_sync: bool,
     hits: HitHistory,
     harvest: Harvest,
+    keeper: Keeper,
 }
 
 impl Watch {
@@ -158,6 +160,7 @@ impl Watch {
             was_in_sync: false,
             hits: HitHistory::default(),
             harvest: Harvest::default(),
+            keeper: Keeper::default(),
         }
     }
 
@@ -172,13 +175,16 @@ impl Watch {
                 self.silence.ends(Some(&info));
                 let stopping = state.health() == Health::Stopping;
                 if !stopping {
-                    state.set_health(Health::of_answer(&info));
+                    let health = Health::of_answer(&info);
+                    let is_waiting = state.functions().is_waiting();
+                    state.set_health(if is_waiting { health.without_functions(&info) } else { health });
                 }
                 self.hits.record(Instant::now(), &info, state.own_reads());
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;
                     self.harvest.look(state.counters(), &connection);
+                    self.keeper.look(environment, &state.config(), state.functions(), &connection);
                     self.joining.look(&info, Instant::now());
                     if let Some(stranger) = strangers::stranger_followed(state, &info).await {
                         tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ::redis::{Value, cmd};
+use ::redis::{Cmd, Value, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
+use super::probe::digest_question;
 use super::reply::{entry, items, text};
 use crate::model::function_library::{Functions, is_users_library};
 
@@ -41,6 +42,20 @@ pub(super) fn of_users(libraries: &BTreeMap<String, Functions>) -> BTreeMap<Stri
 pub async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
     let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library)).await?;
     Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
+}
+
+/// The libraries of a server with the digest of each; empty where it tells none.
+pub async fn digests(connection: &Connection) -> Result<BTreeMap<String, String>> {
+    let listed = libraries(&connection.query(cmd("FUNCTION").arg("LIST")).await?);
+    let questions: Vec<Cmd> = listed.keys().map(|library| digest_question(library)).collect();
+    let answers = connection.query_all(&questions).await?;
+    let digest = |answer: Result<Value>| answer.ok().as_ref().and_then(text).unwrap_or_default();
+    Ok(listed.into_keys().zip(answers.into_iter().map(digest)).collect())
+}
+
+/// `FUNCTION DUMP`.
+pub async fn dump(connection: &Connection) -> Result<Vec<u8>> {
+    connection.query(cmd("FUNCTION").arg("DUMP")).await
 }
 
 /// `FUNCTION DELETE`.

@@ -52,6 +52,8 @@ const OPERATOR_ON_DATA: &[&str] = &[
     FORGED,
 ];
 const AGENT_ON_DATA: &[&str] = &[
+    "+FUNCTION DUMP",
+    "-FUNCTION LOAD x",
     "+INFO",
     "+PING",
     "+ROLE",

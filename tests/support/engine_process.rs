@@ -140,6 +140,11 @@ impl Process {
     }
 }
 
+/// Sends a signal to a process that may have ended by itself.
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -18,7 +18,7 @@ use redoubt::redis::users::{self, PasswordDigests};
 use redoubt::redis::{Connection, Endpoint, Secret};
 use sha2::{Digest as _, Sha256};
 
-use super::engine_process::Engine;
+use super::engine_process::{Engine, signal};
 use super::eventually;
 
 /// How long a small layer may take to form or heal where a test does not measure it.
@@ -129,6 +129,7 @@ impl Layer {
                     accept_loss: None,
                     drop_aside: BTreeSet::new(),
                     caches: BTreeMap::new(),
+                    functions: BTreeSet::new(),
                     data_nodes: data_nodes.clone(),
                     sentinels: sentinels.clone(),
                     master_name: master_name.clone(),
@@ -380,11 +381,6 @@ impl Drop for Layer {
             let _ = fs::remove_dir_all(&self.root);
         }
     }
-}
-
-fn signal(pid: u32, name: &str) {
-    // Exit codes are not looked at: the process may have ended by itself.
-    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 fn endpoint(address: &Address, port: u16, username: &str, password: &str) -> Endpoint {

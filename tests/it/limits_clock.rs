@@ -1,7 +1,8 @@
-//! Each algorithm on a server whose clock is set by an hour, back and forward (libfaketime): what is then admitted, and for how long
+//! Each algorithm on a server whose clock is set by an hour, back and forward (`tests/engines/clock.c`): what is then admitted, and for how long
 //! a subject is kept out. `limits_oracles` has the same to the microsecond, with a clock that the library is given.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,20 +32,13 @@ struct ClockedServer {
 
 impl ClockedServer {
     async fn start(engine: &Engine, policies: &[LimitPolicy]) -> Self {
-        let output = Command::new("tests/engines/faketime").output().unwrap();
+        let output = Command::new("tests/engines/clock").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let library = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let file = std::env::temp_dir().join(format!("redoubt-clock-{}-{}", std::process::id(), engine.name));
-        fs::write(&file, "+0").unwrap();
+        fs::write(&file, 0_i64.to_ne_bytes()).unwrap();
         let mut engine = engine.clone();
-        for (name, value) in [
-            // jemalloc asks for the time before libfaketime is ready; the C library's allocator does not.
-            ("LD_PRELOAD", format!("{library} libc.so.6").as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
-            ("FAKETIME_NO_CACHE", "1"),
-            // As where a person or NTP sets a clock: time goes on as before.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ] {
+        for (name, value) in [("LD_PRELOAD", library.as_str()), ("CLOCK_FILE", file.to_str().unwrap())] {
             engine.environment.insert(name.to_owned(), value.to_owned());
         }
         let process = Process::server(&engine, &[]).await;
@@ -55,10 +49,9 @@ impl ClockedServer {
 
     /// Sets its clock to ours and these milliseconds.
     async fn set(&self, milliseconds: i64) {
-        let new = self.file.with_extension("new");
-        let sign = if milliseconds < 0 { '-' } else { '+' };
-        fs::write(&new, format!("{sign}{}.{:03}", milliseconds.abs() / 1_000, milliseconds.abs() % 1_000)).unwrap();
-        fs::rename(&new, &self.file).unwrap();
+        // In place: the server has the file in its memory.
+        let file = fs::File::options().write(true).open(&self.file).unwrap();
+        file.write_all_at(&(milliseconds * 1_000).to_ne_bytes(), 0).unwrap();
         eventually("the clock is set", SOON, async || {
             let (seconds, micros): (i64, i64) = self.connection.query(&cmd("TIME")).await.unwrap();
             let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
@@ -134,14 +127,9 @@ async fn is_back(server: &ClockedServer, algorithm: Algorithm, key: &str, to: i6
     assert_eq!(peek(&server.connection, key, &[]).await.allowed, 1, "{key}: refused after {retry} ms");
 }
 
-/// Redis 7.0, or the one of the search path: later engines do not start with another allocator than theirs.
-fn clocked_engines() -> Vec<Engine> {
-    engines().into_iter().filter(|engine| ["redis-7.0", "default"].contains(&engine.name.as_str())).collect()
-}
-
 #[tokio::test]
 async fn a_clock_that_is_set_by_an_hour_keeps_no_subject_out_and_admits_at_most_a_quota_more() {
-    for engine in clocked_engines() {
+    for engine in engines() {
         let server = ClockedServer::start(&engine, &one_of_each(QUOTA, MINUTE)).await;
         for algorithm in algorithms(QUOTA) {
             for (from, to, case) in [(0, -HOUR, "back"), (HOUR, 0, "forward and back"), (0, HOUR, "forward")] {

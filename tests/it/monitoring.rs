@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Stdio;
 
+use redoubt::model::UseKind;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::support::bound_layer::installed;
 
-/// Files whose text has the metrics, each as its name and then its help, and who serves them.
+/// Files whose text has the metrics but those of what functions count, each as its name and then its help, and who serves them.
 const SOURCES: [(&str, &str); 4] = [
     ("agent", "src/agent/exporter.rs"),
     ("agent", "src/agent/audit/metrics.rs"),
@@ -36,6 +37,11 @@ pub fn metrics() -> BTreeMap<String, (&'static str, String)> {
             {
                 found.insert(name.to_owned(), (served, help.trim_end_matches('.').to_owned()));
             }
+        }
+    }
+    for kind in UseKind::ALL {
+        for (column, help) in kind.words().counters.iter().flat_map(|columns| columns.names) {
+            found.insert(format!("{}_{column}_total", kind.words().library), ("agent", (*help).to_owned()));
         }
     }
     found

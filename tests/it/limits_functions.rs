@@ -276,3 +276,30 @@ async fn the_longest_prefix_that_a_layer_gives_is_found() {
         assert_eq!(admit(&connection, &format!("{prefix}{{ada}}"), &[]).await.verdict(), (1, 2), "{}", engine.name);
     }
 }
+
+/// Entries are written a thousand at a time.
+#[tokio::test]
+async fn a_log_has_an_entry_for_each_unit_of_a_cost_however_large_it_is() {
+    let log = Algorithm::SlidingLog { max_entries: 10_000 };
+    for engine in engines() {
+        let (_process, connection) = server_with(&engine, &[single("l", log, 10_000, YEAR)], &[]).await;
+        let key = "l:{ada}";
+        let entries = async || {
+            let keys = contents(&connection).await;
+            let [(log, _)] = keys.as_slice() else { panic!("{}: {} keys", engine.name, keys.len()) };
+            connection.query::<i64>(cmd("LLEN").arg(log)).await.unwrap()
+        };
+        let mut used = 0;
+        for cost in [999, 1_000, 1_001, 2_000, 4_999] {
+            used += cost;
+            let answer = admit(&connection, key, &[&cost.to_string()]).await;
+            assert_eq!((answer.verdict(), entries().await), ((1, 10_000 - used), used), "{} {cost}", engine.name);
+        }
+        assert_eq!(admit(&connection, key, &["2"]).await.verdict(), (0, 1), "{}", engine.name);
+        assert_eq!(entries().await, used, "{}", engine.name);
+        decide(&connection, "limit_refund", key, &["2500"]).await;
+        assert_eq!(entries().await, used - 2_500, "{}", engine.name);
+        assert_eq!(admit(&connection, key, &["2501"]).await.verdict(), (1, 0), "{}", engine.name);
+        assert_eq!(entries().await, 10_000, "{}", engine.name);
+    }
+}

@@ -1,15 +1,19 @@
 //! What an agent tells of what its server's functions counted: numbers that only grow, whatever happens to the server.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
 use redis::cmd;
+use redoubt::act::{self, StepResources, Writer};
 use redoubt::answers;
 use redoubt::dataplane::{Library, limit_library, load};
+use redoubt::metrics::Metrics;
 use redoubt::model::limit_policy::{Algorithm, LimitPolicy};
 use redoubt::model::node_config::FUNCTIONS_FILE;
 use redoubt::model::{NodeId, UseKind};
-use redoubt::redis::Connection;
+use redoubt::plan::Step;
+use redoubt::redis::{Connection, server};
 
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options, SOON};
@@ -93,6 +97,45 @@ async fn counts_outlive_loads_of_the_library_and_deaths_of_the_engine() {
     let metrics = layer.get(id, "metrics").await.unwrap();
     let line = "redoubt_limits_allowed_total{namespace=\"shop\",policy=\"api\",limit=\"minute\"} 16";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
+}
+
+/// The agent looks each 5 s by itself: that reads one of these loads at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_has_the_counters_read_right_before_it_loads_a_library() {
+    let (layer, id) = server().await;
+    let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+    load(&operator, &library(3)).await.unwrap();
+    let run_id = server::info(&operator).await.unwrap().run_id().unwrap().to_owned();
+    let (writer, desired) = (Writer::new(no_api(), Metrics::new().unwrap()), crate::planner::desired("1"));
+    let endpoint = layer.operator_on(id);
+    for round in 0..5 {
+        call(&layer, id, &format!("caller{round}"), 5).await;
+        let library = library(3);
+        let digest = library.digest.clone();
+        let step = Step::LoadLibrary { node: id, run_id: run_id.clone(), library: library.name.clone(), digest };
+        let resources = StepResources {
+            layer: &desired.layer,
+            desired: &desired,
+            primary_service: None,
+            services: &BTreeMap::new(),
+            workloads: &BTreeMap::new(),
+            documents: &BTreeMap::new(),
+            live_services: &BTreeMap::new(),
+            live_workloads: &BTreeMap::new(),
+            libraries: &[library],
+            connections: &BTreeMap::from([(id, operator.clone())]),
+            endpoints: &BTreeMap::from([(id, &endpoint)]),
+            addresses: &BTreeMap::new(),
+        };
+        let carried = act::carry_out(&writer, resources, &[step]).await;
+        assert!(carried.endings.iter().all(|(_, ending)| ending.is_done()), "{:?}", carried.endings);
+    }
+    tells(&layer, id, [15, 10, 0]).await;
+}
+
+/// A client of an API server that is not asked.
+fn no_api() -> kube::Client {
+    kube::Client::new(axum::Router::new(), "none")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,12 +251,13 @@ pub struct Memory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 90))]
     pub maxmemory_percent: Option<i32>,
-    /// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `noeviction` for all others.
+    /// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `volatile-ttl` for `RateLimits`, `noeviction` for all
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eviction_policy: Option<EvictionPolicy>,
 }
 
-/// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `noeviction` for all others.
+/// What to evict when memory is full. Default: `allkeys-lfu` for purpose `Cache`, `volatile-ttl` for `RateLimits`, `noeviction` for all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
+use kube::CustomResourceExt as _;
+use redoubt::api::data_layer::DataLayer;
 use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::model::limit_policy::{Algorithm, LimitMode};
-use redoubt::model::{Policy, UseKind};
+use redoubt::model::purpose::defaults;
+use redoubt::model::{Policy, Purpose, UseKind};
 use redoubt::validate::uses::tenancy::admit;
 use redoubt::validate::uses::{ValidatedUse, layer_of, validate};
 use serde_json::{Value, json};
@@ -35,6 +38,26 @@ fn one(further: &Value) -> Value {
         limit[field] = value.clone();
     }
     json!({"limits": [limit]})
+}
+
+#[test]
+fn a_layer_of_rate_limits_forgets_what_ends_soonest_unless_it_says_otherwise() {
+    let policy = |spec: &Value| host(&layer(spec)).eviction_policy().to_owned();
+    assert_eq!(policy(&json!({"mode": "Sentinel", "purpose": "RateLimits"})), "volatile-ttl");
+    let chosen = json!({"mode": "Sentinel", "purpose": "RateLimits", "memory": {"evictionPolicy": "noeviction"}});
+    assert_eq!(policy(&chosen), "noeviction");
+    // What the API says of it.
+    let definition = serde_json::to_value(DataLayer::crd()).unwrap();
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    let said = spec["memory"]["properties"]["evictionPolicy"]["description"].as_str().unwrap();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ").replace("purpose ", "");
+    let (rest, others) = said.split_once(", `noeviction` for all others").unwrap();
+    assert_eq!(others, ".");
+    for purpose in [Purpose::Sessions, Purpose::Cache, Purpose::RateLimits, Purpose::AgentContext, Purpose::Mixed] {
+        let default = defaults(purpose).eviction_policy;
+        let is_named = rest.contains(&format!("`{default}` for `{purpose:?}`"));
+        assert_eq!(is_named, default != "noeviction", "{purpose:?} has {default}: {said}");
+    }
 }
 
 fn limits(accepted: &ValidatedUse) -> Vec<redoubt::model::limit_policy::Limit> {

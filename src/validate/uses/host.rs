@@ -36,6 +36,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// What its servers do when memory is full.
+    pub fn eviction_policy(&self) -> &str {
+        &self.eviction_policy
+    }
+
     /// Of a layer; `object` has the specification that `layer` was made from.
     pub fn of(object: &DataLayer, layer: &ValidatedLayer) -> Self {
         let allowed = object.spec.access.as_ref().and_then(|access| access.namespaces.clone()).unwrap_or_default();

@@ -2,10 +2,9 @@
 //! libraries under the prefix with plain commands, and the examples that call the session functions.
 
 use redis::cmd;
-use redoubt::dataplane::{cache_library, limit_library, load, session_library};
+use redoubt::dataplane::{cache_library, load, session_library};
 use redoubt::model::UseKind;
 use redoubt::model::cache_policy::CachePolicy;
-use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
 use redoubt::model::{OnExceed, SessionPolicy};
 use redoubt::redis::users;
 use tokio::process::Command;
@@ -189,45 +188,6 @@ async fn a_session_store_sees_nothing_of_others() {
             });
             let answer: String = layer.observer.query(&dry_run).await.unwrap();
             assert_eq!(answer == "OK", may, "{}: {question}: {answer}", engine.name);
-        }
-    }
-}
-
-/// Each program calls four times with a limit of three: three are allowed, and the headers say when to come back.
-#[tokio::test]
-async fn the_examples_limit_a_subject_with_the_binding() {
-    let (of_node, of_python, of_go) = (installed("node").await, installed("python").await, installed("go").await);
-    let of_rust = built_example("limit", "examples/clients/rust/limit.rs").await;
-    let draft = LimitPolicyDraft {
-        policy: "shop/api".to_owned(),
-        generation: 1,
-        prefix: PREFIX.to_owned(),
-        mode: LimitMode::Enforce,
-        count_denied: false,
-        shards: 1,
-        limits: vec![Limit {
-            name: "minute".to_owned(),
-            algorithm: Algorithm::FixedWindowFromFirstHit,
-            quota: 3,
-            window_milliseconds: 60_000,
-            mode: LimitMode::Enforce,
-        }],
-    };
-    let policy = LimitPolicy::parse(draft).unwrap();
-    for engine in engines() {
-        let layer = BoundLayer::start_for(&engine, UseKind::RateLimitPolicy, PREFIX, false).await;
-        let operator = connect(&layer.primary, users::OPERATOR).await;
-        load(&operator, &limit_library(std::slice::from_ref(&policy))).await.unwrap();
-        let says = r#""minute";r=2;t=60 60"#;
-        for (mut program, allowed) in [
-            (python(&of_python, "examples/clients/python/limit.py"), "[True, True, True, False]"),
-            (node(&of_node, "examples/clients/node/limit.mjs"), "true,true,true,false"),
-            (Command::new(of_go.join("limit")), "[true true true false]"),
-            (Command::new(&of_rust), "[true, true, true, false]"),
-        ] {
-            // On a busy machine a call takes longer than the deadline of the example.
-            program.env("LIMIT_DEADLINE", "10");
-            assert_eq!(layer.run(program).await, [format!("{allowed} {says}")], "{}", engine.name);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redis::cmd;
@@ -16,7 +18,7 @@ use redoubt::redis::{Connection, Error};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::engine_process::{Engine, PORT, Process};
+use super::engine_process::{Engine, PORT, Process, signal};
 use super::eventually;
 
 const MASTER: &str = "web-1234";
@@ -171,6 +173,31 @@ impl BoundLayer {
         out.lines().map(str::to_owned).collect()
     }
 
+    /// Lets primary and Sentinel do something for a moment now and then, with this pause between, until the answer is dropped.
+    pub fn crawl(&self, pause: Duration) -> Crawl<'_> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        self.freeze(true);
+        let pids = [&self.primary, &self.sentinel].map(Process::pid);
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                for pid in pids {
+                    signal(pid, "CONT");
+                }
+                for pid in pids {
+                    signal(pid, "STOP");
+                }
+            }
+        });
+        Crawl { layer: self, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stops primary and Sentinel in their tracks, or lets them go on.
+    pub fn freeze(&self, frozen: bool) {
+        for process in [&self.primary, &self.sentinel] {
+            signal(process.pid(), if frozen { "STOP" } else { "CONT" });
+        }
+    }
+
     /// The folder of one of its bindings: `direct`, `web` or `limits`.
     pub fn binding(&self, name: &str) -> PathBuf {
         self.bindings.join(name)
@@ -190,6 +217,21 @@ impl BoundLayer {
         }
         let keys = self.keys().await;
         assert!(keys.iter().all(|key| key.starts_with(&self.prefix)), "{keys:?}");
+    }
+}
+
+/// While it lives, each answer of a layer takes long.
+pub struct Crawl<'a> {
+    layer: &'a BoundLayer,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Crawl<'_> {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+        self.layer.freeze(false);
     }
 }
 

@@ -114,6 +114,11 @@ impl Process {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Waits for the end of a server that was told to stop.
     pub fn wait(&mut self) {
         self.child.take().unwrap().wait().unwrap();

@@ -1,5 +1,6 @@
 // Limits how often a subject may do something, with the binding of a RateLimitPolicy. Needs: npm install redis
 import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { createSentinel } from "redis";
 
 const field = (name) => readFileSync(`${process.env.SERVICE_BINDING_ROOT}/limits/${name}`, "utf8");
@@ -12,7 +13,8 @@ const redis = await createSentinel({
 }).on("error", console.error).connect();
 const [prefix, onStoreError] = [field("prefix"), field("on-store-error")];
 const quotas = JSON.parse(field("limits"))
-  .map(({ name, quota, windowMilliseconds }) => `"${name}";q=${quota};w=${Math.max(1, Math.floor(windowMilliseconds / 1000))}`).join(", ");
+  // w is in whole seconds, and may be left out.
+  .map(({ name, quota, windowMilliseconds: w }) => `"${name}";q=${quota}` + (w % 1000 ? "" : `;w=${w / 1000}`)).join(", ");
 const denied = new Map(); // subject -> [until when, headers]
 // A layer that is slow is one that fails: after this many milliseconds `on-store-error` decides.
 const deadline = 1000 * Number(process.env.LIMIT_DEADLINE ?? 0.05);
@@ -38,7 +40,8 @@ export async function limit(subject, cost = 1) {
   return [allowed !== 0, headers];
 }
 
-const answers = [];
-for (let call = 0; call < 4; call++) answers.push(await limit("grace"));
-console.log(answers.map(([allowed]) => allowed).join(), answers[0][1].RateLimit, answers[3][1]["Retry-After"]);
+for await (const line of createInterface({ input: process.stdin })) {
+  const [allowed, headers] = await limit(line.trim());
+  console.log(JSON.stringify({ allowed, ...headers }));
+}
 await redis.close();

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
 use redis::aio::MultiplexedConnection;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 
 type Headers = BTreeMap<&'static str, String>;
 
+/// What `redoubt_limit` answers.
+type Reply = (i64, i64, i64, u64, i64, String);
+
 struct Limiter {
-    connection: MultiplexedConnection,
+    layer: SentinelClient,
+    /// `None`: the next call asks the Sentinels where the primary is.
+    connection: Option<MultiplexedConnection>,
     /// A layer that is slow is one that fails: after this time `on-store-error` decides.
     deadline: Duration,
     prefix: String,
@@ -40,12 +45,15 @@ impl Limiter {
             .build()?;
         let limits: serde_json::Value = serde_json::from_str(&field("limits")?)?;
         let quota = |it: &serde_json::Value| {
-            let seconds = (it["windowMilliseconds"].as_u64().unwrap_or_default() / 1_000).max(1);
-            format!("{};q={};w={seconds}", it["name"], it["quota"])
+            let window = it["windowMilliseconds"].as_u64().unwrap_or_default();
+            // w is in whole seconds, and may be left out.
+            let window = if window.is_multiple_of(1_000) { format!(";w={}", window / 1_000) } else { String::new() };
+            format!("{};q={}{window}", it["name"], it["quota"])
         };
         let quotas: Vec<String> = limits.as_array().into_iter().flatten().map(quota).collect();
         Ok(Self {
-            connection: layer.get_async_connection().await?,
+            connection: Some(layer.get_async_connection().await?),
+            layer,
             deadline: match std::env::var("LIMIT_DEADLINE") {
                 Ok(seconds) => Duration::from_secs_f64(seconds.parse()?),
                 Err(_) => Duration::from_millis(50),
@@ -64,10 +72,10 @@ impl Limiter {
         {
             return (false, headers.clone());
         }
-        let mut call = redis::cmd("FCALL");
-        call.arg("redoubt_limit").arg(1).arg(format!("{}{{{subject}}}", self.prefix)).arg(cost);
-        let asked = call.query_async::<(i64, i64, i64, u64, i64, String)>(&mut self.connection);
-        let Ok(Ok((allowed, _, left, reset, retry, name))) = tokio::time::timeout(self.deadline, asked).await else {
+        let answered = tokio::time::timeout(self.deadline, self.call(subject, cost)).await;
+        let Ok(Ok((allowed, _, left, reset, retry, name))) = answered else {
+            // Another server may be the primary by now.
+            self.connection = None;
             return (self.allows_on_error, Headers::new());
         };
         let mut headers = Headers::from([
@@ -82,16 +90,25 @@ impl Limiter {
         }
         (allowed != 0, headers)
     }
+
+    async fn call(&mut self, subject: &str, cost: u64) -> redis::RedisResult<Reply> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.layer.get_async_connection().await?),
+        };
+        let key = format!("{}{{{subject}}}", self.prefix);
+        redis::cmd("FCALL").arg("redoubt_limit").arg(1).arg(key).arg(cost).query_async(connection).await
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut limiter = Limiter::connect().await?;
-    let mut answers = Vec::new();
-    for _ in 0..4 {
-        answers.push(limiter.limit("joan", 1).await);
+    for line in std::io::stdin().lines() {
+        let (allowed, headers) = limiter.limit(&line?, 1).await;
+        let mut answer = serde_json::json!(headers);
+        answer["allowed"] = allowed.into();
+        println!("{answer}");
     }
-    let allowed: Vec<bool> = answers.iter().map(|(allowed, _)| *allowed).collect();
-    println!("{allowed:?} {} {}", answers[0].1["RateLimit"], answers[3].1["Retry-After"]);
     Ok(())
 }

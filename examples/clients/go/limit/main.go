@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,7 +52,11 @@ func NewLimiter() *Limiter {
 	}
 	var quotas []string
 	for _, it := range limits {
-		quotas = append(quotas, fmt.Sprintf("%q;q=%d;w=%d", it.Name, it.Quota, max(1, it.WindowMilliseconds/1000)))
+		quota := fmt.Sprintf("%q;q=%d", it.Name, it.Quota)
+		if it.WindowMilliseconds%1000 == 0 { // w is in whole seconds, and may be left out
+			quota += fmt.Sprintf(";w=%d", it.WindowMilliseconds/1000)
+		}
+		quotas = append(quotas, quota)
 	}
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
 		MasterName: field("master-name"), SentinelAddrs: strings.Split(field("sentinels"), ","),
@@ -93,15 +98,13 @@ func main() {
 	defer limiter.client.Close()
 	ctx := context.Background()
 	limiter.client.Ping(ctx) // the first call would also find the primary
-	var allowed []bool
-	var first, last map[string]string
-	for call := range 4 {
-		is, headers := limiter.Limit(ctx, "lin", 1)
-		allowed = append(allowed, is)
-		if call == 0 {
-			first = headers
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		allowed, headers := limiter.Limit(ctx, lines.Text(), 1)
+		answer := map[string]any{"allowed": allowed}
+		for name, value := range headers {
+			answer[name] = value
 		}
-		last = headers
+		text, _ := json.Marshal(answer) // texts and a bool
+		fmt.Println(string(text))
 	}
-	fmt.Println(allowed, first["RateLimit"], last["Retry-After"])
 }

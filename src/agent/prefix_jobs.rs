@@ -14,6 +14,7 @@ use super::{chain, removal};
 use crate::model::Role;
 use crate::model::audit::{PageSize, pause_after};
 use crate::model::prefix_job::{JobState, PrefixJob};
+use crate::redis::keys::Removal;
 use crate::redis::{Connection, Result, prefix_jobs, server};
 
 /// Between two looks for jobs.
@@ -64,7 +65,8 @@ async fn carry_out(connection: &Connection, prefix: &str, channel: &str, id: &st
     loop {
         let page = prefix_jobs::list_page(connection, prefix, &job, cursor, size.keys()).await?;
         let sized: Vec<(&[u8], u64)> = page.keys.iter().map(|(key, bytes)| (key.as_slice(), *bytes)).collect();
-        job.removed = job.removed.saturating_add(removal::remove(connection, &sized, SHARE).await?);
+        job.removed =
+            job.removed.saturating_add(removal::remove(connection, &sized, SHARE, Removal::Invalidation).await?);
         let Some(next) = page.next else { break };
         cursor = next;
         size = size.after(page.meter.longest);

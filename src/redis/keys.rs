@@ -13,6 +13,8 @@ use super::reply::{items, number, text};
 
 /// Commands that are sent in one write at most: a server carries out all that it has read before it serves the next client.
 const TOGETHER: usize = 512;
+/// Keys that one call of a function removes at most: it looks at each of them, for up to some 10 µs.
+const BY_FUNCTION: usize = 128;
 /// Bytes that are removed in one command at most, unless one key has more.
 const BYTES_TOGETHER: u64 = 1 << 20;
 /// Elements of a value that `MEMORY USAGE` looks at: with more it would take as long as the value is large.
@@ -111,19 +113,44 @@ pub async fn give_expiry(connection: &Connection, meter: &mut Meter, keys: &[(&[
     Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
 }
 
-/// `UNLINK` of keys, together. How many were there.
-pub async fn remove(connection: &Connection, meter: &mut Meter, keys: &[&[u8]]) -> Result<u64> {
-    let replies = numbers(connection, meter, "UNLINK", &[cmd("UNLINK").arg(keys).clone()]).await?;
+/// What is left of keys that are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing, as where the server evicts them.
+    Eviction,
+    /// The versions of a cache's entries, for the rest of their TTLs: so that no older version is stored again.
+    Invalidation,
+}
+
+impl Removal {
+    const fn most(self) -> usize {
+        match self {
+            Self::Eviction => TOGETHER,
+            Self::Invalidation => BY_FUNCTION,
+        }
+    }
+
+    fn of(self, keys: &[&[u8]]) -> Cmd {
+        match self {
+            Self::Eviction => cmd("UNLINK").arg(keys).clone(),
+            Self::Invalidation => cmd("FCALL").arg("redoubt_caches_remove").arg(keys.len()).arg(keys).clone(),
+        }
+    }
+}
+
+/// Removes keys, as [`removed_together`] puts them together. How many were there.
+pub async fn remove(connection: &Connection, meter: &mut Meter, keys: &[&[u8]], removal: Removal) -> Result<u64> {
+    let replies = numbers(connection, meter, "the removal of keys", &[removal.of(keys)]).await?;
     Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
 }
 
-/// Keys with their sizes, in parts that are removed together: at most 512 keys and 1 MiB, or one key. A server frees a value of few
+/// Keys with their sizes, in parts that are removed together: at most 512 keys, by a function 128, and 1 MiB, or one key. A server frees a value of few
 /// elements while others wait, however large it is: one of 1 MiB in some 0.5 ms.
-pub fn removed_together<'a>(keys: &[(&'a [u8], u64)]) -> Vec<Vec<&'a [u8]>> {
+pub fn removed_together<'a>(keys: &[(&'a [u8], u64)], removal: Removal) -> Vec<Vec<&'a [u8]>> {
     let mut parts: Vec<(u64, Vec<&[u8]>)> = Vec::new();
     for (key, bytes) in keys {
         match parts.last_mut() {
-            Some((sum, part)) if part.len() < TOGETHER && sum.saturating_add(*bytes) <= BYTES_TOGETHER => {
+            Some((sum, part)) if part.len() < removal.most() && sum.saturating_add(*bytes) <= BYTES_TOGETHER => {
                 *sum += bytes;
                 part.push(key);
             }
@@ -175,13 +202,16 @@ mod tests {
     proptest! {
         /// Whatever the sizes, each key goes once, in its order, and no command frees much.
         #[test]
-        fn what_is_removed_together_is_few_and_small(sizes in prop::collection::vec(0_u64..(3 << 20), 0..2_000)) {
+        fn what_is_removed_together_is_few_and_small(
+            sizes in prop::collection::vec(0_u64..(3 << 20), 0..2_000),
+            removal in prop::sample::select(vec![Removal::Eviction, Removal::Invalidation]),
+        ) {
             let names: Vec<Vec<u8>> = (0..sizes.len()).map(|number| number.to_string().into_bytes()).collect();
             let keys: Vec<(&[u8], u64)> = names.iter().map(Vec::as_slice).zip(sizes.iter().copied()).collect();
-            let parts = removed_together(&keys);
+            let parts = removed_together(&keys, removal);
             let size = |key: &[u8]| sizes[std::str::from_utf8(key).unwrap().parse::<usize>().unwrap()];
             for part in &parts {
-                prop_assert!((1..=TOGETHER).contains(&part.len()));
+                prop_assert!((1..=removal.most()).contains(&part.len()));
                 prop_assert!(part.len() == 1 || part.iter().map(|key| size(key)).sum::<u64>() <= BYTES_TOGETHER);
             }
             let all: Vec<&[u8]> = parts.into_iter().flatten().collect();

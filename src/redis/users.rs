@@ -53,8 +53,10 @@ const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|k
 /// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
 const OPERATOR_FOR_CACHES: &str =
     "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";
-/// On a layer with caches: to remove keys, and to write how far that is.
-const AGENT_FOR_CACHES: &str = "+unlink +hlen +hexists +hgetall +hset +pexpire +publish";
+/// On a layer with caches: to remove keys, to call the function that remembers their versions with what that runs, and to write how
+/// far it is.
+const AGENT_FOR_CACHES: &str =
+    "+fcall|redoubt_caches_remove +type +hget +unlink +hlen +hexists +hgetall +hset +pexpire +publish";
 /// The agents look at every key, for the audit: whether it ends, and how large it is. What is in it they cannot read.
 const AGENT_LOOKS_AT: &str = "%R~*";
 /// Where the audit repairs. A selector of its own: with it nothing but an expiry is changed.

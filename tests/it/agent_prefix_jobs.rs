@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use redis::cmd;
+use redoubt::dataplane::{cache_library, load};
 use redoubt::model::NodeId;
 use redoubt::model::audit::LONGEST_COMMAND;
 use redoubt::model::desired::DesiredUser;
@@ -12,10 +13,11 @@ use redoubt::model::prefix_job::{JobState, PrefixJob};
 use redoubt::redis::users::{self, AGENT, serve_caches};
 use redoubt::redis::{Class, Connection, server};
 
+use crate::support::cache_calls::{ends_in, get, lease, policy, tell};
 use crate::support::engine_process::{Engine, engines};
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options};
-use crate::support::slow_log::{Call, SlowLog, median};
+use crate::support::slow_log::{Call, SlowLog, dearest_write, median, put_first};
 
 const SOON: Duration = Duration::from_mins(2);
 /// Keys that one job is to remove: some seconds of work at a twentieth of the server's time.
@@ -23,8 +25,10 @@ const MANY: usize = 120_000;
 
 /// Large ones: a server frees each of them in some half a millisecond, while others wait.
 const LARGE: usize = 40;
-/// Keys that one command lists or removes at most.
+/// Keys that one command lists at most.
 const TOGETHER: usize = 512;
+/// Keys that one call of the function removes at most.
+const REMOVED_TOGETHER: usize = 128;
 
 /// A server that is slow for a moment, on a machine with other work, is not replaced.
 fn options(engine: Engine) -> Options {
@@ -53,6 +57,12 @@ pub async fn give_agents(layer: &Layer, give: impl Fn(&mut BTreeMap<String, Desi
         let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
         server::acl_set_user(&operator, AGENT, &users[AGENT].rules).await.unwrap();
     }
+}
+
+/// Loads the caches' library with the policy of `web:`, as the operator does.
+async fn load_library(layer: &Layer) {
+    let operator = Connection::open(&layer.operator_on(layer.primary().await.unwrap())).await.unwrap();
+    load(&operator, &cache_library(&[policy("web")])).await.unwrap();
 }
 
 async fn connect(layer: &Layer) -> (NodeId, Connection) {
@@ -126,6 +136,7 @@ async fn a_job_is_carried_through_over_the_death_of_primaries_and_agents_and_tou
 async fn a_job_is_carried_through(engine: Engine) {
     let mut layer = Layer::whole(&options(engine)).await;
     layer.mark_initialised();
+    load_library(&layer).await;
     declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
     let (primary, connection) = connect(&layer).await;
     for (beginning, keys) in [("web:{g}", MANY), ("web:{h}", MANY), ("web:{*}", 50), ("api:{g}", 50)] {
@@ -165,6 +176,48 @@ async fn a_job_is_carried_through(engine: Engine) {
     );
 }
 
+/// What was invalidated does not come back: an entry's version outlives the job, for as long as the entry would have lived.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_older_version_is_stored_after_a_job_removed_the_entry() {
+    for engine in engines() {
+        let name = engine.name.clone();
+        let layer = Layer::whole(&Options { data_nodes: 1, ..options(engine) }).await;
+        layer.mark_initialised();
+        load_library(&layer).await;
+        declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
+        let (_, connection) = connect(&layer).await;
+        let version = async |key: &str, version: &str| {
+            tell(&connection, "set_if_version", key, &[version, &format!("value {version}")]).await
+        };
+        let (old, other) = ("web:{g}old", "web:{h}other");
+        for key in [old, other] {
+            assert_eq!(version(key, "9").await, 1);
+        }
+        tell(&connection, "set", "web:{g}plain", &["", "value"]).await;
+        connection.query::<()>(cmd("SET").arg("web:{g}string").arg("of a stock library")).await.unwrap();
+        let before = ends_in(&connection, old).await;
+        ask(&connection, "7", "waiting 0 web:{g}").await;
+        assert_eq!(done(&layer, "7").await, 3, "{name}");
+        assert_eq!(count(&connection, "web:{g}").await, 1, "{name}: only the version is left");
+        assert!((1..=before).contains(&ends_in(&connection, old).await), "{name}: for the rest of its TTL");
+        // The writer of version 5 was held up from before the job until after it.
+        for (number, stored) in [("5", 0), ("9", 0)] {
+            assert_eq!(version(old, number).await, stored, "{name}: version {number} comes back");
+        }
+        let token = lease(&connection, old).await;
+        assert_eq!(tell(&connection, "set", old, &[&token, "read since"]).await, 1);
+        assert_eq!(version(old, "8").await, 0, "{name}: a set without a version keeps what is known");
+        assert_eq!(version(old, "10").await, 1);
+        assert_eq!(get(&connection, old).await.served(), (1, Some("value 10")));
+        assert_eq!(get(&connection, other).await.served(), (1, Some("value 9")), "{name}: of another beginning");
+        // A job that goes through the keys again, as after a failover, counts no key twice.
+        ask(&connection, "8", "waiting 0 web:{g}").await;
+        assert_eq!(done(&layer, "8").await, 1, "{name}");
+        ask(&connection, "9", "waiting 0 web:{g}").await;
+        assert_eq!(done(&layer, "9").await, 0, "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_takes_a_small_part_of_the_servers_time_can_be_withdrawn_and_tells_its_end() {
     for engine in engines() {
@@ -176,6 +229,7 @@ async fn a_job_takes_a_small_part_of_the_servers_time_can_be_withdrawn_and_tells
 
 async fn a_job_takes_a_small_part(layer: &Layer) {
     layer.mark_initialised();
+    load_library(layer).await;
     declare(layer, &BTreeMap::from([("web:".to_owned(), "news:web:".to_owned())])).await;
     let (primary, connection) = connect(layer).await;
     fill(&connection, "web:{g}", MANY).await;
@@ -200,6 +254,7 @@ async fn a_job_takes_a_small_part(layer: &Layer) {
     }
     let mut subscriber =
         redoubt::redis::connection::open_subscriber(&layer.endpoint(primary), "news:web:").await.unwrap();
+    let is_first = put_first(&layer.engine_pids(primary));
     let log = SlowLog::begin(layer, primary, 400_000).await;
     ask(&connection, "6", "waiting 0 web:{g}").await;
     let began = std::time::Instant::now();
@@ -214,22 +269,32 @@ async fn a_job_takes_a_small_part(layer: &Layer) {
         let is_its = |call: &&Call| !call.is("SCAN") || call.after("MATCH") == Some("web:{g}*");
         calls.iter().filter(move |call| call.is(name)).filter(is_its).cloned().collect::<Vec<Call>>()
     };
-    let (scans, removals, sizes) = (of_job("SCAN"), of_job("UNLINK"), of_job("MEMORY"));
+    let (scans, removals, sizes) = (of_job("SCAN"), of_job("FCALL"), of_job("MEMORY"));
     for scan in &scans {
         assert!(scan.after("COUNT").unwrap().parse::<usize>().unwrap() <= TOGETHER, "{scan:?}");
     }
+    // What a function runs is in its own time, and logged besides.
+    let is_sent = |call: &&Call| ["TIME", "SCAN", "MEMORY", "FCALL"].iter().any(|name| call.is(name));
+    let its = calls.iter().filter(|call| call.client == scans[0].client).filter(is_sent);
+    let (longest, commands, first) = dearest_write(its);
+    println!(
+        "the dearest write: {commands} commands, {first} first, {longest} us, with the machine to itself: {is_first}"
+    );
+    // Without that right what is measured is also how long other processes ran meanwhile: then medians are asserted, below.
+    assert!(!is_first || Duration::from_micros(longest) < LONGEST_COMMAND, "{commands} of {first}: {longest} us");
     let mut large = 0;
     for removal in &removals {
-        assert!(removal.length - 1 <= TOGETHER, "{removal:?}");
+        assert_eq!(removal.words[1], "redoubt_caches_remove");
+        assert!(removal.length - 3 <= REMOVED_TOGETHER, "{removal:?}");
         if removal.words.iter().any(|word| word.contains("large")) {
-            assert_eq!(removal.length, 2, "a large value is removed alone: {removal:?}");
+            assert_eq!(removal.length, 4, "a large value is removed alone: {removal:?}");
             large += 1;
         }
     }
     assert_eq!(large, LARGE);
-    assert_eq!(removals.iter().map(|removal| removal.length - 1).sum::<usize>(), left + LARGE);
+    assert_eq!(removals.iter().map(|removal| removal.length - 3).sum::<usize>(), left + LARGE);
     let mut spent = 0;
-    for (name, calls) in [("SCAN", &scans), ("UNLINK", &removals), ("MEMORY USAGE", &sizes)] {
+    for (name, calls) in [("SCAN", &scans), ("removal", &removals), ("MEMORY USAGE", &sizes)] {
         let (half, sum) = (median(calls.iter()), calls.iter().map(|call| call.microseconds).sum::<u64>());
         println!("{name}: {} calls, median {half} us, {} us in all", calls.len(), sum);
         assert!(Duration::from_micros(half) < LONGEST_COMMAND / 2, "{name} holds the server up for {half} us");

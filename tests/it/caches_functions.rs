@@ -290,6 +290,64 @@ async fn an_older_version_is_never_stored_over_a_later_one_also_after_an_invalid
     }
 }
 
+/// Versions are left of entries alone, and only of those that end.
+#[tokio::test]
+async fn what_the_agents_remove_is_gone_but_for_the_versions_of_entries() {
+    for engine in engines() {
+        let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
+        let versioned = ["web:{0}a", "web:{0}b"];
+        for key in versioned {
+            tell(&connection, "set_if_version", key, &["7", "value", "", "shoes"]).await;
+        }
+        tell(&connection, "set", "web:{0}plain", &["", "value"]).await;
+        // Of an entry of version 7 without tags.
+        let header = [&[1][..], &[0; 9], &7_f64.to_le_bytes(), &[0]].concat();
+        let mut others = vec!["web:{0}plain".to_owned()];
+        for (key, words) in [
+            ("web:{0}string", &[&b"SET"[..], b"x"][..]),
+            ("web:{0}list", &[b"RPUSH", b"x"]),
+            ("web:{0}short", &[b"HSET", b"h", b"x"]),
+            ("web:{0}hash", &[b"HSET", b"name", b"x"]),
+            // As the entry of a version, and of no end.
+            ("web:{0}endless", &[b"HSET", b"h", &header]),
+            ("web:{0}@t:shoes2", &[b"SET", b"1"]),
+            ("web::1:django", &[b"SET", b"x"]),
+            ("web:django", &[b"HSET", b"h", &header]),
+        ] {
+            let mut command = cmd(std::str::from_utf8(words[0]).unwrap());
+            command.arg(key).arg(&words[1..]);
+            connection.query::<()>(&command).await.unwrap();
+            others.push(key.to_owned());
+        }
+        connection.query::<()>(cmd("PEXPIRE").arg("web:django").arg(HOUR)).await.unwrap();
+        let errors = async || {
+            let text: String = connection.query(cmd("INFO").arg("errorstats")).await.unwrap();
+            text.lines().filter(|line| line.contains("WRONGTYPE")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let before = errors().await;
+        let keys: Vec<&str> = others.iter().map(String::as_str).chain(versioned).chain(["web:{0}gone"]).collect();
+        let there = i64::try_from(keys.len() - 1).unwrap();
+        assert_eq!(number(&connection, "caches_remove", &keys, &[]).await, there, "{}", engine.name);
+        assert_eq!(errors().await, before, "{}: errors that an alert would tell of", engine.name);
+        assert_eq!(connection.query::<i64>(cmd("EXISTS").arg(&others)).await.unwrap(), 0, "{}", engine.name);
+        assert_eq!(
+            number(&connection, "caches_remove", &keys, &[]).await,
+            0,
+            "{}: nothing is counted twice",
+            engine.name
+        );
+        for key in versioned {
+            assert_eq!(value_of(&connection, key).await.as_deref(), Some(""));
+            assert_eq!(get(&connection, key).await.verdict, 0);
+            for (version, stored) in [("6", 0), ("7", 0), ("8", 1)] {
+                assert_eq!(tell(&connection, "set_if_version", key, &[version, "x"]).await, stored, "{}", engine.name);
+            }
+        }
+        let refused = call(&connection, "caches_remove", &["web:{0}a"; 129], &[]).await.unwrap_err();
+        assert!(refused.server_text().unwrap().starts_with("BADARG"), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn it_is_remembered_for_a_while_that_there_is_no_value() {
     for engine in engines() {

@@ -61,6 +61,8 @@ fn always_refused() -> Vec<Refused<'static>> {
         ("cache_invalidate_prefix", vec!["web:{@jobs}a"], vec!["web:"], "BADARG"),
         ("cache_invalidate_prefix", vec!["api:{@jobs}"], vec!["api:"], "WRONGTYPE"),
         ("cache_invalidate_prefix", vec!["nix:{@jobs}"], vec!["nix:"], "NOPOLICY"),
+        ("caches_remove", vec![], vec![], "BADARG"),
+        ("caches_remove", vec![KEY], vec!["x"], "BADARG"),
         ("cache_stats", vec![], vec![], "BADARG"),
         ("cache_stats", vec!["nix:{0}"], vec![], "NOPOLICY"),
         ("cache_stats", vec!["web:{0}"], vec!["x"], "BADARG"),

@@ -21,7 +21,8 @@ use crate::model::audit::{
     pause_after, short_hash,
 };
 use crate::model::node_config::PREFIXES_FILE;
-use crate::redis::{Class, Connection, Error, keys, server};
+use crate::redis::keys::{self, Removal};
+use crate::redis::{Class, Connection, Error, server};
 
 /// Share of a server's time that the audit takes while it is under way, percent.
 const SHARE_OF_REPLICA: u32 = 5;
@@ -251,7 +252,7 @@ impl Work {
                 .filter(|(it, bytes)| shrink.take(it.place, *bytes))
                 .map(|(it, bytes)| (it.key, bytes))
                 .collect();
-            state.note_shrunk(removal::remove(connection, &surplus, SHARE_OF_PRIMARY).await?);
+            state.note_shrunk(removal::remove(connection, &surplus, SHARE_OF_PRIMARY, Removal::Eviction).await?);
         }
         self.is_torn = false;
         self.pass.advance(cursor);

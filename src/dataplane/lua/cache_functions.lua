@@ -1,6 +1,6 @@
 -- The functions of the library redoubt_caches. What an entry, a lease, a tag and a reply are: caches.lua, which this is put behind.
 
-local JOBS, MOST_JOBS, JOBS_MS = '{@jobs}', 100, 604800000
+local JOBS, MOST_JOBS, JOBS_MS, MOST_REMOVED = '{@jobs}', 100, 604800000, 128
 
 -- The one key of a call.
 local function only(keys)
@@ -221,6 +221,24 @@ local function fail(keys, args)
   return 1
 end
 
+-- Kind and version of the entry that is under a key, if it has one and will end; version 0 for what a library of others has there.
+local function version_at(key)
+  -- HGET on another type would count as an error of the server.
+  if not string.find(key, '}', 1, true) or redis.call('TYPE', key).ok ~= 'hash' then return nil, 0 end
+  local head = redis.call('HGET', key, 'h')
+  if not head or #head < HEAD_BYTES then return nil, 0 end
+  local kind, _, _, version = struct.unpack(HEAD, head)
+  if kind > TOMBSTONE or version < 1 or redis.call('PTTL', key) < 0 then return nil, 0 end
+  return kind, version
+end
+
+-- Leaves the versions of entries, and nothing else of them, for the rest of their TTLs.
+local function bury(tombs)
+  for _, tomb in ipairs(tombs) do
+    redis.call('HSET', tomb[1], 'h', struct.pack(HEAD, TOMBSTONE, 0, 0, tomb[2], 0), 'v', '')
+  end
+end
+
 -- redoubt_cache_invalidate
 --   keys:       1 to 256: entries of one namespace
 --   arguments:  none
@@ -245,14 +263,14 @@ local function invalidate(keys, args)
     end
     gone[#gone + 1] = lease_of(key, close)
     if version > 0 and redis.call('PTTL', key) > 0 then
-      if kind ~= TOMBSTONE then tombs[#tombs + 1] = {key, struct.pack(HEAD, TOMBSTONE, 0, 0, version, 0)} end
+      if kind ~= TOMBSTONE then tombs[#tombs + 1] = {key, version} end
     else
       gone[#gone + 1] = key
     end
   end
   clock()
   redis.call('UNLINK', unpack(gone))
-  for _, tomb in ipairs(tombs) do redis.call('HSET', tomb[1], 'h', tomb[2], 'v', '') end
+  bury(tombs)
   count(policy, INVALIDATIONS, #keys)
   for _, key in ipairs(keys) do publish(policy, 'k ' .. key) end
   return there
@@ -283,10 +301,10 @@ end
 --   keys:       1: PREFIX{@jobs}
 --   arguments:  BEGINNING: what the keys begin with that are to go; begins with PREFIX
 --   result:     bulk string: the id of the job. It is a field of that hash, `STATE REMOVED BEGINNING`, STATE being `waiting`,
---               `running` or `done`: the agents of the primaries remove the keys at a bounded rate, and until then they are served.
+--               `running` or `done`: the agent of the primary removes the keys at a bounded rate, and until then they are served.
 --               What is being computed in the namespace is refused at once. BUSY if 100 jobs are not done
 --   complexity: O(jobs), at most 100; scans nothing
---   slot rule:  in a Cluster the job is on one node, and the agent of each primary reads it there; flag `allow-oom`
+--   slot rule:  the job is one key: in a Cluster only its node has it, and only that node's keys would go; flag `allow-oom`
 local function invalidate_prefix(keys, args)
   local key = only(keys)
   local policy, close = place_of(key)
@@ -310,6 +328,28 @@ local function invalidate_prefix(keys, args)
   count(policy, INVALIDATIONS)
   publish(policy, 'p ' .. beginning)
   return id
+end
+
+-- redoubt_caches_remove
+--   keys:       1 to 128, of any kind: what the agents' jobs found
+--   arguments:  none
+--   result:     integer: keys that are gone. An entry with a version is remembered without its value for the rest of its TTL, as by
+--               redoubt_cache_invalidate; nothing is published and no lease is looked for
+--   complexity: O(keys)
+--   slot rule:  in a Cluster all keys are of one slot; flag `allow-oom`
+local function remove(keys, args)
+  if #keys < 1 or #keys > MOST_REMOVED then refuse_argument('takes 1 to 128 keys') end
+  if args[1] then refuse_argument('takes no arguments') end
+  local gone, tombs = {}, {}
+  for _, key in ipairs(keys) do
+    local kind, version = version_at(key)
+    if kind ~= TOMBSTONE then
+      if version > 0 then tombs[#tombs + 1] = {key, version} else gone[#gone + 1] = key end
+    end
+  end
+  local removed = gone[1] and redis.call('UNLINK', unpack(gone)) or 0
+  bury(tombs)
+  return removed + #tombs
 end
 
 -- redoubt_cache_stats
@@ -386,6 +426,7 @@ register('redoubt_cache_fail', fail, {'allow-oom'}, 'says that the source is dow
 register('redoubt_cache_invalidate', invalidate, {'allow-oom'}, 'removes entries')
 register('redoubt_cache_invalidate_tag', invalidate_tag, {'allow-oom'}, 'makes the entries of tags invalid')
 register('redoubt_cache_invalidate_prefix', invalidate_prefix, {'allow-oom'}, 'asks for the removal of all keys that begin alike')
+register('redoubt_caches_remove', remove, {'allow-oom'}, 'removes keys of any kind, for the agents')
 register('redoubt_cache_stats', read_stats, {'no-writes', 'allow-stale'}, 'counters of one namespace')
 register('redoubt_caches_position', read_position, {'no-writes', 'allow-stale'}, 'run and number of the last message')
 register('redoubt_caches_counters', read_counters, {'no-writes', 'allow-stale'}, 'counters of the namespaces')

@@ -43,6 +43,7 @@ pub(super) const RIGHTS: Rights = Rights {
         "-FCALL redoubt_cache_invalidate 2 @{a}b !{a}b",
         "-FCALL redoubt_cache_invalidate_prefix 1 !{@jobs} !",
         "-FCALL_RO redoubt_cache_get_ro 1 !{a}b",
+        "-FCALL redoubt_caches_remove 1 @{a}b",
         "-FCALL redoubt_caches_counters 0",
         "-FCALL REDOUBT_CACHES_COUNTERS 0",
         "-FCALL_RO redoubt_caches_counters 0",

@@ -25,6 +25,7 @@ mod boot_rule_states;
 mod boot_rule_worlds;
 mod cache_namespaces;
 mod caches_cost;
+mod caches_cut_off;
 mod caches_eviction;
 mod caches_functions;
 mod caches_messages;

@@ -10,7 +10,7 @@ use redoubt::redis::users;
 use tokio::process::Command;
 
 use crate::support::bound_layer::{
-    BoundLayer, CHANNEL, PREFIX, STORE_USER, built_example, connect, installed, java, node, python,
+    BoundLayer, PREFIX, STORE_USER, built_example, connect, installed, java, node, python,
 };
 use crate::support::cache_calls::{HOUR, policy};
 use crate::support::engine_process::engines;
@@ -200,10 +200,7 @@ async fn the_examples_read_through_a_cache_with_the_binding() {
     let of_rust = built_example("cache", "examples/clients/rust/cache.rs").await;
     let policy = CachePolicy { stale_ms: HOUR, lease_ms: 5_000, ..policy("web") };
     for engine in engines() {
-        let layer = BoundLayer::start_for(&engine, UseKind::RateLimitPolicy, PREFIX, false).await;
-        let mut rights = cmd("ACL");
-        rights.arg("SETUSER").arg(STORE_USER).arg("+fcall").arg("+fcall_ro").arg(format!("&{CHANNEL}"));
-        layer.observer.query::<()>(&rights).await.unwrap();
+        let layer = BoundLayer::start_for(&engine, UseKind::CacheNamespace, PREFIX, false).await;
         let operator = connect(&layer.primary, users::OPERATOR).await;
         load(&operator, &cache_library(std::slice::from_ref(&policy))).await.unwrap();
         for program in [

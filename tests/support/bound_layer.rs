@@ -74,10 +74,10 @@ impl BoundLayer {
     /// Starts it for a use of this kind and prefix, with scripts of its own or without.
     pub async fn start_for(engine: &Engine, kind: UseKind, prefix: &str, scripts: bool) -> Self {
         let mut users = data_users(&digests());
-        users.insert(
-            STORE_USER.to_owned(),
-            users::use_on_data(Grant { scripts, ..Grant::plain(kind, prefix, &Functions::new()) }, &digest(STORE_USER)),
-        );
+        let channel = (kind == UseKind::CacheNamespace).then_some(CHANNEL);
+        let nothing = Functions::new();
+        let grant = Grant { scripts, channel, ..Grant::plain(kind, prefix, &nothing) };
+        users.insert(STORE_USER.to_owned(), users::use_on_data(grant, &digest(STORE_USER)));
         let mut lines: Vec<String> = acl_file(&users).lines().map(str::to_owned).collect();
         lines.push(format!("user {OBSERVER} reset on >{} ~* &* +@all", password(OBSERVER)));
         lines.push(format!("masteruser {}", users::REPLICATION));
@@ -163,9 +163,14 @@ impl BoundLayer {
         }
     }
 
+    /// Gives a program the bindings.
+    pub fn give_bindings(&self, command: &mut Command) {
+        command.env("SERVICE_BINDING_ROOT", &self.bindings).kill_on_drop(true);
+    }
+
     /// Runs a program with the bindings and answers its lines.
     pub async fn run(&self, mut command: Command) -> Vec<String> {
-        command.env("SERVICE_BINDING_ROOT", &self.bindings).kill_on_drop(true);
+        self.give_bindings(&mut command);
         let ended = tokio::time::timeout(PROGRAM_ENDS, command.output()).await;
         let output = ended.unwrap_or_else(|_| panic!("does not end: {command:?}")).unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -273,6 +278,13 @@ pub fn node(folder: &Path, source: &str) -> Command {
 pub fn python(folder: &Path, source: &str) -> Command {
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(source).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// A program with the packages of the distribution.
+pub fn ruby(source: &str) -> Command {
+    let mut command = Command::new("ruby");
+    command.arg(source);
     command
 }
 

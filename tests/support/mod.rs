@@ -8,6 +8,7 @@ pub mod bad_stores;
 pub mod bound_layer;
 pub mod cache_calls;
 pub mod cache_models;
+pub mod cut_way;
 pub mod engine_process;
 pub mod figures;
 pub mod function_calls;

@@ -6,7 +6,7 @@ use redoubt::model::UseKind;
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::model::limit_policy::Algorithm;
 use redoubt::redis::{Connection, server};
-use redoubt::validate::uses::eviction::{Verdict, judge};
+use redoubt::validate::uses::eviction::{POLICIES, Verdict, judge};
 
 use crate::support::engine_process::{Engine, engines};
 use crate::support::function_calls::function_call;
@@ -82,7 +82,7 @@ async fn flood(engine: &Engine, policy: &str) -> Left {
 #[tokio::test]
 async fn a_flood_of_entries_leaves_sessions_and_limits_where_the_matrix_says_so() {
     for engine in engines() {
-        for policy in ["volatile-ttl", "noeviction", "allkeys-lru", "volatile-lru"] {
+        for policy in POLICIES {
             let left = flood(&engine, policy).await;
             println!("{} {policy}: {left:?}", engine.name);
             for (kind, all, left) in
@@ -92,6 +92,8 @@ async fn a_flood_of_entries_leaves_sessions_and_limits_where_the_matrix_says_so(
                 let is_kept = left * 1_000 >= all * 995;
                 let may_stay = judge(kind, policy).verdict != Verdict::Refused;
                 assert_eq!(is_kept, may_stay, "{} {policy} {kind:?}: {left} of {all}", engine.name);
+                // What the page says of the others is a handful.
+                assert!(may_stay || left * 20 < all, "{} {policy} {kind:?}: {left} of {all}", engine.name);
             }
             let warned = judge(UseKind::CacheNamespace, policy).verdict == Verdict::Warned;
             assert_eq!(left.failed > 0, warned, "{} {policy}: {} sets failed", engine.name, left.failed);

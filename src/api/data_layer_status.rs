@@ -170,6 +170,22 @@ pub struct AuditStatus {
     /// Some keys under the prefix of no use, in the same way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside_examples: Vec<String>,
+    /// The largest of the keys that were measured, at most 5, the largest first. They stay as long as the first is about as large, for a
+    /// day at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<LargestKey>,
+}
+
+/// A large key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LargestKey {
+    /// The first 16 hexadecimal characters of its SHA-256: its name may be a secret.
+    pub key: String,
+    /// The use's prefix that it begins with; absent: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// Bytes that it takes, two significant digits.
+    pub bytes: i64,
 }
 
 /// One item of the production checklist.

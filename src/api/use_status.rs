@@ -52,6 +52,10 @@ pub struct UseStatus {
     /// of the pods has the numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<CounterStatus>,
+    /// Of a cache: reads among all that its functions counted that found something (a fresh value, a stale one, or that there is none),
+    /// percent. It stays while it is right within 5; absent before the first read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<i32>,
     /// Of a cache: the keys that its annotation `redoubt.dev/invalidate-prefix` wants gone, and how far that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<InvalidationStatus>,
@@ -154,12 +158,16 @@ pub struct InvalidationStatus {
     pub state: InvalidationState,
     /// Keys removed so far.
     pub removed: i64,
+    /// Jobs that the primary did not have any more before they were done, each of which was asked for again: it died before the job was
+    /// replicated, or the job was deleted. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<i64>,
 }
 
 impl InvalidationStatus {
     /// Puts it together.
     pub fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
-        Self { beginning: beginning.to_owned(), job, state, removed }
+        Self { beginning: beginning.to_owned(), job, state, removed, lost: None }
     }
 }
 

@@ -3,12 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::data_layer_status::{AuditStatus, ChecklistItem};
+use crate::api::data_layer_status::{AuditStatus, ChecklistItem, LargestKey};
 use crate::api::use_status::{BudgetState, BudgetStatus, UseAudit};
-use crate::model::audit::{AuditReport, MemoryBudget};
+use crate::model::audit::{AuditReport, LargeKey, MemoryBudget};
 
 /// A number of keys that is off by no more than this stays, however few there are.
 const FEW: i64 = 10;
+/// Of the largest keys.
+const MOST_LARGEST_TOLD: usize = 5;
 /// How far the time of the last pass may be behind while nothing else changes.
 const TIME_STAYS: SignedDuration = SignedDuration::from_hours(24);
 
@@ -26,12 +28,28 @@ pub fn of_layer(report: Option<&AuditReport>, old: Option<&AuditStatus>) -> Opti
         bytes_error: stepped(before(|it| it.bytes_error), report.bytes_error, half(before(|it| it.bytes_error))),
         examples: report.examples.clone(),
         outside_examples: report.outside_examples.clone(),
+        largest: largest(report, old.filter(|old| finished.duration_since(old.finished.0) < TIME_STAYS)),
     };
     let rests = old.filter(|old| {
         let is_recent = finished.duration_since(old.finished.0) < TIME_STAYS;
         is_recent && told == AuditStatus { finished: Time(finished), ..(*old).clone() }
     });
     Some(rests.cloned().unwrap_or(told))
+}
+
+/// The largest keys: those of `old` while the first of them is about as large, because entries of caches come and go.
+fn largest(report: &AuditReport, old: Option<&AuditStatus>) -> Vec<LargestKey> {
+    let told = |large: &LargeKey| LargestKey {
+        key: large.key.clone(),
+        prefix: large.prefix.clone(),
+        bytes: stepped(None, large.bytes, 0),
+    };
+    let bytes = report.largest.first().map_or(0, |large| large.bytes);
+    let stays = |old: &&AuditStatus| {
+        old.largest.first().is_some_and(|first| stepped(Some(first.bytes), bytes, 0) == first.bytes)
+    };
+    let fresh = || report.largest.iter().take(MOST_LARGEST_TOLD).map(told).collect();
+    old.filter(stays).map_or_else(fresh, |old| old.largest.clone())
 }
 
 /// What is told of a use with this prefix.
@@ -148,6 +166,29 @@ mod tests {
         assert!(!said.ok && said.evidence.contains("0000000000000000"), "{said:?}");
         assert_eq!(of_layer(None, Some(&fault)), Some(fault), "what is not asked again stays");
         assert!(!item(None).ok);
+    }
+
+    #[test]
+    fn the_largest_keys_are_told_by_their_hashes_and_rest_while_the_first_is_about_as_large() {
+        const HOUR: u64 = 3_600_000;
+        let with = |finished: u64, sizes: &[u64]| {
+            let large =
+                |bytes: &u64| LargeKey { key: format!("{bytes:016x}"), prefix: "web:".to_owned(), bytes: *bytes };
+            AuditReport { largest: sizes.iter().map(large).collect(), ..report(12_345, 0, finished) }
+        };
+        let first = of_layer(Some(&with(HOUR, &[10_456, 9_000, 800, 70, 6, 5])), None).unwrap();
+        let told: Vec<i64> = first.largest.iter().map(|it| it.bytes).collect();
+        assert_eq!(told, [10_000, 9_000, 800, 70, 6]);
+        assert_eq!((first.largest[0].key.as_str(), first.largest[0].prefix.as_str()), ("00000000000028d8", "web:"));
+        let other_entries = with(2 * HOUR, &[10_900, 20, 10]);
+        assert_eq!(of_layer(Some(&other_entries), Some(&first)).unwrap(), first, "a cache's entries come and go");
+        let larger = of_layer(Some(&with(2 * HOUR, &[50_000, 10_456])), Some(&first)).unwrap();
+        assert_eq!(larger.largest.iter().map(|it| it.bytes).collect::<Vec<_>>(), [50_000, 10_000]);
+        let smaller = of_layer(Some(&with(2 * HOUR, &[800])), Some(&first)).unwrap();
+        assert_eq!(smaller.largest.len(), 1, "the large ones are gone");
+        assert_eq!(of_layer(Some(&with(2 * HOUR, &[])), Some(&first)).unwrap().largest, []);
+        let next_day = of_layer(Some(&with(30 * HOUR, &[10_900, 20])), Some(&first)).unwrap();
+        assert_eq!(next_day.largest[1].bytes, 20, "once a day they are told as they are");
     }
 
     #[test]

@@ -200,6 +200,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         budget: audit::of_budget(facts.budget, facts.audit.as_deref(), &facts.prefix, old.budget.as_ref()),
         limits: facts.limits.clone(),
         counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
+        hit_ratio: facts.counters.as_ref().map_or(old.hit_ratio, |rows| hit_ratio(facts.kind, rows, old.hit_ratio)),
         invalidation: facts.invalidation.clone(),
         // A library that was lost is loaded again: until then the users keep their rights.
         function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
@@ -248,6 +249,28 @@ fn counters(kind: UseKind, rows: &[Row]) -> Vec<CounterStatus> {
         counts: columns.names.iter().map(|(name, _)| (*name).to_owned()).zip(row.counts.iter().map(number)).collect(),
     };
     rows.iter().map(row).collect()
+}
+
+/// How far the ratio of hits may be off before it is told again, percent.
+const RATIO_STAYS: i32 = 5;
+
+/// Reads of a cache that found something, percent of all; `None`: the kind has none, or nothing was read. `old` while that is about
+/// right.
+fn hit_ratio(kind: UseKind, rows: &[Row], old: Option<i32>) -> Option<i32> {
+    if kind != UseKind::CacheNamespace {
+        return None;
+    }
+    let columns = kind.words().counters?;
+    let sum = |counted: &[&str]| -> u128 {
+        let is_counted = |at: usize| columns.names.get(at).is_some_and(|(name, _)| counted.contains(name));
+        let of_row = |row: &Row| -> u128 {
+            row.counts.iter().enumerate().filter(|(at, _)| is_counted(*at)).map(|(_, count)| u128::from(*count)).sum()
+        };
+        rows.iter().map(of_row).sum()
+    };
+    let (found, absent) = (sum(&["hits", "stale", "negative"]), sum(&["misses", "waits", "failed"]));
+    let told = i32::try_from((found * 100).checked_div(found + absent)?).ok()?;
+    Some(old.filter(|old| old.abs_diff(told) < RATIO_STAYS.unsigned_abs()).unwrap_or(told))
 }
 
 fn listed(functions: &Functions) -> Vec<FunctionStatus> {

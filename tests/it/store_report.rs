@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::use_status::{FunctionsStatus, UseStatus};
 use redoubt::model::UseKind;
+use redoubt::model::counters::Row;
 use redoubt::report::events::of_conditions;
 use redoubt::report::uses::{LayerNote, UseFacts, refused, status};
 
@@ -193,4 +194,27 @@ fn a_name_that_is_taken_moves_no_binding_and_ends_no_service() {
     let (never, _) = everything_else(&UseFacts { binding: None, ..taken });
     assert_eq!(condition(&never, "Ready").0, "False", "there is no binding at all");
     assert_eq!((condition(&never, "Accepted").1.as_str(), never.binding), ("NameTaken", None));
+}
+
+/// Ten reads, of which seven found something; then numbers that move it by little and by much.
+#[test]
+fn a_caches_hit_ratio_counts_what_was_found_and_rests_while_it_is_about_right() {
+    let row = |counts: [u64; 11]| {
+        let counts = counts.to_vec();
+        Some(vec![Row { owner: "shop/web".to_owned(), part: String::new(), counts }])
+    };
+    let of = |counters: Option<Vec<Row>>, old: &UseStatus| {
+        told(&UseFacts { kind: UseKind::CacheNamespace, counters, ..facts() }, old)
+    };
+    // hits, stale, negative; misses, waits, failed; and what is no read.
+    let first = of(row([4, 2, 1, 1, 1, 1, 9, 9, 9, 9, 9]), &UseStatus::default());
+    assert_eq!(first.hit_ratio, Some(70));
+    let little = of(row([74, 0, 0, 26, 0, 0, 0, 0, 0, 0, 0]), &first);
+    assert_eq!(little.hit_ratio, Some(70), "it rests");
+    let much = of(row([75, 0, 0, 25, 0, 0, 0, 0, 0, 0, 0]), &first);
+    assert_eq!(much.hit_ratio, Some(75));
+    assert_eq!(of(None, &much).hit_ratio, Some(75), "what is not known now stays");
+    assert_eq!(of(row([0; 11]), &UseStatus::default()).hit_ratio, None, "nothing was read");
+    let sessions = UseFacts { counters: row([9; 11]), ..facts() };
+    assert_eq!(told(&sessions, &UseStatus::default()).hit_ratio, None);
 }

@@ -52,17 +52,47 @@ async fn ask_or_read(
     beginning: &str,
     told: Option<&InvalidationStatus>,
 ) -> crate::redis::Result<InvalidationStatus> {
-    if let Some(id) = told.and_then(|told| told.job.as_ref())
-        && let Some(PrefixJob { state, removed, .. }) = prefix_jobs::read(connection, prefix, id).await?
-    {
-        let state = match state {
-            JobState::Waiting => InvalidationState::Waiting,
-            JobState::Running => InvalidationState::Running,
-            JobState::Done => InvalidationState::Done,
-        };
-        let removed = i64::try_from(removed).unwrap_or(i64::MAX);
-        return Ok(InvalidationStatus::of(beginning, Some(id.clone()), state, removed));
+    let Some((told, id)) = told.and_then(|told| Some((told, told.job.as_ref()?))) else {
+        let id = prefix_jobs::ask(connection, prefix, beginning).await?;
+        return Ok(InvalidationStatus::of(beginning, Some(id), InvalidationState::Waiting, 0));
+    };
+    match prefix_jobs::read(connection, prefix, id).await? {
+        Some(job) => Ok(so_far(told, &job)),
+        None => Ok(after_loss(told, prefix_jobs::ask(connection, prefix, beginning).await?)),
     }
-    let id = prefix_jobs::ask(connection, prefix, beginning).await?;
-    Ok(InvalidationStatus::of(beginning, Some(id), InvalidationState::Waiting, 0))
+}
+
+/// What is told of a job that the primary has.
+fn so_far(told: &InvalidationStatus, job: &PrefixJob) -> InvalidationStatus {
+    let state = match job.state {
+        JobState::Waiting => InvalidationState::Waiting,
+        JobState::Running => InvalidationState::Running,
+        JobState::Done => InvalidationState::Done,
+    };
+    InvalidationStatus { state, removed: i64::try_from(job.removed).unwrap_or(i64::MAX), ..told.clone() }
+}
+
+/// What is told once a job that was lost was asked for again under this id.
+fn after_loss(told: &InvalidationStatus, id: String) -> InvalidationStatus {
+    let lost = Some(told.lost.unwrap_or_default().saturating_add(1));
+    InvalidationStatus { lost, ..InvalidationStatus::of(&told.beginning, Some(id), InvalidationState::Waiting, 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_runs_is_told_so_and_one_that_was_lost_is_counted_until_the_end() {
+        let job = |state, removed| PrefixJob { state, removed, beginning: b"web:{0}".to_vec() };
+        let asked = InvalidationStatus::of("web:{0}", Some("7".to_owned()), InvalidationState::Waiting, 0);
+        let running = so_far(&asked, &job(JobState::Running, 512));
+        assert_eq!((running.state, running.removed, running.lost), (InvalidationState::Running, 512, None));
+        let again = after_loss(&running, "8".to_owned());
+        assert_eq!((again.state, again.removed, again.lost), (InvalidationState::Waiting, 0, Some(1)));
+        assert_eq!((again.beginning.as_str(), again.job.as_deref()), ("web:{0}", Some("8")));
+        let again = after_loss(&so_far(&again, &job(JobState::Running, 3)), "9".to_owned());
+        let done = so_far(&again, &job(JobState::Done, 600));
+        assert_eq!((done.state, done.removed, done.lost), (InvalidationState::Done, 600, Some(2)));
+    }
 }

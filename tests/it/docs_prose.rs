@@ -52,6 +52,28 @@ fn no_bullet_is_longer_than_five_lines() {
     assert_eq!(bullets(sample).iter().map(Vec::len).collect::<Vec<_>>(), [2, 6], "the count counts");
 }
 
+/// Where a line of prose has the beginning of a bullet behind a sentence: what joins lines has joined two bullets.
+fn joined_bullets(text: &str) -> Vec<&str> {
+    let mut is_code = false;
+    let is_joined = |line: &&str| {
+        is_code ^= line.trim_start().starts_with("```");
+        !is_code && !line.starts_with('|') && [". - ", ": - ", "; - "].iter().any(|end| line.contains(end))
+    };
+    text.lines().filter(is_joined).collect()
+}
+
+#[test]
+fn no_two_bullets_are_joined_in_a_line() {
+    let mut found = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        found.extend(joined_bullets(&text).iter().map(|line| format!("{}: {line}", page.display())));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let sample = "- a\n  it is. - **B** is\n```\nx: - y\n```\n| a. - b |\n";
+    assert_eq!(joined_bullets(sample), ["  it is. - **B** is"]);
+}
+
 /// Whether a word, or words, is in a text that is in lower case.
 fn has_word(text: &str, word: &str) -> bool {
     let is_end = |end: Option<char>| end.is_none_or(|letter| !letter.is_alphanumeric());

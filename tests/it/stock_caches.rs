@@ -7,7 +7,7 @@ use redoubt::model::cache_policy::CachePolicy;
 use redoubt::redis::users;
 use tokio::process::Command;
 
-use crate::support::bound_layer::{BoundLayer, PREFIX, connect, installed, java, node, python};
+use crate::support::bound_layer::{BoundLayer, PREFIX, connect, installed, java, node, python, ruby};
 use crate::support::cache_calls::{HOUR, policy};
 use crate::support::engine_process::engines;
 
@@ -42,6 +42,17 @@ const CACHE_MANAGER: [&str; 6] = [
     ELSEWHERE,
 ];
 
+const RAILS: [&str; 8] = [
+    "set and read under the prefix",
+    "every key ends",
+    "many, fetch, delete, increment",
+    "a late set brings back what was invalidated",
+    "every caller that misses computes",
+    "while one computes what ended, the others get the old value: race_condition_ttl",
+    CLEAR_REFUSED,
+    ELSEWHERE,
+];
+
 /// Runs a library's program on each engine: it holds these claims.
 async fn holds(program: impl Fn() -> Command, claims: &[&str]) {
     for engine in engines() {
@@ -61,6 +72,12 @@ async fn djangos_cache_works_under_a_prefix() {
 async fn cache_manager_works_under_a_prefix() {
     let folder = installed("node").await;
     holds(|| node(&folder, "tests/clients/node/cache-manager.mjs"), &CACHE_MANAGER).await;
+}
+
+#[tokio::test]
+async fn rails_cache_works_under_a_prefix() {
+    installed("ruby").await;
+    holds(|| ruby("tests/clients/ruby/rails-cache.rb"), &RAILS).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     Server(#[from] crate::redis::Error),
     /// The primary was not moved.
-    #[error("moving the primary")]
+    #[error("cannot move the primary")]
     Switchover(#[from] crate::redis::switchover::Error),
     /// A function library is not on its server.
     #[error(transparent)]

@@ -33,7 +33,7 @@ impl Environment {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("reading {path}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: String,
@@ -42,7 +42,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The document is not what it should be.
-    #[error("parsing {path}")]
+    #[error("cannot parse {path}")]
     Parse {
         /// The file.
         path: String,

@@ -11,12 +11,12 @@ use super::{Error, Result};
 pub fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let part = path.with_extension("part");
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(failed("making", folder))?;
-    let mut file = File::create(&part).map_err(failed("creating", &part))?;
-    file.write_all(text.as_ref()).map_err(failed("writing", &part))?;
-    file.sync_all().map_err(failed("flushing", &part))?;
-    fs::rename(&part, path).map_err(failed("moving to", path))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flushing", folder))
+    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    let mut file = File::create(&part).map_err(failed("create", &part))?;
+    file.write_all(text.as_ref()).map_err(failed("write", &part))?;
+    file.sync_all().map_err(failed("flush", &part))?;
+    fs::rename(&part, path).map_err(failed("move to", path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("flush", folder))
 }
 
 /// Reads a file as text, with a sign in place of bytes that are none. `None`: there is no such file.
@@ -29,7 +29,7 @@ pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed("reading", path)(source)),
+        Err(source) => Err(failed("read", path)(source)),
     }
 }
 
@@ -43,7 +43,7 @@ pub fn set_aside(path: &Path, problem: &str) {
 }
 
 /// The error of a file operation, with the file's name.
-pub fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+pub fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
     let path = path.display().to_string();
-    move |source| Error::File { doing, path, source }
+    move |source| Error::File { verb, path, source }
 }

@@ -22,7 +22,7 @@ pub enum Error {
         searched: String,
     },
     /// It cannot be started.
-    #[error("starting {program}")]
+    #[error("cannot start {program}")]
     Start {
         /// The program.
         program: String,

@@ -13,10 +13,10 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
     /// A file of the node cannot be read or written.
-    #[error("{doing} {path}")]
+    #[error("cannot {verb} {path}")]
     File {
-        /// What was being done.
-        doing: &'static str,
+        /// What could not be done: an infinitive.
+        verb: &'static str,
         /// To which file.
         path: String,
         /// Cause.
@@ -24,10 +24,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What the node has cannot be kept aside, so nothing may overwrite it.
-    #[error("keeping the node's data aside: {0}")]
+    #[error("cannot keep the node's data aside: {0}")]
     NoRoom(String),
     /// The HTTP port cannot be opened.
-    #[error("listening on {address}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// `host:port`.
         address: String,
@@ -36,7 +36,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Signals cannot be received.
-    #[error("receiving signals")]
+    #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
 }
 

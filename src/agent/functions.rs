@@ -99,7 +99,7 @@ fn is_taken(path: &Path) -> bool {
 pub(super) fn put(environment: &Environment, found: Option<&Found>) -> Result<Option<Source>> {
     let path = path(environment);
     let Some(found) = found.filter(|_| !is_taken(&path)) else { return Ok(None) };
-    fs::write(&path, &found.snapshot).map_err(durable::failed("writing", &path))?;
+    fs::write(&path, &found.snapshot).map_err(durable::failed("write", &path))?;
     tracing::info!(source = found.source.words(), "the server starts with its functions");
     Ok(Some(found.source))
 }

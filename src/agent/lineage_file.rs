@@ -53,7 +53,7 @@ pub fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> 
         Some(text) => match parse(&text) {
             Ok(lineage) => lineage,
             Err(fault @ Fault::Newer(_)) => {
-                return Err(durable::failed("parsing", &path)(std::io::Error::other(fault)));
+                return Err(durable::failed("parse", &path)(std::io::Error::other(fault)));
             }
             Err(fault @ Fault::Damaged(_)) => {
                 if holds(environment, wanted) {
@@ -170,7 +170,7 @@ pub fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
 pub fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
     let path = path(environment);
     let stored = Stored { lineage: lineage.clone(), append_files };
-    let text = serde_json::to_string(&stored).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    let text = serde_json::to_string(&stored).map_err(|error| durable::failed("render", &path)(error.into()))?;
     durable::replace(&path, &text)
 }
 

@@ -52,7 +52,7 @@ pub fn built_in_libraries() -> Vec<Library> {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The server did not take it. A load is a write: full memory, too few replicas and a replica refuse it.
-    #[error("loading function library {library}")]
+    #[error("cannot load function library {library}")]
     Load {
         /// The library.
         library: String,
@@ -61,7 +61,7 @@ pub enum Error {
         source: CommandError,
     },
     /// It was taken, but does not say its digest.
-    #[error("asking function library {library} for its digest")]
+    #[error("cannot ask function library {library} for its digest")]
     Verify {
         /// The library.
         library: String,

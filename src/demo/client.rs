@@ -36,10 +36,10 @@ pub enum Error {
     #[error("no Sentinel of the binding leads to a primary within {FOUND_WITHIN:?}")]
     NoPrimary,
     /// A command failed.
-    #[error("as an application of the store")]
+    #[error("cannot use the store as an application")]
     Command(#[from] RedisError),
     /// A program that this one was to hear of is gone.
-    #[error("reading standard input")]
+    #[error("cannot read standard input")]
     Input(#[from] std::io::Error),
 }
 

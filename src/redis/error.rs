@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The connection could not be made.
-    #[error("connecting to {address}")]
+    #[error("cannot connect to {address}")]
     Connect {
         /// `host:port`.
         address: String,
@@ -20,7 +20,7 @@ pub enum Error {
         source: Cause,
     },
     /// The server refused the command, or did not answer it in time.
-    #[error("{command} on {address}")]
+    #[error("cannot run {command} on {address}")]
     Command {
         /// Name of the command.
         command: String,

@@ -141,6 +141,24 @@ fn no_message_has_a_word_for_which_there_is_a_plainer_one_and_none_shows_how_a_t
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// What we could not do is told in one form: "cannot", the verb, the object. A refusal is a sentence with its subject.
+#[test]
+fn what_could_not_be_done_is_told_in_one_form() {
+    let texts = |source: &str| -> Vec<String> {
+        let attributes = source.split("#[error(\"").skip(1);
+        attributes.filter_map(|text| text.split('"').next().map(str::to_owned)).collect()
+    };
+    let is_gerund = |text: &String| text.split(' ').next().is_some_and(|first| first.ends_with("ing"));
+    let mut found = Vec::new();
+    for path in sources("src") {
+        let wrong = texts(&fs::read_to_string(&path).unwrap()).into_iter().filter(is_gerund);
+        found.extend(wrong.map(|text| format!("{}: {text}", path.display())));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let sample = texts("#[error(\"reading {path}\")]\n#[error(\"cannot read {path}\")]");
+    assert_eq!(sample.iter().map(is_gerund).collect::<Vec<_>>(), [true, false], "it tells them apart");
+}
+
 /// Values whose debug output is what a person would write: times.
 const TIMES: [&str; 9] =
     ["since.elapsed()", "pause", "delay", "waited", "limit", "hangs", "needed", "busy.elapsed()", "within"];

@@ -184,7 +184,7 @@ fn a_node_config_survives_the_way_and_a_damaged_one_is_named() {
     let environment = Environment { config: folder.join("node-config"), ..environment() };
     std::fs::write(&environment.config, &text[..text.len() / 2]).unwrap();
     let error = read_node_config(&environment).unwrap_err().to_string();
-    assert!(error.starts_with("parsing ") && error.ends_with("node-config"), "{error}");
+    assert!(error.starts_with("cannot parse ") && error.ends_with("node-config"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

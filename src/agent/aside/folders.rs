@@ -107,11 +107,11 @@ fn store(
     let note = note(environment, reason, lineage, bytes);
     let unfinished = root(environment).join(format!("{part}{}", note.folder));
     let _ = fs::remove_dir_all(root(environment).join(format!("{LINKING}{}", note.folder)));
-    fs::create_dir_all(unfinished.join("redoubt")).map_err(durable::failed("making", &unfinished))?;
+    fs::create_dir_all(unfinished.join("redoubt")).map_err(durable::failed("make", &unfinished))?;
     write_note(&unfinished, &note)?;
     for name in files {
         let (from, to) = (environment.data.join(name), unfinished.join(name));
-        take(&from, &to).map_err(durable::failed("keeping aside", &from))?;
+        take(&from, &to).map_err(durable::failed("keep aside", &from))?;
     }
     finish(environment, &unfinished, &note)?;
     Ok(Some(note))
@@ -119,9 +119,9 @@ fn store(
 
 pub(super) fn finish(environment: &Environment, unfinished: &Path, note: &Aside) -> Result<()> {
     let folder = root(environment).join(&note.folder);
-    fs::rename(unfinished, &folder).map_err(durable::failed("moving to", &folder))?;
+    fs::rename(unfinished, &folder).map_err(durable::failed("move to", &folder))?;
     for path in [&folder, &root(environment), &environment.data] {
-        fs::File::open(path).and_then(|open| open.sync_all()).map_err(durable::failed("flushing", path))?;
+        fs::File::open(path).and_then(|open| open.sync_all()).map_err(durable::failed("flush", path))?;
     }
     tracing::warn!(folder = %folder.display(), reason = note.reason.word(), bytes = note.bytes, "data is kept aside");
     Ok(())
@@ -129,7 +129,7 @@ pub(super) fn finish(environment: &Environment, unfinished: &Path, note: &Aside)
 
 pub(super) fn write_note(folder: &Path, note: &Aside) -> Result<()> {
     let path = folder.join(NOTE);
-    let text = serde_json::to_string(note).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    let text = serde_json::to_string(note).map_err(|error| durable::failed("render", &path)(error.into()))?;
     durable::replace(&path, &text)
 }
 
@@ -171,7 +171,7 @@ pub fn remove(environment: &Environment, folder: &str) -> Result<()> {
         return Ok(());
     }
     let path = root(environment).join(folder);
-    fs::remove_dir_all(&path).map_err(durable::failed("removing", &path))?;
+    fs::remove_dir_all(&path).map_err(durable::failed("remove", &path))?;
     tracing::warn!(folder, "data that was kept aside is removed");
     Ok(())
 }

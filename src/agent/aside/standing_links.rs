@@ -35,12 +35,12 @@ pub fn link_files(environment: &Environment) -> Result<()> {
     if is_empty || (standing.exists() && is_current(environment)) {
         return Ok(());
     }
-    fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("making", &part))?;
+    fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("make", &part))?;
     for name in &FILES[..3] {
         let (from, to) = (environment.data.join(name), part.join(name));
         // Links only: a copy of the dataset for each rewrite would cost as much as the rewrite.
         if from.exists() {
-            link(&from, &to).map_err(durable::failed("linking", &from))?;
+            link(&from, &to).map_err(durable::failed("link", &from))?;
         }
     }
     Ok(())
@@ -53,7 +53,7 @@ pub fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
     if part.exists() {
         write_record(&part, record)?;
         let _ = fs::remove_dir_all(&standing);
-        return fs::rename(&part, &standing).map_err(durable::failed("moving to", &standing));
+        return fs::rename(&part, &standing).map_err(durable::failed("move to", &standing));
     }
     note_links(environment, record)
 }
@@ -67,10 +67,10 @@ pub fn note_links(environment: &Environment, record: &Lineage) -> Result<()> {
 /// Not flushed: links that a power cut takes are made again at the next start.
 fn write_record(folder: &Path, record: &Lineage) -> Result<()> {
     let path = folder.join(FILES[3]);
-    let text = lineage_file::render(record).map_err(|error| durable::failed("rendering", &path)(error.into()))?;
+    let text = lineage_file::render(record).map_err(|error| durable::failed("render", &path)(error.into()))?;
     let part = path.with_extension("part");
-    fs::write(&part, text).map_err(durable::failed("writing", &part))?;
-    fs::rename(&part, &path).map_err(durable::failed("moving to", &path))
+    fs::write(&part, text).map_err(durable::failed("write", &part))?;
+    fs::rename(&part, &path).map_err(durable::failed("move to", &path))
 }
 
 /// Whether commands were appended to the files that the standing links hold. A record that counts no keys may be older than they are.
@@ -144,12 +144,12 @@ pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<
         let removed = if to.is_dir() { fs::remove_dir_all(&to) } else { fs::remove_file(&to) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(durable::failed("removing", &to)(error));
+                return Err(durable::failed("remove", &to)(error));
             }
             Ok(()) | Err(_) => {}
         }
         if from.exists() {
-            fs::rename(&from, &to).map_err(durable::failed("moving", &from))?;
+            fs::rename(&from, &to).map_err(durable::failed("move", &from))?;
         }
     }
     lineage_file::write_with(environment, lineage, Sizes::default())?;

@@ -92,6 +92,7 @@ mod sessions_refusals;
 mod statuses;
 mod stock_caches;
 mod stock_clients;
+mod stock_gaps;
 mod stock_limit_examples;
 mod stock_limiters;
 mod store_report;

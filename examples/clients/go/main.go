@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,4 +45,18 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println(session[3], session[4]) // after the version, and when it was created and ends
+
+	// For whom measures a failover: reads on for so long, and says how long the longest call took.
+	stay, _ := strconv.Atoi(os.Getenv("STAY_SECONDS"))
+	longest := time.Duration(0)
+	for end := time.Now().Add(time.Duration(stay) * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		began := time.Now()
+		if err := client.FCall(ctx, "redoubt_session_get", []string{key}).Err(); err != nil {
+			log.Fatal(err)
+		}
+		longest = max(longest, time.Since(began))
+	}
+	if longest > 0 {
+		fmt.Println("longest call", longest.Milliseconds(), "ms")
+	}
 }

@@ -45,6 +45,15 @@ public class Login {
         redis.fcall("redoubt_session_create", ScriptOutputType.INTEGER, key, user, "role", "admin");
         List<Object> session = redis.fcall("redoubt_session_get", ScriptOutputType.MULTI, key);
         System.out.println(session.get(3) + " " + session.get(4)); // after the version, and when it was created and ends
+
+        // For whom measures a failover: reads on for so long, and says how long the longest call took.
+        var stay = System.getenv("STAY_SECONDS");
+        long until = System.nanoTime() + 1_000_000_000L * (stay == null ? 0 : Integer.parseInt(stay)), longest = 0;
+        for (long began; (began = System.nanoTime()) < until; Thread.sleep(10)) {
+            redis.fcall("redoubt_session_get", ScriptOutputType.MULTI, key);
+            longest = Math.max(longest, System.nanoTime() - began);
+        }
+        if (longest > 0) System.out.println("longest call " + longest / 1_000_000 + " ms");
         client.shutdown(Duration.ZERO, Duration.ofSeconds(1));
         resources.shutdown();
     }

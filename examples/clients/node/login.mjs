@@ -19,4 +19,15 @@ const key = `${field("prefix")}{${createHash("sha256").update(user).digest("hex"
 await redis.fCall("redoubt_session_create", { keys: [key], arguments: [user, "role", "admin"] });
 const [version, created, expires, who, fields] = await redis.fCall("redoubt_session_get", { keys: [key], arguments: [] });
 console.log(who, fields);
+
+// For whom measures a failover: reads on for so long, and says how long the longest call took.
+const until = performance.now() + 1000 * (process.env.STAY_SECONDS ?? 0);
+let longest = 0;
+while (performance.now() < until) {
+  const began = performance.now();
+  await redis.fCall("redoubt_session_get", { keys: [key], arguments: [] });
+  longest = Math.max(longest, performance.now() - began);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+}
+if (longest) console.log(`longest call ${longest.toFixed()} ms`);
 await redis.close();

@@ -1,20 +1,46 @@
 """Logs a user in to the session store of a binding. Needs: pip install redis"""
-import hashlib, os, pathlib, secrets
-from redis.backoff import ExponentialBackoff, NoBackoff
+import hashlib, os, pathlib, secrets, time
+from redis import exceptions
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 binding = pathlib.Path(os.environ["SERVICE_BINDING_ROOT"], "web")
 field = {file.name: file.read_text() for file in binding.iterdir() if file.is_file()}
 seeds = [(host, int(port)) for host, port in (seed.rsplit(":", 1) for seed in field["sentinels"].split(","))]
-timeouts = {"socket_connect_timeout": 0.5, "socket_timeout": 1}  # seconds
-sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"], **timeouts, "retry": Retry(NoBackoff(), 0)}
-user = {"username": field["username"], "password": field["password"], "decode_responses": True, **timeouts}
-user["retry"] = Retry(ExponentialBackoff(base=0.02, cap=0.25), 10)
+once = {"socket_connect_timeout": 0.5, "socket_timeout": 1, "retry": Retry(NoBackoff(), 0)}  # seconds
+sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"], **once}
+user = {"username": field["username"], "password": field["password"], "decode_responses": True, **once}
 redis = Sentinel(seeds, sentinel_kwargs=sentinel_user, **user).master_for(field["master-name"])
+
+
+def call(function, *arguments):
+    """Calls a function. Each attempt asks the Sentinels: the retries of the client itself go to the primary of before."""
+    until = time.monotonic() + 8
+    while True:
+        try:
+            return redis.fcall(function, 1, *arguments)
+        except exceptions.RedisError as error:
+            moves = isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError))
+            if isinstance(error, exceptions.AuthenticationError) or time.monotonic() > until:
+                raise
+            if not moves and not str(error).startswith("NOREPLICAS"):
+                raise
+            time.sleep(0.05)
+
+
 
 name, token = "ada", secrets.token_urlsafe(16)
 key = f"{field['prefix']}{{{hashlib.sha256(name.encode()).hexdigest()[:8]}}}s:{token}"
-redis.fcall("redoubt_session_create", 1, key, name, "role", "admin")
-version, created, expires, who, fields = redis.fcall("redoubt_session_get", 1, key)
-print(who, fields)
+call("redoubt_session_create", key, name, "role", "admin")
+version, created, expires, who, fields = call("redoubt_session_get", key)
+print(who, fields, flush=True)
+
+# For whom measures a failover: reads on for so long, and says how long the longest call took.
+longest, until = 0, time.monotonic() + float(os.environ.get("STAY_SECONDS", 0))
+while (began := time.monotonic()) < until:
+    call("redoubt_session_get", key)
+    longest = max(longest, time.monotonic() - began)
+    time.sleep(0.01)
+if longest:
+    print(f"longest call {longest * 1000:.0f} ms")

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, FromRedisValue, RedisResult};
@@ -35,6 +35,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_version, _created, _expires, who, fields): (i64, i64, i64, String, Vec<String>) =
         call(&mut layer, &get).await?;
     println!("{who} {fields:?}");
+
+    // For whom measures a failover: reads on for so long, and says how long the longest call took.
+    let stay = std::env::var("STAY_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    let (start, mut longest) = (Instant::now(), Duration::ZERO);
+    while start.elapsed() < stay {
+        let began = Instant::now();
+        let _: redis::Value = call(&mut layer, &get).await?;
+        longest = longest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if !longest.is_zero() {
+        println!("longest call {} ms", longest.as_millis());
+    }
     Ok(())
 }
 

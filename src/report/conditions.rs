@@ -137,7 +137,9 @@ fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft
 fn progressing(facts: Facts<'_>) -> ConditionDraft {
     let mut waiting: Vec<String> = facts.plan.waiting.iter().map(|what| words::waiting(facts, what)).collect();
     waiting.extend(facts.plan.refused.iter().map(words::refused));
-    if let (Some(Promotion::Held(held)), Some(request)) = (&facts.plan.promotion, &facts.subject.promote) {
+    // A layer that is new is marked as initialised first: a move that waits for that is no progress that the mark waits for.
+    let held = facts.plan.promotion.as_ref().filter(|_| facts.observed.initialised);
+    if let (Some(Promotion::Held(held)), Some(request)) = (held, &facts.subject.promote) {
         waiting.push(promotion::waits(facts, request, held));
     }
     let (holds, reason, message) = if facts.desired.paused {

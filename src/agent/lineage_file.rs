@@ -1,6 +1,7 @@
 //! The lineage record on the volume.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,15 @@ pub fn starts_with(environment: &Environment, wanted: bool) -> bool {
 fn holds(environment: &Environment, append_only: bool) -> bool {
     let files: &[&str] = if append_only { &APPEND_ONLY_FILES } else { &SNAPSHOT_FILES };
     files.iter().any(|name| environment.data.join(name).exists())
+}
+
+/// Whether there is a snapshot that was written after the last append-only file was.
+pub fn snapshot_is_newest(environment: &Environment) -> bool {
+    let written = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    let entries = fs::read_dir(environment.data.join("appendonlydir")).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).chain([environment.data.join("appendonly.aof")]);
+    let append_only = files.filter_map(|path| written(&path)).max();
+    written(&environment.data.join("dump.rdb")).is_some_and(|snapshot| append_only.is_none_or(|other| other < snapshot))
 }
 
 /// What is wrong with a record.

@@ -13,6 +13,7 @@ pub mod boot;
 mod chosen;
 pub mod config;
 pub mod counters;
+mod data_file;
 pub mod data_node;
 mod disk;
 pub mod dissent;

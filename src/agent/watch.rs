@@ -14,6 +14,7 @@ use super::append_files::{Growth, Sizes};
 use super::boot::{Asking, Start};
 use super::config::Environment;
 use super::counters::Harvest;
+use super::data_file::DataFile;
 use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::Reached;
@@ -93,8 +94,8 @@ pub struct Watch {
     /// While a primary: the highest epoch that was known when it became one.
     baseline: Option<u64>,
     written: Option<(Instant, Lineage)>,
-    /// Whether the data is in the append-only file.
-    append_only: bool,
+    /// Which file has the data.
+    data_file: DataFile,
     filed: Filed,
     was_in_sync: bool,
     hits: HitHistory,
@@ -155,7 +156,7 @@ impl Watch {
             told: None,
             baseline: None,
             written: None,
-            append_only,
+            data_file: DataFile::new(append_only),
             filed: Filed::default(),
             was_in_sync: false,
             hits: HitHistory::default(),
@@ -193,6 +194,7 @@ impl Watch {
                     }
                     self.standing.note_loaded(&info);
                     self.record(state, &info).await;
+                    self.data_file.ask_for_snapshot(&connection, &info).await;
                     self.keep_ancestry(environment, state, &info).await;
                     self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
                     if info.keys().0 > 0 {
@@ -221,12 +223,13 @@ impl Watch {
                 if state.health() != Health::Stopping {
                     state.set_health(Health::of_error(error.class(), &state.health()));
                 }
-                let is_silent = self.silence.look(&state.config(), &error, self.append_only);
+                let is_silent = self.silence.look(&state.config(), &error, self.data_file.is_append_only());
                 if is_silent {
                     state.notice("its server ran and answered nothing: it was ended and restarted".to_owned());
                 }
                 self.is_to_end =
-                    self.endless.look(&error, self.connection.as_ref(), self.append_only).await || is_silent;
+                    self.endless.look(&error, self.connection.as_ref(), self.data_file.is_append_only()).await
+                        || is_silent;
                 if !error.class().is_alive() {
                     self.connection = None;
                 }

@@ -69,6 +69,17 @@ pub struct PrimaryLink {
     pub down_seconds: Option<u64>,
 }
 
+/// What a server says of its snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// When the last one ended that succeeded, seconds since 1970.
+    pub last: u64,
+    /// Whether one is being made.
+    pub is_running: bool,
+    /// Whether the last one succeeded.
+    pub succeeded: bool,
+}
+
 /// State of the append-only file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOnly {
@@ -164,6 +175,15 @@ impl Info {
         }
         let is_rewritten = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
         if is_rewritten || is("aof_last_bgrewrite_status", "err") { AppendOnly::Rewriting } else { AppendOnly::Whole }
+    }
+
+    /// The snapshots, as far as the server says; a time that it does not say is 0.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots {
+            last: self.field("rdb_last_save_time").and_then(|value| value.parse().ok()).unwrap_or(0),
+            is_running: self.field("rdb_bgsave_in_progress") == Some("1"),
+            succeeded: self.field("rdb_last_bgsave_status") == Some("ok"),
+        }
     }
 
     /// Whether the append-only file lacks what was written last, because a write to it failed: the server keeps that in memory, and tries again.

@@ -288,6 +288,11 @@ pub async fn replica_of_no_one(connection: &Connection) -> Result<()> {
     connection.query(cmd("REPLICAOF").arg("NO").arg("ONE")).await
 }
 
+/// `BGSAVE`: begin a snapshot.
+pub async fn save_in_background(connection: &Connection) -> Result<()> {
+    connection.query(&cmd("BGSAVE")).await
+}
+
 /// What `SHUTDOWN` does with the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownData {

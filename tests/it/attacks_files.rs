@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
 use redoubt::model::lineage::AsideReason;
+use redoubt::model::node_config::NodeConfig;
 use redoubt::redis::Connection;
 
 use crate::agent_process::write_some;
@@ -241,5 +242,60 @@ async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
     assert_eq!(held.difference(&now).count(), 0);
     for id in layer.data_ids() {
         assert_eq!(layer.lineage(id).await.unwrap().unusable, None);
+    }
+}
+
+/// The record named the snapshot as soon as the append-only file was off: all nodes loaded the last one, which was empty. Then a person
+/// switches it on again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sudden_end_of_all_nodes_after_the_append_only_file_was_switched_off_loses_nothing_that_was_in_it() {
+    let is_on = |config: &mut NodeConfig, is_on: bool| {
+        let text = if is_on { "yes" } else { "no" };
+        config.settings.insert("appendonly".to_owned(), text.to_owned());
+        config.settings.insert("save".to_owned(), "3600 1".to_owned());
+        config.settings.insert("shutdown-on-sigterm".to_owned(), if is_on { "nosave" } else { "default" }.to_owned());
+    };
+    // At once, and after the records say that a snapshot has the data.
+    for is_later in [false, true] {
+        let mut layer = Layer::whole(&Options::default()).await;
+        layer.mark_initialised();
+        write_some(&layer, 300).await;
+        let keys = layer.keys(layer.primary().await.unwrap()).await.unwrap();
+        eventually("all have it", SOON, async || {
+            let mut have = true;
+            for id in layer.data_ids() {
+                have &= layer.keys(id).await == Some(keys);
+            }
+            have
+        })
+        .await;
+        layer.edit_documents(|config| is_on(config, false));
+        for id in layer.data_ids() {
+            let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
+            for (name, value) in [("save", "3600 1"), ("shutdown-on-sigterm", "default"), ("appendonly", "no")] {
+                operator.query::<()>(redis::cmd("CONFIG").arg("SET").arg(name).arg(value)).await.unwrap();
+            }
+        }
+        if is_later {
+            for id in layer.data_ids() {
+                let took = eventually("a snapshot has it", SOON, async || {
+                    let record = layer.lineage(id).await.and_then(|answer| answer.lineage);
+                    record.is_some_and(|record| record.append_only == Some(false))
+                })
+                .await;
+                println!("{id} has a snapshot after {took:.2?}");
+            }
+        }
+        let nodes: Vec<NodeId> = layer.nodes.keys().copied().collect();
+        for id in &nodes {
+            layer.kill_node(*id);
+        }
+        for id in nodes {
+            layer.start_node(id);
+        }
+        layer.wait_until_whole().await;
+        for id in layer.data_ids() {
+            assert_eq!(layer.keys(id).await, Some(keys), "{id}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::agent::{ancestry, aside, chain, lineage_file, peers};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage, next_term};
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
-use crate::redis::info::{AppendOnly, Info};
+use crate::redis::info::Info;
 
 /// The record is written at least this often, so that its offset is at most so old (as old as `appendfsync everysec`).
 const WRITE_EVERY: Duration = Duration::from_secs(1);
@@ -69,7 +69,8 @@ impl Watch {
             self.copy_term(&config, primary.as_ref(), info).await;
         }
         self.keep_chosen(state, &config, role, views.as_deref()).await;
-        self.note_append_only(info, in_sync);
+        let stays = role == Role::Primary || (in_sync && self.was_in_sync);
+        self.data_file.look(info, stays, config.keeps_data);
         self.filed.note(info);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
@@ -87,7 +88,7 @@ impl Watch {
             link_up: in_sync,
             keys: info.keys().0,
             clean_stop: false,
-            append_only: Some(self.append_only),
+            append_only: Some(self.data_file.is_append_only()),
             accepted: self.accepted,
         }));
         self.was_in_sync = in_sync;
@@ -100,18 +101,6 @@ impl Watch {
             && self.was_in_sync
             && self.majority.as_ref().map(|(named, _)| named) == primary
             && self.told.is_some_and(|at| at.elapsed() < TOLD_FOR)
-    }
-
-    /// An append-only file that is rewritten still holds all data in what was there before, but not after a full sync: a replica
-    /// begins a new one with what it was sent, and until that is whole the old one has what the replica had before.
-    fn note_append_only(&mut self, info: &Info, in_sync: bool) {
-        self.append_only = match info.append_only() {
-            AppendOnly::Off => false,
-            AppendOnly::Whole => true,
-            AppendOnly::Rewriting => {
-                self.append_only && (info.role() == Some(Role::Primary) || (in_sync && self.was_in_sync))
-            }
-        };
     }
 
     /// Whether it became primary since the last look: it was a replica then, or a primary with another replication id. A server
@@ -160,12 +149,8 @@ impl Watch {
         if is_due {
             self.written = Some((Instant::now(), lineage.clone()));
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
-            let (has_loaded, held) = (self.served, self.standing.held().cloned());
+            let has_loaded = self.served;
             self.disk.begin(move || {
-                // What a demotion replaced a moment ago was not judged: at the next start the links say of what they are.
-                if let Some(Err(error)) = held.map(|held| aside::note_links(&environment, &held)) {
-                    tracing::warn!(error = %chain(&error), "the record of the links is that of before");
-                }
                 let sizes = has_loaded.then(|| Sizes::measure(&environment));
                 lineage_file::write_with(&environment, &lineage, settled(&growth, sizes))
             });
@@ -176,11 +161,20 @@ impl Watch {
     pub async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
-        let lineage = self.filed.on_volume(lineage);
+        let mut lineage = self.filed.on_volume(lineage);
         if self.disk.settle(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
-            let has_loaded = self.served;
+            let (has_loaded, held) = (self.served, self.standing.held().cloned());
+            // An engine without an append-only file writes a snapshot as it ends, where its settings have one.
+            let may_be_saved = clean && self.data_file.is_left();
             self.disk.begin(move || {
+                // What a demotion replaced a moment ago was not judged: at the next start the links say of what they are.
+                if let Some(Err(error)) = held.map(|held| aside::note_links(&environment, &held)) {
+                    tracing::warn!(error = %chain(&error), "the record of the links is that of before");
+                }
+                if may_be_saved && lineage_file::snapshot_is_newest(&environment) {
+                    lineage.append_only = Some(false);
+                }
                 let sizes = Sizes::measure(&environment);
                 // An engine that ended by our order has flushed its file.
                 let sizes = if clean { sizes } else { settled(&growth, Some(sizes).filter(|_| has_loaded)) };

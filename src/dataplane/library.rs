@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::function_library::{is_reserved, is_users_library};
 use crate::redis::functions;
-use crate::redis::probe::digest_question;
+use crate::redis::functions::digest_question;
 use crate::redis::{Class, Connection, Error as CommandError};
 
 /// Where the digest goes in a source.

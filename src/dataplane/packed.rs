@@ -17,10 +17,10 @@ const GZIP: [u8; 2] = [0x1F, 0x8B];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It begins as compressed bytes do and is none, or it is too long.
-    #[error("uncompressing the sources of the functions")]
+    #[error("cannot uncompress the sources of the functions")]
     Uncompress(#[source] std::io::Error),
     /// It is no list in JSON.
-    #[error("parsing the sources of the functions")]
+    #[error("cannot parse the sources of the functions")]
     Parse(#[source] serde_json::Error),
 }
 

@@ -6,7 +6,6 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
-use super::probe::digest_question;
 use super::reply::{entry, items, text};
 use crate::model::function_library::{Functions, is_users_library};
 
@@ -42,6 +41,13 @@ pub(super) fn of_users(libraries: &BTreeMap<String, Functions>) -> BTreeMap<Stri
 pub async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
     let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library)).await?;
     Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
+}
+
+/// Asks a library for its digest: `FCALL_RO <library>_digest 0`.
+pub fn digest_question(library: &str) -> Cmd {
+    let mut question = cmd("FCALL_RO");
+    question.arg(format!("{library}_digest")).arg(0);
+    question
 }
 
 /// The libraries of a server with the digest of each; empty where it tells none.

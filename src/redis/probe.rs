@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::redis::{Cmd, FromRedisValue, Value, cmd};
+use ::redis::{Cmd, FromRedisValue, Value};
 
 use super::connection::Connection;
 use super::error::{Class, Error, Result};
@@ -90,7 +90,7 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
     info.arg(&SECTIONS);
     let mut commands = vec![info, command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
     for library in &probe.libraries {
-        commands.push(digest_question(library));
+        commands.push(functions::digest_question(library));
     }
     if !probe.settings.is_empty() {
         let mut settings = command(&["CONFIG", "GET"]);
@@ -184,11 +184,4 @@ pub async fn probe_sentinel(
         tilt: info.field("sentinel_tilt") == Some("1"),
     };
     Probed { server: ObservedServer::Sentinel(Box::new(server)), info, faults }
-}
-
-/// Asks a library for its digest: `FCALL_RO <library>_digest 0`.
-pub fn digest_question(library: &str) -> Cmd {
-    let mut question = cmd("FCALL_RO");
-    question.arg(format!("{library}_digest")).arg(0);
-    question
 }

@@ -37,6 +37,8 @@ pub struct ObservedNode {
     pub away: Option<Away>,
     /// What its server answered.
     pub server: ObservedServer,
+    /// Whether its agent says that the engine of its pod does not load the node's files, and no other node has them.
+    pub loads_nothing: bool,
 }
 
 /// A node without a ready pod.

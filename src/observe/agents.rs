@@ -31,6 +31,8 @@ pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -
 pub struct AgentNotes {
     /// Why the node waits, where only a person ends that.
     pub waits: Vec<String>,
+    /// Whether the engine does not load the node's files, and no other node has them.
+    pub loads_nothing: bool,
     /// What it keeps aside, and what was done about its server.
     pub kept: Vec<String>,
 }
@@ -63,6 +65,7 @@ fn notes(answer: &LineageAnswer) -> AgentNotes {
     let decision = answer.needs_person.as_deref().map(of_decision);
     AgentNotes {
         waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
+        loads_nothing: answer.unusable.as_deref().is_some_and(|why| why.starts_with("DataUnloadable")),
         kept: answer.aside.iter().map(of_aside).chain(answer.notices.clone()).collect(),
     }
 }
@@ -118,7 +121,8 @@ mod tests {
         assert_eq!(notes(&answer), AgentNotes::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
         answer.needs_person = Some("Wait(SeveralPrimaries)".to_owned());
-        let AgentNotes { waits, kept } = notes(&answer);
+        let AgentNotes { waits, loads_nothing, kept } = notes(&answer);
+        assert!(loads_nothing);
         assert!(
             waits[0].starts_with("SeveralPrimaries: ") && waits[0].contains("redoubt.dev/accept-loss"),
             "{waits:?}"

@@ -52,11 +52,14 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
+/// Kubernetes does not start its pod, or its engine does not load the files: a layer that is made again, with an older engine than wrote them,
+/// waited for a person while the right image was declared.
 fn never_came_up(observed: &Observed, node: NodeId) -> bool {
     observed.nodes.get(&node).is_some_and(|seen| {
         let is_troubled =
             |pod: &ObservedPod| pod.trouble.is_some() || seen.away.as_ref().is_some_and(|away| away.words.is_some());
-        seen.server == ObservedServer::Unknown && seen.pod.as_ref().is_some_and(|pod| !pod.ready && is_troubled(pod))
+        let is_broken = |pod: &ObservedPod| !pod.ready && (seen.loads_nothing || is_troubled(pod));
+        seen.server == ObservedServer::Unknown && seen.pod.as_ref().is_some_and(is_broken)
     })
 }
 

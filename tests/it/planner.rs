@@ -8,7 +8,7 @@ use redoubt::model::observed::{
     SentinelServer,
 };
 use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, PodRole};
-use redoubt::plan::{Refused, Step, Waiting, plan};
+use redoubt::plan::{Plan, Refused, Step, Waiting, plan};
 
 pub fn nodes() -> Vec<NodeId> {
     (0..3).map(NodeId::data).chain((0..3).map(NodeId::sentinel)).collect()
@@ -137,6 +137,7 @@ pub fn converged(primary: NodeId) -> Observed {
             NodeKind::Data => ObservedServer::Data(Box::new(data_server(id, primary))),
             NodeKind::Sentinel => ObservedServer::Sentinel(Box::new(sentinel_server(id, primary))),
         },
+        loads_nothing: false,
     };
     Observed {
         at: 1,
@@ -281,6 +282,38 @@ fn a_roll_stops_at_a_node_that_does_not_come_up_and_a_reverted_one_recovers() {
         }
     }
     assert_eq!(disturbed, [broken]);
+}
+
+/// A layer was deleted and made again with an older engine than wrote its files: no node loaded them, and the right image was declared in vain.
+#[test]
+fn nodes_that_load_nothing_are_replaced_whatever_the_others_do() {
+    let mut observed = converged(NodeId::data(0));
+    for (node, seen) in &mut observed.nodes {
+        if node.kind == NodeKind::Data {
+            seen.pod.as_mut().unwrap().ready = false;
+            (seen.server, seen.loads_nothing) = (ObservedServer::Unknown, true);
+        } else if let ObservedServer::Sentinel(server) = &mut seen.server {
+            server.master = None;
+        }
+    }
+    let is_restarted = |plan: &Plan, node: NodeId| {
+        plan.steps.iter().any(|step| matches!(step, Step::RestartPod { node: of, .. } if *of == node))
+    };
+    let mut restarted = BTreeSet::new();
+    for _ in 0..6 {
+        let next = plan(&desired("newer"), &observed);
+        restarted.extend((0..3).map(NodeId::data).filter(|node| is_restarted(&next, *node)));
+        for step in &next.steps {
+            carry_out(&mut observed, step);
+        }
+    }
+    assert_eq!(restarted.len(), 3, "{restarted:?}");
+    // Of the layer as it is declared nothing is replaced: that would help nothing.
+    let mut unchanged = converged(NodeId::data(0));
+    let seen = unchanged.nodes.get_mut(&NodeId::data(1)).unwrap();
+    seen.pod.as_mut().unwrap().ready = false;
+    (seen.server, seen.loads_nothing) = (ObservedServer::Unknown, true);
+    assert!(!is_restarted(&plan(&desired("old"), &unchanged), NodeId::data(1)));
 }
 
 #[test]

@@ -44,7 +44,8 @@ pub(super) async fn ask(
         if let ObservedServer::Data(server) = &mut server {
             server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
         }
-        observed.nodes.entry(node).or_default().server = server;
+        let seen = observed.nodes.entry(node).or_default();
+        (seen.server, seen.loads_nothing) = (server, answer.notes.loads_nothing);
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
     Seen { observed, ended_move: None, connections, faults, waits, audits, unused: BTreeSet::new() }

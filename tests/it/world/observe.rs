@@ -26,6 +26,7 @@ impl World {
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
             away: self.missing_since.get(&id).map(|since| Away { seconds: self.time - since, ..Away::default() }),
             server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },
+            loads_nothing: false,
         };
         Observed {
             at: self.time * 1000,

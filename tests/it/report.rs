@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
 use redoubt::model::audit::AuditReport;
-use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser};
+use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser, PromotionRequest};
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
 use redoubt::model::{Mode, NodeId, Purpose};
@@ -476,6 +476,18 @@ fn a_layer_is_ready_only_once_its_objects_say_that_it_was_initialised() {
     );
     scene.desired.paused = true;
     assert!(text(&scene.status()).contains("Ready=True"), "nothing is marked while it is paused");
+}
+
+/// A layer of a repository may have the annotation from its first moment: the move waited for the mark, and the mark for the move.
+#[test]
+fn a_move_that_waits_for_a_new_layer_keeps_it_from_no_mark() {
+    let mut scene = Scene::healthy();
+    (scene.observed.initialised, scene.observed.recorded) = (false, false);
+    scene.desired.promotion = Some(PromotionRequest { node: Some(NodeId::data(1)), failed: None });
+    scene.subject.promote = Some("web-redis-1-0".to_owned());
+    assert!(text(&scene.status()).contains("Ready=False Recording: "), "{}", text(&scene.status()));
+    (scene.observed.initialised, scene.observed.recorded) = (true, true);
+    assert!(text(&scene.status()).contains("Progressing=True "), "then it is moved");
 }
 
 /// Also of a layer that was never Ready: volumes of a predecessor may hold two histories.

@@ -100,7 +100,7 @@ async fn counts_outlive_loads_of_the_library_and_deaths_of_the_engine() {
 }
 
 /// The agent looks each 5 s by itself: that reads one of these loads at most, and the last is read afterwards. On a busy machine its answer
-/// may come after the load that waits for it no longer.
+/// may come after the load, which waits 600 ms for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_has_the_counters_read_right_before_it_loads_a_library() {
     let (layer, id) = server().await;
@@ -110,6 +110,8 @@ async fn the_operator_has_the_counters_read_right_before_it_loads_a_library() {
     let (writer, desired) = (Writer::new(no_api(), Metrics::new().unwrap()), crate::planner::desired("1"));
     let endpoint = layer.operator_on(id);
     for round in 0..5 {
+        // An agent that was asked a moment ago answers what it read then, and the operator gathers changes for longer than that.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         call(&layer, id, &format!("caller{round}"), 5).await;
         let library = library(3);
         let digest = library.digest.clone();

@@ -1,15 +1,16 @@
 //! What the caches' functions cost, next to plain commands that do the same.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 use redis::{Cmd, cmd};
 use redoubt::dataplane::{cache_library, load};
-use redoubt::model::cache_policy::CachePolicy;
+use redoubt::model::cache_policy::{CHANNEL, CachePolicy};
 use redoubt::redis::{Connection, server};
 
-use crate::support::cache_calls::{get, get_call, policy, server_with};
-use crate::support::engine_process::engines;
+use crate::support::cache_calls::{Answer, get, get_call, policy, server_with};
+use crate::support::engine_process::{PORT, Process, engines};
 use crate::support::figures::{cost, server_micros};
 use crate::support::function_calls::function_call;
 
@@ -166,26 +167,73 @@ async fn caches_are_measured() {
         })
         .await;
         println!("{} | invalidate_tag, a message | {rate:.0} /s | {micros:.2} µs", engine.name);
-        // Leased sets, each behind its lease.
-        let mut leased = (0.0, 0_u64);
-        connection.query::<()>(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
-        let value = "v".repeat(1_000);
-        for first in (0..10_000).step_by(100) {
-            let keys: Vec<String> = (first..first + 100).map(|number| format!("web:{{0}}leased{number}")).collect();
-            let mut sets = Vec::new();
-            for (key, reply) in keys
-                .iter()
-                .zip(connection.query_all(&keys.iter().map(|key| get_call(key)).collect::<Vec<_>>()).await.unwrap())
-            {
-                let token = crate::support::cache_calls::Answer::read(reply.unwrap()).token;
-                sets.push(function_call("cache_set", &[key], &[&token, &value]));
-            }
-            connection.query_all(&sets).await.unwrap().into_iter().for_each(|reply| _ = reply.unwrap());
-            leased.0 += 100.0;
-        }
-        leased.1 = server_micros(&connection, Some("fcall")).await;
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let micros = leased.1 as f64 / leased.0;
-        println!("{} | 1000 bytes | a miss with its lease and the set with it | {micros:.2} µs", engine.name);
+        let [miss_and_set, plain] = [leased_set(&connection).await, plain_set(&connection).await];
+        println!(
+            "{} | 1000 bytes | a miss with its lease and the set with it | {miss_and_set:.2} µs | {:.1} times SET EX, {plain:.2} µs",
+            engine.name,
+            miss_and_set / plain
+        );
+        println!("{} | an invalidation to a subscriber | {}", engine.name, told_after(&process, &connection).await);
     }
+}
+
+/// Microseconds of the server for each of 10,000 commands of a kind, as it counted them since [`begin_count`].
+async fn micros_each(connection: &Connection, of: &str) -> f64 {
+    let micros = server_micros(connection, Some(of)).await;
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let each = micros as f64 / 10_000.0;
+    each
+}
+
+async fn begin_count(connection: &Connection) {
+    connection.query::<()>(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+}
+
+/// Ten thousand misses with their leases, and the sets with them: microseconds of the server for one of both.
+async fn leased_set(connection: &Connection) -> f64 {
+    begin_count(connection).await;
+    let value = "v".repeat(1_000);
+    for first in (0..10_000).step_by(100) {
+        let keys: Vec<String> = (first..first + 100).map(|number| format!("web:{{0}}leased{number}")).collect();
+        let calls: Vec<Cmd> = keys.iter().map(|key| get_call(key)).collect();
+        let mut sets = Vec::new();
+        for (key, reply) in keys.iter().zip(connection.query_all(&calls).await.unwrap()) {
+            let token = Answer::read(reply.unwrap()).token;
+            sets.push(function_call("cache_set", &[key], &[&token, &value]));
+        }
+        connection.query_all(&sets).await.unwrap().into_iter().for_each(|reply| _ = reply.unwrap());
+    }
+    micros_each(connection, "fcall").await
+}
+
+/// The same number of plain sets, as many in one write.
+async fn plain_set(connection: &Connection) -> f64 {
+    begin_count(connection).await;
+    let value = "v".repeat(1_000);
+    for first in (0..10_000).step_by(100) {
+        let set = |number: usize| command(&["SET", &format!("plain:leased{number}"), &value, "EX", "3600"]);
+        let sets: Vec<Cmd> = (first..first + 100).map(set).collect();
+        connection.query_all(&sets).await.unwrap().into_iter().for_each(|reply| _ = reply.unwrap());
+    }
+    micros_each(connection, "set").await
+}
+
+/// From the call to the message at a subscriber, over loopback.
+async fn told_after(process: &Process, connection: &Connection) -> String {
+    let client = redis::Client::open(format!("redis://{}:{PORT}", process.address)).unwrap();
+    let mut subscriber = client.get_async_pubsub().await.unwrap();
+    subscriber.subscribe(format!("{CHANNEL}web:")).await.unwrap();
+    let mut took = Vec::new();
+    for _ in 0..1_000 {
+        let began = Instant::now();
+        let call = function_call("cache_invalidate", &["web:{0}told"], &[]);
+        let (reply, message) = tokio::join!(connection.query::<i64>(&call), async {
+            subscriber.on_message().next().await.expect("the connection ended")
+        });
+        drop((reply.unwrap(), message));
+        took.push(began.elapsed());
+    }
+    took.sort();
+    let at = |index: usize| took[index].as_secs_f64() * 1e3;
+    format!("half within {:.2} ms, 99 % within {:.2}, all within {:.2}", at(500), at(990), at(999))
 }

@@ -6,6 +6,9 @@
 //! [`Timing::stop_grace`], and drops what has not stopped by then before it says another word to the API server. (Dropping
 //! kube's controller aborts the passes that it spawned.) A Lease that was lost is left to end by itself.
 //!
+//! A process without processor time misses its renewals again and again although no other wants the Lease, and all that it began is
+//! dropped each time. So after two losses in a row the Lease that it takes lasts longer, until it has been held for a while.
+//!
 //! Every write is a replace with the `resourceVersion` that was read, so two candidates can never both win. Expiry is
 //! measured by this process's own clock from the moment at which it saw the Lease change (clocks of nodes differ), as
 //! client-go does.
@@ -45,7 +48,21 @@ impl Timing {
     pub fn lasting(duration: Duration) -> Self {
         Self { duration, renew_deadline: duration * 2 / 3, retry: duration / 6, stop_grace: duration / 6 }
     }
+
+    /// The times after this many losses in a row for want of a renewal: twice as long after two, four times after three or more.
+    fn after_losses(self, losses: u32) -> Self {
+        let times = 1 << losses.saturating_sub(1).min(2);
+        Self {
+            duration: self.duration * times,
+            renew_deadline: self.renew_deadline * times,
+            retry: self.retry * times,
+            stop_grace: self.stop_grace * times,
+        }
+    }
 }
+
+/// Once no renewal took longer than the usual pause for this long, the losses before it no longer count.
+const HELD_WELL: Duration = Duration::from_mins(5);
 
 /// Which Lease, and who we are.
 #[derive(Clone, Debug)]
@@ -135,7 +152,8 @@ pub async fn lead<Work, Working, StandBy, StandingBy>(
     StandingBy: Future<Output = ()>,
 {
     let api = Api::namespaced(client, &candidate.namespace);
-    let mut holder = Holder { api, candidate, seen: None, deadline: Instant::now() };
+    let timing = candidate.timing;
+    let mut holder = Holder { api, candidate, timing, losses: 0, seen: None, deadline: Instant::now() };
     let mut pause = Duration::ZERO;
     loop {
         let standing_by = async {
@@ -153,7 +171,7 @@ pub async fn lead<Work, Working, StandBy, StandingBy>(
         info!(identity = holder.candidate.identity, "became the leader");
         holder.hold(&shutdown, &mut work).await;
         // Another may take what was given up.
-        pause = holder.candidate.timing.retry;
+        pause = holder.timing.retry;
     }
 }
 
@@ -179,6 +197,10 @@ enum End {
 struct Holder {
     api: Api<Lease>,
     candidate: Candidate,
+    /// The times that hold now.
+    timing: Timing,
+    /// Losses in a row for want of a renewal.
+    losses: u32,
     seen: Option<Seen>,
     /// While it is ours: until when the work goes on without another renewal.
     deadline: Instant,
@@ -200,7 +222,7 @@ impl Holder {
                 Ok(Some(pause)) => pause,
                 Err(error) => {
                     warn!(error = %Chain(&error), "cannot become the leader");
-                    self.candidate.timing.retry
+                    self.timing.retry
                 }
             };
         }
@@ -211,7 +233,7 @@ impl Holder {
         // Counted from before the request: the server may have written long before its answer arrives.
         let asked_at = Instant::now();
         self.read().await?;
-        let timing = self.candidate.timing;
+        let timing = self.timing;
         match decide(self.seen.as_ref(), &self.candidate.identity, &timing, Instant::now(), Timestamp::now()) {
             Action::Wait(pause) => Ok(Some(pause)),
             Action::Create(spec) | Action::Take(spec) => {
@@ -237,7 +259,7 @@ impl Holder {
             () = &mut working => End::Ended,
         };
         stop.send_replace(true);
-        let grace = self.candidate.timing.stop_grace;
+        let grace = self.timing.stop_grace;
         // A process that was suspended has no grace left.
         let limit = match end {
             End::Taken => Instant::now(),
@@ -253,13 +275,26 @@ impl Holder {
             End::Ended | End::Shutdown => self.release().await,
             End::Unrenewed | End::Taken => warn!(end = ?end, "lost the leadership"),
         }
+        if end == End::Unrenewed {
+            self.count_losses(self.losses.saturating_add(1));
+        }
+    }
+
+    fn count_losses(&mut self, losses: u32) {
+        self.losses = losses;
+        self.timing = self.candidate.timing.after_losses(losses);
     }
 
     /// Renews; returns once no renewal has succeeded until the deadline, or another process holds the Lease.
     async fn renew_until_lost(&mut self) -> End {
+        let mut slow = Instant::now();
         loop {
+            if self.losses > 0 && slow.elapsed() >= HELD_WELL {
+                self.count_losses(0);
+            }
             let deadline = self.deadline;
-            sleep_until(deadline.min(Instant::now() + self.candidate.timing.retry)).await;
+            sleep_until(deadline.min(Instant::now() + self.timing.retry)).await;
+            let asked = Instant::now();
             tokio::select! {
                 () = sleep_until(deadline) => return End::Unrenewed,
                 attempt = self.attempt() => match attempt {
@@ -267,6 +302,9 @@ impl Holder {
                     Ok(Some(_)) => return End::Taken,
                     Err(error) => warn!(error = %Chain(&error), "cannot renew the leadership"),
                 },
+            }
+            if asked.elapsed() > self.candidate.timing.retry {
+                slow = Instant::now();
             }
         }
     }
@@ -316,7 +354,7 @@ impl Holder {
         doing: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Request> {
         let object = format!("Lease {}/{}", self.candidate.namespace, self.candidate.name);
-        request_within(self.candidate.timing.renew_deadline / 2, verb, &object, doing).await
+        request_within(self.timing.renew_deadline / 2, verb, &object, doing).await
     }
 }
 

@@ -35,6 +35,8 @@ enum Network {
     Whole,
     /// Requests do not arrive.
     Cut,
+    /// Answers take this long.
+    Slow(Duration),
     /// Requests arrive, answers do not.
     Deaf,
     /// Somebody else edits the Lease between each of its reads and the write that follows.
@@ -80,7 +82,8 @@ impl Side {
     }
 
     async fn answer(&self, code: StatusCode, body: String) -> Response {
-        sleep(Duration::from_millis(3)).await;
+        let network = *self.network.lock().unwrap();
+        sleep(if let Network::Slow(delay) = network { delay } else { Duration::from_millis(3) }).await;
         if matches!(*self.network.lock().unwrap(), Network::Cut | Network::Deaf) {
             std::future::pending::<()>().await;
         }
@@ -301,6 +304,35 @@ async fn a_lease_that_was_lost_ends_by_itself() {
     stage.terms.assert_one_at_a_time();
 }
 
+/// A machine without processor time: each request takes longer than the usual Lease allows for.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_requests_are_slow_keeps_the_work_by_a_longer_lease() {
+    let stage = Stage::default();
+    let first = stage.candidate("first", false);
+    sleep(Duration::from_secs(1)).await;
+    // A renewal is a read and a write. Of two seconds and nine it does not end within ten.
+    first.network(Network::Slow(Duration::from_millis(4_500)));
+    sleep(Duration::from_mins(5)).await;
+    let terms = stage.terms.all().len();
+    assert_eq!(stage.terms.working(), ["first"]);
+    sleep(Duration::from_mins(4)).await;
+    assert_eq!((stage.terms.all().len(), stage.terms.working()), (terms, vec!["first"]), "it loses it again");
+    // Others respect the length that the Lease itself tells.
+    let _second = stage.candidate("second", false);
+    first.network(Network::Cut);
+    let cut = Instant::now();
+    while stage.terms.working() != ["second"] {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(cut.elapsed() > TIMING.duration, "{:?}", cut.elapsed());
+    stage.terms.assert_one_at_a_time();
+    // Once its renewals were quick for minutes, the usual length is in force again.
+    first.stop.send_replace(true);
+    sleep(Duration::from_mins(6)).await;
+    let lasts = stage.stored.lock().unwrap().lease.as_ref().unwrap().spec.as_ref().unwrap().lease_duration_seconds;
+    assert_eq!(lasts, i32::try_from(TIMING.duration.as_secs()).ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_told_to_stop_gives_the_lease_free_and_another_leads_within_seconds() {
     for stubborn in [false, true] {
@@ -388,7 +420,8 @@ async fn two_candidates_never_work_at_once() {
         for candidate in &candidates {
             candidate.network(Network::Whole);
         }
-        sleep(Duration::from_mins(1)).await;
+        // The longest Lease, four times the usual one, may be about to begin.
+        sleep(Duration::from_mins(3)).await;
         assert_eq!(stage.terms.working().len(), 1, "seed {seed}: nobody leads in the end");
     }
     assert!(terms > 60, "only {terms} terms: the stage is too quiet");

@@ -279,10 +279,8 @@ fn facts_of(
         sentinels: views
             .iter()
             .map(|view| match view {
-                View::Names(address, _) => {
-                    ordinal_of(address).map_or(SentinelAnswer::NamesNobody, SentinelAnswer::Names)
-                }
-                View::NamesNobody => SentinelAnswer::NamesNobody,
+                View::Names(address, _) => ordinal_of(address).map_or(SentinelAnswer::NamesNone, SentinelAnswer::Names),
+                View::NamesNone => SentinelAnswer::NamesNone,
                 View::Silent => SentinelAnswer::Silent,
             })
             .collect(),

@@ -44,7 +44,7 @@ pub(super) fn forget_overtaken(environment: &Environment, state: &State) {
 pub(super) fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -> bool {
     views.iter().any(|view| match view {
         View::Names(named, known) => Some(named) != own || *known < epoch,
-        View::NamesNobody | View::Silent => false,
+        View::NamesNone | View::Silent => false,
     })
 }
 
@@ -53,7 +53,7 @@ pub(super) fn is_unknown_to(views: &[View], own: Option<&Address>, epoch: u64) -
 pub(super) fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
     let others = views.iter().filter_map(|view| match view {
         View::Names(named, known) if Some(named) != own => Some(known.saturating_add(1)),
-        View::Names(..) | View::NamesNobody | View::Silent => None,
+        View::Names(..) | View::NamesNone | View::Silent => None,
     });
     others.fold(epoch, u64::max).min(LARGEST_NUMBER)
 }
@@ -100,11 +100,7 @@ mod tests {
         let (own, other) = (Address("10.0.0.1".to_owned()), Address("10.0.0.2".to_owned()));
         let names = |address: &Address, epoch| View::Names(address.clone(), epoch);
         let epoch = |views: &[View]| raised(views, Some(&own), 4);
-        assert_eq!(
-            epoch(&[names(&other, 4), View::Silent, View::NamesNobody]),
-            5,
-            "no Sentinel believes what it knows"
-        );
+        assert_eq!(epoch(&[names(&other, 4), View::Silent, View::NamesNone]), 5, "no Sentinel believes what it knows");
         assert_eq!(epoch(&[names(&other, 9), names(&other, 3), names(&own, 4)]), 10);
         assert_eq!(epoch(&[names(&other, 3), names(&own, 4)]), 4, "it is above already");
         assert_eq!(raised(&[names(&other, 5)], Some(&own), 6), 6, "once is enough");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::boot::{Start, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
-use super::engine::{self, Reached, Restarts};
+use super::engine::{self, Restarts, StartupProgress};
 use super::functions::{Found, Source};
 use super::health::Health;
 use super::last_words::LastWords;
@@ -39,7 +39,7 @@ enum End {
     /// We ended it, to ask the rule again.
     StartsOver,
     Died {
-        reached: Reached,
+        reached: StartupProgress,
         status: Option<ExitStatus>,
         words: String,
     },
@@ -65,7 +65,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             decided = async {
                 drop_aside(environment, state);
                 look_at_files(environment, state)?;
-                unloadable.settle(environment, state, &program).await?;
+                unloadable.set_aside_damaged(environment, state, &program).await?;
                 decide(environment, state, refused).await
             } => decided,
             () = stop.received() => return Ok(()),
@@ -93,21 +93,21 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             // A disk that is full or read-only may be mended while we wait; peers and probes get their answers meanwhile.
             Err(error @ (Error::File { .. } | Error::NoRoom(_))) => {
                 state.set_trouble(Some(&error));
-                (Reached::Loading, None, chain(&error))
+                (StartupProgress::Loading, None, chain(&error))
             }
             Err(error) => return Err(error),
         };
         // A library that this engine does not take must not keep it from starting: another source may have one that it takes, and the
         // operator loads the others. An engine that was killed while it started says nothing of them.
         refused = match put {
-            _ if reached == Reached::Serving || exit.and_then(|exit| exit.signal()) == Some(SIGKILL) => None,
+            _ if reached == StartupProgress::Serving || exit.and_then(|exit| exit.signal()) == Some(SIGKILL) => None,
             Some(source) => Some(source),
             None => refused,
         };
         functions::remove(environment);
         unloadable.note(reached, exit);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
-        let counted = if unloadable.is_known() { Reached::Loading } else { reached };
+        let counted = if unloadable.is_known() { StartupProgress::Loading } else { reached };
         let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
             return Err(restarts.hopeless(&program, status, &last_words.told().await).into());
         };
@@ -257,7 +257,7 @@ async fn watch(
             () = look(&mut ticks, &mut watch) => {
                 watch.write_if_due(environment, state);
                 engine::reap_orphans(engine.id());
-                if watch.reached() == Reached::Serving && !state.is_loaded() {
+                if watch.reached() == StartupProgress::Serving && !state.is_loaded() {
                     state.set_loaded(true);
                     state.set_unusable(None);
                     functions::remove(environment);

@@ -62,7 +62,7 @@ impl Disk {
     }
 
     /// Waits for the end of what is running, for as long as `limit`. `false`: it hangs.
-    pub(super) async fn settle(&mut self, limit: Duration) -> bool {
+    pub(super) async fn wait_until_free(&mut self, limit: Duration) -> bool {
         let Some((_, receiver)) = self.running.as_mut() else { return true };
         let ended = timeout(limit, receiver).await.is_ok();
         if ended {
@@ -88,10 +88,10 @@ mod tests {
         assert!(!disk.is_idle() && disk.ended().is_none() && disk.hangs().is_none());
         tokio::time::advance(HANGS_AFTER).await;
         assert!(disk.hangs().is_some());
-        assert!(!disk.settle(Duration::from_millis(1)).await);
+        assert!(!disk.wait_until_free(Duration::from_millis(1)).await);
         tokio::time::resume();
         free.send(()).unwrap();
-        assert!(disk.settle(Duration::from_secs(10)).await);
+        assert!(disk.wait_until_free(Duration::from_secs(10)).await);
         assert!(disk.is_idle() && disk.hangs().is_none());
     }
 }

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(better(&[names(1, 7), names(2, 7), names(2, 7)]), Some(address(2)), "the majority");
         assert_eq!(better(&[names(1, 7), names(2, 6), names(2, 6)]), None, "who are left behind");
         assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), None, "as new as ours");
-        assert_eq!(better(&[names(1, 7), names(2, 8), View::NamesNobody]), Some(address(2)), "newer than ours");
+        assert_eq!(better(&[names(1, 7), names(2, 8), View::NamesNone]), Some(address(2)), "newer than ours");
         assert_eq!(better(&[names(1, 7), names(2, 8), names(3, 9)]), Some(address(3)), "the newest");
         assert_eq!(better(&[names(1, 8), names(1, 8), View::Silent]), None, "whom we name");
     }

@@ -46,7 +46,7 @@ pub enum Error {
 
 /// An engine that ends this often before it says a word has a configuration or an image that will not get better: the pod
 /// shows it (`CrashLoopBackOff`). Some 15 s, in which a port that was still bound is free again.
-const HOPELESS_STARTS: u32 = 6;
+const MAX_FAILED_STARTS: u32 = 6;
 /// The first pause before a start; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest: what keeps an engine from loading (want of memory, a full disk) may end at any time.
@@ -57,7 +57,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 
 /// How far an engine came before it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum StartupProgress {
     /// It never answered, or could not be started.
     Nothing,
     /// It answered, but never had its dataset.
@@ -66,7 +66,7 @@ pub enum Reached {
     Serving,
 }
 
-impl Reached {
+impl StartupProgress {
     /// The word for logs.
     pub const fn word(self) -> &'static str {
         match self {
@@ -88,17 +88,17 @@ pub struct Restarts {
 
 impl Restarts {
     /// Counts an end after a life of `lived`. How long to wait before the next start; `None`: there is no hope.
-    pub fn pause_after(&mut self, reached: Reached, lived: Duration) -> Option<Duration> {
+    pub fn pause_after(&mut self, reached: StartupProgress, lived: Duration) -> Option<Duration> {
         match reached {
             // The first death after a short life may be chance, and the node that is to take over waits for this one.
-            Reached::Serving if lived < SHORT_LIFE && self.was_short => {
+            StartupProgress::Serving if lived < SHORT_LIFE && self.was_short => {
                 (self.unserved, self.unanswered) = (self.unserved + 1, 0);
             }
-            Reached::Serving => *self = Self { was_short: lived < SHORT_LIFE, ..Self::default() },
-            Reached::Loading => (self.unserved, self.unanswered) = (self.unserved + 1, 0),
-            Reached::Nothing => (self.unserved, self.unanswered) = (self.unserved + 1, self.unanswered + 1),
+            StartupProgress::Serving => *self = Self { was_short: lived < SHORT_LIFE, ..Self::default() },
+            StartupProgress::Loading => (self.unserved, self.unanswered) = (self.unserved + 1, 0),
+            StartupProgress::Nothing => (self.unserved, self.unanswered) = (self.unserved + 1, self.unanswered + 1),
         }
-        if self.unanswered >= HOPELESS_STARTS {
+        if self.unanswered >= MAX_FAILED_STARTS {
             return None;
         }
         Some(match self.unserved {
@@ -173,7 +173,7 @@ mod tests {
     fn pauses_grow_until_there_is_no_hope_and_a_loading_engine_always_has_some() {
         let mut restarts = Restarts::default();
         let (soon, late) = (Duration::from_secs(1), Duration::from_mins(1));
-        let pauses: Vec<_> = (0..6).map(|_| restarts.pause_after(Reached::Nothing, soon)).collect();
+        let pauses: Vec<_> = (0..6).map(|_| restarts.pause_after(StartupProgress::Nothing, soon)).collect();
         let milliseconds = |pause: &Option<Duration>| pause.map(|pause| pause.as_millis());
         assert_eq!(
             pauses.iter().map(milliseconds).collect::<Vec<_>>(),
@@ -181,20 +181,20 @@ mod tests {
         );
         let mut restarts = Restarts::default();
         for _ in 0..100 {
-            assert!(restarts.pause_after(Reached::Loading, late).is_some_and(|pause| pause <= LONGEST_PAUSE));
+            assert!(restarts.pause_after(StartupProgress::Loading, late).is_some_and(|pause| pause <= LONGEST_PAUSE));
         }
-        assert_eq!(restarts.pause_after(Reached::Loading, late), Some(LONGEST_PAUSE));
-        assert_eq!(restarts.pause_after(Reached::Serving, late), Some(Duration::ZERO));
-        assert_eq!(restarts.pause_after(Reached::Nothing, soon), Some(FIRST_PAUSE));
+        assert_eq!(restarts.pause_after(StartupProgress::Loading, late), Some(LONGEST_PAUSE));
+        assert_eq!(restarts.pause_after(StartupProgress::Serving, late), Some(Duration::ZERO));
+        assert_eq!(restarts.pause_after(StartupProgress::Nothing, soon), Some(FIRST_PAUSE));
     }
 
     #[test]
     fn an_engine_that_dies_soon_after_it_serves_is_started_at_once_and_then_less_and_less_often() {
         let mut restarts = Restarts::default();
         let (soon, late) = (Duration::from_secs(1), Duration::from_mins(1));
-        let pauses: Vec<_> = (0..4).filter_map(|_| restarts.pause_after(Reached::Serving, soon)).collect();
+        let pauses: Vec<_> = (0..4).filter_map(|_| restarts.pause_after(StartupProgress::Serving, soon)).collect();
         assert_eq!(pauses, [Duration::ZERO, FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]);
-        assert_eq!(restarts.pause_after(Reached::Serving, late), Some(Duration::ZERO));
-        assert_eq!(restarts.pause_after(Reached::Serving, soon), Some(Duration::ZERO), "a long life forgives");
+        assert_eq!(restarts.pause_after(StartupProgress::Serving, late), Some(Duration::ZERO));
+        assert_eq!(restarts.pause_after(StartupProgress::Serving, soon), Some(Duration::ZERO), "a long life forgives");
     }
 }

@@ -1,4 +1,7 @@
 //! `INFO` as Prometheus text, under the names of `redis_exporter`, so that existing dashboards work.
+//!
+//! The crate `prometheus` writes and escapes the format. Its objects are made for each scrape, because labels come and go with what the
+//! server says; what that costs is measured next to `redis_exporter` (docs/promises.md, "A scrape").
 
 use prometheus::{Counter, CounterVec, Encoder as _, Gauge, GaugeVec, Opts, Registry, TextEncoder};
 

@@ -95,7 +95,7 @@ async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
             answers.values().flatten().any(|answer| answer.activity == Activity::Serving)
         }
         SwitchoverError::NotPrimary(_)
-        | SwitchoverError::NobodyPromoted
+        | SwitchoverError::NonePromoted
         | SwitchoverError::NotDemoted { .. }
         | SwitchoverError::Command(_) => false,
     }

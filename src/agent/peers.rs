@@ -29,7 +29,7 @@ pub enum View {
     /// The primary's address, and the epoch of that knowledge.
     Names(Address, u64),
     /// It monitors nothing under our name.
-    NamesNobody,
+    NamesNone,
     /// No answer.
     Silent,
 }
@@ -38,7 +38,7 @@ impl std::fmt::Display for View {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Names(address, epoch) => write!(formatter, "names {address} (epoch {epoch})"),
-            Self::NamesNobody => formatter.write_str("names none"),
+            Self::NamesNone => formatter.write_str("names none"),
             Self::Silent => formatter.write_str("is silent"),
         }
     }
@@ -108,7 +108,7 @@ async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> 
     };
     match timeout(ANSWER_WITHIN, ask).await {
         Ok(Ok(Some((address, epoch)))) if epoch <= LARGEST_NUMBER => View::Names(address, epoch),
-        Ok(Ok(None)) => View::NamesNobody,
+        Ok(Ok(None)) => View::NamesNone,
         Ok(Ok(Some(_)) | Err(_)) | Err(_) => View::Silent,
     }
 }
@@ -128,7 +128,7 @@ pub fn highest_epoch<'a>(layer_uid: &str, answers: impl Iterator<Item = &'a Line
 pub fn newest_epoch(views: &[View]) -> u64 {
     let epochs = views.iter().filter_map(|view| match view {
         View::Names(_, epoch) => Some(*epoch),
-        View::NamesNobody | View::Silent => None,
+        View::NamesNone | View::Silent => None,
     });
     epochs.max().unwrap_or(0)
 }

@@ -12,7 +12,7 @@ use super::state::State;
 use crate::model::boot::{BootDecision, Rivalry, WaitReason, prevailing};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
-use crate::model::{Address, Mode, Role};
+use crate::model::{Address, Role};
 
 /// Between two looks at the other data nodes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ impl Rivals {
     /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
     pub(super) async fn look(&mut self, state: &State) -> Option<&'static str> {
         let every = if self.asking.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
-        if state.config().mode != Mode::Sentinel || self.looked.is_some_and(|at| at.elapsed() < every) {
+        if !state.config().has_sentinels() || self.looked.is_some_and(|at| at.elapsed() < every) {
             return None;
         }
         self.looked = Some(Instant::now());

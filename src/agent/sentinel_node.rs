@@ -8,7 +8,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
 use super::config::{Environment, read_secret, read_users};
 use super::dissent::Dissent;
-use super::engine::{self, Reached, Restarts};
+use super::engine::{self, Restarts, StartupProgress};
 use super::epochs::Raise;
 use super::health::Health;
 use super::last_words::LastWords;
@@ -63,7 +63,7 @@ pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal
             // As for data nodes: the disk may be mended.
             Err(error @ Error::File { .. }) => {
                 state.set_trouble(Some(&error));
-                (Reached::Loading, chain(&error))
+                (StartupProgress::Loading, chain(&error))
             }
             Err(error) => return Err(error),
         };
@@ -85,7 +85,7 @@ enum End {
     /// We ended it, to restart it: it keeps what it knows and is away for a moment.
     Ordered,
     Died {
-        reached: Reached,
+        reached: StartupProgress,
         status: String,
     },
 }
@@ -101,7 +101,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
         state.refresh_config(environment);
         look(environment, state, followed, pid).await
     };
-    let mut reached = Reached::Nothing;
+    let mut reached = StartupProgress::Nothing;
     let mut spin = Spin::default();
     let mut announcing = std::pin::pin!(promotion::announce_promotions(environment, state));
     loop {
@@ -119,7 +119,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
             answers = look(&mut ticks, &mut followed) => {
                 engine::reap_orphans(child.id());
                 if answers {
-                    reached = Reached::Serving;
+                    reached = StartupProgress::Serving;
                 } else {
                     spin.forget();
                 }
@@ -150,7 +150,7 @@ async fn reason_to_restart(
     if unknown.is_lasting() {
         return Some("its primary is down, and it does not know the replicas that could be elected");
     }
-    spin.is_to_end(environment, state, pid).await.then_some("it is busy with nothing")
+    spin.is_to_end(environment, state, pid).await.then_some("its event loop never rests")
 }
 
 async fn configure_and_start(
@@ -357,7 +357,7 @@ async fn find_primary(state: &State) -> Option<Address> {
     }
     let named = views.iter().filter_map(|view| match view {
         peers::View::Names(address, epoch) => Some((*epoch, address)),
-        peers::View::NamesNobody | peers::View::Silent => None,
+        peers::View::NamesNone | peers::View::Silent => None,
     });
     if let Some((_, address)) = named.max() {
         return Some(address.clone());

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::Mode;
 use crate::model::node_config::NodeConfig;
 use crate::redis::info::Info;
 use crate::redis::{Class, Error};
@@ -64,7 +63,7 @@ impl Silence {
 }
 
 fn limit(config: &NodeConfig, costs_a_restart_only: bool) -> Duration {
-    if !costs_a_restart_only || config.mode != Mode::Sentinel {
+    if !costs_a_restart_only || !config.has_sentinels() {
         return END_AFTER_AT_LAST;
     }
     END_AFTER.max(2 * Duration::from_millis(config.detection_milliseconds))

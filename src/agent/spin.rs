@@ -1,4 +1,4 @@
-//! A Sentinel that is busy with nothing.
+//! A Sentinel whose event loop never rests.
 //!
 //! While a Service has no endpoints kube-proxy refuses connections by an ICMP message. Linux since 6.0 keeps it in the error queue of
 //! a TCP socket that is just connecting, and if the node is back for the next try the socket connects all the same: from then on
@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// questions alone make it four.
 const RESTS_A_SECOND: u64 = 1;
 
-/// How often all its connections are ended in vain before the Sentinel is. Two that began together are not restarted together.
-fn rounds_in_vain(ordinal: u16) -> u32 {
+/// How often all its connections are ended, without an effect, before the Sentinel is. Two that began together are not restarted together.
+fn sweeps_before_restart(ordinal: u16) -> u32 {
     2 + u32::from(ordinal)
 }
 
@@ -43,7 +43,7 @@ fn rounds_in_vain(ordinal: u16) -> u32 {
 pub(super) struct Spin {
     since: Option<(Instant, u64)>,
     search: Option<Search>,
-    in_vain: u32,
+    sweeps: u32,
 }
 
 /// The search for the connection that keeps it busy.
@@ -94,7 +94,7 @@ impl Spin {
                     tracing::warn!(%error, remote = %suspect.remote, "the connection could not be ended");
                 }
             } else {
-                (self.search, self.in_vain) = (None, self.in_vain.saturating_add(1));
+                (self.search, self.sweeps) = (None, self.sweeps.saturating_add(1));
             }
             return false;
         }
@@ -104,7 +104,7 @@ impl Spin {
         if !can_be_disturbed(environment, state).await {
             return false;
         }
-        if self.in_vain >= rounds_in_vain(state.config().node.ordinal) {
+        if self.sweeps >= sweeps_before_restart(state.config().node.ordinal) {
             return can_be_missed(state).await;
         }
         self.search = outgoing(pid).ok().map(|suspects| Search { rests, suspects });

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::append_files::Shortened;
 use super::config::Environment;
-use super::engine::Reached;
+use super::engine::StartupProgress;
 use super::state::State;
 use super::{Result, aside, lineage_file, peers};
 use crate::model::boot::{Holding, in_force, replaces_damaged};
@@ -47,17 +47,19 @@ pub(super) struct Unloadable {
 
 impl Unloadable {
     /// Notes an end. An engine that was killed (want of memory) says nothing of its files; one that crashes over them was loading.
-    pub(super) fn note(&mut self, reached: Reached, status: Option<ExitStatus>) {
+    pub(super) fn note(&mut self, reached: StartupProgress, status: Option<ExitStatus>) {
         let crashed = status.is_some_and(|status| matches!(status.signal(), Some(SIGABRT | SIGSEGV)));
         match reached {
-            Reached::Serving => *self = Self::default(),
-            Reached::Loading | Reached::Nothing if crashed || status.is_some_and(|status| status.code().is_some()) => {
+            StartupProgress::Serving => *self = Self::default(),
+            StartupProgress::Loading | StartupProgress::Nothing
+                if crashed || status.is_some_and(|status| status.code().is_some()) =>
+            {
                 self.ends = self.ends.saturating_add(1);
-                self.was_loading |= crashed || reached == Reached::Loading;
+                self.was_loading |= crashed || reached == StartupProgress::Loading;
                 // What was found whole may not be so any more.
                 self.verdict = self.verdict.filter(|is_damaged| *is_damaged);
             }
-            Reached::Loading | Reached::Nothing => {}
+            StartupProgress::Loading | StartupProgress::Nothing => {}
         }
     }
 
@@ -71,7 +73,12 @@ impl Unloadable {
     ///
     /// # Errors
     /// The files cannot be moved, or there are too many kept folders already.
-    pub(super) async fn settle(&mut self, environment: &Environment, state: &State, program: &Path) -> Result<()> {
+    pub(super) async fn set_aside_damaged(
+        &mut self,
+        environment: &Environment,
+        state: &State,
+        program: &Path,
+    ) -> Result<()> {
         let shortened = shortened(environment, state);
         let was_short = std::mem::replace(&mut self.was_short, shortened.is_some());
         match &shortened {
@@ -248,16 +255,16 @@ mod tests {
     fn an_engine_that_was_killed_says_nothing_of_its_files() {
         let mut files = Unloadable::default();
         for _ in 0..5 {
-            files.note(Reached::Loading, Some(ExitStatus::from_raw(9)));
+            files.note(StartupProgress::Loading, Some(ExitStatus::from_raw(9)));
         }
         assert_eq!(files.ends, 0);
         for _ in 0..ENDS {
-            files.note(Reached::Nothing, Some(ExitStatus::from_raw(1 << 8)));
+            files.note(StartupProgress::Nothing, Some(ExitStatus::from_raw(1 << 8)));
         }
         assert_eq!(files.ends, ENDS);
-        files.note(Reached::Serving, Some(ExitStatus::from_raw(1 << 8)));
+        files.note(StartupProgress::Serving, Some(ExitStatus::from_raw(1 << 8)));
         assert_eq!(files.ends, 0, "they were loaded");
-        files.note(Reached::Nothing, Some(ExitStatus::from_raw(SIGABRT)));
+        files.note(StartupProgress::Nothing, Some(ExitStatus::from_raw(SIGABRT)));
         assert_eq!((files.ends, files.was_loading), (1, true), "\"Duplicated key found in RDB file\"");
     }
 }

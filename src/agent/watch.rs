@@ -17,7 +17,7 @@ use super::counters::Harvest;
 use super::data_file::DataFile;
 use super::disk::Disk;
 use super::endless::Endless;
-use super::engine::Reached;
+use super::engine::StartupProgress;
 use super::filed::Filed;
 use super::functions::kept::Keeper;
 use super::health::Health;
@@ -32,7 +32,7 @@ use super::uncounted::Uncounted;
 use super::writers::Writers;
 use super::{aside, handover, lineage_file, nomination, strangers, writers};
 use crate::model::lineage::{AsideReason, Lineage, next_term};
-use crate::model::{Address, Mode, ReplicationId, Role};
+use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
 
@@ -263,7 +263,7 @@ impl Watch {
         let Some(hangs) = self.disk.hangs() else { return };
         state.set_health(Health::DiskHangs);
         let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
-        if info.role() != Some(Role::Primary) || state.config().mode != Mode::Sentinel || !is_due {
+        if info.role() != Some(Role::Primary) || !state.config().has_sentinels() || !is_due {
             return;
         }
         tracing::error!(?hangs, "the volume hangs: the primary hands over");
@@ -310,11 +310,11 @@ impl Watch {
     }
 
     /// How far the engine came.
-    pub fn reached(&self) -> Reached {
+    pub fn reached(&self) -> StartupProgress {
         match (self.answered, self.served) {
-            (_, true) => Reached::Serving,
-            (true, false) => Reached::Loading,
-            (false, false) => Reached::Nothing,
+            (_, true) => StartupProgress::Serving,
+            (true, false) => StartupProgress::Loading,
+            (false, false) => StartupProgress::Nothing,
         }
     }
 }

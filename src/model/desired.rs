@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::EngineVersion;
-use super::{LayerIdentity, Mode, NodeId};
+use super::{LayerIdentity, Mode, NodeId, NodeKind};
 
 /// The desired state of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,13 @@ pub struct DesiredNode {
     pub restart_revision: String,
     /// Digest of the node-config document: differs on a pod of the right restart revision → the annotation is patched.
     pub config_digest: String,
+}
+
+impl Desired {
+    /// Whether Sentinels look after the primary.
+    pub fn has_sentinels(&self) -> bool {
+        self.nodes.keys().any(|node| node.kind == NodeKind::Sentinel)
+    }
 }
 
 /// A user as it should be on each server.

@@ -75,6 +75,11 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// Whether Sentinels look after the primary.
+    pub fn has_sentinels(&self) -> bool {
+        !self.sentinels.is_empty()
+    }
+
     /// The address that this node announces; `None` if the document does not list the node.
     pub fn own_address(&self) -> Option<&Address> {
         match self.node.kind {

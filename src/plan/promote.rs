@@ -7,7 +7,7 @@ use super::roles::of_kind;
 use super::{Plan, Refused, Waiting, safety};
 use crate::model::desired::{Desired, PromotionRequest};
 use crate::model::observed::Observed;
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind};
 
 /// Adds the move, or says why there is none. Comes after every other rule: what they still have to do comes first.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
@@ -22,7 +22,7 @@ fn decide(
     request: &PromotionRequest,
     plan: &mut Plan,
 ) -> Result<Promotion, Held> {
-    if desired.mode == Mode::Standalone {
+    if !desired.has_sentinels() {
         return Ok(Promotion::Impossible(Impossible::Standalone));
     }
     let Some(to) = request.node.filter(|node| of_kind(desired, NodeKind::Data).any(|known| known == *node)) else {

@@ -119,7 +119,7 @@ async fn promoted<'a>(
         promoted = &mut promotion => Ok(promoted),
         () = sleep(request.patience) => Err(undecided()),
         end = end_of_failover(request, actor) => match end {
-            End::GivenUp => Err(Error::NobodyPromoted),
+            End::GivenUp => Err(Error::NonePromoted),
             End::Done => timeout(request.patience, &mut promotion).await.map_err(|_| undecided()),
             // What it ordered with its last breath is done soon.
             End::Gone => timeout(LAST_ORDER, &mut promotion).await.map_err(|_| undecided()),

@@ -7,10 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::{ConditionDraft, Drafts, PROVEN, RECORDING, SERVING};
 use super::{Facts, proofs, words};
+use crate::model::NodeId;
 use crate::model::function_library::is_users_library;
 use crate::model::observed::{DataServer, Replication};
 use crate::model::roles::data;
-use crate::model::{Mode, NodeId};
 
 /// A word and a sentence.
 type Why = (Cow<'static, str>, String);
@@ -100,7 +100,7 @@ fn unproven(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Optio
     if facts.subject.keeps_data {
         needed.push(persisted);
     }
-    if facts.desired.mode == Mode::Sentinel {
+    if facts.desired.has_sentinels() {
         needed.push(highly_available);
     }
     if let Some(missing) = needed.into_iter().find(|draft| draft.holds != Some(true)) {

@@ -2,18 +2,17 @@
 
 use super::{Facts, proofs};
 use crate::api::names;
-use crate::model::Mode;
 use crate::model::desired::Desired;
 use crate::plan::{Refused, Waiting};
 
 /// Why no node serves: what is waited for, as far as it is more than the missing primary.
 pub(super) fn no_primary(facts: Facts<'_>) -> String {
-    let mode = facts.desired.mode;
     let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, Waiting::Primary));
     let because: Vec<String> = waits.map(|what| waiting(facts, what)).collect();
-    let fact = match mode {
-        Mode::Standalone => "the data node does not serve",
-        Mode::Sentinel => "there is no primary: no data node says that it is one while most Sentinels name it",
+    let fact = if facts.desired.has_sentinels() {
+        "there is no primary: no data node says that it is one while most Sentinels name it"
+    } else {
+        "the data node does not serve"
     };
     if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
 }
@@ -29,7 +28,7 @@ pub(super) fn waiting(facts: Facts<'_>, what: &Waiting) -> String {
         Waiting::NotReady { node } => format!("the pod of {node} is not ready"),
         Waiting::Loading { node } => format!("{node} is loading its data"),
         Waiting::Sync { node } => format!("{node} is not in sync yet"),
-        Waiting::Primary if facts.desired.mode == Mode::Standalone => {
+        Waiting::Primary if !facts.desired.has_sentinels() => {
             "the data node does not serve as a primary yet".to_owned()
         }
         Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),

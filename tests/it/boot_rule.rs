@@ -92,16 +92,16 @@ fn peers_of_one() -> Vec<Peer> {
 
 /// Three Sentinels of which all, most, one or none name a node, or which are silent, or of which each says another thing.
 pub fn sentinel_views(nodes: u16) -> Vec<Vec<SentinelAnswer>> {
-    use SentinelAnswer::{Names, NamesNobody, Silent};
-    let mut views = vec![vec![Silent; 3], vec![NamesNobody; 3]];
+    use SentinelAnswer::{Names, NamesNone, Silent};
+    let mut views = vec![vec![Silent; 3], vec![NamesNone; 3]];
     views.extend((0..nodes).map(|node| vec![Names(node); 3]));
     views.push(vec![Names(0), Silent, Silent]);
     views.push(vec![Names(0), Names(0), Silent]);
-    views.push(vec![Names(0), NamesNobody, Silent]);
+    views.push(vec![Names(0), NamesNone, Silent]);
     if nodes > 1 {
         views.push(vec![Names(1), Names(1), Names(0)]);
         views.push(vec![Names(0), Names(1), Silent]);
-        views.push(vec![Names(0), Names(nodes - 1), NamesNobody]);
+        views.push(vec![Names(0), Names(nodes - 1), NamesNone]);
     }
     views
 }

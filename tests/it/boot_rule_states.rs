@@ -8,7 +8,7 @@ use redoubt::model::lineage::{Activity, LARGEST_NUMBER, Lineage, next_term};
 use redoubt::model::{Mode, Offset, Role};
 
 use crate::boot_rule::{LAYER, record};
-use SentinelAnswer::{Names, NamesNobody, Silent};
+use SentinelAnswer::{Names, NamesNone, Silent};
 
 fn silent(seconds: u64) -> Peer {
     Peer::Silent { milliseconds: seconds * 1_000 }
@@ -56,7 +56,7 @@ fn most_data_nodes_are_no_second_quorum() {
     let cut_off = facts(Some(own.clone()), peers(), [Silent, Silent, Names(0)]);
     assert_eq!(decide(&cut_off), BootDecision::Wait(WaitReason::SentinelsAreSilent));
     assert_eq!(chosen(&cut_off), BY_A_PERSON);
-    let reached = facts(Some(own.clone()), peers(), [Silent, NamesNobody, NamesNobody]);
+    let reached = facts(Some(own.clone()), peers(), [Silent, NamesNone, NamesNone]);
     assert_eq!(decide(&reached), BootDecision::StartPrimary(PrimaryReason::NewestOfThoseLeft));
     let alone = facts(Some(own), [silent(3_600), silent(3_600)], [Silent; 3]);
     assert_eq!(decide(&alone), BootDecision::Wait(WaitReason::TooFewAnswer));
@@ -103,7 +103,7 @@ fn a_layer_that_keeps_nothing_starts_again_by_itself() {
     assert_eq!(decide(&circle), empty);
     assert!(promotes_itself(&circle, &decide(&circle)), "the Sentinels name it, and elect nobody who has nothing");
     // The Sentinels forgot whom they named.
-    let forgot = of_a_cache(facts(None, [deciding(None), running()], [NamesNobody; 3]));
+    let forgot = of_a_cache(facts(None, [deciding(None), running()], [NamesNone; 3]));
     assert_eq!(decide(&forgot), BootDecision::Wait(WaitReason::PeerGoesFirst));
     assert_eq!(
         decide(&BootFacts { own_ordinal: 0, peers: [(1, deciding(None)), (2, running())].into(), ..forgot }),
@@ -115,16 +115,16 @@ fn a_layer_that_keeps_nothing_starts_again_by_itself() {
 fn a_new_layer_forms_without_the_node_that_cannot_start_and_an_old_one_does_not_begin_empty() {
     let new = |sentinels| BootFacts { initialised: false, ..facts(None, [silent(60), deciding(None)], sentinels) };
     let empty = BootDecision::StartPrimary(PrimaryReason::EverybodyEmpty);
-    assert_eq!(decide(&new([NamesNobody; 3])), empty);
-    assert_eq!(decide(&new([NamesNobody, NamesNobody, Silent])), empty);
-    assert_eq!(decide(&new([NamesNobody, Silent, Silent])), BootDecision::Wait(WaitReason::SentinelsAreSilent));
-    let soon = BootFacts { peers: [(0, silent(59)), (2, deciding(None))].into(), ..new([NamesNobody; 3]) };
+    assert_eq!(decide(&new([NamesNone; 3])), empty);
+    assert_eq!(decide(&new([NamesNone, NamesNone, Silent])), empty);
+    assert_eq!(decide(&new([NamesNone, Silent, Silent])), BootDecision::Wait(WaitReason::SentinelsAreSilent));
+    let soon = BootFacts { peers: [(0, silent(59)), (2, deciding(None))].into(), ..new([NamesNone; 3]) };
     assert_eq!(decide(&soon), BootDecision::Wait(WaitReason::PeerIsSilent));
-    let old = BootFacts { initialised: true, ..new([NamesNobody; 3]) };
+    let old = BootFacts { initialised: true, ..new([NamesNone; 3]) };
     assert_eq!(decide(&old), BootDecision::Wait(WaitReason::PeerIsSilent));
     assert_eq!(chosen(&BootFacts { waited_milliseconds: 90_000, ..old }), BY_A_PERSON);
     let adopted = Lineage { layer_uid: "predecessor".to_owned(), ..in_vain() };
-    let adopts = BootFacts { peers: [(0, silent(60)), (2, deciding(Some(adopted)))].into(), ..new([NamesNobody; 3]) };
+    let adopts = BootFacts { peers: [(0, silent(60)), (2, deciding(Some(adopted)))].into(), ..new([NamesNone; 3]) };
     assert!(matches!(decide(&adopts), BootDecision::Wait(_)), "its predecessor's data may be on the silent node");
 }
 
@@ -249,12 +249,12 @@ fn a_decision_counts_for_one_incident() {
 #[test]
 fn a_running_replica_becomes_primary_only_where_no_other_may_be() {
     let own = Lineage { link_up: false, clean_stop: false, ..record(1, 1, 10) };
-    let lost = facts(Some(own.clone()), [deciding(None), serving(record(1, 1, 9))], [NamesNobody; 3]);
+    let lost = facts(Some(own.clone()), [deciding(None), serving(record(1, 1, 9))], [NamesNone; 3]);
     let promotes = |facts: &BootFacts| promotes_itself(facts, &decide(facts));
     assert!(promotes(&lost), "the Sentinels lost what they knew, and the primary its volume");
-    let named = BootFacts { sentinels: vec![NamesNobody, NamesNobody, Names(0)], ..lost.clone() };
+    let named = BootFacts { sentinels: vec![NamesNone, NamesNone, Names(0)], ..lost.clone() };
     assert!(!promotes(&named), "one remembers somebody, and will tell the others");
-    let own = BootFacts { sentinels: vec![NamesNobody, NamesNobody, Names(1)], ..lost.clone() };
+    let own = BootFacts { sentinels: vec![NamesNone, NamesNone, Names(1)], ..lost.clone() };
     assert!(promotes(&own), "it remembers this very node");
     let loading = Peer::Answers {
         activity: Activity::Loading,

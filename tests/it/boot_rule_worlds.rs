@@ -92,7 +92,7 @@ fn a_world_in_which_everybody_answers_waits_only_for_a_person() {
 
 #[test]
 fn the_lowest_ordinal_of_a_new_layer_begins() {
-    let decisions = decisions_of_a_world(&[None, None, None], &[SentinelAnswer::NamesNobody; 3], false);
+    let decisions = decisions_of_a_world(&[None, None, None], &[SentinelAnswer::NamesNone; 3], false);
     insta::assert_yaml_snapshot!(decisions, @r"
     - StartPrimary: EverybodyEmpty
     - Wait: PeerGoesFirst
@@ -151,7 +151,7 @@ fn accepting_a_loss_starts_the_chosen_node_and_no_other() {
                 accept_loss: Some(chosen),
                 accepting: None,
                 peers: peers(own).collect(),
-                sentinels: vec![SentinelAnswer::NamesNobody; 3],
+                sentinels: vec![SentinelAnswer::NamesNone; 3],
                 sentinels_silent_milliseconds: 0,
                 refused_milliseconds: 0,
                 waited_milliseconds: 0,

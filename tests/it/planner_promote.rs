@@ -2,7 +2,7 @@
 
 use redoubt::model::desired::{Desired, PromotionRequest};
 use redoubt::model::observed::{Observed, ObservedServer, Replication};
-use redoubt::model::{Mode, NodeId, PodRole};
+use redoubt::model::{Mode, NodeId, NodeKind, PodRole};
 use redoubt::plan::promotion::{Held, Impossible};
 use redoubt::plan::reason::RestartReason;
 use redoubt::plan::{Plan, Promotion, Refused, Step, Waiting, plan, route};
@@ -39,6 +39,12 @@ fn a_primary_that_is_asked_for_is_moved_to_and_that_is_the_answer() {
     assert_eq!((unasked.steps, unasked.promotion), (vec![], None));
 }
 
+fn without_sentinels(mut desired: Desired) -> Desired {
+    desired.mode = Mode::Standalone;
+    desired.nodes.retain(|node, _| node.kind == NodeKind::Data);
+    desired
+}
+
 #[test]
 fn what_cannot_be_is_refused_and_nothing_is_moved() {
     let seen = converged(NodeId::data(0));
@@ -46,7 +52,7 @@ fn what_cannot_be_is_refused_and_nothing_is_moved() {
         ("an unknown name", asking(None), Impossible::NoDataNode),
         ("a Sentinel", asking(Some(NodeId::sentinel(1))), Impossible::NoDataNode),
         ("a node that is not declared", asking(Some(NodeId::data(7))), Impossible::NoDataNode),
-        ("one node", Desired { mode: Mode::Standalone, ..asking(Some(ASKED)) }, Impossible::Standalone),
+        ("one node", without_sentinels(asking(Some(ASKED))), Impossible::Standalone),
     ] {
         let next = plan(&desired, &seen);
         assert_eq!(next.promotion, Some(Promotion::Impossible(why)), "{what}");

@@ -5,11 +5,11 @@ use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::report::events::{Transition, transitions};
 use redoubt::report::not_accepted;
 
-use crate::report::Scene;
+use crate::report::Sample;
 
 #[test]
 fn the_same_status_is_no_event_and_neither_are_other_words() {
-    let old = Scene::healthy().status();
+    let old = Sample::healthy().status();
     assert_eq!(transitions(&old, &old), []);
     let mut new = old.clone();
     for condition in &mut new.conditions {
@@ -21,10 +21,10 @@ fn the_same_status_is_no_event_and_neither_are_other_words() {
 
 #[test]
 fn a_condition_that_changes_is_one_event_and_progress_is_none() {
-    let old = Scene::healthy().status();
-    let mut scene = Scene::healthy();
-    scene.data(0).libraries.clear();
-    let new = scene.status();
+    let old = Sample::healthy().status();
+    let mut sample = Sample::healthy();
+    sample.data(0).libraries.clear();
+    let new = sample.status();
     let actions = |transitions: Vec<Transition>| {
         transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
     };
@@ -35,10 +35,10 @@ fn a_condition_that_changes_is_one_event_and_progress_is_none() {
 
 #[test]
 fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
-    let mut scene = Scene::healthy();
-    scene.data(0).libraries.clear();
-    scene.waits = vec!["redis-1: Unrelated: it waits for a person".to_owned()];
-    let waits = scene.status();
+    let mut sample = Sample::healthy();
+    sample.data(0).libraries.clear();
+    sample.waits = vec!["redis-1: Unrelated: it waits for a person".to_owned()];
+    let waits = sample.status();
     let mut before = waits.clone();
     for condition in before.conditions.iter_mut().filter(|condition| condition.type_ == "Degraded") {
         "Trouble".clone_into(&mut condition.reason);
@@ -55,7 +55,7 @@ fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
 
 #[test]
 fn what_was_never_said_is_an_event_only_if_it_is_waited_for() {
-    let first = Scene::healthy().status();
+    let first = Sample::healthy().status();
     let told = transitions(&DataLayerStatus::default(), &first);
     assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
     let old = DataLayerStatus::default();
@@ -66,7 +66,7 @@ fn what_was_never_said_is_an_event_only_if_it_is_waited_for() {
 
 #[test]
 fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
-    let old = Scene::healthy().status();
+    let old = Sample::healthy().status();
     let moved = DataLayerStatus { primary: Some("web-redis-1".to_owned()), ..old.clone() };
     let lost = DataLayerStatus { primary: None, ..old.clone() };
     assert_eq!(
@@ -85,9 +85,9 @@ fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
 #[test]
 fn an_unknown_directive_is_one_warning_and_not_one_in_each_pass() {
     let told_of = |unknown: &[&str]| {
-        let mut scene = Scene::healthy();
-        scene.subject.unknown_directives = unknown.iter().map(|&told| told.to_owned()).collect();
-        scene.status()
+        let mut sample = Sample::healthy();
+        sample.subject.unknown_directives = unknown.iter().map(|&told| told.to_owned()).collect();
+        sample.status()
     };
     let (healthy, odd) = (told_of(&[]), told_of(&["hzz (did you mean hz?)"]));
     for before in [&healthy, &DataLayerStatus::default()] {

@@ -8,68 +8,68 @@ use redoubt::model::observed::{Away, ObservedServer, Replication};
 use redoubt::model::{Mode, NodeId};
 use redoubt::report::StepFailure;
 
-use crate::report::Scene;
+use crate::report::Sample;
 
 /// Something that may be so of a layer that was Ready.
 struct Fact {
     name: &'static str,
-    make: fn(&mut Scene),
+    make: fn(&mut Sample),
     /// Whether clients are served all the same.
     serves: bool,
     /// Whether it heals by waiting, or was asked for.
     is_planned: bool,
 }
 
-const fn fact(name: &'static str, make: fn(&mut Scene), serves: bool, is_planned: bool) -> Fact {
+const fn fact(name: &'static str, make: fn(&mut Sample), serves: bool, is_planned: bool) -> Fact {
     Fact { name, make, serves, is_planned }
 }
 
-/// Each changes other parts of a scene than the rest.
+/// Each changes other parts of a sample than the rest.
 const FACTS: [Fact; 13] = [
     fact(
         "a roll that awaits an approval",
-        |scene| {
-            roll(scene);
-            scene.desired.disruption_needs_approval = true;
+        |sample| {
+            roll(sample);
+            sample.desired.disruption_needs_approval = true;
         },
         true,
         true,
     ),
     fact("a roll", roll, true, true),
-    fact("paused", |scene| scene.desired.paused = true, true, true),
+    fact("paused", |sample| sample.desired.paused = true, true, true),
     fact(
         "a new policy in a library",
-        |scene| {
-            scene.data(0).libraries.insert("tools".into(), "d0".into());
+        |sample| {
+            sample.data(0).libraries.insert("tools".into(), "d0".into());
         },
         true,
         true,
     ),
     fact(
         "a library that is gone",
-        |scene| {
-            scene.data(0).libraries.remove("tools");
+        |sample| {
+            sample.data(0).libraries.remove("tools");
         },
         false,
         true,
     ),
-    fact("a replica that we restarted", |scene| lose(scene, 2, true), true, true),
-    fact("a replica that died", |scene| lose(scene, 2, false), true, false),
+    fact("a replica that we restarted", |sample| lose(sample, 2, true), true, true),
+    fact("a replica that died", |sample| lose(sample, 2, false), true, false),
     fact(
         "a replica that is filled",
-        |scene| {
-            if let Replication::Replica { link_up, .. } = &mut scene.data(1).replication {
+        |sample| {
+            if let Replication::Replica { link_up, .. } = &mut sample.data(1).replication {
                 *link_up = false;
             }
         },
         true,
         true,
     ),
-    fact("a full volume", |scene| scene.data(0).persistence_trouble = Some("aof".into()), false, false),
+    fact("a full volume", |sample| sample.data(0).persistence_trouble = Some("aof".into()), false, false),
     fact(
         "a removed node that Sentinels remember",
-        |scene| {
-            scene
+        |sample| {
+            sample
                 .sentinel(0)
                 .master
                 .as_mut()
@@ -82,17 +82,17 @@ const FACTS: [Fact; 13] = [
     ),
     fact(
         "no agreement of Sentinels",
-        |scene| {
-            scene.sentinel(0).master = None;
-            scene.sentinel(1).master = None;
+        |sample| {
+            sample.sentinel(0).master = None;
+            sample.sentinel(1).master = None;
         },
         false,
         false,
     ),
     fact(
         "a step that is forbidden",
-        |scene| {
-            scene.undone.push(StepFailure {
+        |sample| {
+            sample.undone.push(StepFailure {
                 step: None,
                 why: "forbidden: no".into(),
                 passes: false,
@@ -104,18 +104,18 @@ const FACTS: [Fact; 13] = [
     ),
     fact(
         "a step that failed and is tried again",
-        |scene| scene.undone.push(StepFailure { step: None, why: "timeout".into(), passes: true, name_taken: false }),
+        |sample| sample.undone.push(StepFailure { step: None, why: "timeout".into(), passes: true, name_taken: false }),
         true,
         true,
     ),
 ];
 
-fn roll(scene: &mut Scene) {
-    scene.desired.nodes.values_mut().for_each(|node| "new".clone_into(&mut node.restart_revision));
+fn roll(sample: &mut Sample) {
+    sample.desired.nodes.values_mut().for_each(|node| "new".clone_into(&mut node.restart_revision));
 }
 
-fn lose(scene: &mut Scene, ordinal: u16, planned: bool) {
-    let seen = scene.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap();
+fn lose(sample: &mut Sample, ordinal: u16, planned: bool) {
+    let seen = sample.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap();
     (seen.pod, seen.server) = (None, ObservedServer::Unknown);
     seen.away = Some(Away { seconds: 1, planned, words: None });
 }
@@ -132,7 +132,7 @@ fn told(status: &DataLayerStatus, kind: &str) -> String {
 
 #[test]
 fn whatever_comes_together_ready_speaks_of_service_and_degraded_of_what_does_not_heal() {
-    let before = Scene::healthy().status();
+    let before = Sample::healthy().status();
     for chosen in 0_u32..1 << FACTS.len() {
         let chosen: Vec<&Fact> =
             FACTS.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1).map(|(_, fact)| fact).collect();
@@ -141,11 +141,11 @@ fn whatever_comes_together_ready_speaks_of_service_and_degraded_of_what_does_not
         if has("a replica that died") && has("a replica that we restarted") {
             continue;
         }
-        let mut scene = Scene::healthy();
+        let mut sample = Sample::healthy();
         for fact in &chosen {
-            (fact.make)(&mut scene);
+            (fact.make)(&mut sample);
         }
-        let status = scene.status_after(&before, 1);
+        let status = sample.status_after(&before, 1);
         let names: Vec<&str> = chosen.iter().map(|fact| fact.name).collect();
         assert_eq!(
             holds(&status, "Ready"),
@@ -172,47 +172,47 @@ fn whatever_comes_together_ready_speaks_of_service_and_degraded_of_what_does_not
 #[test]
 fn a_layer_that_was_never_ready_is_ready_with_everything_and_not_before() {
     for fact in FACTS.iter().filter(|fact| fact.name != "paused") {
-        let mut scene = Scene::healthy();
-        (scene.observed.initialised, scene.observed.recorded) = (false, false);
-        (fact.make)(&mut scene);
-        assert_eq!(holds(&scene.status(), "Ready"), Some(false), "{}", fact.name);
+        let mut sample = Sample::healthy();
+        (sample.observed.initialised, sample.observed.recorded) = (false, false);
+        (fact.make)(&mut sample);
+        assert_eq!(holds(&sample.status(), "Ready"), Some(false), "{}", fact.name);
     }
 }
 
 #[test]
 fn the_cause_itself_is_the_reason() {
-    let degraded = |make: &dyn Fn(&mut Scene)| {
-        let mut scene = Scene::healthy();
-        make(&mut scene);
-        let status = scene.status_after(&Scene::healthy().status(), 1);
+    let degraded = |make: &dyn Fn(&mut Sample)| {
+        let mut sample = Sample::healthy();
+        make(&mut sample);
+        let status = sample.status_after(&Sample::healthy().status(), 1);
         (told(&status, "Degraded"), status.state.unwrap())
     };
-    let (told, state) = degraded(&|scene| {
-        lose(scene, 2, false);
+    let (told, state) = degraded(&|sample| {
+        lose(sample, 2, false);
         let words = Some("FailedCreate: exceeded quota: small".to_owned());
-        scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().words = words;
+        sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().words = words;
     });
     assert!(told.starts_with("True FailedCreate: the pod of redis-2 does not run: FailedCreate: exceeded"), "{told}");
     assert_eq!(state, "FailedCreate");
-    let (told, _) = degraded(&|scene| {
-        roll(scene);
-        "redis 8.0.2".clone_into(&mut scene.data(0).version);
-        scene.desired.engine = EngineVersion::of_image("redis:7.0");
+    let (told, _) = degraded(&|sample| {
+        roll(sample);
+        "redis 8.0.2".clone_into(&mut sample.data(0).version);
+        sample.desired.engine = EngineVersion::of_image("redis:7.0");
     });
     assert!(told.starts_with("True OlderEngine: "), "{told}");
-    let (told, _) = degraded(&|scene| scene.data(1).refuses_clients = true);
+    let (told, _) = degraded(&|sample| sample.data(1).refuses_clients = true);
     assert!(told.starts_with("True RefusesClients: redis-1"), "{told}");
 }
 
 #[test]
 fn a_primary_that_takes_no_writes_is_no_service() {
-    let mut scene = Scene::healthy();
-    scene.desired.settings.insert("min-replicas-to-write".to_owned(), "1".to_owned());
-    scene.data(0).settings.insert("min-replicas-to-write".to_owned(), "1".to_owned());
-    if let Replication::Primary { replicas } = &mut scene.data(0).replication {
+    let mut sample = Sample::healthy();
+    sample.desired.settings.insert("min-replicas-to-write".to_owned(), "1".to_owned());
+    sample.data(0).settings.insert("min-replicas-to-write".to_owned(), "1".to_owned());
+    if let Replication::Primary { replicas } = &mut sample.data(0).replication {
         replicas.clear();
     }
-    let status = scene.status_after(&Scene::healthy().status(), 1);
+    let status = sample.status_after(&Sample::healthy().status(), 1);
     assert_eq!(
         told(&status, "Ready"),
         "False RefusesWrites: redis-0 refuses writes: min-replicas-to-write is 1, and 0 replicas are connected"
@@ -221,57 +221,57 @@ fn a_primary_that_takes_no_writes_is_no_service() {
 
 #[test]
 fn a_primary_that_is_moved_as_planned_serves_all_the_while() {
-    let before = Scene::healthy().status();
-    let mut scene = Scene::healthy();
-    (0..2).for_each(|ordinal| scene.sentinel(ordinal).master = None);
-    scene.observed.handover = true;
-    assert_eq!(holds(&scene.status_after(&before, 1), "Ready"), Some(true));
+    let before = Sample::healthy().status();
+    let mut sample = Sample::healthy();
+    (0..2).for_each(|ordinal| sample.sentinel(ordinal).master = None);
+    sample.observed.handover = true;
+    assert_eq!(holds(&sample.status_after(&before, 1), "Ready"), Some(true));
     assert_eq!(
-        holds(&scene.status_after(&DataLayerStatus::default(), 1), "Ready"),
+        holds(&sample.status_after(&DataLayerStatus::default(), 1), "Ready"),
         Some(false),
         "it was not Ready before"
     );
-    scene.observed.handover = false;
-    assert_eq!(holds(&scene.status_after(&before, 1), "Ready"), Some(false));
+    sample.observed.handover = false;
+    assert_eq!(holds(&sample.status_after(&before, 1), "Ready"), Some(false));
 }
 
 #[test]
 fn a_layer_without_redundancy_for_long_is_degraded_by_it() {
-    let mut scene = Scene::healthy();
-    if let Replication::Replica { link_up, .. } = &mut scene.data(2).replication {
+    let mut sample = Sample::healthy();
+    if let Replication::Replica { link_up, .. } = &mut sample.data(2).replication {
         *link_up = false;
     }
-    let first = scene.status_after(&Scene::healthy().status(), 1);
+    let first = sample.status_after(&Sample::healthy().status(), 1);
     assert_eq!(holds(&first, "Degraded"), Some(false));
-    assert_eq!(holds(&scene.status_after(&first, 600), "Degraded"), Some(false));
-    let late = scene.status_after(&first, 601);
+    assert_eq!(holds(&sample.status_after(&first, 600), "Degraded"), Some(false));
+    let late = sample.status_after(&first, 601);
     assert_eq!(told(&late, "Degraded"), "True NotRedundant: redis-2 is not in sync");
 }
 
 #[test]
 fn who_waits_for_a_change_is_told_when_it_goes_on_and_when_it_stalls() {
-    let before = Scene::healthy().status();
-    let mut scene = Scene::healthy();
-    roll(&mut scene);
-    let rolling = scene.status_after(&before, 1);
+    let before = Sample::healthy().status();
+    let mut sample = Sample::healthy();
+    roll(&mut sample);
+    let rolling = sample.status_after(&before, 1);
     assert_eq!((holds(&rolling, "Reconciling"), holds(&rolling, "Stalled")), (Some(true), None));
     let words = Some("ErrImagePull: not found".to_owned());
-    lose(&mut scene, 2, true);
-    scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().words = words;
-    let stuck = scene.status_after(&rolling, 10);
+    lose(&mut sample, 2, true);
+    sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().words = words;
+    let stuck = sample.status_after(&rolling, 10);
     assert_eq!((holds(&stuck, "Reconciling"), holds(&stuck, "Stalled")), (Some(true), None), "it may pass");
-    let stalled = scene.status_after(&stuck, 70);
+    let stalled = sample.status_after(&stuck, 70);
     assert_eq!((holds(&stalled, "Reconciling"), holds(&stalled, "Stalled")), (None, Some(true)));
     assert_eq!(holds(&stalled, "Ready"), Some(true), "the others serve");
 }
 
 #[test]
 fn an_approval_says_what_restarts_and_how_it_is_given() {
-    let mut scene = Scene::healthy();
-    roll(&mut scene);
-    scene.desired.disruption_needs_approval = true;
-    scene.subject.odd_approval = Some("yes".to_owned());
-    let status = scene.status_after(&Scene::healthy().status(), 1);
+    let mut sample = Sample::healthy();
+    roll(&mut sample);
+    sample.desired.disruption_needs_approval = true;
+    sample.subject.odd_approval = Some("yes".to_owned());
+    let status = sample.status_after(&Sample::healthy().status(), 1);
     assert_eq!(status.state.as_deref(), Some("AwaitsApproval"));
     assert_eq!(
         status.message.as_deref(),
@@ -285,13 +285,13 @@ fn an_approval_says_what_restarts_and_how_it_is_given() {
 
 #[test]
 fn a_node_without_replicas_that_we_restart_is_no_trouble() {
-    let mut scene = Scene::healthy();
-    scene.desired.mode = Mode::Standalone;
-    scene.desired.nodes.retain(|node, _| *node == NodeId::data(0));
-    scene.observed.nodes.retain(|node, _| *node == NodeId::data(0));
-    let before = scene.status();
+    let mut sample = Sample::healthy();
+    sample.desired.mode = Mode::Standalone;
+    sample.desired.nodes.retain(|node, _| *node == NodeId::data(0));
+    sample.observed.nodes.retain(|node, _| *node == NodeId::data(0));
+    let before = sample.status();
     assert_eq!(holds(&before, "Ready"), Some(true), "{before:#?}");
-    lose(&mut scene, 0, true);
-    let status = scene.status_after(&before, 1);
+    lose(&mut sample, 0, true);
+    let status = sample.status_after(&before, 1);
     assert_eq!((holds(&status, "Ready"), holds(&status, "Degraded")), (Some(false), Some(false)), "{status:#?}");
 }

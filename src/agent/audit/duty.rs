@@ -4,7 +4,7 @@ use super::super::peers;
 use super::super::state::State;
 use crate::model::audit::{AuditMode, DeclaredPrefixes};
 use crate::model::lineage::{Activity, LineageAnswer};
-use crate::model::{Mode, ReplicationId, Role};
+use crate::model::{ReplicationId, Role};
 
 /// What a node has to do.
 #[expect(clippy::struct_excessive_bools, reason = "each is a duty of its own")]
@@ -29,14 +29,8 @@ pub(super) fn stands(state: &State) -> Option<(ReplicationId, Role)> {
 /// What this node has to do now; `None`: nothing.
 pub(super) async fn of(state: &State, role: Role, declared: &DeclaredPrefixes) -> Option<Duty> {
     let config = state.config();
-    let answers = match config.mode {
-        Mode::Standalone => Vec::new(),
-        Mode::Sentinel => peers::ask_agents(&config)
-            .await
-            .into_iter()
-            .filter_map(|(ordinal, answer)| Some((ordinal, answer?)))
-            .collect(),
-    };
+    let others = peers::ask_agents(&config).await;
+    let answers: Vec<_> = others.into_iter().filter_map(|(ordinal, answer)| Some((ordinal, answer?))).collect();
     decide(config.node.ordinal, role, declared, &answers)
 }
 

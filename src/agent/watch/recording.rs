@@ -162,7 +162,7 @@ impl Watch {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
         let mut lineage = self.filed.on_volume(lineage);
-        if self.disk.settle(LAST_WRITE_WITHIN).await {
+        if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
             let (has_loaded, held) = (self.served, self.standing.held().cloned());
             // An engine without an append-only file writes a snapshot as it ends, where its settings have one.
@@ -180,7 +180,7 @@ impl Watch {
                 let sizes = if clean { sizes } else { settled(&growth, Some(sizes).filter(|_| has_loaded)) };
                 lineage_file::write_with(&environment, &lineage, sizes)
             });
-            if self.disk.settle(LAST_WRITE_WITHIN).await {
+            if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
                 return;
             }
         }

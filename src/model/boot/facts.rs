@@ -70,7 +70,7 @@ pub enum SentinelAnswer {
     /// The primary is the data node with this ordinal.
     Names(u16),
     /// It answers, but monitors nothing, or an address that no declared node has.
-    NamesNobody,
+    NamesNone,
     /// It does not answer.
     Silent,
 }
@@ -83,7 +83,7 @@ impl BootFacts {
                 let votes = self.sentinels.iter().filter(|other| *other == answer).count();
                 (votes > self.sentinels.len() / 2).then_some(*ordinal)
             }
-            SentinelAnswer::NamesNobody | SentinelAnswer::Silent => None,
+            SentinelAnswer::NamesNone | SentinelAnswer::Silent => None,
         })
     }
 

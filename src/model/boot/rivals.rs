@@ -14,7 +14,7 @@ use crate::model::lineage::{Comparison, Lineage, compare};
 pub enum Rivalry {
     /// No other primary serves.
     Alone,
-    /// It goes on: the other one is to step down, or the Sentinels settle it soon.
+    /// It goes on: the other one is to step down, or the Sentinels decide it soon.
     GoesOn,
     /// It ends its engine in order, so that all it has is in its files, and asks the boot rule. What only it has is kept aside.
     StepsDown,
@@ -103,7 +103,7 @@ mod tests {
 
     /// Node 1 sees node 0, both serving as primaries, and one named by most Sentinels or none.
     fn facts(own: Lineage, theirs: Lineage, named: Option<u16>, keeps_data: bool) -> BootFacts {
-        let named = named.map_or(SentinelAnswer::NamesNobody, SentinelAnswer::Names);
+        let named = named.map_or(SentinelAnswer::NamesNone, SentinelAnswer::Names);
         BootFacts {
             mode: Mode::Sentinel,
             layer_uid: "layer".to_owned(),

@@ -66,7 +66,7 @@ pub enum Error {
     Refused(String),
     /// The Sentinel that acted gave the failover up without a promotion.
     #[error("the Sentinel gave up and promoted no replica")]
-    NobodyPromoted,
+    NonePromoted,
     /// A replica may have been ordered to become primary, and may yet become it.
     #[error("it is not known yet whether anybody takes over from {0}")]
     Undecided(Address),

@@ -227,7 +227,7 @@ impl World {
         let view = |sentinel: &Sentinel| match sentinel.names {
             _ if !sentinel.runs || sentinel.zone != zone => SentinelAnswer::Silent,
             Some((named, _)) => SentinelAnswer::Names(named),
-            None => SentinelAnswer::NamesNobody,
+            None => SentinelAnswer::NamesNone,
         };
         self.sentinels.iter().map(view).collect()
     }

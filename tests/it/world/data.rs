@@ -248,7 +248,7 @@ impl World {
         };
         let named = sentinel.belief.as_ref().map(super::Belief::answered);
         let known = document.of_kind(NodeKind::Data).find(|(_, known)| Some(*known) == named);
-        known.map_or(SentinelAnswer::NamesNobody, |(peer, _)| SentinelAnswer::Names(peer.ordinal))
+        known.map_or(SentinelAnswer::NamesNone, |(peer, _)| SentinelAnswer::Names(peer.ordinal))
     }
 
     fn start(&mut self, node: NodeId, follows: Option<Address>, electable: bool, term: u64) {

@@ -43,7 +43,8 @@ impl Library {
     }
 }
 
-/// The libraries that every layer has.
+/// The libraries that every layer has: one function without keys. It proves the way of functions (the load, the digest, replicas, the
+/// file of an empty start) on each layer before its first use, and shows a primary that takes no function while no use waits for one.
 pub fn built_in_libraries() -> Vec<Library> {
     vec![Library::from_template("redoubt", include_str!("lua/redoubt.lua"))]
 }
@@ -110,14 +111,18 @@ impl Error {
     }
 }
 
-/// Loads a library on a primary, over an older one of its name, and asks it for its digest. One attempt.
+/// Loads a library on a primary, over an older one of its name, and asks it for its digest. One attempt. Of a user's library that is
+/// refused the older one stays.
 pub async fn load(connection: &Connection, library: &Library) -> Result<(), Error> {
     let connection = connection.with_response_timeout(LOAD_TIMEOUT);
     let name = || library.name.clone();
-    let loaded: String = connection
-        .query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&library.source))
-        .await
-        .map_err(|source| Error::Load { library: name(), source })?;
+    let older = if is_users_library(&library.name) {
+        let asked = functions::source_of(&connection, &library.name).await;
+        asked.map_err(|source| Error::Verify { library: name(), source })?
+    } else {
+        None
+    };
+    let loaded = load_source(&connection, &library.name, &library.source).await?;
     let found: String = connection
         .query(&digest_question(&library.name))
         .await
@@ -126,18 +131,27 @@ pub async fn load(connection: &Connection, library: &Library) -> Result<(), Erro
         return Err(Error::Differs { library: name(), found, wanted: library.digest.clone() });
     }
     if is_users_library(&library.name) {
-        takes_no_name_of_ours(&connection, library).await?;
+        takes_no_name_of_ours(&connection, library, older).await?;
     }
     Ok(())
 }
 
-/// Deletes a user's library that registered a function of the operator's. The source was searched for such names before, so this
-/// one put the name together while it was loaded.
-async fn takes_no_name_of_ours(connection: &Connection, library: &Library) -> Result<(), Error> {
+async fn load_source(connection: &Connection, name: &str, source: &str) -> Result<String, Error> {
+    let loaded = connection.query(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source)).await;
+    loaded.map_err(|source| Error::Load { library: name.to_owned(), source })
+}
+
+/// Deletes a user's library that registered a function of the operator's, and loads the one that it replaced. The source was searched
+/// for such names before, so this one put the name together while it was loaded.
+async fn takes_no_name_of_ours(connection: &Connection, library: &Library, older: Option<String>) -> Result<(), Error> {
     let failed = |source| Error::Verify { library: library.name.clone(), source };
     let listed = functions::of_library(connection, &library.name).await.map_err(failed)?;
     let Some(function) = listed.into_keys().find(|name| is_reserved(name)) else { return Ok(()) };
     functions::delete(connection, &library.name).await.map_err(failed)?;
+    // What was loaded before passed this check.
+    if let Some(older) = older.filter(|older| *older != library.source) {
+        load_source(connection, &library.name, &older).await?;
+    }
     Err(Error::Reserved { library: library.name.clone(), function })
 }
 

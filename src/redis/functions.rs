@@ -43,6 +43,15 @@ pub async fn of_library(connection: &Connection, library: &str) -> Result<Functi
     Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
 }
 
+/// The source of a library as the server has it (`FUNCTION LIST LIBRARYNAME … WITHCODE`); `None`: it has no such library.
+pub async fn source_of(connection: &Connection, library: &str) -> Result<Option<String>> {
+    let mut list = cmd("FUNCTION");
+    list.arg("LIST").arg("LIBRARYNAME").arg(library).arg("WITHCODE");
+    let reply: Value = connection.query(&list).await?;
+    let first = items(&reply).and_then(<[Value]>::first);
+    Ok(first.and_then(|library| text(entry(library, "library_code")?)))
+}
+
 /// Asks a library for its digest: `FCALL_RO <library>_digest 0`.
 pub fn digest_question(library: &str) -> Cmd {
     let mut question = cmd("FCALL_RO");

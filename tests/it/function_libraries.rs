@@ -258,6 +258,12 @@ async fn a_name_of_ours_that_is_put_together_while_the_library_loads_is_found_an
         assert!(told.contains("Redoubt_session_get"), "{told}");
         let seen = look(&operator, &[]).await;
         assert!(!seen.libraries.contains_key(&sly.name) && seen.functions.is_empty(), "{}", engine.name);
+        // The version that was there before stays.
+        let good = library("sly", "#!lua name=s\nredis.register_function('sly_answer', function() return 1 end)\n");
+        load(&operator, &good).await.unwrap();
+        assert!(load(&operator, &sly).await.unwrap_err().refusal().is_some());
+        assert_eq!(look(&operator, &[&good]).await.libraries[&good.name], good.digest, "{}", engine.name);
+        functions::delete(&operator, &good.name).await.unwrap();
         // One of ours that is loaded cannot be taken at all.
         let taken = "#!lua name=s\nredis.register_function('redou' .. 'bt_digest', function() return 1 end)\n";
         assert!(load(&operator, &library("sly", taken)).await.unwrap_err().refusal().is_some());

@@ -178,6 +178,16 @@ pub enum DeploymentMode {
     Cluster,
 }
 
+impl DeploymentMode {
+    /// Replicas of a layer that declares none.
+    pub const fn default_replicas(self) -> u8 {
+        match self {
+            Self::Standalone => 0,
+            Self::Sentinel | Self::Cluster => 2,
+        }
+    }
+}
+
 /// What the data is for; it picks the defaults of eviction, persistence and durability. `AgentContext`: conversations and
 /// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

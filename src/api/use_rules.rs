@@ -1,5 +1,7 @@
 //! Rules of admission that every kind of use has.
 
+use super::data_layer::DeploymentMode;
+
 /// The key prefix stays.
 pub const PREFIX_STAYS: &str =
     "(has(self.keyPrefix) ? self.keyPrefix : '') == (has(oldSelf.keyPrefix) ? oldSelf.keyPrefix : '')";
@@ -51,7 +53,9 @@ pub const REPLICAS_MESSAGE: &str =
 
 fn replicas_of_dedicated(spec: &str) -> String {
     let dedicated = format!("{spec}.layer.dedicated");
+    let [one_node, several] =
+        [DeploymentMode::Standalone, DeploymentMode::Sentinel].map(DeploymentMode::default_replicas);
     format!(
-        "!has({spec}.layer) || !has({dedicated}) ? 2 : (has({dedicated}.replicas) ? {dedicated}.replicas : ({dedicated}.mode == 'Standalone' ? 0 : 2))"
+        "!has({spec}.layer) || !has({dedicated}) ? {several} : (has({dedicated}.replicas) ? {dedicated}.replicas : ({dedicated}.mode == 'Standalone' ? {one_node} : {several}))"
     )
 }

@@ -167,7 +167,7 @@ fn judge(
     let identity = identity_of(layer, &mut faults);
     let mode = mode_of(spec, &mut faults);
     let defaults = purpose::defaults(purpose_of(spec)).with(purpose_of(spec), resolved.shares);
-    let replicas = replicas_of(spec, mode, &mut faults);
+    let replicas = replicas_of(spec, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
     let sentinels = if mode == Mode::Sentinel { to_u16_or_zero(failover.sentinels.unwrap_or(3)) } else { 0 };
     let detection_milliseconds = failover
@@ -325,8 +325,8 @@ fn purpose_of(spec: &DataLayerSpec) -> Purpose {
 }
 
 /// The bound is in the schema too: an object may have been stored before it was.
-fn replicas_of(spec: &DataLayerSpec, mode: Mode, faults: &mut Vec<Fault>) -> u16 {
-    let default = if mode == Mode::Sentinel { 2 } else { 0 };
+fn replicas_of(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> u16 {
+    let default = spec.mode.default_replicas().into();
     let Some(replicas) = spec.replicas else { return default };
     u16::try_from(replicas).ok().filter(|replicas| *replicas <= MOST_REPLICAS).unwrap_or_else(|| {
         let problem = format!("{replicas} is not from 0 to {MOST_REPLICAS}");

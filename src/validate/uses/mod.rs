@@ -79,6 +79,10 @@ pub fn is_dedicated(declared: &DeclaredUse) -> bool {
 }
 
 /// Judges a use by itself. `replicas`: of its layer.
+///
+/// The rules of admission are not evaluated here, as they are for a layer: all uses of a layer are judged in each of its passes, and what
+/// is bounded here has to become a number all the same. That both say the same is a claim for each kind (`custom_resources`,
+/// `rate_limit_policies`, `cache_namespaces`, `function_libraries`).
 pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, Vec<Fault>> {
     let mut judge = Judge { declared, faults: Vec::new() };
     let (name, namespace) = (declared.name_any(), declared.namespace().unwrap_or_default());

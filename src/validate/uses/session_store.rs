@@ -46,9 +46,9 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: Stri
         && spec.layer.as_ref().is_none_or(|layer| layer.name.is_none())
     {
         let dedicated = spec.layer.as_ref().and_then(|layer| layer.dedicated.as_ref());
+        let mode = dedicated.map_or(DeploymentMode::Sentinel, |layer| layer.mode);
         let declared = dedicated.and_then(|layer| layer.replicas);
-        let is_one_node = dedicated.is_some_and(|layer| layer.mode == DeploymentMode::Standalone);
-        let has = declared.unwrap_or(if is_one_node { 0 } else { 2 });
+        let has = declared.unwrap_or(mode.default_replicas().into());
         if wanted > has {
             judge.fault(
                 "spec.revokeReplicas",

@@ -3,33 +3,38 @@ import hashlib, os, pathlib, secrets, time
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
-binding = pathlib.Path(os.environ["SERVICE_BINDING_ROOT"], "web")
-field = {file.name: file.read_text() for file in binding.iterdir() if file.is_file()}
-seeds = [(host, int(port)) for host, port in (seed.rsplit(":", 1) for seed in field["sentinels"].split(","))]
 once = {"socket_connect_timeout": 0.5, "socket_timeout": 1, "retry": Retry(NoBackoff(), 0)}  # seconds
-sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"], **once}
-user = {"username": field["username"], "password": field["password"], "decode_responses": True, **once}
-redis = Sentinel(seeds, sentinel_kwargs=sentinel_user, **user).master_for(field["master-name"])
+
+
+def connect():
+    """Reads the binding: its fields, and a client that asks the Sentinels where the primary is."""
+    binding = pathlib.Path(os.environ["SERVICE_BINDING_ROOT"], "web")
+    field = {file.name: file.read_text() for file in binding.iterdir() if file.is_file()}
+    seeds = [(host, int(port)) for host, port in (seed.rsplit(":", 1) for seed in field["sentinels"].split(","))]
+    sentinel_user = {"username": field["sentinel-username"], "password": field["sentinel-password"], **once}
+    user = {"username": field["username"], "password": field["password"], "decode_responses": True, **once}
+    return field, Sentinel(seeds, sentinel_kwargs=sentinel_user, **user).master_for(field["master-name"])
 
 
 def call(function, *arguments):
     """Calls a function. Each attempt asks the Sentinels: the retries of the client itself go to the primary of before."""
+    global redis
     until = time.monotonic() + 8
     while True:
         try:
             return redis.fcall(function, 1, *arguments)
         except exceptions.RedisError as error:
             moves = isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError))
-            if isinstance(error, exceptions.AuthenticationError) or time.monotonic() > until:
-                raise
-            if not moves and not str(error).startswith("NOREPLICAS"):
+            if time.monotonic() > until or not (moves or str(error).startswith("NOREPLICAS")):
                 raise
             time.sleep(0.05)
+            if isinstance(error, (exceptions.AuthenticationError, MasterNotFoundError)):
+                _, redis = connect()  # a rotation ended these credentials, and the files have others
 
 
-
+field, redis = connect()
 name, token = "ada", secrets.token_urlsafe(16)
 key = f"{field['prefix']}{{{hashlib.sha256(name.encode()).hexdigest()[:8]}}}s:{token}"
 call("redoubt_session_create", key, name, "role", "admin")

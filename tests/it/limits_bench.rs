@@ -323,7 +323,7 @@ async fn limits_are_measured_and_written() {
     }
     let text = format!(
         "Written by `make bench`: {SUBJECTS} subjects, loopback, two cores that client and server share; load of the machine {before} before \
-         and {} after. Client: `redis-benchmark`. The middle of {ROUNDS} runs, all ways in turn. Percent: calls per second beside \
+         and {} after. Client: `redis-benchmark`. The middle of {ROUNDS} runs, all ways in turn. Percent: calls per second against \
          `INCR` in the same shape. Server time: `INFO commandstats`, at 50 connections.\n\n{text}\
          Of libraries, with their own client each: server time; calls per second with 1 and with 50 connections. One decision is a \
          `hit`, `consume` or `Allow`; what `limits` needs for headers is a second call, its statistics.\n\n{libraries}\n\

@@ -18,7 +18,7 @@ def caller():
     """A function that makes one call for a subject, on connections of its own pool."""
     if WAY == "incr":
         redis = client()
-        return lambda subject: redis.incr(f"rate:i:{subject}")
+        return lambda subject: redis.execute_command("INCR", f"rate:i:{subject}")  # its incr() sends INCRBY
     if WAY.startswith("redoubt-"):
         redis, letter = client(), WAY[-1]
         return lambda subject: redis.fcall("redoubt_limit", 1, f"rate:{letter}:{{{subject}}}")

@@ -4,14 +4,15 @@
 //!
 //! ```text
 //! observe ──► validate ──► build ──► observe ──► plan ──► act ──► prove ──► report
-//! objects     layer, its   objects,  servers     pure     (IO)    rights    status of the layer
-//! (IO)        uses         users                                  (IO)      and of its uses
-//!             pure         pure      (IO)                                   pure + one patch each
+//! objects     layer: pure  objects,  servers     pure     (IO)    rights    status of the layer
+//! (IO)        its uses:    users     (IO)                         (IO)      and of its uses
+//!             pure + IO    pure                                             pure + one patch each
 //! ```
 //!
 //! `controller::layer::steps` makes these steps; each takes the types that the ones before it give. Build comes before plan, because the
-//! planner compares the digests of what is built with those of what runs. The list of a layer's tenants is stored while the uses are
-//! judged: no newcomer has a user before its place is written down.
+//! planner compares the digests of what is built with those of what runs. To judge the uses, their bindings and sources are read first;
+//! the list of the layer's tenants is stored right after it, so that no newcomer has a user before its place is written down. Rights are
+//! proven after the steps: a failover makes all proofs due in the very pass that has to point the Services.
 //!
 //! | module | what it knows | what it must never see |
 //! |---|---|---|
@@ -87,6 +88,7 @@ pub mod lease;
 pub mod metrics;
 pub mod model;
 pub mod observe;
+pub mod per_object;
 pub mod plan;
 pub mod redis;
 pub mod report;

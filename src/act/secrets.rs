@@ -12,7 +12,6 @@
 //! Only the loss of the root key *and* of a layer's Secret *and* of the leader's memory loses a layer's passwords.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
@@ -25,6 +24,7 @@ use super::Error;
 use crate::api::names::{ANNOTATION_ROOT_KEY, ANNOTATION_ROTATION};
 use crate::failure::request;
 use crate::model::UseKind;
+use crate::per_object::PerObject;
 use crate::redis::Secret;
 
 /// Field of the root key's Secret.
@@ -153,18 +153,18 @@ pub struct Stored<'a> {
 #[derive(Debug)]
 pub struct Vault {
     root: RootKey,
-    known: Mutex<BTreeMap<String, Passwords>>,
+    known: PerObject<Passwords>,
 }
 
 impl Vault {
     /// A vault that has seen no layer yet.
     pub fn new(root: RootKey) -> Self {
-        Self { root, known: Mutex::default() }
+        Self { root, known: PerObject::default() }
     }
 
     /// The layer's passwords, by its Secrets as they are now.
     pub fn passwords(&self, layer_uid: &str, stored: Stored<'_>) -> Passwords {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, stored)).clone()
     }
 
@@ -192,7 +192,7 @@ impl Vault {
 
     /// Forgets layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|uid, _| lives(uid));
+        self.known.retain(lives);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Which nodes are away, since when, and what Kubernetes says of it. Memory only: after a start everything begins again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -10,6 +9,7 @@ use crate::model::observed::{Away, Observed, ObservedNode, ObservedServer};
 use crate::model::{LayerIdentity, NodeId};
 use crate::observe::kubernetes::Children;
 use crate::observe::refusals;
+use crate::per_object::PerObject;
 use crate::telemetry::Chain;
 
 /// How long a node has been away before Kubernetes is asked why. Most pods are made and started sooner.
@@ -34,15 +34,15 @@ struct Absence {
 #[derive(Debug, Default)]
 pub struct Absences {
     /// By the StatefulSet's UID.
-    away: Mutex<BTreeMap<String, Absence>>,
+    away: PerObject<Absence>,
     /// When we took a node away ourselves, by the StatefulSet's UID.
-    taken: Mutex<BTreeMap<String, Instant>>,
+    taken: PerObject<Instant>,
 }
 
 impl Absences {
     /// Notes that a step of ours takes a node away.
     pub fn taken(&self, workload_uid: &str) {
-        locked(&self.taken).insert(workload_uid.to_owned(), Instant::now());
+        self.taken.insert(workload_uid, Instant::now());
     }
 
     /// Says of each node in `observed` since when it is away, and asks Kubernetes about those that stay so.
@@ -50,7 +50,7 @@ impl Absences {
         for (node, seen) in &mut observed.nodes {
             let Some(uid) = seen.workload.as_ref().map(|workload| workload.uid.clone()) else { continue };
             if is_there(seen) {
-                locked(&self.away).remove(&uid);
+                self.away.remove(&uid);
                 continue;
             }
             let absence = self.note(&uid);
@@ -64,9 +64,9 @@ impl Absences {
 
     /// The absence of a node that is away now.
     fn note(&self, uid: &str) -> Absence {
-        let planned = locked(&self.taken).get(uid).is_some_and(|taken| taken.elapsed() < STEP_SHOWS);
+        let planned = self.taken.get(uid).is_some_and(|taken| taken.elapsed() < STEP_SHOWS);
         let begun = || Absence { since: Instant::now(), planned, asked: None, words: None };
-        locked(&self.away).entry(uid.to_owned()).or_insert_with(begun).clone()
+        self.away.lock().entry(uid.to_owned()).or_insert_with(begun).clone()
     }
 
     /// What Kubernetes says, asked for once in a while.
@@ -88,7 +88,7 @@ impl Absences {
                 absence.words
             }
         };
-        if let Some(known) = locked(&self.away).get_mut(uid) {
+        if let Some(known) = self.away.lock().get_mut(uid) {
             (known.asked, known.words) = (Some(Instant::now()), words.clone());
         }
         words
@@ -96,8 +96,8 @@ impl Absences {
 
     /// Forgets nodes that are gone.
     pub fn retain(&self, alive: &BTreeSet<String>) {
-        locked(&self.away).retain(|uid, _| alive.contains(uid));
-        locked(&self.taken).retain(|uid, _| alive.contains(uid));
+        self.away.retain(|uid| alive.contains(uid));
+        self.taken.retain(|uid| alive.contains(uid));
     }
 }
 
@@ -129,11 +129,6 @@ fn has_started(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
     containers.into_iter().any(|container| {
         container.state.as_ref().is_some_and(has_run) || container.last_state.as_ref().is_some_and(has_run)
     })
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each use of the map is one call: it is never left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

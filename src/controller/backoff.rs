@@ -1,11 +1,10 @@
 //! How long a layer is left alone after a failed pass: for each layer by itself, growing, spread, and forgotten at the first
 //! success. (kube's error policy is not told how many attempts failed, so the count is ours.)
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::failure::Class;
+use crate::per_object::PerObject;
 
 /// First pause after a transient error.
 const FIRST: Duration = Duration::from_millis(500);
@@ -19,32 +18,25 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// Failed passes of each layer since its last success, by UID.
 #[derive(Debug, Default)]
-pub struct Backoff(Mutex<BTreeMap<String, u32>>);
+pub struct Backoff(PerObject<u32>);
 
 impl Backoff {
     /// A pass succeeded: the count restarts.
     pub fn succeeded(&self, uid: &str) {
-        self.counts(|counts| counts.remove(uid));
+        self.0.remove(uid);
     }
 
     /// A pass failed: how long to wait before the next. `spread` is a random number in 0.0 ..= 1.0.
     pub fn failed(&self, uid: &str, class: Class, spread: f64) -> Duration {
-        let failures = self.counts(|counts| {
-            let count = counts.entry(uid.to_owned()).or_default();
-            *count = count.saturating_add(1);
-            *count
-        });
-        pause(class, failures, spread)
+        let mut counts = self.0.lock();
+        let count = counts.entry(uid.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        pause(class, *count, spread)
     }
 
     /// Forgets layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.counts(|counts| counts.retain(|uid, _| lives(uid)));
-    }
-
-    fn counts<T>(&self, doing: impl FnOnce(&mut BTreeMap<String, u32>) -> T) -> T {
-        // A poisoned count is still a count.
-        doing(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        self.0.retain(lives);
     }
 }
 

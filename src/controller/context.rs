@@ -1,7 +1,7 @@
 //! What every pass shares.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -31,6 +31,7 @@ use crate::model::UseKind;
 use crate::observe::events::Listeners;
 use crate::observe::kubernetes::Stores;
 use crate::observe::servers::Pool;
+use crate::per_object::PerObject;
 
 /// What this replica of the operator has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,23 +99,19 @@ pub struct Context {
 
 /// Resource versions of the unreadable objects that were told of, by UID: each is an event once.
 #[derive(Debug, Default)]
-pub struct ReportedUnreadable(Mutex<BTreeMap<String, String>>);
+pub struct ReportedUnreadable(PerObject<String>);
 
 impl ReportedUnreadable {
     /// Whether this version of the object was not told of yet; from now on it was.
     pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
         let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone());
         let version = version.unwrap_or_default();
-        self.lock().insert(uid, version.clone()) != Some(version)
+        self.0.lock().insert(uid, version.clone()) != Some(version)
     }
 
     /// Forgets objects that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| lives(uid));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.retain(lives);
     }
 }
 

@@ -1,29 +1,27 @@
 //! Planned moves of primaries that are under way. A move waits some seconds for servers, so it is a task of its own: a pass that waited
 //! for it would keep one of few places from other layers, whose Services have to follow their primaries.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use crate::act::Ending;
 use crate::failure::Class;
+use crate::per_object::PerObject;
 use crate::plan::Step;
 
 /// The move of each layer's primary, by the layer's UID: under way, or ended and not told of yet.
 #[derive(Debug, Default)]
-pub struct Handovers(Mutex<BTreeMap<String, (Step, JoinHandle<Ending>)>>);
+pub struct Handovers(PerObject<(Step, JoinHandle<Ending>)>);
 
 impl Handovers {
     /// Begins a move. Not while one of the same layer is under way: no plan has one then.
     pub fn begin(&self, uid: &str, step: Step, doing: impl Future<Output = Ending> + Send + 'static) {
-        self.lock().insert(uid.to_owned(), (step, tokio::spawn(doing)));
+        self.0.lock().insert(uid.to_owned(), (step, tokio::spawn(doing)));
     }
 
     /// Whether the primary of a layer is being moved.
     pub fn is_under_way(&self, uid: &str) -> bool {
-        self.lock().get(uid).is_some_and(|(_, task)| !task.is_finished())
+        self.0.lock().get(uid).is_some_and(|(_, task)| !task.is_finished())
     }
 
     /// The move that ended since this was asked last, and how.
@@ -31,31 +29,27 @@ impl Handovers {
         if self.is_under_way(uid) {
             return None;
         }
-        let (step, task) = self.lock().remove(uid)?;
+        let (step, task) = self.0.lock().remove(uid)?;
         let failed = || Ending::Failed { class: Class::Bug, why: "the move of the primary broke off".to_owned() };
         Some((step, task.now_or_never().and_then(Result::ok).unwrap_or_else(failed)))
     }
 
     /// Waits for all that are under way: one that is dropped leaves writers paused for some seconds.
     pub async fn finish(&self) {
-        let tasks: Vec<_> = std::mem::take(&mut *self.lock()).into_values().map(|(_, task)| task).collect();
+        let tasks: Vec<_> = std::mem::take(&mut *self.0.lock()).into_values().map(|(_, task)| task).collect();
         futures::future::join_all(tasks).await;
     }
 
     /// Forgets layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, (_, task)| lives(uid) || !task.is_finished());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Step, JoinHandle<Ending>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().retain(|uid, (_, task)| lives(uid) || !task.is_finished());
     }
 }
 
 impl Drop for Handovers {
     /// Who does not lead any more changes nothing.
     fn drop(&mut self) {
-        for (_, task) in self.lock().values() {
+        for (_, task) in self.0.lock().values() {
             task.abort();
         }
     }

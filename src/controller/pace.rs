@@ -1,11 +1,11 @@
 //! How soon one layer is looked at again: changes of its objects come in dozens while it is made or rolled, and a look costs as much
 //! after the first of them as after the last.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::per_object::PerObject;
 
 /// From the beginning of a pass to that of the next over the same layer. (Measured on two processors while a layer is made: without
 /// it a pass begins every 0.1 s, and the layer becomes ready no sooner.)
@@ -13,14 +13,14 @@ const BETWEEN: Duration = Duration::from_millis(250);
 
 /// When the last pass over each layer began, by UID.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<BTreeMap<String, Instant>>);
+pub struct Pace(PerObject<Instant>);
 
 impl Pace {
     /// Begins a pass over this layer. An error: how long it has to wait, unless its primary moved (`last_move`) since the last pass
     /// began, for which clients wait.
     pub fn begin(&self, uid: &str, last_move: Option<Instant>) -> Result<(), Duration> {
         let now = Instant::now();
-        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = self.0.lock();
         if let Some(last) = begun.get(uid).filter(|last| last_move.is_none_or(|moved| moved < **last)) {
             let rest = (*last + BETWEEN).saturating_duration_since(now);
             if !rest.is_zero() {
@@ -33,7 +33,7 @@ impl Pace {
 
     /// Forgets layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| lives(uid));
+        self.0.retain(lives);
     }
 }
 

@@ -23,6 +23,7 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("telemetry", vec![]),
         ("lease", vec!["telemetry", "failure"]),
         ("metrics", vec![]),
+        ("per_object", vec![]),
         ("check", vec![]),
         ("demo", vec!["redis"]),
         ("cli", vec!["agent", "api", "check", "controller", "demo", "telemetry"]),
@@ -30,7 +31,7 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// Support modules, which every module that does IO may use.
-const SUPPORT: [&str; 4] = ["failure", "metrics", "telemetry", "lease"];
+const SUPPORT: [&str; 5] = ["failure", "metrics", "per_object", "telemetry", "lease"];
 /// The modules that do IO.
 const DOES_IO: [&str; 3] = ["observe", "act", "agent"];
 

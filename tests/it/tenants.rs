@@ -1,4 +1,4 @@
-//! Random histories of the tenants of one layer: stores come and go, namespaces get and lose their leave, stores are wrong or
+//! Random histories of the tenants of one layer: stores, policies and caches come and go, namespaces get and lose their leave, stores are wrong or
 //! unreadable for a while, the operator stops between two writes, and the list of tenants cannot always be stored.
 //!
 //! What holds in all of them: no user of a server can read a key that another namespace's store wrote, nor one of a store
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::session_stores::{by_selector, host, layer};
 
 const NAMESPACES: [&str; 4] = ["data", "a", "b", "web"];
+const KINDS: [UseKind; 3] = [UseKind::SessionStore, UseKind::RateLimitPolicy, UseKind::CacheNamespace];
 const NAMES: [&str; 3] = ["web", "api", "a"];
 const PREFIXES: [Option<&str>; 5] = [None, Some("web:"), Some("web:admin:"), Some("a:"), Some("api:web:")];
 
@@ -29,10 +30,10 @@ static HOST: LazyLock<Host> =
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A store is made: namespace, name, prefix, and how old it says that it is.
-    Create(usize, usize, usize, u8),
+    /// A use is made: kind, namespace, name, prefix, and how old it says that it is.
+    Create(UseKind, usize, usize, usize, u8),
     Delete(usize),
-    /// A store asks for more replicas than there are, or no longer.
+    /// A use declares what no layer can serve, or no longer.
     Spoil(usize),
     /// A store cannot be read, or can again.
     Garble(usize),
@@ -48,11 +49,15 @@ enum Event {
     Stop,
 }
 
+fn kind() -> impl Strategy<Value = UseKind> {
+    prop::sample::select(&KINDS[..])
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let index = 0..8_usize;
     prop_oneof![
-        4 => (0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8)
-            .prop_map(|(namespace, name, prefix, second)| Event::Create(namespace, name, prefix, second)),
+        4 => (kind(), 0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8)
+            .prop_map(|(kind, namespace, name, prefix, second)| Event::Create(kind, namespace, name, prefix, second)),
         2 => index.clone().prop_map(Event::Delete),
         1 => index.clone().prop_map(Event::Spoil),
         1 => index.clone().prop_map(Event::Garble),
@@ -66,6 +71,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 #[derive(Clone, Debug)]
 struct Store {
+    kind: UseKind,
     namespace: &'static str,
     name: &'static str,
     uid: String,
@@ -82,22 +88,29 @@ impl Store {
     }
 
     fn object(&self) -> DeclaredUse {
-        let mut spec = json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "data"}});
+        let layer = json!({"name": "shared", "namespace": "data"});
+        let quota = if self.spoilt { 0 } else { 10 };
+        let mut spec = match self.kind {
+            UseKind::SessionStore if self.spoilt => json!({"idleTimeout": "30m", "revokeReplicas": 9}),
+            UseKind::SessionStore => json!({"idleTimeout": "30m"}),
+            UseKind::RateLimitPolicy => json!({"limits": [{"name": "each", "quota": quota, "window": "1h"}]}),
+            UseKind::CacheNamespace if self.spoilt => json!({"ttl": "1m", "maxTtl": "1s"}),
+            UseKind::CacheNamespace => json!({"ttl": "1m"}),
+            UseKind::FunctionLibrary => unreachable!("it has no prefix"),
+        };
+        spec["layer"] = layer;
         if let Some(prefix) = self.prefix {
             spec["keyPrefix"] = json!(prefix);
-        }
-        if self.spoilt {
-            spec["revokeReplicas"] = json!(9);
         }
         let metadata = json!({
             "name": self.name, "namespace": self.namespace, "uid": self.uid, "generation": 1,
             "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", self.second),
         });
         let object = json!({
-            "apiVersion": "redoubt.dev/v1alpha1", "kind": "SessionStore", "metadata": metadata, "spec": spec,
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": self.kind.words().kind, "metadata": metadata, "spec": spec,
             "status": self.status,
         });
-        DeclaredUse::read(UseKind::SessionStore, &object).unwrap()
+        DeclaredUse::read(self.kind, &object).unwrap()
     }
 }
 
@@ -121,9 +134,9 @@ struct World {
     clock: i64,
 }
 
-/// The one key pattern of a store's user.
-fn pattern(prefix: &str) -> String {
-    let rules = use_on_data(Grant::plain(UseKind::SessionStore, prefix, &Functions::new()), &"0".repeat(64)).rules;
+/// The one key pattern of a use's user.
+fn pattern(kind: UseKind, prefix: &str) -> String {
+    let rules = use_on_data(Grant::plain(kind, prefix, &Functions::new()), &"0".repeat(64)).rules;
     let mut patterns = rules.iter().filter_map(|rule| rule.strip_prefix('~'));
     let (first, second) = (patterns.next(), patterns.next());
     assert_eq!(second, None, "{rules:?}");
@@ -131,12 +144,30 @@ fn pattern(prefix: &str) -> String {
 }
 
 impl World {
-    fn create(&mut self, namespace: &'static str, name: &'static str, prefix: Option<&'static str>, second: u8) {
-        if self.stores.len() < 8 && !self.stores.iter().any(|it| (it.namespace, it.name) == (namespace, name)) {
+    fn create(
+        &mut self,
+        kind: UseKind,
+        namespace: &'static str,
+        name: &'static str,
+        prefix: Option<&'static str>,
+        second: u8,
+    ) {
+        let is_it = |it: &Store| (it.kind, it.namespace, it.name) == (kind, namespace, name);
+        if self.stores.len() < 8 && !self.stores.iter().any(is_it) {
             self.made += 1;
             let uid = format!("uid-{}", self.made);
             let status = Value::Null;
-            self.stores.push(Store { namespace, name, uid, prefix, second, spoilt: false, garbled: false, status });
+            self.stores.push(Store {
+                kind,
+                namespace,
+                name,
+                uid,
+                prefix,
+                second,
+                spoilt: false,
+                garbled: false,
+                status,
+            });
         }
     }
 
@@ -150,7 +181,8 @@ impl World {
             }
             store.status = served_status(&prefix, false);
             self.leave.insert(store.namespace);
-            self.users.insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(&prefix) });
+            self.users
+                .insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(store.kind, &prefix) });
             served.push(prefix);
         }
         self.write();
@@ -159,8 +191,8 @@ impl World {
     fn happens(&mut self, event: &Event) {
         let pick = |stores: &mut Vec<Store>, index: &usize| (!stores.is_empty()).then(|| index % stores.len());
         match event {
-            Event::Create(namespace, name, prefix, second) => {
-                self.create(NAMESPACES[*namespace], NAMES[*name], PREFIXES[*prefix], *second);
+            Event::Create(kind, namespace, name, prefix, second) => {
+                self.create(*kind, NAMESPACES[*namespace], NAMES[*name], PREFIXES[*prefix], *second);
             }
             Event::Delete(index) => {
                 if let Some(index) = pick(&mut self.stores, index) {
@@ -228,7 +260,8 @@ impl World {
             let store = self.stores.iter_mut().find(|it| it.uid == admitted.accepted.uid).unwrap();
             let prefix = admitted.accepted.policy.prefix();
             store.status = served_status(prefix, true);
-            self.users.insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(prefix) });
+            self.users
+                .insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(store.kind, prefix) });
         }
         for store in &mut self.stores {
             if admissions.refused.get(&store.uid).is_some_and(|refusal| refusal.reason == "NotAllowed") {
@@ -266,12 +299,12 @@ fn served_status(prefix: &str, has_admission: bool) -> Value {
 proptest! {
     #[test]
     fn a_key_that_one_store_wrote_is_never_readable_by_another(
-        before in prop::collection::vec((0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8), 0..4),
+        before in prop::collection::vec((kind(), 0..NAMESPACES.len(), 0..NAMES.len(), 0..PREFIXES.len(), 0..60_u8), 0..4),
         events in prop::collection::vec(event(), 1..40),
     ) {
         let mut world = World::default();
-        for (namespace, name, prefix, second) in before {
-            world.create(NAMESPACES[namespace], NAMES[name], PREFIXES[prefix], second);
+        for (kind, namespace, name, prefix, second) in before {
+            world.create(kind, NAMESPACES[namespace], NAMES[name], PREFIXES[prefix], second);
         }
         world.serve_as_before();
         for event in &events {
@@ -281,10 +314,14 @@ proptest! {
 
     /// A store that is served stays served while it has its leave, is there and is not wrong, whatever others do.
     #[test]
-    fn a_tenant_keeps_its_place(events in prop::collection::vec(event(), 1..40), prefix in 0..PREFIXES.len()) {
+    fn a_tenant_keeps_its_place(
+        kind in kind(),
+        events in prop::collection::vec(event(), 1..40),
+        prefix in 0..PREFIXES.len(),
+    ) {
         let mut world = World::default();
         world.leave.insert("a");
-        world.create("a", "web", PREFIXES[prefix], 59);
+        world.create(kind, "a", "web", PREFIXES[prefix], 59);
         world.happens(&Event::Pass);
         let first = world.users["uid-1"].clone();
         for event in events {

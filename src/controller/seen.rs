@@ -24,7 +24,7 @@ pub(super) struct Seen {
     /// The open connections.
     pub(super) connections: BTreeMap<NodeId, Connection>,
     /// What the servers refused to say, and what data nodes keep aside.
-    pub(super) faults: Vec<String>,
+    pub(super) faults: Vec<(NodeId, String)>,
     /// Which nodes wait for what only a person ends.
     pub(super) waits: Vec<String>,
     /// What the agents found in the keys.

@@ -74,7 +74,9 @@ fn causes(facts: Facts<'_>) -> Vec<Cause> {
         causes.extend(all("RightsDiffer", breaches));
         causes.extend(all("RefusesClients", proofs::crowded(facts.desired, facts.observed)));
         causes.extend(all("SentinelInTilt", proofs::tilted(facts.desired, facts.observed)));
-        causes.extend(all("ServerFault", facts.faults.to_vec()));
+        // A server that we took away a moment ago answers nothing, or not everything yet.
+        let unplanned = facts.faults.iter().filter(|(node, _)| !is_taken(facts.observed, *node));
+        causes.extend(all("ServerFault", unplanned.map(|(node, words)| format!("{node}: {words}")).collect()));
     }
     causes
 }

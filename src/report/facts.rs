@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::api::data_layer_status::MemoryStatus;
-use crate::model::Purpose;
 use crate::model::audit::AuditReport;
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
+use crate::model::{NodeId, Purpose};
 use crate::plan::{Plan, Step};
 
 /// What a breach ends with that is none: no server could be asked yet what the user may do.
@@ -70,7 +70,7 @@ pub struct Facts<'pass> {
     /// What was planned and not done.
     pub undone: &'pass [StepFailure],
     /// What the servers refused to say, and what data nodes keep aside.
-    pub faults: &'pass [String],
+    pub faults: &'pass [(NodeId, String)],
     /// Which nodes wait for what only a person ends.
     pub waits: &'pass [String],
     /// More about the layer.

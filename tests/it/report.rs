@@ -9,23 +9,23 @@ use redoubt::model::audit::AuditReport;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser, PromotionRequest};
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use redoubt::model::{Mode, NodeId, Purpose};
+use redoubt::model::{Mode, NodeId, NodeKind, Purpose};
 use redoubt::plan::plan;
 use redoubt::report::{Facts, LayerSummary, StepFailure, change_refused, not_accepted, status};
 
 use crate::planner;
 
 /// A healthy layer with a user, a library and files, whose primary is the first node.
-pub struct Scene {
+pub struct Sample {
     pub desired: Desired,
     pub observed: Observed,
     pub subject: LayerSummary,
     pub undone: Vec<StepFailure>,
-    pub faults: Vec<String>,
+    pub faults: Vec<(NodeId, String)>,
     pub waits: Vec<String>,
 }
 
-impl Scene {
+impl Sample {
     pub fn healthy() -> Self {
         let mut desired = planner::desired("old");
         desired.settings.extend([("appendonly", "yes"), ("maxclients", "1000")].map(|(k, v)| (k.into(), v.into())));
@@ -116,9 +116,9 @@ fn text(status: &DataLayerStatus) -> String {
 }
 
 /// What of a status differs from that of the healthy layer.
-fn differing(scene: &Scene) -> String {
-    let healthy = text(&Scene::healthy().status());
-    text(&scene.status()).lines().filter(|line| !healthy.lines().any(|known| known == *line)).fold(
+fn differing(sample: &Sample) -> String {
+    let healthy = text(&Sample::healthy().status());
+    text(&sample.status()).lines().filter(|line| !healthy.lines().any(|known| known == *line)).fold(
         String::new(),
         |mut text, line| {
             text.push_str(line);
@@ -130,7 +130,7 @@ fn differing(scene: &Scene) -> String {
 
 #[test]
 fn a_healthy_layer_is_ready_and_everything_is_proven() {
-    insta::assert_snapshot!(text(&Scene::healthy().status()), @r"
+    insta::assert_snapshot!(text(&Sample::healthy().status()), @r"
     Accepted=True Valid: the specification is valid
     MemoryBounded=True Bounded: every data node's maxmemory is as planned
     Persisted=True Persisted: every data node writes its files as declared
@@ -156,11 +156,11 @@ fn a_healthy_layer_is_ready_and_everything_is_proven() {
 
 #[test]
 fn without_a_primary_nothing_that_depends_on_one_is_proven() {
-    let mut scene = Scene::healthy();
+    let mut sample = Sample::healthy();
     for ordinal in 0..2 {
-        scene.sentinel(ordinal).master = None;
+        sample.sentinel(ordinal).master = None;
     }
-    insta::assert_snapshot!(differing(&scene), @r"
+    insta::assert_snapshot!(differing(&sample), @r"
     FunctionsLoaded=False NotLoaded: there is no primary to ask
     HighlyAvailable=False NotRedundant: there is no primary
     Degraded=True NoPrimary: most Sentinels do not agree on a primary yet
@@ -177,11 +177,11 @@ fn without_a_primary_nothing_that_depends_on_one_is_proven() {
 
 #[test]
 fn a_replica_that_is_linked_and_far_behind_is_lagging_and_not_redundant() {
-    let mut scene = Scene::healthy();
-    scene.data(0).offset.0 = 9 + (64 << 20);
-    assert_eq!(differing(&scene), "", "so much may be under way");
-    scene.data(0).offset.0 += 1;
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.data(0).offset.0 = 9 + (64 << 20);
+    assert_eq!(differing(&sample), "", "so much may be under way");
+    sample.data(0).offset.0 += 1;
+    insta::assert_snapshot!(differing(&sample), @r"
     HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
     Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -194,11 +194,11 @@ fn a_replica_that_is_linked_and_far_behind_is_lagging_and_not_redundant() {
 
 #[test]
 fn one_replica_that_is_not_synced_is_named() {
-    let mut scene = Scene::healthy();
-    if let Replication::Replica { link_up, .. } = &mut scene.data(2).replication {
+    let mut sample = Sample::healthy();
+    if let Replication::Replica { link_up, .. } = &mut sample.data(2).replication {
         *link_up = false;
     }
-    insta::assert_snapshot!(differing(&scene), @r"
+    insta::assert_snapshot!(differing(&sample), @r"
     HighlyAvailable=False NotRedundant: redis-2 is not in sync
     Progressing=True Waiting: redis-2 is not in sync yet
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -211,13 +211,13 @@ fn one_replica_that_is_not_synced_is_named() {
 /// Found by an audit: the report called replicas in sync that no Sentinel would elect.
 #[test]
 fn replicas_that_may_not_be_elected_are_no_redundancy() {
-    let mut scene = Scene::healthy();
+    let mut sample = Sample::healthy();
     for ordinal in 1..3 {
-        if let Replication::Replica { priority, .. } = &mut scene.data(ordinal).replication {
+        if let Replication::Replica { priority, .. } = &mut sample.data(ordinal).replication {
             *priority = 0;
         }
     }
-    insta::assert_snapshot!(differing(&scene), @r"
+    insta::assert_snapshot!(differing(&sample), @r"
     HighlyAvailable=False NotRedundant: redis-1 is not in sync; redis-2 is not in sync
     Progressing=True Waiting: redis-1 is not in sync yet; redis-2 is not in sync yet
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -230,9 +230,9 @@ fn replicas_that_may_not_be_elected_are_no_redundancy() {
 
 #[test]
 fn a_missing_library_is_named() {
-    let mut scene = Scene::healthy();
-    scene.data(0).libraries.clear();
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.data(0).libraries.clear();
+    insta::assert_snapshot!(differing(&sample), @r"
     FunctionsLoaded=False NotLoaded: the primary does not have the function library tools as declared
     Progressing=True Changing: steps are being carried out
     Ready=False NotLoaded: redis-0 lacks the function library tools
@@ -243,10 +243,10 @@ fn a_missing_library_is_named() {
 
 #[test]
 fn a_setting_that_differs_is_named_with_its_node() {
-    let mut scene = Scene::healthy();
-    scene.data(1).settings.insert("appendonly".to_owned(), "no".to_owned());
-    scene.data(2).maxmemory = 0;
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.data(1).settings.insert("appendonly".to_owned(), "no".to_owned());
+    sample.data(2).maxmemory = 0;
+    insta::assert_snapshot!(differing(&sample), @r"
     MemoryBounded=False NotBounded: redis-2 has no maxmemory
     Persisted=False NotPersisted: redis-1: appendonly is not as declared
     SettingsApplied=False NotApplied: redis-1 differs in appendonly
@@ -260,11 +260,11 @@ fn a_setting_that_differs_is_named_with_its_node() {
 
 #[test]
 fn a_user_that_is_missing_or_not_declared_is_named_with_its_node() {
-    let mut scene = Scene::healthy();
-    scene.data(1).users_in_place.clear();
-    scene.data(2).users_foreign.insert("mallory".to_owned());
-    scene.sentinel(0).users_in_place.clear();
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.data(1).users_in_place.clear();
+    sample.data(2).users_foreign.insert("mallory".to_owned());
+    sample.sentinel(0).users_in_place.clear();
+    insta::assert_snapshot!(differing(&sample), @r"
     UsersInPlace=False NotInPlace: redis-1 differs in the user web; redis-2 has undeclared users: mallory; sentinel-0 differs in the user agent
     Progressing=True Changing: steps are being carried out
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -274,9 +274,9 @@ fn a_user_that_is_missing_or_not_declared_is_named_with_its_node() {
 
 #[test]
 fn a_server_that_cannot_write_is_named() {
-    let mut scene = Scene::healthy();
-    scene.data(0).persistence_trouble = Some("rdb".to_owned());
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.data(0).persistence_trouble = Some("rdb".to_owned());
+    insta::assert_snapshot!(differing(&sample), @r"
     Persisted=False NotPersisted: redis-0 cannot write its rdb file
     Degraded=True FilesNotWritten: redis-0 cannot write its rdb file
     Ready=False NotPersisted: Persisted: redis-0 cannot write its rdb file
@@ -286,12 +286,12 @@ fn a_server_that_cannot_write_is_named() {
 
 #[test]
 fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
-    let mut scene = Scene::healthy();
-    let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+    let mut sample = Sample::healthy();
+    let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
     seen.server = ObservedServer::Unknown;
     let pod = seen.pod.as_mut().unwrap();
     (pod.ready, pod.trouble) = (false, Some("ImagePullBackOff: no such image".to_owned()));
-    insta::assert_snapshot!(differing(&scene), @r"
+    insta::assert_snapshot!(differing(&sample), @r"
     MemoryBounded=False NotBounded: redis-2 does not answer
     Persisted=False NotPersisted: redis-2 does not answer
     UsersInPlace=False NotInPlace: redis-2 does not answer
@@ -309,15 +309,15 @@ fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
 }
 
 /// The layer after the pod of its third data node is gone.
-fn without_a_pod(away: Away) -> Scene {
-    let mut scene = Scene::healthy();
-    let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+fn without_a_pod(away: Away) -> Sample {
+    let mut sample = Sample::healthy();
+    let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
     (seen.pod, seen.server, seen.away) = (None, ObservedServer::Unknown, Some(away));
-    scene
+    sample
 }
 
-fn degraded(scene: &Scene) -> String {
-    let status = scene.status();
+fn degraded(sample: &Sample) -> String {
+    let status = sample.status();
     let said = status.conditions.iter().find(|said| said.type_ == "Degraded").unwrap();
     format!("{} {}", said.status, said.message)
 }
@@ -325,23 +325,23 @@ fn degraded(scene: &Scene) -> String {
 #[test]
 fn a_pod_that_is_refused_is_told_in_the_words_of_kubernetes_in_a_new_layer_too() {
     let words = Some("FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small".to_owned());
-    let mut scene = without_a_pod(Away { seconds: 5, planned: true, words });
+    let mut sample = without_a_pod(Away { seconds: 5, planned: true, words });
     let told =
         "True the pod of redis-2 does not run: FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small";
-    assert_eq!(degraded(&scene), told);
-    scene.observed.initialised = false;
-    assert_eq!(degraded(&scene), told);
+    assert_eq!(degraded(&sample), told);
+    sample.observed.initialised = false;
+    assert_eq!(degraded(&sample), told);
     // What ends within seconds is no trouble of a layer that is still being made.
-    scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().seconds = 4;
-    assert_eq!(degraded(&scene), "False nothing is wrong");
+    sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap().away.as_mut().unwrap().seconds = 4;
+    assert_eq!(degraded(&sample), "False nothing is wrong");
 }
 
 #[test]
 fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago() {
     let is_degraded = |seconds, planned, initialised| {
-        let mut scene = without_a_pod(Away { seconds, planned, words: None });
-        scene.observed.initialised = initialised;
-        degraded(&scene)
+        let mut sample = without_a_pod(Away { seconds, planned, words: None });
+        sample.observed.initialised = initialised;
+        degraded(&sample)
     };
     let missing = "True the pod of redis-2 does not run yet";
     assert_eq!(is_degraded(0, false, true), missing);
@@ -352,62 +352,63 @@ fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago()
 
 #[test]
 fn without_a_primary_it_is_told_what_keeps_one_away() {
-    let mut scene = Scene::healthy();
-    for seen in scene.observed.nodes.values_mut() {
+    let mut sample = Sample::healthy();
+    for seen in sample.observed.nodes.values_mut() {
         let words = Some("FailedCreate: no PriorityClass with name nope was found".to_owned());
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
         seen.away = Some(Away { seconds: 9, planned: false, words });
     }
-    scene.observed.initialised = false;
-    let ready = |scene: &Scene| {
-        let status = scene.status();
+    sample.observed.initialised = false;
+    let ready = |sample: &Sample| {
+        let status = sample.status();
         status.conditions.iter().find(|said| said.type_ == "Ready").unwrap().message.clone()
     };
-    assert!(ready(&scene).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&scene));
-    scene.desired.mode = Mode::Standalone;
-    assert!(ready(&scene).starts_with("the data node does not serve: "), "{}", ready(&scene));
+    assert!(ready(&sample).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&sample));
+    sample.desired.mode = Mode::Standalone;
+    sample.desired.nodes.retain(|node, _| node.kind == NodeKind::Data);
+    assert!(ready(&sample).starts_with("the data node does not serve: "), "{}", ready(&sample));
 }
 
 #[test]
 fn a_server_without_a_connection_left_and_a_sentinel_in_tilt_are_told() {
-    let mut scene = Scene::healthy();
-    scene.data(1).refuses_clients = true;
-    scene.sentinel(2).tilt = true;
-    let told = degraded(&scene);
+    let mut sample = Sample::healthy();
+    sample.data(1).refuses_clients = true;
+    sample.sentinel(2).tilt = true;
+    let told = degraded(&sample);
     assert!(told.contains("redis-1 refuses new clients: 1000 connections are open"), "{told}");
     assert!(told.contains("sentinel-2 is in TILT mode"), "{told}");
-    let status = scene.status();
+    let status = sample.status();
     assert!(status.checklist.iter().any(|item| item.item.starts_with("connections") && !item.ok));
 }
 
 #[test]
 fn a_change_that_the_data_forbids_is_told_with_both_sides() {
-    let mut scene = Scene::healthy();
-    scene.data(0).used_memory = 220 << 20;
-    scene.data(0).maxmemory = 300 << 20;
-    scene.desired.settings.insert("maxmemory".to_owned(), (150_u64 << 20).to_string());
-    let told = degraded(&scene);
+    let mut sample = Sample::healthy();
+    sample.data(0).used_memory = 220 << 20;
+    sample.data(0).maxmemory = 300 << 20;
+    sample.desired.settings.insert("maxmemory".to_owned(), (150_u64 << 20).to_string());
+    let told = degraded(&sample);
     assert!(told.contains("maxmemory would be 150Mi, and the primary holds 208Mi or more"), "{told}");
-    let mut scene = Scene::healthy();
-    "redis 8.0.2".clone_into(&mut scene.data(0).version);
-    scene.desired.engine = EngineVersion::of_image("redis:7.0");
-    scene.desired.nodes.values_mut().for_each(|node| node.restart_revision = "new".to_owned());
-    let told = degraded(&scene);
+    let mut sample = Sample::healthy();
+    "redis 8.0.2".clone_into(&mut sample.data(0).version);
+    sample.desired.engine = EngineVersion::of_image("redis:7.0");
+    sample.desired.nodes.values_mut().for_each(|node| node.restart_revision = "new".to_owned());
+    let told = degraded(&sample);
     assert!(told.contains("redis 7.0 cannot read the files of redis 8.0.2"), "{told}");
 }
 
 #[test]
 fn a_paused_layer_says_so() {
-    let mut scene = Scene::healthy();
-    scene.desired.paused = true;
-    insta::assert_snapshot!(differing(&scene), @"Progressing=False Paused: spec.paused is set: nothing is changed");
+    let mut sample = Sample::healthy();
+    sample.desired.paused = true;
+    insta::assert_snapshot!(differing(&sample), @"Progressing=False Paused: spec.paused is set: nothing is changed");
 }
 
 #[test]
 fn an_application_that_may_more_than_it_should_is_told() {
-    let mut scene = Scene::healthy();
-    scene.subject.application_breaches = vec!["redis-1: app may PUBLISH __sentinel__:hello m".to_owned()];
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.subject.application_breaches = vec!["redis-1: app may PUBLISH __sentinel__:hello m".to_owned()];
+    insta::assert_snapshot!(differing(&sample), @r"
     UsersInPlace=False NotInPlace: redis-1: app may PUBLISH __sentinel__:hello m
     Degraded=True RightsDiffer: redis-1: app may PUBLISH __sentinel__:hello m
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -416,9 +417,9 @@ fn an_application_that_may_more_than_it_should_is_told() {
 
 #[test]
 fn functions_that_no_secret_holds_are_told() {
-    let mut scene = Scene::healthy();
-    scene.subject.leaves_out_functions = true;
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.subject.leaves_out_functions = true;
+    insta::assert_snapshot!(differing(&sample), @r"
     FunctionsLoaded=True NotInSecret: the primary answers for every library; their sources are too long for the layer's Secret, so once all data nodes have lost their volumes the functions come back when the operator loads them
     [x] functions on every primary: the primary answers for every library; their sources are too long for the layer's Secret, so once all data nodes have lost their volumes the functions come back when the operator loads them
     ");
@@ -426,17 +427,17 @@ fn functions_that_no_secret_holds_are_told() {
 
 #[test]
 fn what_production_lacks_is_on_the_checklist() {
-    let mut scene = Scene::healthy();
-    scene.subject = LayerSummary { keeps_data: false, max_connections: 2_000, ..scene.subject };
+    let mut sample = Sample::healthy();
+    sample.subject = LayerSummary { keeps_data: false, max_connections: 2_000, ..sample.subject };
     let policy = ("maxmemory-policy".to_owned(), "volatile-lru".to_owned());
-    scene.desired.settings.extend([policy.clone()]);
+    sample.desired.settings.extend([policy.clone()]);
     for ordinal in 0..3 {
-        scene.data(ordinal).settings.extend([policy.clone()]);
+        sample.data(ordinal).settings.extend([policy.clone()]);
     }
-    for seen in scene.observed.nodes.values_mut() {
+    for seen in sample.observed.nodes.values_mut() {
         seen.pod.as_mut().unwrap().kubernetes_node = Some("the-only-worker".to_owned());
     }
-    insta::assert_snapshot!(differing(&scene), @r"
+    insta::assert_snapshot!(differing(&sample), @r"
     Persisted=False NotDeclared: declared without persistence: the data is lost when all data pods are
     [ ] eviction fits the uses: volatile-lru: drops keys that are still wanted when memory is full
     [ ] persisted: declared without persistence: the data is lost when all data pods are
@@ -449,16 +450,16 @@ fn what_production_lacks_is_on_the_checklist() {
 #[test]
 fn only_what_does_not_pass_by_itself_degrades() {
     let undone = |passes| StepFailure { step: None, why: "forbidden: quota".to_owned(), passes, name_taken: false };
-    let mut scene = Scene::healthy();
-    scene.undone = vec![undone(true)];
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.undone = vec![undone(true)];
+    insta::assert_snapshot!(differing(&sample), @r"
     Progressing=True Changing: steps are being carried out
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
     Reconciling=True Changing: steps are being carried out
     ");
-    scene.undone = vec![undone(false)];
-    scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
-    insta::assert_snapshot!(differing(&scene), @r"
+    sample.undone = vec![undone(false)];
+    sample.faults = vec![(NodeId::data(0), "ACL LIST is denied".to_owned())];
+    insta::assert_snapshot!(differing(&sample), @r"
     Degraded=True StepRefused: forbidden: quota; redis-0: ACL LIST is denied
     Progressing=True Changing: steps are being carried out
     Ready=True Serving: the layer serves; the other conditions say what is not as declared
@@ -467,42 +468,62 @@ fn only_what_does_not_pass_by_itself_degrades() {
 }
 
 #[test]
+fn what_a_server_that_was_just_taken_away_does_not_answer_is_no_fault() {
+    let mut sample = Sample::healthy();
+    sample.faults = vec![(NodeId::data(1), "no answer within 5s".to_owned())];
+    for (away, is_fault) in [
+        (None, true),
+        (Some(Away { seconds: 5, planned: false, words: None }), true),
+        (Some(Away { seconds: 5, planned: true, words: None }), false),
+        (Some(Away { seconds: 300, planned: true, words: None }), true),
+    ] {
+        sample.observed.nodes.get_mut(&NodeId::data(1)).unwrap().away.clone_from(&away);
+        let told = text(&sample.status());
+        assert_eq!(
+            told.contains("Degraded=True ServerFault: redis-1: no answer within 5s"),
+            is_fault,
+            "{away:?}: {told}"
+        );
+    }
+}
+
+#[test]
 fn a_layer_is_ready_only_once_its_objects_say_that_it_was_initialised() {
-    let mut scene = Scene::healthy();
-    scene.observed.recorded = false;
+    let mut sample = Sample::healthy();
+    sample.observed.recorded = false;
     assert_eq!(
-        differing(&scene).lines().find(|line| line.starts_with("Ready")),
+        differing(&sample).lines().find(|line| line.starts_with("Ready")),
         Some("Ready=False Recording: everything is as declared; the layer's objects are being marked as initialised")
     );
-    scene.desired.paused = true;
-    assert!(text(&scene.status()).contains("Ready=True"), "nothing is marked while it is paused");
+    sample.desired.paused = true;
+    assert!(text(&sample.status()).contains("Ready=True"), "nothing is marked while it is paused");
 }
 
 /// A layer of a repository may have the annotation from its first moment: the move waited for the mark, and the mark for the move.
 #[test]
 fn a_move_that_waits_for_a_new_layer_keeps_it_from_no_mark() {
-    let mut scene = Scene::healthy();
-    (scene.observed.initialised, scene.observed.recorded) = (false, false);
-    scene.desired.promotion = Some(PromotionRequest { node: Some(NodeId::data(1)), failed: None });
-    scene.subject.promote = Some("web-redis-1-0".to_owned());
-    assert!(text(&scene.status()).contains("Ready=False Recording: "), "{}", text(&scene.status()));
-    (scene.observed.initialised, scene.observed.recorded) = (true, true);
-    assert!(text(&scene.status()).contains("Progressing=True "), "then it is moved");
+    let mut sample = Sample::healthy();
+    (sample.observed.initialised, sample.observed.recorded) = (false, false);
+    sample.desired.promotion = Some(PromotionRequest { node: Some(NodeId::data(1)), failed: None });
+    sample.subject.promote = Some("web-redis-1-0".to_owned());
+    assert!(text(&sample.status()).contains("Ready=False Recording: "), "{}", text(&sample.status()));
+    (sample.observed.initialised, sample.observed.recorded) = (true, true);
+    assert!(text(&sample.status()).contains("Progressing=True "), "then it is moved");
 }
 
 /// Also of a layer that was never Ready: volumes of a predecessor may hold two histories.
 #[test]
 fn what_only_a_person_ends_is_told_first() {
-    let mut scene = Scene::healthy();
-    scene.observed.initialised = false;
-    scene.faults = vec!["redis-0: ACL LIST is denied".to_owned()];
-    scene.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
-    insta::assert_snapshot!(differing(&scene), @r"
+    let mut sample = Sample::healthy();
+    sample.observed.initialised = false;
+    sample.faults = vec![(NodeId::data(0), "ACL LIST is denied".to_owned())];
+    sample.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
+    insta::assert_snapshot!(differing(&sample), @r"
     Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person
     Stalled=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person
     ");
-    scene.observed.initialised = true;
-    insta::assert_snapshot!(differing(&scene), @r"
+    sample.observed.initialised = true;
+    insta::assert_snapshot!(differing(&sample), @r"
     Degraded=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied
     Stalled=True NeedsPerson: redis-1: SeveralPrimaries: it waits for a person; redis-0: ACL LIST is denied
     ");
@@ -510,7 +531,7 @@ fn what_only_a_person_ends_is_told_first() {
 
 #[test]
 fn an_invalid_specification_keeps_what_was_known_of_the_servers() {
-    let before = Scene::healthy().status();
+    let before = Sample::healthy().status();
     let faults = ["spec.replicas: at least 1".to_owned()];
     let after = change_refused(2, "Invalid", &faults, true, before.clone(), &before, Timestamp::UNIX_EPOCH);
     let known = text(&before);
@@ -539,18 +560,18 @@ fn a_layer_that_was_never_accepted_keeps_nothing() {
 /// A time changes with the status of its condition and with nothing else.
 #[test]
 fn a_condition_keeps_its_time_while_its_status_does() {
-    let scene = Scene::healthy();
-    let plan = plan(&scene.desired, &scene.observed);
+    let sample = Sample::healthy();
+    let plan = plan(&sample.desired, &sample.observed);
     let facts = Facts {
-        desired: &scene.desired,
-        observed: &scene.observed,
+        desired: &sample.desired,
+        observed: &sample.observed,
         plan: &plan,
-        undone: &scene.undone,
-        faults: &scene.faults,
+        undone: &sample.undone,
+        faults: &sample.faults,
         waits: &[],
-        subject: &scene.subject,
+        subject: &sample.subject,
     };
-    let mut old = scene.status();
+    let mut old = sample.status();
     for condition in &mut old.conditions {
         "some other words".clone_into(&mut condition.message);
         if condition.type_ == "Ready" {

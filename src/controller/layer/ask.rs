@@ -37,7 +37,7 @@ pub(super) async fn ask(
     let (mut connections, mut faults, mut waits, mut audits) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
     for (node, answer) in answers {
         let of_node = |words: &String| format!("{node}: {words}");
-        faults.extend(answer.faults.iter().chain(&answer.notes.kept).map(of_node));
+        faults.extend(answer.faults.iter().chain(&answer.notes.kept).map(|words| (node, words.clone())));
         waits.extend(answer.notes.waits.iter().map(of_node));
         audits.extend(answer.audit.clone());
         let mut server = answer.server;

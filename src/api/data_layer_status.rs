@@ -23,6 +23,9 @@ pub struct DataLayerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+    /// True once the layer was found as declared: from then on a node that finds no data does not take the layer for a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialised: Option<bool>,
     /// Replicas in sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,

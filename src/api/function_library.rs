@@ -31,7 +31,7 @@ pub const DEFAULT_KEY: &str = "library.lua";
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it serves"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.state", description = "What a person has to know first"),
     printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.path", description = "Namespace and name of the layer that serves it"),
-    printcolumn(name = "Functions", type_ = "string", json_path = ".status.functionNames[*].name"),
+    printcolumn(name = "Functions", type_ = "string", json_path = ".status.names"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".status.functions.digest"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),

@@ -39,7 +39,7 @@ fn of_window(rule: &str) -> String {
     printcolumn(name = "Status", type_ = "string", json_path = ".status.state", description = "What a person has to know first"),
     printcolumn(name = "Layer", type_ = "string", json_path = ".status.layer.path", description = "Namespace and name of the layer that serves it"),
     printcolumn(name = "Prefix", type_ = "string", json_path = ".status.admission.prefix", description = "What each of its keys begins with"),
-    printcolumn(name = "Limits", type_ = "string", json_path = ".spec.limits[*].name"),
+    printcolumn(name = "Limits", type_ = "string", json_path = ".status.names"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Binding", type_ = "string", json_path = ".status.binding.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,12 +42,18 @@ pub struct UseStatus {
     /// Name of the user that the binding shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Which rotation of its credentials the binding shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
     /// The place in the layer that it was admitted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
     /// Of a rate limit policy: what its limits amount to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
+    /// Of a rate limit policy its limits, of a function library its functions, by name: what `kubectl get` shows, at most three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
     /// What its functions counted since the layer's pods started, in steps of two significant digits; looked at once a minute. `/metrics`
     /// of the pods has the numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -72,6 +78,20 @@ pub struct UseStatus {
     /// Of a function library: engine and version of the primary that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+}
+
+/// Which rotations of a use's credentials are valid. It tells so where the binding Secret was deleted or edited by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    /// `access.rotation` of the credentials that the binding shows.
+    pub shown: i32,
+    /// That of the credentials before, while they are still valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<i32>,
+    /// Since when the binding shows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<MicroTime>,
 }
 
 /// What was counted of a use, or of one of its limits.

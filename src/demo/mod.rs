@@ -3,6 +3,9 @@
 //! Knows the mounted binding and the functions. What is done to the layer meanwhile, and what it means to a person, is
 //! told by `examples/demo/tour`, which runs these steps in a pod: any cluster will do, and what is measured is what an application
 //! there sees.
+//!
+//! It is part of the operator's program, because `make demo IMAGE=…` runs on a cluster of the reader's own with the released image and
+//! nothing else; a program of its own would be a second image to publish.
 #![expect(clippy::print_stdout, reason = "standard output is how a step answers")]
 
 mod client;

@@ -189,6 +189,16 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// The kind of the use.
+    pub const fn kind(&self) -> UseKind {
+        match self {
+            Self::Sessions(_) => UseKind::SessionStore,
+            Self::Limits(_) => UseKind::RateLimitPolicy,
+            Self::Caches(_) => UseKind::CacheNamespace,
+            Self::Functions(_) => UseKind::FunctionLibrary,
+        }
+    }
+
     /// The use, `NAMESPACE/NAME`.
     pub fn owner(&self) -> &str {
         match self {

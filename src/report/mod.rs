@@ -43,6 +43,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
         observed_generation: Some(facts.desired.generation),
         state: Some(state),
         message: Some(message),
+        initialised: (facts.observed.initialised || old.initialised == Some(true)).then_some(true),
         replicas: i32::try_from(in_sync).ok(),
         replicas_in_sync: Some(format!("{in_sync}/{declared}")),
         image: Some(facts.subject.image.clone()),

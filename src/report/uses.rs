@@ -12,7 +12,7 @@ use super::summary;
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{
     Admission, CounterStatus, FunctionStatus, FunctionsStatus, InvalidationStatus, LayerReference, LimitStatus,
-    UseStatus,
+    RotationStatus, UseStatus,
 };
 use crate::model::UseKind;
 use crate::model::audit::{AuditReport, MemoryBudget};
@@ -63,6 +63,8 @@ pub struct UseFacts {
     pub change_refused: Option<String>,
     /// User whose credentials are still valid next to it.
     pub previous_user: Option<String>,
+    /// Which rotations of its credentials are valid.
+    pub rotation: Option<RotationStatus>,
     /// The place that it has; `None`: its layer was not accepted yet.
     pub admission: Option<Admission>,
     /// What it should know of its layer.
@@ -110,8 +112,8 @@ fn said(
 pub enum LayerNote {
     /// `spec.paused` is set.
     Paused,
-    /// Its newest specification is refused; one that was accepted before is in force.
-    Refused,
+    /// Its newest specification is refused, for these reasons; one that was accepted before is in force.
+    Refused(String),
     /// Its object cannot be read; the specification that was accepted last is in force.
     Unreadable,
 }
@@ -120,7 +122,7 @@ impl LayerNote {
     fn reason(&self) -> &'static str {
         match self {
             Self::Paused => "LayerPaused",
-            Self::Refused => "LayerRefused",
+            Self::Refused(_) => "LayerRefused",
             Self::Unreadable => "LayerUnreadable",
         }
     }
@@ -128,7 +130,7 @@ impl LayerNote {
     fn sentence(&self, layer: &str) -> String {
         match self {
             Self::Paused => format!("layer {layer} is paused: a change waits until its spec.paused is false"),
-            Self::Refused => format!(
+            Self::Refused(_) => format!(
                 "the newest specification of layer {layer} is refused: it serves as it was accepted before, and its condition Accepted \
                  says why"
             ),
@@ -141,7 +143,8 @@ impl LayerNote {
 
 /// The status of an accepted use.
 pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
-    if facts.name_taken && facts.binding.is_none() {
+    // One whose binding was written before keeps its user: what is taken is the name only.
+    if facts.name_taken && facts.binding.is_none() && facts.rotation.is_none() {
         let why = facts.binding_trouble.clone().unwrap_or_default();
         return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
@@ -184,9 +187,12 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     }
     conditions.push(ready);
     let (state, message) = finish(&mut conditions, old, now);
+    // A library that was lost is loaded again: until then the users keep their rights.
+    let function_names = facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed);
     UseStatus {
         state,
         message,
+        names: names(&facts.limits, &function_names),
         observed_generation: Some(facts.generation),
         conditions: timed(conditions, facts.generation, &old.conditions, now),
         layer: Some(layer(facts)),
@@ -194,6 +200,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         export: facts.export.clone().map(|name| BindingReference { name }),
         functions: facts.functions_loaded.then(|| facts.functions.clone()).or_else(|| old.functions.clone()),
         user: facts.user.clone(),
+        rotation: facts.rotation.clone(),
         admission: facts.admission.clone().or_else(|| old.admission.clone()),
         audit: audit::of_use(facts.audit.as_deref(), &facts.prefix, old.audit.as_ref())
             .filter(|_| facts.kind.has_user()),
@@ -202,9 +209,24 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         counters: facts.counters.as_ref().map_or_else(|| old.counters.clone(), |rows| counters(facts.kind, rows)),
         hit_ratio: facts.counters.as_ref().map_or(old.hit_ratio, |rows| hit_ratio(facts.kind, rows, old.hit_ratio)),
         invalidation: facts.invalidation.clone(),
-        // A library that was lost is loaded again: until then the users keep their rights.
-        function_names: facts.function_names.as_ref().map_or_else(|| old.function_names.clone(), listed),
+        function_names,
         engine: facts.engine.clone().or_else(|| old.engine.clone()),
+    }
+}
+
+/// Names that `kubectl get` has room for.
+const MOST_NAMES: usize = 3;
+
+/// What `kubectl get` shows of limits and functions: a column has one string. `None`: there are none.
+fn names(limits: &[LimitStatus], functions: &[FunctionStatus]) -> Option<String> {
+    let all: Vec<&str> =
+        limits.iter().map(|it| it.name.as_str()).chain(functions.iter().map(|it| it.name.as_str())).collect();
+    let shown = all.get(..MOST_NAMES).unwrap_or(&all).join(", ");
+    let further = all.len().saturating_sub(MOST_NAMES);
+    match further {
+        0 if all.is_empty() => None,
+        0 => Some(shown),
+        _ => Some(format!("{shown} and {further} more")),
     }
 }
 
@@ -358,6 +380,10 @@ fn binding(facts: &UseFacts) -> ConditionDraft {
         (Some(name), Some(why)) if facts.name_taken => {
             said("BindingWritten", Some(false), "NameTaken", format!("{why}; the binding stays in Secret {name}"))
         }
+        (None, Some(why)) if facts.name_taken => {
+            let message = format!("{why}; the credentials that the binding showed stay valid");
+            said("BindingWritten", Some(false), "NameTaken", message)
+        }
         (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
         (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
         (None, None) => said("BindingWritten", Some(false), "NotWritten", "it is written once its user is in place"),
@@ -456,6 +482,7 @@ pub fn pending(kind: UseKind, generation: i64, layer: LayerReference, old: &UseS
         observed_generation: Some(generation),
         conditions: timed(conditions, generation, &old.conditions, now),
         layer: Some(layer),
+        rotation: old.rotation.clone(),
         admission: old.admission.clone(),
         ..UseStatus::default()
     }

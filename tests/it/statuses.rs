@@ -15,7 +15,7 @@ use redoubt::report::uses::{LayerNote, LibraryTrouble, UseFacts, pending, refuse
 use redoubt::report::{change_refused, not_accepted};
 use serde_json::{Value, json};
 
-use crate::report::Scene;
+use crate::report::Sample;
 
 const GOLDEN: &str = "tests/golden/statuses.yaml";
 
@@ -30,42 +30,42 @@ struct State {
 }
 
 fn layers() -> Vec<State> {
-    let ready = Scene::healthy().status();
+    let ready = Sample::healthy().status();
     let state =
         |what, expected, status: DataLayerStatus| State { what, expected, kind: "DataLayer", status: json!(status) };
-    let of = |make: &dyn Fn(&mut Scene)| {
-        let mut scene = Scene::healthy();
-        make(&mut scene);
-        scene.status_after(&ready, 1)
+    let of = |make: &dyn Fn(&mut Sample)| {
+        let mut sample = Sample::healthy();
+        make(&mut sample);
+        sample.status_after(&ready, 1)
     };
-    let later = |make: &dyn Fn(&mut Scene), before: &DataLayerStatus, second| {
-        let mut scene = Scene::healthy();
-        make(&mut scene);
-        scene.status_after(before, second)
+    let later = |make: &dyn Fn(&mut Sample), before: &DataLayerStatus, second| {
+        let mut sample = Sample::healthy();
+        make(&mut sample);
+        sample.status_after(before, second)
     };
-    let roll = |scene: &mut Scene| {
-        scene.desired.nodes.values_mut().for_each(|node| "new".clone_into(&mut node.restart_revision));
+    let roll = |sample: &mut Sample| {
+        sample.desired.nodes.values_mut().for_each(|node| "new".clone_into(&mut node.restart_revision));
     };
-    let approval = |scene: &mut Scene| {
-        roll(scene);
-        scene.desired.disruption_needs_approval = true;
+    let approval = |sample: &mut Sample| {
+        roll(sample);
+        sample.desired.disruption_needs_approval = true;
     };
-    let new = |scene: &mut Scene| {
-        (scene.observed.initialised, scene.observed.recorded) = (false, false);
-        for seen in scene.observed.nodes.values_mut() {
+    let new = |sample: &mut Sample| {
+        (sample.observed.initialised, sample.observed.recorded) = (false, false);
+        for seen in sample.observed.nodes.values_mut() {
             (seen.pod, seen.server) = (None, ObservedServer::Unknown);
         }
     };
-    let image = |scene: &mut Scene| {
-        roll(scene);
-        let seen = scene.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
+    let image = |sample: &mut Sample| {
+        roll(sample);
+        let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
         let words = Some("ImagePullBackOff: no such image".to_owned());
         seen.away = Some(Away { seconds: 9, planned: true, words });
     };
-    let lost = |scene: &mut Scene| (0..2).for_each(|ordinal| scene.sentinel(ordinal).master = None);
-    let syncing = |scene: &mut Scene| {
-        if let Replication::Replica { link_up, .. } = &mut scene.data(2).replication {
+    let lost = |sample: &mut Sample| (0..2).for_each(|ordinal| sample.sentinel(ordinal).master = None);
+    let syncing = |sample: &mut Sample| {
+        if let Replication::Replica { link_up, .. } = &mut sample.data(2).replication {
             *link_up = false;
         }
     };
@@ -85,17 +85,17 @@ fn layers() -> Vec<State> {
             "Failed",
             change_refused(2, "Invalid", &faults, true, ready.clone(), &ready, Timestamp::UNIX_EPOCH),
         ),
-        state("it is paused", "Current", of(&|scene| scene.desired.paused = true)),
+        state("it is paused", "Current", of(&|sample| sample.desired.paused = true)),
         state("a replica is filled", "InProgress", of(&syncing)),
         state("it has no primary", "InProgress", of(&lost)),
         state(
             "a node waits for a person",
             "Failed",
-            of(&|scene| {
-                scene.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
+            of(&|sample| {
+                sample.waits = vec!["redis-1: SeveralPrimaries: it waits for a person".to_owned()];
             }),
         ),
-        state("a server turns clients away", "Current", of(&|scene| scene.data(0).refuses_clients = true)),
+        state("a server turns clients away", "Current", of(&|sample| sample.data(0).refuses_clients = true)),
     ]
 }
 
@@ -154,7 +154,10 @@ fn uses(kind: UseKind) -> Vec<State> {
         state(
             "its layer goes on as it was accepted before",
             "Current",
-            told(&UseFacts { layer_note: Some(LayerNote::Refused), ..facts.clone() }, &ready),
+            told(
+                &UseFacts { layer_note: Some(LayerNote::Refused("20Mi is too small".to_owned())), ..facts.clone() },
+                &ready,
+            ),
         ),
         state(
             "its layer was never accepted",

@@ -1,7 +1,7 @@
 //! What is told of a session store.
 
 use k8s_openapi::jiff::Timestamp;
-use redoubt::api::use_status::{FunctionsStatus, UseStatus};
+use redoubt::api::use_status::{FunctionsStatus, LimitStatus, RotationStatus, UseStatus};
 use redoubt::model::UseKind;
 use redoubt::model::counters::Row;
 use redoubt::report::events::of_conditions;
@@ -150,7 +150,11 @@ fn a_store_says_what_keeps_changes_from_its_layer() {
             "LayerPaused",
             "layer shop/web-sessions is paused: a change waits until its spec.paused is false",
         ),
-        (LayerNote::Refused, "LayerRefused", "the newest specification of layer shop/web-sessions is refused"),
+        (
+            LayerNote::Refused("20Mi is too small".to_owned()),
+            "LayerRefused",
+            "the newest specification of layer shop/web-sessions is refused",
+        ),
         (LayerNote::Unreadable, "LayerUnreadable", "DataLayer shop/web-sessions cannot be read"),
     ] {
         let (serving, _) = everything_else(&UseFacts { layer_note: Some(note.clone()), ..facts() });
@@ -191,9 +195,31 @@ fn a_name_that_is_taken_moves_no_binding_and_ends_no_service() {
     }
     assert_eq!(condition(&after, "Ready").0, "True", "{after:#?}");
     assert_eq!(after.binding.unwrap().name, "web-session-binding");
+    // A binding without its owner is not the store's, which keeps its user.
+    let rotation = Some(RotationStatus { shown: 1, previous: Some(0), rotated_at: None });
+    let (disowned, _) = everything_else(&UseFacts { binding: None, rotation: rotation.clone(), ..taken.clone() });
+    let (is, reason, message) = condition(&disowned, "BindingWritten");
+    assert_eq!((is.as_str(), reason.as_str()), ("False", "NameTaken"));
+    assert_eq!(message, format!("{why}; the credentials that the binding showed stay valid"));
+    assert_eq!((condition(&disowned, "UserInPlace").0.as_str(), &disowned.rotation), ("True", &rotation));
+    assert!(!format!("{:?}", disowned.conditions).contains("removed"), "{disowned:#?}");
     let (never, _) = everything_else(&UseFacts { binding: None, ..taken });
     assert_eq!(condition(&never, "Ready").0, "False", "there is no binding at all");
     assert_eq!((condition(&never, "Accepted").1.as_str(), never.binding), ("NameTaken", None));
+}
+
+#[test]
+fn a_policys_limits_are_named_in_one_string_of_which_a_column_has_room() {
+    let limit = |name: &str| LimitStatus { name: name.to_owned(), worst_case: 1, interval_microseconds: 1 };
+    for (names, shown) in [
+        (&["a"][..], Some("a")),
+        (&["a", "b"], Some("a, b")),
+        (&["a", "b", "c", "d", "e"], Some("a, b, c and 2 more")),
+        (&[], None),
+    ] {
+        let facts = UseFacts { limits: names.iter().map(|name| limit(name)).collect(), ..facts() };
+        assert_eq!(told(&facts, &UseStatus::default()).names.as_deref(), shown);
+    }
 }
 
 /// Ten reads, of which seven found something; then numbers that move it by little and by much.

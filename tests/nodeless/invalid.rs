@@ -8,13 +8,14 @@ use crate::commands::{kubectl, try_kubectl};
 use crate::disturbances::FOLLOWED;
 use crate::place;
 use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::store::{Store, call, run};
 
 /// Opens the definition for a moment, as one of an older version would be: what is stored then may be such that we cannot
 /// read it. [`crate::definitions::define`] closes it. Meanwhile no other claim may run.
-fn open_the_definition() {
+fn open_the_definition(of: &str) {
     let open = r#"[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
-    kubectl(&["patch", "customresourcedefinition", "datalayers.redoubt.dev", "--type=json", "-p", open]);
+    kubectl(&["patch", "customresourcedefinition", of, "--type=json", "-p", open]);
 }
 
 async fn an_event_says_unreadable(namespace: &str) {
@@ -28,7 +29,7 @@ async fn an_event_says_unreadable(namespace: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
     let stage = Stage::set_with("nl-unreadable", place::operator_of_all().await).await;
-    open_the_definition();
+    open_the_definition("datalayers.redoubt.dev");
     let unreadable = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
         "metadata": {"name": "broken"}, "spec": {"mode": "Galactic"}});
     let layers: Api<DynamicObject> = Api::namespaced_with(
@@ -81,7 +82,7 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods.clone(), restarts.clone()));
     layer.change(json!({"memory": null})).await;
     layer.ready().await;
-    open_the_definition();
+    open_the_definition("datalayers.redoubt.dev");
     let stored = || {
         let patch = r#"{"spec": {"purpose": "Galactic"}}"#;
         try_kubectl(&["-n", &stage.namespace, "patch", "datalayer", "web", "--type=merge", "-p", patch]).is_ok()
@@ -101,6 +102,40 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
         "-p",
         r#"{"spec": {"purpose": null}}"#,
     ]);
+    layer.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_read_goes_on_as_it_was_and_the_others_of_its_layer_take_their_changes() {
+    let stage = Stage::set_with("nl-store-unreadable", place::operator_of_all().await).await;
+    let layer = stage.layer("shared", json!({})).await;
+    let of = |name: &str| json!({"idleTimeout": "30m", "layer": {"name": "shared"}, "keyPrefix": format!("{name}:")});
+    let (broken, good) =
+        (Store::create(&stage, "broken", of("broken")).await, Store::create(&stage, "good", of("good")).await);
+    broken.ready().await;
+    good.ready().await;
+    let mut held = broken.connected().await;
+    let stored = || {
+        let patch = r#"{"spec": {"maxPerUser": 2, "onExceed": "Galactic"}}"#;
+        try_kubectl(&["-n", &stage.namespace, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]).is_ok()
+    };
+    open_the_definition("sessionstores.redoubt.dev");
+    eventually("what cannot be read is stored", SOON, async || stored()).await;
+    crate::definitions::define(&stage.client).await;
+    an_event_says_unreadable(&stage.namespace).await;
+    good.change(json!({"idleTimeout": "5m"})).await;
+    good.ready().await;
+    let mut other = good.connected().await;
+    let create = |key: &str| call("redoubt_session_create", key, &["ada"]);
+    let lasts = |expires: i64| i128::from(expires) - std::time::UNIX_EPOCH.elapsed().unwrap().as_millis().cast_signed();
+    let changed = lasts(run(&mut other, create("good:{t}s:1")).await.unwrap());
+    assert!((1..=300_000).contains(&changed), "{changed} ms: its changed policy is in force");
+    let kept = lasts(run(&mut held, create("broken:{t}s:1")).await.unwrap());
+    assert!(kept > 1_500_000, "{kept} ms: its policy stays in force");
+    let patch = r#"{"spec": {"maxPerUser": null, "onExceed": null}}"#;
+    kubectl(&["-n", &stage.namespace, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]);
+    broken.ready().await;
     layer.ready().await;
     stage.strike().await;
 }

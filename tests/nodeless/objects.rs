@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
+use redoubt::api::data_layer::DataLayer;
 use redoubt::model::NodeId;
 use serde_json::{Value, json};
 
@@ -233,4 +235,39 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
     layer.change(json!({"paused": false})).await;
     eventually("it is back", MENDED_WITHIN, async || !uid_of(&layer, "service/web-redis-replicas").is_empty()).await;
     stage.leave(layer).await;
+}
+
+#[tokio::test]
+async fn that_a_layer_was_ready_once_outlives_its_statefulsets_and_pods() {
+    let (stage, layer) = Stage::with_layer("nl-mark").await;
+    layer.ready().await;
+    let layers: Api<DataLayer> = layer.api();
+    assert_eq!(layers.get("web").await.unwrap().status.unwrap().initialised, Some(true));
+    place::stop_operator(&stage.namespace);
+    // Ready turns False before the objects are made again.
+    let mut told = layers.get("web").await.unwrap();
+    for condition in &mut told.status.as_mut().unwrap().conditions {
+        if condition.type_ == "Ready" {
+            (condition.status, condition.reason) = ("False".to_owned(), "NoPrimary".to_owned());
+        }
+    }
+    layers.replace_status("web", &PostParams::default(), &told).await.unwrap();
+    let (sets, pods): (Api<StatefulSet>, Api<Pod>) = (layer.api(), layer.api());
+    sets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    let are_gone = async || {
+        let found =
+            (sets.list(&ListParams::default()).await.unwrap(), pods.list(&ListParams::default()).await.unwrap());
+        found.0.items.is_empty() && found.1.items.is_empty()
+    };
+    eventually("the StatefulSets and pods are gone", SOON, are_gone).await;
+    place::start_operator(&stage.namespace);
+    eventually("they are made again", SOON, async || sets.list(&ListParams::default()).await.unwrap().items.len() == 6)
+        .await;
+    for set in sets.list(&ListParams::default()).await.unwrap() {
+        let mark = set.metadata.annotations.unwrap()["redoubt.dev/initialised"].clone();
+        assert_eq!(mark, "true", "{:?}", set.metadata.name);
+    }
+    layer.ready().await;
+    stage.strike().await;
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
@@ -224,5 +224,73 @@ async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
     }
     println!("{} commands", calls.load(Ordering::Relaxed));
     assert_eq!(failures.load(Ordering::Relaxed), 0);
+    stage.strike().await;
+}
+
+/// The condition of a type, as status and reason.
+async fn condition(store: &Store, kind: &str) -> (String, String) {
+    let status = store.api().get("web").await.unwrap().status.unwrap();
+    let found = status.conditions.iter().find(|it| it.type_ == kind).unwrap();
+    (found.status.clone(), found.reason.clone())
+}
+
+#[tokio::test]
+async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_credentials() {
+    let stage = Stage::set("nl-rotation-binding").await;
+    let grace = json!({"rotationGrace": "1h"});
+    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "access": grace})).await;
+    store.ready().await;
+    let first = store.binding().await.unwrap();
+    let mut held = first_connection(&stage.client, &first).await;
+    store.change(json!({"access": {"rotation": 1}})).await;
+    let is_told = async || {
+        let status = store.api().get("web").await.unwrap().status.unwrap();
+        status.rotation.is_some_and(|it| (it.shown, it.previous) == (1, Some(0)))
+    };
+    eventually("the status tells of both", SOON, is_told).await;
+    let second = store.binding().await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let annotations = async || {
+        let secret = secrets.get_opt("web-session-binding").await.unwrap()?;
+        let all = secret.metadata.annotations.unwrap_or_default();
+        Some(
+            ["rotation", "previous-rotation", "rotated-at"]
+                .map(|name| all.get(&format!("redoubt.dev/{name}")).cloned()),
+        )
+    };
+    let whole = annotations().await.unwrap();
+    assert_eq!(whole[..2], [Some("1".to_owned()), Some("0".to_owned())]);
+    secrets.delete("web-session-binding", &DeleteParams::default()).await.unwrap();
+    eventually("the binding is back, and names both", SOON, async || annotations().await.as_ref() == Some(&whole))
+        .await;
+    assert_eq!(store.binding().await.unwrap(), second);
+    for edit in [
+        json!({"redoubt.dev/previous-rotation": null}),
+        json!({"redoubt.dev/rotated-at": "0"}),
+        json!({"redoubt.dev/rotation": "77", "redoubt.dev/previous-rotation": "1"}),
+    ] {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": edit}}));
+        secrets.patch("web-session-binding", &PatchParams::default(), &patch).await.unwrap();
+        eventually("the edit is undone", SOON, async || annotations().await.as_ref() == Some(&whole)).await;
+    }
+    store.ready().await;
+    run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
+    drop(first_connection(&stage.client, &first).await);
+    drop(first_connection(&stage.client, &second).await);
+
+    // Without its owner the Secret is not the store's any more: it may not be overwritten, and the store says what holds.
+    let patch = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
+    secrets.patch("web-session-binding", &PatchParams::default(), &patch).await.unwrap();
+    let taken = ("False".to_owned(), "NameTaken".to_owned());
+    eventually("the store says that the name is taken", SOON, async || {
+        condition(&store, "BindingWritten").await == taken
+    })
+    .await;
+    assert_eq!(condition(&store, "UserInPlace").await.0, "True", "its user is not removed, nor said to be");
+    run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
+    secrets.delete("web-session-binding", &DeleteParams::default()).await.unwrap();
+    store.ready().await;
+    assert_eq!(annotations().await, Some(whole));
+    run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
     stage.strike().await;
 }

@@ -9,7 +9,7 @@ use redis::RedisResult;
 use serde_json::json;
 
 use crate::polling::eventually;
-use crate::stage::Stage;
+use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, run};
 
 /// A changed policy is on every primary within this time.
@@ -83,5 +83,28 @@ async fn stores_that_no_layer_can_serve_say_why() {
     // What was missing comes: nobody has to touch the store.
     stage.layer("nowhere", json!({"mode": "Standalone"})).await;
     absent.ready().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_wrong_edit_of_a_dedicated_layer_is_told_at_the_store_which_serves_on() {
+    let stage = Stage::set("nl-store-edit").await;
+    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m"})).await;
+    store.ready().await;
+    let degraded = async || {
+        let status = store.api().get("web").await.unwrap().status.unwrap();
+        let of = |kind: &str| status.conditions.iter().find(|it| it.type_ == kind).unwrap().clone();
+        (of("Degraded"), of("Ready").status)
+    };
+    store.change(json!({"layer": {"dedicated": {"mode": "Sentinel", "memory": {"limit": "20Mi"}}}})).await;
+    eventually("the store says what its layer refuses", SOON, async || {
+        let (told, ready) = degraded().await;
+        assert_eq!(ready, "True", "it serves on");
+        told.reason == "LayerRefused" && told.message.contains("spec.memory.limit")
+    })
+    .await;
+    store.change(json!({"layer": {"dedicated": {"memory": {"limit": "512Mi"}}}})).await;
+    eventually("the correction is told too", SOON, async || degraded().await.0.status == "False").await;
+    store.ready().await;
     stage.strike().await;
 }

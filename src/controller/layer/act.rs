@@ -10,7 +10,6 @@ use super::super::uses::{Uses, UsesDone};
 use super::known::{Judged, Known};
 use super::objects::{apply_static, not_done};
 use super::planned::Planned;
-use super::wanted::Wanted;
 use crate::act::{self, Carried, Ending, Handover, StepResources};
 use crate::api::names;
 use crate::model::LayerIdentity;
@@ -31,11 +30,11 @@ impl Done {
         context: &Context,
         known: &Known,
         judged: &Judged,
-        wanted: &Wanted,
         seen: &Seen,
         uses: &Uses,
         planned: &Planned,
     ) -> Self {
+        let wanted = &planned.wanted;
         let mut undone = Vec::new();
         if let Some((step, ending)) = &seen.ended_move {
             act::tell(step, ending);
@@ -44,21 +43,15 @@ impl Done {
         }
         if !wanted.desired.paused {
             undone.extend(apply_static(context, known, judged, wanted, &planned.plan).await);
-            undone.extend(carry_out(context, known, wanted, seen, uses, planned).await);
+            undone.extend(carry_out(context, known, seen, uses, planned).await);
         }
         let uses = uses.act(context, wanted.pass(judged, seen), &planned.rotations).await;
         Self { undone, uses }
     }
 }
 
-async fn carry_out(
-    context: &Context,
-    known: &Known,
-    wanted: &Wanted,
-    seen: &Seen,
-    uses: &Uses,
-    planned: &Planned,
-) -> Vec<StepFailure> {
+async fn carry_out(context: &Context, known: &Known, seen: &Seen, uses: &Uses, planned: &Planned) -> Vec<StepFailure> {
+    let wanted = &planned.wanted;
     let primary_service = names::primary_service(&known.identity.name);
     let built = &wanted.built.nodes;
     let resources = StepResources {
@@ -86,7 +79,7 @@ async fn carry_out(
         if matches!((&step, &ending), (Step::LoadLibrary { .. }, Ending::Done | Ending::Failed { .. })) {
             context.uses.loaded(&known.identity.uid);
         }
-        if !uses.note(context, &seen.observed, &step, &ending) {
+        if !uses.note(context, &known.identity.uid, &seen.observed, &step, &ending) {
             undone.extend(not_done(Some(step), &ending));
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::context::Context;
 use super::super::seen::Seen;
-use super::super::uses::memory::{PROOF_HOLDS, locked};
+use super::super::uses::memory::PROOF_HOLDS;
 use crate::build::revision;
 use crate::model::desired::Desired;
 use crate::model::observed::ObservedServer;
@@ -29,13 +29,14 @@ pub(super) async fn breaches(context: &Context, layer: &ValidatedLayer, desired:
                 continue;
             }
             let question = revision::digest(&format!("{} {}", server.run_id, user.rules.join(" ")));
-            let key = (desired.layer.uid.clone(), *node, name);
-            let known = locked(&context.uses.application).get(&key).cloned();
+            let uid = &desired.layer.uid;
+            let known = context.uses.application.lock().get(uid).and_then(|known| known.get(&(*node, name)).cloned());
             let found = match known.filter(|(asked, at, _)| *asked == question && at.elapsed() < PROOF_HOLDS) {
                 Some((_, _, found)) => found,
                 None => match ask(seen.connections.get(node), name, &expectations).await {
                     Some(found) => {
-                        locked(&context.uses.application).insert(key, (question, Instant::now(), found.clone()));
+                        let proof = (question, Instant::now(), found.clone());
+                        context.uses.application.lock().entry(uid.clone()).or_default().insert((*node, name), proof);
                         found
                     }
                     None => vec![NOT_PROVEN_YET.to_owned()],

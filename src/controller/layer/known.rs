@@ -70,10 +70,11 @@ impl Objects {
     }
 }
 
-/// Whether a status says that the layer was found as declared: its objects are then marked before it is told Ready.
+/// Whether a status says that the layer was found as declared. Its objects are marked before it is told Ready; the status keeps the
+/// mark where all of them are deleted together.
 fn is_initialised(status: &DataLayerStatus) -> bool {
     let ready = status.conditions.iter().find(|known| known.type_ == "Ready");
-    ready.is_some_and(|ready| ready.status == "True" || ready.reason == RECORDING)
+    status.initialised == Some(true) || ready.is_some_and(|ready| ready.status == "True" || ready.reason == RECORDING)
 }
 
 /// What Kubernetes has of a layer.

@@ -56,11 +56,11 @@ async fn steps(
     object: Option<&DataLayer>,
 ) -> Result<Duration, Error> {
     let uses = Uses::admit(context, &judged.object, &judged.layer, object).await?;
-    let mut wanted = Wanted::build(context, known, judged, &uses);
+    let wanted = Wanted::build(context, known, judged, &uses);
     let seen = ask::observe(context, known, &wanted, &uses).await;
-    let planned = Planned::of(context, judged, &mut wanted, &seen, &uses, object);
-    let done = Done::of(context, known, judged, &wanted, &seen, &uses, &planned).await;
-    let proofs = Proofs::of(context, judged, &wanted, &seen, &uses).await;
-    let report = Report::of(context, judged, &wanted, &seen, &uses, planned, done, proofs, object);
+    let planned = Planned::of(context, judged, wanted, &seen, &uses, object);
+    let done = Done::of(context, known, judged, &seen, &uses, &planned).await;
+    let proofs = Proofs::of(context, judged, &seen, &uses, &planned, &done).await;
+    let report = Report::of(context, judged, &seen, &uses, planned, done, proofs, object);
     report.publish(context, object).await
 }

@@ -15,18 +15,19 @@ use crate::plan::{Plan, plan};
 
 /// What is to be done.
 pub(super) struct Planned {
+    /// What should be, but for libraries of users that are not to be loaded now.
+    pub(super) wanted: Wanted,
     pub(super) plan: Plan,
     /// Of each use that is served, in their order.
     pub(super) rotations: Vec<Rotation>,
 }
 
 impl Planned {
-    /// Plans. Libraries of users that are not to be loaded now are taken out of `wanted`.
-    /// `object`: where a person asks for a move of the primary; `None`: it cannot be read.
+    /// Plans. `object`: where a person asks for a move of the primary; `None`: it cannot be read.
     pub(super) fn of(
         context: &Context,
         judged: &Judged,
-        wanted: &mut Wanted,
+        mut wanted: Wanted,
         seen: &Seen,
         uses: &Uses,
         object: Option<&DataLayer>,
@@ -35,7 +36,7 @@ impl Planned {
         uses.withhold(context, &mut wanted.desired, &seen.observed);
         let plan = plan(&wanted.desired, &seen.observed);
         let rotations = uses.plan(wanted.pass(judged, seen));
-        Self { plan, rotations }
+        Self { wanted, plan, rotations }
     }
 }
 

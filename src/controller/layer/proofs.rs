@@ -1,11 +1,15 @@
-//! What the servers prove of the users' rights, after the steps: `ACL DRYRUN`, asked where an answer is missing or old.
+//! What the servers prove of the users' rights: `ACL DRYRUN`, asked where an answer is missing or old.
+//!
+//! After the steps, because a failover changes the process that the proofs are about: all of them are due in the very pass that has to
+//! point the Services, which must not wait for some thousands of questions.
 
 use super::super::context::Context;
 use super::super::seen::Seen;
 use super::super::uses::Uses;
+use super::act::Done;
 use super::application_proof;
 use super::known::Judged;
-use super::wanted::Wanted;
+use super::planned::Planned;
 
 /// What was proven.
 pub(super) struct Proofs {
@@ -16,8 +20,16 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
-    /// Asks what is due.
-    pub(super) async fn of(context: &Context, judged: &Judged, wanted: &Wanted, seen: &Seen, uses: &Uses) -> Self {
+    /// Asks what is due, once the steps are done.
+    pub(super) async fn of(
+        context: &Context,
+        judged: &Judged,
+        seen: &Seen,
+        uses: &Uses,
+        planned: &Planned,
+        _after: &Done,
+    ) -> Self {
+        let wanted = &planned.wanted;
         Self {
             application_breaches: application_proof::breaches(context, &judged.layer, &wanted.desired, seen).await,
             uses: uses.prove(context, wanted.pass(judged, seen)).await,

@@ -15,7 +15,6 @@ use super::known::Judged;
 use super::planned::Planned;
 use super::promotion;
 use super::proofs::Proofs;
-use super::wanted::Wanted;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
@@ -50,7 +49,6 @@ impl Report {
     pub(super) fn of(
         context: &Context,
         judged: &Judged,
-        wanted: &Wanted,
         seen: &Seen,
         uses: &Uses,
         planned: Planned,
@@ -58,7 +56,7 @@ impl Report {
         proofs: Proofs,
         object: Option<&DataLayer>,
     ) -> Self {
-        let Planned { plan, rotations } = planned;
+        let Planned { wanted, plan, rotations } = planned;
         let Done { undone, uses: uses_done } = done;
         let Proofs { application_breaches, uses: use_proofs } = proofs;
         let old = object.and_then(|object| object.status.clone()).unwrap_or_default();
@@ -112,7 +110,7 @@ fn note(object: Option<&DataLayer>, judged: &Judged, desired: &Desired) -> Optio
     } else if object.is_none() {
         Some(LayerNote::Unreadable)
     } else {
-        (!judged.faults.is_empty()).then_some(LayerNote::Refused)
+        (!judged.faults.is_empty()).then(|| LayerNote::Refused(words(&judged.faults).join("; ")))
     }
 }
 

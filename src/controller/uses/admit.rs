@@ -53,10 +53,17 @@ impl Uses {
         report_unreadable(context, accepted, &applicants.unreadable).await;
         let place = |it: &ValidatedUse| (it.kind, (it.namespace.clone(), it.name.clone()));
         let mut kept: Vec<UsePlace> = waiting.iter().map(|admitted| place(&admitted.accepted)).collect();
-        let unreadable = applicants.unreadable.iter();
-        kept.extend(unreadable.map(|it| (it.kind(), (it.namespace().unwrap_or_default(), it.name_any()))));
+        let mut unknown: BTreeSet<_> = kept.iter().map(|(kind, _)| *kind).collect();
+        let mut remembered = Vec::new();
+        for it in &applicants.unreadable {
+            kept.push((it.kind(), (it.namespace().unwrap_or_default(), it.name_any())));
+            match context.uses.policies.get(&it.uid().unwrap_or_default()) {
+                Some(policy) => remembered.push(policy),
+                None => _ = unknown.insert(it.kind()),
+            }
+        }
         // A library of a user's holds nothing but what is its own.
-        let unknown: BTreeSet<_> = kept.iter().map(|(kind, _)| *kind).filter(|kind| kind.has_user()).collect();
+        unknown.retain(|kind| kind.has_user());
         let Admissions { admitted, mut refused, tenants } = admissions;
         let places = tenants.into_iter().filter(|tenant| tenant.left.is_none());
         let reserved = places.map(|tenant| tenant.prefix).collect();
@@ -69,6 +76,7 @@ impl Uses {
                 continue;
             };
             let library = found.libraries.remove(uid);
+            context.uses.policies.insert(uid, admitted.accepted.policy.clone());
             served.push(Served { admitted, object, binding, library, callable: Functions::new() });
         }
         let libraries = served.iter().map(|it| it.object.as_ref()).chain(applicants.unreadable.iter().map(Arc::as_ref));
@@ -77,7 +85,7 @@ impl Uses {
         let unknown_bindings = served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_)));
         kept.extend(unknown_bindings.map(|it| place(it.accepted())));
         let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
-        Ok(Self { served, refused, kept, unknown, reserved })
+        Ok(Self { served, refused, kept, remembered, unknown, reserved })
     }
 }
 
@@ -99,8 +107,8 @@ async fn report_unreadable(context: &Context, layer: &DataLayer, unreadable: &[A
         };
         let uses: Vec<String> = unreadable.iter().take(5).map(name).collect();
         let note = format!(
-            "{} of its uses cannot be read ({}): their users and functions stay as they are, and no use of the same kind that has \
-             a policy gets a changed one until they are corrected",
+            "{} of its uses cannot be read ({}): their users and functions stay as they are. An operator that was started since has \
+             not seen their policies: until they are corrected, it changes none of the same kind",
             unreadable.len(),
             uses.join(", ")
         );

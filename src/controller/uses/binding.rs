@@ -126,7 +126,9 @@ pub(in crate::controller) struct UsesDone {
 pub(super) struct Written {
     /// Its name, where there is one.
     pub(super) name: Option<String>,
-    /// Why it could not be written.
+    /// Whether it says what was planned for it.
+    pub(super) is_as_planned: bool,
+    /// Why one of the use's Secrets could not be written.
     pub(super) trouble: Option<String>,
     /// Whether its name belongs to another.
     pub(super) name_taken: bool,
@@ -203,6 +205,7 @@ impl Served {
     /// Writes what the use's own objects show, and asks for the keys that it wants removed.
     async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
         let mut written = self.write_binding(context, pass, rotation).await;
+        written.is_as_planned = written.trouble.is_none() && !pass.desired.paused;
         written.export = self.told_export();
         let shown = rotation.next.shown.filter(|_| written.trouble.is_none() && !pass.desired.paused);
         if let Some(shown) = shown.filter(|_| self.accepted().kind.has_user()) {

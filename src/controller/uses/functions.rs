@@ -11,11 +11,12 @@ use super::super::config_maps::Entry;
 use super::super::context::Context;
 use super::super::seen::LayerPass;
 use super::super::watches::WatchedUse;
-use super::memory::{FailedLoad, locked};
+use super::memory::{FailedLoad, LoadedLibrary};
 use super::of_layer::Uses;
 use super::served::Served;
 use crate::act::Ending;
 use crate::api::uses::DeclaredUse;
+use crate::build::revision;
 use crate::dataplane::{Library, user_library, user_library_name};
 use crate::model::desired::Desired;
 use crate::model::function_library::{Functions, LibrarySource, is_function_name, is_reserved};
@@ -133,7 +134,7 @@ impl Uses {
                 }
                 Some(Ok(library)) => (&library.name, library),
             };
-            let failed = locked(&context.uses.failed_loads).get(&it.accepted().uid).cloned();
+            let failed = context.uses.failed_loads.lock().get(&it.accepted().uid).cloned();
             if failed.is_some_and(|failed| server.is_some_and(|server| failed.holds(library, server))) {
                 desired.libraries.remove(name);
                 desired.kept_libraries.insert(name.clone());
@@ -153,17 +154,21 @@ impl Uses {
     pub(in crate::controller) fn note(
         &self,
         context: &Context,
+        layer_uid: &str,
         observed: &Observed,
         step: &Step,
         ending: &Ending,
     ) -> bool {
+        if let (Step::LoadLibrary { library, digest, .. }, Ending::Done) = (step, ending) {
+            self.note_loaded(context, layer_uid, library, digest);
+        }
         if let Step::LoadLibrary { node, library, digest, .. } = step
             && let Some(it) = self.served.iter().find(|it| it.library_name() == Some(library))
             && let Some(server) = data_server(observed, *node)
         {
             let (reason, holds) = match ending {
                 Ending::Done => {
-                    locked(&context.uses.failed_loads).remove(&it.accepted().uid);
+                    context.uses.failed_loads.lock().remove(&it.accepted().uid);
                     return true;
                 }
                 Ending::Refused(_) => ("LoadRefused", REFUSAL_HOLDS),
@@ -177,9 +182,20 @@ impl Uses {
                 until: Instant::now() + holds,
                 trouble: LibraryTrouble { reason, message: ending.detail().to_owned() },
             };
-            locked(&context.uses.failed_loads).insert(it.accepted().uid.clone(), failed);
+            context.uses.failed_loads.lock().insert(it.accepted().uid.clone(), failed);
         }
         step.is_of_users_library()
+    }
+
+    /// Remembers the policies that a library of a kind holds, now that it is loaded.
+    fn note_loaded(&self, context: &Context, layer_uid: &str, library: &str, digest: &str) {
+        let of_kind = self.served.iter().map(Served::accepted).filter(|it| it.kind.words().library == library);
+        let policies: BTreeMap<String, String> =
+            of_kind.map(|it| (it.uid.clone(), revision::digest(&it.policy.json()))).collect();
+        if !policies.is_empty() {
+            let library = LoadedLibrary { name: library.to_owned(), digest: digest.to_owned(), policies };
+            context.uses.holds(layer_uid, library);
+        }
     }
 }
 
@@ -216,7 +232,7 @@ impl Served {
                 facts.functions.digest.clone_from(&library.digest);
                 let answered = server.and_then(|server| server.libraries.get(&name));
                 facts.functions_loaded = answered == Some(&library.digest);
-                let failed = locked(&context.uses.failed_loads).get(&accepted.uid).cloned();
+                let failed = context.uses.failed_loads.lock().get(&accepted.uid).cloned();
                 let failed = failed.filter(|failed| failed.digest == library.digest && !facts.functions_loaded);
                 facts.library_trouble = failed.map(|failed| failed.trouble);
             }

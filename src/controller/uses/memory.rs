@@ -1,12 +1,12 @@
 //! What is remembered of the uses and their layers from one pass to the next.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::layer_counts::LayerCounts;
 use crate::api::data_layer_status::Tenant;
-use crate::model::NodeId;
+use crate::model::{NodeId, Policy};
+use crate::per_object::PerObject;
 use crate::report::uses::LibraryTrouble;
 
 /// Function libraries are loaded this far apart: changes of many uses come together.
@@ -18,14 +18,28 @@ pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// What is remembered of the uses and their layers while this process leads. All of it can be found out again.
 #[derive(Default)]
 pub struct Memory {
-    pub(super) tenants: Mutex<BTreeMap<String, Stored>>,
-    pub(super) proofs: Mutex<BTreeMap<String, Proof>>,
-    pub(in crate::controller) application: Mutex<BTreeMap<(String, NodeId, &'static str), Proof>>,
-    loads: Mutex<BTreeMap<String, Instant>>,
-    pub(super) proven: Mutex<BTreeMap<String, (String, String)>>,
-    pub(super) refusals: Mutex<BTreeMap<String, String>>,
-    pub(super) failed_loads: Mutex<BTreeMap<String, FailedLoad>>,
-    pub(super) counts: Mutex<BTreeMap<String, LayerCounts>>,
+    pub(super) tenants: PerObject<Stored>,
+    pub(super) proofs: PerObject<Proof>,
+    /// Of a layer's users, by node and user.
+    pub(in crate::controller) application: PerObject<BTreeMap<(NodeId, &'static str), Proof>>,
+    /// What each use was admitted with last: it stays in force while the object cannot be read.
+    pub(super) policies: PerObject<Policy>,
+    loads: PerObject<Instant>,
+    /// The libraries that this process loaded on each layer, the last two of each name.
+    loaded: PerObject<Vec<LoadedLibrary>>,
+    pub(super) proven: PerObject<(String, String)>,
+    refusals: PerObject<String>,
+    pub(super) failed_loads: PerObject<FailedLoad>,
+    pub(super) counts: PerObject<LayerCounts>,
+}
+
+/// A library that was loaded, and the policies that it holds.
+#[derive(Clone, Debug)]
+pub(super) struct LoadedLibrary {
+    pub(super) name: String,
+    pub(super) digest: String,
+    /// Digest of the policy of each use, by the use's UID.
+    pub(super) policies: BTreeMap<String, String>,
 }
 
 /// A user's library that a primary did not load: which source, by which process next to which libraries, and until when that counts.
@@ -44,43 +58,95 @@ pub(super) type Stored = (Option<String>, Vec<Tenant>);
 /// Who was asked what, when, and what was wrong.
 pub(in crate::controller) type Proof = (String, Instant, Vec<String>);
 
-pub(in crate::controller) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every use of these maps is one call: none is left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Memory {
     /// Forgets uses and layers that are gone.
     pub fn retain(&self, lives: impl Fn(&str) -> bool) {
-        locked(&self.tenants).retain(|uid, _| lives(uid));
-        locked(&self.proofs).retain(|uid, _| lives(uid));
-        locked(&self.application).retain(|(uid, ..), _| lives(uid));
-        locked(&self.proven).retain(|uid, _| lives(uid));
-        locked(&self.loads).retain(|uid, _| lives(uid));
-        locked(&self.refusals).retain(|uid, _| lives(uid));
-        locked(&self.failed_loads).retain(|uid, _| lives(uid));
-        locked(&self.counts).retain(|uid, _| lives(uid));
+        let Self { tenants, proofs, application, policies, loads, loaded, proven, refusals, failed_loads, counts } =
+            self;
+        tenants.retain(&lives);
+        proofs.retain(&lives);
+        application.retain(&lives);
+        policies.retain(&lives);
+        loads.retain(&lives);
+        loaded.retain(&lives);
+        proven.retain(&lives);
+        refusals.retain(&lives);
+        failed_loads.retain(&lives);
+        counts.retain(&lives);
     }
 
     /// What the API server said of the last change of a use's dedicated layer; `None`: it took it.
     pub fn layer_change(&self, use_uid: &str, refusal: Option<String>) {
-        let mut refusals = locked(&self.refusals);
         match refusal {
-            Some(words) => _ = refusals.insert(use_uid.to_owned(), words),
-            None => _ = refusals.remove(use_uid),
+            Some(words) => self.refusals.insert(use_uid, words),
+            None => _ = self.refusals.remove(use_uid),
         }
+    }
+
+    /// The same, as it was told last.
+    pub(super) fn refusal(&self, use_uid: &str) -> Option<String> {
+        self.refusals.get(use_uid)
     }
 
     /// A library was loaded on the layer. Its counters were read before.
     pub fn loaded(&self, layer_uid: &str) {
-        if let Some(told) = locked(&self.counts).get_mut(layer_uid) {
+        if let Some(told) = self.counts.lock().get_mut(layer_uid) {
             told.asked = None;
         }
-        locked(&self.loads).insert(layer_uid.to_owned(), Instant::now());
+        self.loads.insert(layer_uid, Instant::now());
+    }
+
+    /// Remembers what a library holds that was loaded.
+    pub(super) fn holds(&self, layer_uid: &str, library: LoadedLibrary) {
+        let mut loaded = self.loaded.lock();
+        let known = loaded.entry(layer_uid.to_owned()).or_default();
+        known.retain(|it| it.name != library.name || it.digest != library.digest);
+        let of_name: Vec<usize> = (0..known.len()).filter(|at| known[*at].name == library.name).collect();
+        // The one before may still be what a primary answers for that was asked a moment ago.
+        if let [first, _, ..] = of_name.as_slice() {
+            known.remove(*first);
+        }
+        known.push(library);
+    }
+
+    /// Whether a library with this digest was loaded on the layer, and held this policy of the use.
+    pub(super) fn is_held(&self, layer_uid: &str, library: &str, digest: &str, use_uid: &str, policy: &str) -> bool {
+        let loaded = self.loaded.lock();
+        let mut known = loaded.get(layer_uid).into_iter().flatten();
+        known.any(|it| {
+            it.name == library && it.digest == digest && it.policies.get(use_uid).is_some_and(|held| held == policy)
+        })
     }
 
     /// Whether a library was loaded on the layer a moment ago.
     pub fn is_gathering(&self, layer_uid: &str) -> bool {
-        locked(&self.loads).get(layer_uid).is_some_and(|loaded| loaded.elapsed() < GATHERED)
+        self.loads.get(layer_uid).is_some_and(|loaded| loaded.elapsed() < GATHERED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While uses are created, the library that is wanted is newer than the one that was loaded in each pass.
+    #[test]
+    fn a_policy_counts_as_loaded_by_the_last_two_libraries_that_hold_it() {
+        let memory = Memory::default();
+        let load = |digest: &str, uses: &[&str]| {
+            let policies = uses.iter().map(|uid| ((*uid).to_owned(), "p1".to_owned())).collect();
+            memory.holds("layer", LoadedLibrary { name: "lib".to_owned(), digest: digest.to_owned(), policies });
+        };
+        let is_held = |digest: &str, uid: &str, policy: &str| memory.is_held("layer", "lib", digest, uid, policy);
+        load("d1", &["a"]);
+        load("d2", &["a", "b"]);
+        assert!(is_held("d1", "a", "p1") && is_held("d2", "b", "p1"));
+        assert!(!is_held("d1", "b", "p1"), "it came later");
+        assert!(!is_held("d2", "a", "p2"), "its policy changed since");
+        assert!(!memory.is_held("other", "lib", "d2", "a", "p1") && !memory.is_held("layer", "other", "d2", "a", "p1"));
+        load("d2", &["a", "b"]);
+        load("d3", &["a", "b"]);
+        assert!(!is_held("d1", "a", "p1") && is_held("d2", "a", "p1") && is_held("d3", "a", "p1"));
+        memory.retain(|_| false);
+        assert!(!is_held("d3", "a", "p1"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::watches::WatchedUse;
 use super::index::UsePlace;
 use super::served::Served;
-use crate::model::UseKind;
+use crate::model::{Policy, UseKind};
 use crate::validate::uses::tenancy::Refusal;
 
 /// Reads and writes of one pass that are under way together.
@@ -19,6 +19,8 @@ pub(in crate::controller) struct Uses {
     pub(super) refused: Vec<(Arc<WatchedUse>, Refusal)>,
     /// Uses of which too little is known now: their users stay as they are.
     pub(super) kept: Vec<UsePlace>,
+    /// Policies of uses that cannot be read now, as they were admitted last.
+    pub(super) remembered: Vec<Policy>,
     /// Kinds of which a policy is unknown: their library stays as it is.
     pub(super) unknown: BTreeSet<UseKind>,
     /// The prefixes of all that have a place.

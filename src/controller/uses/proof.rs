@@ -7,15 +7,18 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use super::super::context::Context;
 use super::super::seen::LayerPass;
 use super::counts;
-use super::memory::{PROOF_HOLDS, locked};
+use super::memory::PROOF_HOLDS;
 use super::of_layer::{TOGETHER, Uses};
-use super::rotation::RotationState;
 use super::served::Served;
 use crate::build::revision;
 use crate::model::NodeId;
 use crate::model::observed::ObservedServer;
 use crate::redis::use_access::violations;
 use crate::telemetry::Chain;
+
+/// Users of new uses that are proven in one pass at most: some 70 questions each, for which the pass of a layer that hundreds of uses
+/// come to would keep its place from other layers.
+const MOST_NEWCOMERS: usize = 50;
 
 impl Uses {
     /// What the user of each use that is served may and should not, or should and may not; `None`: it could not be asked.
@@ -29,9 +32,14 @@ impl Uses {
             counts::ask(context, pass).await;
         }
         let mut questions = Vec::new();
+        let mut newcomers = 0;
         for it in &self.served {
+            let is_newcomer = it.library.is_none() && !it.was_ready() && !it.is_proven(context, pass);
+            newcomers += usize::from(is_newcomer);
+            let waits = is_newcomer && newcomers > MOST_NEWCOMERS;
             questions.push(
-                async move { if it.library.is_some() { None } else { it.violations(context, pass).await } }.boxed(),
+                async move { if it.library.is_some() || waits { None } else { it.violations(context, pass).await } }
+                    .boxed(),
             );
         }
         stream::iter(questions).buffered(TOGETHER).collect().await
@@ -43,7 +51,7 @@ impl Served {
     fn question(&self, pass: LayerPass<'_>) -> Option<(String, NodeId, String)> {
         let node = pass.primary?;
         let ObservedServer::Data(server) = &pass.seen.observed.nodes.get(&node)?.server else { return None };
-        let user = self.user(RotationState::of(self.binding()).shown.unwrap_or(self.accepted().rotation));
+        let user = self.user(self.rotation().shown.unwrap_or(self.accepted().rotation));
         let rules = &pass.desired.users.get(&user)?.rules;
         server
             .users_in_place
@@ -51,9 +59,19 @@ impl Served {
             .then(|| (revision::digest(&format!("{} {user} {}", server.run_id, rules.join(" "))), node, user))
     }
 
+    /// Whether it was told Ready before.
+    fn was_ready(&self) -> bool {
+        let status = self.object().and_then(|object| object.status.as_ref());
+        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+        conditions.any(|known| known.type_ == "Ready" && known.status == "True")
+    }
+
     fn is_proven(&self, context: &Context, pass: LayerPass<'_>) -> bool {
         let Some((question, _, _)) = self.question(pass) else { return true };
-        locked(&context.uses.proofs)
+        context
+            .uses
+            .proofs
+            .lock()
             .get(&self.accepted().uid)
             .is_some_and(|(asked, at, _)| *asked == question && at.elapsed() < PROOF_HOLDS)
     }
@@ -67,12 +85,12 @@ impl Served {
             match violations(connection, &user, self.grant()).await {
                 Ok(found) => {
                     let proof = (question.clone(), Instant::now(), found);
-                    locked(&context.uses.proofs).insert(self.accepted().uid.clone(), proof);
+                    context.uses.proofs.lock().insert(self.accepted().uid.clone(), proof);
                 }
                 Err(error) => tracing::debug!(user, error = %Chain(&error), "no proof"),
             }
         }
-        let proofs = locked(&context.uses.proofs);
+        let proofs = context.uses.proofs.lock();
         proofs.get(&self.accepted().uid).filter(|(asked, _, _)| *asked == question).map(|(_, _, found)| found.clone())
     }
 
@@ -91,7 +109,11 @@ impl Served {
         let Some(answered) = server.and_then(|server| server.libraries.get(name)).filter(|it| !it.is_empty()) else {
             return false;
         };
-        let mut proven = locked(&context.uses.proven);
+        let (uid, layer) = (&self.accepted().uid, &pass.layer.identity.uid);
+        if context.uses.is_held(layer, name, answered, uid, policy) {
+            return true;
+        }
+        let mut proven = context.uses.proven.lock();
         if library.is_some_and(|library| library.digest == *answered) {
             proven.insert(self.accepted().uid.clone(), (policy.to_owned(), answered.clone()));
             return true;

@@ -11,7 +11,6 @@ use super::super::seen::LayerPass;
 use super::super::watches::WatchedUse;
 use super::binding::{UsesDone, Written};
 use super::counts;
-use super::memory::locked;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
 use super::served::Served;
@@ -20,6 +19,7 @@ use crate::api::data_layer::DataLayer;
 use crate::api::use_status::{LayerReference, UseStatus};
 use crate::report::uses::{LayerNote, UseFacts, refused, status};
 use crate::telemetry::Chain;
+use crate::validate::uses::is_dedicated;
 
 /// What is told of one use.
 pub(in crate::controller) struct UseReport {
@@ -59,6 +59,12 @@ impl Uses {
             let Some(declared) = it.object() else { continue };
             let old = declared.status.clone().unwrap_or_default();
             facts.layer_note = note.cloned();
+            if let (Some(LayerNote::Refused(why)), true) = (note, is_dedicated(declared)) {
+                // What its layer refuses is what the use itself declares.
+                let refused =
+                    || format!("layer.dedicated is refused, and its layer serves as it was accepted before: {why}");
+                facts.change_refused.get_or_insert_with(refused);
+            }
             facts.primary = pass.primary.map(|node| node.to_string());
             facts.earlier_policy = old
                 .functions
@@ -99,11 +105,13 @@ impl Served {
         facts.counters = counts::of(context, &pass.layer.identity.uid, accepted.kind, accepted.policy.owner());
         facts.invalidation = written.invalidation;
         facts.user = next.shown.map(|rotation| self.user(rotation));
-        facts.change_refused = locked(&context.uses.refusals).get(&self.accepted().uid).cloned();
+        facts.rotation = if written.is_as_planned { next } else { now }.status();
+        facts.change_refused = context.uses.refusal(&self.accepted().uid);
         facts.previous_user = next.previous.map(|rotation| self.user(rotation));
         // The end of a grace is nothing to look for twice a second, nor is a write that failed.
         let is_rotating = next.shown != Some(wanted) && next.previous.is_none();
-        let is_busy = facts.binding_trouble.is_none() && (next != now || is_rotating);
+        let is_unproven = facts.has_primary && facts.violations.is_none();
+        let is_busy = facts.binding_trouble.is_none() && (next != now || is_rotating || is_unproven);
         (facts, is_busy)
     }
 }
@@ -149,6 +157,7 @@ pub(in crate::controller) async fn report_layer_not_accepted(context: &Context, 
             binding: old.binding.clone().map(|binding| binding.name),
             export: old.export.clone().map(|export| export.name),
             user: old.user.clone(),
+            rotation: old.rotation.clone(),
             invalidation: old.invalidation.clone(),
             ..UseFacts::default()
         };

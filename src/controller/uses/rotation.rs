@@ -1,7 +1,7 @@
-//! The rotation of a use's credentials, told by what its binding says.
+//! The rotation of a use's credentials.
 //!
-//! A rotation needs no memory of ours. Each rotation is a user of its own, and the binding Secret says which one it shows,
-//! which one it showed before, and since when:
+//! Each rotation is a user of its own. The binding Secret says which one it shows, which one it showed before, and since when. The
+//! use's status repeats that, because a Secret can be deleted or edited by hand; no step is taken before the status tells of the last:
 //!
 //! 1. another rotation is wanted: its user is made next to the one that is shown;
 //! 2. every server that answers has it: the binding shows it, and names the one before;
@@ -11,12 +11,15 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::super::seen::{LayerPass, Seen};
 use super::of_layer::Uses;
 use super::served::Served;
 use crate::api::names;
+use crate::api::use_status::RotationStatus;
 use crate::model::NodeKind;
 use crate::model::desired::Desired;
 use crate::model::observed::ObservedServer;
@@ -26,7 +29,7 @@ use crate::validate::uses::ValidatedUse;
 /// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
 /// minutes, so an application that is between two connections still has the old ones.
 pub(super) const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
-/// What a binding says of itself.
+/// Which credentials a binding shows, which it showed before while those are still valid, and since when, milliseconds of Unix time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RotationState {
     pub(super) shown: Option<u32>,
@@ -35,7 +38,25 @@ pub(super) struct RotationState {
 }
 
 impl RotationState {
-    pub(super) fn of(binding: Option<&KubernetesSecret>) -> Self {
+    /// What holds now. `told`: what the use's status says. `wanted`: the declared rotation; a larger number was written by hand.
+    pub(super) fn of(binding: Option<&KubernetesSecret>, told: Option<Self>, wanted: u32) -> Self {
+        let read = Self::read(binding);
+        let is_ours = read.shown.is_some_and(|shown| shown <= wanted && read.previous.is_none_or(|it| it < shown));
+        match (is_ours.then_some(read), told) {
+            (read, None) => read.unwrap_or_default(),
+            // The one step that a binding may be ahead: it was written, and the status was not. That a previous user is no longer named
+            // is no such step. It could have been edited out, and then it must stay valid.
+            (Some(read), Some(told))
+                if told.previous.is_none() && read.shown > told.shown && read.previous == told.shown =>
+            {
+                read
+            }
+            (_, Some(told)) => told,
+        }
+    }
+
+    /// What a binding says of itself.
+    fn read(binding: Option<&KubernetesSecret>) -> Self {
         let number = |name: &str| binding?.annotations().get(name)?.parse::<u64>().ok();
         let rotation = |name: &str| number(name).and_then(|number| number.try_into().ok());
         let shown = rotation(names::ANNOTATION_ROTATION);
@@ -44,6 +65,27 @@ impl RotationState {
             previous: rotation(names::ANNOTATION_PREVIOUS_ROTATION).filter(|previous| Some(*previous) != shown),
             rotated_at: number(names::ANNOTATION_ROTATED_AT).unwrap_or_default(),
         }
+    }
+
+    /// What a status tells; `None`: numbers that no operator wrote.
+    pub(super) fn told(status: &RotationStatus) -> Option<Self> {
+        let previous = match status.previous {
+            Some(previous) => Some(u32::try_from(previous).ok()?),
+            None => None,
+        };
+        let shown = Some(u32::try_from(status.shown).ok()?);
+        let rotated_at = status.rotated_at.as_ref().map_or(0, |at| at.0.as_millisecond());
+        Some(Self { shown, previous, rotated_at: rotated_at.try_into().ok()? })
+    }
+
+    /// What the status is to tell; `None`: the binding shows nothing yet.
+    pub(super) fn status(self) -> Option<RotationStatus> {
+        let at = i64::try_from(self.rotated_at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
+        Some(RotationStatus {
+            shown: self.shown?.try_into().ok()?,
+            previous: self.previous.and_then(|previous| previous.try_into().ok()),
+            rotated_at: at.map(MicroTime),
+        })
     }
 
     /// The credentials that should be valid now.
@@ -93,7 +135,7 @@ impl Uses {
     pub(in crate::controller) async fn unused(&self, desired: &Desired, seen: &Seen) -> BTreeSet<String> {
         let mut unused = BTreeSet::new();
         for it in &self.served {
-            let now = RotationState::of(it.binding());
+            let now = it.rotation();
             let age = seen.observed.at.saturating_sub(now.rotated_at);
             let is_due = age >= it.accepted().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS);
             if let Some(previous) = now.previous.filter(|_| is_due)
@@ -118,11 +160,23 @@ async fn is_unused(desired: &Desired, seen: &Seen, user: &str) -> bool {
 }
 
 impl Served {
+    fn told(&self) -> Option<RotationState> {
+        RotationState::told(self.object()?.status.as_ref()?.rotation.as_ref()?)
+    }
+
+    /// Which of its credentials hold now.
+    pub(super) fn rotation(&self) -> RotationState {
+        RotationState::of(self.binding(), self.told(), self.accepted().rotation)
+    }
+
     fn plan(&self, pass: LayerPass<'_>) -> Rotation {
         if !self.accepted().kind.has_user() {
             return Rotation::default();
         }
-        let now = RotationState::of(self.binding());
+        let now = self.rotation();
+        if now != RotationState::default() && self.told() != Some(now) {
+            return Rotation { now, next: now };
+        }
         let answered = pass.primary.and_then(|node| pass.seen.observed.nodes.get(&node));
         let is_in_place = answered.is_some_and(|seen| matches!(seen.server, ObservedServer::Data(_)))
             && self.user_placement(pass, self.accepted().rotation).missing.is_empty();
@@ -205,15 +259,34 @@ mod tests {
         assert_eq!(both.next(&store(1, HOUR), 2_000, true, false).previous, None);
     }
 
+    fn binding(shown: &str, previous: &str, at: &str) -> KubernetesSecret {
+        serde_json::from_value(serde_json::json!({"metadata": {"annotations": {
+            "redoubt.dev/rotation": shown, "redoubt.dev/previous-rotation": previous, "redoubt.dev/rotated-at": at}}}))
+        .unwrap()
+    }
+
     #[test]
     fn a_binding_is_read_as_it_was_written() {
-        let secret: KubernetesSecret = serde_json::from_value(serde_json::json!({"metadata": {"annotations": {
-            "redoubt.dev/rotation": "2", "redoubt.dev/previous-rotation": "1", "redoubt.dev/rotated-at": "5"}}}))
-        .unwrap();
-        assert_eq!(
-            RotationState::of(Some(&secret)),
-            RotationState { shown: Some(2), previous: Some(1), rotated_at: 5 }
-        );
-        assert_eq!(RotationState::of(None), RotationState::default());
+        let both = RotationState { shown: Some(2), previous: Some(1), rotated_at: 5 };
+        assert_eq!(RotationState::of(Some(&binding("2", "1", "5")), None, 2), both);
+        assert_eq!(RotationState::of(None, None, 2), RotationState::default());
+        assert_eq!(RotationState::told(&both.status().unwrap()), Some(both), "the status repeats it");
+        assert_eq!(RotationState::default().status(), None);
+    }
+
+    #[test]
+    fn a_binding_that_was_deleted_or_edited_ends_and_revives_no_credentials() {
+        let both = RotationState { shown: Some(1), previous: Some(0), rotated_at: 1_000 };
+        let after = RotationState { previous: None, ..both };
+        let of = |secret: Option<&KubernetesSecret>, told| RotationState::of(secret, Some(told), 1);
+        assert_eq!(of(None, both), both, "deleted");
+        assert_eq!(of(Some(&binding("1", "", "1000")), both), both, "the previous one edited out");
+        assert_eq!(of(Some(&binding("1", "0", "0")), both), both, "its time set back");
+        assert_eq!(of(Some(&binding("1", "0", "1000")), after), after, "the previous one edited in");
+        assert_eq!(of(Some(&binding("77", "1", "1000")), after), after, "a number above the declared one");
+        assert_eq!(RotationState::of(Some(&binding("77", "", "5")), None, 1), RotationState::default());
+        let first = RotationState { shown: Some(0), previous: None, rotated_at: 7 };
+        assert_eq!(of(Some(&binding("1", "0", "1000")), first), both, "written, and not told yet");
+        assert_eq!(of(Some(&binding("1", "", "1000")), first), first, "no step of ours drops credentials with it");
     }
 }

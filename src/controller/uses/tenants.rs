@@ -12,7 +12,6 @@ use serde_json::json;
 use super::super::context::Context;
 use super::super::watches::WatchedUse;
 use super::index::{Place, UsePlace};
-use super::memory::locked;
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::{DataLayerStatus, Tenant};
 use crate::api::names;
@@ -27,7 +26,7 @@ pub(super) async fn stored(
     status: Option<&DataLayerStatus>,
 ) -> Result<Option<Vec<Tenant>>, Request> {
     let uid = layer.uid.clone().unwrap_or_default();
-    let ours = locked(&context.uses.tenants).get(&uid).cloned();
+    let ours = context.uses.tenants.lock().get(&uid).cloned();
     match (ours, status) {
         // The list was stored on top of the very version that the watch still shows.
         (Some((seen, tenants)), Some(_)) if seen == layer.resource_version => Ok(Some(tenants)),
@@ -63,7 +62,7 @@ pub(super) async fn store(context: &Context, layer: &ObjectMeta, tenants: &[Tena
     request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
     context.metrics.write("Status");
     let uid = layer.uid.clone().unwrap_or_default();
-    locked(&context.uses.tenants).insert(uid, (layer.resource_version.clone(), tenants.to_vec()));
+    context.uses.tenants.lock().insert(uid, (layer.resource_version.clone(), tenants.to_vec()));
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use super::super::context::Context;
 use super::kept_users::{bytes_of, is_of, kept};
 use super::of_layer::Uses;
-use super::rotation::RotationState;
 use super::served::Binding;
 use crate::act::secrets::digest;
 use crate::api::names;
@@ -33,7 +32,7 @@ impl Uses {
             if !it.accepted().kind.has_user() || matches!(it.binding, Binding::Unreadable(_)) {
                 continue;
             }
-            for rotation in RotationState::of(it.binding()).valid(it.accepted().rotation) {
+            for rotation in it.rotation().valid(it.accepted().rotation) {
                 let (name, digest) = (it.user(rotation), digest(&it.password(context, rotation)));
                 data.insert(name.clone(), use_on_data(it.grant(), &digest));
                 sentinels.insert(name, use_on_sentinel(&digest));
@@ -53,11 +52,13 @@ impl Uses {
         self.kept.iter().any(|(kind, (namespace, name))| is_of(user, *kind, namespace, name))
     }
 
-    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown; and users'.
+    /// The libraries of the layer's uses, by name: of each kind that is served, unless the policy of one use of it is unknown; and
+    /// users'.
     pub(in crate::controller) fn libraries(&self) -> BTreeMap<String, Library> {
         let mut policies: BTreeMap<UseKind, Vec<Policy>> = BTreeMap::new();
-        for it in self.served.iter().filter(|it| !self.unknown.contains(&it.accepted().kind)) {
-            policies.entry(it.accepted().kind).or_default().push(it.accepted().policy.clone());
+        let known = self.served.iter().map(|it| &it.accepted().policy).chain(&self.remembered);
+        for policy in known.filter(|policy| !self.unknown.contains(&policy.kind())) {
+            policies.entry(policy.kind()).or_default().push(policy.clone());
         }
         let libraries = policies.into_iter().filter_map(|(kind, policies)| library_of(kind, &policies));
         let of_users = self.served.iter().filter_map(|it| it.library.as_ref()?.as_ref().ok().cloned());

@@ -107,7 +107,7 @@ impl Asking {
         let is_chosen = facts.accept_loss == Some(facts.own_ordinal);
         // Kept until it is carried out: what the others do for it may change the rule's answer.
         state.set_accepting(is_chosen && (needs_person || state.is_accepting()));
-        state.set_needs_person(needs_person.then(|| format!("{undecided:?}")));
+        state.set_needs_person(needs_person.then(|| undecided.word().to_owned()));
         let decision = decide(&facts);
         Round { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::boot::Asking;
 use super::state::State;
-use crate::model::boot::{BootDecision, Rivalry, WaitReason, prevailing};
+use crate::model::boot::{Rivalry, WaitReason, prevailing};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
@@ -65,7 +65,7 @@ impl Rivals {
     fn say(&mut self, state: &State, reason: Option<WaitReason>, is_accepting: bool) {
         // What another part said of this node as a replica is over.
         self.needs_person = reason.is_some();
-        state.set_needs_person(reason.map(|reason| format!("{:?}", BootDecision::Wait(reason))));
+        state.set_needs_person(reason.map(|reason| reason.word().to_owned()));
         state.set_accepting(is_accepting);
     }
 }

@@ -179,6 +179,15 @@ pub enum DeploymentMode {
 }
 
 impl DeploymentMode {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Standalone => "Standalone",
+            Self::Sentinel => "Sentinel",
+            Self::Cluster => "Cluster",
+        }
+    }
+
     /// Replicas of a layer that declares none.
     pub const fn default_replicas(self) -> u8 {
         match self {
@@ -202,6 +211,19 @@ pub enum DataPurpose {
     AgentContext,
     /// Several of these.
     Mixed,
+}
+
+impl DataPurpose {
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sessions => "Sessions",
+            Self::RateLimits => "RateLimits",
+            Self::Cache => "Cache",
+            Self::AgentContext => "AgentContext",
+            Self::Mixed => "Mixed",
+        }
+    }
 }
 
 /// The server program.

@@ -23,13 +23,15 @@ pub mod uses;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
+use crate::model::UseKind;
+
 /// All custom resource definitions.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![
-        data_layer::DataLayer::crd(),
-        session_store::SessionStore::crd(),
-        rate_limit_policy::RateLimitPolicy::crd(),
-        cache_namespace::CacheNamespace::crd(),
-        function_library::FunctionLibrary::crd(),
-    ]
+    let of_use = |kind| match kind {
+        UseKind::SessionStore => session_store::SessionStore::crd(),
+        UseKind::RateLimitPolicy => rate_limit_policy::RateLimitPolicy::crd(),
+        UseKind::CacheNamespace => cache_namespace::CacheNamespace::crd(),
+        UseKind::FunctionLibrary => function_library::FunctionLibrary::crd(),
+    };
+    std::iter::once(data_layer::DataLayer::crd()).chain(UseKind::ALL.map(of_use)).collect()
 }

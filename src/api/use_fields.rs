@@ -11,7 +11,7 @@ use super::{name_rules, quantity_rules};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated"),
+    validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated, not both"),
     // CEL writes a reserved word so.
     validation = Rule::new("!has(self.__namespace__) || has(self.name)")
         .message("layer.namespace belongs to layer.name: a dedicated layer is in the namespace of its use"),

@@ -108,10 +108,10 @@ impl Sheet {
         let status = layer.status.clone().unwrap_or_default();
         self.object("DataLayer", &layer.metadata, &status.conditions, status.observed_generation);
         let (namespace, name) = place(&layer.metadata);
-        let mode = format!("{:?}", layer.spec.mode);
-        let purpose = format!("{:?}", layer.spec.purpose.unwrap_or(DataPurpose::Mixed));
+        let mode = layer.spec.mode.word();
+        let purpose = layer.spec.purpose.unwrap_or(DataPurpose::Mixed).word();
         let (primary, version) = (status.primary.unwrap_or_default(), status.version.unwrap_or_default());
-        self.layers.with_label_values(&[namespace, name, &mode, &purpose, &primary, &version]).set(1);
+        self.layers.with_label_values(&[namespace, name, mode, purpose, &primary, &version]).set(1);
     }
 
     fn used(&self, watched: &WatchedUse) {

@@ -70,7 +70,7 @@ fn notes(answer: &LineageAnswer) -> AgentNotes {
     }
 }
 
-/// `why`: the boot rule's words, as `Wait(Unrelated)` or `AskForFailover`.
+/// `why`: the boot rule's word, as `Unrelated`. An agent of an earlier version says `Wait(Unrelated)`.
 fn of_decision(why: &str) -> String {
     let reason = why.strip_prefix("Wait(").unwrap_or(why);
     let reason = reason.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap_or(reason);
@@ -92,6 +92,7 @@ fn of_aside(kept: &Aside) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::boot::WaitReason;
     use crate::model::lineage::{Activity, Ancestry};
 
     #[test]
@@ -120,7 +121,7 @@ mod tests {
         };
         assert_eq!(notes(&answer), AgentNotes::default());
         (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
-        answer.needs_person = Some("Wait(SeveralPrimaries)".to_owned());
+        answer.needs_person = Some(WaitReason::SeveralPrimaries.word().to_owned());
         let AgentNotes { waits, loads_nothing, kept } = notes(&answer);
         assert!(loads_nothing);
         assert!(

@@ -70,4 +70,20 @@ mod tests {
         assert_eq!(newest_complaint(&[at_once, refused]), words);
         assert_eq!(newest_complaint(&[]), None);
     }
+
+    /// As the kubelet and the attach controller write them for a pod that was scheduled.
+    #[test]
+    fn a_volume_that_is_not_mounted_is_told_in_the_words_of_the_kubelet() {
+        let scheduled = event("Normal", "Scheduled", "Successfully assigned shop/web-redis-0-0 to node-1", 1);
+        for (reason, note) in [
+            ("FailedMount", "MountVolume.SetUp failed for volume \"pvc-1\" : rpc error: code = Internal"),
+            ("FailedAttachVolume", "Multi-Attach error for volume \"pvc-1\" Volume is already used by pod(s) other-0"),
+        ] {
+            let failed = event("Warning", reason, note, 20);
+            let told = Some(format!("{reason}: {note}"));
+            assert_eq!(newest_complaint(&[scheduled.clone(), failed.clone()]), told);
+            let attached = event("Normal", "SuccessfulAttachVolume", "AttachVolume.Attach succeeded", 30);
+            assert_eq!(newest_complaint(&[scheduled.clone(), failed, attached]), None, "{reason}: it is over");
+        }
+    }
 }

@@ -366,7 +366,8 @@ fn memory_of(
             largest_value: directive("proto-max-bulk-len"),
             ..defaults.demand(limit)
         };
-        MemoryPlan::divide(&demand).map_err(|error| format!("for purpose {:?} {error}", purpose_of(spec)))
+        MemoryPlan::divide(&demand)
+            .map_err(|error| format!("for purpose {} {error}", spec.purpose.unwrap_or(DataPurpose::Mixed).word()))
     });
     divided.unwrap_or_else(|problem| {
         faults.push(Fault { field: "spec.memory.limit", problem });

@@ -2,7 +2,7 @@
 //! `docs_reference.rs`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use redoubt::api::cache_namespace::CacheNamespace;
 use redoubt::api::data_layer::DataLayer;
@@ -209,6 +209,25 @@ fn the_pages_show_each_client_as_it_is_run() {
                 "{path} does not show lines of {program}"
             );
         }
+    }
+}
+
+#[test]
+fn every_claim_that_the_page_of_attacks_names_is_there() {
+    let sources: Vec<(String, String)> = ["tests", "src"]
+        .iter()
+        .flat_map(|folder| crate::imports::sources(Path::new(folder)))
+        .map(|path| (path.to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap()))
+        .collect();
+    let page = fs::read_to_string("docs/design/attacks.md").unwrap();
+    let named: Vec<(&str, &str)> = page.split('`').filter_map(|text| text.split_once("::")).collect();
+    assert!(named.len() > 60, "{}", named.len());
+    for (module, name) in named {
+        let is_it = |(path, source): &(String, String)| {
+            (path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/")) || module == "tests")
+                && source.contains(&format!("fn {name}("))
+        };
+        assert!(sources.iter().any(is_it), "no claim {module}::{name}");
     }
 }
 

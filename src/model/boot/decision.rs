@@ -20,6 +20,18 @@ pub enum BootDecision {
     Wait(WaitReason),
 }
 
+impl BootDecision {
+    /// The word of a decision that only a person ends, as agents and status tell it; of any other decision its own.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::StartPrimary(_) => "StartPrimary",
+            Self::Follow { .. } => "Follow",
+            Self::AskForFailover => "AskForFailover",
+            Self::Wait(reason) => reason.word(),
+        }
+    }
+}
+
 impl std::fmt::Display for BootDecision {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -83,6 +95,25 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
+    /// Its word, as agents and status tell it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NamedPrimaryIsEmpty => "NamedPrimaryIsEmpty",
+            Self::NamedPrimaryIsOlder => "NamedPrimaryIsOlder",
+            Self::PeerIsNewer => "PeerIsNewer",
+            Self::PeerGoesFirst => "PeerGoesFirst",
+            Self::PeerCatchesUp => "PeerCatchesUp",
+            Self::PeerIsSilent => "PeerIsSilent",
+            Self::SentinelsAreSilent => "SentinelsAreSilent",
+            Self::SeveralPrimaries => "SeveralPrimaries",
+            Self::Unrelated => "Unrelated",
+            Self::DataMissing => "DataMissing",
+            Self::TooFewAnswer => "TooFewAnswer",
+            Self::OthersStepDown => "OthersStepDown",
+            Self::AnotherIsChosen => "AnotherIsChosen",
+        }
+    }
+
     /// Whether waiting alone may not end it, so that a person's `accept-loss` is consulted at once.
     pub(super) const fn needs_a_person(self) -> bool {
         match self {

@@ -107,7 +107,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         judge.fault("spec.binding.secretName", "is the name of the Secret for a rate limit service: choose another");
     }
     if declared.spec.layer().is_some_and(|layer| layer.name.is_some() == layer.dedicated.is_some()) {
-        judge.fault("spec.layer", "needs either name or dedicated");
+        judge.fault("spec.layer", "needs either name or dedicated, not both");
     }
     if declared.spec.layer().is_some_and(|layer| layer.namespace.is_some() && layer.name.is_none()) {
         judge.fault("spec.layer.namespace", "needs layer.name");

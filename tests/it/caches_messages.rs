@@ -11,8 +11,8 @@ use redoubt::model::cache_policy::CachePolicy;
 use redoubt::redis::{Connection, server};
 
 use crate::support::cache_calls::{HOUR, counter, ends_in, get, lease, policy, server_with, tell};
-use crate::support::engine_process::{Engine, PORT, Process, engines};
-use crate::support::eventually;
+use crate::support::cluster::{cluster, slot_of};
+use crate::support::engine_process::{PORT, Process, engines};
 use crate::support::function_calls::{call, number};
 use crate::support::layer::SOON;
 use crate::support::spread;
@@ -233,40 +233,14 @@ async fn an_invalidation_reaches_a_subscriber_within_milliseconds() {
     }
 }
 
-/// Two primaries of a Cluster, each with half of the slots.
-async fn cluster(engine: &Engine) -> Vec<(Process, Connection)> {
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let lines = |address: &str| vec!["cluster-enabled yes".to_owned(), format!("cluster-announce-ip {address}")];
-        let process = Process::start(engine, false, lines).await;
-        let connection = process.connect().await;
-        load(&connection, &cache_library(&[policy("web")])).await.unwrap();
-        nodes.push((process, connection));
-    }
-    for ((_, connection), [first, last]) in nodes.iter().zip([[0, 8_191], [8_192, 16_383]]) {
-        connection.query::<()>(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(last)).await.unwrap();
-    }
-    let meet = cmd("CLUSTER").arg("MEET").arg(&nodes[1].0.address).arg(PORT).clone();
-    nodes[0].1.query::<()>(&meet).await.unwrap();
-    for (_, connection) in &nodes {
-        eventually("the Cluster is whole", SOON, async || {
-            let info: String = connection.query(cmd("CLUSTER").arg("INFO")).await.unwrap();
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
-        })
-        .await;
-    }
-    nodes
-}
-
 #[tokio::test]
 async fn in_a_cluster_a_message_reaches_subscribers_of_all_nodes_and_a_call_stays_in_its_slot() {
     for engine in engines() {
-        let nodes = cluster(&engine).await;
-        let slot = async |key: &str| -> i64 { nodes[0].1.query(cmd("CLUSTER").arg("KEYSLOT").arg(key)).await.unwrap() };
+        let nodes = cluster(&engine, &cache_library(&[policy("web")])).await;
         let mut keys = Vec::new();
         for number in 0..100 {
             let key = format!("web:{{{number}}}product");
-            if (slot(&key).await > 8_191) == (keys.len() == 1) && keys.len() < 2 {
+            if (slot_of(&nodes[0].1, &key).await > 8_191) == (keys.len() == 1) && keys.len() < 2 {
                 keys.push(key);
             }
         }

@@ -57,6 +57,13 @@ pub async fn server_time(connection: &Connection) -> i64 {
     seconds * 1000 + micros / 1000
 }
 
+/// Changes of the server's data since it began: values, and when keys end.
+pub async fn changes(connection: &Connection) -> u64 {
+    let text: String = connection.query(cmd("INFO").arg("persistence")).await.unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
 /// Every key with what it holds.
 pub async fn contents(connection: &Connection) -> Vec<(String, Option<Vec<u8>>)> {
     let mut keys: Vec<String> = connection.query(cmd("KEYS").arg("*")).await.unwrap();

@@ -8,6 +8,7 @@ pub mod bad_stores;
 pub mod bound_layer;
 pub mod cache_calls;
 pub mod cache_models;
+pub mod cluster;
 pub mod cut_way;
 pub mod engine_process;
 pub mod figures;
@@ -18,6 +19,7 @@ pub mod layer;
 pub mod limit_calls;
 pub mod limit_clock;
 pub mod limit_models;
+pub mod limit_programs;
 pub mod session_calls;
 pub mod slow_log;
 

@@ -5,7 +5,7 @@ use redoubt::model::limit_policy::{Algorithm, LONGEST_MILLISECONDS, Limit, Limit
 use redoubt::redis::Connection;
 
 use crate::support::engine_process::engines;
-use crate::support::function_calls::{call, contents, number, refusal};
+use crate::support::function_calls::{call, changes, contents, number, refusal};
 use crate::support::limit_calls::{
     Answer, MINUTE, admit, algorithms, counters, decide, draft, limit, one_of_each, peek, policy, rows, server_with,
     single,
@@ -44,12 +44,14 @@ async fn every_algorithm_admits_its_quota_and_says_what_is_left_and_when_to_come
                 assert_eq!((answer.limit, answer.name.as_str()), (3, "only"));
                 assert!(answer.reset > 0);
             }
-            let before = contents(&connection).await;
+            let before = (contents(&connection).await, changes(&connection).await);
             let denied = admit(&connection, &key, &[]).await;
             assert_eq!(denied.verdict(), (0, 0), "{} {key}", engine.name);
             assert!(denied.retry > 0 && denied.retry <= denied.reset, "{denied:?}");
             assert_eq!(peek(&connection, &key, &["4"]).await.retry, -1);
-            assert!(contents(&connection).await == before, "{key}: a denied call wrote");
+            // Nor is the end of a key another.
+            let after = (contents(&connection).await, changes(&connection).await);
+            assert!(after == before, "{key}: a denied call wrote");
 
             assert_eq!(decide(&connection, "limit_refund", &key, &["1"]).await.verdict(), (1, 1));
             assert_eq!(admit(&connection, &key, &["2"]).await.verdict(), (0, 1));
@@ -161,6 +163,60 @@ async fn who_keeps_calling_stays_out_only_where_denied_calls_count() {
                 assert!(contents(&connection).await != before, "{} {algorithm:?}", engine.name);
             }
             expires_within(&connection, 3_000).await;
+        }
+    }
+}
+
+/// Of 3 one is used, and 3 are asked for.
+#[tokio::test]
+async fn a_denied_call_makes_every_kind_of_limit_full_where_denied_calls_count() {
+    for engine in engines() {
+        for counts in [false, true] {
+            let of = |algorithm: Algorithm| {
+                let limits = vec![limit("only", algorithm, 3, YEAR)];
+                let plain = draft(&algorithm.letter().to_string(), limits);
+                parsed(LimitPolicyDraft { count_denied: counts, ..plain })
+            };
+            let (_process, connection) = server_with(&engine, &algorithms(3).map(of), &[]).await;
+            for algorithm in algorithms(3) {
+                let (key, what) = (format!("{}:{{a}}", algorithm.letter()), format!("{} {algorithm:?}", engine.name));
+                assert_eq!(admit(&connection, &key, &[]).await.verdict(), (1, 2), "{what}");
+                let denied = admit(&connection, &key, &["3"]).await;
+                assert_eq!(denied.verdict(), (0, if counts { 0 } else { 2 }), "{what}, counts: {counts}");
+                assert!(denied.retry > 0, "{what}: {denied:?}");
+                let next = peek(&connection, &key, &[]).await;
+                assert_eq!(next.verdict(), if counts { (0, 0) } else { (1, 1) }, "{what}, counts: {counts}");
+            }
+            expires_within(&connection, 2 * YEAR).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_denied_call_that_counts_leaves_the_limits_with_room_as_they_were() {
+    for engine in engines() {
+        let of = |(at, full): (usize, Algorithm)| {
+            let roomy = algorithms(9)[(at + 1) % 8];
+            let limits = vec![limit("full", full, 3, YEAR), limit("roomy", roomy, 9, YEAR)];
+            parsed(LimitPolicyDraft { count_denied: true, ..draft(&full.letter().to_string(), limits) })
+        };
+        let policies: Vec<LimitPolicy> = algorithms(3).into_iter().enumerate().map(of).collect();
+        let (_process, connection) = server_with(&engine, &policies, &[]).await;
+        for algorithm in algorithms(3) {
+            let (key, what) = (format!("{}:{{a}}", algorithm.letter()), format!("{} {algorithm:?}", engine.name));
+            admit(&connection, &key, &[]).await;
+            let state = async || {
+                let all = contents(&connection).await;
+                let state = all.into_iter().find(|(state, _)| state.starts_with(&key) && state.ends_with("roomy"));
+                let left: i64 = connection.query(cmd("PTTL").arg(&state.as_ref().unwrap().0)).await.unwrap();
+                (state, left)
+            };
+            let (before, ends) = state().await;
+            let denied = admit(&connection, &key, &["3"]).await;
+            assert_eq!((denied.verdict(), denied.name.as_str()), ((0, 0), "full"), "{what}");
+            let (after, still_ends) = state().await;
+            assert!(after == before && still_ends <= ends, "{what}: {ends} ms, then {still_ends} ms");
+            assert_eq!(admit(&connection, &key, &["8", "roomy"]).await.verdict(), (1, 0), "{what}");
         }
     }
 }

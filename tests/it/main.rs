@@ -52,6 +52,7 @@ mod lease;
 mod limitador;
 mod limits_bench;
 mod limits_clock;
+mod limits_commands;
 mod limits_cost;
 mod limits_failover;
 mod limits_functions;

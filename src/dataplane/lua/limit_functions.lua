@@ -135,9 +135,9 @@ local function commit(limits, key, is_denied)
 end
 
 -- Judges all, then writes all or none. A limit carries the verdict on itself: no call begins before another has ended.
-local function decide(policy, limits, key, cost, id_key, writes)
+local function decide(policy, limits, key, now, cost, id_key, writes)
   if id_key and redis.call('EXISTS', id_key) == 1 then cost = 0 end
-  local now, delay = clock(), 0
+  local delay = 0
   local denying, shadow, tightest
   for _, limit in ipairs(limits) do
     limit.fits, limit.remaining, limit.reset, limit.retry, limit.state, limit.ttl =
@@ -179,7 +179,7 @@ local function admit(keys, args)
   local limits
   limits, failure = limits_of(policy, args, first)
   if not limits then return failure end
-  return decide(policy, limits, keys[1], cost, id_key, true)
+  return decide(policy, limits, keys[1], clock(), cost, id_key, true)
 end
 
 -- redoubt_limit_peek
@@ -198,7 +198,7 @@ local function peek(keys, args)
   local limits
   limits, failure = limits_of(policy, args, 2)
   if not limits then return failure end
-  return decide(policy, limits, keys[1], cost, nil, false)
+  return decide(policy, limits, keys[1], clock(), cost, nil, false)
 end
 
 -- redoubt_limit_refund
@@ -219,13 +219,14 @@ local function refund(keys, args)
   local limits
   limits, failure = limits_of(policy, args, first)
   if not limits then return failure end
+  -- On some engines the clock moves within a call: three readings could be of two windows.
+  local now = clock()
   -- What another type is under is found before anything is written.
-  decide(policy, limits, key, 0, nil, false)
+  decide(policy, limits, key, now, 0, nil, false)
   if cost > 0 and (not id_key or redis.call('UNLINK', id_key) == 1) then
-    local now = clock()
     for _, of in ipairs(limits) do of.give_back(of, key .. of.suffix, now, cost) end
   end
-  return decide(policy, limits, key, 0, nil, false)
+  return decide(policy, limits, key, now, 0, nil, false)
 end
 
 -- redoubt_limit_reset

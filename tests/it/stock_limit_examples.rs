@@ -1,33 +1,28 @@
-//! The programs of `docs/uses/rate-limits.md`, each with its stock client: what they tell a caller, that they call nobody while a denial
-//! holds, and what they do when the layer does not answer in time.
+//! The programs of `docs/uses/rate-limits.md`, each with its stock client: what they tell a caller, that they ask no server while a denial
+//! holds, how they spread a subject over shards, and what they do when the layer does not answer in time or answers an error.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use redis::cmd;
 use redoubt::dataplane::{limit_library, load};
 use redoubt::model::UseKind;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicy, LimitPolicyDraft};
-use redoubt::redis::users;
+use redoubt::redis::{server, users};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
 
-use crate::support::bound_layer::{BoundLayer, PREFIX, STORE_USER, built_example, connect, installed, python};
+use crate::support::bound_layer::{BoundLayer, PREFIX, STORE_USER, connect};
 use crate::support::engine_process::{Engine, engines};
+use crate::support::limit_programs::{Programs, Running, SOON};
 
-/// No program takes longer for anything.
-const SOON: Duration = Duration::from_mins(1);
 /// The deadline where it has to hold, and how much later an answer may be on a machine that others use too.
 const DEADLINE: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_millis(400);
 /// Milliseconds of the short limit, no whole number of seconds.
 const SHORT: u64 = 2_500;
 
-fn policy() -> LimitPolicy {
+/// The first limit is of this many milliseconds; the other one never denies.
+fn draft(window_milliseconds: u64) -> LimitPolicyDraft {
     let limit = |name: &str, quota, window_milliseconds| Limit {
         name: name.to_owned(),
         algorithm: Algorithm::FixedWindowFromFirstHit,
@@ -35,88 +30,36 @@ fn policy() -> LimitPolicy {
         window_milliseconds,
         mode: LimitMode::Enforce,
     };
-    let draft = LimitPolicyDraft {
+    LimitPolicyDraft {
         policy: "shop/api".to_owned(),
         generation: 1,
         prefix: PREFIX.to_owned(),
         mode: LimitMode::Enforce,
         count_denied: false,
         shards: 1,
-        limits: vec![limit("short", 3, SHORT), limit("minute", 1_000, 60_000)],
-    };
-    LimitPolicy::parse(draft).unwrap()
+        limits: vec![limit("short", 3, window_milliseconds), limit("minute", 1_000, 60_000)],
+    }
 }
 
-async fn layer(engine: &Engine) -> BoundLayer {
+async fn layer(engine: &Engine, draft: LimitPolicyDraft) -> BoundLayer {
     let layer = BoundLayer::start_for(engine, UseKind::RateLimitPolicy, PREFIX, false).await;
-    let operator = connect(&layer.primary, users::OPERATOR).await;
-    load(&operator, &limit_library(&[policy()])).await.unwrap();
-    let limits = json!([
-        {"name": "short", "quota": 3, "windowMilliseconds": SHORT},
-        {"name": "minute", "quota": 1_000, "windowMilliseconds": 60_000},
-    ]);
-    fs::write(layer.binding("limits").join("limits"), limits.to_string()).unwrap();
+    follow(&layer, draft).await;
     layer
 }
 
-/// Each language's program.
-struct Programs {
-    node: PathBuf,
-    python: PathBuf,
-    go: PathBuf,
-    rust: PathBuf,
+/// Loads a policy, and writes what the binding says of it.
+async fn follow(layer: &BoundLayer, draft: LimitPolicyDraft) {
+    let operator = connect(&layer.primary, users::OPERATOR).await;
+    let of = |it: &Limit| json!({"name": it.name, "quota": it.quota, "windowMilliseconds": it.window_milliseconds});
+    let limits = Value::Array(draft.limits.iter().map(of).collect());
+    fs::write(layer.binding("limits").join("limits"), limits.to_string()).unwrap();
+    fs::write(layer.binding("limits").join("shards"), draft.shards.to_string()).unwrap();
+    load(&operator, &limit_library(&[LimitPolicy::parse(draft).unwrap()])).await.unwrap();
 }
 
-impl Programs {
-    async fn built() -> Self {
-        Self {
-            node: installed("node").await,
-            python: installed("python").await,
-            go: installed("go").await,
-            rust: built_example("limit", "examples/clients/rust/limit.rs").await,
-        }
-    }
-
-    fn all(&self) -> [(&'static str, Command); 4] {
-        let mut node = Command::new("node");
-        // Its standard input is for subjects.
-        let source = fs::read_to_string("examples/clients/node/limit.mjs").unwrap();
-        node.args(["--input-type=module", "--eval", &source]).current_dir(&self.node);
-        [
-            ("Python", python(&self.python, "examples/clients/python/limit.py")),
-            ("Node", node),
-            ("Go", Command::new(self.go.join("limit"))),
-            ("Rust", Command::new(&self.rust)),
-        ]
-    }
-}
-
-/// A program that runs: it answers for each subject that it is told.
-struct Running {
-    name: String,
-    _child: Child,
-    subjects: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    fn start(name: String, mut program: Command, layer: &BoundLayer, deadline: Duration) -> Self {
-        program.env("LIMIT_DEADLINE", deadline.as_secs_f64().to_string());
-        program.env("SERVICE_BINDING_ROOT", layer.binding("limits").parent().unwrap());
-        let mut child = program.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (subjects, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { name, _child: child, subjects, answers: BufReader::new(answers).lines() }
-    }
-
-    /// Whether a call of this subject is allowed, with the headers; and how long that took.
-    async fn limit(&mut self, subject: &str) -> (Value, Duration) {
-        let began = Instant::now();
-        self.subjects.write_all(format!("{subject}\n").as_bytes()).await.unwrap();
-        self.subjects.flush().await.unwrap();
-        let line = timeout(SOON, self.answers.next_line()).await.unwrap_or_else(|_| panic!("{}: no answer", self.name));
-        let line = line.unwrap().unwrap_or_else(|| panic!("{} ended", self.name));
-        (serde_json::from_str(&line).unwrap(), began.elapsed())
-    }
+/// What an answer tells the caller to wait, seconds.
+fn retry_after(answer: &Value) -> Option<u64> {
+    answer.get("Retry-After").map(|seconds| seconds.as_str().unwrap().parse().unwrap())
 }
 
 /// `FCALL`s that the server was sent.
@@ -130,7 +73,7 @@ async fn calls(layer: &BoundLayer) -> u64 {
 async fn the_examples_tell_the_limits_and_ask_no_server_while_a_denial_holds() {
     let programs = Programs::built().await;
     for engine in engines() {
-        let layer = layer(&engine).await;
+        let layer = layer(&engine, draft(SHORT)).await;
         for (language, program) in programs.all() {
             let name = format!("{} {language}", engine.name);
             // On a busy machine a call takes longer than the deadline of the example.
@@ -147,7 +90,7 @@ async fn the_examples_tell_the_limits_and_ask_no_server_while_a_denial_holds() {
             }
             let (denial, _) = program.limit(&subject).await;
             assert_eq!(denial["allowed"], false, "{name}: {denial}");
-            let seconds: u64 = denial["Retry-After"].as_str().unwrap().parse().unwrap();
+            let mut seconds = retry_after(&denial).unwrap();
             assert!((1..=3).contains(&seconds), "{name}: {denial}");
             assert_eq!(calls(&layer).await - before, 4, "{name}");
             // It is told until the denial ends, and then the first call that a server sees is allowed.
@@ -157,10 +100,15 @@ async fn the_examples_tell_the_limits_and_ask_no_server_while_a_denial_holds() {
                 if answer["allowed"] == true {
                     break answer;
                 }
-                assert_eq!(answer, denial, "{name}");
-                remembered += 1;
+                // With headers as the server would send, of what is left by now.
+                assert_eq!(answer["RateLimit-Policy"], denial["RateLimit-Policy"], "{name}");
+                let left = retry_after(&answer).unwrap();
+                assert_eq!(answer["RateLimit"], format!("\"short\";r=0;t={left}"), "{name}");
+                assert!(left == seconds || left + 1 == seconds, "{name}: {answer} after {seconds}");
+                (seconds, remembered) = (left, remembered + 1);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             };
+            assert_eq!(seconds, 1, "{name}");
             assert!(remembered > 5, "{name}: {remembered}");
             assert_eq!(calls(&layer).await - before, 5, "{name}: a server was asked while the denial held");
             assert!(last["RateLimit"].as_str().unwrap().starts_with("\"short\";r=2;"), "{name}: {last}");
@@ -171,10 +119,170 @@ async fn the_examples_tell_the_limits_and_ask_no_server_while_a_denial_holds() {
 }
 
 #[tokio::test]
+async fn the_examples_remember_a_denial_for_calls_that_cost_as_much_and_none_that_never_ends() {
+    let programs = Programs::built().await;
+    for engine in engines() {
+        let layer = layer(&engine, draft(60_000)).await;
+        for (language, program) in programs.all() {
+            let name = format!("{} {language}", engine.name);
+            let mut program = Running::start(name.clone(), program, &layer, SOON);
+            // 3 in a minute. Cost, and then: allowed, asked, told when to come back.
+            for (subject, cost, allows, asks, waits) in [
+                ("ada", 2, true, 1, false),
+                ("ada", 2, false, 1, true),
+                ("ada", 3, false, 0, true),
+                ("ada", 1, true, 1, false),
+                ("ada", 2, false, 0, true),
+                ("ada", 1, false, 1, true),
+                ("ada", 1, false, 0, true),
+                ("ada", 2, false, 0, true),
+                // It fits never: no time to wait for is told, and none is remembered.
+                ("bob", 4, false, 1, false),
+                ("bob", 4, false, 1, false),
+                ("bob", 3, true, 1, false),
+            ] {
+                let before = calls(&layer).await;
+                let (answer, _) = program.limit_of(cost, &format!("{subject}-{language}")).await;
+                let found = (&answer["allowed"], calls(&layer).await - before, retry_after(&answer).is_some());
+                assert_eq!(found, (&json!(allows), asks, waits), "{name}: {subject} {cost}: {answer}");
+                for header in ["RateLimit", "RateLimit-Policy"] {
+                    assert!(answer[header].as_str().unwrap().starts_with("\"short\";"), "{name}: {answer}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_forget_denials_when_they_are_more_than_a_thousand() {
+    let programs = Programs::built().await;
+    let layer = layer(&engines()[0], draft(60_000)).await;
+    for (language, program) in programs.all() {
+        let mut program = Running::start(language.to_owned(), program, &layer, SOON);
+        let subjects: Vec<String> = (0..=1_000).map(|number| format!("{language}-{number}")).collect();
+        let spent = subjects.iter().map(|subject| {
+            let mut call = cmd("FCALL");
+            call.arg("redoubt_limit").arg(1).arg(format!("{PREFIX}{{{subject}}}")).arg(3).clone()
+        });
+        layer.observer.query_all(&spent.collect::<Vec<_>>()).await.unwrap();
+        let before = calls(&layer).await;
+        for subject in &subjects {
+            assert_eq!(program.limit(subject).await.0["allowed"], false, "{language} {subject}");
+        }
+        assert_eq!(calls(&layer).await - before, 1_001, "{language}");
+        program.limit(&subjects[1_000]).await;
+        assert_eq!(calls(&layer).await - before, 1_001, "{language}: the last one is remembered");
+        program.limit(&subjects[0]).await;
+        assert_eq!(calls(&layer).await - before, 1_002, "{language}: what is remembered has no bound");
+    }
+}
+
+#[tokio::test]
+async fn the_examples_tell_of_a_shadow_what_they_tell_of_a_limit_that_allows() {
+    let programs = Programs::built().await;
+    for engine in engines() {
+        let layer = layer(&engine, LimitPolicyDraft { mode: LimitMode::Shadow, ..draft(60_000) }).await;
+        for (language, program) in programs.all() {
+            let name = format!("{} {language}", engine.name);
+            let mut program = Running::start(name.clone(), program, &layer, SOON);
+            let before = calls(&layer).await;
+            for left in [2, 1, 0, 0, 0] {
+                let (answer, _) = program.limit(&format!("ada-{language}")).await;
+                assert_eq!((&answer["allowed"], retry_after(&answer)), (&json!(true), None), "{name}: {answer}");
+                let header = answer["RateLimit"].as_str().unwrap();
+                assert!(header.starts_with(&format!("\"short\";r={left};t=")), "{name}: {answer}");
+            }
+            assert_eq!(calls(&layer).await - before, 5, "{name}: nothing is denied, so nothing is remembered");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_spread_a_subject_over_all_shards_and_get_all_of_its_quota() {
+    let programs = Programs::built().await;
+    for engine in engines() {
+        // Of 24 in a minute each of eight keys has 3.
+        let mut sharded = LimitPolicyDraft { shards: 8, ..draft(60_000) };
+        sharded.limits[0].quota = 24;
+        let layer = layer(&engine, sharded).await;
+        for (language, program) in programs.all() {
+            let name = format!("{} {language}", engine.name);
+            let mut program = Running::start(name.clone(), program, &layer, SOON);
+            let (subject, before) = (format!("ada-{language}"), calls(&layer).await);
+            let (first, _) = program.limit(&subject).await;
+            assert_eq!(first["RateLimit-Policy"], r#""short";q=24;w=60, "minute";q=1000;w=60"#, "{name}");
+            // What is left of all shards, as far as one of them tells.
+            assert!(first["RateLimit"].as_str().unwrap().starts_with("\"short\";r=16;"), "{name}: {first}");
+            let mut allowed = 1;
+            for _ in 0..400 {
+                allowed += u64::from(program.limit(&subject).await.0["allowed"] == true);
+            }
+            assert_eq!(allowed, 24, "{name}");
+            let asked = calls(&layer).await - before;
+            assert_eq!(asked, 24 + 8, "{name}: a denial is remembered for its shard");
+            let beginning = format!("{PREFIX}{{{subject}:");
+            let mut shards: Vec<String> = layer.keys().await;
+            shards.retain(|key| key.starts_with(&beginning) && key.ends_with(":short"));
+            assert_eq!(shards.len(), 8, "{name}: {shards:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_obey_on_store_error_when_a_server_refuses_the_call() {
+    let programs = Programs::built().await;
+    for engine in engines() {
+        let layer = layer(&engine, draft(SHORT)).await;
+        for (setting, allows) in [("Allow", true), ("Deny", false)] {
+            fs::write(layer.binding("limits").join("on-store-error"), setting).unwrap();
+            for (language, program) in programs.all() {
+                let name = format!("{} {language} {setting}", engine.name);
+                // So long that it is the answer that decides.
+                let mut program = Running::start(name.clone(), program, &layer, SOON);
+                answers(&mut program, &format!("first-{name}")).await;
+                for (refusal, directive, value) in
+                    [("OOM", "maxmemory", "1"), ("NOREPLICAS", "min-replicas-to-write", "2")]
+                {
+                    server::config_set(&layer.observer, directive, value).await.unwrap();
+                    let subject = format!("{refusal}-{name}");
+                    let mut call = cmd("FCALL");
+                    call.arg("redoubt_limit").arg(1).arg(format!("{PREFIX}{{{subject}}}"));
+                    let refused = layer.observer.query::<redis::Value>(&call).await.unwrap_err();
+                    assert!(refused.server_text().is_some_and(|text| text.starts_with(refusal)), "{refused:?}");
+                    falls_back(&mut program, &subject, allows).await;
+                    server::config_set(&layer.observer, directive, "0").await.unwrap();
+                    answers(&mut program, &format!("after-{refusal}-{name}")).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_wait_for_a_fraction_of_a_second_where_nothing_else_is_said() {
+    let programs = Programs::built().await;
+    let layer = layer(&engines()[0], draft(SHORT)).await;
+    for (language, program) in programs.all() {
+        let mut program = Running::start_as_it_is(language.to_owned(), program, &layer);
+        answers(&mut program, "first").await;
+        layer.freeze(true);
+        let mut fastest = SOON;
+        for turn in 0..5 {
+            let (answer, took) = program.limit(&format!("{language}-{turn}")).await;
+            assert_eq!(answer, json!({"allowed": true}), "{language} after {took:?}");
+            fastest = fastest.min(took);
+        }
+        layer.freeze(false);
+        // 50 ms, and more on a machine that others use too.
+        assert!(fastest < Duration::from_millis(200), "{language}: {fastest:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_examples_obey_on_store_error_when_the_layer_is_slow() {
     let programs = Programs::built().await;
     for engine in engines() {
-        let layer = layer(&engine).await;
+        let layer = layer(&engine, draft(SHORT)).await;
         for (setting, allows) in [("Allow", true), ("Deny", false)] {
             fs::write(layer.binding("limits").join("on-store-error"), setting).unwrap();
             for (language, program) in programs.all() {

@@ -11,37 +11,48 @@ const redis = await createSentinel({
   sentinelClientOptions: { username: field("sentinel-username"), password: field("sentinel-password") },
   nodeClientOptions: { username: field("username"), password: field("password") },
 }).on("error", console.error).connect();
-const [prefix, onStoreError] = [field("prefix"), field("on-store-error")];
+const [prefix, onStoreError, shards] = [field("prefix"), field("on-store-error"), Number(field("shards"))];
 const quotas = JSON.parse(field("limits"))
   // w is in whole seconds, and may be left out.
   .map(({ name, quota, windowMilliseconds: w }) => `"${name}";q=${quota}` + (w % 1000 ? "" : `;w=${w / 1000}`)).join(", ");
-const denied = new Map(); // subject -> [until when, headers]
+const denied = new Map(); // key -> [cost, when it was told, reply]
+const REMEMBERED = 1000; // denials at most: beyond them all are forgotten, and the layer is asked again
 // A layer that is slow is one that fails: after this many milliseconds `on-store-error` decides.
 const deadline = 1000 * Number(process.env.LIMIT_DEADLINE ?? 0.05);
 const inTime = (promise) => Promise.race([promise,
   new Promise((_, reject) => setTimeout(() => reject(new Error("the layer is slow")), deadline).unref())]);
 
-// Whether a request is allowed, and the headers of its response (draft-ietf-httpapi-ratelimit-headers-10).
+// The headers of a response, by a reply that is `age` milliseconds old (draft-ietf-httpapi-ratelimit-headers-10).
+function headersOf([allowed, , left, reset, retry, name], age) {
+  const headers = { "RateLimit-Policy": quotas, "RateLimit": `"${name}";r=${left * shards};t=${Math.ceil((reset - age) / 1000)}` };
+  // -1: the cost is above what ever fits.
+  if (!allowed && retry > 0) headers["Retry-After"] = String(Math.ceil((retry - age) / 1000));
+  return headers;
+}
+
+// Whether a request is allowed, and the headers of its response.
 export async function limit(subject, cost = 1) {
-  const [until, known] = denied.get(subject) ?? [0];
-  if (performance.now() < until) return [false, known];
+  const shard = shards > 1 ? `:${Math.floor(Math.random() * shards)}` : "";
+  const key = `${prefix}{${subject}${shard}}`;
+  const [deniedCost, told, known] = denied.get(key) ?? [];
+  const age = performance.now() - told;
+  if (known && cost >= deniedCost && age < known[4]) return [false, headersOf(known, age)];
   let reply;
   try {
-    reply = await inTime(redis.fCall("redoubt_limit", { keys: [`${prefix}{${subject}}`], arguments: [String(cost)] }));
+    reply = await inTime(redis.fCall("redoubt_limit", { keys: [key], arguments: [String(cost)] }));
   } catch {
     return [onStoreError === "Allow", {}];
   }
-  const [allowed, , left, reset, retry, name] = reply;
-  const headers = { "RateLimit-Policy": quotas, "RateLimit": `"${name}";r=${left};t=${Math.ceil(reset / 1000)}` };
-  if (!allowed && retry > 0) {
-    headers["Retry-After"] = String(Math.max(1, Math.ceil(retry / 1000)));
-    denied.set(subject, [performance.now() + retry, headers]);
+  if (!reply[0] && reply[4] > 0) {
+    if (denied.size >= REMEMBERED) denied.clear();
+    denied.set(key, [cost, performance.now(), reply]);
   }
-  return [allowed !== 0, headers];
+  return [reply[0] !== 0, headersOf(reply, 0)];
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const [allowed, headers] = await limit(line.trim());
+  const [, cost, subject] = /^(\d+) (.*)$/.exec(line);
+  const [allowed, headers] = await limit(subject, Number(cost));
   console.log(JSON.stringify({ allowed, ...headers }));
 }
 await redis.close();

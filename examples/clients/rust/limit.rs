@@ -1,5 +1,5 @@
 //! Limits how often a subject may do something, with the binding of a `RateLimitPolicy`.
-//! Needs the crates `redis` (features `sentinel` and `tokio-comp`), `tokio` and `serde_json`.
+//! Needs the crates `redis` (features `sentinel` and `tokio-comp`), `tokio`, `serde_json` and `rand`.
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,17 @@ use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType}
 type Headers = BTreeMap<&'static str, String>;
 
 /// What `redoubt_limit` answers.
-type Reply = (i64, i64, i64, u64, i64, String);
+type Reply = (i64, i64, u64, u64, i64, String);
+
+/// Denials that are remembered at most: beyond them all are forgotten, and the layer is asked again.
+const REMEMBERED: usize = 1_000;
+
+struct Denial {
+    cost: u64,
+    told: Instant,
+    wait: Duration,
+    reply: Reply,
+}
 
 struct Limiter {
     layer: SentinelClient,
@@ -24,7 +34,9 @@ struct Limiter {
     prefix: String,
     allows_on_error: bool,
     quotas: String,
-    denied: HashMap<String, (Instant, Headers)>,
+    shards: u64,
+    /// By key.
+    denied: HashMap<String, Denial>,
 }
 
 impl Limiter {
@@ -61,42 +73,57 @@ impl Limiter {
             prefix: field("prefix")?,
             allows_on_error: field("on-store-error")? == "Allow",
             quotas: quotas.join(", "),
+            shards: field("shards")?.parse()?,
             denied: HashMap::new(),
         })
     }
 
-    /// Whether a request is allowed, and the headers of its response (draft-ietf-httpapi-ratelimit-headers-10).
-    async fn limit(&mut self, subject: &str, cost: u64) -> (bool, Headers) {
-        if let Some((until, headers)) = self.denied.get(subject)
-            && Instant::now() < *until
+    /// Of a response, by a reply of this age (draft-ietf-httpapi-ratelimit-headers-10).
+    fn headers(&self, (allowed, _, left, reset, retry, name): &Reply, age: Duration) -> Headers {
+        let seconds = |milliseconds: u64| Duration::from_millis(milliseconds).saturating_sub(age).as_secs_f64().ceil();
+        let mut headers = Headers::from([
+            ("RateLimit-Policy", self.quotas.clone()),
+            ("RateLimit", format!("\"{name}\";r={};t={}", left * self.shards, seconds(*reset))),
+        ]);
+        // -1: the cost is above what ever fits.
+        if *allowed == 0
+            && let Ok(retry) = u64::try_from(*retry)
         {
-            return (false, headers.clone());
+            headers.insert("Retry-After", seconds(retry).to_string());
         }
-        let answered = tokio::time::timeout(self.deadline, self.call(subject, cost)).await;
-        let Ok(Ok((allowed, _, left, reset, retry, name))) = answered else {
+        headers
+    }
+
+    /// Whether a request is allowed, and the headers of its response.
+    async fn limit(&mut self, subject: &str, cost: u64) -> (bool, Headers) {
+        let shard = if self.shards > 1 { format!(":{}", rand::random_range(0..self.shards)) } else { String::new() };
+        let key = format!("{}{{{subject}{shard}}}", self.prefix);
+        if let Some(Denial { reply, told, .. }) =
+            self.denied.get(&key).filter(|denial| cost >= denial.cost && denial.told.elapsed() < denial.wait)
+        {
+            return (false, self.headers(reply, told.elapsed()));
+        }
+        let answered = tokio::time::timeout(self.deadline, self.call(&key, cost)).await;
+        let Ok(Ok(reply)) = answered else {
             // Another server may be the primary by now.
             self.connection = None;
             return (self.allows_on_error, Headers::new());
         };
-        let mut headers = Headers::from([
-            ("RateLimit-Policy", self.quotas.clone()),
-            ("RateLimit", format!("\"{name}\";r={left};t={}", reset.div_ceil(1_000))),
-        ]);
-        if allowed == 0
-            && let Ok(retry @ 1..) = u64::try_from(retry)
-        {
-            headers.insert("Retry-After", retry.div_ceil(1_000).max(1).to_string());
-            self.denied.insert(subject.to_owned(), (Instant::now() + Duration::from_millis(retry), headers.clone()));
+        let (is_allowed, headers) = (reply.0 != 0, self.headers(&reply, Duration::ZERO));
+        if !is_allowed && let Ok(wait @ 1..) = u64::try_from(reply.4) {
+            if self.denied.len() >= REMEMBERED {
+                self.denied.clear();
+            }
+            self.denied.insert(key, Denial { cost, told: Instant::now(), wait: Duration::from_millis(wait), reply });
         }
-        (allowed != 0, headers)
+        (is_allowed, headers)
     }
 
-    async fn call(&mut self, subject: &str, cost: u64) -> redis::RedisResult<Reply> {
+    async fn call(&mut self, key: &str, cost: u64) -> redis::RedisResult<Reply> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.layer.get_async_connection().await?),
         };
-        let key = format!("{}{{{subject}}}", self.prefix);
         redis::cmd("FCALL").arg("redoubt_limit").arg(1).arg(key).arg(cost).query_async(connection).await
     }
 }
@@ -105,7 +132,9 @@ impl Limiter {
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut limiter = Limiter::connect().await?;
     for line in std::io::stdin().lines() {
-        let (allowed, headers) = limiter.limit(&line?, 1).await;
+        let line = line?;
+        let (cost, subject) = line.split_once(' ').ok_or("a line is COST SUBJECT")?;
+        let (allowed, headers) = limiter.limit(subject, cost.parse()?).await;
         let mut answer = serde_json::json!(headers);
         answer["allowed"] = allowed.into();
         println!("{answer}");

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,9 +28,14 @@ func field(name string) string {
 
 var deadline = 50 * time.Millisecond
 
+// Denials that are remembered at most: beyond them all are forgotten, and the layer is asked again.
+const remembered = 1000
+
 type denial struct {
-	until   time.Time
-	headers map[string]string
+	cost  int64
+	told  time.Time
+	wait  time.Duration
+	reply []any
 }
 
 // Limiter decides by the policy of a binding.
@@ -37,7 +43,9 @@ type Limiter struct {
 	client               *redis.Client
 	prefix, onStoreError string
 	quotas               string
-	denied               sync.Map
+	shards               int
+	mutex                sync.Mutex
+	denied               map[string]denial // by key
 }
 
 // NewLimiter reads the binding.
@@ -58,36 +66,69 @@ func NewLimiter() *Limiter {
 		}
 		quotas = append(quotas, quota)
 	}
+	shards, err := strconv.Atoi(field("shards"))
+	if err != nil {
+		log.Fatal(err)
+	}
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
 		MasterName: field("master-name"), SentinelAddrs: strings.Split(field("sentinels"), ","),
 		SentinelUsername: field("sentinel-username"), SentinelPassword: field("sentinel-password"),
 		Username: field("username"), Password: field("password"), MaxRetries: -1, ContextTimeoutEnabled: true,
 	})
-	return &Limiter{client: client, prefix: field("prefix"), onStoreError: field("on-store-error"), quotas: strings.Join(quotas, ", ")}
+	return &Limiter{
+		client: client, prefix: field("prefix"), onStoreError: field("on-store-error"), quotas: strings.Join(quotas, ", "),
+		shards: shards, denied: map[string]denial{},
+	}
 }
 
-// Limit says whether a request is allowed, and the headers of its response (draft-ietf-httpapi-ratelimit-headers-10).
+// Headers of a response, by a reply of this age (draft-ietf-httpapi-ratelimit-headers-10).
+func (limiter *Limiter) headers(reply []any, age time.Duration) map[string]string {
+	seconds := func(milliseconds any) int64 {
+		left := time.Duration(milliseconds.(int64))*time.Millisecond - age
+		return int64((left + time.Second - 1) / time.Second)
+	}
+	headers := map[string]string{
+		"RateLimit-Policy": limiter.quotas,
+		"RateLimit":        fmt.Sprintf("%q;r=%d;t=%d", reply[5], reply[2].(int64)*int64(limiter.shards), seconds(reply[3])),
+	}
+	if reply[0].(int64) == 0 && reply[4].(int64) > 0 { // -1: the cost is above what ever fits
+		headers["Retry-After"] = fmt.Sprint(seconds(reply[4]))
+	}
+	return headers
+}
+
+// Limit says whether a request is allowed, and the headers of its response.
 func (limiter *Limiter) Limit(ctx context.Context, subject string, cost int64) (bool, map[string]string) {
-	if known, found := limiter.denied.Load(subject); found && time.Now().Before(known.(denial).until) {
-		return false, known.(denial).headers
+	if limiter.shards > 1 {
+		subject = fmt.Sprintf("%s:%d", subject, rand.IntN(limiter.shards))
+	}
+	key := limiter.prefix + "{" + subject + "}"
+	limiter.mutex.Lock()
+	known := limiter.denied[key]
+	limiter.mutex.Unlock()
+	if age := time.Since(known.told); cost >= known.cost && age < known.wait {
+		return false, limiter.headers(known.reply, age)
 	}
 	// A layer that is slow is one that fails: after this time `on-store-error` decides.
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	reply, err := limiter.client.FCall(ctx, "redoubt_limit", []string{limiter.prefix + "{" + subject + "}"}, cost).Slice()
+	reply, err := limiter.client.FCall(ctx, "redoubt_limit", []string{key}, cost).Slice()
 	if err != nil {
 		return limiter.onStoreError == "Allow", nil
 	}
-	allowed, left, reset, retry := reply[0].(int64), reply[2].(int64), reply[3].(int64), reply[4].(int64)
-	headers := map[string]string{
-		"RateLimit-Policy": limiter.quotas,
-		"RateLimit":        fmt.Sprintf("%q;r=%d;t=%d", reply[5], left, (reset+999)/1000),
+	if wait := time.Duration(reply[4].(int64)) * time.Millisecond; reply[0].(int64) == 0 && wait > 0 {
+		limiter.remember(key, denial{cost, time.Now(), wait, reply})
 	}
-	if allowed == 0 && retry > 0 {
-		headers["Retry-After"] = fmt.Sprint(max(1, (retry+999)/1000))
-		limiter.denied.Store(subject, denial{time.Now().Add(time.Duration(retry) * time.Millisecond), headers})
+	return reply[0].(int64) != 0, limiter.headers(reply, 0)
+}
+
+func (limiter *Limiter) remember(key string, told denial) {
+	limiter.mutex.Lock()
+	defer limiter.mutex.Unlock()
+	if len(limiter.denied) >= remembered {
+		clear(limiter.denied)
 	}
-	return allowed != 0, headers
+	limiter.denied[key] = told
 }
 
 func main() {
@@ -98,8 +139,14 @@ func main() {
 	defer limiter.client.Close()
 	ctx := context.Background()
 	limiter.client.Ping(ctx) // the first call would also find the primary
+	// A line is COST SUBJECT.
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		allowed, headers := limiter.Limit(ctx, lines.Text(), 1)
+		cost, subject, _ := strings.Cut(lines.Text(), " ")
+		units, err := strconv.ParseInt(cost, 10, 64)
+		if err != nil {
+			log.Fatal(err)
+		}
+		allowed, headers := limiter.Limit(ctx, subject, units)
 		answer := map[string]any{"allowed": allowed}
 		for name, value := range headers {
 			answer[name] = value

@@ -151,8 +151,8 @@ pub struct Limit {
         .message("name must hold only a-z, 0-9 and '-', begin and end with a letter or digit, and be at most 32 characters"))]
     pub name: String,
     /// How it counts. Most calls that any interval of one window can admit, with Q the quota and B the burst: `GCRA`,
-    /// `TokenBucket` and `LeakyBucket` B + Q; `SlidingLog` Q; `SlidingCounter` 2Q - 1; `FixedWindow`
-    /// 2Q. `status.limits[].worstCase` says it for these numbers. Default: `GCRA`.
+    /// `TokenBucket` and `LeakyBucket` B + Q, of which a `Shaper` lets Q + 1 of cost 1 begin; `SlidingLog` Q; `SlidingCounter` 2Q - 1;
+    /// `FixedWindow` 2Q. `status.limits[].worstCase` says it for these numbers, and `worstCaseStarted` what begins. Default: `GCRA`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<LimitAlgorithm>,
     /// What is admitted in a window, 1 to 1,000,000,000, at most 100 for each millisecond.
@@ -182,7 +182,8 @@ pub struct Limit {
 }
 
 /// How a limit counts. Most calls that any interval of one window can admit, with Q the quota and B the burst: `GCRA`,
-/// `TokenBucket` and `LeakyBucket` B + Q; `SlidingLog` Q; `SlidingCounter` 2Q - 1; `FixedWindow` 2Q. `status.limits[].worstCase` says it for these numbers. Default: `GCRA`.
+/// `TokenBucket` and `LeakyBucket` B + Q, of which a `Shaper` lets Q + 1 of cost 1 begin; `SlidingLog` Q; `SlidingCounter` 2Q - 1;
+/// `FixedWindow` 2Q. `status.limits[].worstCase` says it for these numbers, and `worstCaseStarted` what begins. Default: `GCRA`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LimitAlgorithm {
     /// The generic cell rate algorithm: one time for each key; a steady rate with a burst.

@@ -161,7 +161,10 @@ pub struct LimitStatus {
     /// The cost that is admitted at most within any interval of one window. A failover adds what was not replicated yet, and a clock
     /// that is set forward adds a burst or quota.
     pub worst_case: i64,
-    /// Microseconds in which one unit of cost becomes free again, rounded up.
+    /// Of a `Shaper`: how many calls of cost 1 begin at most within any interval of one window, if callers wait as they are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_case_started: Option<i64>,
+    /// Microseconds in which one unit of cost becomes free again, rounded up; with `shards` for each of the keys.
     pub interval_microseconds: i64,
 }
 

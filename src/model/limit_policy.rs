@@ -141,7 +141,7 @@ impl Limit {
         }
     }
 
-    /// Of a shaper: the cost that begins at most within any window, if callers wait as they are told; `None`: it is no shaper.
+    /// Of a shaper: how many calls of cost 1 begin at most within any window, if callers wait as they are told; `None`: it is no shaper.
     pub fn worst_case_started(&self) -> Option<u64> {
         matches!(self.algorithm, Algorithm::LeakyShaper { .. }).then(|| self.intervals() + 1)
     }
@@ -249,6 +249,11 @@ impl LimitPolicy {
     /// By limit, the cost that is admitted at most within any window for one subject: see [`Limit::worst_case`].
     pub fn worst_cases(&self) -> impl Iterator<Item = u64> {
         self.of_one_key().map(|limit| limit.worst_case() * u64::from(self.0.shards))
+    }
+
+    /// By limit, how many calls of cost 1 begin at most within any window for one subject: see [`Limit::worst_case_started`].
+    pub fn worst_cases_started(&self) -> impl Iterator<Item = Option<u64>> {
+        self.of_one_key().map(|limit| Some(limit.worst_case_started()? * u64::from(self.0.shards)))
     }
 }
 

@@ -105,7 +105,7 @@ fn the_worst_case_is_reached_by_an_attack_and_not_passed_by_any_of_many() {
         for algorithm in algorithms(burst) {
             let limit = limit("only", algorithm, quota, window);
             let bound = i64::try_from(limit.worst_case()).unwrap();
-            let most = attacks(&limit).into_iter().map(|attack| fullest(&limit, &attack)).max().unwrap();
+            let most = attacks(&limit).iter().map(|attack| attacked(&limit, attack).fullest_window()).max().unwrap();
             assert!(most <= bound, "{limit:?}: {most}");
             // Of buckets the bound counts both ends of the window.
             let ends = i64::from(algorithm.burst().is_some());
@@ -114,13 +114,25 @@ fn the_worst_case_is_reached_by_an_attack_and_not_passed_by_any_of_many() {
     }
 }
 
-/// The cost admitted in the fullest window of a limit that is asked for 1 at these moments.
-fn fullest(limit: &Limit, moments: &[i64]) -> i64 {
+#[test]
+fn what_a_shaper_lets_begin_is_spread_and_never_more_than_is_told() {
+    for (quota, window, burst) in [(20, 100, 7), (7, 100, 10), (100, 1_000, 100)] {
+        let limit = limit("only", Algorithm::LeakyShaper { burst }, quota, window);
+        let bound = i64::try_from(limit.worst_case_started().unwrap()).unwrap();
+        let starts = |attack: &Vec<i64>| attacked(&limit, attack).fullest_window_of_starts();
+        let most = attacks(&limit).iter().map(starts).max().unwrap();
+        // The bound counts both ends of the window.
+        assert!((bound - 1..=bound).contains(&most), "{limit:?}: {most} of {bound}");
+    }
+}
+
+/// A limit that was asked for 1 at these moments.
+fn attacked(limit: &Limit, moments: &[i64]) -> Model {
     let mut model = Model::new(limit);
     for now in moments {
         model.decide(*now, 1);
     }
-    model.fullest_window()
+    model
 }
 
 /// Moments, in microseconds, at which an adversary calls.
@@ -174,6 +186,7 @@ fn numbers_are_told_for_a_subject_with_all_its_shards() {
     assert_eq!(eight.worst_cases().collect::<Vec<_>>(), [112, 96, 184, 192, 192, 112]);
     assert_eq!(limits[0].interval_microseconds(), 600_000);
     assert_eq!(limit("odd", GCRA, 7, 1).interval_microseconds(), 143);
-    assert_eq!(limits[5].worst_case_started(), Some(101));
-    assert_eq!(limits[0].worst_case_started(), None);
+    assert_eq!(one.worst_cases_started().collect::<Vec<_>>(), [None, None, None, None, None, Some(101)]);
+    // 12 a minute for each key, and one more.
+    assert_eq!(eight.worst_cases_started().last(), Some(Some(8 * 13)));
 }

@@ -20,8 +20,8 @@ pub struct Model {
     admitted: Vec<(i64, i64)>,
     /// Of a bucket: its level in microseconds of filling, at the moment beside it.
     level: (i64, i64),
-    /// Of a shaper: when what was admitted last begins, and its cost.
-    last_start: Option<(i64, i64)>,
+    /// Of a shaper: when what was admitted begins, with its cost.
+    started: Vec<(i64, i64)>,
     /// Of a window from the first hit: that hit, if its window is not over.
     first_hit: Option<i64>,
 }
@@ -33,7 +33,7 @@ fn whole(number: u64) -> i64 {
 impl Model {
     /// A limit of which nothing is used.
     pub fn new(limit: &Limit) -> Self {
-        Self { limit: limit.clone(), admitted: Vec::new(), level: (i64::MAX, 0), last_start: None, first_hit: None }
+        Self { limit: limit.clone(), admitted: Vec::new(), level: (i64::MAX, 0), started: Vec::new(), first_hit: None }
     }
 
     fn window(&self) -> i64 {
@@ -99,10 +99,10 @@ impl Model {
     /// Work of a shaper begins when what was admitted before it is done.
     fn begin(&mut self, start: i64, cost: i64) {
         let interval = whole(self.limit.interval_microseconds());
-        if let Some((last, of)) = self.last_start {
+        if let Some((last, of)) = self.started.last() {
             assert!(start >= last + of * interval, "begun {} µs too early", last + of * interval - start);
         }
-        self.last_start = Some((start, cost));
+        self.started.push((start, cost));
     }
 
     /// A quota over what was admitted at the moments that count, all of which end together with the newest.
@@ -145,16 +145,25 @@ impl Model {
 
     /// The cost that was admitted within the fullest span of one window, wherever it begins.
     pub fn fullest_window(&self) -> i64 {
-        let window = self.window();
-        let (mut first, mut sum, mut most) = (0, 0, 0);
-        for (at, cost) in &self.admitted {
-            sum += cost;
-            while self.admitted[first].0 <= at - window {
-                sum -= self.admitted[first].1;
-                first += 1;
-            }
-            most = most.max(sum);
-        }
-        most
+        fullest(&self.admitted, self.window())
     }
+
+    /// Of a shaper: the cost that began within the fullest span of one window.
+    pub fn fullest_window_of_starts(&self) -> i64 {
+        fullest(&self.started, self.window())
+    }
+}
+
+/// The cost within the fullest span of this length, of costs at moments in their order.
+fn fullest(costs: &[(i64, i64)], window: i64) -> i64 {
+    let (mut first, mut sum, mut most) = (0, 0, 0);
+    for (at, cost) in costs {
+        sum += cost;
+        while costs[first].0 <= at - window {
+            sum -= costs[first].1;
+            first += 1;
+        }
+        most = most.max(sum);
+    }
+    most
 }

@@ -140,11 +140,12 @@ pub(super) struct UserPlacement {
 fn limits(policy: &Policy) -> Vec<LimitStatus> {
     let Policy::Limits(policy) = policy else { return Vec::new() };
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let limits = policy.of_one_key().zip(policy.worst_cases());
+    let limits = policy.of_one_key().zip(policy.worst_cases()).zip(policy.worst_cases_started());
     limits
-        .map(|(limit, worst_case)| LimitStatus {
+        .map(|((limit, worst_case), started)| LimitStatus {
             interval_microseconds: number(limit.interval_microseconds()),
             worst_case: number(worst_case),
+            worst_case_started: started.map(number),
             name: limit.name,
         })
         .collect()

@@ -76,6 +76,8 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
+	  LIMITS_ARRIVALS=200000 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- limits_oracles
+	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  REDOUBT_SOAK_SECONDS=120 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture everything_at_once
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \

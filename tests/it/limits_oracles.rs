@@ -2,19 +2,20 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use redis::{Cmd, cmd};
+use redis::Cmd;
 use redoubt::model::limit_policy::{Algorithm, Limit, LimitPolicy, LimitPolicyDraft};
 use redoubt::redis::Connection;
 
 use crate::support::engine_process::engines;
-use crate::support::limit_calls::{Answer, algorithms, limit, policy, single};
+use crate::support::function_calls::changes;
+use crate::support::limit_calls::{Answer, algorithms, draft, limit, policy, single};
 use crate::support::limit_clock::{BEGINNING, call_at, clocked_server, decide_all, decide_at, load_clocked};
 use crate::support::limit_models::{Model, Verdict};
 
 /// Quota, window in milliseconds and burst: intervals that divide the window and such that do not, and one call per window.
 const SIZES: [(u64, u64, u64); 4] = [(20, 100, 7), (7, 100, 10), (1, 3, 1), (150, 1_000, 40)];
 
-/// Arrivals of each stream; the number is `LIMITS_ARRIVALS=200000`.
+/// Arrivals of each stream; `make soak` sets `LIMITS_ARRIVALS=200000`.
 fn arrivals() -> usize {
     std::env::var("LIMITS_ARRIVALS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000)
 }
@@ -154,13 +155,6 @@ async fn a_denied_call_is_admitted_after_exactly_what_it_was_told_to_wait() {
             }
         }
     }
-}
-
-/// Changes of the server's data since it began.
-async fn changes(connection: &Connection) -> u64 {
-    let text: String = connection.query(cmd("INFO").arg("persistence")).await.unwrap();
-    let count = text.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
-    count.unwrap().trim().parse().unwrap()
 }
 
 #[tokio::test]
@@ -307,6 +301,54 @@ async fn another_algorithm_begins_with_an_empty_state_whatever_the_old_one_left(
                 load_clocked(&connection, &[single("p", new, 3, 100)]).await;
                 let told = decide_at(&connection, BEGINNING, "limit_peek", &key, &[]).await;
                 assert_eq!(told.verdict(), (1, 2), "{} from {old:?} to {new:?}", engine.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_another_name_begins_empty_and_one_that_comes_back_goes_on_with_what_it_had() {
+    for engine in engines() {
+        let (_process, connection) = clocked_server(&engine, &[]).await;
+        for algorithm in algorithms(3) {
+            let key = format!("p:{{{}}}", algorithm.letter());
+            let of = |name: &str| policy("p", vec![limit(name, algorithm, 3, 100)]);
+            load_clocked(&connection, &[of("old")]).await;
+            while decide_at(&connection, BEGINNING, "limit", &key, &[]).await.allowed == 1 {}
+            for (name, verdict) in [("new", (1, 2)), ("old", (0, 0))] {
+                load_clocked(&connection, &[of(name)]).await;
+                let told = decide_at(&connection, BEGINNING + 1, "limit_peek", &key, &[]).await;
+                assert_eq!((told.verdict(), told.name.as_str()), (verdict, name), "{} {algorithm:?}", engine.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_shards_keep_what_is_counted_and_admit_no_more_than_their_part_may() {
+    for engine in engines() {
+        let (_process, connection) = clocked_server(&engine, &[]).await;
+        for algorithm in algorithms(20) {
+            let of = |shards: u32| {
+                let limits = vec![limit("only", algorithm, 20, 100)];
+                LimitPolicy::parse(LimitPolicyDraft { shards, ..draft("p", limits) }).unwrap()
+            };
+            for (old, new) in [(1, 2), (2, 1)] {
+                let (key, what) =
+                    (format!("p:{{{}{old}}}", algorithm.letter()), format!("{} {algorithm:?}", engine.name));
+                load_clocked(&connection, &[of(old)]).await;
+                while decide_at(&connection, BEGINNING, "limit", &key, &[]).await.allowed == 1 {}
+                load_clocked(&connection, &[of(new)]).await;
+                let told = decide_at(&connection, BEGINNING + 1, "limit_peek", &key, &[]).await;
+                // A bucket that was empty or full is; a count of 10 has room in 20.
+                let left = if new == 1 && algorithm.burst().is_none() { 10 - 1 } else { 0 };
+                assert_eq!(told.remaining, left, "{what} from {old} shards to {new}");
+                let mut admitted = 0;
+                for ms in 1..100 {
+                    admitted += decide_at(&connection, BEGINNING + ms * 1_000, "limit", &key, &[]).await.allowed;
+                }
+                let most = of(new).of_one_key().next().unwrap().worst_case();
+                assert!(admitted.unsigned_abs() <= most, "{what} from {old} shards to {new}: {admitted}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the limits' functions refuse, and what they still do on servers that refuse writes.
 
 use redis::cmd;
+use redoubt::dataplane::{limit_library, load};
 use redoubt::model::limit_policy::{Algorithm, Limit};
 use redoubt::redis::{Class, Connection, server};
 
@@ -8,7 +9,7 @@ use crate::support::engine_process::{Process, engines};
 use crate::support::function_calls::{call, contents, number, refusal};
 use crate::support::layer::SOON;
 use crate::support::limit_calls::{
-    MINUTE, admit, algorithms, counters, decide, limit, one_of_each, peek, policy, server_with,
+    MINUTE, admit, algorithms, counters, decide, limit, one_of_each, peek, policy, server_with, single,
 };
 
 const GCRA: Algorithm = Algorithm::Gcra { burst: 3 };
@@ -233,6 +234,9 @@ async fn limits_are_looked_at_on_servers_that_refuse_writes() {
         admit(&primary, KEY, &[]).await;
         server::config_set(&primary, "maxmemory", "1").await.unwrap();
         answers_without_deciding(&primary, Class::OutOfMemory).await;
+        let other = limit_library(&[policy("web", vec![limit("now", GCRA, 9, 60 * MINUTE)])]);
+        let refused = load(&primary, &other).await.unwrap_err();
+        assert_eq!(refused.class(), Class::OutOfMemory, "{}: a policy cannot be changed", engine.name);
         // What only gives back works while memory is full.
         assert_eq!(decide(&primary, "limit_refund", KEY, &["1"]).await.verdict(), (1, 3));
         server::config_set(&primary, "maxmemory", "0").await.unwrap();
@@ -259,8 +263,7 @@ async fn memory_that_is_full_forgets_who_matters_least_and_no_call_fails() {
     for engine in engines() {
         let limits = vec![limit("hour", Algorithm::Gcra { burst: 100 }, 100, 60 * MINUTE)];
         let (_process, connection) =
-            server_with(&engine, &[policy("web", limits)], &["maxmemory-policy volatile-ttl", "maxmemory-samples 10"])
-                .await;
+            server_with(&engine, &[policy("web", limits)], &["maxmemory-policy volatile-ttl"]).await;
         for subject in 0..200 {
             assert_eq!(admit(&connection, &format!("web:{{used{subject}}}"), &["100"]).await.remaining, 0);
         }
@@ -281,5 +284,7 @@ async fn memory_that_is_full_forgets_who_matters_least_and_no_call_fails() {
             let answer = peek(&connection, &format!("web:{{used{subject}}}"), &[]).await;
             assert_eq!(answer.allowed, 0, "{}: {subject} was forgotten", engine.name);
         }
+        // What makes room for states makes room for functions.
+        load(&connection, &limit_library(&[single("web", GCRA, 9, 60 * MINUTE)])).await.unwrap();
     }
 }

@@ -159,7 +159,7 @@ fn a_layer_admits_policies_as_it_does_stores() {
     assert_eq!(prefixes, BTreeSet::from(["api:", "shop/api:"]));
     let refused: Vec<&str> = admissions.refused.values().map(|refusal| refusal.reason).collect();
     assert_eq!(refused, ["PrefixOverlaps"], "one of two of the same prefix, whatever their kinds");
-    for policy in ["allkeys-lru", "allkeys-random", "volatile-lru", "volatile-random", "volatile-lfu"] {
+    for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-random", "volatile-lfu"] {
         let evicting = json!({"mode": "Sentinel", "purpose": "Cache", "memory": {"evictionPolicy": policy}});
         let refused =
             admit(&host(&layer(&evicting)), None, uses[..1].iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH);

@@ -17,6 +17,8 @@ mod attacks_late;
 mod attacks_names;
 mod attacks_rivals;
 mod audit;
+mod audit_figures;
+mod audit_repairs;
 mod bindings;
 mod boot_histories;
 mod boot_rounds;

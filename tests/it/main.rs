@@ -30,6 +30,7 @@ mod caches_cost;
 mod caches_cut_off;
 mod caches_eviction;
 mod caches_functions;
+mod caches_invalidation;
 mod caches_messages;
 mod caches_oracles;
 mod caches_races;

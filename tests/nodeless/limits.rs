@@ -1,17 +1,15 @@
 //! Claims about rate limit policies, as an application sees them that has nothing but its binding Secret.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, Patch, PatchParams};
 use redis::{Cmd, RedisResult, Value};
 use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use serde_json::json;
 
 use crate::disturbances::{FOLLOWED, delete_all_pods};
+use crate::limit_exports::exported;
 use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
@@ -146,59 +144,6 @@ async fn a_policy_that_its_layer_cannot_keep_is_refused_with_what_was_measured()
     stage.strike().await;
 }
 
-/// The Secret of a policy for a rate limit service.
-async fn exported(stage: &Stage) -> Option<BTreeMap<String, String>> {
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    let secret = secrets.get_opt("api-limit-export").await.unwrap()?;
-    let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
-    Some(secret.data.unwrap_or_default().into_iter().map(|(field, value)| (field, text(value))).collect())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_its_declaration() {
-    let stage = Stage::set("nl-limits-export").await;
-    let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
-    let spec = json!({"limits": limit, "export": {"program": "EnvoyRateLimit"}, "access": {"rotationGrace": "0s"}});
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", spec).await;
-    policy.ready().await;
-    let shows_the_binding = async || {
-        let (Some(binding), Some(secret)) = (policy.binding().await, exported(&stage).await) else { return false };
-        secret["REDIS_AUTH"] == format!("{}:{}", binding["username"], binding["password"])
-            && secret["REDIS_URL"] == format!("{}:{}", binding["host"], binding["port"])
-            && secret["CACHE_KEY_PREFIX"] == "api:"
-    };
-    assert!(
-        shows_the_binding().await,
-        "{:?}",
-        exported(&stage).await.map(|secret| secret.into_keys().collect::<Vec<_>>())
-    );
-    assert_eq!(policy.status().await.unwrap().export.unwrap().name, "api-limit-export");
-    // What the service runs for each request, with the keys that it composes behind CACHE_KEY_PREFIX.
-    let mut connection = policy.connected().await;
-    let mut counts = redis::pipe();
-    counts.cmd("INCRBY").arg("api:domain_remote_address_10.0.0.1_1700000000").arg(1);
-    counts.cmd("EXPIRE").arg("api:domain_remote_address_10.0.0.1_1700000000").arg(1).ignore();
-    assert_eq!(counts.query_async::<Vec<i64>>(&mut connection).await.unwrap(), [1]);
-
-    let user = exported(&stage).await.unwrap()["REDIS_AUTH"].clone();
-    policy.change(json!({"access": {"rotation": 1}})).await;
-    eventually("the Secret shows the new credentials", SOON, async || {
-        shows_the_binding().await && exported(&stage).await.is_some_and(|secret| secret["REDIS_AUTH"] != user)
-    })
-    .await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    let edit = Patch::Merge(json!({"stringData": {"REDIS_URL": "elsewhere:6379"}}));
-    secrets.patch("api-limit-export", &PatchParams::default(), &edit).await.unwrap();
-    eventually("an edited Secret is mended", SOON, shows_the_binding).await;
-    policy.change(json!({"export": null})).await;
-    eventually("the Secret goes", SOON, async || {
-        exported(&stage).await.is_none() && policy.status().await.unwrap().export.is_none()
-    })
-    .await;
-    policy.ready().await;
-    stage.strike().await;
-}
-
 /// What callers of a policy met who connect again after every error.
 #[derive(Default)]
 struct Met {
@@ -280,7 +225,7 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
     layer.ready().await;
     let served_by = layer.heals().await;
     layer.services_follow(served_by, FOLLOWED).await;
-    let (binding, secret) = (policy.binding().await.unwrap(), exported(&stage).await.unwrap());
+    let (binding, secret) = (policy.binding().await.unwrap(), exported(&stage, "api").await.unwrap());
     assert_eq!(secret["REDIS_URL"], format!("{}:{}", binding["host"], binding["port"]));
     assert_eq!(secret["REDIS_AUTH"], format!("{}:{}", binding["username"], binding["password"]));
     stage.strike().await;

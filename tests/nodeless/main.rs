@@ -44,6 +44,7 @@ mod kubelet;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
+mod limit_exports;
 mod limits;
 mod metrics;
 mod objects;

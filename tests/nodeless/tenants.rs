@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+use redoubt::api::cache_namespace::CacheNamespace;
 use redoubt::api::data_layer::DataLayer;
-use serde_json::{Value, json};
+use redoubt::api::rate_limit_policy::RateLimitPolicy;
+use serde_json::json;
 
 use crate::faults::Faults;
 use crate::layer::Layer;
+use crate::limit_exports::exported;
 use crate::place;
 use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
@@ -17,7 +22,7 @@ use crate::store::{Store, call, connect, run};
 /// What a store is told in, with some room for a machine that compiles meanwhile.
 const TOLD: Duration = Duration::from_secs(2);
 
-fn on(layer: &Layer, further: &Value) -> Value {
+fn on(layer: &Layer, further: &serde_json::Value) -> serde_json::Value {
     let identity = &layer.identity;
     let mut spec = json!({"idleTimeout": "30m", "layer": {"name": identity.name, "namespace": identity.namespace}});
     for (field, value) in further.as_object().unwrap() {
@@ -28,7 +33,7 @@ fn on(layer: &Layer, further: &Value) -> Value {
 
 async fn leave(stage: &Stage, is_given: bool) {
     let namespaces: Api<Namespace> = Api::all(stage.client.clone());
-    let value = if is_given { json!("yes") } else { Value::Null };
+    let value = if is_given { json!("yes") } else { json!(null) };
     let patch = Patch::Merge(json!({"metadata": {"labels": {"sessions": value}}}));
     namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.unwrap();
 }
@@ -180,4 +185,73 @@ async fn a_binding_that_cannot_be_read_stops_its_own_store_only() {
     faults.refuse_reads(None);
     web.ready().await;
     stage.strike().await;
+}
+
+/// As stores: refused without leave, and with it each has its namespace before its keys, its channel and what its Secrets say.
+#[tokio::test]
+async fn a_policy_and_a_cache_on_a_layer_of_another_namespace_need_its_leave_and_have_their_namespace_before_their_keys()
+ {
+    let stage = Stage::set_with("tenants-host", place::operator_of_all().await).await;
+    let guest = stage.another("tenants-guest").await;
+    let by_selector = json!({"from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}});
+    let further = json!({"memory": {"evictionPolicy": "volatile-ttl"}, "access": {"namespaces": by_selector}});
+    stage.layer("shared", further).await;
+    let place = json!({"name": "shared", "namespace": stage.namespace});
+    let limits =
+        json!([{"name": "minute", "quota": 2, "window": "10m", "algorithm": "FixedWindow", "align": "FirstHit"}]);
+    let spec = json!({"layer": place, "limits": limits, "export": {"program": "EnvoyRateLimit"}});
+    let policy: Store<RateLimitPolicy> = Store::make(&guest, "api", spec).await;
+    let cache: Store<CacheNamespace> = Store::make(&guest, "web", json!({"layer": place, "ttl": "5m"})).await;
+    policy.refused("NotAllowed", "access.namespaces").await;
+    cache.refused("NotAllowed", "access.namespaces").await;
+    assert!(policy.binding().await.is_none() && cache.binding().await.is_none());
+    assert!(exported(&guest, "api").await.is_none());
+
+    leave(&guest, true).await;
+    policy.ready().await;
+    cache.ready().await;
+    // One of the layer's own namespace has the same name.
+    let own: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limits})).await;
+    own.ready().await;
+    assert_eq!(policy.binding().await.unwrap()["prefix"], "tenants-guest/api:");
+    assert_eq!(exported(&guest, "api").await.unwrap()["CACHE_KEY_PREFIX"], "tenants-guest/api:");
+    let pages = cache.binding().await.unwrap();
+    assert_eq!(
+        (pages["prefix"].as_str(), pages["channel"].as_str()),
+        ("tenants-guest/web:", "cache:invalidate:tenants-guest/web:")
+    );
+    assert_eq!(own.binding().await.unwrap()["prefix"], "api:");
+
+    let (mut limiter, mut of_own, mut of_cache) =
+        (policy.connected().await, own.connected().await, cache.connected().await);
+    let allowed = async |connection: &mut MultiplexedConnection, key: &str| {
+        let reply: Vec<redis::Value> = run(connection, call("redoubt_limit", key, &[])).await?;
+        redis::from_redis_value::<i64>(reply[0].clone()).map_err(redis::RedisError::from)
+    };
+    for expected in [1, 1, 0] {
+        assert_eq!(allowed(&mut limiter, "tenants-guest/api:{ada}").await.unwrap(), expected);
+    }
+    assert_eq!(allowed(&mut of_own, "api:{ada}").await.unwrap(), 1, "another policy, another count");
+    let denied = |reply: RedisResult<i64>| reply.unwrap_err().code() == Some("NOPERM");
+    assert!(denied(allowed(&mut limiter, "api:{ada}").await));
+    assert!(denied(allowed(&mut of_own, "tenants-guest/api:{ada}").await));
+    let set = |key: &str| call("redoubt_cache_set", key, &["", "one"]);
+    assert_eq!(run::<i64>(&mut of_cache, set("tenants-guest/web:{0}a")).await.unwrap(), 1);
+    assert!(denied(run(&mut of_cache, set("web:{0}a")).await));
+
+    leave(&guest, false).await;
+    policy.refused("NotAllowed", "access.namespaces").await;
+    cache.refused("NotAllowed", "access.namespaces").await;
+    eventually("their Secrets go and their connections are cut", SOON, async || {
+        policy.binding().await.is_none()
+            && cache.binding().await.is_none()
+            && exported(&guest, "api").await.is_none()
+            && run::<String>(&mut limiter, redis::cmd("PING")).await.is_err()
+            && run::<String>(&mut of_cache, redis::cmd("PING")).await.is_err()
+    })
+    .await;
+    assert_eq!(allowed(&mut of_own, "api:{ada}").await.unwrap(), 1);
+    for stage in [guest, stage] {
+        stage.strike().await;
+    }
 }

@@ -12,7 +12,8 @@ use redoubt::redis::{server, users};
 use serde_json::{Value, json};
 
 use crate::support::bound_layer::{BoundLayer, PREFIX, STORE_USER, connect};
-use crate::support::engine_process::{Engine, engines};
+use crate::support::cut_way::{Cut, Way};
+use crate::support::engine_process::{Engine, PORT, engines};
 use crate::support::limit_programs::{Programs, Running, SOON};
 
 /// The deadline where it has to hold, and how much later an answer may be on a machine that others use too.
@@ -296,9 +297,7 @@ async fn the_examples_obey_on_store_error_when_the_layer_is_slow() {
                 layer.freeze(false);
                 answers(&mut program, &format!("back-{name}")).await;
                 // It answers each step of a new connection in time, and several of them together not.
-                let mut kill = cmd("CLIENT");
-                kill.arg("KILL").arg("USER").arg(STORE_USER);
-                layer.observer.query::<redis::Value>(&kill).await.unwrap();
+                cut_connections(&layer).await;
                 let crawl = layer.crawl(DEADLINE * 3 / 5);
                 in_time(&mut program, &format!("crawling-{name}"), allows).await;
                 drop(crawl);
@@ -306,6 +305,39 @@ async fn the_examples_obey_on_store_error_when_the_layer_is_slow() {
             }
         }
     }
+}
+
+/// Each read of a client is answered in time, and the call as a whole is not: what a Sentinel says comes byte by byte.
+#[tokio::test]
+async fn the_examples_hold_the_deadline_for_the_call_as_a_whole() {
+    let programs = Programs::built().await;
+    for engine in engines() {
+        let layer = layer(&engine, draft(SHORT)).await;
+        let way = Way::to(layer.sentinel_address()).await;
+        fs::write(layer.binding("limits").join("sentinels"), format!("{}:{PORT}", way.address)).unwrap();
+        for (language, program) in programs.all() {
+            let name = format!("{} {language}", engine.name);
+            let mut program = Running::start(name.clone(), program, &layer, DEADLINE);
+            answers(&mut program, &format!("first-{name}")).await;
+            let before = way.paced();
+            way.cut(Cut::Pace(DEADLINE / 5));
+            cut_connections(&layer).await;
+            let took = in_time(&mut program, &format!("paced-{name}"), true).await;
+            let paced = way.paced() - before;
+            println!("{name}: {took:?}, {paced} bytes by themselves");
+            // The client that bounds each read by itself: it met several, none of them late.
+            assert!(language != "Python" || paced > 2, "{name}: {paced}: the stage is not set");
+            way.cut(Cut::Nothing);
+            answers(&mut program, &format!("at-last-{name}")).await;
+        }
+    }
+}
+
+/// Ends the connections of the use's user to the primary.
+async fn cut_connections(layer: &BoundLayer) {
+    let mut kill = cmd("CLIENT");
+    kill.arg("KILL").arg("USER").arg(STORE_USER);
+    layer.observer.query::<redis::Value>(&kill).await.unwrap();
 }
 
 /// Whether the program hears of the layer: not at the first try on a machine that others use too.
@@ -324,10 +356,11 @@ async fn answers(program: &mut Running, subject: &str) {
 }
 
 /// The layer or the setting decides, and no later than the deadline says.
-async fn in_time(program: &mut Running, subject: &str, allows: bool) {
+async fn in_time(program: &mut Running, subject: &str, allows: bool) -> Duration {
     let (answer, took) = program.limit(subject).await;
     assert!(answer.get("RateLimit").is_some() || answer == json!({"allowed": allows}), "{}: {answer}", program.name);
     assert!(took < DEADLINE + SLACK, "{}: {took:?}", program.name);
+    took
 }
 
 /// The setting decides, and no later than the deadline says.

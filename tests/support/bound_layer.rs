@@ -28,8 +28,8 @@ pub const STORE_USER: &str = "shop-web";
 pub const PREFIX: &str = "web:";
 /// Channel of a cache.
 pub const CHANNEL: &str = "cache:invalidate:web:";
-/// Reads what the servers counted; no user of Redoubt may.
-const OBSERVER: &str = "observer";
+/// Reads what the servers counted, and may do everything; no user of Redoubt may.
+pub const OBSERVER: &str = "observer";
 const SOON: Duration = Duration::from_secs(30);
 /// A JVM on a busy machine of two cores, with room.
 const PROGRAM_ENDS: Duration = Duration::from_mins(2);
@@ -59,7 +59,8 @@ pub struct BoundLayer {
     pub primary: Process,
     /// Connection of a user who may do everything.
     pub observer: Connection,
-    _replica: Process,
+    /// Its replica.
+    pub replica: Process,
     sentinel: Process,
     bindings: PathBuf,
     prefix: String,
@@ -89,7 +90,7 @@ impl BoundLayer {
         let sentinel = Self::sentinel(engine, &primary).await;
         let bindings = primary.folder.join("bindings");
         let prefix = prefix.to_owned();
-        let layer = Self { primary, observer, _replica: replica, sentinel, bindings, prefix };
+        let layer = Self { primary, observer, replica, sentinel, bindings, prefix };
         layer.bind();
         layer
     }
@@ -176,6 +177,11 @@ impl BoundLayer {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{command:?}\n{out}{err}");
         out.lines().map(str::to_owned).collect()
+    }
+
+    /// Address of its Sentinel.
+    pub fn sentinel_address(&self) -> &str {
+        &self.sentinel.address
     }
 
     /// Lets primary and Sentinel do something for a moment now and then, with this pause between, until the answer is dropped.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,8 @@ pub enum Cut {
     Connections,
     /// What the server sends to connections that subscribed is lost, while they stay open.
     Messages,
+    /// Nothing, but each byte that the server sends arrives by itself, this long after the one before.
+    Pace(Duration),
 }
 
 /// Takes connections at an address of its own and leads them to a server.
@@ -27,7 +30,14 @@ pub struct Way {
     /// Address, at [`PORT`].
     pub address: String,
     cut: watch::Sender<Cut>,
-    lost: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+/// Bytes of the server.
+#[derive(Default)]
+struct Counts {
+    lost: AtomicUsize,
+    paced: AtomicUsize,
 }
 
 impl Way {
@@ -36,8 +46,8 @@ impl Way {
         let address = format!("127.2.{}.{}", std::process::id() % 250, NEXT.fetch_add(1, Ordering::Relaxed));
         let listener = TcpListener::bind((address.as_str(), PORT)).await.unwrap();
         let (cut, seen) = watch::channel(Cut::Nothing);
-        let lost = Arc::new(AtomicUsize::new(0));
-        let (server, counted) = (server.to_owned(), Arc::clone(&lost));
+        let counts = Arc::<Counts>::default();
+        let (server, counted) = (server.to_owned(), Arc::clone(&counts));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *seen.borrow() != Cut::Connections
@@ -47,7 +57,7 @@ impl Way {
                 }
             }
         });
-        Self { address, cut, lost }
+        Self { address, cut, counts }
     }
 
     /// Cuts this from now on, and nothing else.
@@ -57,12 +67,19 @@ impl Way {
 
     /// Bytes of the server that were lost so far.
     pub fn lost(&self) -> usize {
-        self.lost.load(Ordering::Relaxed)
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the server that arrived by themselves so far.
+    pub fn paced(&self) -> usize {
+        self.counts.paced.load(Ordering::Relaxed)
     }
 }
 
 /// Leads one connection until it ends or is cut.
-async fn lead(client: TcpStream, server: TcpStream, mut cut: watch::Receiver<Cut>, lost: Arc<AtomicUsize>) {
+async fn lead(client: TcpStream, server: TcpStream, mut cut: watch::Receiver<Cut>, counts: Arc<Counts>) {
+    // Bytes that are sent one by one are not gathered.
+    client.set_nodelay(true).unwrap();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let seen = cut.clone();
@@ -82,9 +99,24 @@ async fn lead(client: TcpStream, server: TcpStream, mut cut: watch::Receiver<Cut
         let mut bytes = [0; 16_384];
         while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
             if *seen.borrow() == Cut::Messages && has_subscribed.load(Ordering::Relaxed) {
-                lost.fetch_add(count, Ordering::Relaxed);
-            } else if to_client.write_all(&bytes[..count]).await.is_err() {
-                break;
+                counts.lost.fetch_add(count, Ordering::Relaxed);
+                continue;
+            }
+            let mut rest = &bytes[..count];
+            while !rest.is_empty() {
+                let now = *seen.borrow();
+                let (next, later) = match now {
+                    Cut::Pace(pause) => {
+                        tokio::time::sleep(pause).await;
+                        counts.paced.fetch_add(1, Ordering::Relaxed);
+                        rest.split_at(1)
+                    }
+                    Cut::Nothing | Cut::Connections | Cut::Messages => (rest, [].as_slice()),
+                };
+                if to_client.write_all(next).await.is_err() {
+                    return;
+                }
+                rest = later;
             }
         }
     };

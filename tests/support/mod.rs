@@ -7,6 +7,7 @@ pub mod bad_policies;
 pub mod bad_stores;
 pub mod bound_layer;
 pub mod cache_calls;
+pub mod cache_copies;
 pub mod cache_models;
 pub mod cluster;
 pub mod cut_way;

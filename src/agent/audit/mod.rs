@@ -17,8 +17,8 @@ use super::config::Environment;
 use super::state::State;
 use super::{chain, durable, removal};
 use crate::model::audit::{
-    Candidate, DeclaredPrefixes, Expiry, Found, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing, Tally,
-    pause_after, short_hash,
+    Candidate, DeclaredPrefixes, Expiry, Found, Hunt, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing,
+    Tally, pause_after, short_hash,
 };
 use crate::model::node_config::PREFIXES_FILE;
 use crate::redis::keys::{self, Removal};
@@ -59,6 +59,8 @@ struct Auditor {
     last_list: Option<String>,
     /// What the next pass is to remove, if it is of this standing and list: the last one measured it.
     shrink: Option<(Standing, String, Shrink)>,
+    /// What the last pass found of large keys.
+    hunt: Hunt,
     refused: Option<Class>,
 }
 
@@ -141,7 +143,9 @@ impl Auditor {
             let is_of_this =
                 |known: &(Standing, String, Shrink)| duty.shrinks && known.0 == standing && known.1 == list;
             let shrink = self.shrink.take().filter(is_of_this).map(|(_, _, shrink)| shrink);
-            self.work = Some(Work::begin(&own.connection, standing.clone(), duty, list, &declared, shrink).await?);
+            let hunt = self.hunt.clone();
+            self.work =
+                Some(Work::begin(&own.connection, standing.clone(), duty, list, &declared, shrink, hunt).await?);
         }
         let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
         let mut pause = LOOK_EVERY;
@@ -153,6 +157,7 @@ impl Auditor {
         if work.pass.position().is_none() {
             let took = work.began.elapsed();
             let found = work.end(state);
+            self.hunt = work.pass.tally.hunt_on();
             // What was removed is measured again at once, and what is still too much removed.
             let goes_on = work.shrink.is_some() || found.is_some();
             self.rests_until = (!goes_on).then(|| Instant::now() + (took * REST_FACTOR).clamp(REST[0], REST[1]));
@@ -189,11 +194,12 @@ impl Work {
         list: String,
         declared: &DeclaredPrefixes,
         shrink: Option<Shrink>,
+        hunt: Hunt,
     ) -> Result<Self, Error> {
         let info = server::info(connection).await?;
         let databases =
             info.databases().filter_map(|database| database.name.strip_prefix("db")?.parse().ok()).collect();
-        let tally = Tally::new(Arc::new(Prefixes::new(declared)), duty.repairs);
+        let tally = Tally::new(Arc::new(Prefixes::new(declared)), duty.repairs, hunt);
         Ok(Self {
             pass: Pass::new(standing, databases, tally),
             duty,
@@ -220,8 +226,7 @@ impl Work {
             .zip(&lifetimes)
             .filter_map(|(key, lifetime)| Some((key.as_slice(), self.pass.tally.count(key, Expiry::of(*lifetime))?)))
             .collect();
-        let sampled: Vec<(&[u8], Found)> =
-            counted.iter().copied().filter(|(_, found)| found.sample.is_some()).collect();
+        let sampled: Vec<(&[u8], Found)> = counted.iter().copied().filter(|(_, found)| found.is_measured()).collect();
         let asked: Vec<&[u8]> = sampled.iter().map(|(key, _)| *key).collect();
         let sizes = keys::sizes(connection, &mut meter, &asked).await?;
         for ((key, found), bytes) in sampled.into_iter().zip(sizes) {

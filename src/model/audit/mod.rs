@@ -3,12 +3,14 @@
 //! An agent goes through the keys of its server with `SCAN`, in pages, over and over. What it tells speaks of one whole pass. No name
 //! of a key leaves the agent: the name of a session's key is its secret.
 
+mod largest;
 mod pass;
 mod prefixes;
 mod report;
 mod shrink;
 mod tally;
 
+pub use self::largest::Hunt;
 pub use self::pass::{LONGEST_COMMAND, PageSize, Pass, Position, Standing, pause_after};
 pub use self::prefixes::{
     AuditMode, DeclaredPrefix, DeclaredPrefixes, MemoryBudget, PREFIXES_FORMAT, PrefixAudit, Prefixes,

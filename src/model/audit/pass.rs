@@ -114,7 +114,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Expiry, Prefixes};
+    use super::super::{Expiry, Hunt, Prefixes};
     use super::*;
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
                         let begun = pass.take().filter(|pass| pass.is_of(&server.standing));
                         let current = begun.unwrap_or_else(|| {
                             (stayed, counted) = (steady(&server), BTreeMap::new());
-                            let tally = Tally::new(Arc::new(Prefixes::default()), false);
+                            let tally = Tally::new(Arc::new(Prefixes::default()), false, Hunt::default());
                             Pass::new(server.standing.clone(), server.keys.keys().copied().collect(), tally)
                         });
                         let current = pass.insert(current);

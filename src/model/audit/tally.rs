@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::largest::{Hunt, Largest};
 use super::prefixes::{PrefixAudit, Prefixes};
-use super::report::{AUDIT_FORMAT, AuditReport, LargeKey, MOST_EXAMPLES, MOST_LARGEST, short_hash};
+use super::report::{AUDIT_FORMAT, AuditReport, MOST_EXAMPLES, short_hash};
 
 /// The first keys of each prefix are all measured: few keys are known exactly, and many have a sample that is large enough.
 pub const FIRST_KEYS: u64 = 1_000;
-/// Of the keys after those one of so many is measured.
+/// Of the keys after those one of so many is measured, another one in each pass.
 pub const SAMPLE_EACH: u64 = 16;
 /// A sample that is smaller says too little of how much the sizes differ.
 const SMALLEST_SAMPLE: u64 = 30;
@@ -42,10 +43,19 @@ impl Expiry {
 pub struct Found {
     /// Place of its prefix; `None`: it is under none.
     pub place: Option<usize>,
-    /// The sample that its size is asked for, for [`Tally::measure`]; `None`: it is not.
+    /// The sample that its size is a part of; `None`: none.
     pub sample: Option<Part>,
+    /// Whether it was among the largest of the pass before.
+    pub was_large: bool,
     /// The lifetime that it should get, milliseconds.
     pub repair: Option<u64>,
+}
+
+impl Found {
+    /// Whether its size is wanted, for [`Tally::measure`].
+    pub fn is_measured(&self) -> bool {
+        self.sample.is_some() || self.was_large
+    }
 }
 
 /// A part of the keys of a prefix, with a sample of its own.
@@ -66,12 +76,14 @@ pub struct Tally {
     outside: Count,
     examples: BTreeSet<String>,
     outside_examples: BTreeSet<String>,
-    largest: Vec<LargeKey>,
+    largest: Largest,
+    hunt: Hunt,
 }
 
 impl Tally {
-    /// Nothing is counted yet. With `repairs`, keys without an expiry that can be given one count as having it.
-    pub fn new(prefixes: Arc<Prefixes>, repairs: bool) -> Self {
+    /// Nothing is counted yet. With `repairs`, keys without an expiry that can be given one count as having it. `hunt`: what the passes
+    /// before found, [`Self::hunt_on`].
+    pub fn new(prefixes: Arc<Prefixes>, repairs: bool, hunt: Hunt) -> Self {
         let counts = vec![Count::default(); prefixes.len()];
         Self {
             prefixes,
@@ -80,7 +92,8 @@ impl Tally {
             outside: Count::default(),
             examples: BTreeSet::new(),
             outside_examples: BTreeSet::new(),
-            largest: Vec::new(),
+            largest: Largest::default(),
+            hunt,
         }
     }
 
@@ -102,25 +115,22 @@ impl Tally {
         }
         let count = of_place(&mut self.counts, &mut self.outside, place);
         count.without_expiry += u64::from(is_at_fault && lifetime.is_none());
-        Some(Found { place, sample: count.add(), repair: lifetime })
+        let sample = count.add(self.hunt.passes());
+        Some(Found { place, sample, was_large: self.hunt.knows(key), repair: lifetime })
     }
 
-    /// Notes the size of a key that [`Self::count`] asked for, bytes.
+    /// Notes the size of a key that [`Found::is_measured`], bytes.
     pub fn measure(&mut self, found: Found, key: &[u8], bytes: u64) {
         let Found { place, sample, .. } = found;
-        let Some(part) = sample else { return };
-        of_place(&mut self.counts, &mut self.outside, place).of(part).measure(bytes);
-        let is_large =
-            self.largest.len() < MOST_LARGEST || self.largest.last().is_some_and(|least| least.bytes < bytes);
-        if is_large {
-            let prefix = place.map(|place| self.prefixes.text(place).to_owned()).unwrap_or_default();
-            let large = LargeKey { key: short_hash(key), prefix, bytes };
-            // A key may be listed twice while the server resizes its table.
-            self.largest.retain(|known| known.key != large.key);
-            self.largest.push(large);
-            self.largest.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.key.cmp(&other.key)));
-            self.largest.truncate(MOST_LARGEST);
+        if let Some(part) = sample {
+            of_place(&mut self.counts, &mut self.outside, place).of(part).measure(bytes);
         }
+        self.largest.note(key, place, bytes);
+    }
+
+    /// What the next pass is told of this one.
+    pub fn hunt_on(&self) -> Hunt {
+        self.largest.hunt_on(&self.hunt)
     }
 
     /// The declared prefixes that it counts by.
@@ -152,7 +162,7 @@ impl Tally {
             bytes_error: error(variance),
             examples: self.examples.iter().cloned().collect(),
             outside_examples: if knows_prefixes { self.outside_examples.iter().cloned().collect() } else { Vec::new() },
-            largest: self.largest.clone(),
+            largest: self.largest.told(&self.prefixes),
             prefixes: prefixes.collect(),
             ..AuditReport::default()
         }
@@ -200,14 +210,15 @@ impl Count {
         self.first.keys + self.later.keys
     }
 
-    /// Counts a key, and says in which sample it is to be measured.
-    fn add(&mut self) -> Option<Part> {
+    /// Counts a key, and says in which sample it is to be measured, after so many passes.
+    fn add(&mut self, passes: u64) -> Option<Part> {
         if self.first.keys < FIRST_KEYS {
             self.first.keys += 1;
             return Some(Part::First);
         }
+        let turn = self.later.keys % SAMPLE_EACH;
         self.later.keys += 1;
-        (self.later.keys % SAMPLE_EACH == 1).then_some(Part::Later)
+        (turn == passes % SAMPLE_EACH).then_some(Part::Later)
     }
 
     fn of(&mut self, part: Part) -> &mut Sample {
@@ -305,7 +316,7 @@ mod tests {
 
     #[test]
     fn faults_are_counted_where_they_are_and_our_own_keys_are_none() {
-        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), false);
+        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), false, Hunt::default());
         for (key, expiry) in [
             ("web:a", Expiry::Ends),
             ("web:b", Expiry::Never),
@@ -336,7 +347,7 @@ mod tests {
 
     #[test]
     fn only_keys_under_a_prefix_with_a_lifetime_are_repaired() {
-        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), true);
+        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), true, Hunt::default());
         let mut repair = |key: &str, expiry| tally.count(key.as_bytes(), expiry).and_then(|found| found.repair);
         assert_eq!(repair("web:b", Expiry::Never), Some(9));
         for (key, expiry) in [
@@ -353,7 +364,7 @@ mod tests {
 
     #[test]
     fn without_a_list_no_key_is_outside() {
-        let mut tally = Tally::new(declared(&[]), true);
+        let mut tally = Tally::new(declared(&[]), true, Hunt::default());
         tally.count(b"a", Expiry::Never);
         let report = tally.report();
         assert_eq!((report.keys, report.without_expiry, report.outside), (1, 1, 0));
@@ -380,7 +391,7 @@ mod tests {
 
     /// The sum that is told, its error, and the true sum.
     fn told(seed: u64, keys: u64) -> (u64, u64, u64) {
-        let mut tally = Tally::new(declared(&[("web:", None)]), false);
+        let mut tally = Tally::new(declared(&[("web:", None)]), false, Hunt::default());
         let sizes = sizes(seed, keys);
         for (number, bytes) in sizes.iter().enumerate() {
             let key = format!("web:{number}");
@@ -415,7 +426,7 @@ mod tests {
 
         #[test]
         fn no_sizes_make_the_sum_overflow(keys in 1_u64..1_100, bytes in any::<u64>()) {
-            let mut tally = Tally::new(declared(&[("a", None)]), false);
+            let mut tally = Tally::new(declared(&[("a", None)]), false, Hunt::default());
             for _ in 0..keys {
                 if let Some(found) = tally.count(b"a", Expiry::Ends) {
                     tally.measure(found, b"a", bytes);

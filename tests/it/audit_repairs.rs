@@ -8,10 +8,13 @@ use redoubt::redis::users::let_agents_repair;
 use redoubt::redis::{Connection, server};
 
 use crate::agent_prefix_jobs::{declare, give_agents};
-use crate::audit::{A_PASS, HOUR, application, declared, reported, send};
+use crate::audit::{A_PASS, HOUR, application, declared, logged, no_write_asks_for_much, reported, send};
 use crate::support::engine_process::engines;
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options, SOON};
+
+/// Percent of its time that a primary gives to repairs and to what shrinks a cache: 2, and what a busy machine adds.
+const MOST_OF_PRIMARY: u64 = 5;
 
 /// Keys without an expiry, of which the primary has repaired some when it dies.
 const FORGOTTEN: usize = 60_000;
@@ -30,6 +33,7 @@ async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost(
         let fill = cmd("EVAL").arg(script).arg(0).arg("of-nobody").arg(0).arg(99).clone();
         connection.query::<()>(&fill).await.unwrap();
         give_agents(&layer, let_agents_repair).await;
+        let (logs, is_first) = logged(&layer).await;
         let list = declared(AuditMode::Repair, &[("web:", Some(HOUR))]);
         layer.declare(&list);
         let primary = layer.primary().await.unwrap();
@@ -44,12 +48,14 @@ async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost(
         assert!(usize::try_from(by_first).unwrap() < FORGOTTEN, "it dies in the middle");
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
         layer.wait_until_whole().await;
-        let operator = Connection::open(&layer.operator_on(layer.primary().await.unwrap())).await.unwrap();
+        let next = layer.primary().await.unwrap();
+        let operator = Connection::open(&layer.operator_on(next)).await.unwrap();
         eventually("the next primary has repaired the rest", A_PASS, async || {
             let info = server::info(&operator).await.unwrap();
             info.databases().next().is_some_and(|database| database.expiring == FORGOTTEN as u64)
         })
         .await;
+        no_write_asks_for_much(&logs[&next].calls().await, is_first, MOST_OF_PRIMARY);
         // A new list is gone by at once, a known one after a rest.
         let again = declared(AuditMode::Repair, &[("web:", Some(HOUR)), ("new:", None)]);
         layer.declare(&again);
@@ -64,6 +70,22 @@ async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost(
         }
         assert_eq!(connection.query::<i64>(cmd("PTTL").arg("of-nobody7")).await.unwrap(), -1);
     }
+}
+
+/// Whether the alert of caches above their budget has a reason to fire in what an agent tells of this prefix: all that it compares has the
+/// same labels.
+fn is_alarming(metrics: &str, prefix: &str) -> bool {
+    let alerts = std::fs::read_to_string("charts/redoubt/files/alerts.yaml").unwrap();
+    let rule = alerts.split("- alert: RedoubtCacheAboveBudget").nth(1).unwrap();
+    let expression = rule.split("expr: ").nth(1).unwrap().lines().next().unwrap();
+    let words: Vec<&str> = expression.split(' ').collect();
+    let [bytes, "-", error, ">", budget] = words[..] else { panic!("{expression}") };
+    let value = |metric: &str| -> f64 {
+        let series = format!("{metric}{{prefix=\"{prefix}\"}} ");
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        found.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
+    };
+    value(bytes) - value(error) > value(budget)
 }
 
 /// Entries of a cache above its budget: half of them end in an hour, half in ten.
@@ -106,10 +128,12 @@ async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_others(
         let line = "redoubt_audit_prefix_budget_bytes{prefix=\"web:\"} 1048576";
         assert!(text.lines().any(|found| found == line), "{text}");
 
+        assert!(is_alarming(&text, "web:"), "{text}");
+        let (logs, is_first) = logged(&layer).await;
         let goal = full.bytes * 3 / 4;
         let after = budget(goal, true);
         layer.declare(&after);
-        let (_, report) = reported("it is within its budget", &layer, &after, |report| {
+        let (auditor, report) = reported("it is within its budget", &layer, &after, |report| {
             let found = report.prefixes["web:"];
             found.bytes.saturating_sub(found.bytes_error) <= goal
         })
@@ -128,7 +152,11 @@ async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_others(
         for kept in ["web:{0}@t:", "web:{0}@l:", "api:{0}", "of-nobody"] {
             assert_eq!(count(kept).await, 100, "{kept}");
         }
+        assert!(!is_alarming(&layer.metrics(auditor).await.unwrap(), "web:"));
         let primary = layer.primary().await.unwrap();
+        let calls = logs[&primary].calls().await;
+        assert!(calls.iter().any(|call| call.is("UNLINK")), "{} calls", calls.len());
+        no_write_asks_for_much(&calls, is_first, MOST_OF_PRIMARY);
         let shrunk = ENTRIES - soon - late;
         let text = layer.metrics(primary).await.unwrap();
         assert!(text.contains(&format!("redoubt_audit_shrunk_keys_total {shrunk}")), "{shrunk}: {text}");

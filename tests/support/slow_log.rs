@@ -2,7 +2,7 @@
 //! else the machine does meanwhile.
 
 use redis::cmd;
-use redoubt::redis::{Connection, server};
+use redoubt::redis::{Connection, Endpoint, server};
 
 use super::layer::Layer;
 use redoubt::model::NodeId;
@@ -21,6 +21,8 @@ pub struct Call {
     pub length: usize,
     /// How long the server took, the time in which other processes ran included.
     pub microseconds: u64,
+    /// When it was carried out, seconds of the server's clock.
+    pub at: u64,
     /// Address of the client.
     pub client: String,
 }
@@ -38,8 +40,8 @@ impl Call {
     }
 }
 
-/// The slow log of one server, in which everything is.
-pub struct SlowLog(Connection);
+/// The slow log of one server, in which everything is. It is read over a connection of its own each time: a failover ends all of them.
+pub struct SlowLog(Endpoint);
 
 impl SlowLog {
     /// Has the server log each command from now on, the latest `most`.
@@ -47,27 +49,29 @@ impl SlowLog {
         let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
         let rules = ["reset", "on", "nopass", "allkeys", "+slowlog"].map(str::to_owned);
         server::acl_set_user(&operator, USER, &rules).await.unwrap();
-        let mut endpoint = layer.endpoint(id);
-        USER.clone_into(&mut endpoint.username);
-        let log = Self(Connection::open(&endpoint).await.unwrap().with_response_timeout(super::layer::SOON));
+        let log = Self(Endpoint { username: USER.to_owned(), ..layer.endpoint(id) });
         server::config_set(&operator, "slowlog-max-len", &most.to_string()).await.unwrap();
         server::config_set(&operator, "slowlog-log-slower-than", "0").await.unwrap();
-        log.0.query::<()>(cmd("SLOWLOG").arg("RESET")).await.unwrap();
+        log.connect().await.query::<()>(cmd("SLOWLOG").arg("RESET")).await.unwrap();
         log
+    }
+
+    async fn connect(&self) -> Connection {
+        Connection::open(&self.0).await.unwrap().with_response_timeout(super::layer::SOON)
     }
 
     /// What was carried out since, the oldest first.
     pub async fn calls(&self) -> Vec<Call> {
         type Entry = (u64, u64, u64, Vec<Vec<u8>>, String, String);
-        let entries: Vec<Entry> = self.0.query(cmd("SLOWLOG").arg("GET").arg(-1)).await.unwrap();
-        let call = |(_, _, microseconds, words, client, _): Entry| {
+        let entries: Vec<Entry> = self.connect().await.query(cmd("SLOWLOG").arg("GET").arg(-1)).await.unwrap();
+        let call = |(_, at, microseconds, words, client, _): Entry| {
             let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
             let more = words
                 .last()
                 .filter(|_| words.len() == SHOWN)
                 .and_then(|word| word.strip_prefix("... (")?.strip_suffix(" more arguments)")?.parse::<usize>().ok());
             let length = more.map_or(words.len(), |more| SHOWN - 1 + more);
-            Call { words, length, microseconds, client }
+            Call { words, length, microseconds, at, client }
         };
         entries.into_iter().rev().map(call).collect()
     }

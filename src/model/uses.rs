@@ -237,8 +237,8 @@ impl Policy {
         }
     }
 
-    /// The lifetime of a key of the use that was written without one, milliseconds: no key of the use's own lives longer. `None`: it has
-    /// no keys.
+    /// The lifetime that a key of the use gets which was written without one, milliseconds: the longest of a session or of what a limit
+    /// counts, and that of an entry for which none is chosen. `None`: it has no keys.
     pub fn lifetime_milliseconds(&self) -> Option<u64> {
         match self {
             Self::Sessions(policy) => Some(policy.absolute_lifetime_milliseconds),
@@ -274,6 +274,9 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::OnExceed;
+    use crate::model::function_library::LibrarySource;
+    use crate::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicyDraft};
 
     #[test]
     fn no_two_kinds_share_a_word_that_names_an_object() {
@@ -301,5 +304,59 @@ mod tests {
             (UseKind::of_user("app"), UseKind::of_user("redoubt-agent"), UseKind::of("DataLayer")),
             (None, None, None)
         );
+    }
+
+    #[test]
+    fn a_key_without_an_expiry_gets_the_lifetime_that_its_use_declares() {
+        let limit = |name: &str, window_milliseconds| Limit {
+            name: name.to_owned(),
+            algorithm: Algorithm::FixedWindow,
+            quota: 10,
+            window_milliseconds,
+            mode: LimitMode::Enforce,
+        };
+        let draft = LimitPolicyDraft {
+            policy: "shop/api".to_owned(),
+            generation: 1,
+            prefix: "api:".to_owned(),
+            mode: LimitMode::Enforce,
+            count_denied: false,
+            shards: 1,
+            limits: vec![limit("minute", 60_000), limit("hour", 3_600_000), limit("second", 1_000)],
+        };
+        let sessions = SessionPolicy {
+            store: "shop/login".to_owned(),
+            generation: 1,
+            prefix: "login:".to_owned(),
+            idle_timeout_milliseconds: 60_000,
+            absolute_lifetime_milliseconds: 86_400_000,
+            touch_interval_milliseconds: 1_000,
+            max_per_user: None,
+            on_exceed: OnExceed::Reject,
+        };
+        let caches = CachePolicy {
+            owner: "shop/web".to_owned(),
+            generation: 1,
+            prefix: "web:".to_owned(),
+            ttl_ms: 600_000,
+            max_ttl_ms: 3_600_000,
+            jitter_percent: 10,
+            stale_ms: 86_400_000,
+            negative_ms: 5_000,
+            lease_ms: 2_000,
+            early_percent: 100,
+            max_entry_bytes: 1 << 20,
+            channel: "cache:invalidate:web:".to_owned(),
+        };
+        let source = LibrarySource::Inline(String::new());
+        let functions = LibraryPolicy { owner: "shop/own".to_owned(), generation: 1, source };
+        for (policy, lifetime) in [
+            (Policy::Sessions(sessions), Some(86_400_000)),
+            (Policy::Limits(LimitPolicy::parse(draft).unwrap()), Some(3_600_000)),
+            (Policy::Caches(caches), Some(600_000)),
+            (Policy::Functions(functions), None),
+        ] {
+            assert_eq!(policy.lifetime_milliseconds(), lifetime, "{policy:?}");
+        }
     }
 }

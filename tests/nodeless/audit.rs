@@ -1,5 +1,7 @@
 //! Claims about the audit of a layer's keys: what statuses say, and what `Repair` does.
 
+use redoubt::api::cache_namespace::CacheNamespace;
+use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use serde_json::json;
 
 use crate::place;
@@ -36,6 +38,10 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
         .await;
     let told = audit().await.unwrap();
     assert_eq!((told.outside, told.examples.len()), (0, 1));
+    // The session and its user's index: the list rests as long as its first is about as large.
+    assert_eq!(told.largest.len(), 2, "{:?}", told.largest);
+    assert!(told.largest.iter().all(|key| key.prefix == "web:" && key.bytes > 0));
+    assert!(told.largest.is_sorted_by(|one, next| one.bytes >= next.bytes));
     let said = item().await.unwrap();
     assert!(!said.ok && said.evidence.contains(&told.examples[0]), "{said:?}");
     assert!(!serde_json::to_string(&layer.object().await.status).unwrap().contains("forgotten"));
@@ -55,5 +61,44 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
     })
     .await;
     store.ready().await;
+    stage.strike().await;
+}
+
+/// Whatever the kind of use, each key gets the lifetime that its own use declares.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_under_the_prefix_of_a_cache_or_a_policy_gets_the_lifetime_that_it_declares() {
+    let stage = Stage::set("nl-audit-uses").await;
+    let further = json!({"memory": {"evictionPolicy": "volatile-ttl"}, "audit": {"mode": "Repair"}});
+    let layer = stage.layer("shared", further).await;
+    let (place, hour) = (json!({"name": "shared"}), 3_600_000);
+    let cache = json!({"layer": place, "ttl": "10m", "maxTtl": "30m"});
+    let cache: Store<CacheNamespace> = Store::make(&stage, "web", cache).await;
+    let limits = json!([{"name": "minute", "quota": 5, "window": "1m"}, {"name": "hour", "quota": 50, "window": "1h"}]);
+    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limits})).await;
+    cache.ready().await;
+    policy.ready().await;
+    let (mut of_cache, mut of_policy) = (cache.connected().await, policy.connected().await);
+    let forget = |key: &str| redis::cmd("SET").arg(key).arg(1).clone();
+    run::<()>(&mut of_cache, forget("web:forgotten")).await.unwrap();
+    run::<()>(&mut of_policy, forget("api:forgotten")).await.unwrap();
+    assert!(layer.set("of-nobody").await);
+    let lifetime = |key: &str| redis::cmd("PTTL").arg(key).clone();
+    let (mut of_entry, mut of_count) = (-1, -1);
+    eventually("both are repaired", SOON, async || {
+        place::refresh_secrets(&stage.namespace).await;
+        of_entry = run::<i64>(&mut of_cache, lifetime("web:forgotten")).await.unwrap();
+        of_count = run::<i64>(&mut of_policy, lifetime("api:forgotten")).await.unwrap();
+        of_entry > 0 && of_count > 0
+    })
+    .await;
+    assert!(of_entry <= hour / 6 && (hour / 2..=hour).contains(&of_count), "{of_entry} and {of_count}");
+    eventually("the statuses tell of no other", SOON, async || {
+        let status = layer.object().await.status.unwrap_or_default();
+        let of_uses = [cache.status().await.unwrap().audit, policy.status().await.unwrap().audit];
+        status.audit.is_some_and(|told| (told.without_expiry, told.outside) == (1, 1))
+            && of_uses.iter().flatten().filter(|told| (told.keys, told.without_expiry) == (1, 0)).count() == 2
+    })
+    .await;
+    assert_eq!(layer.get("of-nobody").await.as_deref(), Some("of-nobody"));
     stage.strike().await;
 }

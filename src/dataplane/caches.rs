@@ -46,6 +46,7 @@ fn row(policy: &CachePolicy) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UseKind;
     use crate::model::cache_policy::{CHANNEL, LONGEST_TAG, MOST_TAGS};
 
     #[test]
@@ -75,5 +76,12 @@ mod tests {
     fn the_bounds_that_the_functions_state_are_those_of_the_model() {
         let bounds = format!("local MOST_TAGS, LONGEST_TAG, MOST_KEYS = {MOST_TAGS}, {LONGEST_TAG}, ");
         assert!(TEMPLATE.things.contains(&bounds));
+    }
+
+    #[test]
+    fn the_functions_count_what_the_model_names_in_its_order() {
+        let columns = UseKind::CacheNamespace.words().counters.unwrap();
+        let names: Vec<String> = columns.names.iter().map(|(name, _)| format!("'{name}'")).collect();
+        assert!(TEMPLATE.things.contains(&format!("local COLUMNS = {{\n  {},\n}}\n", names.join(", "))), "{names:?}");
     }
 }

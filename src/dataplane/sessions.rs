@@ -84,4 +84,12 @@ mod tests {
         assert!(library.source.contains(&format!("local DIGEST = '{}'", library.digest)));
         assert!(!library.source.contains("@PAGES@"));
     }
+
+    #[test]
+    fn the_functions_count_what_the_model_names_in_its_order() {
+        let columns = UseKind::SessionStore.words().counters.unwrap();
+        let names: Vec<String> =
+            columns.names.iter().zip(2..).map(|((name, _), place)| format!("{name} = {place}")).collect();
+        assert!(TEMPLATE.things.contains(&format!("local COLUMNS = {{{}}}\n", names.join(", "))), "{names:?}");
+    }
 }

@@ -57,6 +57,17 @@ async fn a_cache_with_a_layer_of_its_own_serves_and_its_policy_changes_live() {
     assert_eq!(get(&mut connection, "web:{0}a").await.1.as_deref(), Some("one"));
     assert_eq!(run::<i64>(&mut connection, call("redoubt_cache_invalidate", "web:{0}a", &[])).await.unwrap(), 1);
     assert_eq!(get(&mut connection, "web:{0}a").await.0, 0);
+    // 37 of 40 reads found something.
+    assert_eq!(set(&mut connection, "web:{0}a", "", "one").await, 1);
+    for _ in 0..36 {
+        assert_eq!(get(&mut connection, "web:{0}a").await.0, 1);
+    }
+    eventually("the status tells the hit ratio", SOON, async || {
+        let status = cache.status().await.unwrap();
+        status.hit_ratio.is_some_and(|ratio| (88..=96).contains(&ratio))
+            && status.counters.iter().any(|row| row.counts["hits"] >= 30 && row.counts["misses"] == 2)
+    })
+    .await;
     let large = "x".repeat(101);
     let refused: RedisResult<Value> = run(&mut connection, call("redoubt_cache_set", "web:{0}b", &["", &large])).await;
     assert_eq!(refused.unwrap_err().code(), Some("TOOBIG"));
@@ -142,11 +153,47 @@ async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_
         };
         assert_eq!((exists(&mut connection, "page").await, exists(&mut connection, "user").await), (0, 1));
     }
+    removal_is_followed(&cache, &mut connection, &annotate).await;
     annotate(None).await;
     eventually("nothing is told of it any more", SOON, async || cache.status().await.unwrap().invalidation.is_none())
         .await;
     cache.ready().await;
     stage.strike().await;
+}
+
+/// What takes a while is told as it goes on.
+async fn removal_is_followed(
+    cache: &Store<CacheNamespace>,
+    connection: &mut MultiplexedConnection,
+    annotate: &impl AsyncFn(Option<&str>),
+) {
+    const MANY: i64 = 20_000;
+    let beginning = "web:{0}many:";
+    for first in (0..MANY).step_by(1_000) {
+        let mut sets = redis::pipe();
+        for number in first..first + 1_000 {
+            sets.add_command(call("redoubt_cache_set", &format!("{beginning}{number}"), &["", "x"])).ignore();
+        }
+        sets.query_async::<()>(connection).await.unwrap();
+    }
+    annotate(Some(beginning)).await;
+    let mut seen: Vec<(InvalidationState, i64)> = Vec::new();
+    eventually("all of them are gone", SOON, async || {
+        let status = cache.status().await.unwrap().invalidation.filter(|it| it.beginning == beginning);
+        if let Some(now) = status.map(|it| (it.state, it.removed))
+            && seen.last() != Some(&now)
+        {
+            seen.push(now);
+        }
+        seen.last() == Some(&(InvalidationState::Done, MANY))
+    })
+    .await;
+    println!("{seen:?}");
+    let is_on_the_way = |(state, removed): &(InvalidationState, i64)| {
+        *state == InvalidationState::Running && (1..MANY).contains(removed)
+    };
+    assert!(seen.iter().any(is_on_the_way), "{seen:?}");
+    assert!(seen.is_sorted_by_key(|(_, removed)| *removed), "{seen:?}");
 }
 
 /// A cache above its budget is told so, and is shrunk once that is asked for.

@@ -1,18 +1,19 @@
 //! What each function of the caches does, on every engine.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 use redoubt::dataplane::{cache_library, load};
 use redoubt::model::cache_policy::{CachePolicy, LONGEST_MILLISECONDS};
 use redoubt::redis::Connection;
 
 use crate::support::cache_calls::{
-    Answer, HOUR, MINUTE, counter, ends_in, get, lease, policy, read, server_with, tell,
+    Answer, HOUR, MINUTE, counter, ends_in, get, get_call, lease, policy, read, server_with, tell,
 };
 use crate::support::engine_process::engines;
 use crate::support::eventually;
-use crate::support::function_calls::{call, contents, number};
+use crate::support::function_calls::{call, contents, function_call, number};
 
 pub const KEY: &str = "web:{0}product 42\n\"}é";
 pub const SOON: Duration = Duration::from_secs(10);
@@ -187,6 +188,29 @@ async fn it_is_remembered_for_a_while_that_there_is_no_value() {
         assert_eq!(tell(&connection, "negative", KEY, &[&token]).await, 0, "it may be there by now");
         assert_eq!(tell(&connection, "set", KEY, &["", "there"]).await, 1);
         assert_eq!(get(&connection, KEY).await.served(), (1, Some("there")));
+    }
+}
+
+/// As a page that needs thirty entries does: each of the calls of one write has its own answer, and its own lease.
+#[tokio::test]
+async fn thirty_entries_are_read_and_stored_in_one_write_each() {
+    for engine in engines() {
+        let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
+        let keys: Vec<String> = (0..30).map(|entry| format!("web:{{{entry}}}a")).collect();
+        let send = async |commands: Vec<Cmd>| -> Vec<Value> {
+            connection.query_all(&commands).await.unwrap().into_iter().map(Result::unwrap).collect()
+        };
+        let gets = || keys.iter().map(|key| get_call(key)).collect();
+        let leases: Vec<Answer> = send(gets()).await.into_iter().map(Answer::read).collect();
+        assert!(leases.iter().all(|answer| answer.verdict == 0), "{}: {leases:?}", engine.name);
+        let tokens: BTreeSet<&str> = leases.iter().map(|answer| answer.token.as_str()).collect();
+        assert_eq!(tokens.len(), 30);
+        let sets =
+            keys.iter().zip(&leases).map(|(key, lease)| function_call("cache_set", &[key], &[&lease.token, key]));
+        assert_eq!(send(sets.collect()).await, vec![Value::Int(1); 30], "{}", engine.name);
+        for (key, answer) in keys.iter().zip(send(gets()).await) {
+            assert_eq!(Answer::read(answer).served(), (1, Some(key.as_str())), "{}", engine.name);
+        }
     }
 }
 

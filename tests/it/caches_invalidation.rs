@@ -4,9 +4,10 @@ use redis::cmd;
 use redoubt::dataplane::{cache_library, load};
 use redoubt::model::cache_policy::CachePolicy;
 
-use crate::caches_functions::{KEY, expires_within, value_of};
+use crate::caches_functions::{KEY, SOON, expires_within, value_of};
 use crate::support::cache_calls::{HOUR, ends_in, get, lease, policy, read, server_with, tell};
 use crate::support::engine_process::engines;
+use crate::support::eventually;
 use crate::support::function_calls::{call, number};
 
 #[tokio::test]
@@ -47,6 +48,16 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
         assert_eq!(tell(&connection, "set", "web:{0}c", &[&other, "c", "", "shoes"]).await, 1);
         assert_eq!(tell(&connection, "set", "web:{0}b", &[&one, "b", "", "shoes"]).await, 1);
 
+        // A generation of a server whose clock was ahead hinders no set, and is one of this clock from then on.
+        let (seconds, micros): (u64, u64) = connection.query(&cmd("TIME")).await.unwrap();
+        let ahead = (seconds + 3_600) * 1_000_000 + micros;
+        connection.query::<()>(cmd("SET").arg(tag_key).arg(ahead).arg("PX").arg(HOUR)).await.unwrap();
+        assert_eq!(get(&connection, KEY).await.verdict, 0, "it is not the one that was stored with the entry");
+        let token = lease(&connection, "web:{0}h").await;
+        assert_eq!(tell(&connection, "set", "web:{0}h", &[&token, "h", "", "shoes"]).await, 1, "{}", engine.name);
+        assert_eq!(get(&connection, "web:{0}h").await.served(), (1, Some("h")));
+        assert!(connection.query::<u64>(cmd("GET").arg(tag_key)).await.unwrap() < ahead);
+
         // A set without a lease is what its writer knows.
         let token = lease(&connection, "web:{0}d").await;
         assert_eq!(tell(&connection, "set", "web:{0}d", &["", "written"]).await, 1);
@@ -63,6 +74,27 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
         let token = lease(&connection, "web:{0}f").await;
         assert_eq!(tell(&connection, "set", "web:{0}f", &[&token, "f", "", "shoes"]).await, 1);
         expires_within(&connection, 48 * HOUR).await;
+    }
+}
+
+/// As a library does under a prefix that the functions use too: the entry is gone, and a computation that is under way is stored.
+#[tokio::test]
+async fn a_plain_del_of_an_entry_leaves_its_lease() {
+    for engine in engines() {
+        let (_process, connection) =
+            server_with(&engine, &[CachePolicy { ttl_ms: 20, stale_ms: HOUR, ..policy("web") }], &[]).await;
+        tell(&connection, "set", KEY, &["", "old", "", "shoes"]).await;
+        let mut token = String::new();
+        eventually("the end of the TTL", SOON, async || {
+            token = get(&connection, KEY).await.token;
+            !token.is_empty()
+        })
+        .await;
+        assert_eq!(connection.query::<i64>(cmd("DEL").arg(KEY)).await.unwrap(), 1);
+        assert_eq!(get(&connection, KEY).await.served(), (-1, None), "{}: another caller computes", engine.name);
+        assert_eq!(tell(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1);
+        assert_eq!(value_of(&connection, KEY).await.as_deref(), Some("new"));
+        expires_within(&connection, 2 * 25 * HOUR).await;
     }
 }
 

@@ -166,11 +166,13 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
         for (counted, count) in [("sets", 1), ("misses", 1), ("hits", 0), ("refused", 0), ("invalidations", 0)] {
             assert_eq!(counter(&connection, "web:", counted).await, count, "what was refused does not count");
         }
-        // What is not the lease's is no error.
-        for token in ["x", "1-1", "!", "nan", "0x10-1", &large] {
+        // What is not the lease's is no error, also where it is that of another entry.
+        let of_other = lease(&connection, "web:{0}other").await;
+        for token in ["x", "1-1", "!", "nan", "0x10-1", &large, &of_other] {
             assert_eq!(tell(&connection, "set", "web:{0}leased", &[token, "value"]).await, 0, "{token:.10}");
             assert_eq!(tell(&connection, "fail", "web:{0}leased", &[token]).await, 0);
         }
+        assert_eq!(tell(&connection, "set", "web:{0}other", &[&of_other, "value"]).await, 1, "its own takes it");
         assert_eq!(tell(&connection, "set", &longest, &["", &largest, "000000000000001"]).await, 1);
         assert_eq!(tell(&connection, "set", KEY, &["", "value", "999999999999999"]).await, 1);
         assert!(ends_in(&connection, KEY).await <= 24 * 3_600_000, "no TTL is above maxTtl");

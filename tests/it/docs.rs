@@ -193,10 +193,20 @@ const CLIENTS: [(&str, &str); 5] = [
     ("java", "examples/clients/java/Login.java"),
 ];
 
+/// Of caches.
+const CACHES: [(&str, &str); 4] = [
+    ("python", "examples/clients/python/cache.py"),
+    ("js", "examples/clients/node/cache.mjs"),
+    ("go", "examples/clients/go/cache/main.go"),
+    ("rust", "examples/clients/rust/cache.rs"),
+];
+
 /// The clients are run by `stock_clients`; what the pages show of them must be the very lines.
 #[test]
 fn the_pages_show_each_client_as_it_is_run() {
-    for (path, clients) in [("docs/tasks/connect.md", &CLIENTS[..]), ("README.md", &CLIENTS[..1])] {
+    let pages =
+        [("docs/tasks/connect.md", &CLIENTS[..]), ("README.md", &CLIENTS[..1]), ("docs/uses/caches.md", &CACHES[..])];
+    for (path, clients) in pages {
         let page = fs::read_to_string(path).unwrap();
         for (language, program) in clients {
             let client = fs::read_to_string(program).unwrap();

@@ -120,6 +120,24 @@ fn the_guide_tells_what_to_do_about_each_alert_and_names_metrics_that_there_are(
     }
 }
 
+/// What an autoscaler goes by, and what to watch.
+#[test]
+fn the_page_of_spikes_names_metrics_and_alerts_that_there_are() {
+    let page = fs::read_to_string("docs/uses/spikes.md").unwrap();
+    let alerts: Vec<String> = rules().iter().map(|rule| rule["alert"].as_str().unwrap().to_owned()).collect();
+    let (known, mut metrics_named, mut alerts_named) = (metrics(), 0, 0);
+    for word in page.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_') {
+        if word.starts_with("redis_") || word.ends_with("_total") {
+            assert!(known.contains_key(word), "there is no metric {word}");
+            metrics_named += 1;
+        } else if word.starts_with("Redoubt") && word != "Redoubt" {
+            assert!(alerts.iter().any(|alert| alert == word), "there is no alert {word}");
+            alerts_named += 1;
+        }
+    }
+    assert!(metrics_named > 4 && alerts_named > 1, "{metrics_named} and {alerts_named}");
+}
+
 #[test]
 fn each_alert_says_how_bad_it_is_and_what_it_means() {
     for rule in rules() {

@@ -210,7 +210,12 @@ fn a_name_that_is_taken_moves_no_binding_and_ends_no_service() {
 
 #[test]
 fn a_policys_limits_are_named_in_one_string_of_which_a_column_has_room() {
-    let limit = |name: &str| LimitStatus { name: name.to_owned(), worst_case: 1, interval_microseconds: 1 };
+    let limit = |name: &str| LimitStatus {
+        name: name.to_owned(),
+        worst_case: 1,
+        worst_case_started: None,
+        interval_microseconds: 1,
+    };
     for (names, shown) in [
         (&["a"][..], Some("a")),
         (&["a", "b"], Some("a, b")),

@@ -1,6 +1,7 @@
 //! Random histories of a whole layer under the boot rule: faults of nodes, volumes, networks and Sentinels, and a person's decisions at
 //! any time. What a replica confirmed and some node holds is never gone without a person's word, no state waits without end unless it
-//! says that it waits for a person, and a person's decision then ends it.
+//! says that it waits for a person, and a person's decision then ends it. That holds while nodes, Sentinels and zones stay away, and once
+//! they are back.
 //!
 //! One tick is one second. What a primary takes its replicas have in the same second, so an election among them loses nothing by itself.
 //! `PROPTEST_CASES` sets the number of histories.
@@ -8,6 +9,7 @@
 mod agents;
 mod damaged;
 mod sentinels;
+mod verdicts;
 mod world;
 mod writes;
 
@@ -18,11 +20,6 @@ use redoubt::model::lineage::Lineage;
 
 use crate::boot_rule::record;
 use world::{NODES, SENTINELS, Sentinel, World};
-
-/// Longer than any wait that ends by itself.
-const SETTLES_WITHIN: u64 = 400;
-/// A layer that was whole for as long stays so: longer than any order that a Sentinel or an agent may still give.
-const WHOLE_FOR: u64 = 40;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -123,6 +120,7 @@ impl World {
         let is_whole = self.is_whole();
         self.initialised |= is_whole;
         self.is_deciding &= !is_whole;
+        self.judge_epochs();
         let gone = held.without(&self.held()).and(&self.confirmed);
         if self.keeps_data && !gone.is_empty() && self.lost.is_none() {
             self.lost = Some(format!("at {} {gone:?} are gone: {self:#?}", self.now));
@@ -185,69 +183,6 @@ impl World {
             let reached = (0..NODES).filter(|node| self.node(*node).runs && self.zone(*node) == zone);
             let current_epoch = reached.map(|node| self.recorded_epoch(node)).max().unwrap_or(0);
             self.sentinels[index] = Sentinel { runs: true, zone, current_epoch, ..Sentinel::default() };
-        }
-    }
-
-    /// Faults cease, and time passes.
-    fn settle(&mut self) {
-        self.mend();
-        for node in 0..NODES {
-            self.start(node);
-            (self.node_mut(node).late, self.node_mut(node).absurd, self.node_mut(node).forged) = (0, 0, 0);
-        }
-        self.rest();
-    }
-
-    /// Time passes until the layer has been whole for long, or nothing more can be expected.
-    fn rest(&mut self) {
-        let mut whole_for = 0;
-        for _ in 0..SETTLES_WITHIN {
-            self.tick();
-            whole_for = if self.is_whole() { whole_for + 1 } else { 0 };
-            if whole_for > WHOLE_FOR {
-                return;
-            }
-        }
-    }
-
-    /// Settles. What is wrong with what comes of it.
-    fn judge(mut self) -> Result<(), String> {
-        self.settle();
-        if !self.is_whole() {
-            let waits = self.nodes.iter().any(|node| node.needs_person.is_some() || node.files.are_unusable);
-            if !waits || !self.keeps_data {
-                return Err(format!("it waits and says nothing: {self:#?}"));
-            }
-            self.decide_as_a_person();
-        }
-        self.lost.map_or(Ok(()), Err)
-    }
-
-    fn best_choice(&self) -> Option<u16> {
-        let waiting =
-            (0..NODES).filter(|node| self.node(*node).needs_person.is_some() && !self.node(*node).files.are_damaged);
-        let most = waiting.max_by_key(|node| self.node(*node).data.as_ref().map(|data| data.writes.len()));
-        most.or((0..NODES).find(|node| self.is_primary(*node)))
-    }
-
-    /// Repairs files, or chooses the node that has most of those that wait and whose files load, or the one that serves; and settles.
-    fn decide_as_a_person(&mut self) {
-        let chosen = self.best_choice();
-        if self.nodes.iter().any(|node| node.files.are_unusable) && (self.now.is_multiple_of(2) || chosen.is_none()) {
-            (0..NODES).for_each(|node| self.repair(node));
-            self.rest();
-            if self.is_whole() {
-                return;
-            }
-        }
-        let Some(chosen) = self.best_choice().or(chosen) else { return };
-        let before = format!("{self:#?}");
-        self.accept_loss = None;
-        (0..10).for_each(|_| self.tick());
-        self.accept_loss = Some(chosen);
-        self.rest();
-        if !self.is_whole() && self.lost.is_none() {
-            self.lost = Some(format!("a person chose {chosen} in vain: {before} became {self:#?}"));
         }
     }
 }

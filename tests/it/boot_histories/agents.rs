@@ -218,8 +218,12 @@ impl World {
         let is_unknown = self.node(peer).data.as_ref().is_some_and(|data| data.record.is_of_unknown_origin());
         let contested = self.contested.clone();
         let own = self.node_mut(peer);
+        // As `Watch::record`: it goes on from its own epoch.
+        let is_of_this_layer = |data: &Dataset| data.record.layer_uid == source.record.layer_uid;
+        let epoch = own.data.as_ref().filter(|data| is_of_this_layer(data)).map_or(0, |data| data.record.epoch);
         let before = own.data.replace(source.clone()).map(|data| data.writes).unwrap_or_default();
         if let (Some(data), Some(engine)) = (&mut own.data, &mut own.engine) {
+            data.record.epoch = data.record.epoch.max(epoch);
             become_replica(&mut data.record);
             (engine.electable, engine.takes_part, engine.asking) = (true, true, None);
         }

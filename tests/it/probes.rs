@@ -36,18 +36,32 @@ async fn some_replica(layer: &Layer) -> NodeId {
     layer.data_ids().into_iter().find(|id| *id != primary).unwrap()
 }
 
-/// Runs a script that does not end, on a server that says so soon.
-async fn run_without_end(
-    layer: &Layer,
-    id: NodeId,
-    command: &str,
-    script: &str,
-) -> JoinHandle<redoubt::redis::Result<()>> {
+/// Two functions that do not end, the second after it has written.
+const LIBRARY: &str = "#!lua name=endless
+redis.register_function{function_name = 'endless', callback = function() while true do end end, flags = {'no-writes'}}
+redis.register_function('half', function(keys) redis.call('set', keys[1], 1) while true do end end)";
+
+/// Loads them on the primary, and waits until a node has them.
+async fn load_functions(layer: &Layer, id: NodeId) {
+    let primary = layer.primary().await.unwrap();
+    let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    operator.query::<String>(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY)).await.unwrap();
+    eventually("the node has the functions", SOON, async || {
+        let Ok(operator) = Connection::open(&layer.operator_on(id)).await else { return false };
+        let listed = operator.query::<redis::Value>(redis::cmd("FUNCTION").arg("LIST")).await;
+        listed.is_ok_and(|listed| format!("{listed:?}").contains("endless"))
+    })
+    .await;
+}
+
+/// Runs what does not end, on a server that says so soon.
+async fn run_without_end(layer: &Layer, id: NodeId, words: &[&str]) -> JoinHandle<redoubt::redis::Result<()>> {
     let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
     server::config_set(&operator, "busy-reply-threshold", "20").await.unwrap();
     let endless = Connection::open_with(&layer.endpoint(id), SOON, SOON).await.unwrap();
-    let script = redis::cmd(command).arg(script).arg(0).clone();
-    tokio::spawn(async move { endless.query::<()>(&script).await })
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    tokio::spawn(async move { endless.query::<()>(&command).await })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,19 +69,22 @@ async fn a_server_whose_script_does_not_end_is_busy_and_not_ready_until_the_scri
     let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
     let replica = some_replica(&layer).await;
     let engine = layer.engine_pids(replica);
-    let running = run_without_end(&layer, replica, "EVAL_RO", "while true do end").await;
-    says(&layer, replica, false, "Busy").await;
-    let other = Connection::open(&layer.endpoint(replica)).await;
-    let busy = match other {
-        Ok(other) => other.query::<String>(redis::cmd("GET").arg("key")).await.unwrap_err(),
-        Err(error) => error,
-    };
-    assert_eq!(busy.class(), Class::Busy, "{busy}");
-    let began = std::time::Instant::now();
-    assert!(running.await.unwrap().is_err(), "it was ended");
-    println!("a script without end, killed after {:.2?}", began.elapsed());
-    says(&layer, replica, true, "Serving").await;
-    assert_eq!(layer.engine_pids(replica), engine);
+    load_functions(&layer, replica).await;
+    for words in [["EVAL_RO", "while true do end", "0"], ["FCALL_RO", "endless", "0"]] {
+        let running = run_without_end(&layer, replica, &words).await;
+        says(&layer, replica, false, "Busy").await;
+        let other = Connection::open(&layer.endpoint(replica)).await;
+        let busy = match other {
+            Ok(other) => other.query::<String>(redis::cmd("GET").arg("key")).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(busy.class(), Class::Busy, "{busy}");
+        let began = std::time::Instant::now();
+        assert!(running.await.unwrap().is_err(), "it was ended");
+        println!("{} without end, killed after {:.2?}", words[0], began.elapsed());
+        says(&layer, replica, true, "Serving").await;
+        assert_eq!(layer.engine_pids(replica), engine);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,19 +92,23 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_res
     let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
-    let primary = layer.primary().await.unwrap();
-    let (engine, held) = (layer.engine_pids(primary), layer.keys(primary).await.unwrap());
-    let began = std::time::Instant::now();
-    let script = "redis.call('set', 'half', 1) while true do end";
-    let running = run_without_end(&layer, primary, "EVAL", script).await;
-    says(&layer, primary, false, "Busy").await;
-    eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
-    println!("a script without end that has written: replaced after {:.2?}", began.elapsed());
-    layer.wait_until_whole().await;
-    assert!(running.await.unwrap().is_err());
-    assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
-    let now = layer.primary().await.unwrap();
-    assert_eq!(layer.keys(now).await, Some(held), "half a script counts as none");
+    let held = layer.keys(layer.primary().await.unwrap()).await.unwrap();
+    load_functions(&layer, some_replica(&layer).await).await;
+    let script = "redis.call('set', KEYS[1], 1) while true do end";
+    for words in [["EVAL", script, "1", "half"], ["FCALL", "half", "1", "half"]] {
+        let primary = layer.primary().await.unwrap();
+        let engine = layer.engine_pids(primary);
+        let began = std::time::Instant::now();
+        let running = run_without_end(&layer, primary, &words).await;
+        says(&layer, primary, false, "Busy").await;
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+        println!("{} without end that has written: replaced after {:.2?}", words[0], began.elapsed());
+        layer.wait_until_whole().await;
+        assert!(running.await.unwrap().is_err());
+        assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
+        let now = layer.primary().await.unwrap();
+        assert_eq!(layer.keys(now).await, Some(held), "half of {} counts as none", words[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -376,20 +376,25 @@ async fn the_application_speaks_for_no_sentinel_however_it_tries_and_still_hears
 async fn a_script_that_does_not_end_is_ended_with_the_rights_of_an_agent() {
     for engine in engines() {
         let node = data_node(&engine).await;
+        let library = "#!lua name=endless\nredis.register_function('endless', function() while true do end end)";
+        let operator = connect(&node, users::OPERATOR).await;
+        operator.query::<String>(cmd("FUNCTION").arg("LOAD").arg(library)).await.unwrap();
         for user in [users::AGENT, users::OPERATOR] {
             let warden = connect(&node, user).await;
             server::config_set(&warden, "busy-reply-threshold", "50").await.unwrap();
             assert!(!server::end_scripts(&warden).await.unwrap(), "{}: nothing runs", engine.name);
-            let application = connect(&node, users::APPLICATION).await.with_response_timeout(SOON);
-            let script =
-                tokio::spawn(async move { application.query::<()>(cmd("EVAL").arg("while true do end").arg(0)).await });
-            eventually("BUSY", SOON, async || {
-                server::liveness(&warden).await.is_ok_and(|alive| alive == Some(Class::Busy))
-            })
-            .await;
-            assert!(server::end_scripts(&warden).await.unwrap());
-            script.await.unwrap().unwrap_err();
-            assert_eq!(server::liveness(&warden).await.unwrap(), None, "{}: {user}", engine.name);
+            for words in [["EVAL", "while true do end", "0"], ["FCALL", "endless", "0"]] {
+                let application = connect(&node, users::APPLICATION).await.with_response_timeout(SOON);
+                let endless = async move { application.query::<()>(redis::Cmd::new().arg(&words)).await };
+                let running = tokio::spawn(endless);
+                eventually("BUSY", SOON, async || {
+                    server::liveness(&warden).await.is_ok_and(|alive| alive == Some(Class::Busy))
+                })
+                .await;
+                assert!(server::end_scripts(&warden).await.unwrap());
+                running.await.unwrap().unwrap_err();
+                assert_eq!(server::liveness(&warden).await.unwrap(), None, "{}: {user}, {}", engine.name, words[0]);
+            }
         }
     }
 }

@@ -189,3 +189,11 @@ fn code_after_an_item_of_tests_is_read_and_the_item_is_not() {
                 #[cfg(test)]\nuse crate::build::pod;\nuse crate::report::status;\n";
     assert_eq!(breaches("plan", &["model"], &code(text, 2)), ["crate::act", "crate::report"]);
 }
+
+/// Numbers come from peers and disks: in a release a sum of them would become a small number without a word.
+#[test]
+fn a_release_is_compiled_with_overflow_checks() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let release = manifest.split("\n[").find_map(|table| table.strip_prefix("profile.release]")).unwrap();
+    assert!(release.lines().any(|line| line == "overflow-checks = true"), "{release}");
+}

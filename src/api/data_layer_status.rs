@@ -119,6 +119,20 @@ pub struct NodeStatus {
     /// `InSync`, `Syncing`, `Lagging`, `Loading` or `Unreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Data that it keeps aside on its volume, as its agent told last.
+    #[serde(default, rename = "keptAside", skip_serializing_if = "Vec::is_empty")]
+    pub kept_aside: Vec<KeptAside>,
+}
+
+/// Data files that are no longer the dataset of a node and that are not thrown away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeptAside {
+    /// Name of the folder below `/data/aside`.
+    pub folder: String,
+    /// Bytes of the files.
+    pub bytes: i64,
+    /// Why they were kept.
+    pub why: String,
 }
 
 /// The memory budget of each data pod: limit = maxmemory + connections + client buffers + largest command + replica buffers + room for

@@ -23,7 +23,7 @@ pub(super) struct Seen {
     pub(super) ended_move: Option<(Step, Ending)>,
     /// The open connections.
     pub(super) connections: BTreeMap<NodeId, Connection>,
-    /// What the servers refused to say, and what data nodes keep aside.
+    /// What the servers refused to say, and what their agents did about them.
     pub(super) faults: Vec<(NodeId, String)>,
     /// Which nodes wait for what only a person ends.
     pub(super) waits: Vec<String>,

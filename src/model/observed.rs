@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::function_library::Functions;
+use super::lineage::Aside;
 use super::{Address, NodeId, Offset, PodRole};
 
 /// Everything that one pass saw of a layer.
@@ -39,6 +40,8 @@ pub struct ObservedNode {
     pub server: ObservedServer,
     /// Whether its agent says that the engine of its pod does not load the node's files, and no other node has them.
     pub loads_nothing: bool,
+    /// What its agent says that it keeps aside on the volume; `None`: the agent does not answer.
+    pub aside: Option<Vec<Aside>>,
 }
 
 /// A node without a ready pod.

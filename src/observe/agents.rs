@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::answers;
 use crate::model::audit::AuditReport;
 use crate::model::counters::Counted;
-use crate::model::lineage::{Aside, AsideReason, LineageAnswer};
+use crate::model::lineage::{Aside, LineageAnswer};
 
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
@@ -33,8 +33,10 @@ pub struct AgentNotes {
     pub waits: Vec<String>,
     /// Whether the engine does not load the node's files, and no other node has them.
     pub loads_nothing: bool,
-    /// What it keeps aside, and what was done about its server.
-    pub kept: Vec<String>,
+    /// What it keeps aside on its volume; `None`: the agent did not answer.
+    pub aside: Option<Vec<Aside>>,
+    /// What was done about its server.
+    pub notices: Vec<String>,
 }
 
 /// Asks the agent at a pod's address. `known`: what it told last of the keys, which is asked for only when that changed.
@@ -66,7 +68,8 @@ fn notes(answer: &LineageAnswer) -> AgentNotes {
     AgentNotes {
         waits: decision.into_iter().chain(answer.unusable.clone()).collect(),
         loads_nothing: answer.unusable.as_deref().is_some_and(|why| why.starts_with("DataUnloadable")),
-        kept: answer.aside.iter().map(of_aside).chain(answer.notices.clone()).collect(),
+        aside: Some(answer.aside.clone()),
+        notices: answer.notices.clone(),
     }
 }
 
@@ -77,26 +80,14 @@ fn of_decision(why: &str) -> String {
     format!("{reason}: it waits for a person to choose whose data to go on with, by redoubt.dev/accept-loss")
 }
 
-fn of_aside(kept: &Aside) -> String {
-    let why = match kept.reason {
-        AsideReason::Damaged => "the engine did not load it, and the node was filled from another",
-        AsideReason::Replaced => "the primary that the node follows is not known to have all of it",
-        AsideReason::LossAccepted => "a person chose which node's data to go on with",
-    };
-    let Aside { folder, bytes, .. } = kept;
-    format!(
-        "/data/aside/{folder} holds {bytes} bytes of data: {why}; once it is not needed, name it in redoubt.dev/drop-aside"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::boot::WaitReason;
-    use crate::model::lineage::{Activity, Ancestry};
+    use crate::model::lineage::{Activity, Ancestry, AsideReason};
 
     #[test]
-    fn a_person_is_told_the_folder_and_what_to_do() {
+    fn what_a_node_waits_for_and_what_it_keeps_are_told_apart() {
         let kept = Aside {
             folder: "20261128T062033Z-replaced".to_owned(),
             reason: AsideReason::Replaced,
@@ -119,21 +110,19 @@ mod tests {
             audit: None,
             notices: Vec::new(),
         };
-        assert_eq!(notes(&answer), AgentNotes::default());
-        (answer.aside, answer.unusable) = (vec![kept], Some("DataUnloadable: mend it".to_owned()));
+        assert_eq!(notes(&answer), AgentNotes { aside: Some(Vec::new()), ..AgentNotes::default() });
+        (answer.aside, answer.unusable) = (vec![kept.clone()], Some("DataUnloadable: mend it".to_owned()));
         answer.needs_person = Some(WaitReason::SeveralPrimaries.word().to_owned());
-        let AgentNotes { waits, loads_nothing, kept } = notes(&answer);
+        let AgentNotes { waits, loads_nothing, aside, notices } = notes(&answer);
         assert!(loads_nothing);
         assert!(
             waits[0].starts_with("SeveralPrimaries: ") && waits[0].contains("redoubt.dev/accept-loss"),
             "{waits:?}"
         );
         assert!(waits[1].contains("DataUnloadable"), "{waits:?}");
-        for part in ["/data/aside/20261128T062033Z-replaced", "redoubt.dev/drop-aside"] {
-            assert!(kept[0].contains(part), "{kept:?}");
-        }
+        assert_eq!((aside, notices), (Some(vec![kept]), Vec::new()));
         answer.notices = vec!["its server was ended".to_owned()];
-        assert_eq!(notes(&answer).kept[1], "its server was ended");
+        assert_eq!(notes(&answer).notices, answer.notices);
         answer.needs_person = Some("AskForFailover".to_owned());
         assert!(notes(&answer).waits[0].starts_with("AskForFailover: "));
     }

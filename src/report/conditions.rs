@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::draft::{ConditionDraft, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
+use super::kept::Kept;
 use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::{Mode, NodeId};
 use crate::plan::reason::ApplyReason;
@@ -41,8 +42,8 @@ pub fn with_ready(drafts: Drafts, facts: Facts<'_>, primary: Option<NodeId>, old
 }
 
 /// The conditions of an accepted layer but `Ready`.
-/// `old`: the conditions before, with their times.
-pub fn of(facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition], now: Timestamp) -> Drafts {
+/// `old`: the conditions before, with their times. `kept`: what the nodes keep aside.
+pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept, old: &[Condition], now: Timestamp) -> Drafts {
     let Facts { desired, observed, .. } = facts;
     let highly_available = highly_available(facts, primary);
     Drafts {
@@ -70,7 +71,7 @@ pub fn of(facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition], now: Tim
             "every directive was read back as declared",
             &proofs::settings(desired, observed),
         ),
-        degraded: degraded::of(facts, &highly_available, old, now),
+        degraded: degraded::of(facts, kept, &highly_available, old, now),
         highly_available,
         progressing: progressing(facts),
     }

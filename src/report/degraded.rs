@@ -7,7 +7,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::draft::{ConditionDraft, NEEDS_PERSON};
 use super::facts::NOT_PROVEN_YET;
-use super::{Facts, proofs, words};
+use super::kept::{DATA_KEPT_ASIDE, Kept};
+use super::{Facts, kept, proofs, words};
 use crate::model::NodeId;
 use crate::model::observed::{Away, Observed};
 use crate::plan::form::ABSENT_SECONDS;
@@ -32,14 +33,16 @@ fn cause(reason: impl Into<Cow<'static, str>>, text: String) -> Cause {
     Cause { reason: reason.into(), text }
 }
 
-/// The condition. `highly_available`: that condition, as this pass found it. `old`: the conditions before, with their times.
+/// The condition. `kept`: what the nodes keep aside. `highly_available`: that condition, as this pass found it. `old`: the conditions
+/// before, with their times.
 pub(super) fn of(
     facts: Facts<'_>,
+    kept: &Kept,
     highly_available: &ConditionDraft,
     old: &[Condition],
     now: Timestamp,
 ) -> ConditionDraft {
-    let mut causes = causes(facts);
+    let mut causes = causes(facts, kept);
     if causes.is_empty() && !facts.desired.paused && lacks_redundancy(highly_available, old, now) {
         causes.push(cause("NotRedundant", highly_available.message.clone()));
     }
@@ -52,7 +55,7 @@ pub(super) fn of(
 }
 
 /// All causes, the gravest first.
-fn causes(facts: Facts<'_>) -> Vec<Cause> {
+fn causes(facts: Facts<'_>, kept: &Kept) -> Vec<Cause> {
     // First, and in a new layer as well: nothing else ends it.
     let mut causes: Vec<Cause> = facts.waits.iter().map(|wait| cause(NEEDS_PERSON, wait.clone())).collect();
     causes.extend(facts.plan.refused.iter().filter_map(held));
@@ -62,6 +65,9 @@ fn causes(facts: Facts<'_>) -> Vec<Cause> {
     // What Kubernetes says of a pod is why there is no primary, and why a replica does not answer.
     troubles.sort_by_key(|cause| matches!(&*cause.reason, "NoPrimary" | "NoAnswer" | "NotReady" | "PodMissing"));
     causes.extend(troubles);
+    // A layer that was never Ready may hold the volumes of a predecessor.
+    let folders = kept.iter().flat_map(|(node, folders)| folders.iter().map(move |folder| (node, folder)));
+    causes.extend(folders.map(|(node, folder)| cause(DATA_KEPT_ASIDE, kept::sentence(&node.to_string(), folder))));
     // A layer that was never Ready is not degraded by what is still on its way.
     if facts.observed.initialised {
         let all = |reason: &'static str, texts: Vec<String>| texts.into_iter().map(move |text| cause(reason, text));

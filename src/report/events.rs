@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::{NEEDS_PERSON, UNKNOWN_DIRECTIVES};
+use super::kept;
 use super::promotion::{DONE, FAILED, REFUSED, WAITING};
 use crate::api::data_layer_status::{DataLayerStatus, PromotionStatus};
 
@@ -38,6 +39,13 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
         });
     }
     transitions.extend(promotion(old.promotion.as_ref(), new.promotion.as_ref()));
+    for (folder, note) in kept::news(&old.nodes, &new.nodes) {
+        // `Degraded` may say it just now, and is an event then.
+        if !transitions.iter().any(|told| told.note.contains(&folder)) {
+            let word = kept::DATA_KEPT_ASIDE.to_owned();
+            transitions.push(Transition { warning: true, action: word.clone(), reason: word, note });
+        }
+    }
     transitions
 }
 

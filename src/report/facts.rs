@@ -69,7 +69,7 @@ pub struct Facts<'pass> {
     pub plan: &'pass Plan,
     /// What was planned and not done.
     pub undone: &'pass [StepFailure],
-    /// What the servers refused to say, and what data nodes keep aside.
+    /// What the servers refused to say, and what their agents did about them.
     pub faults: &'pass [(NodeId, String)],
     /// Which nodes wait for what only a person ends.
     pub waits: &'pass [String],

@@ -9,6 +9,7 @@ mod degraded;
 pub mod draft;
 pub mod events;
 mod facts;
+mod kept;
 pub mod nodes;
 pub mod promotion;
 mod proofs;
@@ -30,7 +31,8 @@ use crate::model::roles::{of_kind, primary};
 /// The status that these facts amount to. `old` keeps the times of conditions that did not change.
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let primary = primary(facts.desired, facts.observed);
-    let drafts = conditions::of(facts, primary, &old.conditions, now);
+    let kept = kept::of(facts, &old.nodes);
+    let drafts = conditions::of(facts, primary, &kept, &old.conditions, now);
     let audit = audit::of_layer(facts.subject.audit.as_deref(), old.audit.as_ref());
     let checklist = nodes::checklist(facts, &drafts, audit.as_ref());
     let mut conditions = conditions::with_ready(drafts, facts, primary, &old.conditions);
@@ -50,7 +52,7 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
         selector: Some(format!("{}={},{}=redis", names::LABEL_LAYER, layer.name, names::LABEL_COMPONENT)),
         primary: primary.map(|node| names::node(&layer.name, node)),
         version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
-        nodes: nodes::of(facts, primary),
+        nodes: nodes::of(facts, primary, &kept),
         memory: Some(nodes::memory(facts, primary, old)),
         checklist,
         audit,

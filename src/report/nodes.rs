@@ -1,6 +1,7 @@
 //! Nodes, memory and the production checklist.
 
 use super::draft::{ConditionDraft, Drafts};
+use super::kept::Kept;
 use super::{Facts, audit, proofs};
 use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
@@ -8,9 +9,13 @@ use crate::model::observed::{Observed, ObservedServer, Replication};
 use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
 use crate::model::{Mode, NodeId, NodeKind, Purpose};
 
-/// Every declared node with its role and state.
-pub fn of(facts: Facts<'_>, primary: Option<NodeId>) -> Vec<NodeStatus> {
-    facts.desired.nodes.keys().map(|node| one(facts, *node, primary)).collect()
+/// Every declared node with its role, its state, and what it keeps.
+pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept) -> Vec<NodeStatus> {
+    let one = |node: &NodeId| NodeStatus {
+        kept_aside: kept.get(node).cloned().unwrap_or_default(),
+        ..one(facts, *node, primary)
+    };
+    facts.desired.nodes.keys().map(one).collect()
 }
 
 fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
@@ -46,6 +51,7 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
         address: seen.and_then(|seen| seen.address.as_ref()).map(ToString::to_string),
         zone: seen.and_then(|seen| seen.pod.as_ref()).and_then(|pod| pod.zone.clone()),
         state: Some(state.to_owned()),
+        kept_aside: Vec::new(),
     }
 }
 

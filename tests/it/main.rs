@@ -82,6 +82,7 @@ mod redis_server;
 mod redis_users;
 mod report;
 mod report_events;
+mod report_kept;
 mod report_service;
 mod rights;
 mod scrape_cost;

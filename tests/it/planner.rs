@@ -138,6 +138,7 @@ pub fn converged(primary: NodeId) -> Observed {
             NodeKind::Sentinel => ObservedServer::Sentinel(Box::new(sentinel_server(id, primary))),
         },
         loads_nothing: false,
+        aside: Some(Vec::new()),
     };
     Observed {
         at: 1,

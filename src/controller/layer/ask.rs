@@ -37,7 +37,7 @@ pub(super) async fn ask(
     let (mut connections, mut faults, mut waits, mut audits) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
     for (node, answer) in answers {
         let of_node = |words: &String| format!("{node}: {words}");
-        faults.extend(answer.faults.iter().chain(&answer.notes.kept).map(|words| (node, words.clone())));
+        faults.extend(answer.faults.iter().chain(&answer.notes.notices).map(|words| (node, words.clone())));
         waits.extend(answer.notes.waits.iter().map(of_node));
         audits.extend(answer.audit.clone());
         let mut server = answer.server;
@@ -45,7 +45,7 @@ pub(super) async fn ask(
             server.refuses_clients |= context.rejections.note(&server.run_id, server.rejected_connections);
         }
         let seen = observed.nodes.entry(node).or_default();
-        (seen.server, seen.loads_nothing) = (server, answer.notes.loads_nothing);
+        (seen.server, seen.loads_nothing, seen.aside) = (server, answer.notes.loads_nothing, answer.notes.aside);
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
     Seen { observed, ended_move: None, connections, faults, waits, audits, unused: BTreeSet::new() }

@@ -27,6 +27,7 @@ impl World {
             away: self.missing_since.get(&id).map(|since| Away { seconds: self.time - since, ..Away::default() }),
             server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },
             loads_nothing: false,
+            aside: None,
         };
         Observed {
             at: self.time * 1000,

@@ -67,13 +67,12 @@ impl World {
 
     /// Whether a primary takes writes that most Sentinels name, or that is the only one where no majority of them is reached.
     fn serves_without_the_rest(&self) -> bool {
-        let is_right = |node: u16| match self.majority(self.zone(node)) {
-            Some((named, _)) => named == node,
-            None => {
-                let mut others = (0..NODES).filter(|other| *other != node && self.zone(*other) == self.zone(node));
-                self.sentinels_of(self.zone(node)).count() <= SENTINELS / 2
-                    && others.all(|other| !self.is_primary(other))
+        let is_right = |node: u16| {
+            if let Some((named, _)) = self.majority(self.zone(node)) {
+                return named == node;
             }
+            let mut others = (0..NODES).filter(|other| *other != node && self.zone(*other) == self.zone(node));
+            self.sentinels_of(self.zone(node)).count() <= SENTINELS / 2 && others.all(|other| !self.is_primary(other))
         };
         let is_missing = (0..=1).any(|zone| self.has_most(zone) && !self.has_named_primary(zone));
         !is_missing && (0..NODES).any(|node| self.is_primary(node) && is_right(node))

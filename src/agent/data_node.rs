@@ -22,7 +22,7 @@ use super::{
     Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, prefix_jobs,
     redis_conf,
 };
-use crate::model::lineage::{Activity, AsideReason, Lineage};
+use crate::model::lineage::{Activity, Aside, AsideReason, Lineage};
 use crate::model::{Address, Role};
 
 /// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
@@ -163,9 +163,9 @@ fn start_engine(
     last_words: &LastWords,
 ) -> Result<Child> {
     let Decided { start, append_only, functions } = decided;
-    if start.chosen_under.is_some() || (start.yields && start.primary.is_some()) {
-        aside::keep(environment, AsideReason::LossAccepted, state.lineage().as_ref())?;
-        state.set_aside(aside::list(environment));
+    let is_decided = start.chosen_under.is_some() || (start.yields && start.primary.is_some());
+    if is_decided || unloadable::is_chosen_in_part(environment, state) {
+        keep_decided(environment, state)?;
     }
     if start.primary.is_some() && state.lineage().as_ref().is_some_and(Lineage::is_of_unknown_origin) {
         aside::free_standing(environment)?;
@@ -200,6 +200,22 @@ fn start_engine(
     state.set_activity(Activity::Loading);
     state.set_health(Health::Starting);
     Ok(engine::start(program, &path, false, last_words)?)
+}
+
+/// Keeps the files of a node that a person's decision is about, once: an engine that ends while it reads them is started again.
+fn keep_decided(environment: &Environment, state: &State) -> Result<()> {
+    let own = state.lineage();
+    let of = |record: &Lineage| (record.replication_id.clone(), record.offset);
+    let is_kept = |kept: &Aside| {
+        kept.reason == AsideReason::LossAccepted
+            && own.is_some()
+            && kept.lineage.as_ref().map(of) == own.as_ref().map(of)
+    };
+    if !aside::list(environment).iter().any(is_kept) {
+        aside::keep(environment, AsideReason::LossAccepted, own.as_ref())?;
+    }
+    state.set_aside(aside::list(environment));
+    Ok(())
 }
 
 /// Watches a running engine until it ends or is told to; besides that, what caches ask to be removed is.

@@ -135,15 +135,28 @@ impl Unloadable {
 
 /// The append-only file that lost its end, where another node may have it and no person chose what is left.
 pub(super) fn shortened(environment: &Environment, state: &State) -> Option<Shortened> {
-    let (config, own) = (state.config(), state.lineage()?);
-    let (ordinal, uid) = (config.node.ordinal, &config.layer.uid);
-    let is_chosen = || {
-        config.accept_loss == Some(ordinal) && in_force(config.accept_loss, uid, std::iter::once(&own)) == Some(ordinal)
-    };
-    if !config.keeps_data || config.data_nodes.len() < 2 || is_chosen() {
+    if is_chosen(state) { None } else { lost_end(environment, state) }
+}
+
+/// Whether a file lost its end and a person chose what is left.
+pub(super) fn is_chosen_in_part(environment: &Environment, state: &State) -> bool {
+    is_chosen(state) && lost_end(environment, state).is_some()
+}
+
+/// The append-only file that lost its end, where another node may have it.
+fn lost_end(environment: &Environment, state: &State) -> Option<Shortened> {
+    let config = state.config();
+    if !config.keeps_data || config.data_nodes.len() < 2 || state.lineage().is_none() {
         return None;
     }
     lineage_file::shortened(environment)
+}
+
+/// Whether a person chose this node's data, in this incident.
+fn is_chosen(state: &State) -> bool {
+    let (config, own) = (state.config(), state.lineage());
+    let (ordinal, accept_loss) = (config.node.ordinal, config.accept_loss);
+    accept_loss == Some(ordinal) && in_force(accept_loss, &config.layer.uid, own.iter()) == Some(ordinal)
 }
 
 fn holding(ordinal: u16, answer: Option<&LineageAnswer>) -> Holding<'_> {

@@ -245,6 +245,53 @@ async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
     }
 }
 
+/// A person chooses what is left of the files of one node: all others follow it, and what each had is in a folder, its own as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_files_are_shorter_the_node_that_a_person_chose_loads_what_is_left_and_all_files_are_kept() {
+    // The one that the Sentinels name would start by itself, and a replica would not.
+    for is_primary in [true, false] {
+        let mut layer = Layer::whole(&Options::default()).await;
+        layer.mark_initialised();
+        write_some(&layer, 300).await;
+        let named = layer.primary().await.unwrap();
+        let held = keys_of(&layer.endpoint(named)).await;
+        let chosen = *layer.data_ids().iter().find(|id| (**id == named) == is_primary).unwrap();
+        let ids = stop_all(&mut layer).await;
+        let whole: Vec<_> =
+            layer.data_ids().into_iter().map(|id| (id, shorten(&layer, id, |length| length / 2))).collect();
+        for id in ids {
+            layer.start_node(id);
+        }
+        for id in layer.data_ids() {
+            eventually("it says that its files lost data", SOON, async || {
+                layer.lineage(id).await.is_some_and(|answer| answer.unusable.is_some())
+            })
+            .await;
+        }
+        layer.edit_documents(|config| config.accept_loss = Some(chosen.ordinal));
+        println!("what is left was chosen: whole after {:.2?}", layer.wait_until_whole().await);
+        let left = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        assert!(
+            !left.is_empty() && left.is_subset(&held) && left.len() < held.len(),
+            "{} of {}",
+            left.len(),
+            held.len()
+        );
+        for (id, (path, of)) in whole {
+            eventually("what it had is kept", SOON, async || !kept(&layer, id).await.is_empty()).await;
+            let aside = layer.lineage(id).await.unwrap().aside;
+            let name = path.file_name().unwrap();
+            let is_half = |folder: &str| {
+                let file = layer.data(id).join("aside").join(folder).join("appendonlydir").join(name);
+                // Its engine cuts off the command that is not whole, and of the chosen one goes on with the same file.
+                fs::read(file).is_ok_and(|kept| kept.starts_with(&of[..of.len() / 2 - 256]))
+            };
+            assert!(aside.iter().any(|kept| is_half(&kept.folder)), "{id}: {aside:?}");
+            assert_eq!(layer.lineage(id).await.unwrap().unusable, None);
+        }
+    }
+}
+
 /// The record named the snapshot as soon as the append-only file was off: all nodes loaded the last one, which was empty. Then a person
 /// switches it on again.
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs, clippy::missing_panics_doc)]
 
 mod addresses;
+#[path = "../support/cache_copies.rs"]
+mod cache_copies;
+mod caches;
 mod changes;
 mod chart;
 #[allow(dead_code)]
@@ -25,6 +28,7 @@ mod history;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/layer.rs"]
 mod layer;
+mod limits;
 mod operator;
 mod place;
 #[path = "../support/kubernetes/polling.rs"]

@@ -24,6 +24,14 @@ async fn ask(connection: &mut redis::aio::MultiplexedConnection, key: &str) -> (
     (redis::from_redis_value(reply[0].clone()).unwrap(), redis::from_redis_value(reply[5].clone()).unwrap())
 }
 
+/// What the status tells of the only limit: name, worst case, of it what begins, interval.
+async fn amount_to(policy: &Store<RateLimitPolicy>, expected: (&str, i64, Option<i64>, i64)) {
+    let limits = policy.status().await.unwrap().limits;
+    let told =
+        limits.iter().map(|it| (it.name.as_str(), it.worst_case, it.worst_case_started, it.interval_microseconds));
+    assert_eq!(told.collect::<Vec<_>>(), [expected]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fifty_callers_without_an_error() {
     let stage = Stage::set("nl-limits").await;
@@ -34,9 +42,8 @@ async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fi
     assert_eq!((binding["prefix"].as_str(), binding["on-store-error"].as_str()), ("api:", "Allow"));
     let declared: serde_json::Value = serde_json::from_str(&binding["limits"]).unwrap();
     assert_eq!(declared, json!([{"name": "minute", "quota": 5, "windowMilliseconds": 600_000, "burst": 5}]));
-    let status = policy.status().await.unwrap();
-    assert_eq!((status.limits[0].name.as_str(), status.limits[0].worst_case), ("minute", 10));
-    assert_eq!(status.functions.unwrap().library, "redoubt_limits");
+    amount_to(&policy, ("minute", 10, None, 120_000_000)).await;
+    assert_eq!(policy.status().await.unwrap().functions.unwrap().library, "redoubt_limits");
     let mut connection = policy.connected().await;
     for _ in 0..5 {
         assert_eq!(ask(&mut connection, "api:{ada}").await, (1, "minute".to_owned()));
@@ -110,9 +117,12 @@ async fn sessions_and_limits_share_a_layer_and_cannot_touch_each_other() {
     let overlapping = json!({"layer": place, "keyPrefix": "web:login:", "limits": limit});
     let refused: Store<RateLimitPolicy> = Store::make(&stage, "login", overlapping).await;
     refused.refused("PrefixOverlaps", "web:").await;
-    let scripts = json!({"layer": place, "access": {"scripts": true}, "limits": limit});
+    let shape = json!([{"name": "shape", "algorithm": "LeakyBucket", "leaky": "Shaper", "quota": 100, "burst": 20, "window": "1m"}]);
+    let scripts = json!({"layer": place, "access": {"scripts": true}, "limits": shape, "shards": 4});
     let scripted: Store<RateLimitPolicy> = Store::make(&stage, "lib", scripts).await;
     scripted.ready().await;
+    // Each of four keys has 25 a minute and a burst of 5.
+    amount_to(&scripted, ("shape", 4 * (5 + 25), Some(4 * (25 + 1)), 2_400_000)).await;
     let (mut session, mut limiter) = (store.connected().await, policy.connected().await);
     assert!(run::<i64>(&mut session, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap() > 0);
     assert_eq!(ask(&mut limiter, "api:{ada}").await.0, 1);

@@ -340,6 +340,30 @@ fn a_decision_of_another_incident_gives_no_damaged_file_away() {
     play(true, &events).unwrap();
 }
 
+/// Node 0 was primary behind a cut, and the one that was elected meanwhile ended: with node 2 away neither of the two becomes primary.
+#[test]
+#[ignore = "open since 29 November 2026: found by a campaign with REDOUBT_AWAY"]
+fn two_of_three_nodes_that_keep_nothing_have_a_primary_after_a_cut() {
+    let events = [
+        Event::Start(0),
+        Event::CutNode(0),
+        Event::Rest(6),
+        Event::KillEngine(1),
+        Event::Start(0),
+        Event::Mend,
+        Event::Stop(2, false),
+    ];
+    play(false, &events).unwrap();
+}
+
+/// What is left after two splits, a lost volume and a node that stays away serves nothing, and no node says that a person decides.
+#[test]
+#[ignore = "open since 29 November 2026: found by a campaign with REDOUBT_AWAY"]
+fn what_two_splits_leave_says_that_a_person_decides() {
+    let events = [Event::Split(5), Event::Rest(6), Event::LoseVolume(2), Event::Stop(1, false), Event::Split(254)];
+    play(true, &events).unwrap();
+}
+
 /// `PROPTEST_CASES` makes a campaign of so many cases, other ones each time. Without it the cases are always the same.
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());

@@ -265,7 +265,8 @@ async fn the_examples_wait_for_a_fraction_of_a_second_where_nothing_else_is_said
     let layer = layer(&engines()[0], draft(SHORT)).await;
     for (language, program) in programs.all() {
         let mut program = Running::start_as_it_is(language.to_owned(), program, &layer);
-        answers(&mut program, "first").await;
+        // A subject of its own: the quota is small.
+        answers(&mut program, &format!("first-{language}")).await;
         layer.freeze(true);
         let mut fastest = SOON;
         for turn in 0..5 {
@@ -274,8 +275,8 @@ async fn the_examples_wait_for_a_fraction_of_a_second_where_nothing_else_is_said
             fastest = fastest.min(took);
         }
         layer.freeze(false);
-        // 50 ms, and more on a machine that others use too.
-        assert!(fastest < Duration::from_millis(200), "{language}: {fastest:?}");
+        // 50 ms, and more on a machine that others use too; without a deadline it would wait for the layer.
+        assert!(fastest < Duration::from_secs(1), "{language}: {fastest:?}");
     }
 }
 

@@ -38,28 +38,28 @@
 //!
 //! | term | meaning |
 //! |---|---|
-//! | layer | one `DataLayer`: pods, Services, volumes, users and settings |
-//! | use | a custom resource that asks something of a layer; its kinds are [`model::UseKind`] |
+//! | layer | one `DataLayer`: a deployment of Redis or Valkey with its pods, Services, volumes, users and settings |
+//! | use | a custom resource with what an application needs of a layer. Its kinds are [`model::UseKind`] |
 //! | tenant | a use that has a place, and with it a prefix, on a layer |
-//! | binding | the Secret with all that a client of a use needs |
-//! | rotation | a new user and password of a use next to the old ones; the number of those |
-//! | node | one server of a layer: a data node (`redis-0`) or a Sentinel (`sentinel-0`) |
-//! | engine | the server program: `redis-server` or `valkey-server` |
-//! | agent | process 1 of a node's pod |
-//! | pass | one run over one layer, from observe to report |
+//! | binding | the Secret with everything that a client of a use needs |
+//! | rotation | a new user and password for a use. The old ones stay valid for a while |
+//! | node | one server of a layer. A data node (`redis-0`) or a Sentinel (`sentinel-0`) |
+//! | engine | the server program in a node's pod: `redis-server` or `valkey-server` |
+//! | agent | process 1 of each node's pod |
+//! | pass | one run of the operator over one layer, from observe to report |
 //! | step | one effect of a plan with the facts that it was decided for |
 //! | desired, observed | what the planner compares: [`model::desired::Desired`], [`model::observed::Observed`] |
 //! | revision | the digest of what a pod has to restart for |
 //! | initialised | the layer was Ready once: a node that finds no data does not take it for new |
-//! | record | what an agent wrote down of its node's data ([`model::lineage::Lineage`]): epoch, term, replication ID, offset |
-//! | epoch | the Sentinels' number of a failover: the higher one is the later one |
-//! | term | the agents' number of a decision that the Sentinels did not make, within one epoch |
-//! | boot rule | decides from all records whether a data node may start its engine, and as what ([`model::boot`]) |
+//! | record | the file in which an agent notes epoch, term, replication ID and offset of its node's data. [`model::lineage::Lineage`] |
+//! | epoch | the number of a failover or switchover, given by the Sentinels. The higher one is the later one |
+//! | term | the number of a decision that the agents made and the Sentinels did not, within one epoch |
+//! | boot rule | the function that decides from all records whether a data node may start its engine, and as what. [`model::boot`] |
 //! | in sync | a replica that is connected to the primary and acknowledges its writes with little delay |
 //! | failover | the Sentinels elect a replica because the primary is lost |
-//! | switchover, handover | the primary is moved on purpose and without loss |
-//! | roll | pods restart for a change, one node at a time, the primary last |
-//! | accepted | a specification that passed validation; a layer runs by the last one |
+//! | switchover | the primary is moved on purpose, to a replica that is in sync. An agent's own, before its server stops, is a handover |
+//! | roll | pods are restarted for a change, one node at a time. Replicas first, the primary last |
+//! | accepted | a specification that passed validation. A layer runs by the last one |
 //!
 //! # Invariants: what is deliberately absent
 //!

@@ -36,7 +36,7 @@ RUN case "$TARGETARCH" in \
 
 FROM scratch
 COPY --from=build /image/redoubt /redoubt
-# Nobody's number; pods that copy the agent run it as the engine's user instead.
+# A number that no user has; pods that copy the agent run it as the engine's user instead.
 USER 65532:65532
 ENTRYPOINT ["/redoubt"]
 CMD ["operator"]

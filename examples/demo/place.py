@@ -137,7 +137,7 @@ def install_operator():
 
 
 def note(facts):
-    """What this demo made, kept in its namespace for whoever ends it."""
+    """What this demo made, kept in its namespace for the run that removes it."""
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     kubectl("apply", "-f", "-", input=json.dumps(space))

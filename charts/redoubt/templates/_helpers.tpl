@@ -108,7 +108,7 @@ pod. */ -}}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch, delete]
-# By name: a claim that somebody else made is not taken for a node's own.
+# By name: a claim that another program made does not count as a node's own.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get]

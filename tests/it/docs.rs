@@ -241,16 +241,36 @@ fn every_claim_that_the_page_of_attacks_names_is_there() {
     }
 }
 
+/// The names of a page's headings in its links.
+fn anchors(text: &str) -> Vec<String> {
+    let prose = text.split("```").step_by(2).collect::<String>();
+    let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let is_kept = |letter: &char| letter.is_alphanumeric() || ['-', '_'].contains(letter);
+    headings.map(|heading| heading.to_lowercase().replace(' ', "-").chars().filter(is_kept).collect()).collect()
+}
+
 #[test]
-fn every_link_to_a_file_leads_somewhere() {
-    for page in [pages(), files(REFERENCE, "md")].concat() {
+fn every_link_leads_to_a_file_and_to_a_heading_of_it() {
+    let charts = ["charts/redoubt", "charts/redoubt-crds"].map(|folder| files(folder, "md"));
+    let mut count = 0;
+    for page in [pages(), files(REFERENCE, "md"), files("docs/design", "md"), charts.concat()].concat() {
         let text = fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
-            let is_ours = !link.is_empty() && !link.contains("://") && !link.contains(char::is_whitespace);
-            let target = page.parent().unwrap().join(link);
-            assert!(!is_ours || target.exists(), "{} links to {link}", page.display());
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(char::is_whitespace) || link.is_empty() {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{} links to {link}", page.display());
+            if !anchor.is_empty() {
+                let headings = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(headings.iter().any(|heading| heading == anchor), "{} links to {link}", page.display());
+                count += 1;
+            }
         }
     }
+    assert!(count > 40, "{count}");
+    assert_eq!(anchors("# A `b_c` d: e\n```\n# no\n```\n"), ["a-b_c-d-e"]);
 }
 
 /// The texts between backquotes.

@@ -1,4 +1,4 @@
-//! How the documents are written: short bullets, plain words.
+//! How the documents are written: one idea a paragraph, short bullets and sentences, plain words, terms that agree.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,6 +7,11 @@ use crate::docs::files;
 
 /// Lines of the longest bullet.
 const LONGEST_BULLET: usize = 5;
+
+/// Words of the longest paragraph or bullet, of the longest cell of a table, and of the longest sentence of either. A piece of code is one.
+const LONGEST_PARAGRAPH: usize = 75;
+const LONGEST_CELL: usize = 50;
+const LONGEST_SENTENCE: usize = 35;
 
 /// Words for which there is a plainer one. Each begins and ends at a word's end.
 const BANNED: [&str; 6] = ["nobody", "somebody", "whoever", "anew", "beside", "for ever"];
@@ -52,6 +57,69 @@ fn no_bullet_is_longer_than_five_lines() {
     assert_eq!(bullets(sample).iter().map(Vec::len).collect::<Vec<_>>(), [2, 6], "the count counts");
 }
 
+/// A text without the targets of its links, and with one word for each piece of code.
+fn bare(text: &str) -> String {
+    let code = text.split('`').enumerate().map(|(number, part)| if number % 2 == 1 { "code" } else { part });
+    let text: String = code.collect();
+    let (first, links) = text.split_once("](").unwrap_or((&text, ""));
+    let behind = links.split("](").map(|link| link.split_once(')').map_or("", |(_, behind)| behind));
+    behind.fold(first.to_owned(), |bare, behind| bare + behind)
+}
+
+/// The paragraphs and bullets of a page, and the cells of its tables.
+fn paragraphs_and_cells(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut paragraphs, mut cells): (Vec<String>, Vec<String>) = Default::default();
+    let (mut is_code, mut goes_on) = (false, false);
+    for line in text.lines().map(str::trim) {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        let is_row = !is_code && line.starts_with('|');
+        if is_row {
+            cells.extend(line.replace("\\|", " ").split('|').map(bare));
+        }
+        let is_prose = !is_code && !is_fence && !is_row && !line.is_empty() && !line.starts_with(['#', '<']);
+        let is_item =
+            line.starts_with("- ") || line.split_once(". ").is_some_and(|(number, _)| number.parse::<u8>().is_ok());
+        match paragraphs.last_mut() {
+            Some(last) if is_prose && goes_on && !is_item => *last = format!("{last} {line}"),
+            _ if is_prose => paragraphs.push(line.to_owned()),
+            _ => {}
+        }
+        goes_on = is_prose;
+    }
+    (paragraphs.iter().map(|text| bare(text)).collect(), cells)
+}
+
+/// How many words a text has, and its longest sentence.
+fn lengths(bare: &str) -> (usize, usize) {
+    let words: Vec<&str> = bare.split_whitespace().collect();
+    let is_end = |word: &&str| word.trim_end_matches([')', '*', '"', ']']).ends_with(['.', '!', '?']);
+    (words.len(), words.split_inclusive(is_end).map(<[_]>::len).max().unwrap_or_default())
+}
+
+#[test]
+fn no_paragraph_no_cell_and_no_sentence_is_too_long() {
+    let mut long = Vec::new();
+    // The texts of the generated pages are those of their sources.
+    for page in pages().iter().filter(|page| !page.starts_with("docs/reference")) {
+        let (paragraphs, cells) = paragraphs_and_cells(&fs::read_to_string(page).unwrap());
+        let bounded = [(paragraphs, LONGEST_PARAGRAPH), (cells, LONGEST_CELL)];
+        for (text, bound) in bounded.iter().flat_map(|(texts, bound)| texts.iter().map(move |text| (text, *bound))) {
+            let (words, sentence) = lengths(text);
+            if words > bound || sentence > LONGEST_SENTENCE {
+                let begin: String = text.chars().take(80).collect();
+                long.push(format!("{}: {words} words, a sentence of {sentence}: {begin}", page.display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+    let sample =
+        "# A title\n\nIt is\n[`a b`](c.md#d). It (is)!\n- one\n  two\n1. three\n```\ncode\n```\n| a | b c. d e f |\n";
+    let (paragraphs, cells) = paragraphs_and_cells(sample);
+    assert_eq!(paragraphs, ["It is [code. It (is)!", "- one two", "1. three"]);
+    assert_eq!((lengths(&paragraphs[0]), lengths(&cells[2])), ((5, 3), (5, 3)));
+}
+
 /// Where a line of prose has the beginning of a bullet behind a sentence: what joins lines has joined two bullets.
 fn joined_bullets(text: &str) -> Vec<&str> {
     let mut is_code = false;
@@ -93,6 +161,55 @@ fn no_page_has_a_word_for_which_there_is_a_plainer_one() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
     assert!(has_word("and nobody.", "nobody") && !has_word("renewable", "anew"));
+}
+
+/// What else a person reads: examples, charts, and how the tree is built and tested.
+#[test]
+fn no_example_no_chart_and_no_build_file_has_a_word_for_which_there_is_a_plainer_one() {
+    let built = ["Makefile", "Dockerfile", "tests/pages", "tests/readme", "tests/run", "docs/uses/draw"];
+    let of_tests = folders("tests").into_iter().map(|folder| folder.join("README.md")).filter(|path| path.exists());
+    let all = ["examples", "charts"].into_iter().flat_map(all_files).chain(of_tests).chain(built.map(PathBuf::from));
+    let (mut found, mut count) = (Vec::new(), 0);
+    for path in all {
+        // What is no text is a picture or a program.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        count += 1;
+        for (number, line) in text.to_lowercase().lines().enumerate() {
+            let words = BANNED.iter().filter(|word| has_word(line, word));
+            found.extend(words.map(|word| format!("{}:{}: {word}", path.display(), number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(count > 60, "{count}");
+}
+
+/// Terms that only the code has.
+const OF_CODE: [&str; 4] = ["step", "desired, observed", "revision", "initialised"];
+
+/// The terms of a table and the first sentence about each, without its first capital and its end.
+fn glossary(text: &str) -> Vec<(String, String)> {
+    let rows = text.lines().filter_map(|line| line.trim_start_matches("//! ").strip_prefix("| "));
+    let pairs = rows.filter_map(|row| row.trim_end_matches(" |").split_once(" | "));
+    let sentence = |text: &str| {
+        let first = text.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        first.chars().take(1).flat_map(char::to_lowercase).chain(first.chars().skip(1)).collect()
+    };
+    pairs.skip(1).map(|(term, text)| (term.to_owned(), sentence(text))).collect()
+}
+
+#[test]
+fn the_glossaries_of_the_code_and_of_the_concepts_agree() {
+    let section = |path: &str, title: &str| {
+        let text = fs::read_to_string(path).unwrap();
+        let section = text.split_once(title).unwrap().1;
+        glossary(section.split("# ").next().unwrap())
+    };
+    let (code, concepts) = (section("src/lib.rs", "# The terms\n"), section("docs/concepts.md", "## Glossary\n"));
+    assert!(code.len() > 18 && concepts.len() > 18, "{code:?} {concepts:?}");
+    for (term, meaning) in code.iter().filter(|(term, _)| !OF_CODE.contains(&term.as_str())) {
+        let told = concepts.iter().find(|(other, _)| other == term).map(|(_, meaning)| meaning);
+        assert_eq!(told, Some(meaning), "{term}");
+    }
 }
 
 /// A run id that a Sentinel is asked with, and the selector of a Service that selects no pod.
@@ -181,15 +298,21 @@ fn no_line_of_the_log_shows_how_a_type_is_printed() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-fn sources(folder: &str) -> Vec<PathBuf> {
+fn folders(folder: &str) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+}
+
+/// The files of a folder and of those in it.
+fn all_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(path.to_str().unwrap()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
+        if path.is_dir() { found.extend(all_files(path.to_str().unwrap())) } else { found.push(path) }
     }
     found
+}
+
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    all_files(folder).into_iter().filter(is_source).collect()
 }

@@ -308,7 +308,7 @@ fn the_committed_reference_is_the_generated_one() {
         pages.keys().chain(committed.keys()).filter(|name| pages.get(*name) != committed.get(*name)).collect();
     assert!(
         differing.is_empty(),
-        "{REFERENCE} {differing:?}: write them anew with: UPDATE=1 cargo test --test it docs"
+        "{REFERENCE} {differing:?}: write them again with: UPDATE=1 cargo test --test it docs"
     );
 }
 

@@ -181,10 +181,22 @@ fn the_example_network_policy_has_the_ports_and_labels_of_the_program() {
     }
 }
 
+/// What a reader gets comes before the first command, table and heading.
 #[test]
-fn every_page_of_tasks_is_listed_where_a_reader_looks() {
-    let index = fs::read_to_string("docs/README.md").unwrap();
+fn each_page_of_tasks_and_uses_opens_with_a_sentence() {
     for page in [files(TASKS, "md"), files("docs/uses", "md")].concat() {
+        let text = fs::read_to_string(&page).unwrap();
+        let mut lines = text.lines().filter(|line| !line.is_empty());
+        assert!(lines.next().is_some_and(|line| line.starts_with("# ")), "{}", page.display());
+        let is_prose = |line: &str| line.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '`');
+        assert!(lines.next().is_some_and(|line| is_prose(line) && !line.starts_with("```")), "{}", page.display());
+    }
+}
+
+#[test]
+fn every_page_of_tasks_uses_and_design_is_listed_where_a_reader_looks() {
+    let index = fs::read_to_string("docs/README.md").unwrap();
+    for page in [files(TASKS, "md"), files("docs/uses", "md"), files("docs/design", "md")].concat() {
         let link: PathBuf = page.strip_prefix("docs").unwrap().into();
         assert!(index.contains(&format!("]({})", link.display())), "docs/README.md does not name {}", page.display());
     }

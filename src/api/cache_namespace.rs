@@ -76,7 +76,7 @@ const IS_ENTRY_SIZE: &str = "isQuantity(string(self)) && quantity(string(self)).
     validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
     validation = Rule::new(use_rules::purpose_is("Cache")).message("layer.dedicated.purpose of a cache is Cache"),
     validation = Rule::new(CHANNEL_STAYS)
-        .message("invalidation.channel cannot be changed: who listens would hear nothing any more; make a new cache"),
+        .message("invalidation.channel cannot be changed: subscribers would receive nothing any more; make a new cache"),
     validation = Rule::new("!has(self.onBudget) || has(self.memoryBudget)")
         .message("onBudget needs memoryBudget: without one there is nothing to be above")
 )]
@@ -84,14 +84,14 @@ pub struct CacheNamespaceSpec {
     /// Where the entries are. Default: a layer of the cache's own, as of `dedicated: {mode: Sentinel}`, named NAME-cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerChoice>,
-    /// What each key of the cache begins with: letters, digits, '-', '_', '.' and ':', at most 64 characters, ':' at its end.
-    /// No use of a layer may have a prefix that begins another's. On a layer of another namespace the cache's namespace and '/'
-    /// come before it; `prefix` of the binding says all of it. Cannot be changed. Default: the cache's name and ':'.
+    /// What each key of the cache begins with: at most 64 letters, digits, '-', '_', '.' and ':', with ':' at its end. No prefix of a
+    /// layer may begin another. On a layer of another namespace, the cache's namespace and '/' come before it. Cannot be changed.
+    /// Default: the cache's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(use_rules::IS_PREFIX).message(use_rules::PREFIX_MESSAGE))]
     pub key_prefix: Option<String>,
-    /// How long an entry is fresh unless the call that sets it says otherwise, such as `5m`; 1ms to 8784h (a year).
+    /// How long an entry is fresh, unless the call that sets it has a TTL of its own, such as `5m`; 1ms to 8784h (a year).
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_duration("1ms", "8784h")).message(Message::Expression(quantity_rules::duration_message("ttl", "1ms", "8784h", "5m"))))]
     pub ttl: Duration,
@@ -112,7 +112,7 @@ pub struct CacheNamespaceSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_duration("0s", "8784h")).message(Message::Expression(quantity_rules::duration_message("staleFor", "0s", "8784h", "1h"))))]
     pub stale_for: Option<Duration>,
-    /// How long it is remembered that there is no value; `0s` to `maxTtl`. `0s`: a call that says so is refused. Default: `5s`, or
+    /// How long the cache keeps that there is no value; `0s` to `maxTtl`. `0s`: a call that stores it is refused. Default: `5s`, or
     /// `ttl` if that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -141,10 +141,11 @@ pub struct CacheNamespaceSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("memoryBudget", "1Mi"))))]
     pub memory_budget: Option<Quantity>,
-    /// What is done where they take more: `Report` tells it; `Shrink` also removes keys, those nearest to their end first. Default: `Report`.
+    /// What is done where they take more: `Report` shows it in the status; `Shrink` also removes keys, those nearest to their end
+    /// first. Default: `Report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_budget: Option<OnBudget>,
-    /// How processes with copies of their own hear that an entry is no longer valid.
+    /// How processes with copies of their own learn that an entry is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<Invalidation>,
     /// The binding Secret.
@@ -155,24 +156,24 @@ pub struct CacheNamespaceSpec {
     pub access: Option<UseAccess>,
 }
 
-/// What is done where the keys take more than `memoryBudget`: `Report` tells it; `Shrink` also removes keys, those nearest to their end
-/// first. Default: `Report`.
+/// What is done where the keys take more than `memoryBudget`: `Report` shows it in the status; `Shrink` also removes keys, those
+/// nearest to their end first. Default: `Report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnBudget {
-    /// It is told: in status, as a metric, and by an alert.
+    /// It is shown: in status, as a metric, and by an alert.
     #[default]
     Report,
     /// The agent of the primary also removes keys, those nearest to their end first, in a small share of the server's time.
     Shrink,
 }
 
-/// How processes with copies of their own hear that an entry is no longer valid.
+/// How processes with copies of their own learn that an entry is no longer valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Invalidation {
-    /// Channel on which each invalidation is published: letters, digits, '-', '_', '.', ':' and '/', at most 192 characters, and the
-    /// key prefix at its end. On a layer of another namespace the cache's namespace and '/' come before the prefix here too; `channel`
-    /// of the binding says all of it. Cannot be changed. Default: `cache:invalidate:` and the prefix.
+    /// Channel on which each invalidation is published: at most 192 letters, digits, '-', '_', '.', ':' and '/', with the key prefix at
+    /// its end. For a layer of another namespace, `channel` of the binding also has the cache's namespace and '/' before the prefix.
+    /// Cannot be changed. Default: `cache:invalidate:` and the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 192))]
     #[x_kube(validation = Rule::new(IS_CHANNEL)

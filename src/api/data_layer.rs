@@ -123,7 +123,7 @@ pub struct DataLayerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
     /// Connection limit over all uses and users of the layer, 10 to 100,000. Each connection takes 40 KiB of `memory.limit`.
-    /// Default: 1,000, or fewer where `memory.limit` is small; `max-connections` of the binding says how many.
+    /// Default: 1,000, or fewer where `memory.limit` is small; `max-connections` of the binding has the number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 100_000))]
     pub max_connections: Option<i32>,
@@ -133,10 +133,9 @@ pub struct DataLayerSpec {
     /// The audit of the layer's keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
-    /// Further directives of `redis.conf`, name to value, at most 50. What a running server takes is set live; the rest rolls
-    /// the pods, as does a directive that this version does not know. Memory may have units (`64mb`). A directive that
-    /// another field or Redoubt itself sets is refused, and so is a value that the server would not take. One that is removed
-    /// keeps its value until the node's next restart.
+    /// Further directives of `redis.conf`, at most 50. Memory may have units (`64mb`). What a running server takes is set live; the
+    /// rest, and unknown directives, roll the pods. Directives that a field or Redoubt sets are refused, and so are wrong values. A
+    /// removed one keeps its value until the next restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 50), transform = config_rules::one_rule_each)]
     #[x_kube(
@@ -230,9 +229,9 @@ impl DataPurpose {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
-    /// Image of Redis 7.0 or later, or Valkey 7.2 or later. Any image with `redis-server` or `valkey-server` in its path
-    /// works. Default: the operator's; recorded for the layer at its creation. Once set it cannot be removed. An engine that
-    /// cannot read the files of the one that runs is not rolled out.
+    /// Image of Redis 7.0 or later, or Valkey 7.2 or later, with `redis-server` or `valkey-server` in its path. Default: the
+    /// operator's; recorded for the layer at its creation. Once set it cannot be removed. An engine that cannot read the files of
+    /// the running one is not rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     #[x_kube(validation = Rule::new(name_rules::is_image()).message(Message::Expression(name_rules::IMAGE_MESSAGE.to_owned())))]
@@ -347,9 +346,8 @@ pub struct Persistence {
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
     /// Size, bytes; at least twice `maxmemory` where data is kept, because the files are twice as large while they are rewritten.
-    /// Default: four times `memory.limit`, at least 1Gi, decided when the layer is made: a later change of `memory.limit` does not
-    /// change it, and is refused where the data would no longer fit. It never shrinks; growing is not implemented in this version. The size
-    /// is recorded when the layer is made, so that the field may be removed: the volumes keep the size that they have.
+    /// Default: four times `memory.limit`, at least 1Gi. Recorded when the layer is made, and unchanged if the field is removed
+    /// later. A `memory.limit` that outgrows it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(

@@ -12,14 +12,14 @@ pub struct DataLayerStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word: `Ready`, or the reason of what a person has to know first.
+    /// One word: `Ready`, or the most important reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The sentence that goes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// `Ready`, `Progressing`, `Degraded`, one for each promise, and for those who wait by `kstatus` `Reconciling` or `Stalled` while
-    /// one of them is true.
+    /// `Ready`, `Progressing`, `Degraded`, one for each promise, and `Reconciling` or `Stalled` while one of them is true, for
+    /// tools that wait by `kstatus`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -94,7 +94,7 @@ pub struct Tenant {
 /// A request to move the primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PromotionStatus {
-    /// What the annotation says.
+    /// The text of the annotation.
     pub request: String,
     /// `Waiting`, `Moving`, `Refused`, `Failed` (not tried again), or for good `Done`.
     pub state: String,
@@ -119,7 +119,7 @@ pub struct NodeStatus {
     /// `InSync`, `Syncing`, `Lagging`, `Loading` or `Unreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Data that it keeps aside on its volume, as its agent told last.
+    /// Data that it keeps aside on its volume, as its agent reported last.
     #[serde(default, rename = "keptAside", skip_serializing_if = "Vec::is_empty")]
     pub kept_aside: Vec<KeptAside>,
 }

@@ -65,9 +65,9 @@ pub struct RateLimitPolicySpec {
     /// Where the counters are. Default: a layer of the policy's own, as of `dedicated: {mode: Sentinel}`, named NAME-limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerChoice>,
-    /// What each key of the policy begins with: letters, digits, '-', '_', '.' and ':', at most 64 characters, ':' at its end.
-    /// No use of a layer may have a prefix that begins another's. On a layer of another namespace the policy's namespace and '/'
-    /// come before it; `prefix` of the binding says all of it. Cannot be changed. Default: the policy's name and ':'.
+    /// What each key of the policy begins with: at most 64 letters, digits, '-', '_', '.' and ':', with ':' at its end. No prefix of a
+    /// layer may begin another. On a layer of another namespace, the policy's namespace and '/' come before it. Cannot be changed.
+    /// Default: the policy's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(use_rules::IS_PREFIX).message(use_rules::PREFIX_MESSAGE))]
@@ -82,13 +82,13 @@ pub struct RateLimitPolicySpec {
     /// What an application should do while the layer does not answer: published in the binding as `on-store-error`. Default: `Allow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_store_error: Option<StoreErrorChoice>,
-    /// Whether a denied call fills up the limits that denied it, so that a caller who keeps asking stays out. Default: false, and a
+    /// Whether a denied call fills up the limits that denied it, so that a caller that goes on calling stays out. Default: false, and a
     /// denied call writes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_denied: Option<bool>,
-    /// Keys over which a caller spreads one very hot subject, 1 to 64: it calls with `PREFIX{SUBJECT:R}`, R random from 0, and each
-    /// key has an equal part of quota and burst. Near the limit calls are denied too early, about sqrt(quota x shards / 6.3) of a
-    /// window; never are too many admitted. Default: 1.
+    /// Keys of each subject, 1 to 64, each with an equal part of quota and burst. A caller picks one: `PREFIX{SUBJECT:R}`, R random
+    /// from 0. Near the limit about sqrt(quota x shards / 6.3) calls of a window are denied too early; never are too many admitted.
+    /// Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub shards: Option<i32>,
@@ -166,7 +166,8 @@ pub struct Limit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub burst: Option<i64>,
-    /// Of a `LeakyBucket`: `Meter` admits at once while there is room; `Shaper` says how long to wait before each call. Default: `Meter`.
+    /// Of a `LeakyBucket`: `Meter` admits at once while there is room; `Shaper` answers how long to wait before each call. Default:
+    /// `Meter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaky: Option<LeakyChoice>,
     /// Of a `FixedWindow`: windows follow the `Clock` or begin at the `FirstHit`. Default: `Clock`.
@@ -181,9 +182,9 @@ pub struct Limit {
     pub mode: Option<LimitMode>,
 }
 
-/// How a limit counts. Most calls that any interval of one window can admit, with Q the quota and B the burst: `GCRA`,
-/// `TokenBucket` and `LeakyBucket` B + Q, of which a `Shaper` lets Q + 1 of cost 1 begin; `SlidingLog` Q; `SlidingCounter` 2Q - 1;
-/// `FixedWindow` 2Q. `status.limits[].worstCase` says it for these numbers, and `worstCaseStarted` what begins. Default: `GCRA`.
+/// How a limit counts. Most calls in any window, with quota Q and burst B: `GCRA`, `TokenBucket` and `LeakyBucket` B + Q,
+/// `SlidingLog` Q, `SlidingCounter` 2Q - 1, `FixedWindow` 2Q. `status.limits[].worstCase` has the number, and `worstCaseStarted` how
+/// many a `Shaper` lets begin. Default: `GCRA`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LimitAlgorithm {
     /// The generic cell rate algorithm: one time for each key; a steady rate with a burst.
@@ -201,8 +202,8 @@ pub enum LimitAlgorithm {
     FixedWindow,
 }
 
-/// `Enforce`: it denies. `Shadow`: it counts and reports, and does not deny. Default of a policy: `Enforce`; of a limit: as the
-/// policy says.
+/// `Enforce`: it denies. `Shadow`: it counts and reports, and does not deny. Default of a policy: `Enforce`; of a limit: that of
+/// the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LimitMode {
     /// It denies.
@@ -211,7 +212,8 @@ pub enum LimitMode {
     Shadow,
 }
 
-/// Of a `LeakyBucket`: `Meter` admits at once while there is room; `Shaper` says how long to wait before each call. Default: `Meter`.
+/// Of a `LeakyBucket`: `Meter` admits at once while there is room; `Shaper` answers how long to wait before each call. Default:
+/// `Meter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LeakyChoice {
     /// It is admitted while there is room.

@@ -39,8 +39,8 @@ pub struct LayerChoice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UseBinding {
-    /// Name of the binding Secret. A Secret of that name that is not this use's is never overwritten: the use is then refused, or keeps
-    /// the Secret that it has. When the name changes, the Secret of the old name is deleted after the new one is written. Default:
+    /// Name of the binding Secret. Another owner's Secret is never overwritten: the use is then refused, or keeps the Secret that it
+    /// has. After a change of the name, the Secret of the old name is deleted once the new one is written. Default:
     /// `NAME-session-binding`, `NAME-limit-binding` or `NAME-cache-binding`, by kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

@@ -16,14 +16,14 @@ pub struct UseStatus {
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// One word: `Ready`, or the reason of what a person has to know first.
+    /// One word: `Ready`, or the most important reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The sentence that goes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// `Accepted`, `FunctionsLoaded`, `UserInPlace`, `AccessProven`, `BindingWritten`, `EvictionSuits`, `Ready`, `Progressing`, `Degraded`;
-    /// `Reconciling` or `Stalled` while one of them is true, for those who wait by `kstatus`.
+    /// `Reconciling` or `Stalled` while one of them is true, for tools that wait by `kstatus`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -62,7 +62,7 @@ pub struct UseStatus {
     /// percent. It stays while it is right within 5; absent before the first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<i32>,
-    /// Of a cache: the keys that its annotation `redoubt.dev/invalidate-prefix` wants gone, and how far that is.
+    /// Of a cache: the removal of the keys that its annotation `redoubt.dev/invalidate-prefix` names, and how far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<InvalidationStatus>,
     /// What the audit of the layer's keys found under its prefix.
@@ -161,7 +161,7 @@ pub struct LimitStatus {
     /// The cost that is admitted at most within any interval of one window. A failover adds what was not replicated yet, and a clock
     /// that is set forward adds a burst or quota.
     pub worst_case: i64,
-    /// Of a `Shaper`: how many calls of cost 1 begin at most within any interval of one window, if callers wait as they are told.
+    /// Of a `Shaper`: how many calls of cost 1 begin at most within any interval of one window, if callers wait for `retry_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_case_started: Option<i64>,
     /// Microseconds in which one unit of cost becomes free again, rounded up; with `shards` for each of the keys.

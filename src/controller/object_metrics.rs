@@ -16,7 +16,7 @@ use crate::api::data_layer::DataPurpose;
 const METRICS: [(&str, &str, &[&str]); 5] = [
     (
         "redoubt_condition",
-        "What a condition of an object says: 1 true, 0 false, -1 unknown.",
+        "State of a condition of an object: 1 true, 0 false, -1 unknown.",
         &["kind", "namespace", "name", "condition"],
     ),
     (

@@ -125,7 +125,7 @@ impl UseKind {
                         ("early", "Leases before the end of an entry"),
                         ("sets", "Entries that were stored"),
                         ("refused", "Sets that an invalidation or another set overtook"),
-                        ("failures", "Calls that said that the source is down"),
+                        ("failures", "Calls that marked the source as down"),
                         ("invalidations", "Messages of invalidation"),
                     ],
                 }),

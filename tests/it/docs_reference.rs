@@ -129,11 +129,11 @@ fn eviction_matrix() -> String {
     text.push_str(
         "\nUnder `volatile-ttl` the keys go that are nearest to their end, of whatever use. So entries of caches should live shorter than \
          sessions (`maxTtl` and `staleFor` together below `idleTimeout`), and sessions shorter than limits (the longest window). A use that \
-         lives longer than one that should outlive it has `EvictionSuits` false with reason `TtlOrder`.\n\nMeasured on Redis 7.0: 20,000 \
-         sessions, 2,000 limits and a flood of 100,000 cache entries in 24 MiB; and 2,000 subjects that had used all of an hourly limit \
-         with 250,000 that call once, on Redis 7.0 and 8.0 in 24 MiB and Valkey 8.1 in 14 MiB. Where a cell names 1,000 sessions or 500 \
-         subjects, a test floods them with 25,000 entries of 1 KiB in 4 MiB, under that policy, on Redis 7.0, Redis 8.0 and Valkey 8.1; the \
-         worst of the three is told.\n",
+         lives longer than one that should outlive it has `EvictionSuits` false with reason `TtlOrder`.\n\nHow it was measured:\n\n- 20,000 \
+         sessions: with 2,000 limits and a flood of 100,000 cache entries in 24 MiB, on Redis 7.0.\n- 2,000 subjects that had used all \
+         of an hourly limit: with 250,000 that call once, on Redis 7.0 and 8.0 in 24 MiB and Valkey 8.1 in 14 MiB.\n- 1,000 sessions or \
+         500 subjects: a test floods them with 25,000 entries of 1 KiB in 4 MiB, under that policy, on Redis 7.0, Redis 8.0 and Valkey \
+         8.1. The cell has the worst of the three.\n",
     );
     text
 }

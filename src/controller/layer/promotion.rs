@@ -14,7 +14,7 @@ use crate::validate::ValidatedLayer;
 /// Characters of a request that are looked at and repeated: more than the name of any pod.
 const LONGEST_REQUEST: usize = 100;
 
-/// What the annotation says. `None`: nothing.
+/// The text of the annotation. `None`: nothing.
 pub(super) fn text(object: &DataLayer) -> Option<String> {
     let value = object.metadata.annotations.as_ref()?.get(names::ANNOTATION_PROMOTE)?.trim();
     (!value.is_empty()).then(|| value.chars().take(LONGEST_REQUEST).collect())

@@ -122,7 +122,7 @@ fn caches(policy: &str) -> (Verdict, &'static str) {
     match policy {
         "noeviction" => (
             Verdict::Warned,
-            "a cache that fills up refuses writes: tried, with full memory reads, leases and invalidations answer, and each set says OOM",
+            "a cache that fills up refuses writes: tried, with full memory reads, leases and invalidations answer, and each set answers OOM",
         ),
         "volatile-ttl" => (
             Verdict::Fine,

@@ -84,9 +84,9 @@ pub struct CacheNamespaceSpec {
     /// Where the entries are. Default: a layer of the cache's own, as of `dedicated: {mode: Sentinel}`, named NAME-cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerChoice>,
-    /// What each key of the cache begins with: at most 64 letters, digits, '-', '_', '.' and ':', with ':' at its end. No prefix of a
-    /// layer may begin another. On a layer of another namespace, the cache's namespace and '/' come before it. Cannot be changed.
-    /// Default: the cache's name and ':'.
+    /// What each key of the cache begins with: at most 64 letters, digits, '-', '_', '.' and ':', ending with ':'. No prefix of a layer
+    /// may begin another. On another namespace's layer, the cache's namespace and '/' come before it. Cannot be changed. Default:
+    /// the cache's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(use_rules::IS_PREFIX).message(use_rules::PREFIX_MESSAGE))]
@@ -172,7 +172,7 @@ pub enum OnBudget {
 #[serde(rename_all = "camelCase")]
 pub struct Invalidation {
     /// Channel on which each invalidation is published: at most 192 letters, digits, '-', '_', '.', ':' and '/', with the key prefix at
-    /// its end. For a layer of another namespace, `channel` of the binding also has the cache's namespace and '/' before the prefix.
+    /// its end. On another namespace's layer, the cache's namespace and '/' come before the prefix.
     /// Cannot be changed. Default: `cache:invalidate:` and the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 192))]

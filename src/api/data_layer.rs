@@ -78,7 +78,7 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
     validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
     validation = Rule::new("!has(oldSelf.engine) || !has(oldSelf.engine.image) || (has(self.engine) && has(self.engine.image))")
-        .message("engine.image cannot be removed once it is set: the layer would go back to the image that was recorded when it was made, which may not read the files; name the image that it is to run"),
+        .message("engine.image cannot be removed once it is set: the layer would go back to the image that was recorded when it was made, which may not read the files. Name the image to run"),
     validation = Rule::new("(has(self.access) && has(self.access.announce) ? self.access.announce : 'Address') == (has(oldSelf.access) && has(oldSelf.access.announce) ? oldSelf.access.announce : 'Address')")
         .message("access.announce cannot be changed")
 )]
@@ -134,7 +134,7 @@ pub struct DataLayerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
     /// Further directives of `redis.conf`, at most 50. Memory may have units (`64mb`). What a running server takes is set live; the
-    /// rest, and unknown directives, roll the pods. Directives that a field or Redoubt sets are refused, and so are wrong values. A
+    /// rest, and unknown directives, roll the pods. Directives that a field or Redoubt sets, and wrong values, are refused. A
     /// removed one keeps its value until the next restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 50), transform = config_rules::one_rule_each)]

@@ -65,9 +65,9 @@ pub struct RateLimitPolicySpec {
     /// Where the counters are. Default: a layer of the policy's own, as of `dedicated: {mode: Sentinel}`, named NAME-limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerChoice>,
-    /// What each key of the policy begins with: at most 64 letters, digits, '-', '_', '.' and ':', with ':' at its end. No prefix of a
-    /// layer may begin another. On a layer of another namespace, the policy's namespace and '/' come before it. Cannot be changed.
-    /// Default: the policy's name and ':'.
+    /// What each key of the policy begins with: at most 64 letters, digits, '-', '_', '.' and ':', ending with ':'. No prefix of a layer
+    /// may begin another. On another namespace's layer, the policy's namespace and '/' come before it. Cannot be changed. Default:
+    /// the policy's name and ':'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(use_rules::IS_PREFIX).message(use_rules::PREFIX_MESSAGE))]

@@ -1,36 +1,49 @@
 -- redoubt_caches: caches, with the policies of the namespaces of the layer compiled in.
 --
--- Keys. An entry is `PREFIX{GROUP}NAME`: PREFIX is the namespace's, GROUP has at least one byte and no `}`, NAME at least one and
--- does not begin with `@`; both are any bytes else, at most 1024 in all. What a function derives shares prefix and GROUP, so all
--- keys of a call are in one slot: the lease `PREFIX{GROUP}@l:NAME`, and the generation of a tag, `PREFIX{GROUP}@t:TAG`. Tags are of
--- a GROUP: with one GROUP for all, `PREFIX{0}NAME`, they reach the whole namespace. Every key has a TTL.
+-- Keys. An entry is `PREFIX{GROUP}NAME`, at most 1024 bytes. PREFIX is the namespace's. GROUP has at least one byte and no `}`. NAME has at
+-- least one byte and does not begin with `@`. Else both are any bytes.
+--
+-- What a function derives shares prefix and GROUP, so all keys of a call are in one slot: the lease `PREFIX{GROUP}@l:NAME`, and the
+-- generation of a tag, `PREFIX{GROUP}@t:TAG`. Tags are of a GROUP: with one GROUP for all, `PREFIX{0}NAME`, they reach the whole
+-- namespace. Every key has a TTL.
 --
 -- Entries. A hash: `h` is the header, `v` the value, which clients may read by `HGET`. An entry is fresh for its TTL, of
 -- which chance takes off up to `jitter`; then for `staleFor` it is stale, and then the server removes it. A TTL is whole
 -- milliseconds; one above `maxTtl` counts as `maxTtl`. A version is a whole number from 1, of at most 15 digits.
 --
 -- Leases. Where a value is absent, stale, or soon to end, one caller gets a lease: a token, and the milliseconds for which it is
--- the one that computes. A set with the token is stored if the lease is still there. Invalidations and sets without a token
--- remove a lease, so that what was read from the source before them is refused: a cache never brings back what was invalidated.
--- A set with a token of an earlier run is refused too: what was invalidated by prefix in that run is not known in this one.
+-- the one that computes. A set with the token is stored if the lease is still there.
+--
+-- Invalidations and sets without a token remove a lease. So what was read from the source before them is refused: a cache never brings
+-- back what was invalidated. A set with a token of an earlier run is refused too, because this run has no record of what was invalidated
+-- by prefix in that one.
 --
 -- Tags. An entry has at most 64, of 1 to 128 bytes without control characters. It is valid as long as the generation of each of
 -- them is the one that was stored with it: whatever the number of entries, an invalidation writes one key. As long as a
 -- generation is missing, because the server evicted it, its entries are invalid.
 --
--- Replies of get and check. An array of two or four. The first says what to do: 1 fresh, 4 known to have no value, 2 stale while
--- another caller computes or the source is down: serve; 3 fresh or stale, 5 known to have no value, 0 absent, each with a lease:
--- serve if there is something, and compute; -1 absent while another caller computes, -2 absent while the source is down: wait or
--- fail. The second is the value, null without one. The third is the token, empty without a lease. The fourth is the milliseconds
--- of the lease, or after which to ask again.
+-- Replies of get and check. An array of two or four: what to do; the value, null without one; the token, empty without a lease; the
+-- milliseconds of the lease, or after which to ask again. What to do:
+--
+-- - 1 fresh, 4 known to have no value: serve it.
+-- - 2 stale while another caller computes or the source is down: serve it.
+-- - 3 fresh or stale, 5 known to have no value, 0 absent, each with a lease: serve if there is something, and compute.
+-- - -1 absent while another caller computes, -2 absent while the source is down: wait or fail.
 --
 -- Messages. Each invalidation is published on the channel of the namespace: `RUN SEQ k KEY`, `RUN SEQ t PREFIX{GROUP} TAG` or
 -- `RUN SEQ p BEGINNING`. RUN is digits and changes with each primary, start and library; SEQ counts the messages of
--- the namespace in it from 1. A subscriber that sees a gap, or a RUN that is new to it, has missed something.
+-- the namespace in it from 1. A subscriber that gets a gap, or a RUN that is new to it, has missed something.
 --
--- Errors, before anything is written: `BADARG` arguments or a key of another form, `NOPOLICY` no namespace has the key's prefix,
--- `TOOBIG` the value is above `maxEntryBytes`, `BUSY` too many prefixes wait, `WRONGTYPE` something else is under the key, and
--- `OOM` from a server whose memory is full. A token that is not the lease's is no error: the answer is 0.
+-- Errors, before anything is written:
+--
+-- - `BADARG`: arguments or a key of another form.
+-- - `NOPOLICY`: no namespace has the key's prefix.
+-- - `TOOBIG`: the value is above `maxEntryBytes`.
+-- - `BUSY`: too many prefixes wait.
+-- - `WRONGTYPE`: something else is under the key.
+-- - `OOM`: the server's own, when its memory is full.
+--
+-- A token that is not the lease's is no error: the answer is 0.
 
 -- Header of an entry: kind, milliseconds for which it is stale at its end, milliseconds that it took to compute, version, number of
 -- tags; then of each tag generation, length and bytes. Fresh until the key's TTL is down to the stale part: no clock is read.

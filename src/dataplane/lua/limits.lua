@@ -1,18 +1,25 @@
 -- redoubt_limits: rate limits, with the policies of the layer compiled in.
 --
--- Keys. A call names one key, `PREFIX{SUBJECT}`: PREFIX is the policy's, SUBJECT what is limited (a customer, an address): any
--- bytes, but it does not begin with `}`; at most 1024 bytes in all. Each limit keeps its state under that key followed by the
--- algorithm's letter and the limit's name, and an ID is remembered under it too, so all keys of a call are in one slot. Every key
--- has a TTL: state ends when it is as if it had never been.
+-- Keys. A call names one key, `PREFIX{SUBJECT}`. PREFIX is the policy's, SUBJECT what is limited (a customer, an address): any bytes that
+-- do not begin with `}`. The key has at most 1024 bytes.
+--
+-- Each limit keeps its state under that key followed by the algorithm's letter and the limit's name. An ID is kept under it too, so all
+-- keys of a call are in one slot. Every key has a TTL: state ends when it is as if it had never been.
 --
 -- Costs. A whole number of at most 12 digits. Cost 0 is always admitted and writes nothing.
 --
--- Replies. `[allowed, limit, remaining, reset_ms, retry_ms, name]`, five integers and a bulk string. `allowed`: 0 denied, 1
--- admitted, 2 admitted only because the limit that denies is a shadow. The others are of the limit that decides: of those that
--- deny the one that denies longest; else of the shadows that would deny; else the one with the smallest share left. `limit`: its
--- burst, or its quota where the algorithm has no burst. `remaining`: what it would still admit. `reset_ms`: until its state is as
--- if never used. `retry_ms`: denied: until the same call would be admitted, -1 if its cost is above what ever fits; admitted: how
--- long to wait before acting, the longest delay of the shapers, else 0. Milliseconds are rounded up.
+-- Replies. `[allowed, limit, remaining, reset_ms, retry_ms, name]`, five integers and a bulk string. Milliseconds are rounded up.
+--
+-- - `allowed`: 0 denied, 1 admitted, 2 admitted only because the limit that denies is a shadow.
+-- - `limit`: the burst, or the quota where the algorithm has no burst.
+-- - `remaining`: what the limit would still admit.
+-- - `reset_ms`: until its state is as if never used.
+-- - `retry_ms`, denied: until the same call would be admitted, -1 if its cost is above what ever fits.
+-- - `retry_ms`, admitted: how long to wait before acting, the longest delay of the shapers, else 0.
+-- - `name`: the limit that decides, of which the other numbers are.
+--
+-- Of the limits that deny, the one that denies longest decides. If none denies, it is the same among the shadows that would deny. Else
+-- the one with the smallest share left decides.
 --
 -- Several limits. All are read, then all are written or none: a call that one of them denies consumes nothing. A shadow that would
 -- deny consumes nothing itself and hinders no other.
@@ -21,12 +28,17 @@
 -- or the policy became smaller, counts as the fullest that it can be.
 --
 -- Denied calls write nothing, with two exceptions: such a state is brought down to the fullest, and with `countDenied` a limit
--- that denies becomes full, so that who keeps calling stays out.
+-- that denies becomes full, so that a caller that goes on calling stays out.
 --
--- Errors, before anything is written: `BADARG` arguments or a key of another form, `NOPOLICY` no policy has the key's prefix,
--- `NOLIMIT` the policy has no limit of this name, `WRONGTYPE` something else is under a limit's key, `TOOLARGE` a log holds more than
--- this library writes (plain commands may write under the same key, and a server does nothing else while a function runs), and `OOM`
--- from a server whose memory is full.
+-- Errors, before anything is written:
+--
+-- - `BADARG`: arguments or a key of another form.
+-- - `NOPOLICY`: no policy has the key's prefix.
+-- - `NOLIMIT`: the policy has no limit of this name.
+-- - `WRONGTYPE`: something else is under a limit's key.
+-- - `TOOLARGE`: a log holds more than this library writes. Plain commands may write under the same key, and a server does nothing else
+--   while a function runs.
+-- - `OOM`: the server's own, when its memory is full.
 
 -- State of a window: index * ONE_WINDOW + count, the index modulo WINDOWS: below 2^53 in all. A count is below 2^33.
 local ONE_WINDOW, WINDOWS = 8589934592, 1048576

@@ -1,22 +1,35 @@
 -- redoubt_sessions: sessions, with the policies of all stores of the layer compiled in.
 --
--- Keys. A session is the hash `PREFIX{TAG}s:ID`, the index of a user's sessions the sorted set `PREFIX{TAG}u:USER` (member: ID,
--- score: expiry). PREFIX is the store's. TAG and ID have letters, digits and `-._~+/=` only and come from the application: TAG
--- is the same for all sessions of a user, ID is random (128 bits). USER is any bytes, at most 512; the empty one is nobody: no
--- index, no cap. Only braces are TAG's, so all keys of a call are in one slot; keys that a function derives from the one it
--- was given (the index of a session, the sessions of an index, the session behind a rotated id) share its prefix and TAG.
+-- Keys. A session is the hash `PREFIX{TAG}s:ID`. The index of a user's sessions is the sorted set `PREFIX{TAG}u:USER` (member: ID,
+-- score: expiry).
+--
+-- - PREFIX is the store's.
+-- - TAG and ID have letters, digits and `-._~+/=` only and come from the application. TAG is the same for all sessions of a user, ID is
+--   random (128 bits).
+-- - USER is any bytes, at most 512. An empty USER has no index and no cap.
+--
+-- Only braces are TAG's, so all keys of a call are in one slot. Keys that a function derives from the one it was given share its prefix
+-- and TAG: the index of a session, the sessions of an index, the session behind a rotated id.
 --
 -- Fields. Names that begin with `@` are the library's. A call takes at most 512 fields, a session holds at most 65536 bytes of
 -- names and values. Every key has a TTL. Times are whole milliseconds since 1970 of the server's clock, read once per call.
 --
 -- Bounds. What a call reads is bounded, because plain commands may write under the same keys and a server does nothing else while
--- a function runs: of an index at most 1000 entries, or `maxPerUser` where that is more; of a session at most 4 MiB of memory in
--- 33000 fields, which is what 65536 bytes can come to. Above that the answer is TOOLARGE.
+-- a function runs. Of an index it reads at most 1000 entries, or `maxPerUser` where that is more. Of a session it reads at most 4 MiB of
+-- memory in 33000 fields, which is what 65536 bytes can come to. Above that the answer is TOOLARGE.
 --
--- Errors, before anything is written: `BADARG` arguments or a key of another form, `NOPOLICY` no store has the key's prefix,
--- `EXISTS` the id is taken, `NOSESSION` ended or never was, `CONFLICT` changed in the meantime, `LIMIT` too many sessions of
--- the user, `WRONGTYPE` something else is under the key, `TOOLARGE` a key holds more than is read. After a
--- write, only revoke_all's TOOLARGE: it ended a part.
+-- Errors, before anything is written:
+--
+-- - `BADARG`: arguments or a key of another form.
+-- - `NOPOLICY`: no store has the key's prefix.
+-- - `EXISTS`: the id is taken.
+-- - `NOSESSION`: the session ended or never was.
+-- - `CONFLICT`: it changed in the meantime.
+-- - `LIMIT`: too many sessions of the user.
+-- - `WRONGTYPE`: something else is under the key.
+-- - `TOOLARGE`: a key holds more than is read.
+--
+-- After a write there is one error only: TOOLARGE of revoke_all, which ended a part.
 
 -- Columns of a store's row of counters, behind its name.
 local COLUMNS = {created = 2, read = 3, renewed = 4, revoked = 5, rejected = 6, evicted = 7, missed = 8}

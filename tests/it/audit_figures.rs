@@ -61,7 +61,7 @@ async fn an_audit_of_a_million_keys_is_measured_and_written() {
         .unwrap();
     }
     let table = format!(
-        "| engine | a pass over 1,000,000 keys | the server's commands for it | share of its time | their bytes, as told |\n\
+        "| engine | a pass over 1,000,000 keys | the server's commands for it | share of its time | their bytes, as reported |\n\
          |---|---|---|---|---|\n{rows}"
     );
     println!("{table}");

@@ -22,7 +22,7 @@ const LARGEST_REPORT: usize = 4 << 20;
 const LARGEST_FUNCTIONS: usize = 16 << 20;
 
 /// The record of the agent at an IP address; `None`: there is none, or it is no such answer. Not bounded in time.
-pub async fn fetch(address: &str) -> Option<LineageAnswer> {
+pub(crate) async fn fetch(address: &str) -> Option<LineageAnswer> {
     get(address, "lineage", LARGEST_RECORD).await
 }
 

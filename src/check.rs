@@ -22,7 +22,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Why the answer is not the wanted one.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No server answered.
     #[error("cannot get {url}")]
     Get {
@@ -45,7 +45,7 @@ pub enum Error {
 }
 
 /// Asks until the answer is 200, for [`SOON`] at most; the last failure otherwise.
-pub async fn check_soon(url: &Uri) -> Result<(), Error> {
+pub(crate) async fn check_soon(url: &Uri) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         match check(url).await {
@@ -56,7 +56,7 @@ pub async fn check_soon(url: &Uri) -> Result<(), Error> {
 }
 
 /// Asks once; a success is an answer of 200.
-pub async fn check(url: &Uri) -> Result<(), Error> {
+pub(crate) async fn check(url: &Uri) -> Result<(), Error> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = timeout(ANSWER_WITHIN, client.get(url.clone())).await.map_err(|_| Error::Silent(url.clone()))?;
     match answer.map_err(|source| Error::Get { url: url.clone(), source })?.status() {

@@ -28,7 +28,7 @@ pub enum Class {
 
 impl Class {
     /// The class as a metric label.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Transient => "transient",
             Self::Conflict => "conflict",
@@ -88,7 +88,7 @@ pub enum Request {
 
 impl Request {
     /// What to make of it.
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             Self::Failed { source, .. } => match &source.0 {
                 kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Class::Conflict,
@@ -102,13 +102,13 @@ impl Request {
     }
 
     /// Whether the object was not there.
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed { source, .. } if matches!(&source.0, kube::Error::Api(status) if status.is_not_found()))
     }
 }
 
 /// Does one request with a limit on its time.
-pub async fn request<T>(
+pub(crate) async fn request<T>(
     verb: &'static str,
     object: &str,
     doing: impl Future<Output = Result<T, kube::Error>>,
@@ -117,7 +117,7 @@ pub async fn request<T>(
 }
 
 /// The same with another limit.
-pub async fn request_within<T>(
+pub(crate) async fn request_within<T>(
     limit: Duration,
     verb: &'static str,
     object: &str,

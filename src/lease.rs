@@ -45,7 +45,7 @@ pub struct Timing {
 
 impl Timing {
     /// Of a Lease that lasts this long: the leader may miss three renewals, and has stopped when five sixths are over.
-    pub fn lasting(duration: Duration) -> Self {
+    pub(crate) fn lasting(duration: Duration) -> Self {
         Self { duration, renew_deadline: duration * 2 / 3, retry: duration / 6, stop_grace: duration / 6 }
     }
 
@@ -79,16 +79,16 @@ pub struct Candidate {
 
 /// A Lease as this process last saw it change.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The object.
     pub lease: Lease,
     /// When its content last changed, by our clock.
-    pub changed_at: Instant,
+    pub(crate) changed_at: Instant,
 }
 
 /// What a candidate is to do now.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// There is no Lease: create it with this specification.
     Create(LeaseSpec),
     /// It is ours, or free, or expired: replace it with this specification.
@@ -98,7 +98,7 @@ pub enum Action {
 }
 
 /// Decides what `me` does about the Lease. Pure: `now` is the monotonic clock and `wall` what is written down.
-pub fn decide(seen: Option<&Seen>, me: &str, timing: &Timing, now: Instant, wall: Timestamp) -> Action {
+pub(crate) fn decide(seen: Option<&Seen>, me: &str, timing: &Timing, now: Instant, wall: Timestamp) -> Action {
     let Some(seen) = seen else { return Action::Create(specification(None, me, timing, wall)) };
     let current = seen.lease.spec.as_ref();
     let holder = current.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
@@ -129,7 +129,7 @@ fn specification(current: Option<&LeaseSpec>, me: &str, timing: &Timing, wall: T
 }
 
 /// Told to the work of a leader: it changes to `true` when the work has to stop.
-pub type Stop = watch::Receiver<bool>;
+pub(crate) type Stop = watch::Receiver<bool>;
 
 /// Resolves when the work has to stop (also when the sender is gone).
 pub async fn stopped(mut stop: Stop) {

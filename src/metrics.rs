@@ -80,18 +80,21 @@ impl Metrics {
     }
 
     /// One write to the Kubernetes API was made.
-    pub fn write(&self, object: &str) {
+    pub(crate) fn write(&self, object: &str) {
         self.writes.with_label_values(&[object]).inc();
     }
 
     /// This replica leads for as long as the answer lives: work that is dropped has ended too.
-    pub fn leads(&self) -> Leads {
+    pub(crate) fn leads(&self) -> Leads {
         self.leader.set(1);
         Leads(self.leader.clone())
     }
 
     /// Answers with these metrics too, for as long as the answer lives. An error: some of their names are taken.
-    pub fn include<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) -> Result<Included, Error> {
+    pub(crate) fn include<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        collector: &C,
+    ) -> Result<Included, Error> {
         self.registry.register(Box::new(collector.clone()))?;
         let (registry, collector) = (self.registry.clone(), collector.clone());
         Ok(Included(Some(Box::new(move || {
@@ -101,7 +104,7 @@ impl Metrics {
     }
 
     /// Says that this replica has started (a candidate is ready too: it has to be counted by a rollout).
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
@@ -115,7 +118,7 @@ impl Metrics {
 
 /// See [`Metrics::leads`].
 #[must_use]
-pub struct Leads(IntGauge);
+pub(crate) struct Leads(IntGauge);
 
 impl Drop for Leads {
     fn drop(&mut self) {
@@ -125,7 +128,7 @@ impl Drop for Leads {
 
 /// See [`Metrics::include`].
 #[must_use]
-pub struct Included(Option<Box<dyn FnOnce() + Send + Sync>>);
+pub(crate) struct Included(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Drop for Included {
     fn drop(&mut self) {
@@ -136,7 +139,7 @@ impl Drop for Included {
 }
 
 /// Serves the port until the process ends.
-pub async fn serve(metrics: Metrics, address: SocketAddr) -> Result<(), Error> {
+pub(crate) async fn serve(metrics: Metrics, address: SocketAddr) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     axum::serve(listener, routes(metrics)).await.map_err(|source| Error::Listen { address, source })
 }

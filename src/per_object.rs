@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A value for each of many objects. All of it can be found out again.
 #[derive(Debug)]
-pub struct PerObject<V>(Mutex<BTreeMap<String, V>>);
+pub(crate) struct PerObject<V>(Mutex<BTreeMap<String, V>>);
 
 impl<V> Default for PerObject<V> {
     fn default() -> Self {
@@ -15,12 +15,12 @@ impl<V> Default for PerObject<V> {
 
 impl<V> PerObject<V> {
     /// The values. Each use of them is one call, so one that panics leaves no value half changed: they are used on.
-    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<String, V>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, V>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of an object.
-    pub fn get(&self, uid: &str) -> Option<V>
+    pub(crate) fn get(&self, uid: &str) -> Option<V>
     where
         V: Clone,
     {
@@ -28,17 +28,17 @@ impl<V> PerObject<V> {
     }
 
     /// Remembers a value.
-    pub fn insert(&self, uid: &str, value: V) {
+    pub(crate) fn insert(&self, uid: &str, value: V) {
         self.lock().insert(uid.to_owned(), value);
     }
 
     /// Forgets the value of an object.
-    pub fn remove(&self, uid: &str) -> Option<V> {
+    pub(crate) fn remove(&self, uid: &str) -> Option<V> {
         self.lock().remove(uid)
     }
 
     /// Forgets objects that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| lives(uid));
     }
 }

@@ -30,17 +30,17 @@ where
 }
 
 /// The span of the work for one layer: every line in it says for which. It is there at every level, or warnings alone would not.
-pub fn span_of_layer(namespace: &str, layer: &str) -> Span {
+pub(crate) fn span_of_layer(namespace: &str, layer: &str) -> Span {
     tracing::error_span!("layer", namespace, layer)
 }
 
 /// The span of the work for one use.
-pub fn span_of_use(namespace: &str, kind: &str, name: &str) -> Span {
+pub(crate) fn span_of_use(namespace: &str, kind: &str, name: &str) -> Span {
     tracing::error_span!("use", namespace, kind, name)
 }
 
 /// An error with all its causes on one line, for logs, conditions and events.
-pub struct Chain<'error>(pub &'error (dyn std::error::Error + 'static));
+pub(crate) struct Chain<'error>(pub &'error (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

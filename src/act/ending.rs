@@ -36,7 +36,7 @@ pub enum Error {
 
 impl Error {
     /// What to make of it.
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
             Self::Server(_) | Self::Switchover(_) | Self::Library(_) => Class::Transient,
@@ -68,7 +68,7 @@ pub enum Ending {
 
 impl Ending {
     /// How a step ended that met this error.
-    pub fn of(error: &Error) -> Self {
+    pub(crate) fn of(error: &Error) -> Self {
         if let Error::NameTaken { .. } = error {
             return Self::NameTaken(Chain(error).to_string());
         }
@@ -84,7 +84,7 @@ impl Ending {
     }
 
     /// The ending as a metric label.
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Dropped(_) => "dropped",
@@ -95,7 +95,7 @@ impl Ending {
     }
 
     /// Why it was not done; empty if it was.
-    pub fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         match self {
             Self::Done => "",
             Self::Dropped(why) | Self::Refused(why) | Self::NameTaken(why) | Self::Failed { why, .. } => why,

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 /// Kind, namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     /// Kind.
     pub kind: String,
     /// Namespace.
@@ -56,29 +56,34 @@ impl Remembered {
 
 /// Remembers what was applied.
 #[derive(Debug, Default)]
-pub struct Fingerprints(Mutex<BTreeMap<Key, Remembered>>);
+pub(crate) struct Fingerprints(Mutex<BTreeMap<Key, Remembered>>);
 
 impl Fingerprints {
     /// Whether the live object is what it was right after `desired` was applied.
-    pub fn is_as_applied(&self, key: &Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) -> bool {
+    pub(crate) fn is_as_applied(
+        &self,
+        key: &Key,
+        desired: &impl Serialize,
+        live: &(impl Serialize + Resource),
+    ) -> bool {
         self.with(|known| {
             known.get_mut(key).is_some_and(|known| known.is_live(live) && known.desired == fingerprint(desired))
         })
     }
 
     /// Whether `desired` is what was applied last.
-    pub fn is_wish(&self, key: &Key, desired: &impl Serialize) -> bool {
+    pub(crate) fn is_wish(&self, key: &Key, desired: &impl Serialize) -> bool {
         self.with(|known| known.get(key).is_some_and(|known| known.desired == fingerprint(desired)))
     }
 
     /// Whether the live object is what it was right after our last apply, whatever that was. Not so for one that we have
     /// not applied since our start.
-    pub fn is_untouched(&self, key: &Key, live: &(impl Serialize + Resource)) -> bool {
+    pub(crate) fn is_untouched(&self, key: &Key, live: &(impl Serialize + Resource)) -> bool {
         self.with(|known| known.get_mut(key).is_some_and(|known| known.is_live(live)))
     }
 
     /// Remembers an apply and the API server's answer to it.
-    pub fn remember(&self, key: Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) {
+    pub(crate) fn remember(&self, key: Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) {
         let remembered = Remembered {
             desired: fingerprint(desired),
             live: fingerprint(live),
@@ -89,12 +94,12 @@ impl Fingerprints {
     }
 
     /// Forgets what was not asked for in this time: each object that is there is asked for in each pass.
-    pub fn forget_unused(&self, since: Duration) {
+    pub(crate) fn forget_unused(&self, since: Duration) {
         self.with(|known| known.retain(|_, known| known.used.elapsed() < since));
     }
 
     /// Forgets an object.
-    pub fn forget(&self, key: &Key) {
+    pub(crate) fn forget(&self, key: &Key) {
         self.with(|known| known.remove(key));
     }
 

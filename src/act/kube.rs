@@ -14,7 +14,7 @@ use crate::failure::request;
 use crate::metrics::Metrics;
 
 /// A kind of object that lives in a namespace and has typed fields.
-pub trait Object:
+pub(crate) trait Object:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned
 {
 }
@@ -59,7 +59,7 @@ impl Writer {
     }
 
     /// What was applied since our start.
-    pub fn fingerprints(&self) -> &Fingerprints {
+    pub(crate) fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
     }
 
@@ -67,13 +67,13 @@ impl Writer {
     ///
     /// `live` is the object as the watch knows it; `None` may also mean that it exists without our labels, so it is read
     /// by name before anything is written. An object without the wanted controller reference is never applied over.
-    pub async fn apply<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
+    pub(crate) async fn apply<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
         self.apply_to(desired, live, false).await
     }
 
     /// The same, and only to the version that `live` is: for what more than one replica of the operator writes, and for what
     /// would be wrong if it had been written since.
-    pub async fn apply_as_seen<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
+    pub(crate) async fn apply_as_seen<K: Object>(&self, desired: &K, live: Option<&K>) -> Result<Applied<K>, Error> {
         self.apply_to(desired, live, true).await
     }
 
@@ -113,12 +113,17 @@ impl Writer {
     }
 
     /// Whether this is what was applied last, whatever became of it.
-    pub fn is_wish<K: Object>(&self, desired: &K) -> bool {
+    pub(crate) fn is_wish<K: Object>(&self, desired: &K) -> bool {
         self.fingerprints.is_wish(&key_of(desired), desired)
     }
 
     /// Patches `spec` of the very version that `live` is, by the rules of a merge patch.
-    pub async fn merge_spec<K: Object>(&self, desired: &K, live: &K, spec: serde_json::Value) -> Result<(), Error> {
+    pub(crate) async fn merge_spec<K: Object>(
+        &self,
+        desired: &K,
+        live: &K,
+        spec: serde_json::Value,
+    ) -> Result<(), Error> {
         let key = key_of(desired);
         check_owner(&key, desired, live)?;
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -133,7 +138,7 @@ impl Writer {
     }
 
     /// Sets annotations or labels of the very object with this UID, as field manager `manager`.
-    pub async fn annotate<K: Object>(
+    pub(crate) async fn annotate<K: Object>(
         &self,
         namespace: &str,
         name: &str,
@@ -154,7 +159,7 @@ impl Writer {
     }
 
     /// Deletes the very object with this UID; without one, whatever has the name. An absent object is a success.
-    pub async fn delete<K: Object>(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<(), Error> {
+    pub(crate) async fn delete<K: Object>(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<(), Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let parameters = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Background),
@@ -175,7 +180,7 @@ impl Writer {
 }
 
 /// Kind, namespace and name of an object.
-pub fn key_of<K: Object>(object: &K) -> Key {
+pub(crate) fn key_of<K: Object>(object: &K) -> Key {
     Key { kind: K::kind(&()).into_owned(), namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 

@@ -5,7 +5,7 @@
 
 mod claims;
 mod ending;
-pub mod fingerprint;
+pub(crate) mod fingerprint;
 pub mod kube;
 pub mod redis;
 mod resources;
@@ -16,5 +16,6 @@ pub mod switchover;
 pub use ending::{Ending, Error};
 pub use kube::{Applied, Writer};
 pub use resources::StepResources;
-pub use step::{Carried, carry_out, label_pod, name_of, point_service, tell};
+pub(crate) use step::{Carried, label_pod, point_service};
+pub use step::{carry_out, name_of, tell};
 pub use switchover::Handover;

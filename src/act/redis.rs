@@ -12,12 +12,12 @@ use crate::model::node_config::REDIS_PORT;
 use crate::redis::{Connection, functions, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
-pub async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
+pub(crate) async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
     Ok(server::info(connection).await?.run_id() == Some(run_id))
 }
 
 /// Sets directives and reads them back. A directive that this server does not take is told, not tried again at once.
-pub async fn set_settings(connection: &Connection, changes: &BTreeMap<String, String>) -> Result<Ending, Error> {
+pub(crate) async fn set_settings(connection: &Connection, changes: &BTreeMap<String, String>) -> Result<Ending, Error> {
     let refused = server::config_set_all(connection, changes).await?;
     if !refused.is_empty() {
         let words: Vec<String> =
@@ -55,7 +55,7 @@ fn passwords<'lines>(lines: &'lines [String], name: &str) -> impl Iterator<Item 
 }
 
 /// Removes a user and ends its connections.
-pub async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
+pub(crate) async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
     server::acl_delete_user(connection, name).await?;
     Ok(Ending::Done)
 }
@@ -72,13 +72,17 @@ pub async fn load_library(connection: &Connection, library: &Library) -> Result<
 }
 
 /// Deletes a library.
-pub async fn delete_library(connection: &Connection, library: &str) -> Result<Ending, Error> {
+pub(crate) async fn delete_library(connection: &Connection, library: &str) -> Result<Ending, Error> {
     functions::delete(connection, library).await?;
     Ok(Ending::Done)
 }
 
 /// Tells a Sentinel its quorum and times.
-pub async fn set_sentinel(connection: &Connection, master: &str, settings: SentinelSettings) -> Result<Ending, Error> {
+pub(crate) async fn set_sentinel(
+    connection: &Connection,
+    master: &str,
+    settings: SentinelSettings,
+) -> Result<Ending, Error> {
     let detection = settings.detection_milliseconds.to_string();
     let options = [
         ("quorum", settings.quorum.to_string()),
@@ -95,7 +99,7 @@ pub async fn set_sentinel(connection: &Connection, master: &str, settings: Senti
 }
 
 /// Makes a Sentinel forget what is gone, unless it is electing: a reset would end the election without a result.
-pub async fn reset_sentinel(connection: &Connection, master: &str) -> Result<Ending, Error> {
+pub(crate) async fn reset_sentinel(connection: &Connection, master: &str) -> Result<Ending, Error> {
     let known = sentinel::master(connection, master).await?;
     if known.is_none_or(|known| known.is_failing_over()) {
         return Ok(Ending::Dropped("a failover is under way".to_owned()));
@@ -105,7 +109,7 @@ pub async fn reset_sentinel(connection: &Connection, master: &str) -> Result<End
 }
 
 /// Makes a replica follow the primary that the Sentinels name.
-pub async fn repoint(connection: &Connection, primary: &Address) -> Result<Ending, Error> {
+pub(crate) async fn repoint(connection: &Connection, primary: &Address) -> Result<Ending, Error> {
     server::replica_of(connection, &primary.0, REDIS_PORT).await?;
     Ok(Ending::Done)
 }

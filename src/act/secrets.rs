@@ -39,7 +39,7 @@ const SYSTEM_FIELDS: [&str; 4] = ["operator-password", "agent-password", "replic
 
 /// The passwords of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passwords {
+pub(crate) struct Passwords {
     /// Of the operator.
     pub operator: Secret,
     /// Of the agents.
@@ -71,7 +71,7 @@ impl std::fmt::Debug for RootKey {
 
 impl RootKey {
     /// Reads the root key's Secret in the operator's namespace; `None`: there is none.
-    pub async fn read(client: Client, namespace: &str, name: &str) -> Result<Option<Self>, Error> {
+    pub(crate) async fn read(client: Client, namespace: &str, name: &str) -> Result<Option<Self>, Error> {
         let api: Api<KubernetesSecret> = Api::namespaced(client, namespace);
         let object = format!("Secret {namespace}/{name}");
         let found = request("read", &object, api.get_opt(name)).await?;
@@ -95,13 +95,14 @@ impl RootKey {
         Ok(Self(key))
     }
 
-    /// A key that is not stored anywhere, for tests.
-    pub fn fixed(key: &str) -> Self {
+    /// A key that is not stored anywhere.
+    #[cfg(test)]
+    fn fixed(key: &str) -> Self {
         Self(key.to_owned())
     }
 
     /// A name for this key that tells nothing of it.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.derive("the name of this key")[..16].to_owned()
     }
 
@@ -140,7 +141,7 @@ impl RootKey {
 
 /// The Secrets of one layer that hold its passwords; `None`: there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stored<'a> {
+pub(crate) struct Stored<'a> {
     /// `NAME-redis-system`.
     pub system: Option<&'a KubernetesSecret>,
     /// `NAME-redis-app`.
@@ -151,31 +152,37 @@ pub struct Stored<'a> {
 
 /// The passwords of every layer that this process has led.
 #[derive(Debug)]
-pub struct Vault {
+pub(crate) struct Vault {
     root: RootKey,
     known: PerObject<Passwords>,
 }
 
 impl Vault {
     /// A vault that has seen no layer yet.
-    pub fn new(root: RootKey) -> Self {
+    pub(crate) fn new(root: RootKey) -> Self {
         Self { root, known: PerObject::default() }
     }
 
     /// The layer's passwords, by its Secrets as they are now.
-    pub fn passwords(&self, layer_uid: &str, stored: Stored<'_>) -> Passwords {
+    pub(crate) fn passwords(&self, layer_uid: &str, stored: Stored<'_>) -> Passwords {
         let mut known = self.known.lock();
         known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, stored)).clone()
     }
 
     /// What the system Secret's annotation must say: our root key's id if the passwords were derived from it.
-    pub fn root_key_of(&self, layer_uid: &str, passwords: &Passwords) -> Option<String> {
+    pub(crate) fn root_key_of(&self, layer_uid: &str, passwords: &Passwords) -> Option<String> {
         (self.root.passwords(layer_uid) == *passwords).then(|| self.root.id())
     }
 
     /// Password of a use's user. `binding` is the use's Secret as it is: it counts if it shows these very credentials and
     /// was made by another root key.
-    pub fn use_password(&self, kind: UseKind, uid: &str, rotation: u32, binding: Option<&KubernetesSecret>) -> Secret {
+    pub(crate) fn use_password(
+        &self,
+        kind: UseKind,
+        uid: &str,
+        rotation: u32,
+        binding: Option<&KubernetesSecret>,
+    ) -> Secret {
         let derived = self.root.use_password(kind, uid, rotation);
         let stored = binding.filter(|secret| {
             let says = |name: &str| secret.annotations().get(name).map(String::as_str);
@@ -186,12 +193,12 @@ impl Vault {
     }
 
     /// What the annotation of a binding must say: our root key's id if the password was derived from it.
-    pub fn root_key_of_use(&self, kind: UseKind, uid: &str, rotation: u32, password: &Secret) -> Option<String> {
+    pub(crate) fn root_key_of_use(&self, kind: UseKind, uid: &str, rotation: u32, password: &Secret) -> Option<String> {
         (self.root.use_password(kind, uid, rotation) == *password).then(|| self.root.id())
     }
 
     /// Forgets layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.known.retain(lives);
     }
 }

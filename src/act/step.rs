@@ -203,7 +203,7 @@ async fn on_server(resources: StepResources<'_>, connection: &Connection, step: 
 }
 
 /// Points the primary's Service, as `built` has it otherwise, at the pod of a node: the very version of it that was seen.
-pub async fn point_service(
+pub(crate) async fn point_service(
     writer: &Writer,
     layer: &LayerIdentity,
     built: &Service,
@@ -230,7 +230,7 @@ async fn read_counters(resources: StepResources<'_>, node: NodeId, library: &Lib
 }
 
 /// Says of a pod which role it has, and whether the replicas' Service selects it.
-pub async fn label_pod(
+pub(crate) async fn label_pod(
     writer: &Writer,
     layer: &LayerIdentity,
     node: NodeId,

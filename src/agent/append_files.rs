@@ -20,12 +20,12 @@ const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// Bytes of each file that the manifest names, by the file's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Sizes(BTreeMap<String, u64>);
+pub(crate) struct Sizes(BTreeMap<String, u64>);
 
 /// A file that is shorter than the record says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} has {bytes} bytes, and had {recorded} when the node's record was written")]
-pub struct Shortened {
+pub(crate) struct Shortened {
     name: String,
     bytes: u64,
     recorded: u64,
@@ -33,7 +33,7 @@ pub struct Shortened {
 
 impl Sizes {
     /// Of the files as they are. Empty: there is no manifest, or none that can be read.
-    pub fn measure(environment: &Environment) -> Self {
+    pub(crate) fn measure(environment: &Environment) -> Self {
         let folder = environment.data.join("appendonlydir");
         let manifest = fs::read_to_string(folder.join("appendonly.aof.manifest")).unwrap_or_default();
         let measured = |name: &str| Some((name.to_owned(), fs::metadata(folder.join(name)).ok()?.len()));
@@ -41,12 +41,12 @@ impl Sizes {
     }
 
     /// Whether nothing is known.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The first file that was longer in these sizes than it is now.
-    pub fn shortened(&self, now: &Self) -> Option<Shortened> {
+    pub(crate) fn shortened(&self, now: &Self) -> Option<Shortened> {
         self.0.iter().find_map(|(name, recorded)| {
             let bytes = *now.0.get(name)?;
             (bytes < *recorded).then(|| Shortened { name: name.clone(), bytes, recorded: *recorded })

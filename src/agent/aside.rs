@@ -10,8 +10,8 @@ mod standing_links;
 
 #[cfg(test)]
 pub(super) use folders::tests;
-pub use folders::{MOST, keep, list, move_away, remove};
-pub use standing_links::{
+pub(crate) use folders::{keep, list, move_away, remove};
+pub(crate) use standing_links::{
     free_standing, is_current, link_files, note_links, renew_standing, restore_standing, standing_has_commands,
     standing_record, store_standing, take_links,
 };

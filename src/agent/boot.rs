@@ -30,7 +30,7 @@ const ALONE_FOR: Duration = Duration::from_secs(15);
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Start {
+pub(crate) struct Start {
     /// Whom to follow; `None`: as primary.
     pub primary: Option<Address>,
     /// Whether the Sentinels may promote the node before its first sync.
@@ -38,15 +38,15 @@ pub struct Start {
     /// The highest term that any answering node knows of.
     pub highest_term: u64,
     /// A person chose this node's data: the epoch under which the Sentinels were told of it, above all that is known.
-    pub chosen_under: Option<u64>,
+    pub(crate) chosen_under: Option<u64>,
     /// A person chose another node's data: what this one has is about to be overwritten.
     pub yields: bool,
     /// It was a primary when its record was written last.
-    pub was_primary: bool,
+    pub(crate) was_primary: bool,
 }
 
 /// Questions to the layer, and since when who has been silent.
-pub struct Asking {
+pub(crate) struct Asking {
     began: Instant,
     last_answers: BTreeMap<u16, Instant>,
     sentinels_answered: Instant,
@@ -114,7 +114,7 @@ impl Asking {
 
     /// What this node, of which the engine runs as primary, does about another one that serves; and whether a person's decision for
     /// this node is in force.
-    pub async fn rivalry(&mut self, state: &State) -> (Rivalry, bool) {
+    pub(crate) async fn rivalry(&mut self, state: &State) -> (Rivalry, bool) {
         let config = state.config();
         let (facts, ..) = self.gather(state, &config).await;
         (rivalry(&facts), facts.accept_loss == Some(facts.own_ordinal))
@@ -122,7 +122,7 @@ impl Asking {
 
     /// What the rule says of this node now, of which the engine runs as a replica that has no primary to follow: it was started on what
     /// was known then.
-    pub async fn again(&mut self, state: &State) -> Again {
+    pub(crate) async fn again(&mut self, state: &State) -> Again {
         let config = state.config();
         let Round { decision, promotes_itself, answers, .. } = self.round(state, &config).await;
         let is_long = self.began.elapsed() >= ALONE_FOR;
@@ -144,7 +144,7 @@ impl Asking {
 
 /// What the rule says to a replica that runs and has no primary to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Again {
+pub(crate) struct Again {
     /// It becomes primary.
     pub promotes_itself: bool,
     /// The Sentinels may promote it, as the best of what is left.
@@ -154,7 +154,7 @@ pub struct Again {
 }
 
 /// Asks until the rule says how to start. Ends only then: the caller races it with the order to stop.
-pub async fn wait_for_decision(environment: &Environment, state: &State) -> Start {
+pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) -> Start {
     let mut asking = Asking::default();
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;

@@ -24,7 +24,7 @@ pub struct Environment {
 
 impl Environment {
     /// The file that says that this pod's server had keys ([`super::state::State::note_keys`]).
-    pub fn had_keys(&self) -> PathBuf {
+    pub(crate) fn had_keys(&self) -> PathBuf {
         self.run.join("had-keys")
     }
 }
@@ -74,12 +74,12 @@ pub fn read_node_config(environment: &Environment) -> Result<NodeConfig, Error> 
 }
 
 /// Reads the node-config document as it is written.
-pub fn read_node_config_text(environment: &Environment) -> Result<String, Error> {
+pub(crate) fn read_node_config_text(environment: &Environment) -> Result<String, Error> {
     read(&environment.config)
 }
 
 /// Parses what [`read_node_config_text`] read.
-pub fn parse_node_config(environment: &Environment, text: &str) -> Result<NodeConfig, Error> {
+pub(crate) fn parse_node_config(environment: &Environment, text: &str) -> Result<NodeConfig, Error> {
     let path = environment.config.display().to_string();
     let config: NodeConfig =
         serde_json::from_str(text).map_err(|source| Error::Parse { path: path.clone(), source })?;
@@ -93,12 +93,12 @@ pub fn parse_node_config(environment: &Environment, text: &str) -> Result<NodeCo
 }
 
 /// Reads one secret, without the newline that people leave at the end.
-pub fn read_secret(environment: &Environment, name: &str) -> Result<Secret, Error> {
+pub(crate) fn read_secret(environment: &Environment, name: &str) -> Result<Secret, Error> {
     Ok(Secret::new(read(&environment.secrets.join(name))?.trim_end_matches('\n')))
 }
 
 /// Reads the ACL file of this kind of node.
-pub fn read_users(environment: &Environment) -> Result<String, Error> {
+pub(crate) fn read_users(environment: &Environment) -> Result<String, Error> {
     read(&environment.secrets.join("users.acl"))
 }
 

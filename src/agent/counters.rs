@@ -28,7 +28,7 @@ const APART: Duration = Duration::from_millis(20);
 
 /// What was counted since the agent began.
 #[derive(Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     tally: Mutex<Tally>,
     /// When the last look ended, and how long it took; held while one is under way.
     last: tokio::sync::Mutex<Option<(Instant, Duration)>>,
@@ -41,7 +41,7 @@ impl Counters {
     }
 
     /// Reads what the server counted, unless it was read a moment ago.
-    pub async fn look(&self, connection: &Connection) -> crate::redis::Result<()> {
+    pub(crate) async fn look(&self, connection: &Connection) -> crate::redis::Result<()> {
         let mut last = self.last.lock().await;
         if last.is_some_and(|(ended, took)| ended.elapsed() < APART.max(4 * took)) {
             return Ok(());
@@ -68,18 +68,18 @@ impl Counters {
     }
 
     /// Reads it, for as long as that may keep something else waiting.
-    pub async fn look_within(&self, connection: &Connection) {
+    pub(crate) async fn look_within(&self, connection: &Connection) {
         // Without an answer what was counted since the last look is lost with the server.
         let _ = timeout(LAST_WITHIN, self.look(connection)).await;
     }
 
     /// The sums.
-    pub fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> Counted {
         self.tally().counted()
     }
 
     /// The sums as Prometheus text: `<library>_<column>_total`, labelled with the use's namespace and name and the part.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let (tally, mut text) = (self.tally(), String::new());
         for kind in UseKind::ALL {
             let words = kind.words();
@@ -106,14 +106,14 @@ impl Counters {
 
 /// Looks every few seconds, besides all else that the agent does.
 #[derive(Debug, Default)]
-pub struct Harvest {
+pub(crate) struct Harvest {
     began: Option<Instant>,
     look: Option<JoinHandle<()>>,
 }
 
 impl Harvest {
     /// Begins a look if one is due and none is under way.
-    pub fn look(&mut self, counters: &Arc<Counters>, connection: &Connection) {
+    pub(crate) fn look(&mut self, counters: &Arc<Counters>, connection: &Connection) {
         let is_due = self.began.is_none_or(|began| began.elapsed() >= EVERY);
         if is_due && self.look.as_ref().is_none_or(JoinHandle::is_finished) {
             self.began = Some(Instant::now());

@@ -46,7 +46,7 @@ enum End {
 }
 
 /// Runs a data node until it is told to stop.
-pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
+pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     state.set_aside(aside::list(environment));
     state.set_ancestry(ancestry::read(environment));

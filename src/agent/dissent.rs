@@ -27,19 +27,19 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 /// Whom the others name, and since when that was another than ours.
 #[derive(Default)]
-pub struct Dissent {
+pub(crate) struct Dissent {
     looked: Option<Instant>,
     since: Option<(Address, Instant)>,
 }
 
 impl Dissent {
     /// Whether the others named another primary at the last look.
-    pub const fn is_suspected(&self) -> bool {
+    pub(crate) const fn is_suspected(&self) -> bool {
         self.since.is_some()
     }
 
     /// Looks if it is time to; the primary that the own Sentinel should name, if it was wrong for long enough.
-    pub async fn look(&mut self, state: &State, own: &SentinelMaster) -> Option<Address> {
+    pub(crate) async fn look(&mut self, state: &State, own: &SentinelMaster) -> Option<Address> {
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return None;
         }

@@ -8,7 +8,7 @@ use super::{Error, Result};
 
 /// Replaces a file: written next to it, flushed to the disk, renamed into its place, and the folder flushed too, without
 /// which the name may still be the old file's after a power cut.
-pub fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
+pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let part = path.with_extension("part");
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(failed("make", folder))?;
@@ -20,12 +20,12 @@ pub fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
 }
 
 /// Reads a file as text, with a sign in place of bytes that are none. `None`: there is no such file.
-pub fn read(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Reads a file. `None`: there is no such file.
-pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -34,7 +34,7 @@ pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// Keeps a damaged file for a person to look at, and lets work go on without it.
-pub fn set_aside(path: &Path, problem: &str) {
+pub(crate) fn set_aside(path: &Path, problem: &str) {
     let aside = path.with_extension("damaged");
     tracing::error!(path = %path.display(), problem, kept_as = %aside.display(), "a damaged file is not believed");
     if let Err(error) = fs::rename(path, &aside) {
@@ -43,7 +43,7 @@ pub fn set_aside(path: &Path, problem: &str) {
 }
 
 /// The error of a file operation, with the file's name.
-pub fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+pub(crate) fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
     let path = path.display().to_string();
     move |source| Error::File { verb, path, source }
 }

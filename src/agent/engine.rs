@@ -57,7 +57,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 
 /// How far an engine came before it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartupProgress {
+pub(crate) enum StartupProgress {
     /// It never answered, or could not be started.
     Nothing,
     /// It answered, but never had its dataset.
@@ -68,7 +68,7 @@ pub enum StartupProgress {
 
 impl StartupProgress {
     /// The word for logs.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Loading => "loading",
@@ -79,7 +79,7 @@ impl StartupProgress {
 
 /// Starts in a row that came to nothing.
 #[derive(Debug, Default)]
-pub struct Restarts {
+pub(crate) struct Restarts {
     /// Ends in a row before it served, or soon after.
     unserved: u32,
     unanswered: u32,
@@ -88,7 +88,7 @@ pub struct Restarts {
 
 impl Restarts {
     /// Counts an end after a life of `lived`. How long to wait before the next start; `None`: there is no hope.
-    pub fn pause_after(&mut self, reached: StartupProgress, lived: Duration) -> Option<Duration> {
+    pub(crate) fn pause_after(&mut self, reached: StartupProgress, lived: Duration) -> Option<Duration> {
         match reached {
             // The first death after a short life may be chance, and the node that is to take over waits for this one.
             StartupProgress::Serving if lived < SHORT_LIFE && self.was_short => {
@@ -109,7 +109,7 @@ impl Restarts {
     }
 
     /// The error of an engine without hope.
-    pub fn hopeless(&self, program: &Path, status: String, said: &str) -> Error {
+    pub(crate) fn hopeless(&self, program: &Path, status: String, said: &str) -> Error {
         let said =
             if said.is_empty() { "; its last words are in the log of its pod".to_owned() } else { format!(": {said}") };
         Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status, said }
@@ -117,7 +117,7 @@ impl Restarts {
 }
 
 /// Finds the engine's program.
-pub fn find() -> Result<PathBuf, Error> {
+pub(crate) fn find() -> Result<PathBuf, Error> {
     let searched = env::var("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> =
         env::split_paths(&searched).chain(["/usr/local/bin", "/usr/bin"].map(PathBuf::from)).collect();
@@ -151,7 +151,7 @@ pub(super) fn start(
 }
 
 /// Reaps what an ended engine left to us, the first process: a child that was saving, for example.
-pub fn reap_orphans(engine: Option<u32>) {
+pub(crate) fn reap_orphans(engine: Option<u32>) {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let Ok(children) = std::fs::read_to_string("/proc/self/task/self/children")
         .or_else(|_| std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())))

@@ -26,7 +26,11 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Orders a failover and waits for it. `replicas`: those that followed our dead engine, with the records that their agents told. The new
 /// primary, which the other replicas follow already; `None`: no replica was promoted, or not in time.
-pub async fn fail_over(state: &State, config: &NodeConfig, replicas: &BTreeMap<Address, Lineage>) -> Option<Address> {
+pub(crate) async fn fail_over(
+    state: &State,
+    config: &NodeConfig,
+    replicas: &BTreeMap<Address, Lineage>,
+) -> Option<Address> {
     let told = replicas;
     let replicas: &Vec<Address> = &told.keys().cloned().collect();
     let (informed, are_as_told) = tokio::join!(freshest::known_to(state, config, replicas), are_as_told(state, told));

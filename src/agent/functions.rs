@@ -5,7 +5,7 @@
 //! last, what another node's had, or what the operator put among the node's secrets. Tried on Redis 7.0, 8.0 and 8.6 and Valkey 8.1
 //! and 9.1: the first call that is answered finds its function.
 
-pub mod kept;
+pub(crate) mod kept;
 mod snapshot;
 
 use std::fs;

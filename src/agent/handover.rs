@@ -29,7 +29,7 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Moves the primary away if this node is it and a replica can take over. A node that stays primary stops all the same:
 /// Kubernetes has decided, and everything it acknowledged is in its file.
-pub async fn hand_over(environment: &Environment, state: &State) {
+pub(crate) async fn hand_over(environment: &Environment, state: &State) {
     let config = state.config();
     if config.mode != Mode::Sentinel || config.node.kind != NodeKind::Data {
         return;
@@ -54,7 +54,7 @@ pub async fn hand_over(environment: &Environment, state: &State) {
 }
 
 /// Tries to move the primary away, once.
-pub async fn try_once(environment: &Environment, state: &State) -> Result<(), SwitchoverError> {
+pub(crate) async fn try_once(environment: &Environment, state: &State) -> Result<(), SwitchoverError> {
     match request(environment, state).await {
         Some(request) => switchover(&request).await.map(drop),
         None => Ok(()),
@@ -102,7 +102,7 @@ async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
 }
 
 /// Orders the server to save and end. True: it did, by itself, with everything written.
-pub async fn shut_down(engine: &mut Child, grace: Duration) -> bool {
+pub(crate) async fn shut_down(engine: &mut Child, grace: Duration) -> bool {
     if let Some(pid) = engine.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
         // SIGTERM is Redis' own clean shutdown (documentation, "Redis signals handling").
         if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {

@@ -13,7 +13,7 @@ const DEAD_AFTER: Duration = Duration::from_mins(1);
 
 /// What is known of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// It is not started: the boot rule is being asked.
     Deciding,
     /// It is started and has not answered yet.
@@ -40,7 +40,7 @@ pub enum Health {
 
 impl Health {
     /// From an answer of a server that has, or does not need, its functions.
-    pub fn of_answer(info: &Info) -> Self {
+    pub(crate) fn of_answer(info: &Info) -> Self {
         match info.role() {
             _ if info.is_loading() => Self::Loading,
             Some(Role::Replica) if !info.primary_link().is_some_and(|link| link.up && !link.syncing) => Self::Syncing,
@@ -50,7 +50,7 @@ impl Health {
 
     /// The same where it has to wait for its functions.
     #[must_use]
-    pub fn without_functions(self, info: &Info) -> Self {
+    pub(crate) fn without_functions(self, info: &Info) -> Self {
         match self {
             Self::Serving if info.role() == Some(Role::Primary) => Self::WithoutFunctions,
             other => other,
@@ -58,7 +58,7 @@ impl Health {
     }
 
     /// From an error.
-    pub fn of_error(class: Class, before: &Self) -> Self {
+    pub(crate) fn of_error(class: Class, before: &Self) -> Self {
         match class {
             Class::Loading => Self::Loading,
             Class::Busy => Self::Busy,
@@ -71,17 +71,17 @@ impl Health {
     /// Liveness probe, with the time since the agent looked last. Silence of the engine is the agent's to handle (it sees its death), and
     /// killing a server that is slow loses data: only an agent that does not look any more is dead. One that hands over and waits for the
     /// end of its engine has a time limit of its own, the grace period.
-    pub fn is_live(&self, looked: Duration) -> bool {
+    pub(crate) fn is_live(&self, looked: Duration) -> bool {
         *self == Self::Stopping || looked < DEAD_AFTER
     }
 
     /// Readiness probe: may clients be sent here, may the next node be disturbed.
-    pub fn is_ready(&self, looked: Duration) -> bool {
+    pub(crate) fn is_ready(&self, looked: Duration) -> bool {
         self.is_good() && looked < STALE_AFTER
     }
 
     /// Whether the last look found a server that may be used.
-    pub const fn is_good(&self) -> bool {
+    pub(crate) const fn is_good(&self) -> bool {
         matches!(self, Self::Serving | Self::Answering)
     }
 }

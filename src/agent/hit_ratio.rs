@@ -14,7 +14,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// Counters seen within the window, oldest first.
 #[derive(Debug, Default)]
-pub struct HitHistory {
+pub(crate) struct HitHistory {
     samples: VecDeque<Sample>,
     newest: Option<Sample>,
 }
@@ -30,7 +30,7 @@ struct Sample {
 
 impl HitHistory {
     /// Notes the counters of one `INFO`. `own`: reads of the agent's own so far that found their key, and that did not.
-    pub fn record(&mut self, at: Instant, info: &Info, own: (u64, u64)) {
+    pub(crate) fn record(&mut self, at: Instant, info: &Info, own: (u64, u64)) {
         let (Some(hits), Some(misses)) = (info.number("keyspace_hits"), info.number("keyspace_misses")) else { return };
         let sample = Sample { at, hits, misses, own };
         // Counters that fell were set to zero: what was before says nothing any more.
@@ -48,7 +48,7 @@ impl HitHistory {
     }
 
     /// Hits by reads, 0 to 1; `None`: there were no reads.
-    pub fn ratio(&self) -> Option<f64> {
+    pub(crate) fn ratio(&self) -> Option<f64> {
         let (oldest, newest) = (self.samples.front()?, self.newest?);
         let of_others = |newest: u64, oldest: u64, own: u64| newest.saturating_sub(oldest).saturating_sub(own);
         let hits = of_others(newest.hits, oldest.hits, newest.own.0.saturating_sub(oldest.own.0));

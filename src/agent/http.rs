@@ -61,7 +61,7 @@ impl Context {
 }
 
 /// Opens the port and serves until the process ends.
-pub async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
+pub(crate) async fn serve(environment: &Environment, state: Arc<State>) -> Result<()> {
     let address = SocketAddr::new(environment.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), AGENT_PORT);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,

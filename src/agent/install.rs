@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Error, Result};
 
 /// Copies the running binary to `DIRECTORY/redoubt`, in one rename, so that a half copy is never run.
-pub fn install(directory: &Path) -> Result<()> {
+pub(crate) fn install(directory: &Path) -> Result<()> {
     let (part, target) = (directory.join(".redoubt.part"), directory.join("redoubt"));
     let failed = |verb: &'static str, path: &Path| {
         let path = path.display().to_string();

@@ -34,7 +34,7 @@ struct Stored {
 
 /// What a data node has on its volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dataset {
+pub(crate) struct Dataset {
     /// The record of it.
     pub lineage: Lineage,
     /// Whether the engine has to be started with an append-only file to load it.
@@ -46,7 +46,7 @@ pub struct Dataset {
 /// older than any that we know of, and it yields to every other. `wanted`: whether the engine is to have an append-only file, which
 /// counts only where no record says what the data is in: where that was changed shortly before the server ended, the other file
 /// is there as well, and old.
-pub fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> {
+pub(crate) fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> {
     let path = path(environment);
     let record = match durable::read(&path)? {
         // Data that another process put there.
@@ -77,7 +77,7 @@ pub fn read(environment: &Environment, wanted: bool) -> Result<Option<Dataset>> 
 
 /// Whether to start with an append-only file a node that counts as empty: where a person chose it all the same, whatever is there
 /// is loaded, and not overwritten.
-pub fn starts_with(environment: &Environment, wanted: bool) -> bool {
+pub(crate) fn starts_with(environment: &Environment, wanted: bool) -> bool {
     if holds(environment, wanted) || !holds(environment, !wanted) { wanted } else { !wanted }
 }
 
@@ -88,7 +88,7 @@ fn holds(environment: &Environment, append_only: bool) -> bool {
 }
 
 /// Whether there is a snapshot that was written after the last append-only file was.
-pub fn snapshot_is_newest(environment: &Environment) -> bool {
+pub(crate) fn snapshot_is_newest(environment: &Environment) -> bool {
     let written = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let entries = fs::read_dir(environment.data.join("appendonlydir")).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path()).chain([environment.data.join("appendonly.aof")]);
@@ -129,7 +129,7 @@ pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
 }
 
 /// How long the append-only files were by the record. Empty: it does not say.
-pub fn sizes(environment: &Environment) -> Sizes {
+pub(crate) fn sizes(environment: &Environment) -> Sizes {
     let text = durable::read(&path(environment)).ok().flatten();
     let stored = text.and_then(|text| serde_json::from_str::<Stored>(&text).ok());
     stored
@@ -139,12 +139,12 @@ pub fn sizes(environment: &Environment) -> Sizes {
 }
 
 /// The append-only file that lost what the record says it had.
-pub fn shortened(environment: &Environment) -> Option<Shortened> {
+pub(crate) fn shortened(environment: &Environment) -> Option<Shortened> {
     sizes(environment).shortened(&Sizes::measure(environment))
 }
 
 /// Has the data count as of unknown origin: it is not what the record speaks of.
-pub fn disown(environment: &Environment) {
+pub(crate) fn disown(environment: &Environment) {
     let path = path(environment);
     if path.exists() {
         durable::set_aside(&path, "it speaks of other data than the volume has");
@@ -172,12 +172,12 @@ fn of_unknown_origin() -> Lineage {
 }
 
 /// Writes the record of data whose files are as the record before says.
-pub fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
+pub(crate) fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
     write_with(environment, lineage, sizes(environment))
 }
 
 /// Writes the record of data in files that have at least these sizes.
-pub fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
+pub(crate) fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
     let path = path(environment);
     let stored = Stored { lineage: lineage.clone(), append_files };
     let text = serde_json::to_string(&stored).map_err(|error| durable::failed("render", &path)(error.into()))?;

@@ -25,7 +25,7 @@ const TERM_TRIES: usize = 3;
 
 /// What one Sentinel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// The primary's address, and the epoch of that knowledge.
     Names(Address, u64),
     /// It monitors nothing under our name.
@@ -55,19 +55,19 @@ pub async fn ask_agent(config: &NodeConfig, ordinal: u16, address: &Address) -> 
 }
 
 /// The UID of the layer whose agent answers at an address. `None`: none does.
-pub async fn layer_at(address: &Address) -> Option<String> {
+pub(crate) async fn layer_at(address: &Address) -> Option<String> {
     Some(timeout(ANSWER_WITHIN, answers::fetch(&address.0)).await.ok()??.layer_uid)
 }
 
 /// Asks all other data nodes, side by side.
-pub async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnswer>> {
+pub(crate) async fn ask_agents(config: &NodeConfig) -> BTreeMap<u16, Option<LineageAnswer>> {
     let others = config.data_nodes.iter().filter(|(_, address)| Some(*address) != config.own_address());
     let answers = others.map(async |(ordinal, address)| (*ordinal, ask_agent(config, *ordinal, address).await));
     join_all(answers).await.into_iter().collect()
 }
 
 /// The functions that the servers of other data nodes had last.
-pub async fn ask_functions(config: &NodeConfig) -> Vec<Bytes> {
+pub(crate) async fn ask_functions(config: &NodeConfig) -> Vec<Bytes> {
     let others = config.data_nodes.values().filter(|address| Some(*address) != config.own_address());
     let dumps = others.map(async |address| {
         timeout(FUNCTIONS_WITHIN, answers::functions(&address.0, &config.layer.uid)).await.ok().flatten()
@@ -76,7 +76,7 @@ pub async fn ask_functions(config: &NodeConfig) -> Vec<Bytes> {
 }
 
 /// The highest term that any other data node's record tells; 0: none answers.
-pub async fn highest_term(config: &NodeConfig) -> u64 {
+pub(crate) async fn highest_term(config: &NodeConfig) -> u64 {
     let mut highest = 0;
     for _ in 0..TERM_TRIES {
         let answers = ask_agents(config).await;
@@ -114,18 +114,18 @@ async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> 
 }
 
 /// Asks all Sentinels, side by side.
-pub async fn ask_sentinels(state: &State, config: &NodeConfig) -> Vec<View> {
+pub(crate) async fn ask_sentinels(state: &State, config: &NodeConfig) -> Vec<View> {
     join_all(config.sentinels.values().map(|address| ask_sentinel(state, config, address))).await
 }
 
 /// The highest epoch of any of these records that this layer wrote; 0: there is none.
-pub fn highest_epoch<'a>(layer_uid: &str, answers: impl Iterator<Item = &'a LineageAnswer>) -> u64 {
+pub(crate) fn highest_epoch<'a>(layer_uid: &str, answers: impl Iterator<Item = &'a LineageAnswer>) -> u64 {
     let records = answers.filter_map(|answer| answer.lineage.as_ref());
     records.filter(|record| record.layer_uid == layer_uid).map(|record| record.epoch).max().unwrap_or(0)
 }
 
 /// The newest epoch that any of them tells; 0: none does.
-pub fn newest_epoch(views: &[View]) -> u64 {
+pub(crate) fn newest_epoch(views: &[View]) -> u64 {
     let epochs = views.iter().filter_map(|view| match view {
         View::Names(_, epoch) => Some(*epoch),
         View::NamesNone | View::Silent => None,
@@ -134,7 +134,7 @@ pub fn newest_epoch(views: &[View]) -> u64 {
 }
 
 /// Whom a majority of the declared Sentinels names, with the highest epoch of those votes.
-pub fn majority(views: &[View]) -> Option<(Address, u64)> {
+pub(crate) fn majority(views: &[View]) -> Option<(Address, u64)> {
     let mut votes: BTreeMap<&Address, (usize, u64)> = BTreeMap::new();
     for view in views {
         if let View::Names(address, epoch) = view {

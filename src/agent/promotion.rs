@@ -29,7 +29,7 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(5);
 const RENEW_AFTER: Duration = Duration::from_millis(500);
 
 /// Listens to the own Sentinel for as long as it is polled.
-pub async fn announce_promotions(environment: &Environment, state: &State) -> std::convert::Infallible {
+pub(crate) async fn announce_promotions(environment: &Environment, state: &State) -> std::convert::Infallible {
     loop {
         match sentinel::promotions(&state.own_endpoint(environment)).await {
             Ok(promotions) => {

@@ -8,7 +8,7 @@ use crate::model::{Address, directives};
 use crate::redis::{Secret, users};
 
 /// Replica priority of a node whose data is whole (Redis' default).
-pub const PRIORITY_WHOLE: u32 = 100;
+pub(crate) const PRIORITY_WHOLE: u32 = 100;
 
 /// Renders the file. `primary` is whom to follow, `electable` whether the Sentinels may promote the node before its first
 /// sync.
@@ -49,7 +49,7 @@ pub fn render(
 
 /// Has the engine load the append-only file, or the snapshot, whatever is wanted of it once it runs. One that has only a snapshot
 /// writes it when it stops.
-pub fn load_from(settings: &mut BTreeMap<String, String>, append_only: bool) {
+pub(crate) fn load_from(settings: &mut BTreeMap<String, String>, append_only: bool) {
     let wanted = settings.get("appendonly").is_some_and(|value| value == "yes");
     if wanted != append_only {
         tracing::warn!(append_only, wanted, "the data is in the other file: the server is started with that one");

@@ -32,7 +32,7 @@ pub struct Remembered {
 
 impl Remembered {
     /// Raises the epochs to one that the layer had already: a lower one would be taken for older than it.
-    pub fn raise_to(&mut self, epoch: u64) {
+    pub(crate) fn raise_to(&mut self, epoch: u64) {
         self.current_epoch = self.current_epoch.max(epoch);
         self.config_epoch = self.config_epoch.max(epoch);
     }
@@ -109,12 +109,12 @@ pub fn damage(text: &str, master_name: &str) -> Option<&'static str> {
 
 /// The fixed identity of a Sentinel: the first 40 hexadecimal characters of the digest of layer and ordinal. A Sentinel
 /// that lost its volume comes back as itself, not as one more voter.
-pub fn my_id(layer_uid: &str, ordinal: u16) -> String {
+pub(crate) fn my_id(layer_uid: &str, ordinal: u16) -> String {
     hex::encode(&Sha256::digest(format!("{layer_uid}/sentinel/{ordinal}"))[..20])
 }
 
 /// Options of the monitored primary, as pairs for `SENTINEL SET`.
-pub fn options(config: &NodeConfig, password: &Secret) -> Vec<(&'static str, String)> {
+pub(crate) fn options(config: &NodeConfig, password: &Secret) -> Vec<(&'static str, String)> {
     vec![
         ("down-after-milliseconds", config.detection_milliseconds.to_string()),
         ("failover-timeout", config.failover_timeout_milliseconds.to_string()),

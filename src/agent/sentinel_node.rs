@@ -39,7 +39,7 @@ const ASK_PERIOD: Duration = Duration::from_millis(200);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs a Sentinel until it is told to stop.
-pub async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
+pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     let mut restarts = Restarts::default();
     let words = LastWords::default();

@@ -24,7 +24,7 @@ const NOTICED_FOR: Duration = Duration::from_mins(10);
 const NOTICES: usize = 3;
 
 /// The shared state. Locks are held for a copy, never across an await.
-pub struct State {
+pub(crate) struct State {
     password: Secret,
     verdict: Verdict,
     counters: Arc<Counters>,
@@ -76,7 +76,7 @@ struct Inner {
 
 impl State {
     /// The state of a node whose engine is not started yet.
-    pub fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
             verdict: Verdict::default(),
@@ -117,13 +117,13 @@ impl State {
     }
 
     /// The node's configuration.
-    pub fn config(&self) -> Arc<NodeConfig> {
+    pub(crate) fn config(&self) -> Arc<NodeConfig> {
         Arc::clone(&self.lock().config)
     }
 
     /// Reads the configuration again: the operator changes it while the engine runs (peers come and go) and while a node
     /// waits for a person's decision. Where it cannot be read, the last one stays in force.
-    pub fn refresh_config(&self, environment: &Environment) {
+    pub(crate) fn refresh_config(&self, environment: &Environment) {
         let text = read_node_config_text(environment);
         let mut inner = self.lock();
         inner.looked = Instant::now();
@@ -148,32 +148,32 @@ impl State {
     }
 
     /// Time since the agent looked last: it reads its configuration before each look, and each time that it asks the boot rule.
-    pub fn looked(&self) -> Duration {
+    pub(crate) fn looked(&self) -> Duration {
         self.lock().looked.elapsed()
     }
 
     /// What the engine is doing.
-    pub fn set_activity(&self, activity: Activity) {
+    pub(crate) fn set_activity(&self, activity: Activity) {
         self.lock().activity = activity;
     }
 
     /// The own record.
-    pub fn lineage(&self) -> Option<Lineage> {
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
         self.lock().lineage.clone()
     }
 
     /// Replaces the own record.
-    pub fn set_lineage(&self, lineage: Option<Lineage>) {
+    pub(crate) fn set_lineage(&self, lineage: Option<Lineage>) {
         self.lock().lineage = lineage;
     }
 
     /// Whether the node carries out a person's decision for its own data.
-    pub fn is_accepting(&self) -> bool {
+    pub(crate) fn is_accepting(&self) -> bool {
         self.lock().accepting
     }
 
     /// Replaces that.
-    pub fn set_accepting(&self, accepting: bool) {
+    pub(crate) fn set_accepting(&self, accepting: bool) {
         let before = std::mem::replace(&mut self.lock().accepting, accepting);
         if accepting && !before {
             tracing::warn!("a person chose this node's data: it becomes primary once no other node runs");
@@ -181,7 +181,7 @@ impl State {
     }
 
     /// Replaces why it waits for a person, and logs it when it changes.
-    pub fn set_needs_person(&self, why: Option<String>) {
+    pub(crate) fn set_needs_person(&self, why: Option<String>) {
         let before = {
             let known = &mut *self.lock();
             let since = known.needs_person.as_ref().map_or_else(Instant::now, |(_, since)| *since);
@@ -193,14 +193,14 @@ impl State {
     }
 
     /// Whether the layer is known to have had data: its document says that it was Ready, or this pod's server had keys.
-    pub fn is_initialised(&self) -> bool {
+    pub(crate) fn is_initialised(&self) -> bool {
         let inner = self.lock();
         inner.config.initialised || inner.had_keys
     }
 
     /// Notes that the server has keys, where a container of this pod that restarts will find it and a new pod will not: the
     /// operator's word that the layer was Ready comes later, and the volume may be what was lost.
-    pub fn note_keys(&self, environment: &Environment) {
+    pub(crate) fn note_keys(&self, environment: &Environment) {
         if !self.lock().had_keys {
             match durable::replace(&environment.had_keys(), "") {
                 Ok(()) => self.lock().had_keys = true,
@@ -210,37 +210,37 @@ impl State {
     }
 
     /// The verdict on the engine.
-    pub fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.verdict.get()
     }
 
     /// Replaces the verdict.
-    pub fn set_health(&self, health: Health) {
+    pub(crate) fn set_health(&self, health: Health) {
         self.verdict.set(health);
     }
 
     /// See [`Verdict::first_ready`].
-    pub async fn first_ready(&self, patience: Duration) {
+    pub(crate) async fn first_ready(&self, patience: Duration) {
         self.verdict.first_ready(patience).await;
     }
 
     /// What the server's functions counted.
-    pub const fn counters(&self) -> &Arc<Counters> {
+    pub(crate) const fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
     /// What is known of the server's functions.
-    pub const fn functions(&self) -> &Arc<Kept> {
+    pub(crate) const fn functions(&self) -> &Arc<Kept> {
         &self.functions
     }
 
     /// What keeps the agent from writing its files, in words that name the file.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }
 
     /// Replaces the trouble, and logs it when it changes.
-    pub fn set_trouble(&self, error: Option<&Error>) {
+    pub(crate) fn set_trouble(&self, error: Option<&Error>) {
         let trouble = error.map(|error| chain(error));
         let before = std::mem::replace(&mut self.lock().trouble, trouble.clone());
         match (&before, &trouble) {
@@ -251,32 +251,32 @@ impl State {
     }
 
     /// The address that the running server announces: the declared one, but for a while after a Service came back with another.
-    pub fn announced(&self) -> Option<Address> {
+    pub(crate) fn announced(&self) -> Option<Address> {
         self.lock().announced.clone()
     }
 
     /// Replaces it.
-    pub fn set_announced(&self, address: Option<Address>) {
+    pub(crate) fn set_announced(&self, address: Option<Address>) {
         self.lock().announced = address;
     }
 
     /// Hits by reads over the last minutes; `None`: there were no reads.
-    pub fn hit_ratio(&self) -> Option<f64> {
+    pub(crate) fn hit_ratio(&self) -> Option<f64> {
         self.lock().hit_ratio
     }
 
     /// Replaces the hit ratio.
-    pub fn set_hit_ratio(&self, ratio: Option<f64>) {
+    pub(crate) fn set_hit_ratio(&self, ratio: Option<f64>) {
         self.lock().hit_ratio = ratio;
     }
 
     /// What the last whole pass over the keys found.
-    pub fn audit(&self) -> Option<Arc<AuditReport>> {
+    pub(crate) fn audit(&self) -> Option<Arc<AuditReport>> {
         self.lock().audit.clone()
     }
 
     /// Replaces it.
-    pub fn set_audit(&self, report: Option<AuditReport>) {
+    pub(crate) fn set_audit(&self, report: Option<AuditReport>) {
         let mark = report.as_ref().map(AuditReport::mark).unwrap_or_default();
         let report = report.map(Arc::new);
         let inner = &mut *self.lock();
@@ -284,39 +284,39 @@ impl State {
     }
 
     /// Keys that the agent gave an expiry since it began.
-    pub fn repaired(&self) -> u64 {
+    pub(crate) fn repaired(&self) -> u64 {
         self.lock().repaired
     }
 
     /// Adds to them.
-    pub fn note_repaired(&self, keys: u64) {
+    pub(crate) fn note_repaired(&self, keys: u64) {
         self.lock().repaired += keys;
     }
 
     /// Keys that the agent removed since it began because their use took more memory than it may.
-    pub fn shrunk(&self) -> u64 {
+    pub(crate) fn shrunk(&self) -> u64 {
         self.lock().shrunk
     }
 
     /// Adds to them.
-    pub fn note_shrunk(&self, keys: u64) {
+    pub(crate) fn note_shrunk(&self, keys: u64) {
         self.lock().shrunk += keys;
     }
 
     /// Reads of the agent's own since it began that found their key, and that did not: they say nothing of applications.
-    pub fn own_reads(&self) -> (u64, u64) {
+    pub(crate) fn own_reads(&self) -> (u64, u64) {
         self.lock().own_reads
     }
 
     /// Adds to them.
-    pub fn note_own_reads(&self, hits: usize, misses: usize) {
+    pub(crate) fn note_own_reads(&self, hits: usize, misses: usize) {
         let more = |count: u64, more: usize| count.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
         let own = &mut self.lock().own_reads;
         *own = (more(own.0, hits), more(own.1, misses));
     }
 
     /// Notes whether the running engine has read its files.
-    pub fn set_loaded(&self, loaded: bool) {
+    pub(crate) fn set_loaded(&self, loaded: bool) {
         let files = &mut self.lock().files;
         *files = match (loaded, *files) {
             (true, _) => Files::Read,
@@ -326,48 +326,48 @@ impl State {
     }
 
     /// Whether the running engine has read its files.
-    pub fn is_loaded(&self) -> bool {
+    pub(crate) fn is_loaded(&self) -> bool {
         self.lock().files == Files::Read
     }
 
     /// Notes that the node has its own files back, in the place of a stranger's.
-    pub fn note_taken_back(&self) {
+    pub(crate) fn note_taken_back(&self) {
         self.lock().files = Files::TakenBack;
     }
 
     /// Whether the node has its own files back, and no engine has read them since: others may still have the stranger's data.
-    pub fn is_taken_back(&self) -> bool {
+    pub(crate) fn is_taken_back(&self) -> bool {
         self.lock().files == Files::TakenBack
     }
 
     /// The histories that the node's data contains.
-    pub fn ancestry(&self) -> Ancestry {
+    pub(crate) fn ancestry(&self) -> Ancestry {
         self.lock().ancestry.clone()
     }
 
     /// Replaces them.
-    pub fn set_ancestry(&self, ancestry: Ancestry) {
+    pub(crate) fn set_ancestry(&self, ancestry: Ancestry) {
         self.lock().ancestry = ancestry;
     }
 
     /// Whether a document that this agent read declared a data node at that address. A node keeps its old address for a while after its
     /// Service came back with another.
-    pub fn was_declared(&self, address: &Address) -> bool {
+    pub(crate) fn was_declared(&self, address: &Address) -> bool {
         self.lock().declared.contains(address)
     }
 
     /// What the node keeps aside.
-    pub fn aside(&self) -> Vec<Aside> {
+    pub(crate) fn aside(&self) -> Vec<Aside> {
         self.lock().aside.clone()
     }
 
     /// Replaces what is told of it.
-    pub fn set_aside(&self, aside: Vec<Aside>) {
+    pub(crate) fn set_aside(&self, aside: Vec<Aside>) {
         self.lock().aside = aside;
     }
 
     /// Replaces why the node's data cannot be used, and logs it when it changes ([`LineageAnswer::unusable`]).
-    pub fn set_unusable(&self, reason: Option<&str>) {
+    pub(crate) fn set_unusable(&self, reason: Option<&str>) {
         let before = std::mem::replace(&mut self.lock().unusable, reason.map(str::to_owned));
         match (&before, reason) {
             (_, Some(now)) if before.as_deref() != reason => {
@@ -379,7 +379,7 @@ impl State {
     }
 
     /// Tells for some minutes what was done about the server ([`LineageAnswer::notices`]).
-    pub fn notice(&self, words: String) {
+    pub(crate) fn notice(&self, words: String) {
         let notices = &mut self.lock().notices;
         notices.retain(|(known, at)| is_recent(*at) && *known != words);
         notices.push((words, Instant::now()));
@@ -388,19 +388,19 @@ impl State {
     }
 
     /// The connection to a Sentinel on which it answered last.
-    pub fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
+    pub(crate) fn kept_connection(&self, sentinel: &Address) -> Option<Connection> {
         self.lock().sentinels.get(sentinel).cloned()
     }
 
     /// Keeps a connection to a declared Sentinel for the next question; `None`: the next question makes another.
-    pub fn keep_connection(&self, sentinel: &Address, connection: Option<Connection>) {
+    pub(crate) fn keep_connection(&self, sentinel: &Address, connection: Option<Connection>) {
         let Inner { sentinels, config, .. } = &mut *self.lock();
         sentinels.retain(|known, _| known != sentinel && config.sentinels.values().any(|declared| declared == known));
         sentinels.extend(connection.map(|connection| (sentinel.clone(), connection)));
     }
 
     /// What peers are told.
-    pub fn lineage_answer(&self) -> LineageAnswer {
+    pub(crate) fn lineage_answer(&self) -> LineageAnswer {
         let inner = self.lock();
         LineageAnswer {
             layer_uid: inner.config.layer.uid.clone(),
@@ -420,17 +420,17 @@ impl State {
     }
 
     /// A data node's server, as the agents' user.
-    pub fn data_endpoint(&self, address: &Address) -> Endpoint {
+    pub(crate) fn data_endpoint(&self, address: &Address) -> Endpoint {
         self.endpoint(address.0.clone(), REDIS_PORT)
     }
 
     /// A Sentinel, as the agents' user.
-    pub fn sentinel_endpoint(&self, address: &Address) -> Endpoint {
+    pub(crate) fn sentinel_endpoint(&self, address: &Address) -> Endpoint {
         self.endpoint(address.0.clone(), SENTINEL_PORT)
     }
 
     /// The server next to us.
-    pub fn own_endpoint(&self, environment: &Environment) -> Endpoint {
+    pub(crate) fn own_endpoint(&self, environment: &Environment) -> Endpoint {
         let address = environment.bind.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string());
         let port = match self.lock().config.node.kind {
             NodeKind::Data => REDIS_PORT,

@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::error::{Error, Result};
 
 /// SIGTERM (Kubernetes) or SIGINT (a person).
-pub struct StopSignal {
+pub(crate) struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -19,7 +19,7 @@ impl StopSignal {
     }
 
     /// Waits until the node is told to stop.
-    pub async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -43,7 +43,7 @@ const TOLD_FOR: Duration = Duration::from_secs(1);
 
 /// What is followed of a running engine.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
-pub struct Watch {
+pub(crate) struct Watch {
     connection: Option<Connection>,
     answered: bool,
     served: bool,
@@ -105,7 +105,7 @@ pub struct Watch {
 
 impl Watch {
     /// Of an engine that is being started.
-    pub fn new(environment: &Environment, state: &State, start: &Start, append_only: bool) -> Self {
+    pub(crate) fn new(environment: &Environment, state: &State, start: &Start, append_only: bool) -> Self {
         let uid = state.config().layer.uid.clone();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
@@ -166,7 +166,7 @@ impl Watch {
     }
 
     /// Looks once: health, role, record. Whether the server said all that is recorded of it.
-    pub async fn look(&mut self, environment: &Environment, state: &State) -> bool {
+    pub(crate) async fn look(&mut self, environment: &Environment, state: &State) -> bool {
         let asked = self.ask(environment, state).await;
         let is_told = asked.is_ok();
         match asked {
@@ -239,7 +239,7 @@ impl Watch {
     }
 
     /// Reads what the server's functions counted: it is about to be ended.
-    pub async fn read_counters(&self, state: &State) {
+    pub(crate) async fn read_counters(&self, state: &State) {
         if let Some(connection) = &self.connection {
             state.counters().look_within(connection).await;
         }
@@ -274,7 +274,7 @@ impl Watch {
     }
 
     /// After the end of a server that followed what is no node of the layer: the node has the files of before again.
-    pub fn take_back(&mut self, environment: &Environment, state: &State) {
+    pub(crate) fn take_back(&mut self, environment: &Environment, state: &State) {
         if !std::mem::take(&mut self.is_astray) {
             return;
         }
@@ -305,12 +305,12 @@ impl Watch {
     }
 
     /// Whether the server is to be ended: it will do nothing any more.
-    pub fn is_to_end(&self) -> bool {
+    pub(crate) fn is_to_end(&self) -> bool {
         self.is_to_end
     }
 
     /// How far the engine came.
-    pub fn reached(&self) -> StartupProgress {
+    pub(crate) fn reached(&self) -> StartupProgress {
         match (self.answered, self.served) {
             (_, true) => StartupProgress::Serving,
             (true, false) => StartupProgress::Loading,

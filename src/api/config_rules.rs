@@ -9,27 +9,27 @@ use crate::model::directives::{self, DirectiveClass};
 const WORD: &str = "^[a-z][a-z0-9-]{0,63}$";
 
 /// Names are words of `redis.conf`.
-pub fn name_is_a_word() -> String {
+pub(crate) fn name_is_a_word() -> String {
     format!("self.all(name, name.matches('{WORD}'))")
 }
 
 /// The first name that is none.
-pub fn name_message() -> String {
+pub(crate) fn name_message() -> String {
     format!(
         "'config: \"' + self.filter(name, !name.matches('{WORD}'))[0] + '\" is not the name of a directive: lower-case letters, digits and -, at most 64 characters, such as io-threads'"
     )
 }
 
 /// Values neither end a line nor begin or end a quotation.
-pub const VALUE_IS_PRINTABLE: &str = "self.all(name, self[name].matches('^[ !#-&(-\\\\[\\\\]-~]*$'))";
+pub(crate) const VALUE_IS_PRINTABLE: &str = "self.all(name, self[name].matches('^[ !#-&(-\\\\[\\\\]-~]*$'))";
 
 /// Only a directive of several words has a value with spaces.
-pub fn value_is_one_word() -> String {
+pub(crate) fn value_is_one_word() -> String {
     format!("self.all(name, {})", is_one_word())
 }
 
 /// The first directive whose value is several words and takes one.
-pub fn words_message() -> String {
+pub(crate) fn words_message() -> String {
     format!("'config: ' + self.filter(name, !({}))[0] + ': its value is one word, without spaces'", is_one_word())
 }
 
@@ -44,7 +44,7 @@ fn is_one_word() -> String {
 /// # Panics
 ///
 /// Never: a rule is always JSON.
-pub fn one_rule_each(schema: &mut Schema) {
+pub(crate) fn one_rule_each(schema: &mut Schema) {
     for (rule, message) in refusals() {
         let rule = Rule::new(rule).message(message.as_str());
         kube::core::validate(schema, rule).expect("a rule is always JSON");

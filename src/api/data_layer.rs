@@ -17,9 +17,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::access::{Access, AdministratorChoice, AllowedNamespaces, Announce, External, NamespaceChoice};
-pub use self::audit::{Audit, AuditChoice};
-pub use self::pods::{AnnotationValue, ApprovalPolicy, LabelValue, PodMetadata, Scheduling, Update};
+pub(crate) use self::access::{Access, AdministratorChoice, NamespaceChoice};
+pub(crate) use self::audit::{Audit, AuditChoice};
+pub(crate) use self::pods::{ApprovalPolicy, PodMetadata, Scheduling, Update};
 use super::data_layer_status::DataLayerStatus;
 use super::{config_rules, guarded_rules, name_rules, quantity_rules};
 
@@ -179,7 +179,7 @@ pub enum DeploymentMode {
 
 impl DeploymentMode {
     /// As it is written.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Standalone => "Standalone",
             Self::Sentinel => "Sentinel",
@@ -188,7 +188,7 @@ impl DeploymentMode {
     }
 
     /// Replicas of a layer that declares none.
-    pub const fn default_replicas(self) -> u8 {
+    pub(crate) const fn default_replicas(self) -> u8 {
         match self {
             Self::Standalone => 0,
             Self::Sentinel | Self::Cluster => 2,
@@ -214,7 +214,7 @@ pub enum DataPurpose {
 
 impl DataPurpose {
     /// As it is written.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Sessions => "Sessions",
             Self::RateLimits => "RateLimits",
@@ -258,7 +258,7 @@ pub enum PullPolicy {
 
 impl PullPolicy {
     /// As Kubernetes spells it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Always => "Always",
             Self::IfNotPresent => "IfNotPresent",
@@ -312,7 +312,7 @@ pub enum EvictionPolicy {
 
 impl EvictionPolicy {
     /// The value of `maxmemory-policy`.
-    pub const fn directive(self) -> &'static str {
+    pub(crate) const fn directive(self) -> &'static str {
         match self {
             Self::Noeviction => "noeviction",
             Self::AllkeysLru => "allkeys-lru",

@@ -12,7 +12,7 @@ use super::use_status::UseStatus;
 use super::uses::LayerChoice;
 
 /// The key of a ConfigMap where none is named.
-pub const DEFAULT_KEY: &str = "library.lua";
+pub(crate) const DEFAULT_KEY: &str = "library.lua";
 
 /// Lua functions of your own on a data layer: checked by its primary, loaded, and loaded again wherever they are lost.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -12,17 +12,17 @@ const HAS_OLD: &str = "oldSelf.hasValue()";
 const OLD: &str = "oldSelf.value()";
 
 /// The rule that holds, or did not hold before. `rule`: the rule for the value of this name.
-pub fn guarded(rule: impl Fn(&str) -> String) -> String {
+pub(crate) fn guarded(rule: impl Fn(&str) -> String) -> String {
     format!("({}) || ({HAS_OLD} && !({}))", rule("self"), rule(OLD))
 }
 
 /// The rule for an object that is new: for what a rule of two objects would cost too much. What an edit breaks is told in the status.
-pub fn at_creation(rule: impl std::fmt::Display) -> String {
+pub(crate) fn at_creation(rule: impl std::fmt::Display) -> String {
     format!("{HAS_OLD} || ({rule})")
 }
 
 /// The schema of a definition with these rules as plain ones: of an edit, or of an object that is new.
-pub fn evaluable(mut schema: Value, is_edit: bool) -> Value {
+pub(crate) fn evaluable(mut schema: Value, is_edit: bool) -> Value {
     rewrite(&mut schema, is_edit);
     schema
 }

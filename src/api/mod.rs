@@ -4,19 +4,19 @@
 #![allow(unreachable_pub, reason = "the derive of schemas repeats a struct inside of a function, with its visibility")]
 
 pub mod cache_namespace;
-pub mod config_rules;
+pub(crate) mod config_rules;
 pub mod data_layer;
 pub mod data_layer_status;
 pub mod function_library;
-pub mod guarded_rules;
-pub mod metadata_rules;
-pub mod name_rules;
+pub(crate) mod guarded_rules;
+pub(crate) mod metadata_rules;
+pub(crate) mod name_rules;
 pub mod names;
-pub mod quantity_rules;
+pub(crate) mod quantity_rules;
 pub mod rate_limit_policy;
 pub mod session_store;
 mod use_fields;
-pub mod use_rules;
+pub(crate) mod use_rules;
 pub mod use_status;
 pub mod uses;
 

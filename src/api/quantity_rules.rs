@@ -10,17 +10,17 @@ const DURATION: &str = "'^[-+]?(0|([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+)$'";
 /// More than any machine has, and less than what overflows when it is multiplied.
 const MOST_BYTES: &str = "64Ti";
 /// The smallest volume of a data node. A smaller one is a number without its unit.
-pub const LEAST_VOLUME: &str = "64Mi";
+pub(crate) const LEAST_VOLUME: &str = "64Mi";
 
 /// The rule for an amount of bytes, of which there are at least `least`.
-pub fn is_bytes(least: &str) -> String {
+pub(crate) fn is_bytes(least: &str) -> String {
     format!(
         "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0 && quantity(string(self)).compareTo(quantity('{MOST_BYTES}')) <= 0"
     )
 }
 
 /// What is said of a value that breaks [`is_bytes`].
-pub fn bytes_message(field: &str, least: &str) -> String {
+pub(crate) fn bytes_message(field: &str, least: &str) -> String {
     format!(
         "'{field}: \"' + string(self) + '\" ' + (isQuantity(string(self)) \
          ? (quantity(string(self)).compareTo(quantity('{least}')) < 0 \
@@ -33,16 +33,16 @@ pub fn bytes_message(field: &str, least: &str) -> String {
 }
 
 /// The rule for a share of processors. No machine has as many as the most.
-pub const IS_PROCESSORS: &str = "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1m')) >= 0 && quantity(string(self)).compareTo(quantity('1000')) <= 0";
+pub(crate) const IS_PROCESSORS: &str = "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1m')) >= 0 && quantity(string(self)).compareTo(quantity('1000')) <= 0";
 
 /// What is said of a value that breaks [`IS_PROCESSORS`].
-pub const PROCESSORS_MESSAGE: &str = "'cpu: \"' + string(self) + '\" is not a quantity of processors from 1m to 1000: write 500m for half a processor, or 2'";
+pub(crate) const PROCESSORS_MESSAGE: &str = "'cpu: \"' + string(self) + '\" is not a quantity of processors from 1m to 1000: write 500m for half a processor, or 2'";
 
 /// The rule for an amount of bytes that cannot be changed. One that is no quantity can be.
-pub const BYTES_STAY: &str = "!isQuantity(string(oldSelf)) || !isQuantity(string(self)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0";
+pub(crate) const BYTES_STAY: &str = "!isQuantity(string(oldSelf)) || !isQuantity(string(self)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0";
 
 /// The rule for a duration from `least` to `most`.
-pub fn is_duration(least: &str, most: &str) -> String {
+pub(crate) fn is_duration(least: &str, most: &str) -> String {
     format!(
         "{} && duration(self) >= duration('{least}') && duration(self) <= duration('{most}')",
         is_written_as_duration("self")
@@ -51,12 +51,12 @@ pub fn is_duration(least: &str, most: &str) -> String {
 
 /// Whether `value` can be read as a duration. Other rules that compare durations ask this first: otherwise they fail instead of
 /// saying what is wrong.
-pub fn is_written_as_duration(value: &str) -> String {
+pub(crate) fn is_written_as_duration(value: &str) -> String {
     format!("{value}.matches({DURATION})")
 }
 
 /// What is said of a value that breaks [`is_duration`].
-pub fn duration_message(field: &str, least: &str, most: &str, example: &str) -> String {
+pub(crate) fn duration_message(field: &str, least: &str, most: &str, example: &str) -> String {
     format!(
         "{} ? '{field} must be from {least} to {most}, such as {example}' : '{field}: \"' + self + '\" is not a duration: write h, m or s behind each number, such as {example}'",
         is_written_as_duration("self")
@@ -64,7 +64,7 @@ pub fn duration_message(field: &str, least: &str, most: &str, example: &str) -> 
 }
 
 /// The rule that of two optional durations of an object `lesser` is not above `greater`; both are fields' names.
-pub fn is_not_above(lesser: &str, greater: &str) -> String {
+pub(crate) fn is_not_above(lesser: &str, greater: &str) -> String {
     let [is_lesser, is_greater] = [lesser, greater].map(|field| is_written_as_duration(&format!("self.{field}")));
     format!(
         "!has(self.{lesser}) || !has(self.{greater}) || !{is_lesser} || !{is_greater} || duration(self.{lesser}) <= duration(self.{greater})"
@@ -74,7 +74,7 @@ pub fn is_not_above(lesser: &str, greater: &str) -> String {
 /// The rule that a volume of the data holds as much as `memory.limit`, for the specification of a layer that is called `spec` in it. The
 /// files are twice as large as `maxmemory` while they are rewritten, and that is the limit where nothing is said of percentages.
 /// `validate` knows the exact number.
-pub fn volume_holds_the_data(spec: &str) -> String {
+pub(crate) fn volume_holds_the_data(spec: &str) -> String {
     let size = format!("string({spec}.persistence.volume.size)");
     let limit = format!("({})", limit_of(spec));
     format!(
@@ -86,7 +86,7 @@ pub fn volume_holds_the_data(spec: &str) -> String {
 }
 
 /// What is said of a volume that does not.
-pub fn volume_message() -> String {
+pub(crate) fn volume_message() -> String {
     format!(
         "'persistence.volume.size: \"' + string(self.persistence.volume.size) + '\" is less than memory.limit, ' + ({}) \
          + ': the files of the data are twice as large as maxmemory while they are rewritten'",

@@ -189,7 +189,7 @@ pub struct InvalidationStatus {
 
 impl InvalidationStatus {
     /// Puts it together.
-    pub fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
+    pub(crate) fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
         Self { beginning: beginning.to_owned(), job, state, removed, lost: None }
     }
 }

@@ -13,7 +13,7 @@ use super::function_library::{FunctionLibrary, FunctionLibrarySpec};
 use super::names;
 use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
 use super::session_store::{SessionStore, SessionStoreSpec};
-pub use super::use_fields::{LayerChoice, UseAccess, UseBinding};
+pub(crate) use super::use_fields::{LayerChoice, UseAccess, UseBinding};
 use super::use_status::UseStatus;
 use crate::model::UseKind;
 
@@ -53,7 +53,7 @@ impl DeclaredUse {
     }
 
     /// Its kind.
-    pub const fn kind(&self) -> UseKind {
+    pub(crate) const fn kind(&self) -> UseKind {
         self.spec.kind()
     }
 
@@ -96,7 +96,7 @@ impl From<FunctionLibrary> for DeclaredUse {
 
 impl UseSpec {
     /// The kind.
-    pub const fn kind(&self) -> UseKind {
+    pub(crate) const fn kind(&self) -> UseKind {
         match self {
             Self::SessionStore(_) => UseKind::SessionStore,
             Self::RateLimitPolicy(_) => UseKind::RateLimitPolicy,
@@ -106,7 +106,7 @@ impl UseSpec {
     }
 
     /// Which layer it wants; `None`: one of its own.
-    pub const fn layer(&self) -> Option<&LayerChoice> {
+    pub(crate) const fn layer(&self) -> Option<&LayerChoice> {
         match self {
             Self::SessionStore(spec) => spec.layer.as_ref(),
             Self::RateLimitPolicy(spec) => spec.layer.as_ref(),
@@ -116,7 +116,7 @@ impl UseSpec {
     }
 
     /// What its keys should begin with.
-    pub const fn key_prefix(&self) -> Option<&String> {
+    pub(crate) const fn key_prefix(&self) -> Option<&String> {
         match self {
             Self::SessionStore(spec) => spec.key_prefix.as_ref(),
             Self::RateLimitPolicy(spec) => spec.key_prefix.as_ref(),
@@ -126,7 +126,7 @@ impl UseSpec {
     }
 
     /// Whether the server may track keys for its user.
-    pub fn tracking(&self) -> bool {
+    pub(crate) fn tracking(&self) -> bool {
         match self {
             Self::CacheNamespace(spec) => spec.invalidation.as_ref().is_some_and(|it| it.tracking == Some(true)),
             Self::SessionStore(_) | Self::RateLimitPolicy(_) | Self::FunctionLibrary(_) => false,
@@ -134,7 +134,7 @@ impl UseSpec {
     }
 
     /// Its binding Secret.
-    pub const fn binding(&self) -> Option<&UseBinding> {
+    pub(crate) const fn binding(&self) -> Option<&UseBinding> {
         match self {
             Self::SessionStore(spec) => spec.binding.as_ref(),
             Self::RateLimitPolicy(spec) => spec.binding.as_ref(),
@@ -144,7 +144,7 @@ impl UseSpec {
     }
 
     /// Its user.
-    pub const fn access(&self) -> Option<&UseAccess> {
+    pub(crate) const fn access(&self) -> Option<&UseAccess> {
         match self {
             Self::SessionStore(spec) => spec.access.as_ref(),
             Self::RateLimitPolicy(spec) => spec.access.as_ref(),

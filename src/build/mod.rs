@@ -5,12 +5,12 @@
 mod document;
 mod inputs;
 mod object;
-pub mod pod;
-pub mod revision;
-pub mod secrets;
-pub mod services;
+pub(crate) mod pod;
+pub(crate) mod revision;
+pub(crate) mod secrets;
+pub(crate) mod services;
 pub mod uses;
-pub mod workload;
+pub(crate) mod workload;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use serde_json::json;
 
 pub use self::inputs::{Credentials, Inputs};
 use self::object::{component, metadata, object};
-pub use self::workload::BuiltNode;
+pub(crate) use self::workload::BuiltNode;
 use crate::api::names;
 use crate::model::{NodeId, NodeKind};
 use crate::validate::ValidatedLayer;

@@ -8,6 +8,6 @@
 use sha2::{Digest as _, Sha256};
 
 /// The first 16 hexadecimal characters of the SHA-256 of a text.
-pub fn digest(text: &str) -> String {
+pub(crate) fn digest(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..8])
 }

@@ -32,7 +32,7 @@ struct Absence {
 
 /// The absences of all layers' nodes.
 #[derive(Debug, Default)]
-pub struct Absences {
+pub(crate) struct Absences {
     /// By the StatefulSet's UID.
     away: PerObject<Absence>,
     /// When we took a node away ourselves, by the StatefulSet's UID.
@@ -41,12 +41,18 @@ pub struct Absences {
 
 impl Absences {
     /// Notes that a step of ours takes a node away.
-    pub fn taken(&self, workload_uid: &str) {
+    pub(crate) fn taken(&self, workload_uid: &str) {
         self.taken.insert(workload_uid, Instant::now());
     }
 
     /// Says of each node in `observed` since when it is away, and asks Kubernetes about those that stay so.
-    pub async fn look(&self, client: &Client, layer: &LayerIdentity, children: &Children, observed: &mut Observed) {
+    pub(crate) async fn look(
+        &self,
+        client: &Client,
+        layer: &LayerIdentity,
+        children: &Children,
+        observed: &mut Observed,
+    ) {
         for (node, seen) in &mut observed.nodes {
             let Some(uid) = seen.workload.as_ref().map(|workload| workload.uid.clone()) else { continue };
             if is_there(seen) {
@@ -95,7 +101,7 @@ impl Absences {
     }
 
     /// Forgets nodes that are gone.
-    pub fn retain(&self, alive: &BTreeSet<String>) {
+    pub(crate) fn retain(&self, alive: &BTreeSet<String>) {
         self.away.retain(|uid| alive.contains(uid));
         self.taken.retain(|uid| alive.contains(uid));
     }

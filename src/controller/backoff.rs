@@ -18,16 +18,16 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// Failed passes of each layer since its last success, by UID.
 #[derive(Debug, Default)]
-pub struct Backoff(PerObject<u32>);
+pub(crate) struct Backoff(PerObject<u32>);
 
 impl Backoff {
     /// A pass succeeded: the count restarts.
-    pub fn succeeded(&self, uid: &str) {
+    pub(crate) fn succeeded(&self, uid: &str) {
         self.0.remove(uid);
     }
 
     /// A pass failed: how long to wait before the next. `spread` is a random number in 0.0 ..= 1.0.
-    pub fn failed(&self, uid: &str, class: Class, spread: f64) -> Duration {
+    pub(crate) fn failed(&self, uid: &str, class: Class, spread: f64) -> Duration {
         let mut counts = self.0.lock();
         let count = counts.entry(uid.to_owned()).or_default();
         *count = count.saturating_add(1);
@@ -35,7 +35,7 @@ impl Backoff {
     }
 
     /// Forgets layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.0.retain(lives);
     }
 }

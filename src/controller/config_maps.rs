@@ -19,7 +19,7 @@ type Key = (String, String, String);
 
 /// What a ConfigMap has under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// There is no such ConfigMap.
     NoConfigMap,
     /// It has no such key, or bytes that are no text.
@@ -30,7 +30,7 @@ pub enum Entry {
 
 /// ConfigMaps as they were last read, one entry for each key that is used.
 #[derive(Default)]
-pub struct ConfigMaps(Mutex<BTreeMap<Key, Known>>);
+pub(crate) struct ConfigMaps(Mutex<BTreeMap<Key, Known>>);
 
 #[derive(Clone)]
 struct Known {
@@ -42,7 +42,7 @@ struct Known {
 impl ConfigMaps {
     /// What a ConfigMap has under a key, as it was at most [`BELIEVED`] ago. While it cannot be read again, what was read before
     /// counts.
-    pub async fn read(&self, client: &Client, namespace: &str, name: &str, key: &str) -> Result<Entry, Request> {
+    pub(crate) async fn read(&self, client: &Client, namespace: &str, name: &str, key: &str) -> Result<Entry, Request> {
         let place = (namespace.to_owned(), name.to_owned(), key.to_owned());
         let known = {
             let mut all = self.lock();
@@ -72,7 +72,7 @@ impl ConfigMaps {
     }
 
     /// Forgets what was not asked for in this time.
-    pub fn forget_unused(&self, time: Duration) {
+    pub(crate) fn forget_unused(&self, time: Duration) {
         self.lock().retain(|_, known| known.used.elapsed() < time);
     }
 

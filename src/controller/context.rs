@@ -44,15 +44,15 @@ pub enum Duty {
 
 /// Everything that a pass may use; one for as long as this process has the same duty, so that nothing of an earlier leadership
 /// is believed.
-pub struct Context {
+pub(crate) struct Context {
     /// What passes do.
-    pub duty: Duty,
+    pub(crate) duty: Duty,
     /// For reads by name.
     pub client: Client,
     /// Writes objects.
     pub writer: Writer,
     /// Publishes events.
-    pub recorder: Recorder,
+    pub(crate) recorder: Recorder,
     /// The operator's numbers.
     pub metrics: Metrics,
     /// What the watches know.
@@ -68,7 +68,7 @@ pub struct Context {
     /// Secrets as they were last read.
     pub secrets: SecretCache,
     /// ConfigMaps as they were last read.
-    pub config_maps: ConfigMaps,
+    pub(crate) config_maps: ConfigMaps,
     /// Uses as they were last seen.
     pub uses: Memory,
     /// Open connections.
@@ -76,48 +76,48 @@ pub struct Context {
     /// Subscriptions to Sentinels.
     pub listeners: Listeners,
     /// Passwords.
-    pub vault: Vault,
+    pub(crate) vault: Vault,
     /// Failed passes.
-    pub backoff: Backoff,
+    pub(crate) backoff: Backoff,
     /// When passes began.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
     /// Which unreadable objects were told of.
     pub unreadable: ReportedUnreadable,
     /// Which unreadable uses the events of their layers told of.
-    pub unreadable_uses: ReportedUnreadable,
+    pub(crate) unreadable_uses: ReportedUnreadable,
     /// Moves of primaries that are under way.
-    pub handovers: Handovers,
+    pub(crate) handovers: Handovers,
     /// Starts a pass over a layer.
-    pub wake: UnboundedSender<ObjectRef<Watched>>,
+    pub(crate) wake: UnboundedSender<ObjectRef<Watched>>,
     /// Which nodes are away, and since when.
-    pub absences: Absences,
+    pub(crate) absences: Absences,
     /// Which servers turn clients away.
-    pub rejections: Rejections,
+    pub(crate) rejections: Rejections,
     /// Defaults of layers that are created now.
     pub defaults: Defaults,
 }
 
 /// Resource versions of the unreadable objects that were told of, by UID: each is an event once.
 #[derive(Debug, Default)]
-pub struct ReportedUnreadable(PerObject<String>);
+pub(crate) struct ReportedUnreadable(PerObject<String>);
 
 impl ReportedUnreadable {
     /// Whether this version of the object was not told of yet; from now on it was.
-    pub fn is_news(&self, metadata: &ObjectMeta) -> bool {
+    pub(crate) fn is_news(&self, metadata: &ObjectMeta) -> bool {
         let (uid, version) = (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone());
         let version = version.unwrap_or_default();
         self.0.lock().insert(uid, version.clone()) != Some(version)
     }
 
     /// Forgets objects that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.0.retain(lives);
     }
 }
 
 /// Defaults that are resolved once for a layer, because a change of them would restart its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// Image of the engine.
     pub engine_image: String,
     /// Image that the agent is copied from.
@@ -127,7 +127,7 @@ pub struct Defaults {
     /// What engine images that layers name begin with; empty: every image is allowed.
     pub allowed_images: Vec<String>,
     /// Whether a new use may have a layer of its own.
-    pub forbids_dedicated: bool,
+    pub(crate) forbids_dedicated: bool,
 }
 
 impl Context {
@@ -136,7 +136,7 @@ impl Context {
     ///
     /// Asked again by each pass instead of waited for: of several who wait for one of kube 5's stores only the last is woken
     /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest without end.
-    pub fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
+    pub(crate) fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
         let Stores { workloads, services, pods, budgets } = &self.stores;
         let uses = self.declared.values().map(|store| store.wait_until_ready().now_or_never());
         let seen = [
@@ -158,28 +158,28 @@ impl Context {
     }
 
     /// A layer, if it is there and can be read.
-    pub fn layer(&self, namespace: &str, name: &str) -> Option<DataLayer> {
+    pub(crate) fn layer(&self, namespace: &str, name: &str) -> Option<DataLayer> {
         self.layers.get(&ObjectRef::new(name).within(namespace))?.0.as_ref().ok().cloned()
     }
 
     /// Whether a layer is there and cannot be read: its own pass goes on with what was accepted last.
-    pub fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
+    pub(crate) fn is_unreadable(&self, namespace: &str, name: &str) -> bool {
         self.layers.get(&ObjectRef::new(name).within(namespace)).is_some_and(|layer| layer.0.is_err())
     }
 
     /// A use, if it is there.
-    pub fn declared_use(&self, (kind, (namespace, name)): &UsePlace) -> Option<Arc<WatchedUse>> {
+    pub(crate) fn declared_use(&self, (kind, (namespace, name)): &UsePlace) -> Option<Arc<WatchedUse>> {
         self.declared.get(kind)?.get(&ObjectRef::new_with(name, *kind).within(namespace))
     }
 
     /// Labels of a namespace, if it is known.
-    pub fn labels_of(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn labels_of(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         let found = self.namespaces.as_ref()?.get(&ObjectRef::new(namespace))?;
         Some(found.labels().clone())
     }
 
     /// Drops what belongs to objects that are gone, or that nothing asked for in `unused`.
-    pub fn prune(&self, unused: Duration) {
+    pub(crate) fn prune(&self, unused: Duration) {
         let alive: BTreeSet<String> = self.layers.state().iter().filter_map(|layer| layer.uid()).collect();
         let of_uses: BTreeSet<String> =
             self.declared.values().flat_map(Store::state).filter_map(|watched| watched.uid()).collect();

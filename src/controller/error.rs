@@ -5,7 +5,7 @@ use crate::failure::{Class, Request};
 
 /// Why a pass could not be made to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A request that the whole pass depends on.
     #[error(transparent)]
     Request(#[from] Request),
@@ -19,7 +19,7 @@ pub enum Error {
 
 impl Error {
     /// What to make of it.
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             Self::Request(error) => error.class(),
             Self::Act(error) => error.class(),

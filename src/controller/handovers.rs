@@ -11,21 +11,21 @@ use crate::plan::Step;
 
 /// The move of each layer's primary, by the layer's UID: under way, or ended and not told of yet.
 #[derive(Debug, Default)]
-pub struct Handovers(PerObject<(Step, JoinHandle<Ending>)>);
+pub(crate) struct Handovers(PerObject<(Step, JoinHandle<Ending>)>);
 
 impl Handovers {
     /// Begins a move. Not while one of the same layer is under way: no plan has one then.
-    pub fn begin(&self, uid: &str, step: Step, doing: impl Future<Output = Ending> + Send + 'static) {
+    pub(crate) fn begin(&self, uid: &str, step: Step, doing: impl Future<Output = Ending> + Send + 'static) {
         self.0.lock().insert(uid.to_owned(), (step, tokio::spawn(doing)));
     }
 
     /// Whether the primary of a layer is being moved.
-    pub fn is_under_way(&self, uid: &str) -> bool {
+    pub(crate) fn is_under_way(&self, uid: &str) -> bool {
         self.0.lock().get(uid).is_some_and(|(_, task)| !task.is_finished())
     }
 
     /// The move that ended since this was asked last, and how.
-    pub fn take_ended(&self, uid: &str) -> Option<(Step, Ending)> {
+    pub(crate) fn take_ended(&self, uid: &str) -> Option<(Step, Ending)> {
         if self.is_under_way(uid) {
             return None;
         }
@@ -35,13 +35,13 @@ impl Handovers {
     }
 
     /// Waits for all that are under way: one that is dropped leaves writers paused for some seconds.
-    pub async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         let tasks: Vec<_> = std::mem::take(&mut *self.0.lock()).into_values().map(|(_, task)| task).collect();
         futures::future::join_all(tasks).await;
     }
 
     /// Forgets layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.0.lock().retain(|uid, (_, task)| lives(uid) || !task.is_finished());
     }
 }

@@ -2,9 +2,9 @@
 
 mod absences;
 mod arguments;
-pub mod backoff;
+pub(crate) mod backoff;
 mod cluster_domain;
-pub mod config_maps;
+pub(crate) mod config_maps;
 pub mod context;
 mod error;
 mod handovers;
@@ -17,12 +17,13 @@ mod publish;
 mod reconcile;
 mod rejections;
 mod run;
-pub mod secret_cache;
+pub(crate) mod secret_cache;
 mod seen;
 pub mod uses;
 mod watch_pauses;
 mod watches;
 
 pub use self::arguments::OperatorArguments;
-pub use self::process::{Error, operate};
+pub use self::process::Error;
+pub(crate) use self::process::operate;
 pub use self::run::run_controllers;

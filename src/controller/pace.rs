@@ -13,12 +13,12 @@ const BETWEEN: Duration = Duration::from_millis(250);
 
 /// When the last pass over each layer began, by UID.
 #[derive(Debug, Default)]
-pub struct Pace(PerObject<Instant>);
+pub(crate) struct Pace(PerObject<Instant>);
 
 impl Pace {
     /// Begins a pass over this layer. An error: how long it has to wait, unless its primary moved (`last_move`) since the last pass
     /// began, for which clients wait.
-    pub fn begin(&self, uid: &str, last_move: Option<Instant>) -> Result<(), Duration> {
+    pub(crate) fn begin(&self, uid: &str, last_move: Option<Instant>) -> Result<(), Duration> {
         let now = Instant::now();
         let mut begun = self.0.lock();
         if let Some(last) = begun.get(uid).filter(|last| last_move.is_none_or(|moved| moved < **last)) {
@@ -32,7 +32,7 @@ impl Pace {
     }
 
     /// Forgets layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         self.0.retain(lives);
     }
 }

@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 /// Runs the operator until it is told to stop.
-pub async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
+pub(crate) async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
     let client = client(&arguments).await?;
     let metrics = Metrics::new()?;
     let shutdown = shutdown()?;

@@ -9,7 +9,7 @@ const TOLD_FOR: Duration = Duration::from_secs(30);
 
 /// `rejected_connections` of the servers as last seen, by `run_id`, and when it grew.
 #[derive(Debug, Default)]
-pub struct Rejections(Mutex<BTreeMap<String, Seen>>);
+pub(crate) struct Rejections(Mutex<BTreeMap<String, Seen>>);
 
 #[derive(Debug)]
 struct Seen {
@@ -20,7 +20,7 @@ struct Seen {
 
 impl Rejections {
     /// Notes the counter of a server; whether it grew a short while ago.
-    pub fn note(&self, run_id: &str, count: u64) -> bool {
+    pub(crate) fn note(&self, run_id: &str, count: u64) -> bool {
         let now = Instant::now();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = known.entry(run_id.to_owned()).or_insert(Seen { count, grew: None, looked: now });
@@ -32,7 +32,7 @@ impl Rejections {
     }
 
     /// Forgets servers that were not looked at for this long.
-    pub fn forget_unused(&self, since: Duration) {
+    pub(crate) fn forget_unused(&self, since: Duration) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, seen| seen.looked.elapsed() < since);
     }

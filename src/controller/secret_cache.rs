@@ -23,7 +23,7 @@ const LAG: Duration = Duration::from_secs(3);
 type Key = (String, String);
 
 /// Secrets as they were last read.
-pub struct SecretCache {
+pub(crate) struct SecretCache {
     watch: Store<SecretMeta>,
     known: Mutex<BTreeMap<Key, Known>>,
 }
@@ -88,12 +88,12 @@ fn version_of(secret: Option<&Secret>) -> Version {
 
 impl SecretCache {
     /// A cache that has read nothing yet.
-    pub fn new(watch: Store<SecretMeta>) -> Self {
+    pub(crate) fn new(watch: Store<SecretMeta>) -> Self {
         Self { watch, known: Mutex::default() }
     }
 
     /// A Secret, if it is known. The flag: whether that still holds.
-    pub fn known(&self, namespace: &str, name: &str, belief: Duration) -> Option<(Option<Secret>, bool)> {
+    pub(crate) fn known(&self, namespace: &str, name: &str, belief: Duration) -> Option<(Option<Secret>, bool)> {
         let watched = self.watched(namespace, name);
         let mut all = self.lock();
         let known = all.get_mut(&key(namespace, name))?;
@@ -104,7 +104,7 @@ impl SecretCache {
 
     /// A Secret; the API server is asked only if what is known may not hold any more. While it cannot be read again, what was
     /// read before counts.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         client: &Client,
         namespace: &str,
@@ -132,19 +132,19 @@ impl SecretCache {
     }
 
     /// Takes in what the API server answered to a write of ours.
-    pub fn wrote(&self, secret: Secret) {
+    pub(crate) fn wrote(&self, secret: Secret) {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         let seen = self.seen(&namespace, &name);
         self.note((namespace, name), Some(secret), seen);
     }
 
     /// Forgets what was read of a name.
-    pub fn forget(&self, namespace: &str, name: &str) {
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
         self.lock().remove(&key(namespace, name));
     }
 
     /// Whether a change that the watch showed is one that was not read yet.
-    pub fn is_news(&self, secret: &SecretMeta) -> bool {
+    pub(crate) fn is_news(&self, secret: &SecretMeta) -> bool {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         let watched = self.watched(&namespace, &name);
         let mut all = self.lock();
@@ -156,7 +156,7 @@ impl SecretCache {
     }
 
     /// Forgets what was not asked for in this time.
-    pub fn forget_unused(&self, time: Duration) {
+    pub(crate) fn forget_unused(&self, time: Duration) {
         self.lock().retain(|_, known| known.used.elapsed() < time);
     }
 

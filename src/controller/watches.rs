@@ -37,11 +37,11 @@ pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
 
 /// The same of uses. Of one that does not parse it is still known which layer it names.
 #[derive(Clone, Debug)]
-pub struct WatchedUse(pub Result<DeclaredUse, UnreadableUse>);
+pub(crate) struct WatchedUse(pub Result<DeclaredUse, UnreadableUse>);
 
 /// A use that does not parse.
 #[derive(Clone, Debug)]
-pub struct UnreadableUse {
+pub(crate) struct UnreadableUse {
     /// Its kind.
     pub kind: UseKind,
     /// Why not.
@@ -56,7 +56,7 @@ pub struct UnreadableUse {
 
 impl WatchedUse {
     /// Its kind.
-    pub const fn kind(&self) -> UseKind {
+    pub(crate) const fn kind(&self) -> UseKind {
         match &self.0 {
             Ok(declared) => declared.kind(),
             Err(unreadable) => unreadable.kind,
@@ -64,7 +64,7 @@ impl WatchedUse {
     }
 
     /// What was reported of it last.
-    pub const fn status(&self) -> Option<&UseStatus> {
+    pub(crate) const fn status(&self) -> Option<&UseStatus> {
         match &self.0 {
             Ok(declared) => declared.status.as_ref(),
             Err(unreadable) => unreadable.status.as_ref(),
@@ -72,7 +72,7 @@ impl WatchedUse {
     }
 
     /// Namespace and name of the layer that it names, as far as they can be read.
-    pub fn layer(&self) -> Option<(String, String)> {
+    pub(crate) fn layer(&self) -> Option<(String, String)> {
         match &self.0 {
             Ok(declared) => Some(layer_of_use(declared)),
             Err(unreadable) => unreadable.layer.clone(),

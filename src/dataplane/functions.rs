@@ -30,7 +30,7 @@ pub enum SourceError {
 }
 
 /// The name of the library of a use. Callers never see it: they call functions.
-pub fn user_library_name(namespace: &str, name: &str) -> String {
+pub(crate) fn user_library_name(namespace: &str, name: &str) -> String {
     let digest = Sha256::digest(format!("{namespace}/{name}"));
     let unique = hex::encode(&digest[..NAME_DIGEST_BYTES]);
     format!("{LIBRARY_PREFIX}{}_{unique}", name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_"))

@@ -32,7 +32,7 @@ pub struct Library {
 
 impl Library {
     /// Makes a library of a source in which `@DIGEST@` stands for the digest.
-    pub fn from_template(name: &str, template: &str) -> Self {
+    pub(crate) fn from_template(name: &str, template: &str) -> Self {
         let digest = Self::digest_of(template);
         Self { name: name.to_owned(), source: template.replace(DIGEST_PLACE, &digest), digest }
     }

@@ -11,7 +11,7 @@ use super::library::Library;
 use super::template::{Row, Template};
 
 /// Name of the library.
-pub const LIBRARY: &str = "redoubt_limits";
+pub(crate) const LIBRARY: &str = "redoubt_limits";
 /// The library without policies.
 pub const TEMPLATE: Template = Template {
     name: LIBRARY,

@@ -12,7 +12,8 @@ pub mod sessions;
 pub mod template;
 
 pub use caches::cache_library;
-pub use functions::{user_library, user_library_name};
+pub use functions::user_library;
+pub(crate) use functions::user_library_name;
 pub use library::{Error, Library, built_in_libraries, load};
 pub use limits::limit_library;
 pub use sessions::session_library;

@@ -39,7 +39,7 @@ fn compressed(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The sources that are in such bytes.
-pub fn unpack(bytes: &[u8]) -> Result<Vec<String>, Error> {
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<String>, Error> {
     if !bytes.starts_with(&GZIP) {
         return serde_json::from_slice(bytes).map_err(Error::Parse);
     }

@@ -9,7 +9,7 @@ use super::library::Library;
 use super::template::{Row, Template};
 
 /// Name of the library.
-pub const LIBRARY: &str = UseKind::SessionStore.words().library;
+pub(crate) const LIBRARY: &str = UseKind::SessionStore.words().library;
 /// The library without policies.
 pub const TEMPLATE: Template = Template {
     name: LIBRARY,

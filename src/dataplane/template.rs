@@ -46,7 +46,7 @@ pub struct Row {
 impl Row {
     /// A row for the keys that begin with `prefix`. `text` begins with the policy's generation and a space. A character that
     /// separates rows cannot be in one: `?` stands for it, so that such a policy is not found and no other is changed.
-    pub fn new(prefix: &str, text: &str) -> Self {
+    pub(crate) fn new(prefix: &str, text: &str) -> Self {
         let plain = |text: &str| text.replace(|letter: char| letter.is_control(), "?");
         Self { prefix: plain(prefix), text: plain(text) }
     }

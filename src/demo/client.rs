@@ -20,7 +20,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a step could not be carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A field of the binding is missing.
     #[error("cannot read the binding's field {}", path.display())]
     Field {

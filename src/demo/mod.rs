@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-pub use client::Error;
+pub(crate) use client::Error;
 use client::{Store, call};
 
 use crate::redis::Connection;
@@ -42,7 +42,7 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the application does.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Step {
+pub(crate) enum Step {
     /// Do nothing until told to end: the steps are run next to it.
     Wait,
     /// Log a user in: create the session ID.
@@ -104,7 +104,7 @@ pub enum Step {
 }
 
 /// Takes one step with the binding that is mounted in `binding`.
-pub async fn take(step: &Step, binding: PathBuf) -> Result<(), Error> {
+pub(crate) async fn take(step: &Step, binding: PathBuf) -> Result<(), Error> {
     if matches!(step, Step::Wait) {
         signal(SignalKind::terminate())?.recv().await;
         return Ok(());

@@ -16,10 +16,10 @@ pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SentinelAnswer};
 pub use in_force::in_force;
 pub use rivals::{Rivalry, prevailing, rivalry};
-pub use times::{
-    CATCHES_UP_MILLISECONDS, LONGEST_WAIT_MILLISECONDS, REFUSED_FAILOVER_MILLISECONDS, RIVALRY_MILLISECONDS,
-    SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS, SILENT_SENTINELS_MILLISECONDS,
-    UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS,
+pub use times::UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS;
+pub(crate) use times::{
+    CATCHES_UP_MILLISECONDS, LONGEST_WAIT_MILLISECONDS, REFUSED_FAILOVER_MILLISECONDS, SILENT_PEER_MILLISECONDS,
+    SILENT_SENTINELS_MILLISECONDS,
 };
 
 use super::lineage::{Activity, Lineage};

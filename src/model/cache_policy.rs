@@ -6,19 +6,15 @@ use serde::{Deserialize, Serialize};
 pub use super::limit_policy::LONGEST_MILLISECONDS;
 
 /// The largest share of a TTL, in percent, that chance may take off.
-pub const MOST_JITTER_PERCENT: u8 = 90;
+pub(crate) const MOST_JITTER_PERCENT: u8 = 90;
 /// The shortest time, in milliseconds, for which one caller may compute a value.
-pub const SHORTEST_LEASE_MS: u64 = 10;
+pub(crate) const SHORTEST_LEASE_MS: u64 = 10;
 /// The longest time, in milliseconds, for which one caller may compute a value.
-pub const LONGEST_LEASE_MS: u64 = 600_000;
+pub(crate) const LONGEST_LEASE_MS: u64 = 600_000;
 /// The largest factor of early refreshes, in percent.
-pub const MOST_EARLY_PERCENT: u16 = 1_000;
+pub(crate) const MOST_EARLY_PERCENT: u16 = 1_000;
 /// The largest value of an entry in bytes: a server passes one through Lua in some 4 ms, and serves no other caller meanwhile.
-pub const LARGEST_ENTRY_BYTES: u32 = 2 << 20;
-/// Tags of one entry at most, and of one invalidation.
-pub const MOST_TAGS: usize = 64;
-/// Bytes of a tag at most.
-pub const LONGEST_TAG: usize = 128;
+pub(crate) const LARGEST_ENTRY_BYTES: u32 = 2 << 20;
 /// What the name of a channel begins with unless the namespace names another; the namespace's prefix follows.
 pub const CHANNEL: &str = "cache:invalidate:";
 

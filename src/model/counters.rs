@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::UseKind;
-pub use super::columns::Columns;
 
 /// Rows that are kept of one kind: 10,000 uses with three parts each. Further ones are left out.
-pub const MOST_ROWS: usize = 30_000;
+pub(crate) const MOST_ROWS: usize = 30_000;
 
 /// What was counted of one use or of a part of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +35,7 @@ impl Counted {
 
 /// The sums of what a server's libraries counted, over all their loads that were seen.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<UseKind, BTreeMap<(String, String), Sum>>);
+pub(crate) struct Tally(BTreeMap<UseKind, BTreeMap<(String, String), Sum>>);
 
 #[derive(Debug)]
 struct Sum {
@@ -49,7 +48,7 @@ struct Sum {
 impl Tally {
     /// Adds what some rows have grown by since they were noted last. `load` tells one load of the library from the next. A row with
     /// another number of columns than its kind has is left out.
-    pub fn note(&mut self, kind: UseKind, load: u64, rows: impl IntoIterator<Item = Row>) {
+    pub(crate) fn note(&mut self, kind: UseKind, load: u64, rows: impl IntoIterator<Item = Row>) {
         let Some(columns) = kind.words().counters else { return };
         let sums = self.0.entry(kind).or_default();
         for Row { owner, part, counts } in rows.into_iter().filter(|row| row.counts.len() == columns.names.len()) {
@@ -73,7 +72,7 @@ impl Tally {
     }
 
     /// The sums as they are.
-    pub fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> Counted {
         let row = |((owner, part), sum): (&(String, String), &Sum)| Row {
             owner: owner.clone(),
             part: part.clone(),
@@ -84,14 +83,14 @@ impl Tally {
     }
 
     /// Each use, part and sums of a kind, in order.
-    pub fn of(&self, kind: UseKind) -> impl Iterator<Item = (&str, &str, &[u64])> {
+    pub(crate) fn of(&self, kind: UseKind) -> impl Iterator<Item = (&str, &str, &[u64])> {
         let sums = self.0.get(&kind).into_iter().flatten();
         sums.map(|((owner, part), sum)| (owner.as_str(), part.as_str(), sum.total.as_slice()))
     }
 }
 
 /// A count in steps of two significant digits, rounded down: what is reported of it rests while it grows by less than a step.
-pub const fn in_steps(count: u64) -> u64 {
+pub(crate) const fn in_steps(count: u64) -> u64 {
     let mut step = 1;
     while count / step >= 100 {
         step *= 10;

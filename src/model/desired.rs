@@ -68,7 +68,7 @@ pub struct DesiredNode {
 
 impl Desired {
     /// Whether Sentinels look after the primary.
-    pub fn has_sentinels(&self) -> bool {
+    pub(crate) fn has_sentinels(&self) -> bool {
         self.nodes.keys().any(|node| node.kind == NodeKind::Sentinel)
     }
 }
@@ -82,7 +82,7 @@ pub struct DesiredUser {
 
 impl DesiredUser {
     /// Whether the rules leave the user switched on.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         let last = self.rules.iter().rev().find(|rule| matches!(rule.as_str(), "on" | "off" | "reset"));
         last.is_some_and(|rule| rule == "on")
     }

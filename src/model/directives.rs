@@ -12,7 +12,7 @@
 mod forms;
 
 use forms::Form;
-pub use forms::WrongValue;
+pub(crate) use forms::WrongValue;
 
 /// What a user's directive is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum DirectiveClass {
 const OF_THE_BUILD: [&str; 1] = ["activedefrag"];
 
 /// Whether a directive is set on running servers only.
-pub fn is_set_live_only(name: &str) -> bool {
+pub(crate) fn is_set_live_only(name: &str) -> bool {
     OF_THE_BUILD.contains(&name)
 }
 
@@ -299,7 +299,7 @@ pub fn is_start_only(name: &str) -> bool {
 }
 
 /// Whether the value that `CONFIG GET` will report is known, so that it can be compared.
-pub fn is_known(name: &str) -> bool {
+pub(crate) fn is_known(name: &str) -> bool {
     known(name).is_some()
 }
 
@@ -309,7 +309,7 @@ pub fn canonical(name: &str, value: &str) -> Result<String, WrongValue> {
 }
 
 /// Whether the value is several words in `redis.conf`; that of any other directive is one word, whatever it holds.
-pub fn takes_words(name: &str) -> bool {
+pub(crate) fn takes_words(name: &str) -> bool {
     known(name).is_some_and(|known| known.form.takes_words())
 }
 
@@ -320,7 +320,7 @@ pub fn known_names() -> impl Iterator<Item = &'static str> {
 
 /// The directive whose name is most like this one, that of one that users may set; `None`: none is like it. Likeness is the number of
 /// letters to insert, remove or change: at most two, and fewer than half of the letters.
-pub fn nearest(name: &str) -> Option<&'static str> {
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let allowed =
         known_names().filter(|known| matches!(class(known), DirectiveClass::Live | DirectiveClass::StartOnly));
     let (distance, found) = allowed.map(|known| (distance(name, known), known)).min()?;

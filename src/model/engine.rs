@@ -26,7 +26,7 @@ const LAST_COMMON_FORMAT: u16 = 11;
 
 impl EngineVersion {
     /// What a server says of itself: `redis 7.0.15`.
-    pub fn of_server(text: &str) -> Option<Self> {
+    pub(crate) fn of_server(text: &str) -> Option<Self> {
         let (family, version) = text.split_once(' ')?;
         Self::of(family, version)
     }
@@ -61,7 +61,7 @@ impl EngineVersion {
     }
 
     /// Whether it reads the files of the other; `None`: that is not known.
-    pub fn reads(self, other: Self) -> Option<bool> {
+    pub(crate) fn reads(self, other: Self) -> Option<bool> {
         let (own, files) = (self.format()?, other.format()?);
         let is_foreign = self.family == Family::Valkey && files > LAST_COMMON_FORMAT && files < VALKEY_FORMATS;
         Some(files <= own && !is_foreign)

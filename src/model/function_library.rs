@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What the names of users' libraries begin with, and no other library's.
-pub const LIBRARY_PREFIX: &str = "fnl_";
+pub(crate) const LIBRARY_PREFIX: &str = "fnl_";
 /// What the names of the functions begin with that are the operator's to register: its own, and those that answer digests.
 const RESERVED: [&str; 2] = ["redoubt", LIBRARY_PREFIX];
 /// Bytes of a source at most.
-pub const LARGEST_SOURCE: usize = 256 << 10;
+pub(crate) const LARGEST_SOURCE: usize = 256 << 10;
 
 /// Functions of one library: name, and whether `FCALL_RO` takes it too (flag `no-writes`).
 pub type Functions = BTreeMap<String, bool>;
@@ -40,18 +40,18 @@ pub enum LibrarySource {
 }
 
 /// Whether a library of this name is a user's.
-pub fn is_users_library(library: &str) -> bool {
+pub(crate) fn is_users_library(library: &str) -> bool {
     library.starts_with(LIBRARY_PREFIX)
 }
 
 /// Whether a function of this name is the operator's to register. Servers know functions in any case of letters.
-pub fn is_reserved(function: &str) -> bool {
+pub(crate) fn is_reserved(function: &str) -> bool {
     let function = function.to_ascii_lowercase();
     RESERVED.iter().any(|prefix| function.starts_with(prefix))
 }
 
 /// Whether servers take it as the name of a function: it then has no character that means something in an ACL rule.
-pub fn is_function_name(name: &str) -> bool {
+pub(crate) fn is_function_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
 

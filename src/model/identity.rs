@@ -135,7 +135,7 @@ impl PodRole {
     const ALL: [Self; 3] = [Self::Primary, Self::Replica, Self::Sentinel];
 
     /// The label's value.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Primary => "primary",
             Self::Replica => "replica",
@@ -144,7 +144,7 @@ impl PodRole {
     }
 
     /// The role that a label's value says; `None`: it is none of ours.
-    pub fn of_word(word: &str) -> Option<Self> {
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.word() == word)
     }
 }

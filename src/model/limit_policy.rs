@@ -7,20 +7,20 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 /// Limits of one policy at most.
-pub const MOST_LIMITS: usize = 16;
+pub(crate) const MOST_LIMITS: usize = 16;
 /// The largest quota. A count has room for 2^33.
-pub const LARGEST_QUOTA: u64 = 1_000_000_000;
+pub(crate) const LARGEST_QUOTA: u64 = 1_000_000_000;
 /// A leap year of milliseconds: the longest window, and the longest time that a burst takes to become free again.
 pub const LONGEST_MILLISECONDS: u64 = 8_784 * 3_600_000;
 /// Units of quota per millisecond of window at most: an interval is then at least 10 µs, and rounding it up to whole
 /// microseconds takes at most a tenth of the rate.
-pub const DENSEST: u64 = 100;
+pub(crate) const DENSEST: u64 = 100;
 /// The largest `quota * window` of a sliding counter: what it computes with stays below 2^53 then.
-pub const LARGEST_COUNTER: u64 = 3_000_000_000_000;
+pub(crate) const LARGEST_COUNTER: u64 = 3_000_000_000_000;
 /// Entries of a sliding log at most.
-pub const LONGEST_LOG: u64 = 10_000;
+pub(crate) const LONGEST_LOG: u64 = 10_000;
 /// Shards of one subject at most.
-pub const MOST_SHARDS: u32 = 64;
+pub(crate) const MOST_SHARDS: u32 = 64;
 
 /// Whether a denial is told to the caller, or only counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ impl Limit {
     }
 
     /// How long what it counts can matter, milliseconds, rounded up: its window, or the time in which its burst becomes free again.
-    pub fn longest_milliseconds(&self) -> u64 {
+    pub(crate) fn longest_milliseconds(&self) -> u64 {
         let burst = self.algorithm.burst().unwrap_or(0);
         self.window_milliseconds.max(burst.saturating_mul(self.interval_microseconds()).div_ceil(1_000))
     }
@@ -242,7 +242,7 @@ impl LimitPolicy {
     }
 
     /// How long a key of the policy can matter, milliseconds: the longest of its limits.
-    pub fn longest_milliseconds(&self) -> Option<u64> {
+    pub(crate) fn longest_milliseconds(&self) -> Option<u64> {
         self.of_one_key().map(|limit| limit.longest_milliseconds()).max()
     }
 

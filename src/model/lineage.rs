@@ -65,7 +65,7 @@ pub struct Lineage {
 
 impl Lineage {
     /// Whether the data is known to hold no key. Data without a record has one that counts none ([`Lineage::is_of_unknown_origin`]).
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys == 0 && !self.is_of_unknown_origin()
     }
 
@@ -178,7 +178,7 @@ pub enum AsideReason {
 
 impl AsideReason {
     /// The reason as the end of a folder's name.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
             Self::Replaced => "replaced",

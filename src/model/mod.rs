@@ -20,7 +20,7 @@ pub mod node_config;
 pub mod observed;
 pub mod prefix_job;
 pub mod purpose;
-pub mod roles;
+pub(crate) mod roles;
 pub mod session_policy;
 pub mod settings;
 pub mod uses;

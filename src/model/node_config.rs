@@ -76,7 +76,7 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// Whether Sentinels look after the primary.
-    pub fn has_sentinels(&self) -> bool {
+    pub(crate) fn has_sentinels(&self) -> bool {
         !self.sentinels.is_empty()
     }
 

@@ -212,23 +212,23 @@ pub struct SentinelMaster {
 
 impl SentinelMaster {
     /// Whether this Sentinel has a failover under way.
-    pub fn is_failing_over(&self) -> bool {
+    pub(crate) fn is_failing_over(&self) -> bool {
         self.flags.contains("failover_in_progress")
     }
 
     /// Whether the primary is down for this Sentinel.
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.flags.contains("s_down")
     }
 
     /// Whether the primary is down for a quorum of Sentinels, this one among them.
-    pub fn is_down_for_quorum(&self) -> bool {
+    pub(crate) fn is_down_for_quorum(&self) -> bool {
         self.flags.contains("o_down")
     }
 
     /// The flag under which no node is disturbed and no primary is moved: the primary is down for this Sentinel, or a failover is under
     /// way. `None`: there is none.
-    pub fn trouble(&self) -> Option<&'static str> {
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
         ["s_down", "o_down", "failover_in_progress"].into_iter().find(|flag| self.flags.contains(*flag))
     }
 }

@@ -2,13 +2,13 @@
 //! `redoubt_cache_invalidate_prefix` writes it, the agent of the primary carries it out, and the operator reads how far it is.
 
 /// What the key of the hash has behind the cache's prefix.
-pub const JOBS: &str = "{@jobs}";
+pub(crate) const JOBS: &str = "{@jobs}";
 /// Jobs of one cache at most. Functions keep fewer; a hash with more was written by others and is not read.
-pub const MOST_JOBS: usize = 200;
+pub(crate) const MOST_JOBS: usize = 200;
 /// Bytes of a beginning at most: no key of the functions is longer.
-pub const LONGEST_BEGINNING: usize = 1024;
+pub(crate) const LONGEST_BEGINNING: usize = 1024;
 /// How long a hash of jobs is kept after the last change, milliseconds.
-pub const KEPT_MS: u64 = 604_800_000;
+pub(crate) const KEPT_MS: u64 = 604_800_000;
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum JobState {
 
 impl JobState {
     /// As it is written.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
@@ -56,12 +56,12 @@ impl PrefixJob {
     }
 
     /// As it is written.
-    pub fn text(&self) -> Vec<u8> {
+    pub(crate) fn text(&self) -> Vec<u8> {
         [format!("{} {} ", self.state.word(), self.removed).as_bytes(), &self.beginning].concat()
     }
 
     /// The pattern of the keys.
-    pub fn pattern(&self) -> Vec<u8> {
+    pub(crate) fn pattern(&self) -> Vec<u8> {
         let mut pattern = Vec::with_capacity(self.beginning.len() + 1);
         for byte in &self.beginning {
             if b"*?[]\\".contains(byte) {

@@ -43,7 +43,7 @@ pub struct PurposeDefaults {
 impl PurposeDefaults {
     /// With the shares that were recorded for this purpose.
     #[must_use]
-    pub fn with(self, purpose: Purpose, recorded: Option<Shares>) -> Self {
+    pub(crate) fn with(self, purpose: Purpose, recorded: Option<Shares>) -> Self {
         match recorded.filter(|shares| shares.purpose == purpose) {
             Some(Shares { maxmemory_percent, client_percent, .. }) => {
                 Self { maxmemory_percent, client_percent, ..self }
@@ -67,7 +67,7 @@ impl PurposeDefaults {
     }
 
     /// What to record.
-    pub const fn shares(&self, purpose: Purpose) -> Shares {
+    pub(crate) const fn shares(&self, purpose: Purpose) -> Shares {
         Shares { purpose, maxmemory_percent: self.maxmemory_percent, client_percent: self.client_percent }
     }
 }

@@ -6,7 +6,7 @@ use super::observed::{DataServer, Observed, ObservedServer, Replication, Sentine
 use super::{Address, Mode, NodeId, NodeKind};
 
 /// The live data server of a node.
-pub fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
+pub(crate) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
     match &observed.nodes.get(&node)?.server {
         ObservedServer::Data(server) => Some(server),
         _ => None,
@@ -14,7 +14,7 @@ pub fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
 }
 
 /// The live Sentinel of a node.
-pub fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
+pub(crate) fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
     match &observed.nodes.get(&node)?.server {
         ObservedServer::Sentinel(server) => Some(server),
         _ => None,
@@ -22,32 +22,32 @@ pub fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
 }
 
 /// Declared nodes of a kind, in order.
-pub fn of_kind(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
+pub(crate) fn of_kind(desired: &Desired, kind: NodeKind) -> impl Iterator<Item = NodeId> {
     desired.nodes.keys().copied().filter(move |node| node.kind == kind)
 }
 
 /// The address that a node announces.
-pub fn address(observed: &Observed, node: NodeId) -> Option<&Address> {
+pub(crate) fn address(observed: &Observed, node: NodeId) -> Option<&Address> {
     observed.nodes.get(&node)?.address.as_ref()
 }
 
 /// What the declared Sentinels that answer believe of the primary.
-pub fn masters<'a>(desired: &Desired, observed: &'a Observed) -> impl Iterator<Item = &'a SentinelMaster> {
+pub(crate) fn masters<'a>(desired: &Desired, observed: &'a Observed) -> impl Iterator<Item = &'a SentinelMaster> {
     of_kind(desired, NodeKind::Sentinel).filter_map(|node| sentinel(observed, node)?.master.as_ref())
 }
 
 /// The highest `config-epoch` that the Sentinels know: the precondition of what depends on who is primary.
-pub fn config_epoch(desired: &Desired, observed: &Observed) -> Option<u64> {
+pub(crate) fn config_epoch(desired: &Desired, observed: &Observed) -> Option<u64> {
     masters(desired, observed).map(|master| master.config_epoch).max()
 }
 
 /// Whether any Sentinel is electing.
-pub fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
+pub(crate) fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
     masters(desired, observed).any(SentinelMaster::is_failing_over)
 }
 
 /// The node that says it is primary and that a majority of the declared Sentinels names. Standalone: the only node.
-pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
+pub(crate) fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
     let says_so = |node: &NodeId| {
         data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
     };
@@ -68,7 +68,7 @@ pub fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
 const LAGGING_BYTES: u64 = 64 << 20;
 
 /// Whether a replica that is linked is far behind: were it elected, that much would be lost.
-pub fn is_lagging(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+pub(crate) fn is_lagging(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     let Some(leader) = data(observed, primary) else { return false };
     let Replication::Primary { replicas } = &leader.replication else { return false };
     let acknowledged = address(observed, node).and_then(|address| replicas.get(address));
@@ -78,7 +78,7 @@ pub fn is_lagging(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
 /// Whether a replica has all that the primary acknowledged a moment ago, by both their words. Not before it has acknowledged
 /// anything itself: until then, up to a second after a full sync, a primary lists it as online and counts it for
 /// `min-replicas-to-write`, and keeps back what it is to be sent (`repl_start_cmd_stream_on_ack` in its source).
-pub fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+pub(crate) fn is_in_sync(observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     let (Some(own), Some(leader)) = (data(observed, node), data(observed, primary)) else { return false };
     let Replication::Replica { primary: follows, link_up, syncing, priority, link_down_seconds: _ } = &own.replication
     else {

@@ -7,7 +7,7 @@ use super::memory::{MemoryPlan, OWN_CONNECTIONS};
 use super::purpose::PurposeDefaults;
 
 /// `client-output-buffer-limit`: the directive that is made of ours and the user's own.
-pub const OUTPUT_LIMITS: &str = "client-output-buffer-limit";
+pub(crate) const OUTPUT_LIMITS: &str = "client-output-buffer-limit";
 /// The least limit of replicas' buffers, bytes: that of a layer which has no replicas yet.
 const LEAST_REPLICA_LIMIT: u64 = 4 << 20;
 
@@ -89,7 +89,7 @@ fn output_limits(memory: &MemoryPlan) -> String {
 }
 
 /// `ours` with the classes that the user's own value names. An error, in words, for replicas: they are a term of the memory budget.
-pub fn with_output_limits(ours: &str, theirs: &str) -> Result<String, String> {
+pub(crate) fn with_output_limits(ours: &str, theirs: &str) -> Result<String, String> {
     let canonical = directives::canonical(OUTPUT_LIMITS, theirs).map_err(|error| error.to_string())?;
     let named: Vec<String> = theirs.split_ascii_whitespace().step_by(4).map(str::to_ascii_lowercase).collect();
     if named.iter().any(|class| class == "replica" || class == "slave") {

@@ -160,7 +160,7 @@ impl UseKind {
     }
 
     /// The kind of the user of this name; `None`: it is no use's.
-    pub fn of_user(user: &str) -> Option<Self> {
+    pub(crate) fn of_user(user: &str) -> Option<Self> {
         let (prefix, _) = user.split_once('.')?;
         Self::ALL.into_iter().find(|known| known.words().user == prefix)
     }
@@ -190,7 +190,7 @@ pub enum Policy {
 
 impl Policy {
     /// The kind of the use.
-    pub const fn kind(&self) -> UseKind {
+    pub(crate) const fn kind(&self) -> UseKind {
         match self {
             Self::Sessions(_) => UseKind::SessionStore,
             Self::Limits(_) => UseKind::RateLimitPolicy,
@@ -239,7 +239,7 @@ impl Policy {
 
     /// The lifetime that a key of the use gets which was written without one, milliseconds: the longest of a session or of what a limit
     /// counts, and that of an entry for which none is chosen. `None`: it has no keys.
-    pub fn lifetime_milliseconds(&self) -> Option<u64> {
+    pub(crate) fn lifetime_milliseconds(&self) -> Option<u64> {
         match self {
             Self::Sessions(policy) => Some(policy.absolute_lifetime_milliseconds),
             Self::Caches(policy) => Some(policy.ttl_ms),
@@ -250,7 +250,7 @@ impl Policy {
 
     /// The same policy under another prefix.
     #[must_use]
-    pub fn with_prefix(self, prefix: String) -> Self {
+    pub(crate) fn with_prefix(self, prefix: String) -> Self {
         match self {
             Self::Sessions(policy) => Self::Sessions(SessionPolicy { prefix, ..policy }),
             Self::Limits(policy) => Self::Limits(policy.with_prefix(prefix)),
@@ -260,7 +260,7 @@ impl Policy {
     }
 
     /// The policy as JSON, of which the digest in status is made: that of its own kind, without a tag.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         match self {
             Self::Sessions(policy) => serde_json::to_string(policy),
             Self::Limits(policy) => serde_json::to_string(policy),

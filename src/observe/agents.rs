@@ -19,7 +19,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
 const COUNTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the servers at these addresses counted; without those whose agent does not answer.
-pub async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, Counted> {
+pub(crate) async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, Counted> {
     let asking = addresses.into_iter().map(async |(key, address)| {
         Some((key, timeout(COUNTS_WITHIN, answers::counted(&address)).await.ok().flatten()?))
     });
@@ -40,7 +40,7 @@ pub struct AgentNotes {
 }
 
 /// Asks the agent at a pod's address. `known`: what it told last of the keys, which is asked for only when that changed.
-pub async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (AgentNotes, Option<Arc<AuditReport>>) {
+pub(crate) async fn ask(address: &str, known: Option<Arc<AuditReport>>) -> (AgentNotes, Option<Arc<AuditReport>>) {
     let Some(answer) = timeout(ANSWERS_WITHIN, answers::fetch(address)).await.ok().flatten() else {
         return (AgentNotes::default(), known);
     };

@@ -17,13 +17,13 @@ use crate::redis::Endpoint;
 use crate::redis::sentinel::primary_moves;
 
 /// Namespace and name of a layer of which there are news.
-pub type News = (String, String);
+pub(crate) type News = (String, String);
 
 /// When a Sentinel last told of a move of a layer's primary; `None`: not yet.
-pub type LastMove = watch::Receiver<Option<Instant>>;
+pub(crate) type LastMove = watch::Receiver<Option<Instant>>;
 
 /// The subscriptions of all layers, by the Sentinel pod's UID.
-pub struct Listeners {
+pub(crate) struct Listeners {
     news: UnboundedSender<News>,
     listening: Mutex<BTreeMap<String, Listening>>,
     moves: Mutex<BTreeMap<News, watch::Sender<Option<Instant>>>>,
@@ -38,18 +38,18 @@ struct Listening {
 impl Listeners {
     /// No subscriptions yet, and the stream on which the news arrive. Each layer sends at most one word per move of its
     /// primary and per Sentinel, so the queue is short.
-    pub fn new() -> (Self, UnboundedReceiver<News>) {
+    pub(crate) fn new() -> (Self, UnboundedReceiver<News>) {
         let (news, receiver) = unbounded();
         (Self { news, listening: Mutex::default(), moves: Mutex::default() }, receiver)
     }
 
     /// Tells of the moves of a layer's primary.
-    pub fn last_move(&self, layer: &News) -> LastMove {
+    pub(crate) fn last_move(&self, layer: &News) -> LastMove {
         self.told(layer).subscribe()
     }
 
     /// When the layer's primary moved last, as far as anybody told.
-    pub fn moved_at(&self, layer: &News) -> Option<Instant> {
+    pub(crate) fn moved_at(&self, layer: &News) -> Option<Instant> {
         let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         moves.get(layer).and_then(|last| *last.borrow())
     }
@@ -60,7 +60,7 @@ impl Listeners {
     }
 
     /// Listens to this Sentinel unless that is already so. A subscription that ended is made again by the next call.
-    pub fn listen(&self, pod_uid: &str, endpoint: &Endpoint, layer: News) {
+    pub(crate) fn listen(&self, pod_uid: &str, endpoint: &Endpoint, layer: News) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if listening.get(pod_uid).is_some_and(|known| !known.task.is_finished()) {
             return;
@@ -70,7 +70,7 @@ impl Listeners {
     }
 
     /// Ends the subscriptions to pods that are gone.
-    pub fn retain(&self, alive: &BTreeSet<String>) {
+    pub(crate) fn retain(&self, alive: &BTreeSet<String>) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         listening.retain(|uid, known| {
             let keep = alive.contains(uid);

@@ -24,7 +24,7 @@ const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the watches know, of all layers.
 #[derive(Clone, Debug)]
-pub struct Stores {
+pub(crate) struct Stores {
     /// StatefulSets with our labels.
     pub workloads: Store<StatefulSet>,
     /// Services with our labels.
@@ -37,7 +37,7 @@ pub struct Stores {
 
 /// The objects of one layer, as last seen.
 #[derive(Clone, Debug, Default)]
-pub struct Children {
+pub(crate) struct Children {
     /// StatefulSets of the layer's nodes.
     pub workloads: BTreeMap<NodeId, Arc<StatefulSet>>,
     /// Pods of the layer's nodes.
@@ -51,7 +51,7 @@ pub struct Children {
 }
 
 /// Picks the layer's objects out of the watches' memory.
-pub fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
+pub(crate) fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
     let mut children = Children {
         workloads: by_node(owned(&stores.workloads, layer)),
         pods: by_node(labelled(&stores.pods, layer).into_iter().filter(|pod| is_of(pod, layer)).collect()),
@@ -68,7 +68,7 @@ impl Children {
     ///
     /// `is_untouched` says whether a StatefulSet is what our last apply made it; `digest` is the digest of a node-config
     /// document (both belong to other modules).
-    pub fn observed(
+    pub(crate) fn observed(
         &self,
         layer: &LayerIdentity,
         at: u64,
@@ -114,13 +114,13 @@ impl Children {
     }
 
     /// Address of a pod, if it has one: where its server is asked.
-    pub fn pod_address(&self, node: NodeId) -> Option<String> {
+    pub(crate) fn pod_address(&self, node: NodeId) -> Option<String> {
         self.pods.get(&node)?.status.as_ref()?.pod_ip.clone().filter(|address| !address.is_empty())
     }
 
     /// The layer's resolved defaults, which each StatefulSet keeps as an annotation. What most of them say counts: one that
     /// was edited is outvoted, and mended.
-    pub fn resolved_defaults(&self) -> Option<&str> {
+    pub(crate) fn resolved_defaults(&self) -> Option<&str> {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for text in self
             .workloads

@@ -2,8 +2,8 @@
 //!
 //! Reads only. A server that does not answer is a value, never an error. Must never see `act`, `validate` or `build`.
 
-pub mod agents;
-pub mod events;
-pub mod kubernetes;
-pub mod refusals;
+pub(crate) mod agents;
+pub(crate) mod events;
+pub(crate) mod kubernetes;
+pub(crate) mod refusals;
 pub mod servers;

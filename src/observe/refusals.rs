@@ -15,7 +15,7 @@ use crate::failure::{Request, request};
 const MOST: u32 = 50;
 
 /// Why Kubernetes does not do what it should for the object with this UID; `None`: it does not say.
-pub async fn words(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, Request> {
+pub(crate) async fn words(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, Request> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let parameters = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(MOST);
     let object = format!("the events of the object {uid} in namespace {namespace}");
@@ -24,7 +24,7 @@ pub async fn words(client: &Client, namespace: &str, uid: &str) -> Result<Option
 }
 
 /// The newest event, if it is a warning: one that was followed by a success is over.
-pub fn newest_complaint(events: &[Event]) -> Option<String> {
+pub(crate) fn newest_complaint(events: &[Event]) -> Option<String> {
     let is_warning = |event: &Event| event.type_.as_deref() == Some("Warning");
     let newest = events.iter().max_by_key(|event| (at(event), is_warning(event)))?;
     let (reason, note) = (newest.reason.as_deref().unwrap_or_default(), newest.message.as_deref().unwrap_or_default());

@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Closes the connections to pods that are gone.
-    pub fn retain(&self, alive: &BTreeSet<String>) {
+    pub(crate) fn retain(&self, alive: &BTreeSet<String>) {
         self.connections().retain(|uid, _| alive.contains(uid));
         self.silent().retain(|uid| alive.contains(uid));
         self.audits().retain(|uid, _| alive.contains(uid));

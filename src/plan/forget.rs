@@ -14,7 +14,7 @@ use crate::model::observed::{Observed, ObservedNode, Replication};
 use crate::model::{Address, Mode, NodeId, NodeKind};
 
 /// Time between two resets.
-pub const RESET_SPACING_MILLISECONDS: u64 = 30_000;
+pub(crate) const RESET_SPACING_MILLISECONDS: u64 = 30_000;
 
 /// Tells who remembers too much, and resets one of them when all is calm.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {

@@ -9,7 +9,7 @@ use crate::model::{NodeId, NodeKind};
 
 /// How long a node has no pod before its StatefulSet gets a new template, seconds. A StatefulSet makes a pod that was evicted
 /// again within milliseconds; one that makes none for this long is refused it, or no controller makes pods.
-pub const ABSENT_SECONDS: u64 = 5;
+pub(crate) const ABSENT_SECONDS: u64 = 5;
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let lacks_address = |node: &NodeId| observed.nodes.get(node).is_none_or(|seen| seen.address.is_none());

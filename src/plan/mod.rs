@@ -4,20 +4,20 @@
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
 mod batch;
-pub mod forget;
-pub mod form;
+pub(crate) mod forget;
+pub(crate) mod form;
 mod handover;
 mod hold;
 pub mod lint;
-pub mod live;
+pub(crate) mod live;
 mod mend;
 mod nodes;
 mod promote;
 pub mod promotion;
 pub mod reason;
 mod removal;
-pub mod roles;
-pub mod roll;
+pub(crate) mod roles;
+pub(crate) mod roll;
 mod safety;
 pub mod step;
 

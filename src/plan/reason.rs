@@ -162,7 +162,7 @@ pub enum Refused {
 
 impl Refused {
     /// The node that is not disturbed.
-    pub const fn node(&self) -> NodeId {
+    pub(crate) const fn node(&self) -> NodeId {
         match self {
             Self::NoInSyncReplica { node }
             | Self::NotInSync { node, .. }

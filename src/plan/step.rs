@@ -231,7 +231,7 @@ impl Step {
     }
 
     /// Whether it is about a user's function library. The layer is whole without one, and what becomes of the step is told of its use.
-    pub fn is_of_users_library(&self) -> bool {
+    pub(crate) fn is_of_users_library(&self) -> bool {
         match self {
             Self::LoadLibrary { library, .. } | Self::DeleteLibrary { library, .. } => is_users_library(library),
             Self::ApplyService { .. }

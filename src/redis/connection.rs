@@ -13,9 +13,9 @@ use ::redis::{
 use super::error::{Cause, Error, Result};
 
 /// Time to make a connection, log in included. Within a cluster it takes a millisecond; a silent node costs this much.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for one answer, unless the caller sets another.
-pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection on which nothing arrives for this long is probed once a second, and given up after three silent seconds:
 /// else a subscription to a node that lost its power would listen without end.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// `host:port`, an IPv6 address in brackets.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         if self.address.contains(':') {
             format!("[{}]:{}", self.address, self.port)
         } else {

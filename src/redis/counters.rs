@@ -21,7 +21,7 @@ pub struct Page {
 
 /// The kinds that count and whose library the server has (`FUNCTION LIST`). A function that is not there is not called: each such
 /// call would count as an error of the server's.
-pub async fn counting_kinds(connection: &Connection) -> Result<Vec<UseKind>> {
+pub(crate) async fn counting_kinds(connection: &Connection) -> Result<Vec<UseKind>> {
     let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg("redoubt_*")).await?;
     let libraries = items(&reply).unwrap_or_default().iter();
     let loaded: BTreeSet<String> = libraries.filter_map(|library| text(entry(library, "library_name")?)).collect();

@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The index of the first server that says that it is primary. Each comes with a connection that is open already, or `None`. A Sentinel
 /// cuts all connections of the replica that it promotes, so a server that does not answer is asked over a new one, which `open` makes.
 /// It waits without a limit.
-pub async fn first_primary(
+pub(crate) async fn first_primary(
     mut servers: Vec<(Endpoint, Option<Connection>)>,
     open: impl AsyncFn(&Endpoint) -> Result<Connection>,
 ) -> usize {

@@ -38,13 +38,13 @@ pub(super) fn of_users(libraries: &BTreeMap<String, Functions>) -> BTreeMap<Stri
 }
 
 /// The functions of a user's library as the server lists them (`FUNCTION LIST LIBRARYNAME`), without the one that answers its digest.
-pub async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
+pub(crate) async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
     let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library)).await?;
     Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
 }
 
 /// The source of a library as the server has it (`FUNCTION LIST LIBRARYNAME … WITHCODE`); `None`: it has no such library.
-pub async fn source_of(connection: &Connection, library: &str) -> Result<Option<String>> {
+pub(crate) async fn source_of(connection: &Connection, library: &str) -> Result<Option<String>> {
     let mut list = cmd("FUNCTION");
     list.arg("LIST").arg("LIBRARYNAME").arg(library).arg("WITHCODE");
     let reply: Value = connection.query(&list).await?;
@@ -53,14 +53,14 @@ pub async fn source_of(connection: &Connection, library: &str) -> Result<Option<
 }
 
 /// Asks a library for its digest: `FCALL_RO <library>_digest 0`.
-pub fn digest_question(library: &str) -> Cmd {
+pub(crate) fn digest_question(library: &str) -> Cmd {
     let mut question = cmd("FCALL_RO");
     question.arg(format!("{library}_digest")).arg(0);
     question
 }
 
 /// The libraries of a server with the digest of each; empty where it tells none.
-pub async fn digests(connection: &Connection) -> Result<BTreeMap<String, String>> {
+pub(crate) async fn digests(connection: &Connection) -> Result<BTreeMap<String, String>> {
     let listed = libraries(&connection.query(cmd("FUNCTION").arg("LIST")).await?);
     let questions: Vec<Cmd> = listed.keys().map(|library| digest_question(library)).collect();
     let answers = connection.query_all(&questions).await?;
@@ -69,7 +69,7 @@ pub async fn digests(connection: &Connection) -> Result<BTreeMap<String, String>
 }
 
 /// `FUNCTION DUMP`.
-pub async fn dump(connection: &Connection) -> Result<Vec<u8>> {
+pub(crate) async fn dump(connection: &Connection) -> Result<Vec<u8>> {
     connection.query(cmd("FUNCTION").arg("DUMP")).await
 }
 

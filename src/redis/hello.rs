@@ -49,7 +49,7 @@ pub async fn tell(connection: &Connection, hello: &Hello<'_>) -> Result<()> {
 
 /// The epoch of the failover that a Sentinel has under way from `primary`: the one in which it voted for itself. A question
 /// with epoch 0 asks for no vote (`SENTINEL IS-MASTER-DOWN-BY-ADDR`; `sentinelVoteLeader` in its source).
-pub async fn failover_epoch(connection: &Connection, primary: &Address, port: u16) -> Result<u64> {
+pub(crate) async fn failover_epoch(connection: &Connection, primary: &Address, port: u16) -> Result<u64> {
     let mut question = cmd("SENTINEL");
     question.arg("IS-MASTER-DOWN-BY-ADDR").arg(&primary.0).arg(port).arg(0).arg("nobody");
     let (_, _, epoch): (i64, String, u64) = connection.query(&question).await?;

@@ -71,11 +71,11 @@ pub struct PrimaryLink {
 
 /// What a server says of its snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Snapshots {
+pub(crate) struct Snapshots {
     /// When the last one ended that succeeded, seconds since 1970.
     pub last: u64,
     /// Whether one is being made.
-    pub is_running: bool,
+    pub(crate) is_running: bool,
     /// Whether the last one succeeded.
     pub succeeded: bool,
 }
@@ -104,7 +104,7 @@ impl Info {
     }
 
     /// A field as text.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 
@@ -114,17 +114,17 @@ impl Info {
     }
 
     /// All fields, by name.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A field as a decimal number (`mem_fragmentation_ratio:1.5`); not-a-number and infinities count as absent.
-    pub fn decimal(&self, name: &str) -> Option<f64> {
+    pub(crate) fn decimal(&self, name: &str) -> Option<f64> {
         self.field(name)?.parse().ok().filter(|number: &f64| number.is_finite())
     }
 
     /// Whether the dataset is still being read, from the own files or from the primary (`async_loading`).
-    pub fn is_loading(&self) -> bool {
+    pub(crate) fn is_loading(&self) -> bool {
         self.field("loading") == Some("1") || self.field("async_loading") == Some("1")
     }
 
@@ -178,7 +178,7 @@ impl Info {
     }
 
     /// The snapshots, as far as the server says; a time that it does not say is 0.
-    pub fn snapshots(&self) -> Snapshots {
+    pub(crate) fn snapshots(&self) -> Snapshots {
         Snapshots {
             last: self.field("rdb_last_save_time").and_then(|value| value.parse().ok()).unwrap_or(0),
             is_running: self.field("rdb_bgsave_in_progress") == Some("1"),
@@ -187,24 +187,24 @@ impl Info {
     }
 
     /// Whether the append-only file lacks what was written last, because a write to it failed: the server keeps that in memory, and tries again.
-    pub fn append_only_is_behind(&self) -> bool {
+    pub(crate) fn append_only_is_behind(&self) -> bool {
         self.field("aof_enabled") == Some("1") && self.field("aof_last_write_status") == Some("err")
     }
 
     /// What changes whenever append-only files are begun or replaced: the rewrites since the server's start, and whether one runs.
-    pub fn rewrites(&self) -> (Option<u64>, bool) {
+    pub(crate) fn rewrites(&self) -> (Option<u64>, bool) {
         let count = self.field("aof_rewrites").and_then(|value| value.parse().ok());
         (count, self.field("aof_rewrite_in_progress") == Some("1"))
     }
 
     /// Writes that were refused because the server is a replica (`errorstat_READONLY`), since its start.
-    pub fn refused_writes(&self) -> u64 {
+    pub(crate) fn refused_writes(&self) -> u64 {
         let count = |line| part(line, "count").and_then(|value| value.parse().ok());
         self.field("errorstat_READONLY").and_then(count).unwrap_or(0)
     }
 
     /// Error replies by their first word (`errorstat_…`), since the server's start. Scripts make up words, so their number is anybody's.
-    pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
+    pub(crate) fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
         let errors = self.fields().filter_map(|(field, value)| Some((field.strip_prefix("errorstat_")?, value)));
         errors.filter_map(|(word, value)| Some((word, part(value, "count")?.parse().ok()?)))
     }
@@ -219,7 +219,7 @@ impl Info {
     }
 
     /// `master_replid`.
-    pub fn replication_id(&self) -> ReplicationId {
+    pub(crate) fn replication_id(&self) -> ReplicationId {
         ReplicationId(self.field("master_replid").unwrap_or_default().to_owned())
     }
 
@@ -230,7 +230,7 @@ impl Info {
     }
 
     /// How much of the history before belongs to the own data (`second_repl_offset` names the byte after it); `None`: there is none.
-    pub fn previous_offset(&self) -> Option<Offset> {
+    pub(crate) fn previous_offset(&self) -> Option<Offset> {
         self.previous_replication_id()?;
         let after: u64 = self.number("second_repl_offset")?;
         Some(Offset(after.saturating_sub(1)))
@@ -244,7 +244,7 @@ impl Info {
 
     /// How much of its primary's stream a replica has read, executed or not (`slave_read_repl_offset`); of a primary, and where the
     /// server does not tell, as [`Self::offset`]. <https://redis.io/docs/latest/commands/info/>
-    pub fn read_offset(&self) -> Offset {
+    pub(crate) fn read_offset(&self) -> Offset {
         let read = self.number("slave_read_repl_offset").filter(|_| self.role() == Some(Role::Replica));
         read.map_or_else(|| self.offset(), Offset)
     }

@@ -13,26 +13,26 @@ use std::time::Duration;
 use super::sentinel::ReplicaView;
 
 /// The period of a Sentinel that fails over, and of one whose primary is down: fixed in its source.
-pub const WHILE_FAILING_OVER: Duration = Duration::from_secs(1);
+pub(crate) const WHILE_FAILING_OVER: Duration = Duration::from_secs(1);
 /// Period between a Sentinel's `INFO` to the same server that our Sentinels are given: some 0.1 ms of server time, a few
 /// times a second. With the default of 10 s a Sentinel sees new replicas, priorities and roles up to 10 s late.
-pub const PERIOD: Duration = Duration::from_millis(800);
+pub(crate) const PERIOD: Duration = Duration::from_millis(800);
 /// How much less it is for each further Sentinel: so they never ask in step for long, and when an engine dies the `INFO` of
 /// one of them is likely to be of a good age.
 const OUT_OF_STEP: Duration = Duration::from_millis(45);
 /// The period that makes a Sentinel ask in each of its ticks, for as long as a caller waits for it to see what has just changed.
 /// Set [`PERIOD`] again before it is told to fail over: with this one it finds every replica unfit a few ticks later.
-pub const EACH_TICK: Duration = Duration::from_millis(50);
+pub(crate) const EACH_TICK: Duration = Duration::from_millis(50);
 /// Age of an `INFO` that is likely to be refreshed before the promotion.
 const REFRESHED: Duration = Duration::from_millis(830);
 
 /// The usual period of the Sentinel with this ordinal.
-pub fn period_of(ordinal: u16) -> Duration {
+pub(crate) fn period_of(ordinal: u16) -> Duration {
     PERIOD.saturating_sub(OUT_OF_STEP * u32::from(ordinal % 5))
 }
 
 /// How long after `SENTINEL FAILOVER`, ordered now, this Sentinel will have heard of the promotion by itself, roughly.
-pub fn expected_delay(views: &[ReplicaView]) -> Duration {
+pub(crate) fn expected_delay(views: &[ReplicaView]) -> Duration {
     /// The promotion: two to three ticks.
     const PROMOTION: Duration = Duration::from_millis(200);
     let delay = |view: &ReplicaView| {

@@ -22,7 +22,7 @@ const SAMPLES: u8 = 5;
 
 /// How long a server was busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// In all.
     pub busy: Duration,
     /// With what was sent in one write, at most.
@@ -53,17 +53,22 @@ impl Meter {
 }
 
 /// `SELECT`: the database of all commands that follow on this connection and its clones.
-pub async fn select(connection: &Connection, database: u32) -> Result<()> {
+pub(crate) async fn select(connection: &Connection, database: u32) -> Result<()> {
     connection.query(cmd("SELECT").arg(database)).await
 }
 
 /// One page of `SCAN`: the next cursor (0: that was the last) and names of keys, about `count` of them.
-pub async fn scan(connection: &Connection, meter: &mut Meter, cursor: u64, count: u16) -> Result<(u64, Vec<Vec<u8>>)> {
+pub(crate) async fn scan(
+    connection: &Connection,
+    meter: &mut Meter,
+    cursor: u64,
+    count: u16,
+) -> Result<(u64, Vec<Vec<u8>>)> {
     page(connection, meter, cmd("SCAN").arg(cursor).arg("COUNT").arg(count).clone()).await
 }
 
 /// The same, with the names that match a pattern; those that do not are looked at all the same.
-pub async fn scan_for(
+pub(crate) async fn scan_for(
     connection: &Connection,
     meter: &mut Meter,
     cursor: u64,
@@ -92,14 +97,14 @@ fn parse_page(reply: Value) -> Option<(u64, Vec<Vec<u8>>)> {
 }
 
 /// `PTTL` of each key, milliseconds: -1 without an expiry, -2 where it is gone.
-pub async fn lifetimes(connection: &Connection, meter: &mut Meter, keys: &[Vec<u8>]) -> Result<Vec<i64>> {
+pub(crate) async fn lifetimes(connection: &Connection, meter: &mut Meter, keys: &[Vec<u8>]) -> Result<Vec<i64>> {
     let commands: Vec<Cmd> = keys.iter().map(|key| cmd("PTTL").arg(key.as_slice()).clone()).collect();
     let replies = numbers(connection, meter, "PTTL", &commands).await?;
     Ok(replies.into_iter().map(|reply| reply.unwrap_or(-2)).collect())
 }
 
 /// `MEMORY USAGE` of each key, bytes: by a few of its elements where it has many. `None`: it is gone.
-pub async fn sizes(connection: &Connection, meter: &mut Meter, keys: &[&[u8]]) -> Result<Vec<Option<u64>>> {
+pub(crate) async fn sizes(connection: &Connection, meter: &mut Meter, keys: &[&[u8]]) -> Result<Vec<Option<u64>>> {
     let command = |key: &&[u8]| cmd("MEMORY").arg("USAGE").arg(*key).arg("SAMPLES").arg(SAMPLES).clone();
     let replies = numbers(connection, meter, "MEMORY USAGE", &keys.iter().map(command).collect::<Vec<_>>()).await?;
     Ok(replies.into_iter().map(|reply| u64::try_from(reply?).ok()).collect())
@@ -107,7 +112,7 @@ pub async fn sizes(connection: &Connection, meter: &mut Meter, keys: &[&[u8]]) -
 
 /// `PEXPIRE … NX`: gives each key that has no expiry one, milliseconds from now. How many got it: one that was given an expiry
 /// meanwhile, or is gone, did not.
-pub async fn give_expiry(connection: &Connection, meter: &mut Meter, keys: &[(&[u8], u64)]) -> Result<u64> {
+pub(crate) async fn give_expiry(connection: &Connection, meter: &mut Meter, keys: &[(&[u8], u64)]) -> Result<u64> {
     let command = |(key, lifetime): &(&[u8], u64)| cmd("PEXPIRE").arg(*key).arg(*lifetime).arg("NX").clone();
     let replies = numbers(connection, meter, "PEXPIRE", &keys.iter().map(command).collect::<Vec<_>>()).await?;
     Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
@@ -115,7 +120,7 @@ pub async fn give_expiry(connection: &Connection, meter: &mut Meter, keys: &[(&[
 
 /// What is left of keys that are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
+pub(crate) enum Removal {
     /// Nothing, as where the server evicts them.
     Eviction,
     /// The versions of a cache's entries, for the rest of their TTLs: so that no older version is stored again.
@@ -139,14 +144,19 @@ impl Removal {
 }
 
 /// Removes keys, as [`removed_together`] puts them together. How many were there.
-pub async fn remove(connection: &Connection, meter: &mut Meter, keys: &[&[u8]], removal: Removal) -> Result<u64> {
+pub(crate) async fn remove(
+    connection: &Connection,
+    meter: &mut Meter,
+    keys: &[&[u8]],
+    removal: Removal,
+) -> Result<u64> {
     let replies = numbers(connection, meter, "the removal of keys", &[removal.of(keys)]).await?;
     Ok(replies.into_iter().flatten().map(i64::cast_unsigned).sum())
 }
 
 /// Keys with their sizes, in parts that are removed together: at most 512 keys, by a function 128, and 1 MiB, or one key. A server frees a value of few
 /// elements while others wait, however large it is: one of 1 MiB in some 0.5 ms.
-pub fn removed_together<'a>(keys: &[(&'a [u8], u64)], removal: Removal) -> Vec<Vec<&'a [u8]>> {
+pub(crate) fn removed_together<'a>(keys: &[(&'a [u8], u64)], removal: Removal) -> Vec<Vec<&'a [u8]>> {
     let mut parts: Vec<(u64, Vec<&[u8]>)> = Vec::new();
     for (key, bytes) in keys {
         match parts.last_mut() {

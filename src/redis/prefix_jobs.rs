@@ -13,20 +13,20 @@ fn jobs_key(prefix: &str) -> String {
 }
 
 /// Asks for the removal of all keys that begin so: the id of the job.
-pub async fn ask(connection: &Connection, prefix: &str, beginning: &str) -> Result<String> {
+pub(crate) async fn ask(connection: &Connection, prefix: &str, beginning: &str) -> Result<String> {
     let mut command = cmd("FCALL");
     command.arg("redoubt_cache_invalidate_prefix").arg(1).arg(jobs_key(prefix)).arg(beginning);
     connection.query(&command).await
 }
 
 /// How far a job is; `None`: there is no such job any more.
-pub async fn read(connection: &Connection, prefix: &str, id: &str) -> Result<Option<PrefixJob>> {
+pub(crate) async fn read(connection: &Connection, prefix: &str, id: &str) -> Result<Option<PrefixJob>> {
     let text: Option<Vec<u8>> = connection.query(cmd("HGET").arg(jobs_key(prefix)).arg(id)).await?;
     Ok(text.and_then(|text| PrefixJob::read(prefix, &text)))
 }
 
 /// The jobs of caches, given by prefix, that are not done, the oldest first: prefix, id and job. What is no hash of jobs is left out.
-pub async fn undone(connection: &Connection, prefixes: &[&str]) -> Result<Vec<(String, String, PrefixJob)>> {
+pub(crate) async fn undone(connection: &Connection, prefixes: &[&str]) -> Result<Vec<(String, String, PrefixJob)>> {
     let ask = |command: &str, prefix: &str| -> Cmd { cmd(command).arg(jobs_key(prefix)).clone() };
     let counts = connection.query_all(&prefixes.iter().map(|prefix| ask("HLEN", prefix)).collect::<Vec<_>>()).await?;
     let count =
@@ -53,7 +53,7 @@ pub async fn undone(connection: &Connection, prefixes: &[&str]) -> Result<Vec<(S
 }
 
 /// Writes how far a job is. `false`: it is not there any more, because it was withdrawn.
-pub async fn note(connection: &Connection, prefix: &str, id: &str, job: &PrefixJob) -> Result<bool> {
+pub(crate) async fn note(connection: &Connection, prefix: &str, id: &str, job: &PrefixJob) -> Result<bool> {
     let key = jobs_key(prefix);
     let is_there: bool = connection.query(cmd("HEXISTS").arg(&key).arg(id)).await?;
     if is_there {
@@ -65,7 +65,7 @@ pub async fn note(connection: &Connection, prefix: &str, id: &str, job: &PrefixJ
 
 /// A page of the keys that a job removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// Where the next one begins; `None`: that was the last.
     pub next: Option<u64>,
     /// The keys, with their bytes.
@@ -75,7 +75,7 @@ pub struct Page {
 }
 
 /// Lists what a page of the keyspace has of a job: it looks at about `count` keys.
-pub async fn list_page(
+pub(crate) async fn list_page(
     connection: &Connection,
     prefix: &str,
     job: &PrefixJob,
@@ -94,7 +94,7 @@ pub async fn list_page(
 }
 
 /// Tells those who keep copies that what they read while the job ran may be gone: a message of a run that they do not know.
-pub async fn announce_end(connection: &Connection, channel: &str, id: &str, job: &PrefixJob) -> Result<()> {
+pub(crate) async fn announce_end(connection: &Connection, channel: &str, id: &str, job: &PrefixJob) -> Result<()> {
     let message = [format!("{id} 1 p ").as_bytes(), &job.beginning].concat();
     connection.query(cmd("PUBLISH").arg(channel).arg(message)).await
 }

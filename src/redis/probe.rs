@@ -42,7 +42,7 @@ pub struct Probed {
 
 impl Probed {
     /// A server that gave no answer; also for the caller that could not even connect.
-    pub fn unknown(fault: Error) -> Self {
+    pub(crate) fn unknown(fault: Error) -> Self {
         let server = if fault.class() == Class::Loading { ObservedServer::Loading } else { ObservedServer::Unknown };
         Self { server, info: Info::default(), faults: vec![fault] }
     }

@@ -103,20 +103,20 @@ pub async fn primary_address(connection: &Connection, master_name: &str) -> Resu
 
 /// One replica as a Sentinel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaView {
+pub(crate) struct ReplicaView {
     /// Its announced address.
     pub address: Address,
     /// Whether the Sentinel might elect it: none of its flags says that it is gone, and its priority, as the Sentinel last
     /// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
     pub electable: bool,
     /// Time since the Sentinel's last `INFO` of it (`info-refresh`).
-    pub info_age: Duration,
+    pub(crate) info_age: Duration,
     /// How much of its primary's stream it had then (`slave-repl-offset`): of several, the Sentinel elects who has most.
     pub offset: Offset,
 }
 
 /// The replicas that this Sentinel knows.
-pub async fn replica_views(connection: &Connection, master_name: &str) -> Result<Vec<ReplicaView>> {
+pub(crate) async fn replica_views(connection: &Connection, master_name: &str) -> Result<Vec<ReplicaView>> {
     let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
     Ok(replicas.iter().filter_map(parse_replica).collect())
 }
@@ -135,7 +135,7 @@ fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
 
 /// For how long a primary has been away, as a Sentinel saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DownTimes {
+pub(crate) struct DownTimes {
     /// Since the Sentinel took it for down (`s-down-time`); it does so after `down-after-milliseconds`.
     pub primary: Duration,
     /// Replica → since its link went down (`master-link-down-time`); zero where it has had none since its start.
@@ -143,7 +143,7 @@ pub struct DownTimes {
 }
 
 /// `None`: it does not take the primary for down, or watches none of that name.
-pub async fn down_times(connection: &Connection, master_name: &str) -> Result<Option<DownTimes>> {
+pub(crate) async fn down_times(connection: &Connection, master_name: &str) -> Result<Option<DownTimes>> {
     let (mut masters, mut replicas) = (cmd("SENTINEL"), cmd("SENTINEL"));
     masters.arg("MASTERS");
     replicas.arg("REPLICAS").arg(master_name);
@@ -165,7 +165,7 @@ fn parse_down_times(master: &Fields, replicas: &[Fields]) -> Option<DownTimes> {
 
 /// `SENTINEL DEBUG INFO-PERIOD` (Redis 7.0, Valkey): the time between two `INFO` to each data node while all is well, 10 s
 /// unless set. It is not written to the Sentinel's file: a restart forgets it.
-pub async fn set_info_period(connection: &Connection, period: Duration) -> Result<()> {
+pub(crate) async fn set_info_period(connection: &Connection, period: Duration) -> Result<()> {
     set_period(connection, "INFO-PERIOD", period).await
 }
 
@@ -177,19 +177,19 @@ fn is_electable(fields: &Fields) -> bool {
 }
 
 /// The period that [`set_info_period`] sets, as it is now.
-pub async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
+pub(crate) async fn info_period(connection: &Connection) -> Result<Option<Duration>> {
     let settings: Fields = connection.query(cmd("SENTINEL").arg("DEBUG")).await?;
     Ok(settings.get("INFO-PERIOD").and_then(|value| value.parse().ok()).map(Duration::from_millis))
 }
 
 /// `SENTINEL DEBUG PING-PERIOD`: the time between two `PING` to each server, 1 s unless set. A restart forgets it too.
-pub async fn set_ping_period(connection: &Connection, period: Duration) -> Result<()> {
+pub(crate) async fn set_ping_period(connection: &Connection, period: Duration) -> Result<()> {
     set_period(connection, "PING-PERIOD", period).await
 }
 
 /// `SENTINEL DEBUG ASK-PERIOD`: the time between two questions to each other Sentinel whether it, too, takes a primary for
 /// dead, 1 s unless set. A restart forgets it too.
-pub async fn set_ask_period(connection: &Connection, period: Duration) -> Result<()> {
+pub(crate) async fn set_ask_period(connection: &Connection, period: Duration) -> Result<()> {
     set_period(connection, "ASK-PERIOD", period).await
 }
 
@@ -220,13 +220,13 @@ pub async fn set(connection: &Connection, master_name: &str, option: &str, value
 }
 
 /// Whether the Sentinel is in TILT: its clock jumped, and it acts on nothing it sees.
-pub async fn is_in_tilt(connection: &Connection) -> Result<bool> {
+pub(crate) async fn is_in_tilt(connection: &Connection) -> Result<bool> {
     let text: String = connection.query(cmd("INFO").arg("sentinel")).await?;
     Ok(Info::parse(&text).field("sentinel_tilt") == Some("1"))
 }
 
 /// The event of a Sentinel that told a replica to be primary and waits until it is.
-pub const WAIT_PROMOTION: &str = "+failover-state-wait-promotion";
+pub(crate) const WAIT_PROMOTION: &str = "+failover-state-wait-promotion";
 
 /// A primary that moves: the name and the new primary's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,7 +247,7 @@ pub async fn primary_moves(endpoint: &Endpoint) -> Result<impl Stream<Item = Pri
 }
 
 /// Replicas that one Sentinel has just ordered to be primary (`+failover-state-wait-promotion`), until its connection ends.
-pub async fn promotions(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
+pub(crate) async fn promotions(endpoint: &Endpoint) -> Result<impl Stream<Item = PrimaryMoved> + use<>> {
     let subscriber = open_subscriber(endpoint, WAIT_PROMOTION).await?;
     Ok(subscriber.into_on_message().filter_map(async |message| {
         let payload: String = message.get_payload().ok()?;

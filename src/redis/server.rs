@@ -14,7 +14,7 @@ use crate::model::{Address, Offset};
 
 /// The sections of `INFO` that are read often. Plain `INFO` has a line for each error's first word besides, of which Redis 7.0 keeps
 /// as many as scripts make up: with some ten thousands an answer takes longer than the time between two.
-pub const SECTIONS: [&str; 8] =
+pub(crate) const SECTIONS: [&str; 8] =
     ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "keyspace"];
 
 /// What the server is and does, without the counts of each command and of each error.
@@ -24,7 +24,7 @@ pub async fn info(connection: &Connection) -> Result<Info> {
 }
 
 /// Writes that were refused because the server is a replica, since its start (`INFO errorstats`).
-pub async fn refused_writes(connection: &Connection) -> Result<u64> {
+pub(crate) async fn refused_writes(connection: &Connection) -> Result<u64> {
     let text: String = connection.query(cmd("INFO").arg("errorstats")).await?;
     Ok(Info::parse(&text).refused_writes())
 }
@@ -72,7 +72,7 @@ pub async fn cut_clients(connection: &Connection) -> Result<u64> {
 }
 
 /// Ends the link to the primary; the replica makes another at once.
-pub async fn cut_primary(connection: &Connection) -> Result<u64> {
+pub(crate) async fn cut_primary(connection: &Connection) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("TYPE").arg("master")).await
 }
 
@@ -82,7 +82,7 @@ pub async fn cut_subscribers(connection: &Connection) -> Result<u64> {
 }
 
 /// Ends the connection of the client at that address and port. How many that were: 0 or 1.
-pub async fn cut_address(connection: &Connection, client: SocketAddr) -> Result<u64> {
+pub(crate) async fn cut_address(connection: &Connection, client: SocketAddr) -> Result<u64> {
     connection.query(cmd("CLIENT").arg("KILL").arg("ADDR").arg(client.to_string()).arg("SKIPME").arg("yes")).await
 }
 
@@ -103,7 +103,7 @@ pub async fn end_scripts(connection: &Connection) -> Result<bool> {
 
 /// A client as `CLIENT LIST` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientLine {
+pub(crate) struct ClientLine {
     /// Its number.
     pub id: u64,
     /// Its ACL user.
@@ -113,7 +113,7 @@ pub struct ClientLine {
 }
 
 /// `CLIENT LIST TYPE normal`: connections of applications and of ours.
-pub async fn clients(connection: &Connection) -> Result<Vec<ClientLine>> {
+pub(crate) async fn clients(connection: &Connection) -> Result<Vec<ClientLine>> {
     let text: String = connection.query(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;
     Ok(text.lines().filter_map(parse_client).collect())
 }
@@ -125,19 +125,19 @@ fn parse_client(line: &str) -> Option<ClientLine> {
 }
 
 /// Ends connections by their numbers.
-pub async fn cut_ids(connection: &Connection, ids: &[u64]) -> Result<()> {
+pub(crate) async fn cut_ids(connection: &Connection, ids: &[u64]) -> Result<()> {
     let kills: Vec<_> = ids.iter().map(|id| cmd("CLIENT").arg("KILL").arg("ID").arg(*id).clone()).collect();
     // One that is gone by itself is no fault.
     connection.query_all(&kills).await.map(drop)
 }
 
 /// The commands that write, as `CLIENT LIST` names them.
-pub async fn write_commands(connection: &Connection) -> Result<BTreeSet<String>> {
+pub(crate) async fn write_commands(connection: &Connection) -> Result<BTreeSet<String>> {
     connection.query(cmd("COMMAND").arg("LIST").arg("FILTERBY").arg("ACLCAT").arg("write")).await
 }
 
 /// `PING`.
-pub async fn ping(connection: &Connection) -> Result<String> {
+pub(crate) async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await
 }
 
@@ -273,12 +273,12 @@ pub async fn cut_user(connection: &Connection, user: &str) -> Result<u64> {
 }
 
 /// `ACL USERS`: the names of all users.
-pub async fn acl_users(connection: &Connection) -> Result<Vec<String>> {
+pub(crate) async fn acl_users(connection: &Connection) -> Result<Vec<String>> {
     connection.query(cmd("ACL").arg("USERS")).await
 }
 
 /// Ends the connections of one user that listen to channels, or those that do not. How many.
-pub async fn cut_user_by_type(connection: &Connection, user: &str, listeners: bool) -> Result<u64> {
+pub(crate) async fn cut_user_by_type(connection: &Connection, user: &str, listeners: bool) -> Result<u64> {
     let kind = if listeners { "pubsub" } else { "normal" };
     connection.query(cmd("CLIENT").arg("KILL").arg("USER").arg(user).arg("TYPE").arg(kind)).await
 }
@@ -289,7 +289,7 @@ pub async fn replica_of_no_one(connection: &Connection) -> Result<()> {
 }
 
 /// `BGSAVE`: begin a snapshot.
-pub async fn save_in_background(connection: &Connection) -> Result<()> {
+pub(crate) async fn save_in_background(connection: &Connection) -> Result<()> {
     connection.query(&cmd("BGSAVE")).await
 }
 

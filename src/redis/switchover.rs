@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+pub(crate) use self::request::Moved;
 use self::request::{Candidate, LOOK_EVERY};
-pub use self::request::{Error, Moved, Step, Switchover};
+pub use self::request::{Error, Step, Switchover};
 use super::connection::Connection;
 use super::error::Error as CommandError;
 use super::first_primary::first_primary;

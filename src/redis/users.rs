@@ -36,7 +36,7 @@ pub const REPLICATION: &str = "redoubt-replication";
 /// User of the Sentinels on data nodes and on each other.
 pub const SENTINEL: &str = "redoubt-sentinel";
 /// What the names of the system's users begin with, and no other's.
-pub const SYSTEM_PREFIX: &str = "redoubt-";
+pub(crate) const SYSTEM_PREFIX: &str = "redoubt-";
 /// Redis' own user for connections that do not log in: off and without a password on every server, so no connection has it.
 pub const DEFAULT: &str = "default";
 /// The layer's application user.
@@ -98,7 +98,7 @@ const APPLICATION_ON_SENTINEL: &str = "+@connection -@admin -@dangerous +ping +r
      +sentinel|slaves +sentinel|sentinels";
 
 /// Whether it is the user of an application, the layer's or a use's, or of a person, and not of the system.
-pub fn is_application_user(name: &str) -> bool {
+pub(crate) fn is_application_user(name: &str) -> bool {
     name == APPLICATION || name == ADMINISTRATOR || UseKind::of_user(name).is_some()
 }
 

@@ -15,7 +15,7 @@ const MOST_LARGEST_TOLD: usize = 5;
 const TIME_STAYS: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is told of a layer: `old` where there is no report, or where it is about right.
-pub fn of_layer(report: Option<&AuditReport>, old: Option<&AuditStatus>) -> Option<AuditStatus> {
+pub(crate) fn of_layer(report: Option<&AuditReport>, old: Option<&AuditStatus>) -> Option<AuditStatus> {
     let Some(report) = report else { return old.cloned() };
     let before = |of: fn(&AuditStatus) -> i64| old.map(of);
     let finished = i64::try_from(report.finished).ok().and_then(|at| Timestamp::from_millisecond(at).ok())?;
@@ -53,7 +53,7 @@ fn largest(report: &AuditReport, old: Option<&AuditStatus>) -> Vec<LargestKey> {
 }
 
 /// What is told of a use with this prefix.
-pub fn of_use(report: Option<&AuditReport>, prefix: &str, old: Option<&UseAudit>) -> Option<UseAudit> {
+pub(crate) fn of_use(report: Option<&AuditReport>, prefix: &str, old: Option<&UseAudit>) -> Option<UseAudit> {
     let Some(report) = report else { return old.cloned() };
     let found = report.prefixes.get(prefix).copied().unwrap_or_default();
     let before = |of: fn(&UseAudit) -> i64| old.map(of);
@@ -66,7 +66,7 @@ pub fn of_use(report: Option<&AuditReport>, prefix: &str, old: Option<&UseAudit>
 }
 
 /// How the keys under this prefix compare with their budget, if they have one.
-pub fn of_budget(
+pub(crate) fn of_budget(
     budget: Option<MemoryBudget>,
     report: Option<&AuditReport>,
     prefix: &str,
@@ -87,7 +87,7 @@ pub fn of_budget(
 }
 
 /// "every key expires", with what shows it.
-pub fn item(audit: Option<&AuditStatus>) -> ChecklistItem {
+pub(crate) fn item(audit: Option<&AuditStatus>) -> ChecklistItem {
     let (ok, evidence) = match audit {
         None => (false, "no pass over all keys was made yet".to_owned()),
         Some(audit) if audit.without_expiry == 0 => {

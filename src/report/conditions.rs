@@ -14,7 +14,12 @@ use crate::plan::{Promotion, Step, Waiting};
 const LONGEST_MESSAGE: usize = 1024;
 
 /// All of them, and `Ready`, which follows from them.
-pub fn with_ready(drafts: Drafts, facts: Facts<'_>, primary: Option<NodeId>, old: &[Condition]) -> Vec<ConditionDraft> {
+pub(crate) fn with_ready(
+    drafts: Drafts,
+    facts: Facts<'_>,
+    primary: Option<NodeId>,
+    old: &[Condition],
+) -> Vec<ConditionDraft> {
     let ready = service::ready(facts, primary, &drafts, old);
     let Drafts {
         accepted,
@@ -170,7 +175,7 @@ fn is_bookkeeping(step: &Step) -> bool {
 }
 
 /// The conditions with their times: a time changes with the status and with nothing else.
-pub fn timed(said: Vec<ConditionDraft>, generation: i64, old: &[Condition], now: Timestamp) -> Vec<Condition> {
+pub(crate) fn timed(said: Vec<ConditionDraft>, generation: i64, old: &[Condition], now: Timestamp) -> Vec<Condition> {
     let word = |holds: Option<bool>| match holds {
         Some(true) => "True",
         Some(false) => "False",

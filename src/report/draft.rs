@@ -3,26 +3,26 @@
 use std::borrow::Cow;
 
 /// The reason of `Degraded` while a node waits for what only a person ends.
-pub const NEEDS_PERSON: &str = "NeedsPerson";
+pub(crate) const NEEDS_PERSON: &str = "NeedsPerson";
 
 /// The reason of `Ready=False` while only the record is missing that the layer was initialised.
-pub const RECORDING: &str = "Recording";
+pub(crate) const RECORDING: &str = "Recording";
 
 /// The reason of `Ready=True` when everything that is declared is proven and nothing is left to do.
 pub const PROVEN: &str = "Proven";
 
 /// The reason of `Ready=True` while the layer serves and something is still to be done, or is wrong.
-pub const SERVING: &str = "Serving";
+pub(crate) const SERVING: &str = "Serving";
 
 /// The reason of `Accepted=True` where directives are unknown to this version. It is a warning.
-pub const UNKNOWN_DIRECTIVES: &str = "UnknownDirectives";
+pub(crate) const UNKNOWN_DIRECTIVES: &str = "UnknownDirectives";
 
 /// The reason of `FunctionsLoaded=True` where the sources of the functions are too long for the layer's Secret.
-pub const NOT_IN_SECRET: &str = "NotInSecret";
+pub(crate) const NOT_IN_SECRET: &str = "NotInSecret";
 
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConditionDraft {
+pub(crate) struct ConditionDraft {
     /// Its type.
     pub kind: &'static str,
     /// Whether it holds; `None`: unknown.
@@ -35,7 +35,7 @@ pub struct ConditionDraft {
 
 impl ConditionDraft {
     /// Puts it together.
-    pub fn said(
+    pub(crate) fn said(
         kind: &'static str,
         holds: Option<bool>,
         reason: impl Into<Cow<'static, str>>,
@@ -47,7 +47,7 @@ impl ConditionDraft {
 
 /// The conditions of an accepted layer, each by itself.
 #[derive(Clone, Debug)]
-pub struct Drafts {
+pub(crate) struct Drafts {
     pub(super) accepted: ConditionDraft,
     pub(super) memory_bounded: ConditionDraft,
     pub(super) persisted: ConditionDraft,

@@ -10,7 +10,7 @@ use crate::model::{NodeId, Purpose};
 use crate::plan::{Plan, Step};
 
 /// What a breach ends with that is none: no server could be asked yet what the user may do.
-pub const NOT_PROVEN_YET: &str = "has rights that are not proven yet";
+pub(crate) const NOT_PROVEN_YET: &str = "has rights that are not proven yet";
 
 /// What is known of a layer besides `Desired`.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]

@@ -3,14 +3,14 @@
 //! Knows the plan, what was observed and how the steps ended. Must never see a client. `Ready` is said only of what this
 //! very pass saw on the live servers; whatever is unknown counts as not so.
 
-pub mod audit;
-pub mod conditions;
+pub(crate) mod audit;
+pub(crate) mod conditions;
 mod degraded;
 pub mod draft;
 pub mod events;
 mod facts;
 mod kept;
-pub mod nodes;
+pub(crate) mod nodes;
 pub mod promotion;
 mod proofs;
 mod service;
@@ -22,7 +22,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use self::draft::ConditionDraft;
-pub use self::facts::{Facts, LayerSummary, NOT_PROVEN_YET, StepFailure};
+pub(crate) use self::facts::NOT_PROVEN_YET;
+pub use self::facts::{Facts, LayerSummary, StepFailure};
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
 use crate::api::names;
 use crate::model::NodeKind;

@@ -56,19 +56,19 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
 }
 
 /// How many replicas have everything that the primary sent.
-pub fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
+pub(crate) fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
     let Some(primary) = primary else { return 0 };
     of_kind(facts.desired, NodeKind::Data).filter(|node| is_in_sync(facts.observed, *node, primary)).count()
 }
 
 /// Engine and version of the primary.
-pub fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
+pub(crate) fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
     data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
 }
 
 /// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while none
 /// can be asked.
-pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
+pub(crate) fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
     let share = primary.and_then(|node| data(facts.observed, node)).and_then(|server| {
         let tenths = server.used_memory.saturating_mul(10).checked_div(server.maxmemory)?;
         Some(format!("{}%", tenths.min(10) * 10))
@@ -78,7 +78,7 @@ pub fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) 
 }
 
 /// What production needs, each with what shows it.
-pub fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditStatus>) -> Vec<ChecklistItem> {
+pub(crate) fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditStatus>) -> Vec<ChecklistItem> {
     let of = |item: &str, draft: &ConditionDraft| ChecklistItem {
         item: item.to_owned(),
         ok: draft.holds == Some(true),

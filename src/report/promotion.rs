@@ -15,12 +15,12 @@ pub(super) const WAITING: &str = "Waiting";
 const MOVING: &str = "Moving";
 
 /// Whether the request was answered for good: it is not looked at again, even if another node becomes primary.
-pub fn is_final(status: &PromotionStatus) -> bool {
+pub(crate) fn is_final(status: &PromotionStatus) -> bool {
     status.state == DONE
 }
 
 /// Whether the move was tried and failed. It is not tried again; the node may become primary all the same.
-pub fn is_failed(status: &PromotionStatus) -> bool {
+pub(crate) fn is_failed(status: &PromotionStatus) -> bool {
     status.state == FAILED
 }
 

@@ -5,7 +5,7 @@
 mod admission;
 mod config;
 mod fault;
-pub mod quantity;
+pub(crate) mod quantity;
 pub mod uses;
 mod volume;
 
@@ -144,7 +144,7 @@ fn told_once(faults: Vec<Fault>) -> Vec<Fault> {
 
 /// Judges a layer with a specification that was accepted before. A rule of admission that is newer than it does not count: a
 /// layer that runs is looked after.
-pub fn validate_accepted(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
+pub(crate) fn validate_accepted(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
     judge(layer, resolved, Vec::new(), Since::Before)
 }
 

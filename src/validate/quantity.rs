@@ -1,7 +1,7 @@
 //! Kubernetes quantities as whole bytes (or whole thousandths).
 
 /// Reads `256Mi`, `1.5Gi`, `1000000`, `500M`. `None`: not such a quantity, negative, or not a whole number of `unit`ths.
-pub fn parse(text: &str, unit: u64) -> Option<u64> {
+pub(crate) fn parse(text: &str, unit: u64) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.').len();
     let (number, suffix) = text.split_at(digits);
     let (multiplier, divisor): (u128, u128) = match suffix {

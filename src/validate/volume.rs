@@ -61,7 +61,7 @@ pub enum DataVolumes {
 impl DataVolumes {
     /// What to record of a layer: what was decided before, or what is decided now.
     #[must_use]
-    pub fn or_decide(self, volume: Option<&Volume>) -> Self {
+    pub(crate) fn or_decide(self, volume: Option<&Volume>) -> Self {
         match self {
             Self::Undecided => volume.map_or(Self::Without, |volume| Self::Of(volume.size)),
             decided => decided,

@@ -11,7 +11,7 @@ use crate::model::lineage::{Aside, AsideReason, Lineage};
 
 /// Folders that a node keeps. Each may be as large as the dataset, and a volume is four times the memory by default. Where there are as
 /// many, the node overwrites nothing more until a person removed one.
-pub const MOST: usize = 3;
+pub(crate) const MOST: usize = 3;
 
 /// What holds a dataset: all that any engine loads, and the record.
 pub(super) const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoubt/lineage.json"];
@@ -30,7 +30,7 @@ pub(super) fn root(environment: &Environment) -> PathBuf {
 }
 
 /// What is kept now, the oldest first. A folder whose move was interrupted is completed; half a set of links is removed.
-pub fn list(environment: &Environment) -> Vec<Aside> {
+pub(crate) fn list(environment: &Environment) -> Vec<Aside> {
     let mut kept: Vec<Aside> = names(environment).iter().filter_map(|name| completed(environment, name)).collect();
     kept.sort_by(|first, second| first.folder.cmp(&second.folder));
     kept
@@ -79,7 +79,7 @@ fn completed(environment: &Environment, name: &str) -> Option<Aside> {
 /// # Errors
 /// [`Error::NoRoom`]: too many folders are kept already, or the volume has no room for another dataset. The caller must then let nothing
 /// overwrite the files.
-pub fn keep(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>) -> Result<Option<Aside>> {
+pub(crate) fn keep(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>) -> Result<Option<Aside>> {
     store(environment, reason, lineage, LINKING, link_or_copy)
 }
 
@@ -87,7 +87,11 @@ pub fn keep(environment: &Environment, reason: AsideReason, lineage: Option<&Lin
 ///
 /// # Errors
 /// As [`keep`]. Moving takes no room, but what replaces the files does.
-pub fn move_away(environment: &Environment, reason: AsideReason, lineage: Option<&Lineage>) -> Result<Option<Aside>> {
+pub(crate) fn move_away(
+    environment: &Environment,
+    reason: AsideReason,
+    lineage: Option<&Lineage>,
+) -> Result<Option<Aside>> {
     store(environment, reason, lineage, MOVING, |from, to| fs::rename(from, to))
 }
 
@@ -165,7 +169,7 @@ pub(super) fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
 }
 
 /// Removes a kept folder: a person said so, or its data is known to be in the layer.
-pub fn remove(environment: &Environment, folder: &str) -> Result<()> {
+pub(crate) fn remove(environment: &Environment, folder: &str) -> Result<()> {
     // The name comes from a document: only one of a listed folder is ever used as a path.
     if !list(environment).iter().any(|aside| aside.folder == folder) {
         return Ok(());

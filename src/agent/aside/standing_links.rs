@@ -14,20 +14,20 @@ use crate::model::lineage::{Aside, AsideReason, Lineage};
 const RENEWED: &str = ".renewed";
 
 /// The record of the data that the standing links hold. `None`: there are none.
-pub fn standing_record(environment: &Environment) -> Option<Lineage> {
+pub(crate) fn standing_record(environment: &Environment) -> Option<Lineage> {
     let text = fs::read_to_string(root(environment).join(STANDING).join("redoubt/lineage.json")).ok()?;
     lineage_file::parse(&text).ok()
 }
 
 /// Makes the standing links those of the files as they are. Only while the engine is off: see [`link_files`].
-pub fn renew_standing(environment: &Environment, record: &Lineage) -> Result<()> {
+pub(crate) fn renew_standing(environment: &Environment, record: &Lineage) -> Result<()> {
     link_files(environment)?;
     take_links(environment, record)
 }
 
 /// Makes links of the files as they are, next to the standing ones; none where those are links to the same files. A running server may
 /// replace its files meanwhile, so the caller asks it afterwards whose data it has, and then calls [`take_links`].
-pub fn link_files(environment: &Environment) -> Result<()> {
+pub(crate) fn link_files(environment: &Environment) -> Result<()> {
     let part = root(environment).join(RENEWED);
     let _ = fs::remove_dir_all(&part);
     let standing = root(environment).join(STANDING);
@@ -48,7 +48,7 @@ pub fn link_files(environment: &Environment) -> Result<()> {
 
 /// Puts the links that [`link_files`] made in the place of the standing ones. `record`: of their data, which is not always the record
 /// on the volume: that one is written at other times.
-pub fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
+pub(crate) fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
     let (standing, part) = (root(environment).join(STANDING), root(environment).join(RENEWED));
     if part.exists() {
         write_record(&part, record)?;
@@ -59,7 +59,7 @@ pub fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
 }
 
 /// Writes of which data the links are, without touching them. Where there are none, nothing is written.
-pub fn note_links(environment: &Environment, record: &Lineage) -> Result<()> {
+pub(crate) fn note_links(environment: &Environment, record: &Lineage) -> Result<()> {
     let standing = root(environment).join(STANDING);
     if standing.exists() { write_record(&standing, record) } else { Ok(()) }
 }
@@ -74,7 +74,7 @@ fn write_record(folder: &Path, record: &Lineage) -> Result<()> {
 }
 
 /// Whether commands were appended to the files that the standing links hold. A record that counts no keys may be older than they are.
-pub fn standing_has_commands(environment: &Environment) -> bool {
+pub(crate) fn standing_has_commands(environment: &Environment) -> bool {
     let standing = root(environment).join(STANDING);
     let is_appended = |path: &Path| path.extension().is_some_and(|end| end == "aof") && size(path) > 0;
     let entries = fs::read_dir(standing.join(FILES[0])).into_iter().flatten().flatten();
@@ -82,7 +82,7 @@ pub fn standing_has_commands(environment: &Environment) -> bool {
 }
 
 /// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
-pub fn is_current(environment: &Environment) -> bool {
+pub(crate) fn is_current(environment: &Environment) -> bool {
     let standing = root(environment).join(STANDING);
     FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
 }
@@ -92,7 +92,7 @@ pub fn is_current(environment: &Environment) -> bool {
 ///
 /// # Errors
 /// As [`super::folders::keep`]; the links are still there then.
-pub fn free_standing(environment: &Environment) -> Result<()> {
+pub(crate) fn free_standing(environment: &Environment) -> Result<()> {
     match standing_record(environment) {
         Some(earlier) if !is_current(environment) => {
             store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
@@ -118,7 +118,11 @@ fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
 ///
 /// # Errors
 /// As [`super::folders::keep`]; the links are still there then.
-pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
+pub(crate) fn store_standing(
+    environment: &Environment,
+    reason: AsideReason,
+    lineage: &Lineage,
+) -> Result<Option<Aside>> {
     let standing = root(environment).join(STANDING);
     let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();
     if bytes == 0 {
@@ -134,7 +138,7 @@ pub fn store_standing(environment: &Environment, reason: AsideReason, lineage: &
 
 /// Puts the files that the standing links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
 /// there are none.
-pub fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
+pub(crate) fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
     let standing = root(environment).join(STANDING);
     if FILES[..3].iter().all(|name| !standing.join(name).exists()) {
         return Ok(false);

@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the server's functions.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The digests of the libraries that are in the file.
     digests: Mutex<Option<String>>,
     /// Whether the server is of no use before the operator has loaded its functions.
@@ -29,7 +29,7 @@ pub struct Kept {
 }
 
 /// The file's content; `None`: there is none that can be read.
-pub fn read(environment: &Environment) -> Option<Vec<u8>> {
+pub(crate) fn read(environment: &Environment) -> Option<Vec<u8>> {
     durable::read_bytes(&path(environment)).unwrap_or_else(|error| {
         tracing::warn!(error = %chain(&error), "others have the functions too");
         None
@@ -42,12 +42,12 @@ fn path(environment: &Environment) -> PathBuf {
 
 impl Kept {
     /// Notes whether a server that starts has to wait for its functions.
-    pub fn set_waiting(&self, is_waiting: bool) {
+    pub(crate) fn set_waiting(&self, is_waiting: bool) {
         self.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 
     /// Whether it still has to.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Relaxed)
     }
 
@@ -82,14 +82,20 @@ impl Kept {
 
 /// Looks each second, besides all else that the agent does.
 #[derive(Debug, Default)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     began: Option<Instant>,
     look: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
     /// Begins a look if one is due and none is under way.
-    pub fn look(&mut self, environment: &Environment, config: &NodeConfig, kept: &Arc<Kept>, connection: &Connection) {
+    pub(crate) fn look(
+        &mut self,
+        environment: &Environment,
+        config: &NodeConfig,
+        kept: &Arc<Kept>,
+        connection: &Connection,
+    ) {
         let is_due = kept.is_waiting() || self.began.is_none_or(|began| began.elapsed() >= EVERY);
         let rests = self.look.as_ref().is_none_or(JoinHandle::is_finished);
         if config.keeps_data || !is_due || !rests {

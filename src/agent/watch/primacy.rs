@@ -96,7 +96,7 @@ impl Watch {
 
     /// Whether the engine is to be ended, and why: a person chose another node's data and that node waits for this one, or this node
     /// is to start by what the rule says now.
-    pub async fn starts_over(&mut self, state: &State) -> Option<&'static str> {
+    pub(crate) async fn starts_over(&mut self, state: &State) -> Option<&'static str> {
         let config = state.config();
         let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
         if let Some(chosen) = chosen

@@ -135,7 +135,7 @@ impl Watch {
 
     /// Writes the record if it moved or is a second old. A disk that takes no record is said, and is no reason to stop a
     /// server that serves: what is on the disk is older, so this node yields to others at its next start.
-    pub fn write_if_due(&mut self, environment: &Environment, state: &State) {
+    pub(crate) fn write_if_due(&mut self, environment: &Environment, state: &State) {
         if let Some(outcome) = self.disk.ended() {
             state.set_trouble(outcome.err().as_ref());
         }
@@ -158,7 +158,7 @@ impl Watch {
     }
 
     /// Writes the record of a server that ended by our order, for as long as [`LAST_WRITE_WITHIN`].
-    pub async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
+    pub(crate) async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
         let mut lineage = self.filed.on_volume(lineage);

@@ -12,13 +12,13 @@ use super::super::watches::WatchedUse;
 use crate::model::UseKind;
 
 /// Namespace and name of an object.
-pub type Place = (String, String);
+pub(crate) type Place = (String, String);
 /// Kind, namespace and name of a use.
-pub type UsePlace = (UseKind, Place);
+pub(crate) type UsePlace = (UseKind, Place);
 
 /// The index, kind by kind: the watch of each kind lists by itself.
 #[derive(Debug, Default)]
-pub struct Index(Mutex<BTreeMap<UseKind, Known>>);
+pub(crate) struct Index(Mutex<BTreeMap<UseKind, Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -66,7 +66,7 @@ fn place_of(watched: &WatchedUse) -> Place {
 
 impl Index {
     /// Takes in one event of the watch of a kind.
-    pub fn note(&self, kind: UseKind, event: &Event<WatchedUse>) {
+    pub(crate) fn note(&self, kind: UseKind, event: &Event<WatchedUse>) {
         let mut kinds = self.lock();
         let known = kinds.entry(kind).or_default();
         match event {
@@ -79,7 +79,7 @@ impl Index {
     }
 
     /// The uses that name a layer.
-    pub fn uses_of(&self, layer: &Place) -> Vec<UsePlace> {
+    pub(crate) fn uses_of(&self, layer: &Place) -> Vec<UsePlace> {
         let kinds = self.lock();
         let of_kind = |(kind, known): (&UseKind, &Known)| {
             let places = known.entries.uses.get(layer).into_iter().flatten();
@@ -89,12 +89,12 @@ impl Index {
     }
 
     /// The layer that a use names; `None`: there is no such use, or what it names cannot be read.
-    pub fn layer_of(&self, (kind, place): &UsePlace) -> Option<Place> {
+    pub(crate) fn layer_of(&self, (kind, place): &UsePlace) -> Option<Place> {
         self.lock().get(kind)?.entries.layers.get(place).cloned()
     }
 
     /// Layers of other namespaces that the uses of a namespace name.
-    pub fn foreign_layers_of(&self, namespace: &str) -> BTreeSet<Place> {
+    pub(crate) fn foreign_layers_of(&self, namespace: &str) -> BTreeSet<Place> {
         let kinds = self.lock();
         let mut layers = BTreeSet::new();
         for known in kinds.values() {
@@ -106,7 +106,7 @@ impl Index {
     }
 
     /// Uses that cannot be read.
-    pub fn unreadable(&self) -> Vec<UsePlace> {
+    pub(crate) fn unreadable(&self) -> Vec<UsePlace> {
         let kinds = self.lock();
         let of_kind = |(kind, known): (&UseKind, &Known)| {
             known.entries.unreadable.iter().map(|place| (*kind, place.clone())).collect::<Vec<_>>()

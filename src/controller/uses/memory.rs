@@ -17,7 +17,7 @@ pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 
 /// What is remembered of the uses and their layers while this process leads. All of it can be found out again.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub(super) tenants: PerObject<Stored>,
     pub(super) proofs: PerObject<Proof>,
     /// Of a layer's users, by node and user.
@@ -60,7 +60,7 @@ pub(in crate::controller) type Proof = (String, Instant, Vec<String>);
 
 impl Memory {
     /// Forgets uses and layers that are gone.
-    pub fn retain(&self, lives: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
         let Self { tenants, proofs, application, policies, loads, loaded, proven, refusals, failed_loads, counts } =
             self;
         tenants.retain(&lives);
@@ -76,7 +76,7 @@ impl Memory {
     }
 
     /// What the API server said of the last change of a use's dedicated layer; `None`: it took it.
-    pub fn layer_change(&self, use_uid: &str, refusal: Option<String>) {
+    pub(crate) fn layer_change(&self, use_uid: &str, refusal: Option<String>) {
         match refusal {
             Some(words) => self.refusals.insert(use_uid, words),
             None => _ = self.refusals.remove(use_uid),
@@ -89,7 +89,7 @@ impl Memory {
     }
 
     /// A library was loaded on the layer. Its counters were read before.
-    pub fn loaded(&self, layer_uid: &str) {
+    pub(crate) fn loaded(&self, layer_uid: &str) {
         if let Some(told) = self.counts.lock().get_mut(layer_uid) {
             told.asked = None;
         }
@@ -119,7 +119,7 @@ impl Memory {
     }
 
     /// Whether a library was loaded on the layer a moment ago.
-    pub fn is_gathering(&self, layer_uid: &str) -> bool {
+    pub(crate) fn is_gathering(&self, layer_uid: &str) -> bool {
         self.loads.get(layer_uid).is_some_and(|loaded| loaded.elapsed() < GATHERED)
     }
 }

@@ -26,7 +26,7 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(15);
 
 /// Makes one pass; answers how long to wait for the next.
-pub async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
+pub(crate) async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
     let (namespace, name) = layer_of(declared);
     if context.is_unreadable(&namespace, &name) {
         return Ok(AT_REST);

@@ -9,19 +9,19 @@ use super::report::{LargeKey, MOST_LARGEST, short_hash};
 
 /// What the passes before found. It holds names of keys, which its `Debug` form hides.
 #[derive(Clone, Default)]
-pub struct Hunt {
+pub(crate) struct Hunt {
     passes: u64,
     known: BTreeSet<Vec<u8>>,
 }
 
 impl Hunt {
     /// Passes before this one.
-    pub fn passes(&self) -> u64 {
+    pub(crate) fn passes(&self) -> u64 {
         self.passes
     }
 
     /// Whether a key was among the largest of the pass before.
-    pub fn knows(&self, key: &[u8]) -> bool {
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
         self.known.contains(key)
     }
 }

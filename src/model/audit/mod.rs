@@ -10,11 +10,13 @@ mod report;
 mod shrink;
 mod tally;
 
-pub use self::largest::Hunt;
-pub use self::pass::{LONGEST_COMMAND, PageSize, Pass, Position, Standing, pause_after};
-pub use self::prefixes::{
-    AuditMode, DeclaredPrefix, DeclaredPrefixes, MemoryBudget, PREFIXES_FORMAT, PrefixAudit, Prefixes,
-};
-pub use self::report::{AUDIT_FORMAT, AuditMark, AuditReport, LargeKey, MOST_EXAMPLES, MOST_LARGEST, short_hash};
-pub use self::shrink::{Candidate, MOST_REMOVED, Shrink};
-pub use self::tally::{Expiry, FIRST_KEYS, Found, Part, SAMPLE_EACH, Tally};
+pub(crate) use self::largest::Hunt;
+pub use self::pass::{LONGEST_COMMAND, Pass, Position, Standing};
+pub(crate) use self::pass::{PageSize, pause_after};
+pub(crate) use self::prefixes::PrefixAudit;
+pub use self::prefixes::{AuditMode, DeclaredPrefix, DeclaredPrefixes, MemoryBudget, PREFIXES_FORMAT, Prefixes};
+pub(crate) use self::report::{AUDIT_FORMAT, AuditMark, LargeKey};
+pub use self::report::{AuditReport, short_hash};
+pub use self::shrink::{Candidate, Shrink};
+pub use self::tally::Found;
+pub(crate) use self::tally::{Expiry, Tally};

@@ -39,12 +39,12 @@ pub struct Pass {
     databases: Vec<u32>,
     cursor: u64,
     /// What was counted.
-    pub tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl Pass {
     /// A pass over these databases, from the beginning.
-    pub fn new(standing: Standing, mut databases: Vec<u32>, tally: Tally) -> Self {
+    pub(crate) fn new(standing: Standing, mut databases: Vec<u32>, tally: Tally) -> Self {
         databases.sort_unstable_by(|one, other| other.cmp(one));
         databases.dedup();
         Self { standing, databases, cursor: 0, tally }
@@ -52,18 +52,18 @@ impl Pass {
 
     /// Whether it goes on at a server that stands so. If not, its cursor means nothing there and what it counted is of other data: a
     /// new pass begins.
-    pub fn is_of(&self, standing: &Standing) -> bool {
+    pub(crate) fn is_of(&self, standing: &Standing) -> bool {
         self.standing == *standing
     }
 
     /// The next page; `None`: the pass is whole.
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         let database = *self.databases.last()?;
         Some(Position { database, cursor: self.cursor })
     }
 
     /// A page was counted, and the server answered this cursor with it; 0: the database is through.
-    pub fn advance(&mut self, cursor: u64) {
+    pub(crate) fn advance(&mut self, cursor: u64) {
         self.cursor = cursor;
         if cursor == 0 {
             self.databases.pop();
@@ -73,7 +73,7 @@ impl Pass {
 
 /// How many keys a page asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageSize(u16);
+pub(crate) struct PageSize(u16);
 
 impl Default for PageSize {
     fn default() -> Self {
@@ -83,13 +83,13 @@ impl Default for PageSize {
 
 impl PageSize {
     /// `COUNT` of `SCAN`.
-    pub fn keys(self) -> u16 {
+    pub(crate) fn keys(self) -> u16 {
         self.0
     }
 
     /// The size of the next page, where the server was busy for so long with one write of this one, at most.
     #[must_use]
-    pub fn after(self, longest: Duration) -> Self {
+    pub(crate) fn after(self, longest: Duration) -> Self {
         let [least, most] = PAGE;
         if longest > LONGEST_COMMAND {
             Self((self.0 / 2).max(least))
@@ -102,7 +102,7 @@ impl PageSize {
 }
 
 /// How long to pause after commands that took so long, so that they take at most `percent` of the time; at least 1 %.
-pub fn pause_after(busy: Duration, percent: u32) -> Duration {
+pub(crate) fn pause_after(busy: Duration, percent: u32) -> Duration {
     let percent = percent.clamp(1, 100);
     busy.saturating_mul(100 - percent) / percent
 }

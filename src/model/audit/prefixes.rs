@@ -56,7 +56,7 @@ pub struct MemoryBudget {
 
 impl MemoryBudget {
     /// Whether what was found is above it, even if the estimate is off by its error.
-    pub fn is_exceeded_by(self, found: PrefixAudit) -> bool {
+    pub(crate) fn is_exceeded_by(self, found: PrefixAudit) -> bool {
         found.bytes.saturating_sub(found.bytes_error) > self.bytes
     }
 }
@@ -92,7 +92,7 @@ struct Entry {
 
 impl Prefixes {
     /// Of a list. An empty prefix, which would be that of every key, is left out.
-    pub fn new(declared: &DeclaredPrefixes) -> Self {
+    pub(crate) fn new(declared: &DeclaredPrefixes) -> Self {
         let mut list: Vec<&DeclaredPrefix> = declared.prefixes.iter().filter(|it| !it.prefix.is_empty()).collect();
         list.sort_by(|one, other| one.prefix.cmp(&other.prefix));
         list.dedup_by(|one, other| one.prefix == other.prefix);
@@ -109,17 +109,17 @@ impl Prefixes {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sorted.len()
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
 
     /// The place of the longest prefix that a key begins with, below [`Self::len`].
-    pub fn of(&self, key: &[u8]) -> Option<usize> {
+    pub(crate) fn of(&self, key: &[u8]) -> Option<usize> {
         // All between the longest prefix of a key and the key begin with that prefix: so it is the last that is not behind the
         // key, or what that one is within.
         let mut found = self.sorted.partition_point(|entry| entry.prefix.as_bytes() <= key).checked_sub(1);
@@ -130,17 +130,17 @@ impl Prefixes {
     }
 
     /// The prefix at a place.
-    pub fn text(&self, place: usize) -> &str {
+    pub(crate) fn text(&self, place: usize) -> &str {
         self.sorted.get(place).map_or("", |entry| &entry.prefix)
     }
 
     /// The longest that a key of the use at a place may live, milliseconds.
-    pub fn lifetime(&self, place: usize) -> Option<u64> {
+    pub(crate) fn lifetime(&self, place: usize) -> Option<u64> {
         self.sorted.get(place)?.lifetime_milliseconds
     }
 
     /// The memory that the keys of the use at a place may take.
-    pub fn budget(&self, place: usize) -> Option<MemoryBudget> {
+    pub(crate) fn budget(&self, place: usize) -> Option<MemoryBudget> {
         self.sorted.get(place)?.budget
     }
 }

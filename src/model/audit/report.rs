@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 use super::prefixes::PrefixAudit;
 
 /// Version of [`AuditReport`]. A reader refuses a newer one.
-pub const AUDIT_FORMAT: u32 = 1;
+pub(crate) const AUDIT_FORMAT: u32 = 1;
 /// Examples of keys that a report has of each fault.
-pub const MOST_EXAMPLES: usize = 5;
+pub(crate) const MOST_EXAMPLES: usize = 5;
 /// The largest keys that a report has.
-pub const MOST_LARGEST: usize = 10;
+pub(crate) const MOST_LARGEST: usize = 10;
 
 /// What one whole pass over the keys of a server found: `GET /audit` of its agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,13 +72,13 @@ pub struct AuditMark {
 
 impl AuditReport {
     /// The same for two reports that found the same, whenever and however fast.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let findings = Self { finished: 0, took_milliseconds: 0, busy_milliseconds: 0, ..self.clone() };
         short_hash(serde_json::to_string(&findings).unwrap_or_default().as_bytes())
     }
 
     /// What is said of it with each answer.
-    pub fn mark(&self) -> AuditMark {
+    pub(crate) fn mark(&self) -> AuditMark {
         AuditMark { fingerprint: self.fingerprint(), finished: self.finished }
     }
 }

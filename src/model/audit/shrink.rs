@@ -11,7 +11,7 @@ use super::prefixes::{PrefixAudit, Prefixes};
 /// again at once.
 const BELOW_PERCENT: u64 = 5;
 /// Keys of one page that are removed at most.
-pub const MOST_REMOVED: usize = 512;
+pub(crate) const MOST_REMOVED: usize = 512;
 /// Of a million.
 const WHOLE: u64 = 1_000_000;
 
@@ -42,7 +42,7 @@ pub struct Candidate<'a> {
 
 impl Shrink {
     /// What is to be removed where a pass found so much, by prefix. Empty: nothing.
-    pub fn new(prefixes: &Prefixes, found: &BTreeMap<String, PrefixAudit>) -> Self {
+    pub(crate) fn new(prefixes: &Prefixes, found: &BTreeMap<String, PrefixAudit>) -> Self {
         let goal = |place: usize| {
             let budget = prefixes.budget(place).filter(|budget| budget.shrinks)?;
             let found = found.get(prefixes.text(place)).copied().filter(|found| budget.is_exceeded_by(*found))?;
@@ -55,12 +55,12 @@ impl Shrink {
     }
 
     /// Whether nothing is to be removed any more.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.goals.is_empty()
     }
 
     /// The keys of a page that are to be removed, at most [`MOST_REMOVED`].
-    pub fn choose<'a>(&self, prefixes: &Prefixes, page: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
+    pub(crate) fn choose<'a>(&self, prefixes: &Prefixes, page: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
         let mut chosen = Vec::new();
         for (place, goal) in &self.goals {
             let prefix = prefixes.text(*place);
@@ -75,7 +75,7 @@ impl Shrink {
     }
 
     /// Whether a key of so many bytes is still to be removed, which is taken for done.
-    pub fn take(&mut self, place: usize, bytes: u64) -> bool {
+    pub(crate) fn take(&mut self, place: usize, bytes: u64) -> bool {
         let Some(goal) = self.goals.get_mut(&place) else { return false };
         goal.bytes = goal.bytes.saturating_sub(bytes);
         if goal.bytes == 0 {

@@ -8,9 +8,9 @@ use super::prefixes::{PrefixAudit, Prefixes};
 use super::report::{AUDIT_FORMAT, AuditReport, MOST_EXAMPLES, short_hash};
 
 /// The first keys of each prefix are all measured: few keys are known exactly, and many have a sample that is large enough.
-pub const FIRST_KEYS: u64 = 1_000;
+pub(crate) const FIRST_KEYS: u64 = 1_000;
 /// Of the keys after those one of so many is measured, another one in each pass.
-pub const SAMPLE_EACH: u64 = 16;
+pub(crate) const SAMPLE_EACH: u64 = 16;
 /// A sample that is smaller says too little of how much the sizes differ.
 const SMALLEST_SAMPLE: u64 = 30;
 /// What the operator and the agents keep under the prefix of a use: the jobs of a cache.
@@ -18,7 +18,7 @@ const OWN_KEY: &[u8] = b"{@jobs}";
 
 /// When a key ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiry {
+pub(crate) enum Expiry {
     /// It has ended: since it was listed it is gone.
     Gone,
     /// Never.
@@ -29,7 +29,7 @@ pub enum Expiry {
 
 impl Expiry {
     /// Of what `PTTL` answers.
-    pub fn of(milliseconds: i64) -> Self {
+    pub(crate) fn of(milliseconds: i64) -> Self {
         match milliseconds {
             -2 => Self::Gone,
             -1 => Self::Never,
@@ -53,7 +53,7 @@ pub struct Found {
 
 impl Found {
     /// Whether its size is wanted, for [`Tally::measure`].
-    pub fn is_measured(&self) -> bool {
+    pub(crate) fn is_measured(&self) -> bool {
         self.sample.is_some() || self.was_large
     }
 }
@@ -69,7 +69,7 @@ pub enum Part {
 
 /// The counts of a pass.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     prefixes: Arc<Prefixes>,
     repairs: bool,
     counts: Vec<Count>,
@@ -83,7 +83,7 @@ pub struct Tally {
 impl Tally {
     /// Nothing is counted yet. With `repairs`, keys without an expiry that can be given one count as having it. `hunt`: what the passes
     /// before found, [`Self::hunt_on`].
-    pub fn new(prefixes: Arc<Prefixes>, repairs: bool, hunt: Hunt) -> Self {
+    pub(crate) fn new(prefixes: Arc<Prefixes>, repairs: bool, hunt: Hunt) -> Self {
         let counts = vec![Count::default(); prefixes.len()];
         Self {
             prefixes,
@@ -98,7 +98,7 @@ impl Tally {
     }
 
     /// Counts a key. `None`: it is gone.
-    pub fn count(&mut self, key: &[u8], expiry: Expiry) -> Option<Found> {
+    pub(crate) fn count(&mut self, key: &[u8], expiry: Expiry) -> Option<Found> {
         if expiry == Expiry::Gone {
             return None;
         }
@@ -120,7 +120,7 @@ impl Tally {
     }
 
     /// Notes the size of a key that [`Found::is_measured`], bytes.
-    pub fn measure(&mut self, found: Found, key: &[u8], bytes: u64) {
+    pub(crate) fn measure(&mut self, found: Found, key: &[u8], bytes: u64) {
         let Found { place, sample, .. } = found;
         if let Some(part) = sample {
             of_place(&mut self.counts, &mut self.outside, place).of(part).measure(bytes);
@@ -129,22 +129,22 @@ impl Tally {
     }
 
     /// What the next pass is told of this one.
-    pub fn hunt_on(&self) -> Hunt {
+    pub(crate) fn hunt_on(&self) -> Hunt {
         self.largest.hunt_on(&self.hunt)
     }
 
     /// The declared prefixes that it counts by.
-    pub fn prefixes(&self) -> &Prefixes {
+    pub(crate) fn prefixes(&self) -> &Prefixes {
         &self.prefixes
     }
 
     /// Keys that were counted.
-    pub fn keys(&self) -> u64 {
+    pub(crate) fn keys(&self) -> u64 {
         self.counts.iter().chain([&self.outside]).map(Count::keys).sum()
     }
 
     /// What the counts of a whole pass come to; times, and by which list it went, are the caller's.
-    pub fn report(&self) -> AuditReport {
+    pub(crate) fn report(&self) -> AuditReport {
         let all = || self.counts.iter().chain([&self.outside]);
         let estimates: Vec<Estimate> = all().map(Count::estimate).collect();
         let variance = estimates.iter().fold(0_u128, |sum, estimate| sum.saturating_add(estimate.variance));

@@ -22,7 +22,7 @@ pub enum BootDecision {
 
 impl BootDecision {
     /// The word of a decision that only a person ends, as agents and status tell it; of any other decision its own.
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::StartPrimary(_) => "StartPrimary",
             Self::Follow { .. } => "Follow",
@@ -96,7 +96,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Its word, as agents and status tell it.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::NamedPrimaryIsEmpty => "NamedPrimaryIsEmpty",
             Self::NamedPrimaryIsOlder => "NamedPrimaryIsOlder",

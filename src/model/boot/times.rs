@@ -2,7 +2,7 @@
 
 /// Silence after which a peer no longer blocks the others. Long enough for a pod that is moved to another Kubernetes node
 /// whose image is there; shorter than the patience of a person who waits for a service.
-pub const SILENT_PEER_MILLISECONDS: u64 = 60_000;
+pub(crate) const SILENT_PEER_MILLISECONDS: u64 = 60_000;
 
 /// Silence that an uncleanly stopped primary, which the Sentinels still name, bears before it resumes: its peers may just
 /// be starting as well, with a newer file. The Sentinels' default detection time.
@@ -11,22 +11,22 @@ pub const UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS: u64 = 5_000;
 /// Silence of the Sentinels' majority after which a node may become primary without them, if every data node answers. When all pods
 /// start at once the Sentinels are often a moment late, and they remember who is primary: a node that began without them would be
 /// a second one. Sentinels that take longer than this are not just starting, and the layer's data nodes agree among themselves.
-pub const SILENT_SENTINELS_MILLISECONDS: u64 = 10_000;
+pub(crate) const SILENT_SENTINELS_MILLISECONDS: u64 = 10_000;
 
 /// How long a primary that ended waits for its replicas' records to reach what its own one says. A replica's agent looks every 250 ms,
 /// and what the primary sent last may still lie in the replica's socket.
-pub const CATCHES_UP_MILLISECONDS: u64 = 1_000;
+pub(crate) const CATCHES_UP_MILLISECONDS: u64 = 1_000;
 
 /// How long a named primary asks for a failover in vain before it looks for another way: Sentinels that can elect do within 2 s,
 /// and those in TILT refuse for 30 s.
-pub const REFUSED_FAILOVER_MILLISECONDS: u64 = 10_000;
+pub(crate) const REFUSED_FAILOVER_MILLISECONDS: u64 = 10_000;
 
 /// After this long in any state a person's decision is consulted, and the node says that it waits for one: what ends by itself has
 /// ended by then.
-pub const LONGEST_WAIT_MILLISECONDS: u64 = 90_000;
+pub(crate) const LONGEST_WAIT_MILLISECONDS: u64 = 90_000;
 
 /// Silence after which a peer of a layer that keeps nothing no longer blocks the others: it can only have what lies in its memory.
-pub const SILENT_PEER_OF_A_CACHE_MILLISECONDS: u64 = 30_000;
+pub(crate) const SILENT_PEER_OF_A_CACHE_MILLISECONDS: u64 = 30_000;
 
 /// Silence after which a peer counts as off where a person chose another node's data. It is asked about twice a second at the least, so
 /// that many questions in a row were not answered in time.
@@ -34,4 +34,4 @@ pub(super) const UNHEARD_MILLISECONDS: u64 = 5_000;
 
 /// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
 /// 8 s, and a record is told a second after a promotion.
-pub const RIVALRY_MILLISECONDS: u64 = 15_000;
+pub(crate) const RIVALRY_MILLISECONDS: u64 = 15_000;

@@ -7,7 +7,7 @@ pub(super) const PROGRAMS: u64 = 24 * MEBIBYTE;
 /// (17,900 on 8.0, 17,300 on Valkey 8.1), one that is used with commands of 8 kB less, an idle one 2,500.
 pub(super) const CONNECTION: u64 = 40 << 10;
 /// Connections that are ours apart from those of applications: replicas, Sentinels (two each), operator, agent, Prometheus.
-pub const OWN_CONNECTIONS: u32 = 64;
+pub(crate) const OWN_CONNECTIONS: u32 = 64;
 /// Connections of applications where the specification does not say and memory allows.
 pub(super) const USUAL_CONNECTIONS: u32 = 1_000;
 /// The least that is left for data, bytes: below it the fixed parts are most of the pod.

@@ -8,14 +8,8 @@ use super::demand::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall {
     pub(super) demand: Demand,
-    pub(super) least: u64,
-}
-
-impl TooSmall {
     /// The least limit that is enough, bytes; whole mebibytes.
-    pub const fn least(&self) -> u64 {
-        self.least
-    }
+    pub(super) least: u64,
 }
 
 impl std::error::Error for TooSmall {}

@@ -35,7 +35,7 @@ impl<'a> Grant<'a> {
     }
 
     /// What is put to the live server.
-    pub fn expectations(&self) -> impl Iterator<Item = Cow<'static, str>> {
+    pub(crate) fn expectations(&self) -> impl Iterator<Item = Cow<'static, str>> {
         let scripts = if self.scripts { WITH_SCRIPTS } else { WITHOUT_SCRIPTS };
         let tracking = if self.tracking { WITH_TRACKING } else { WITHOUT_TRACKING };
         let fixed = COMMON.iter().chain(of(self.kind).expectations).chain(scripts).chain(tracking);
@@ -65,7 +65,7 @@ const WITH_SCRIPTS: &[&str] =
     &["+EVAL x 0", "+EVALSHA x 0", "+EVAL_RO x 0", "+SCRIPT LOAD x", "+SCRIPT EXISTS x", "-EVAL x 1 !"];
 
 /// What `tracking: true` adds.
-pub const TRACKING: &str = "+client|tracking";
+pub(crate) const TRACKING: &str = "+client|tracking";
 /// Of a user for which the server tracks no keys.
 const WITHOUT_TRACKING: &[&str] = &["-CLIENT TRACKING on BCAST"];
 /// Of a user for which it does.
@@ -85,7 +85,7 @@ pub const fn of(kind: UseKind) -> Rights {
 }
 
 /// What the user of each kind may do and must not. `+`: must be allowed; `-`: must not. `@` is the use's prefix, `!` a key outside every prefix.
-pub const COMMON: &[&str] = &[
+pub(crate) const COMMON: &[&str] = &[
     "+PING",
     "+ROLE",
     "+INFO",

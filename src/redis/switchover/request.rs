@@ -89,7 +89,7 @@ pub enum Error {
 impl Error {
     /// Whether writers still wait at the old primary: what it took now might be lost. The pause ends by itself once the
     /// Sentinels have given up, or by its agent when it follows the new primary.
-    pub fn leaves_paused(&self) -> bool {
+    pub(crate) fn leaves_paused(&self) -> bool {
         matches!(self, Self::Undecided(_) | Self::NotDemoted { .. })
     }
 }

@@ -47,7 +47,7 @@ pub fn judge(kind: UseKind, policy: &str) -> Judgement {
 }
 
 /// The policies that a use of this kind can live with, for a message.
-pub const fn suitable(kind: UseKind) -> &'static str {
+pub(crate) const fn suitable(kind: UseKind) -> &'static str {
     match kind {
         UseKind::SessionStore => "noeviction or volatile-ttl",
         UseKind::RateLimitPolicy => "volatile-ttl or noeviction",

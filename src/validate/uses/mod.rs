@@ -74,7 +74,7 @@ pub fn layer_of(declared: &DeclaredUse) -> (String, String) {
 }
 
 /// Whether the use has a layer of its own.
-pub fn is_dedicated(declared: &DeclaredUse) -> bool {
+pub(crate) fn is_dedicated(declared: &DeclaredUse) -> bool {
     declared.spec.layer().is_none_or(|layer| layer.name.is_none())
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Neighbours<'a> {
     /// Its `maxmemory-policy`.
     pub eviction_policy: &'a str,
     /// Whether it has a user for all keys.
-    pub has_application: bool,
+    pub(crate) has_application: bool,
     /// Those that were admitted so far: every one that was asked before.
     pub admitted: &'a [Admitted],
 }

@@ -14,7 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-pub use super::answer::{Admitted, Refusal};
+pub use super::answer::Admitted;
+pub(crate) use super::answer::Refusal;
 pub use super::host::{Host, Labels, dedicated_refusal};
 use super::host::{judge, may_name};
 use super::places::{Book, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};

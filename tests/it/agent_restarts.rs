@@ -6,12 +6,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use redoubt::model::{NodeId, Role};
-use redoubt::redis::{Connection, sentinel};
+use redoubt::redis::{Connection, sentinel, server};
 use tokio::time::sleep;
 
 use crate::agent_process::write_some;
 use crate::support::eventually;
-use crate::support::history::keys_of;
+use crate::support::history::{Writers, check, keys_of};
 use crate::support::layer::{Layer, Options, SOON};
 
 /// Kills the primary's engine, lets `pause` go by, and restarts all.
@@ -41,6 +41,46 @@ async fn all_nodes_stopped_just_after_a_failover_come_back() {
         }
     });
     futures::future::join_all(lanes).await;
+}
+
+/// The primary, and the id of its process.
+async fn served_by(layer: &Layer) -> Option<(NodeId, String)> {
+    let primary = layer.primary().await?;
+    let connection = Connection::open(&layer.operator_on(primary)).await.ok()?;
+    Some((primary, server::info(&connection).await.ok()?.run_id()?.to_owned()))
+}
+
+/// The second dies before the first has its data: neither may begin from less than what it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_of_one_replica_outlives_two_deaths_of_its_primary_one_right_after_the_other() {
+    const WRITERS: usize = 2;
+    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    for round in 0..3 {
+        let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
+        eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
+        for _ in 0..2 {
+            let (primary, old) = served_by(&layer).await.unwrap();
+            layer.kill_engine(primary);
+            // Of two nodes the other has less after the second death, and the same one serves again from its file.
+            let is_another = async || served_by(&layer).await.is_some_and(|(_, now)| now != old);
+            eventually("another process is primary", SOON, is_another).await;
+        }
+        layer.wait_until_whole().await;
+        let before = writers.acknowledged();
+        eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
+        let history = writers.finish().await;
+        let verdict = check(&history, &keys_of(&layer.endpoint(layer.primary().await.unwrap())).await);
+        println!(
+            "round {round}: {} acknowledged, {} lost, longest gap {:?}",
+            verdict.acknowledged,
+            verdict.lost.len(),
+            verdict.longest_gap
+        );
+        assert!(!verdict.two_primaries);
+        // What was in flight at each death.
+        assert!(verdict.lost.len() <= 2 * WRITERS, "{:?}", verdict.lost);
+    }
 }
 
 /// Fails over by one Sentinel while the others are gone, takes a write on the winner, and says who that is.

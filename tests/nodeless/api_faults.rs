@@ -10,7 +10,7 @@ use redoubt::model::NodeId;
 use serde_json::json;
 
 use crate::children::children;
-use crate::commands::kubectl;
+use crate::commands::{kubectl, refuse};
 use crate::disturbances::{FOLLOWED, nothing_lost};
 use crate::faults::{Fault, Faults};
 use crate::place;
@@ -209,33 +209,9 @@ async fn an_operator_that_is_killed_after_any_write_of_a_roll_leaves_what_the_ne
 
 /// A policy that refuses a node's pod in one namespace; it is in force a moment later.
 fn pods_are_refused(namespace: &str, node: &str) {
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": namespace},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [
-                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
-            ]},
-            "validations": [{
-                "expression": format!("!has(object.metadata.labels) || object.metadata.labels[?'redoubt.dev/node'].orValue('') != '{node}'"),
-                "message": "a policy of the test refuses it",
-            }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": namespace},
-        "spec": {"policyName": namespace, "validationActions": ["Deny"], "matchResources": {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-        }},
-    });
-    for (file, object) in [("policy", policy), ("binding", binding)] {
-        let path = std::env::temp_dir().join(format!("redoubt-{namespace}-{file}-{}.json", std::process::id()));
-        std::fs::write(&path, object.to_string()).unwrap();
-        kubectl(&["apply", "-f", &path.display().to_string()]);
-        let _ = std::fs::remove_file(path);
-    }
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let label = "object.metadata.labels[?'redoubt.dev/node'].orValue('')";
+    refuse(namespace, &rule, &format!("!has(object.metadata.labels) || {label} != '{node}'"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Changes of a running layer, under load: nothing that was acknowledged is lost, and what is wrong is stopped and undone.
 
-use redoubt::model::NodeKind;
+use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, sentinel, server};
 use serde_json::{Value, json};
 
@@ -89,9 +89,16 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     // Pods that were there before know the new one too.
     let verdict = evicted(&layer).await;
     nothing_lost("evicted with a replica more", &verdict);
+    let target = NodeId::data(3);
+    let annotation = format!("redoubt.dev/promote={}", layer.pod(target));
+    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", &annotation]);
+    eventually("the node that goes next is primary", SOON, async || layer.primary().await == Some(target)).await;
+    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", "redoubt.dev/promote-"]);
+    layer.ready().await;
     scaled("2", 3).await;
-    layer.change(json!({"replicas": null})).await;
-    stage.leave(layer).await;
+    // It has its volume again, with the data of when it went, as a primary.
+    scaled("3", 4).await;
+    stage.strike().await;
 }
 
 /// Quorum and voters as each Sentinel counts them.

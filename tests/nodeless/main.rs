@@ -36,6 +36,7 @@ mod failures;
 #[allow(dead_code)]
 mod faults;
 mod functions;
+mod held;
 #[allow(dead_code)]
 #[path = "../support/history.rs"]
 mod history;

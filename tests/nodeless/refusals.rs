@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::{Event, LimitRange, ResourceQuota};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use redoubt::api::data_layer::DataLayer;
+use redoubt::model::NodeId;
+use redoubt::redis::{Connection, server};
 use serde_json::json;
 
 use crate::commands::try_kubectl;
@@ -71,6 +73,46 @@ async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_
     assert_eq!(layer.pod_uids().await, pods, "nothing is restarted");
     layer.change(json!({"engine": {"image": newer}})).await;
     layer.ready().await;
+    stage.strike().await;
+}
+
+/// Less memory than the data needs is neither rolled out nor set, whether a limit or a share says so, until the data fits.
+#[tokio::test]
+async fn memory_below_the_data_is_told_and_carried_out_once_the_data_fits() {
+    const MIB: u64 = 1 << 20;
+    let stage = Stage::set("nl-too-small").await;
+    let layer = stage.layer("web", json!({"mode": "Standalone"})).await;
+    layer.ready().await;
+    let connection = Connection::open(&layer.endpoints().await[&NodeId::data(0)]).await.unwrap();
+    let fill = || async {
+        for number in 0..50 {
+            let value = "x".repeat(1_000_000);
+            connection.query::<()>(redis::cmd("SET").arg(format!("large{number}")).arg(value)).await.unwrap();
+        }
+    };
+    let maxmemory = async || {
+        let operator = Connection::open(&layer.as_operator(NodeId::data(0)).await).await.unwrap();
+        server::config_get(&operator, &["maxmemory"]).await.unwrap()["maxmemory"].parse::<u64>().unwrap()
+    };
+    let keys: Vec<String> = (0..50).map(|number| format!("large{number}")).collect();
+    // A share is set live, and a limit restarts the pod.
+    for (memory, restarts) in [(json!({"maxmemoryPercent": 15}), false), (json!({"limit": "80Mi"}), true)] {
+        fill().await;
+        let (before, pods) = (maxmemory().await, layer.pod_uids().await);
+        layer.change(json!({"memory": memory})).await;
+        degraded(&layer, "MemoryBelowData", &["redis-0 is not changed", "the primary holds"]).await;
+        assert!(layer.is("Ready").await, "it serves as it was");
+        assert_eq!((maxmemory().await, layer.pod_uids().await), (before, pods.clone()), "{memory}");
+        assert_eq!(connection.query::<usize>(redis::cmd("STRLEN").arg("large0")).await.unwrap(), 1_000_000);
+        connection.query::<()>(redis::cmd("UNLINK").arg(&keys)).await.unwrap();
+        layer.ready().await;
+        assert!(maxmemory().await < 45 * MIB, "{memory}");
+        assert_eq!(layer.pod_uids().await != pods, restarts, "{memory}");
+        if !restarts {
+            layer.change(json!({"memory": null})).await;
+            layer.ready().await;
+        }
+    }
     stage.strike().await;
 }
 

@@ -109,7 +109,7 @@ fn whole_replica(answer: &LineageAnswer) -> Option<&Lineage> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(needed(5, 0), None, "no link since its start");
     }
 
-    fn config(keeps_data: bool) -> NodeConfig {
+    pub(crate) fn config(keeps_data: bool) -> NodeConfig {
         NodeConfig {
             format: NODE_CONFIG_FORMAT,
             layer: LayerIdentity { uid: "layer".to_owned(), namespace: "shop".to_owned(), name: "web".to_owned() },

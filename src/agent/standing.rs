@@ -4,6 +4,8 @@
 //! has links to the files ([`super::aside`]). After each full sync it asks whether the new history contains what the links hold. Where it
 //! does, they are renewed; where that cannot be shown, they become a kept folder.
 
+mod proven;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,8 +22,6 @@ use crate::redis::info::{AppendOnly, Info};
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long the new primary's agent is asked what its history contains. Then the data is kept: nothing showed that it need not be.
 const ASK_FOR: Duration = Duration::from_secs(10);
-/// How long a node must be in sync, and a kept folder's data known to be in its primary's history, before the folder is removed.
-const PROVEN_AFTER: Duration = Duration::from_mins(10);
 
 /// What is followed of the links.
 #[derive(Debug, Default)]
@@ -261,27 +261,6 @@ impl Standing {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
         (self.renewal, self.linked, self.is_current) = (Renewal::Rests, None, false);
     }
-
-    /// Removes kept folders whose data is known to be in the primary's history.
-    async fn drop_proven(&mut self, environment: &Environment, state: &State, primary: Option<Address>) {
-        let is_due = self.in_sync.is_some_and(|since| since.elapsed() >= PROVEN_AFTER)
-            && self.proven.is_none_or(|at| at.elapsed() >= PROVEN_AFTER);
-        if !is_due {
-            return;
-        }
-        self.proven = Some(Instant::now());
-        for kept in state.aside() {
-            let Some(record) = kept.lineage.as_ref().filter(|_| kept.reason != AsideReason::LossAccepted) else {
-                continue;
-            };
-            if is_contained(state, primary.as_ref(), record).await == Some(true)
-                && let Err(error) = aside::remove(environment, &kept.folder)
-            {
-                tracing::warn!(error = %super::chain(&error), folder = kept.folder, "not removed");
-            }
-        }
-        state.set_aside(aside::list(environment));
-    }
 }
 
 /// Whether data with the second record is that of the first, or what became of it.
@@ -306,14 +285,14 @@ async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
 
     use super::*;
     use crate::agent::aside::tests::node;
     use crate::agent::lineage_file;
 
-    fn primary(history: &str, before: &str, rewrites: u64) -> (Info, Lineage) {
+    pub(crate) fn primary(history: &str, before: &str, rewrites: u64) -> (Info, Lineage) {
         let info = Info::parse(&format!(
             "role:master\nmaster_replid:{history}\nmaster_replid2:{before}\naof_enabled:1\naof_rewrites:{rewrites}\n\
              aof_rewrite_in_progress:0\naof_last_bgrewrite_status:ok\n"

@@ -1,0 +1,106 @@
+//! Kept folders whose data turned out to be in the layer.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::aside;
+use super::super::config::Environment;
+use super::super::state::State;
+use super::{Standing, is_contained};
+use crate::model::Address;
+use crate::model::lineage::AsideReason;
+
+/// How long a node must be in sync, and a kept folder's data known to be in its primary's history, before the folder is removed.
+const PROVEN_AFTER: Duration = Duration::from_mins(10);
+
+impl Standing {
+    /// Removes kept folders whose data is known to be in the primary's history.
+    pub(super) async fn drop_proven(&mut self, environment: &Environment, state: &State, primary: Option<Address>) {
+        let is_due = self.in_sync.is_some_and(|since| since.elapsed() >= PROVEN_AFTER)
+            && self.proven.is_none_or(|at| at.elapsed() >= PROVEN_AFTER);
+        if !is_due {
+            return;
+        }
+        self.proven = Some(Instant::now());
+        for kept in state.aside() {
+            let Some(record) = kept.lineage.as_ref().filter(|_| kept.reason != AsideReason::LossAccepted) else {
+                continue;
+            };
+            if is_contained(state, primary.as_ref(), record).await == Some(true)
+                && let Err(error) = aside::remove(environment, &kept.folder)
+            {
+                tracing::warn!(error = %super::super::chain(&error), folder = kept.folder, "not removed");
+            }
+        }
+        state.set_aside(aside::list(environment));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::super::tests::primary;
+    use super::*;
+    use crate::agent::aside::tests::node;
+    use crate::agent::late_election::tests::config;
+    use crate::model::lineage::{Ancestor, Ancestry, Lineage};
+    use crate::model::{Offset, ReplicationId};
+    use crate::redis::info::Info;
+
+    /// The state of a node's agent, with a history that contains `b` up to 20.
+    fn state(environment: &Environment, own: &Lineage) -> State {
+        fs::create_dir_all(&environment.secrets).unwrap();
+        fs::write(environment.secrets.join("agent-password"), "secret").unwrap();
+        let state = State::new(config(true), environment).unwrap();
+        state.set_lineage(Some(own.clone()));
+        let before = Ancestor { replication_id: ReplicationId("b".to_owned()), offset: Offset(20) };
+        state.set_ancestry(Ancestry { of: own.replication_id.clone(), ancestors: vec![before] });
+        state.set_aside(aside::list(environment));
+        state
+    }
+
+    /// Each folder is as large as a dataset, and three of them keep a node from protecting more: what the layer has goes, and nothing else.
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_folder_goes_after_ten_minutes_in_sync_with_its_data_and_no_other_ever_goes() {
+        let environment = node("standing-proven");
+        let environment = Environment { secrets: environment.data.join("secrets"), ..environment };
+        let of = |id: &str| primary(id, "0000", 0).1;
+        let keep = |reason, id| aside::keep(&environment, reason, Some(&of(id))).unwrap().unwrap().folder;
+        let proven = keep(AsideReason::Replaced, "b");
+        let (chosen, unknown) = (keep(AsideReason::LossAccepted, "b"), keep(AsideReason::Replaced, "x"));
+        fs::create_dir_all(environment.data.join("aside/by-hand")).unwrap();
+        let (info, own) = primary("a", "b", 0);
+        let state = state(&environment, &own);
+        let mut standing = Standing::open(&environment, Some(&own));
+        let folders = || aside::list(&environment).into_iter().map(|kept| kept.folder).collect::<BTreeSet<_>>();
+        let all = BTreeSet::from([proven.clone(), chosen.clone(), unknown.clone(), "by-hand".to_owned()]);
+        // A look each minute, and what it began on the volume, to its end.
+        let mut minutes = async |count: u32, info: &Info| {
+            for _ in 0..count {
+                tokio::time::advance(Duration::from_mins(1)).await;
+                standing.look(&environment, &state, info, Some(&own)).await;
+                while !standing.disk.is_idle() {
+                    standing.advance();
+                    std::thread::yield_now();
+                }
+            }
+        };
+        minutes(10, &info).await;
+        assert_eq!(folders(), all, "the first look began the ten minutes");
+        // A primary that it follows and has no link to.
+        let cut_off = Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:a\n");
+        minutes(1, &cut_off).await;
+        minutes(10, &info).await;
+        assert_eq!(folders(), all, "they began again");
+        minutes(1, &info).await;
+        let rest = BTreeSet::from([chosen, unknown, "by-hand".to_owned()]);
+        assert_eq!(folders(), rest);
+        assert_eq!(state.aside().len(), rest.len(), "its answer tells what is left");
+        minutes(60, &info).await;
+        assert_eq!(folders(), rest, "not known to be in the history, or a person's decision");
+        fs::remove_dir_all(&environment.data).unwrap();
+    }
+}

@@ -78,7 +78,7 @@ soak: ## the claims about failures again and again: ROUNDS=5
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  LIMITS_ARRIVALS=200000 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- limits_oracles
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
-	  REDOUBT_SOAK_SECONDS=120 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --ignored --nocapture everything_at_once
+	  REDOUBT_SOAK_SECONDS=120 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- --nocapture everything_at_once
 	trap '$(cluster) down' EXIT; $(MAKE) cluster-up image; \
 	  eval "$$($(cluster) env)"; for round in $$(seq $(or $(ROUNDS),5)); do \
 	    REDOUBT_LOAD=full REDOUBT_ROUNDS=5 cargo test --locked --test e2e -- --test-threads=1 --nocapture --include-ignored failures:: changes:: demo::; done

@@ -65,6 +65,7 @@ mod limits_policies;
 mod limits_races;
 mod limits_refusals;
 mod limits_users;
+mod memory_scripts;
 mod memory_soak;
 mod messages;
 mod monitoring;

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent_process::write_some;
 use crate::support::eventually;
+use crate::support::history::keys_of;
 use crate::support::layer::{Layer, Options, SOON};
 
 /// Long: no Sentinel interferes.
@@ -108,6 +109,42 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_res
         assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
         let now = layer.primary().await.unwrap();
         assert_eq!(layer.keys(now).await, Some(held), "half of {} counts as none", words[0]);
+    }
+}
+
+/// A script or transaction that fills the pod is ended by the kernel, with the whole container.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_killed_within_a_script_or_transaction_has_all_that_was_confirmed_and_nothing_of_it() {
+    let mut layer = Layer::whole(&Options::default()).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+    let script = "redis.call('SET', 'h:half', 1) while true do end";
+    for in_a_transaction in [false, true] {
+        let primary = layer.primary().await.unwrap();
+        let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+        server::config_set(&operator, "busy-reply-threshold", "20").await.unwrap();
+        let whole = [&["MULTI"][..], &["SET", "h:before", "1"], &["EVAL", script, "0"], &["EXEC"]];
+        let words = if in_a_transaction { &whole[..] } else { &whole[2..3] };
+        let commands: Vec<redis::Cmd> = words.iter().map(|words| redis::Cmd::new().arg(words).clone()).collect();
+        let client = Connection::open_with(&layer.endpoint(primary), SOON, SOON).await.unwrap();
+        let running = tokio::spawn(async move {
+            for command in commands {
+                client.query::<redis::Value>(&command).await?;
+            }
+            Ok::<(), redoubt::redis::Error>(())
+        });
+        says(&layer, primary, false, "Busy").await;
+        let began = std::time::Instant::now();
+        layer.kill_node(primary);
+        eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
+        println!("killed within, transaction: {in_a_transaction}: another is primary after {:.2?}", began.elapsed());
+        assert!(running.await.unwrap().is_err());
+        layer.start_node(primary);
+        layer.wait_until_whole().await;
+        for id in layer.data_ids() {
+            assert_eq!(keys_of(&layer.endpoint(id)).await, held, "{id}");
+        }
     }
 }
 

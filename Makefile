@@ -35,8 +35,9 @@ test-all: ## the gate and every area, on every engine
 sabotage: ## breaks the product on purpose, one fault at a time, and says which the tests do not notice; half an hour
 	tests/sabotage
 
-lint: ## formatting, clippy with warnings as errors, and whether each deliberate break still finds its text
+lint: ## formatting, subjects of commits, clippy with warnings as errors, and whether each deliberate break still finds its text
 	cargo fmt --check
+	tests/commits
 	tests/sabotage --check
 	cargo clippy --locked --all-targets -- -D warnings
 

@@ -38,6 +38,7 @@ mod caches_refusals;
 mod caches_spikes;
 mod caches_users;
 mod charts;
+mod commits;
 mod custom_resources;
 mod default_user;
 mod directives;

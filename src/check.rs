@@ -26,7 +26,6 @@ pub(crate) enum Error {
     /// No server answered.
     #[error("cannot get {url}")]
     Get {
-        /// The page.
         url: Uri,
         /// Why not.
         source: hyper_util::client::legacy::Error,
@@ -36,12 +35,7 @@ pub(crate) enum Error {
     Silent(Uri),
     /// Another answer than 200.
     #[error("{url} answers {status}")]
-    Status {
-        /// The page.
-        url: Uri,
-        /// The answer.
-        status: StatusCode,
-    },
+    Status { url: Uri, status: StatusCode },
 }
 
 /// Asks until the answer is 200, for [`SOON`] at most; the last failure otherwise.

@@ -71,7 +71,7 @@ pub enum Request {
         verb: &'static str,
         /// Kind, namespace and name.
         object: String,
-        /// The answer.
+        /// Status of the API server, or the error of the connection.
         source: Box<Answer>,
     },
     /// It did not answer in time.

@@ -69,18 +69,17 @@ const HELD_WELL: Duration = Duration::from_mins(5);
 pub struct Candidate {
     /// Namespace of the Lease: the operator's.
     pub namespace: String,
-    /// Name of the Lease.
+    /// `metadata.name` of the Lease, the same in each replica of the operator.
     pub name: String,
     /// This process: the pod's name and something that differs after a restart of the container.
     pub identity: String,
-    /// The times.
+    /// Duration of the Lease, pause between renewals, and the deadlines.
     pub timing: Timing,
 }
 
 /// A Lease as this process last saw it change.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The object.
     pub lease: Lease,
     /// When its content last changed, by our clock.
     pub(crate) changed_at: Instant,
@@ -183,7 +182,6 @@ fn has_to_stop(shutdown: &Stop) -> bool {
 /// Why the work of a leader comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It ended by itself.
     Ended,
     /// The process is to stop.
     Shutdown,

@@ -19,7 +19,6 @@ impl<V> PerObject<V> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of an object.
     pub(crate) fn get(&self, uid: &str) -> Option<V>
     where
         V: Clone,
@@ -27,12 +26,10 @@ impl<V> PerObject<V> {
         self.lock().get(uid).cloned()
     }
 
-    /// Remembers a value.
     pub(crate) fn insert(&self, uid: &str, value: V) {
         self.lock().insert(uid.to_owned(), value);
     }
 
-    /// Forgets the value of an object.
     pub(crate) fn remove(&self, uid: &str) -> Option<V> {
         self.lock().remove(uid)
     }

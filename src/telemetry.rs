@@ -34,7 +34,6 @@ pub(crate) fn span_of_layer(namespace: &str, layer: &str) -> Span {
     tracing::error_span!("layer", namespace, layer)
 }
 
-/// The span of the work for one use.
 pub(crate) fn span_of_use(namespace: &str, kind: &str, name: &str) -> Span {
     tracing::error_span!("use", namespace, kind, name)
 }

@@ -57,9 +57,9 @@ pub enum Ending {
     Refused(String),
     /// An object of our name belongs to another.
     NameTaken(String),
-    /// It failed.
+    /// The step was tried and failed; its effect may have happened.
     Failed {
-        /// What to make of it.
+        /// When the step may be tried again.
         class: Class,
         /// The error with its causes, without secrets.
         why: String,

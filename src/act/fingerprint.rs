@@ -14,11 +14,8 @@ use sha2::{Digest, Sha256};
 /// Kind, namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// Kind.
     pub kind: String,
-    /// Namespace.
     pub namespace: String,
-    /// Name.
     pub name: String,
 }
 
@@ -98,7 +95,6 @@ impl Fingerprints {
         self.with(|known| known.retain(|_, known| known.used.elapsed() < since));
     }
 
-    /// Forgets an object.
     pub(crate) fn forget(&self, key: &Key) {
         self.with(|known| known.remove(key));
     }

@@ -71,7 +71,6 @@ pub async fn load_library(connection: &Connection, library: &Library) -> Result<
     }
 }
 
-/// Deletes a library.
 pub(crate) async fn delete_library(connection: &Connection, library: &str) -> Result<Ending, Error> {
     functions::delete(connection, library).await?;
     Ok(Ending::Done)

@@ -14,9 +14,9 @@ use crate::redis::{Connection, Endpoint};
 /// Everything that the steps of one pass may need.
 #[derive(Clone, Copy)]
 pub struct StepResources<'pass> {
-    /// The layer.
+    /// Names and UID of the layer: they are in each object that a step writes.
     pub layer: &'pass LayerIdentity,
-    /// What is wanted.
+    /// Users, settings and digests that the steps set.
     pub desired: &'pass Desired,
     /// The primary's Service as built.
     pub primary_service: Option<&'pass Service>,

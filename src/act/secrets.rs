@@ -40,17 +40,11 @@ const SYSTEM_FIELDS: [&str; 4] = ["operator-password", "agent-password", "replic
 /// The passwords of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Passwords {
-    /// Of the operator.
     pub operator: Secret,
-    /// Of the agents.
     pub agent: Secret,
-    /// Of the replicas.
     pub replication: Secret,
-    /// Of the Sentinels.
     pub sentinel: Secret,
-    /// Of the application.
     pub application: Secret,
-    /// Of the administrator.
     pub administrator: Secret,
 }
 

@@ -28,7 +28,6 @@ const REQUEST_EVERY: Duration = Duration::from_millis(250);
 /// How long a replica is alone before it follows another than it was told to: Sentinels point those that they know to the primary.
 const ALONE_FOR: Duration = Duration::from_secs(15);
 
-/// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     /// Whom to follow; `None`: as primary.

@@ -63,7 +63,7 @@ pub enum Error {
     Unlisted {
         /// The file.
         path: String,
-        /// The node.
+        /// Name of the node that the document says it is for.
         node: String,
     },
 }

@@ -73,7 +73,6 @@ impl Counters {
         let _ = timeout(LAST_WITHIN, self.look(connection)).await;
     }
 
-    /// The sums.
     pub(crate) fn counted(&self) -> Counted {
         self.tally().counted()
     }

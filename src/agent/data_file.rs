@@ -29,7 +29,6 @@ impl DataFile {
         Self { is_append_only, leaving: None, asked: None }
     }
 
-    /// Whether the data is in the append-only file.
     pub(super) const fn is_append_only(&self) -> bool {
         self.is_append_only
     }

@@ -127,7 +127,6 @@ struct Decided {
     /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
     /// then writes all into the other file.
     append_only: bool,
-    /// The functions that it starts with.
     functions: Option<Found>,
 }
 

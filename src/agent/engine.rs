@@ -24,7 +24,7 @@ pub enum Error {
     /// It cannot be started.
     #[error("cannot start {program}")]
     Start {
-        /// The program.
+        /// Path of `redis-server` or `valkey-server`.
         program: String,
         /// Cause.
         #[source]
@@ -33,7 +33,7 @@ pub enum Error {
     /// It ends before it answers, again and again.
     #[error("{program} ended {times} times before it answered ({status}){said}")]
     EndsAtOnce {
-        /// The program.
+        /// Path of `redis-server` or `valkey-server`.
         program: String,
         /// How often.
         times: u32,
@@ -62,12 +62,10 @@ pub(crate) enum StartupProgress {
     Nothing,
     /// It answered, but never had its dataset.
     Loading,
-    /// It served.
     Serving,
 }
 
 impl StartupProgress {
-    /// The word for logs.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",

@@ -32,7 +32,6 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// For the log.
     const fn words(self) -> &'static str {
         match self {
             Self::Own => "what it had last",

@@ -34,7 +34,6 @@ pub(crate) enum Health {
     DiskHangs,
     /// It answered once and is silent now.
     Silent,
-    /// The pod is stopping.
     Stopping,
 }
 
@@ -57,7 +56,6 @@ impl Health {
         }
     }
 
-    /// From an error.
     pub(crate) fn of_error(class: Class, before: &Self) -> Self {
         match class {
             Class::Loading => Self::Loading,

@@ -14,7 +14,6 @@ use tokio::time::timeout;
 
 use crate::model::directives::{DirectiveClass, class};
 
-/// Lines that are kept.
 const LINES: usize = 6;
 /// Characters of a line that are kept.
 const LONGEST: usize = 200;

@@ -35,7 +35,6 @@ struct Stored {
 /// What a data node has on its volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dataset {
-    /// The record of it.
     pub lineage: Lineage,
     /// Whether the engine has to be started with an append-only file to load it.
     pub append_only: bool,

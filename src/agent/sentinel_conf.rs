@@ -16,7 +16,7 @@ use crate::redis::{Secret, users};
 /// What a Sentinel's old file says that a new one must keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
-    /// The primary.
+    /// Address in `sentinel monitor`; `None`: the file has no such line.
     pub primary: Option<Address>,
     /// `current-epoch`, `config-epoch` and `leader-epoch`.
     pub current_epoch: u64,

@@ -172,7 +172,6 @@ impl State {
         self.lock().accepting
     }
 
-    /// Replaces that.
     pub(crate) fn set_accepting(&self, accepting: bool) {
         let before = std::mem::replace(&mut self.lock().accepting, accepting);
         if accepting && !before {
@@ -255,7 +254,6 @@ impl State {
         self.lock().announced.clone()
     }
 
-    /// Replaces it.
     pub(crate) fn set_announced(&self, address: Option<Address>) {
         self.lock().announced = address;
     }
@@ -265,7 +263,6 @@ impl State {
         self.lock().hit_ratio
     }
 
-    /// Replaces the hit ratio.
     pub(crate) fn set_hit_ratio(&self, ratio: Option<f64>) {
         self.lock().hit_ratio = ratio;
     }
@@ -275,7 +272,6 @@ impl State {
         self.lock().audit.clone()
     }
 
-    /// Replaces it.
     pub(crate) fn set_audit(&self, report: Option<AuditReport>) {
         let mark = report.as_ref().map(AuditReport::mark).unwrap_or_default();
         let report = report.map(Arc::new);

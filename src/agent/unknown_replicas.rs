@@ -25,7 +25,6 @@ pub(super) struct UnknownReplicas {
 }
 
 impl UnknownReplicas {
-    /// Looks once.
     pub(super) async fn look(&mut self, config: &NodeConfig, own: &SentinelMaster) {
         let is_down = own.is_down() && !own.is_failing_over();
         let is_lacking = is_down && running(config).await.iter().any(|address| !own.replicas.contains_key(address));

@@ -21,12 +21,10 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// As it is now.
     pub(super) fn get(&self) -> Health {
         self.health.borrow().clone()
     }
 
-    /// Replaces it.
     pub(super) fn set(&self, health: Health) {
         self.was_ready.fetch_or(health.is_good(), Ordering::Relaxed);
         self.health.send_replace(health);

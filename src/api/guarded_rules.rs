@@ -8,7 +8,6 @@ use serde_json::Value;
 
 /// What asks for the old object.
 const HAS_OLD: &str = "oldSelf.hasValue()";
-/// What is the old object.
 const OLD: &str = "oldSelf.value()";
 
 /// The rule that holds, or did not hold before. `rule`: the rule for the value of this name.

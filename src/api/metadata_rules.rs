@@ -4,16 +4,13 @@ use super::names::{ANNOTATIONS_OF_PODS, LABELS_OF_PODS, OUR_PREFIXES};
 
 /// Keys are qualified names.
 pub(crate) const KEYS_ARE_NAMES: &str = "self.all(key, key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))";
-/// Values are values of labels.
 pub(crate) const VALUES_ARE_LABELS: &str =
     "self.all(key, self[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))";
 
-/// No label that is ours.
 pub(crate) fn labels_are_not_ours() -> String {
     not_among(&LABELS_OF_PODS)
 }
 
-/// No annotation that is ours.
 pub(crate) fn annotations_are_not_ours() -> String {
     not_among(&ANNOTATIONS_OF_PODS)
 }

@@ -30,7 +30,6 @@ const OPERATORS: &str = "['', 'Equal', 'Exists', 'Lt', 'Gt']";
 /// What Kubernetes takes as the effect of a toleration.
 const EFFECTS: &str = "['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute']";
 
-/// The rule for the operators of tolerations.
 pub(crate) fn are_operators() -> String {
     format!("self.all(it, !has(it.operator) || it.operator in {OPERATORS})")
 }
@@ -38,7 +37,6 @@ pub(crate) fn are_operators() -> String {
 /// What is said of tolerations that break [`are_operators`].
 pub(crate) const OPERATORS_MESSAGE: &str = "scheduling.tolerations: the operator of a toleration is Equal or Exists";
 
-/// The rule for the effects of tolerations.
 pub(crate) fn are_effects() -> String {
     format!("self.all(it, !has(it.effect) || it.effect in {EFFECTS})")
 }

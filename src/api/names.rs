@@ -107,7 +107,6 @@ pub fn replicas_service(layer: &str) -> String {
     format!("{layer}-redis-replicas")
 }
 
-/// Service of all Sentinels.
 pub(crate) fn sentinels_service(layer: &str) -> String {
     format!("{layer}-sentinel")
 }
@@ -132,7 +131,6 @@ pub(crate) fn application_secret(layer: &str) -> String {
     format!("{layer}-redis-app")
 }
 
-/// Binding Secret of the administrator.
 pub(crate) fn administrator_secret(layer: &str) -> String {
     format!("{layer}-redis-admin")
 }

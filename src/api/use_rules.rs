@@ -2,7 +2,6 @@
 
 use super::data_layer::DeploymentMode;
 
-/// The key prefix stays.
 pub(crate) const PREFIX_STAYS: &str =
     "(has(self.keyPrefix) ? self.keyPrefix : '') == (has(oldSelf.keyPrefix) ? oldSelf.keyPrefix : '')";
 /// How a key prefix is written.
@@ -10,14 +9,12 @@ pub(crate) const IS_PREFIX: &str = "self.matches('^[A-Za-z0-9][A-Za-z0-9._:-]{0,
 /// What is said of one that is written otherwise.
 pub(crate) const PREFIX_MESSAGE: &str =
     "keyPrefix must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', and end with ':'";
-/// The named layer stays.
 pub(crate) const LAYER_STAYS: &str = "(has(self.layer) && has(self.layer.name) ? self.layer.name : '') == (has(oldSelf.layer) && has(oldSelf.layer.name) ? oldSelf.layer.name : '')";
 /// A dedicated layer stays where it says what cannot be taken back.
 pub(crate) const DEDICATED_STAYS: &str = "!has(oldSelf.layer) || !has(oldSelf.layer.dedicated) || (has(self.layer) && has(self.layer.dedicated)) || (oldSelf.layer.dedicated.mode == 'Sentinel' && !(has(oldSelf.layer.dedicated.engine) && has(oldSelf.layer.dedicated.engine.image)) && !(has(oldSelf.layer.dedicated.persistence) && has(oldSelf.layer.dedicated.persistence.volume)))";
 /// What is said of one that goes.
 pub(crate) const DEDICATED_MESSAGE: &str =
     "layer.dedicated cannot be removed: its mode, engine.image and persistence.volume cannot be taken back";
-/// Rotations only grow.
 pub(crate) const ROTATION_GROWS: &str = "(has(self.access) && has(self.access.rotation) ? self.access.rotation : 0) >= (has(oldSelf.access) && has(oldSelf.access.rotation) ? oldSelf.access.rotation : 0)";
 /// What is said of one that shrinks.
 pub(crate) const ROTATION_MESSAGE: &str =

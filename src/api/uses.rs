@@ -52,7 +52,6 @@ impl DeclaredUse {
         }
     }
 
-    /// Its kind.
     pub(crate) const fn kind(&self) -> UseKind {
         self.spec.kind()
     }
@@ -95,7 +94,6 @@ impl From<FunctionLibrary> for DeclaredUse {
 }
 
 impl UseSpec {
-    /// The kind.
     pub(crate) const fn kind(&self) -> UseKind {
         match self {
             Self::SessionStore(_) => UseKind::SessionStore,
@@ -133,7 +131,6 @@ impl UseSpec {
         }
     }
 
-    /// Its binding Secret.
     pub(crate) const fn binding(&self) -> Option<&UseBinding> {
         match self {
             Self::SessionStore(spec) => spec.binding.as_ref(),

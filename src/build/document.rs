@@ -6,7 +6,6 @@ use super::inputs::Inputs;
 use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
 use crate::model::{NodeId, NodeKind};
 
-/// The document of one node.
 pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
     let layer = inputs.layer;
     // Data nodes that are still to be removed as well: one of them may be the primary, and a node that boots and does not know

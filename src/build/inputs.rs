@@ -8,7 +8,7 @@ use crate::validate::ValidatedLayer;
 /// Everything that the objects depend on.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
-    /// The layer.
+    /// The specification as it was accepted.
     pub layer: &'a ValidatedLayer,
     /// Announced addresses that are known so far: of declared nodes, and of those that are still to be removed.
     pub addresses: &'a BTreeMap<NodeId, Address>,
@@ -26,7 +26,7 @@ pub struct Inputs<'a> {
     pub caches: &'a BTreeMap<String, String>,
     /// The prefixes of the layer's uses, as JSON: what the agents' audit goes by.
     pub prefixes: &'a str,
-    /// The credentials.
+    /// Passwords and the files of the users.
     pub credentials: Credentials<'a>,
 }
 

@@ -30,11 +30,11 @@ use crate::validate::ValidatedLayer;
 pub struct Built {
     /// Services of the primary, the replicas and the Sentinels.
     pub services: Vec<Service>,
-    /// Services of the nodes.
+    /// The Service that gives each node its address.
     pub node_services: BTreeMap<NodeId, Service>,
-    /// Disruption budgets.
+    /// One for each kind of node that the layer has several of.
     pub budgets: Vec<PodDisruptionBudget>,
-    /// Secrets.
+    /// The system Secret, and the bindings of the layer's own users.
     pub secrets: Vec<Secret>,
     /// The nodes; empty until every address is known, because each node is told all of them.
     pub nodes: BTreeMap<NodeId, BuiltNode>,

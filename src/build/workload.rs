@@ -13,10 +13,10 @@ use crate::api::names;
 use crate::model::desired::DesiredNode;
 use crate::model::{NodeId, NodeKind, directives};
 
-/// One node.
+/// What runs one node of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BuiltNode {
-    /// Its StatefulSet.
+    /// With `OnDelete`: an update of it restarts no pod.
     pub workload: StatefulSet,
     /// Its node-config document.
     pub document: String,
@@ -24,7 +24,6 @@ pub struct BuiltNode {
     pub revisions: DesiredNode,
 }
 
-/// Builds one node.
 pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     let layer = &inputs.layer.identity.name;
     let document = serde_json::to_string(&node_config(inputs, node)).expect("the document has only text keys");

@@ -24,7 +24,6 @@ pub(crate) enum Entry {
     NoConfigMap,
     /// It has no such key, or bytes that are no text.
     NoKey,
-    /// The text.
     Text(Arc<str>),
 }
 

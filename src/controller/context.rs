@@ -57,9 +57,7 @@ pub(crate) struct Context {
     pub metrics: Metrics,
     /// What the watches know.
     pub stores: Stores,
-    /// Layers.
     pub layers: Store<Watched>,
-    /// Uses, by kind.
     pub declared: BTreeMap<UseKind, Store<WatchedUse>>,
     /// Namespaces, by their metadata; `None`: only one is watched, and Namespace objects may not be read.
     pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
@@ -75,7 +73,6 @@ pub(crate) struct Context {
     pub pool: Pool,
     /// Subscriptions to Sentinels.
     pub listeners: Listeners,
-    /// Passwords.
     pub(crate) vault: Vault,
     /// Failed passes.
     pub(crate) backoff: Backoff,
@@ -118,7 +115,6 @@ impl ReportedUnreadable {
 /// Defaults that are resolved once for a layer, because a change of them would restart its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Defaults {
-    /// Image of the engine.
     pub engine_image: String,
     /// Image that the agent is copied from.
     pub agent_image: String,

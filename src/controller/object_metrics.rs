@@ -78,7 +78,6 @@ impl Collector for ObjectMetrics {
     }
 }
 
-/// One answer.
 struct Sheet {
     conditions: IntGaugeVec,
     unobserved: IntGaugeVec,

@@ -21,7 +21,6 @@ pub(super) struct Seen {
     pub(super) observed: Observed,
     /// The planned move of the primary that ended since the pass before, and how.
     pub(super) ended_move: Option<(Step, Ending)>,
-    /// The open connections.
     pub(super) connections: BTreeMap<NodeId, Connection>,
     /// What the servers refused to say, and what their agents did about them.
     pub(super) faults: Vec<(NodeId, String)>,
@@ -36,11 +35,9 @@ pub(super) struct Seen {
 /// A layer in one pass, as its uses are told of it.
 #[derive(Clone, Copy)]
 pub(super) struct LayerPass<'pass> {
-    /// The object.
     pub(super) object: &'pass DataLayer,
     /// The same, judged.
     pub(super) layer: &'pass ValidatedLayer,
-    /// What is wanted.
     pub(super) desired: &'pass Desired,
     /// What was seen before the steps.
     pub(super) seen: &'pass Seen,

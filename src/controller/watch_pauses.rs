@@ -19,7 +19,6 @@ const FORGOTTEN: Duration = Duration::from_mins(1);
 /// Pauses that double, each shortened by up to a half at random: watches that fail together are not tried together.
 pub(super) struct Pauses(Duration);
 
-/// The pauses of one watch.
 pub(super) fn pauses() -> ResetTimerBackoff<Pauses> {
     ResetTimerBackoff::new(Pauses(FIRST), FORGOTTEN)
 }

@@ -30,9 +30,7 @@ use crate::validate::uses::layer_of as layer_of_use;
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
 pub(super) type Watched = DeserializeGuard<DataLayer>;
-/// Metadata of a Secret.
 pub(super) type SecretMeta = PartialObjectMeta<Secret>;
-/// Metadata of a namespace.
 pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
 
 /// The same of uses. Of one that does not parse it is still known which layer it names.
@@ -42,11 +40,9 @@ pub(crate) struct WatchedUse(pub Result<DeclaredUse, UnreadableUse>);
 /// A use that does not parse.
 #[derive(Clone, Debug)]
 pub(crate) struct UnreadableUse {
-    /// Its kind.
     pub kind: UseKind,
     /// Why not.
     pub error: String,
-    /// Its metadata.
     pub metadata: ObjectMeta,
     /// Namespace and name of its layer; `None`: they do not parse either.
     pub layer: Option<(String, String)>,
@@ -55,7 +51,6 @@ pub(crate) struct UnreadableUse {
 }
 
 impl WatchedUse {
-    /// Its kind.
     pub(crate) const fn kind(&self) -> UseKind {
         match &self.0 {
             Ok(declared) => declared.kind(),

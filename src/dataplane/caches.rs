@@ -8,7 +8,6 @@ use crate::model::cache_policy::CachePolicy;
 use super::library::Library;
 use super::template::{Row, Template};
 
-/// Name of the library.
 pub(crate) const LIBRARY: &str = "redoubt_caches";
 /// The library without policies.
 pub const TEMPLATE: Template = Template {

@@ -7,7 +7,6 @@ use crate::model::function_library::{LARGEST_SOURCE, LIBRARY_PREFIX, is_function
 
 /// What the first line begins with.
 const SHEBANG: &str = "#!lua name=";
-/// What a library registers its functions with.
 const REGISTERS: &str = "register_function";
 /// Bytes of the digest that makes the name of a library unique, two characters each.
 const NAME_DIGEST_BYTES: usize = 6;
@@ -15,7 +14,7 @@ const NAME_DIGEST_BYTES: usize = 6;
 /// Why a source is not given to any server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// It is too large.
+    /// More bytes than [`LARGEST_SOURCE`]; how many.
     #[error("the source has {0} bytes; at most {LARGEST_SOURCE} are loaded")]
     TooLarge(usize),
     /// Its first line is not that of a library.

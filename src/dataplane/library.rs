@@ -37,7 +37,6 @@ impl Library {
         Self { name: name.to_owned(), source: template.replace(DIGEST_PLACE, &digest), digest }
     }
 
-    /// The digest of a source.
     pub(super) fn digest_of(source: &str) -> String {
         hex::encode(&Sha256::digest(source)[..DIGEST_BYTES])
     }
@@ -87,7 +86,7 @@ pub enum Error {
     Reserved {
         /// The library.
         library: String,
-        /// The function.
+        /// Name that it registered.
         function: String,
     },
 }

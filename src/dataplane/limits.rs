@@ -10,7 +10,6 @@ use crate::model::limit_policy::{LimitMode, LimitPolicy};
 use super::library::Library;
 use super::template::{Row, Template};
 
-/// Name of the library.
 pub(crate) const LIBRARY: &str = "redoubt_limits";
 /// The library without policies.
 pub const TEMPLATE: Template = Template {

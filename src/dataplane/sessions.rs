@@ -8,7 +8,6 @@ use crate::model::{OnExceed, SessionPolicy, UseKind};
 use super::library::Library;
 use super::template::{Row, Template};
 
-/// Name of the library.
 pub(crate) const LIBRARY: &str = UseKind::SessionStore.words().library;
 /// The library without policies.
 pub const TEMPLATE: Template = Template {

@@ -35,7 +35,6 @@ pub(crate) enum Error {
     /// No Sentinel leads to a primary.
     #[error("no Sentinel of the binding leads to a primary within {FOUND_WITHIN:?}")]
     NoPrimary,
-    /// A command failed.
     #[error("cannot use the store as an application")]
     Command(#[from] RedisError),
     /// A program that this one was to hear of is gone.
@@ -156,7 +155,6 @@ fn tag(user: &str) -> String {
     hex::encode(&Sha256::digest(user)[..4])
 }
 
-/// A call of a function.
 pub(super) fn call(function: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut call = cmd("FCALL");
     call.arg(function).arg(1).arg(key).arg(arguments);

@@ -32,7 +32,7 @@ pub enum LibrarySource {
     Inline(String),
     /// In a ConfigMap of the use's namespace.
     ConfigMap {
-        /// Its name.
+        /// `metadata.name` of the ConfigMap.
         name: String,
         /// The key in it.
         key: String,

@@ -114,7 +114,7 @@ pub struct Limit {
     pub algorithm: Algorithm,
     /// What it admits in a window, in units of cost.
     pub quota: u64,
-    /// Milliseconds.
+    /// Length of the window, milliseconds.
     pub window_milliseconds: u64,
     /// Whether its denials are told.
     pub mode: LimitMode,
@@ -181,7 +181,7 @@ pub struct LimitPolicyDraft {
     pub count_denied: bool,
     /// Keys among which callers spread one subject at random; each has its part of every quota and burst.
     pub shards: u32,
-    /// Its limits.
+    /// Each counts by itself. One that denies refuses the call, unless it is in mode `Shadow`.
     pub limits: Vec<Limit>,
 }
 
@@ -289,7 +289,6 @@ impl Faults {
     }
 }
 
-/// Judges one limit by itself.
 fn judge(faults: &mut Faults, at: usize, limit: &Limit, shards: u32) {
     let Limit { name, algorithm, quota, window_milliseconds: window, mode: _ } = limit;
     let (quota, window, shards) = (*quota, *window, u64::from(shards));

@@ -143,7 +143,7 @@ pub struct Ancestry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ancestor {
-    /// Its replication id.
+    /// `master_replid` of the history.
     pub replication_id: ReplicationId,
     /// The last contained byte of it.
     pub offset: Offset,

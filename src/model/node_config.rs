@@ -32,9 +32,9 @@ pub const AGENT_PORT: u16 = 9121;
 pub struct NodeConfig {
     /// [`NODE_CONFIG_FORMAT`] of the writer.
     pub format: u32,
-    /// The layer.
+    /// Namespace, name and UID of the layer.
     pub layer: LayerIdentity,
-    /// This node.
+    /// The node whose pod has this document.
     pub node: NodeId,
     /// Mode of the layer.
     pub mode: Mode,

@@ -32,7 +32,7 @@ pub struct ObservedNode {
     pub address: Option<Address>,
     /// Its StatefulSet.
     pub workload: Option<ObservedWorkload>,
-    /// Its pod.
+    /// `None`: there is no pod.
     pub pod: Option<ObservedPod>,
     /// Since when it is away; `None`: its pod is ready, or it was not looked at.
     pub away: Option<Away>,
@@ -183,22 +183,22 @@ pub struct SentinelServer {
     pub tilt: bool,
 }
 
-/// `SENTINEL MASTER` of one Sentinel.
+/// What one Sentinel answers to `SENTINEL MASTER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelMaster {
     /// Address of the primary.
     pub address: Address,
-    /// `config-epoch`.
+    /// `config-epoch`: number of the failover that made the primary.
     pub config_epoch: u64,
     /// `flags` as words.
     pub flags: BTreeSet<String>,
-    /// `quorum`.
+    /// `quorum`: Sentinels that must agree that the primary is down.
     pub quorum: u16,
     /// `down-after-milliseconds`.
     pub detection_milliseconds: u64,
-    /// `failover-timeout`.
+    /// `failover-timeout`, milliseconds.
     pub failover_timeout_milliseconds: u64,
-    /// `parallel-syncs`.
+    /// `parallel-syncs`: replicas that are repointed at the same time in a failover.
     pub parallel_syncs: u16,
     /// Other Sentinels that it knows: `runid` → address.
     pub other_sentinels: BTreeMap<String, Address>,

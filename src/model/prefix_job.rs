@@ -32,7 +32,7 @@ impl JobState {
     }
 }
 
-/// A job.
+/// A job that removes keys by a prefix, as the server stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixJob {
     /// How far it is.
@@ -60,7 +60,6 @@ impl PrefixJob {
         [format!("{} {} ", self.state.word(), self.removed).as_bytes(), &self.beginning].concat()
     }
 
-    /// The pattern of the keys.
     pub(crate) fn pattern(&self) -> Vec<u8> {
         let mut pattern = Vec::with_capacity(self.beginning.len() + 1);
         for byte in &self.beginning {

@@ -66,7 +66,6 @@ impl PurposeDefaults {
         }
     }
 
-    /// What to record.
     pub(crate) const fn shares(&self, purpose: Purpose) -> Shares {
         Shares { purpose, maxmemory_percent: self.maxmemory_percent, client_percent: self.client_percent }
     }

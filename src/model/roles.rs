@@ -13,7 +13,6 @@ pub(crate) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
     }
 }
 
-/// The live Sentinel of a node.
 pub(crate) fn sentinel(observed: &Observed, node: NodeId) -> Option<&SentinelServer> {
     match &observed.nodes.get(&node)?.server {
         ObservedServer::Sentinel(server) => Some(server),

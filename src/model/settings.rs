@@ -16,15 +16,15 @@ const LEAST_REPLICA_LIMIT: u64 = 4 << 20;
 pub struct SettingInputs<'a> {
     /// Defaults of the purpose.
     pub defaults: PurposeDefaults,
-    /// The memory plan.
+    /// Division of the memory limit, bytes.
     pub memory: MemoryPlan,
     /// `maxmemory-policy`.
     pub eviction_policy: &'a str,
-    /// Append-only file.
+    /// `appendonly`.
     pub append_only: bool,
-    /// Snapshots.
+    /// Whether `save` has points of its own; otherwise it is empty.
     pub snapshots: bool,
-    /// `min-replicas-to-write`.
+    /// `min-replicas-to-write`; 0: writes need no replica.
     pub min_replicas_to_write: u16,
     /// `min-replicas-max-lag`, seconds.
     pub max_replica_lag: u16,

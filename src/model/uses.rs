@@ -189,7 +189,6 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The kind of the use.
     pub(crate) const fn kind(&self) -> UseKind {
         match self {
             Self::Sessions(_) => UseKind::SessionStore,

@@ -42,9 +42,7 @@ pub(crate) struct Children {
     pub workloads: BTreeMap<NodeId, Arc<StatefulSet>>,
     /// Pods of the layer's nodes.
     pub pods: BTreeMap<NodeId, Arc<Pod>>,
-    /// Services by name.
     pub services: BTreeMap<String, Arc<Service>>,
-    /// Disruption budgets by name.
     pub budgets: BTreeMap<String, Arc<PodDisruptionBudget>>,
     /// Addresses that the nodes' documents name: what a Service that was deleted gets again.
     pub announced: BTreeMap<NodeId, Address>,

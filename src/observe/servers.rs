@@ -36,9 +36,9 @@ const JUST_MOVED: Duration = Duration::from_secs(2);
 /// What is asked of one pod.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The node.
+    /// The node whose pod is asked.
     pub node: NodeId,
-    /// UID of its pod.
+    /// UID of the pod: an answer counts for this pod only.
     pub pod_uid: String,
     /// Where its server is, and as whom to log in.
     pub endpoint: Endpoint,

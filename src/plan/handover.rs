@@ -25,7 +25,6 @@ pub(super) fn move_primary(
     }
 }
 
-/// The move of the primary to this one.
 pub(super) fn move_primary_to(
     desired: &Desired,
     observed: &Observed,

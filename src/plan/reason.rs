@@ -37,56 +37,56 @@ pub enum Waiting {
     Gathering,
     /// The node's Service has no address yet.
     Address {
-        /// The node.
+        /// The node without an address.
         node: NodeId,
     },
     /// The pod does not exist or does not run; with Kubernetes' words.
     Pod {
-        /// The node.
+        /// The node whose pod it is.
         node: NodeId,
         /// Kubernetes' reason, if it gives one.
         trouble: Option<String>,
     },
     /// The server does not answer.
     Server {
-        /// The node.
+        /// The node of the server.
         node: NodeId,
     },
     /// The server answers, and the pod is not ready.
     NotReady {
-        /// The node.
+        /// The node of the pod.
         node: NodeId,
     },
     /// The server is loading its dataset.
     Loading {
-        /// The node.
+        /// The node of the server.
         node: NodeId,
     },
     /// The replica is not in sync.
     Sync {
-        /// The node.
+        /// The replica.
         node: NodeId,
     },
     /// No Sentinel majority agrees on a primary that says it is one.
     Primary,
     /// Sentinels do not all know each other and every replica yet.
     SentinelView {
-        /// The Sentinel.
+        /// The Sentinel that does not know all.
         node: NodeId,
     },
     /// A Sentinel remembers an address that no node has any more; it is reset when all is calm.
     Forgetting {
-        /// The Sentinel.
+        /// The Sentinel that remembers it.
         node: NodeId,
     },
     /// The node's pod or StatefulSet is being deleted.
     Termination {
-        /// The node.
+        /// The node that is being deleted.
         node: NodeId,
     },
     /// The node is no longer declared and not gone yet.
     Removal {
-        /// The node.
+        /// The node that is being removed.
         node: NodeId,
         /// What forbids the next part of it; `None`: it is under way.
         because: Option<Refused>,
@@ -106,7 +106,7 @@ pub enum Waiting {
 pub enum Refused {
     /// The primary will not be stopped without an in-sync replica that may take over.
     NoInSyncReplica {
-        /// The primary.
+        /// The primary that stays.
         node: NodeId,
     },
     /// A replica is not in sync: no other node is disturbed meanwhile.
@@ -125,7 +125,7 @@ pub enum Refused {
     AnotherNodeIsDown {
         /// The node that would have been next.
         node: NodeId,
-        /// The one that is down.
+        /// The node that is down.
         down: NodeId,
     },
     /// The Sentinel is in the middle of a failover.

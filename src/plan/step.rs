@@ -11,12 +11,12 @@ use crate::model::{Address, NodeId, PodRole};
 pub enum Step {
     /// Apply the node's Service (it gives the address that everything else needs).
     ApplyService {
-        /// The node.
+        /// The node that the Service selects.
         node: NodeId,
     },
     /// Apply the node's StatefulSet as built. Restarts nothing (`OnDelete`).
     ApplyWorkload {
-        /// The node.
+        /// The node that the StatefulSet runs.
         node: NodeId,
         /// Digest of what is applied.
         workload_digest: String,
@@ -25,7 +25,7 @@ pub enum Step {
     },
     /// Delete the node's pod; its StatefulSet makes the new one.
     RestartPod {
-        /// The node.
+        /// The node whose pod restarts.
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
@@ -37,7 +37,7 @@ pub enum Step {
     },
     /// Patch the node-config annotation of a running pod.
     PatchConfig {
-        /// The node.
+        /// The node whose pod gets it.
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
@@ -46,14 +46,14 @@ pub enum Step {
     },
     /// Point the primary's Service at the node's pod.
     PointService {
-        /// The primary.
+        /// The primary that the Service selects then.
         node: NodeId,
         /// Precondition: this very `resourceVersion` of the Service; `None`: there is none, and it is made.
         version: Option<String>,
     },
     /// Set the labels of a pod that follow live roles.
     LabelPod {
-        /// The node.
+        /// The node of the pod.
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
@@ -79,7 +79,7 @@ pub enum Step {
     },
     /// Set directives on a running server and read them back.
     SetSettings {
-        /// The data node.
+        /// The data node of the server.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
@@ -88,7 +88,7 @@ pub enum Step {
     },
     /// Create or mend a user on a running server (data node or Sentinel).
     SetUser {
-        /// The node.
+        /// The node of the server.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
@@ -97,43 +97,43 @@ pub enum Step {
     },
     /// Remove a user that is not declared, and end its connections.
     DeleteUser {
-        /// The node.
+        /// The node of the server.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
-        /// Name of the user.
+        /// ACL name of the user.
         user: String,
     },
     /// Load a function library on a primary.
     LoadLibrary {
-        /// The primary.
+        /// The primary that loads it.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
-        /// Name of the library.
+        /// Name of the library on the server.
         library: String,
         /// Digest it must answer afterwards.
         digest: String,
     },
     /// Delete a user's function library that is not declared any more from a primary.
     DeleteLibrary {
-        /// The primary.
+        /// The primary that deletes it.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
-        /// Name of the library.
+        /// Name of the library on the server.
         library: String,
     },
     /// Tell a Sentinel its quorum and times (`SENTINEL SET`).
     SetSentinel {
-        /// The Sentinel.
+        /// The Sentinel that gets them.
         node: NodeId,
         /// Precondition: this very process.
         run_id: String,
     },
     /// Make a Sentinel forget what is gone (`SENTINEL RESET`); one Sentinel at a time, never in a failover.
     ResetSentinel {
-        /// The Sentinel.
+        /// The Sentinel that is reset.
         node: NodeId,
         /// Precondition: this very process.
         run_id: String,
@@ -142,7 +142,7 @@ pub enum Step {
     },
     /// Mend a replica that follows the wrong node long after the Sentinels had their chance.
     Repoint {
-        /// The replica.
+        /// The replica that is repointed.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
@@ -153,7 +153,7 @@ pub enum Step {
     },
     /// Remove a node that is no longer declared: StatefulSet, Service (its volume stays unless the spec says otherwise).
     RemoveNode {
-        /// The node.
+        /// The node that is removed.
         node: NodeId,
         /// Precondition: this very StatefulSet. `None`: it is gone, the Service goes.
         workload_uid: Option<String>,

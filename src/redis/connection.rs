@@ -47,11 +47,11 @@ impl fmt::Debug for Secret {
 pub struct Endpoint {
     /// IP address or host name.
     pub address: String,
-    /// Port.
+    /// TCP port.
     pub port: u16,
     /// ACL user.
     pub username: String,
-    /// Its password.
+    /// Password of the ACL user.
     pub password: Secret,
 }
 

@@ -15,7 +15,7 @@ pub enum Error {
     Connect {
         /// `host:port`.
         address: String,
-        /// Cause.
+        /// Error of the client or of the server.
         #[source]
         source: Cause,
     },
@@ -26,7 +26,7 @@ pub enum Error {
         command: String,
         /// `host:port`.
         address: String,
-        /// Cause.
+        /// Error of the client or of the server.
         #[source]
         source: Cause,
     },

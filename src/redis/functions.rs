@@ -68,7 +68,6 @@ pub(crate) async fn digests(connection: &Connection) -> Result<BTreeMap<String, 
     Ok(listed.into_keys().zip(answers.into_iter().map(digest)).collect())
 }
 
-/// `FUNCTION DUMP`.
 pub(crate) async fn dump(connection: &Connection) -> Result<Vec<u8>> {
     connection.query(cmd("FUNCTION").arg("DUMP")).await
 }

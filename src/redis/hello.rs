@@ -23,13 +23,13 @@ pub struct Hello<'a> {
     pub sender: &'a Address,
     /// Port of that Sentinel.
     pub sender_port: u16,
-    /// Its `run_id`.
+    /// `run_id` of that Sentinel, 40 hexadecimal characters.
     pub run_id: &'a str,
     /// Name of the primary.
     pub master_name: &'a str,
-    /// Its address now.
+    /// Address that the primary announces.
     pub primary: &'a Address,
-    /// Its port.
+    /// Port of the primary.
     pub port: u16,
     /// Epoch of the failover that made it primary: the current epoch and that of the configuration.
     pub epoch: u64,

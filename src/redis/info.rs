@@ -31,7 +31,7 @@ pub struct OnlineReplica {
 pub struct Database {
     /// `db0`.
     pub name: String,
-    /// Keys.
+    /// Keys of the database, those with an expiry included.
     pub keys: u64,
     /// Keys with a time to live.
     pub expiring: u64,
@@ -76,7 +76,6 @@ pub(crate) struct Snapshots {
     pub last: u64,
     /// Whether one is being made.
     pub(crate) is_running: bool,
-    /// Whether the last one succeeded.
     pub succeeded: bool,
 }
 
@@ -103,7 +102,6 @@ impl Info {
         Self { fields }
     }
 
-    /// A field as text.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
@@ -113,7 +111,6 @@ impl Info {
         self.field(name)?.parse().ok()
     }
 
-    /// All fields, by name.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

@@ -104,7 +104,6 @@ pub async fn primary_address(connection: &Connection, master_name: &str) -> Resu
 /// One replica as a Sentinel sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReplicaView {
-    /// Its announced address.
     pub address: Address,
     /// Whether the Sentinel might elect it: none of its flags says that it is gone, and its priority, as the Sentinel last
     /// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
@@ -115,7 +114,6 @@ pub(crate) struct ReplicaView {
     pub offset: Offset,
 }
 
-/// The replicas that this Sentinel knows.
 pub(crate) async fn replica_views(connection: &Connection, master_name: &str) -> Result<Vec<ReplicaView>> {
     let replicas: Vec<Fields> = connection.query(cmd("SENTINEL").arg("REPLICAS").arg(master_name)).await?;
     Ok(replicas.iter().filter_map(parse_replica).collect())
@@ -233,7 +231,7 @@ pub(crate) const WAIT_PROMOTION: &str = "+failover-state-wait-promotion";
 pub struct PrimaryMoved {
     /// Name of the primary in the Sentinels.
     pub master_name: String,
-    /// Its new address.
+    /// Address of the new primary.
     pub address: Address,
 }
 

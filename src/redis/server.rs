@@ -104,9 +104,7 @@ pub async fn end_scripts(connection: &Connection) -> Result<bool> {
 /// A client as `CLIENT LIST` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientLine {
-    /// Its number.
     pub id: u64,
-    /// Its ACL user.
     pub user: String,
     /// Its last command, in lower case (`set`, `xgroup|create`); `NULL` before the first.
     pub command: String,
@@ -136,7 +134,6 @@ pub(crate) async fn write_commands(connection: &Connection) -> Result<BTreeSet<S
     connection.query(cmd("COMMAND").arg("LIST").arg("FILTERBY").arg("ACLCAT").arg("write")).await
 }
 
-/// `PING`.
 pub(crate) async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await
 }
@@ -161,11 +158,11 @@ pub enum RoleReply {
         /// Replicas: announced address, port, acknowledged offset.
         replicas: Vec<(Address, u16, Offset)>,
     },
-    /// Follows.
+    /// Copies another server.
     Replica {
-        /// Whom.
+        /// The server that it copies.
         primary: Address,
-        /// Its port.
+        /// Port of that server.
         port: u16,
         /// `connect`, `connecting`, `sync` or `connected`.
         state: String,

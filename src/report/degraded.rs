@@ -23,9 +23,7 @@ const REDUNDANCY_LACKS: SignedDuration = SignedDuration::from_mins(10);
 /// One thing that does not heal by waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cause {
-    /// One word.
     reason: Cow<'static, str>,
-    /// A sentence.
     text: String,
 }
 

@@ -23,7 +23,6 @@ pub(crate) const NOT_IN_SECRET: &str = "NotInSecret";
 /// A condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConditionDraft {
-    /// Its type.
     pub kind: &'static str,
     /// Whether it holds; `None`: unknown.
     pub holds: Option<bool>,

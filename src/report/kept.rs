@@ -11,7 +11,6 @@ use crate::model::lineage::{Aside, AsideReason};
 /// The reason of `Degraded`, and of an event for each folder.
 pub(super) const DATA_KEPT_ASIDE: &str = "DataKeptAside";
 
-/// What is kept, node by node.
 pub(super) type Kept = BTreeMap<NodeId, Vec<KeptAside>>;
 
 /// What each declared node keeps. A volume has what it had while the agent of its node does not answer. `old`: the nodes as they were

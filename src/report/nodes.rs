@@ -61,7 +61,6 @@ pub(crate) fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usi
     of_kind(facts.desired, NodeKind::Data).filter(|node| is_in_sync(facts.observed, *node, primary)).count()
 }
 
-/// Engine and version of the primary.
 pub(crate) fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
     data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
 }

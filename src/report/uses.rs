@@ -23,7 +23,7 @@ use crate::model::uses::Advice;
 /// What is known of an accepted use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UseFacts {
-    /// Its kind.
+    /// Kind of the custom resource.
     pub kind: UseKind,
     /// `metadata.generation`.
     pub generation: i64,

@@ -17,7 +17,6 @@ pub(super) fn no_primary(facts: Facts<'_>) -> String {
     if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
 }
 
-/// A wait as a sentence.
 pub(super) fn waiting(facts: Facts<'_>, what: &Waiting) -> String {
     match what {
         Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),

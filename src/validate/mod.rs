@@ -39,9 +39,9 @@ const LEAST_LIMIT: u64 = 16 << 20;
 /// A layer whose every field is decided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedLayer {
-    /// Identity.
+    /// Namespace, name and UID of the layer.
     pub identity: LayerIdentity,
-    /// Mode.
+    /// `spec.mode`, with its default.
     pub mode: Mode,
     /// What the data is for.
     pub purpose: Purpose,

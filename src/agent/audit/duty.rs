@@ -16,7 +16,6 @@ pub(super) struct Duty {
     pub(super) repairs: bool,
     /// It removes keys of uses that take more memory than they may.
     pub(super) shrinks: bool,
-    /// Its server is the primary.
     pub(super) is_on_primary: bool,
 }
 

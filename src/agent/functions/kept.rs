@@ -46,7 +46,6 @@ impl Kept {
         self.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 
-    /// Whether it still has to.
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Relaxed)
     }

@@ -17,7 +17,6 @@ use crate::model::observed::Observed;
 use crate::plan::Step;
 use crate::report::StepFailure;
 
-/// What came of it.
 pub(super) struct Done {
     /// What was planned and not done.
     pub(super) undone: Vec<StepFailure>,

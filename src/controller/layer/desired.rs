@@ -39,9 +39,7 @@ pub(super) fn digests(passwords: &Passwords, layer: &ValidatedLayer) -> Password
 
 /// The users of a layer's servers: the system's, and those of its uses.
 pub(super) struct Users {
-    /// Of the data nodes.
     pub(super) data: BTreeMap<String, DesiredUser>,
-    /// Of the Sentinels.
     pub(super) sentinels: BTreeMap<String, DesiredUser>,
 }
 

@@ -13,7 +13,6 @@ use crate::model::audit::AuditReport;
 use crate::model::roles::primary;
 use crate::plan::{Plan, plan};
 
-/// What is to be done.
 pub(super) struct Planned {
     /// What should be, but for libraries of users that are not to be loaded now.
     pub(super) wanted: Wanted,

@@ -33,7 +33,6 @@ const LONGEST_WITH_FAILURES: Duration = Duration::from_secs(5);
 /// Pause while the specification is wrong and was never right; a correction starts a pass at once.
 const NOT_ACCEPTED: Duration = Duration::from_secs(30);
 
-/// What is told.
 pub(super) struct Report {
     status: DataLayerStatus,
     uses: Vec<UseReport>,

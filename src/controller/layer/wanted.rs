@@ -16,12 +16,10 @@ use crate::model::{Address, NodeId};
 use crate::observe::servers::Question;
 use crate::redis::users::acl_file;
 
-/// What should be.
 pub(super) struct Wanted {
     pub(super) passwords: Passwords,
     /// Announced addresses that are known so far.
     pub(super) addresses: BTreeMap<NodeId, Address>,
-    /// The objects.
     pub(super) built: Built,
     /// What the planner compares with.
     pub(super) desired: Desired,

@@ -78,7 +78,6 @@ impl Index {
         }
     }
 
-    /// The uses that name a layer.
     pub(crate) fn uses_of(&self, layer: &Place) -> Vec<UsePlace> {
         let kinds = self.lock();
         let of_kind = |(kind, known): (&UseKind, &Known)| {

@@ -15,7 +15,6 @@ pub(super) fn is_of(user: &str, kind: UseKind, namespace: &str, name: &str) -> b
     user.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A field of a Secret.
 pub(super) fn bytes_of<'a>(secret: &'a Secret, field: &str) -> Option<&'a [u8]> {
     let ByteString(bytes) = secret.data.as_ref()?.get(field)?;
     Some(bytes)

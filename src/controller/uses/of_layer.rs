@@ -12,7 +12,6 @@ use crate::validate::uses::tenancy::Refusal;
 /// Reads and writes of one pass that are under way together.
 pub(super) const TOGETHER: usize = 8;
 
-/// The uses of one layer.
 pub(in crate::controller) struct Uses {
     pub(super) served: Vec<Served>,
     /// Uses that the layer does not serve, and why.

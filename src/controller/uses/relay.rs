@@ -22,13 +22,11 @@ type Version = (Option<i64>, bool);
 struct Seen(BTreeMap<String, Version>);
 
 impl Seen {
-    /// Whether this is news.
     fn is_news(&mut self, meta: &kube::core::ObjectMeta) -> bool {
         let version = (meta.generation, meta.deletion_timestamp.is_some());
         self.0.insert(meta.uid.clone().unwrap_or_default(), version) != Some(version)
     }
 
-    /// Forgets an object that is gone.
     fn forget(&mut self, meta: &kube::core::ObjectMeta) {
         self.0.remove(meta.uid.as_deref().unwrap_or_default());
     }

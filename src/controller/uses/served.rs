@@ -23,7 +23,6 @@ use crate::report::uses::{LibraryTrouble, UseFacts};
 use crate::validate::uses::ValidatedUse;
 use crate::validate::uses::tenancy::Admitted;
 
-/// One use that the layer serves.
 pub(super) struct Served {
     pub(super) admitted: Admitted,
     pub(super) object: Arc<WatchedUse>,

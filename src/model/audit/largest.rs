@@ -57,7 +57,6 @@ impl Largest {
         self.0.truncate(MOST_LARGEST);
     }
 
-    /// As they are told.
     pub(super) fn told(&self, prefixes: &Prefixes) -> Vec<LargeKey> {
         let told = |Large { key, place, bytes }: &Large| {
             let prefix = place.map(|place| prefixes.text(place).to_owned()).unwrap_or_default();

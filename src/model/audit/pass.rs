@@ -19,7 +19,7 @@ pub struct Standing {
     pub run_id: String,
     /// The line of data: a replica that is filled again has another dataset.
     pub replication_id: ReplicationId,
-    /// Its role.
+    /// Role of the process while the cursor is valid.
     pub role: Role,
 }
 

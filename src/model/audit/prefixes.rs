@@ -31,7 +31,7 @@ pub struct DeclaredPrefixes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrefixAudit {
-    /// Keys.
+    /// Keys that begin with the prefix.
     pub keys: u64,
     /// Keys without an expiry; our own are left out.
     pub without_expiry: u64,
@@ -48,7 +48,7 @@ pub struct PrefixAudit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryBudget {
-    /// Bytes.
+    /// Bytes that they may take together.
     pub bytes: u64,
     /// Whether the agent of the primary removes keys above it.
     pub shrinks: bool,
@@ -129,7 +129,6 @@ impl Prefixes {
         found
     }
 
-    /// The prefix at a place.
     pub(crate) fn text(&self, place: usize) -> &str {
         self.sorted.get(place).map_or("", |entry| &entry.prefix)
     }

@@ -11,7 +11,6 @@ use super::prefixes::PrefixAudit;
 pub(crate) const AUDIT_FORMAT: u32 = 1;
 /// Examples of keys that a report has of each fault.
 pub(crate) const MOST_EXAMPLES: usize = 5;
-/// The largest keys that a report has.
 pub(crate) const MOST_LARGEST: usize = 10;
 
 /// What one whole pass over the keys of a server found: `GET /audit` of its agent.
@@ -48,7 +47,7 @@ pub struct AuditReport {
     pub prefixes: BTreeMap<String, PrefixAudit>,
 }
 
-/// A large key.
+/// One of the largest keys of a pass. It is told by its hash: names of keys may be secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LargeKey {

@@ -21,7 +21,6 @@ const OWN_KEY: &[u8] = b"{@jobs}";
 pub(crate) enum Expiry {
     /// It has ended: since it was listed it is gone.
     Gone,
-    /// Never.
     Never,
     /// At some time.
     Ends,

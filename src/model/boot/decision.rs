@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What to do with the engine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum BootDecision {
-    /// Start it as primary.
+    /// Start the engine with its data as primary.
     StartPrimary(PrimaryReason),
     /// Start it as a replica.
     Follow {

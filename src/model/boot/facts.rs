@@ -40,7 +40,7 @@ pub struct BootFacts {
 /// A peer as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// It answered.
+    /// The agent answered over HTTP.
     Answers {
         /// What its engine is doing.
         activity: Activity,

@@ -7,14 +7,11 @@ pub(super) enum Form {
     YesNo,
     /// A whole number in a range, without a unit.
     Number {
-        /// The smallest.
         least: i64,
-        /// The largest.
         most: i64,
     },
     /// Bytes, with or without a unit.
     Bytes {
-        /// The fewest.
         least: i64,
     },
     /// One of these words, in any case.
@@ -25,7 +22,6 @@ pub(super) enum Form {
     BufferLimits,
     /// The percentiles of `latency-tracking-info-percentiles`.
     Percentiles,
-    /// The pairs of `save`.
     SavePoints,
 }
 

@@ -58,9 +58,7 @@ impl<'a> Grant<'a> {
 /// What `access.scripts: true` adds. A script that does not end stops every tenant of the layer until it is killed; it cannot touch
 /// another prefix.
 pub const SCRIPTS: &str = "+eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists";
-/// Of a user without scripts.
 const WITHOUT_SCRIPTS: &[&str] = &["-EVAL x 0", "-EVALSHA x 0", "-SCRIPT LOAD x"];
-/// Of a user with scripts.
 const WITH_SCRIPTS: &[&str] =
     &["+EVAL x 0", "+EVALSHA x 0", "+EVAL_RO x 0", "+SCRIPT LOAD x", "+SCRIPT EXISTS x", "-EVAL x 1 !"];
 

@@ -29,7 +29,7 @@ pub enum Verdict {
 /// A cell of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The verdict.
+    /// Whether the use is served.
     pub verdict: Verdict,
     /// What it rests on: part of a sentence.
     pub ground: &'static str,

@@ -34,7 +34,7 @@ const ROTATION_GRACE: Duration = Duration::from_hours(1);
 /// A use whose every field is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedUse {
-    /// Its kind.
+    /// Kind of the custom resource.
     pub kind: UseKind,
     /// `metadata.uid`.
     pub uid: String,
@@ -73,7 +73,6 @@ pub fn layer_of(declared: &DeclaredUse) -> (String, String) {
     }
 }
 
-/// Whether the use has a layer of its own.
 pub(crate) fn is_dedicated(declared: &DeclaredUse) -> bool {
     declared.spec.layer().is_none_or(|layer| layer.name.is_none())
 }

@@ -14,9 +14,7 @@ use crate::model::{Policy, UseKind};
 /// What the uses that have their place mean for one that asks.
 #[derive(Clone, Copy)]
 pub(super) struct Neighbours<'a> {
-    /// Name of the layer.
     pub layer: &'a str,
-    /// Its `maxmemory-policy`.
     pub eviction_policy: &'a str,
     /// Whether it has a user for all keys.
     pub(crate) has_application: bool,

@@ -11,6 +11,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 
@@ -61,7 +62,26 @@ pub(crate) fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
     children
 }
 
+/// How long it is told that the kernel ended a container: one that is back says nothing of it.
+const ENDED_TOLD_FOR: SignedDuration = SignedDuration::from_mins(10);
+
 impl Children {
+    /// The nodes whose container needed more memory than its limit a short while ago, in words.
+    pub(crate) fn ended_for_memory(&self, now: Timestamp) -> Vec<(NodeId, String)> {
+        let is_told = |pod: &Pod| {
+            let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            let ends = containers.flat_map(|container| [&container.state, &container.last_state]);
+            ends.filter_map(|state| state.as_ref()?.terminated.as_ref()).any(|ended| {
+                let at = ended.finished_at.as_ref().map(|at| at.0);
+                ended.reason.as_deref() == Some("OOMKilled")
+                    && at.is_some_and(|at| now.duration_since(at) < ENDED_TOLD_FOR)
+            })
+        };
+        let told = self.pods.iter().filter(|(_, pod)| is_told(pod));
+        told.map(|(node, _)| (*node, "the kernel ended its container for want of memory (OOMKilled)".to_owned()))
+            .collect()
+    }
+
     /// Everything that Kubernetes says of the layer; the servers are still unknown.
     ///
     /// `is_untouched` says whether a StatefulSet is what our last apply made it; `digest` is the digest of a node-config
@@ -319,6 +339,25 @@ mod tests {
 
     fn service(value: serde_json::Value) -> Service {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_container_that_the_kernel_ended_for_memory_is_told_for_ten_minutes_though_it_is_back() {
+        let pod = |field: &str, reason: &str| -> Pod {
+            let ended = json!({"exitCode": 137, "reason": reason, "finishedAt": "2026-01-01T00:00:00Z"});
+            serde_json::from_value(
+                json!({"status": {"containerStatuses": [{"name": "redis", "image": "", "imageID": "",
+                "ready": true, "restartCount": 1, field: {"terminated": ended}}]}}),
+            )
+            .unwrap()
+        };
+        let pods = [pod("lastState", "OOMKilled"), pod("state", "OOMKilled"), pod("lastState", "Error")];
+        let pods = (0..).map(NodeId::data).zip(pods.map(Arc::new)).collect();
+        let children = Children { pods, ..Children::default() };
+        let told = |at: &str| children.ended_for_memory(at.parse().unwrap());
+        let nodes = told("2026-01-01T00:09:59Z").into_iter().map(|(node, _)| node).collect::<Vec<_>>();
+        assert_eq!(nodes, [NodeId::data(0), NodeId::data(1)]);
+        assert_eq!(told("2026-01-01T00:10:00Z"), []);
     }
 
     #[test]

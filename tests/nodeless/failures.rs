@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, sentinel};
 use serde_json::json;
 
+use crate::commands::kubectl;
 use crate::disturbances::{Death, delete_all_pods, killed_and_deleted, serves_again, struck};
 use crate::place;
 use crate::plane::plane;
@@ -96,4 +98,26 @@ async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no
         assert_eq!((master.other_sentinels.len(), master.replicas.len()), (2, 2), "{node}");
     }
     stage.leave(layer).await;
+}
+
+/// There is no limit of memory here: what a kubelet writes into the status of a pod whose container the kernel ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_the_kernel_ended_for_memory_is_told_though_it_is_back() {
+    let stage = Stage::set("nl-no-memory").await;
+    let layer = stage.layer("web", json!({"mode": "Standalone"})).await;
+    layer.ready().await;
+    let ended =
+        json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": Timestamp::now().to_string()}});
+    let patch = json!([{"op": "add", "path": "/status/containerStatuses/0/lastState", "value": ended}]).to_string();
+    let pod = layer.pod(NodeId::data(0));
+    kubectl(&["-n", &stage.namespace, "patch", "pod", &pod, "--subresource=status", "--type=json", "-p", &patch]);
+    eventually("it is told", SOON, async || {
+        let degraded = layer.condition("Degraded").await;
+        degraded.is_some_and(|(status, reason, message)| {
+            status == "True" && reason == "ServerFault" && message.contains("redis-0: the kernel ended its container")
+        })
+    })
+    .await;
+    assert!(layer.is("Ready").await, "it serves");
+    stage.strike().await;
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::context::Context;
+use super::super::publish;
 use super::super::seen::Seen;
 use super::super::uses::Uses;
 use super::known::Known;
@@ -14,6 +15,7 @@ use crate::observe::servers::{Answer, Question};
 /// Asks the servers everything that the pass needs to know.
 pub(super) async fn observe(context: &Context, known: &Known, wanted: &Wanted, uses: &Uses) -> Seen {
     let mut seen = ask(context, &known.identity, &wanted.questions, known.observed.clone()).await;
+    seen.faults.extend(known.children.ended_for_memory(publish::now()));
     uses.keep_users_of_unreadable_uses(&mut seen.observed);
     seen.unused = uses.unused(&wanted.desired, &seen).await;
     context.absences.look(&context.client, &known.identity, &known.children, &mut seen.observed).await;

@@ -73,7 +73,8 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 	  eval "$$($(cluster) env)"; REDOUBT_LOAD=full cargo test --locked --test e2e -- --ignored --nocapture figures_are
 
 soak: ## the claims about failures again and again: ROUNDS=5
-	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 cargo test --locked --test it -- planner_properties switchover agent_process
+	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 REDOUBT_ROUNDS=100 \
+	  cargo test --locked --test it -- planner_properties switchover agent_process comes_back_whenever
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \

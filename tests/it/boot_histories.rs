@@ -364,6 +364,24 @@ fn what_two_splits_leave_says_that_a_person_decides() {
     play(true, &events).unwrap();
 }
 
+/// The primary that was cut off is back with a replica for a second, and confirms a write. Then both die, and the one that was elected
+/// behind the cut becomes primary. An agent keeps the write aside, but no person was asked.
+#[test]
+#[ignore = "open since 29 November 2026: found by a campaign of 20,000 histories"]
+fn what_is_confirmed_right_after_a_cut_outlives_the_death_of_both_that_have_it() {
+    let events = [
+        Event::Split(171),
+        Event::Rest(6),
+        Event::LoseSentinels(7),
+        Event::Stop(2, false),
+        Event::Mend,
+        Event::Rest(1),
+        Event::KillEngine(0),
+        Event::KillEngine(1),
+    ];
+    play(true, &events).unwrap();
+}
+
 /// `PROPTEST_CASES` makes a campaign of so many cases, other ones each time. Without it the cases are always the same.
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());

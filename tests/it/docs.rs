@@ -222,22 +222,27 @@ fn the_pages_show_each_client_as_it_is_run() {
     }
 }
 
+/// Pages that name the claim for each of their rows, with the least number of claims that they name.
+const PAGES_OF_CLAIMS: [(&str, usize); 2] = [("docs/design/attacks.md", 100), ("docs/design/first-hours.md", 70)];
+
 #[test]
-fn every_claim_that_the_page_of_attacks_names_is_there() {
+fn every_claim_that_a_page_names_is_there() {
     let sources: Vec<(String, String)> = ["tests", "src"]
         .iter()
         .flat_map(|folder| crate::imports::sources(Path::new(folder)))
         .map(|path| (path.to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap()))
         .collect();
-    let page = fs::read_to_string("docs/design/attacks.md").unwrap();
-    let named: Vec<(&str, &str)> = page.split('`').filter_map(|text| text.split_once("::")).collect();
-    assert!(named.len() > 60, "{}", named.len());
-    for (module, name) in named {
-        let is_it = |(path, source): &(String, String)| {
-            (path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/")) || module == "tests")
-                && source.contains(&format!("fn {name}("))
-        };
-        assert!(sources.iter().any(is_it), "no claim {module}::{name}");
+    for (page, least) in PAGES_OF_CLAIMS {
+        let text = fs::read_to_string(page).unwrap();
+        let named: Vec<(&str, &str)> = code_words(&text).iter().filter_map(|text| text.split_once("::")).collect();
+        assert!(named.len() > least, "{page}: {}", named.len());
+        for (module, name) in named {
+            let is_it = |(path, source): &(String, String)| {
+                let is_there = path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/"));
+                (is_there || module == "tests") && source.contains(&format!("fn {name}("))
+            };
+            assert!(sources.iter().any(is_it), "{page}: no claim {module}::{name}");
+        }
     }
 }
 
@@ -247,6 +252,25 @@ fn anchors(text: &str) -> Vec<String> {
     let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let is_kept = |letter: &char| letter.is_alphanumeric() || ['-', '_'].contains(letter);
     headings.map(|heading| heading.to_lowercase().replace(' ', "-").chars().filter(is_kept).collect()).collect()
+}
+
+#[test]
+fn the_page_of_the_first_hours_has_a_row_for_each_number_with_a_claim_or_a_file() {
+    let page = fs::read_to_string("docs/design/first-hours.md").unwrap();
+    let rows: Vec<Vec<&str>> = page.lines().filter(|line| line.starts_with("| ")).skip(1).map(cells).collect();
+    let numbers: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    let all: Vec<String> = (1..=46).map(|it| it.to_string()).chain((1..=12).map(|it| format!("B{it}"))).collect();
+    assert_eq!(numbers, all);
+    for row in rows {
+        let shown = code_words(row[3]);
+        let is_shown = |word: &&str| word.contains("::") || Path::new(word).is_file();
+        assert!(!shown.is_empty() && shown.iter().all(is_shown), "{}: {shown:?}", row[0]);
+    }
+}
+
+/// The cells of a row of a table.
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
 }
 
 #[test]

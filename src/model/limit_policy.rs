@@ -207,8 +207,8 @@ impl LimitPolicy {
         if !is_prefix(&draft.prefix) {
             faults.add(
                 "keyPrefix",
-                "begins with a letter or digit, holds only letters, digits, '-', '_', '.' and ':', has at most 64 characters, and \
-                 ends with ':'",
+                "must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', have at most 64 characters, and \
+                 end with ':'",
             );
         }
         faults.bounded("shards", u64::from(draft.shards), 1, u64::from(MOST_SHARDS));

@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn the_error_says_the_minimum_and_why() {
         let words = |demand: Demand| MemoryPlan::divide(&demand).map_err(|error| error.to_string()).unwrap_err();
-        insta::assert_snapshot!(words(demand(20)), @"at least 73Mi are needed: 50 % of 20Mi is less than the 16Mi of data below which the fixed parts are most of the pod");
-        insta::assert_snapshot!(words(Demand { connections: Some(1_000), ..demand(128) }), @"at least 152Mi are needed: besides data (50 % of 128Mi) 64Mi are left, and 1000 connections need 42Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi; 704 connections would fit");
+        insta::assert_snapshot!(words(demand(20)), @"20Mi is too small: at least 73Mi are needed, because data gets 50 % of it and needs 16Mi");
+        insta::assert_snapshot!(words(Demand { connections: Some(1_000), ..demand(128) }), @"128Mi is too small: at least 152Mi are needed, because data gets 50 % of it, which leaves 64Mi, and 1000 connections need 42Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi; 704 connections would fit");
         let cache = Demand { percent: 75, client_percent: 10, saves: false, ..demand(64) };
-        insta::assert_snapshot!(words(cache), @"at least 154Mi are needed: besides data (75 % of 64Mi) 16Mi are left, and 10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi");
+        insta::assert_snapshot!(words(cache), @"64Mi is too small: at least 154Mi are needed, because data gets 75 % of it, which leaves 16Mi, and 10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, the server and its agent 24Mi");
     }
 }

@@ -367,7 +367,7 @@ fn memory_of(
             ..defaults.demand(limit)
         };
         MemoryPlan::divide(&demand)
-            .map_err(|error| format!("for purpose {} {error}", spec.purpose.unwrap_or(DataPurpose::Mixed).word()))
+            .map_err(|error| format!("for purpose {}, {error}", spec.purpose.unwrap_or(DataPurpose::Mixed).word()))
     });
     divided.unwrap_or_else(|problem| {
         faults.push(Fault { field: "spec.memory.limit", problem });

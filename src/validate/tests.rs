@@ -95,7 +95,7 @@ fn a_limit_that_is_too_small_for_the_purpose_says_the_minimum_and_why() {
     assert_eq!(
         faults,
         [
-            "spec.memory.limit: for purpose Cache at least 92Mi are needed: besides data (60 % of 64Mi) 25Mi are left, and \
+            "spec.memory.limit: for purpose Cache, 64Mi is too small: at least 92Mi are needed, because data gets 60 % of it, which leaves 25Mi, and \
              10 connections need 3Mi, requests and replies 2Mi, one command of the largest size 2Mi, replicas 4Mi, saving 2Mi, \
              the server and its agent 24Mi"
         ]

@@ -22,19 +22,19 @@ impl std::fmt::Display for TooSmall {
         }
         let Self { demand, least } = self;
         let (limit, percent, data) = (demand.limit / MEBIBYTE, demand.percent, demand.data());
-        write!(formatter, "at least {}Mi are needed: ", least / MEBIBYTE)?;
+        let least = least / MEBIBYTE;
+        write!(
+            formatter,
+            "{limit}Mi is too small: at least {least}Mi are needed, because data gets {percent} % of it"
+        )?;
         if data < LEAST_DATA {
-            return write!(
-                formatter,
-                "{percent} % of {limit}Mi is less than the {}Mi of data below which the fixed parts are most of the pod",
-                up(LEAST_DATA)
-            );
+            return write!(formatter, " and needs {}Mi", up(LEAST_DATA));
         }
         let connections = demand.connections();
         let floors = Floors::of(demand);
         write!(
             formatter,
-            "besides data ({percent} % of {limit}Mi) {}Mi are left, and {connections} connections need {}Mi, requests and replies \
+            ", which leaves {}Mi, and {connections} connections need {}Mi, requests and replies \
              {}Mi, one command of the largest size {}Mi, replicas {}Mi, saving {}Mi, the server and its agent {}Mi",
             demand.limit.saturating_sub(data) / MEBIBYTE,
             up(bytes_of_connections(connections)),

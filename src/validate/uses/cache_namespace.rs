@@ -96,7 +96,7 @@ where
 {
     let Some(given) = given else { return default };
     N::try_from(given).ok().filter(|percent| *percent <= most).unwrap_or_else(|| {
-        judge.fault(field, format!("is not from 0 to {most}"));
+        judge.fault(field, format!("{given} is not from 0 to {most}"));
         default
     })
 }
@@ -105,7 +105,7 @@ fn entry_bytes(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> u32 {
     let Some(given) = &spec.max_entry_bytes else { return ENTRY_BYTES };
     let bytes = quantity::parse(&given.0, 1).and_then(|bytes| u32::try_from(bytes).ok());
     bytes.filter(|bytes| (1..=LARGEST_ENTRY_BYTES).contains(bytes)).unwrap_or_else(|| {
-        judge.fault("spec.maxEntryBytes", format!("is not from 1 to {LARGEST_ENTRY_BYTES} bytes"));
+        judge.fault("spec.maxEntryBytes", format!("{:?} is not from 1 to {LARGEST_ENTRY_BYTES} bytes", given.0));
         ENTRY_BYTES
     })
 }
@@ -118,7 +118,7 @@ fn channel(judge: &mut Judge<'_>, choice: Option<&Invalidation>, prefix: &str) -
     if !is_plain || channel.len() > LONGEST_CHANNEL {
         judge.fault(
             "spec.invalidation.channel",
-            "begins with a letter or digit, holds only letters, digits, '-', '_', '.', ':' and '/', and has at most 192 characters",
+            "must begin with a letter or digit, hold only letters, digits, '-', '_', '.', ':' and '/', and have at most 192 characters",
         );
     }
     if !channel.ends_with(prefix) {

@@ -86,14 +86,16 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let mut judge = Judge { declared, faults: Vec::new() };
     let (name, namespace) = (declared.name_any(), declared.namespace().unwrap_or_default());
     if name.len() > LONGEST_USE_NAME || !is_name(&name) {
-        judge
-            .fault("metadata.name", "begins with a letter, holds only a-z, 0-9 and '-', and has at most 31 characters");
+        judge.fault(
+            "metadata.name",
+            "must begin with a letter, hold only a-z, 0-9 and '-', and have at most 31 characters",
+        );
     }
     let prefix = declared.spec.key_prefix().cloned().unwrap_or_else(|| format!("{name}:"));
     if !is_prefix(&prefix) {
         judge.fault(
             "spec.keyPrefix",
-            "begins with a letter or digit, holds only letters, digits, '-', '_', '.' and ':', has at most 64 characters, and ends with ':'",
+            "must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', have at most 64 characters, and end with ':'",
         );
     }
     let access = declared.spec.access().cloned().unwrap_or_default();

@@ -36,8 +36,8 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: Stri
             "is above idleTimeout: a session that is in use would end between two renewals",
         );
     }
-    if spec.max_per_user.is_some_and(|most| !(1..=10_000).contains(&most)) {
-        judge.fault("spec.maxPerUser", "is not from 1 to 10000");
+    if let Some(most) = spec.max_per_user.filter(|most| !(1..=10_000).contains(most)) {
+        judge.fault("spec.maxPerUser", format!("{most} is not from 1 to 10000"));
     }
     if spec.on_exceed.is_some() && spec.max_per_user.is_none() {
         judge.fault("spec.onExceed", "needs maxPerUser");

@@ -47,6 +47,10 @@ pub struct UseFacts {
     pub user_missing: Vec<String>,
     /// Servers that do not answer.
     pub silent: Vec<String>,
+    /// Those among them whose pods are ready: clients reach them, and nothing is known of their users.
+    pub unreached: Vec<String>,
+    /// Why the layer is not Ready, where it never was.
+    pub layer_forming: Option<String>,
     /// What `ACL DRYRUN` judges otherwise than it should; `None`: it was not asked yet.
     pub violations: Option<Vec<String>>,
     /// Name of the binding Secret, if it is as it should be.
@@ -399,8 +403,9 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> Co
     if !facts.has_primary {
         return no("NoPrimary".into(), format!("layer {} has no primary now", path(facts)));
     }
-    // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it.
-    let only_unreachable_nodes_lack_it = facts.user_missing.is_empty();
+    // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it. One that clients
+    // reach and we do not may lack a user that is new.
+    let only_unreachable_nodes_lack_it = facts.user_missing.is_empty() && (was_ready || facts.unreached.is_empty());
     let mut missing = conditions
         .iter()
         .filter(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
@@ -411,7 +416,11 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> Co
         _ => false,
     };
     let (Some(first), stays) = (missing.clone().next(), missing.all(serves_without)) else {
-        return said("Ready", Some(true), PROVEN, "proven on the live servers for this generation");
+        // Once an application may write, no node may take the layer for new.
+        return match facts.layer_forming.as_ref().filter(|_| !was_ready) {
+            Some(why) => no("LayerPending".into(), format!("layer {} is not Ready yet: {why}", path(facts))),
+            None => said("Ready", Some(true), PROVEN, "proven on the live servers for this generation"),
+        };
     };
     let message = format!("{}: {}", first.kind, first.message);
     if stays && was_ready {

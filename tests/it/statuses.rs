@@ -127,6 +127,11 @@ fn uses(kind: UseKind) -> Vec<State> {
             "InProgress",
             told(&UseFacts { functions_loaded: false, ..facts.clone() }, &none),
         ),
+        state(
+            "its layer was never Ready",
+            "InProgress",
+            told(&UseFacts { layer_forming: Some("redis-2 is not in sync".to_owned()), ..facts.clone() }, &none),
+        ),
         state("it is served", "Current", ready.clone()),
         state(
             "a change is on its way",

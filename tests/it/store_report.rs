@@ -78,6 +78,27 @@ fn a_server_that_is_away_is_told_of_and_those_who_use_the_others_do_not_wait_for
     assert_eq!(condition(&status, "Ready").0, "True");
 }
 
+/// It would log in to a server that lacks its user, or write to a layer that a node may still take for new.
+#[test]
+fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reach_has_its_user() {
+    let ready = told(&facts(), &UseStatus::default());
+    let unreached =
+        UseFacts { silent: vec!["sentinel-2".to_owned()], unreached: vec!["sentinel-2".to_owned()], ..facts() };
+    let forming = UseFacts { layer_forming: Some("HighlyAvailable: redis-2 is not in sync".to_owned()), ..facts() };
+    for (facts, reason, words) in [
+        (unreached, "NotInPlace", "UserInPlace: sentinel-2 does not answer"),
+        (forming, "LayerPending", "layer shop/web-sessions is not Ready yet: HighlyAvailable: redis-2 is not in sync"),
+    ] {
+        let fresh = told(&facts, &UseStatus::default());
+        assert_eq!(condition(&fresh, "Ready"), ("False".into(), reason.into(), words.into()));
+        assert_eq!(
+            (condition(&fresh, "Progressing").0, condition(&fresh, "Degraded").0),
+            ("True".into(), "False".into())
+        );
+        assert_eq!(condition(&told(&facts, &ready), "Ready").0, "True", "{reason}: those who use it do not wait");
+    }
+}
+
 #[test]
 fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
     let facts = UseFacts { change_refused: Some("mode cannot be changed".to_owned()), ..facts() };

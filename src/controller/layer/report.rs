@@ -8,7 +8,7 @@ use super::super::context::Context;
 use super::super::error::Error;
 use super::super::publish;
 use super::super::seen::Seen;
-use super::super::uses::{self, UseReport, Uses};
+use super::super::uses::{self, LayerWords, UseReport, Uses};
 use super::act::Done;
 use super::desired::{odd_approval, subject};
 use super::known::Judged;
@@ -86,8 +86,8 @@ impl Report {
         if !judged.faults.is_empty() {
             status = refuse(status, generation, "Invalid", &words(&judged.faults));
         }
-        let note = note(object, judged, &wanted.desired);
-        let uses = uses.report(context, wanted.pass(judged, seen), note.as_ref(), &rotations, uses_done, use_proofs);
+        let words = LayerWords { note: note(object, judged, &wanted.desired), forming: forming(&status, seen) };
+        let uses = uses.report(context, wanted.pass(judged, seen), &words, &rotations, uses_done, use_proofs);
         let pause = pause(context, &wanted.desired, seen.observed.recorded, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
     }
@@ -111,6 +111,13 @@ fn note(object: Option<&DataLayer>, judged: &Judged, desired: &Desired) -> Optio
     } else {
         (!judged.faults.is_empty()).then(|| LayerNote::Refused(words(&judged.faults).join("; ")))
     }
+}
+
+/// Why a layer that was never Ready is not; `None`: it is, or it was.
+fn forming(status: &DataLayerStatus, seen: &Seen) -> Option<String> {
+    let was_ready = seen.observed.initialised && seen.observed.recorded;
+    let missing = status.conditions.iter().find(|known| known.type_ == "Ready" && known.status != "True");
+    missing.filter(|_| !was_ready).map(|ready| ready.message.clone())
 }
 
 fn words(faults: &[Fault]) -> Vec<String> {

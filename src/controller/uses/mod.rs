@@ -25,5 +25,5 @@ mod users;
 
 pub(super) use self::binding::UsesDone;
 pub(super) use self::of_layer::Uses;
-pub(super) use self::report::{UseReport, publish, report_layer_not_accepted};
+pub(super) use self::report::{LayerWords, UseReport, publish, report_layer_not_accepted};
 pub(super) use self::rotation::Rotation;

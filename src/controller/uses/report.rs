@@ -21,6 +21,14 @@ use crate::report::uses::{LayerNote, UseFacts, refused, status};
 use crate::telemetry::Chain;
 use crate::validate::uses::is_dedicated;
 
+/// What a layer's uses tell of it.
+pub(in crate::controller) struct LayerWords {
+    /// What keeps changes from it.
+    pub(in crate::controller) note: Option<LayerNote>,
+    /// Why it is not Ready, where it never was.
+    pub(in crate::controller) forming: Option<String>,
+}
+
 /// What is told of one use.
 pub(in crate::controller) struct UseReport {
     object: Arc<WatchedUse>,
@@ -35,7 +43,7 @@ impl Uses {
         &self,
         context: &Context,
         pass: LayerPass<'_>,
-        note: Option<&LayerNote>,
+        layer: &LayerWords,
         rotations: &[Rotation],
         done: UsesDone,
         proofs: Vec<Option<Vec<String>>>,
@@ -58,8 +66,9 @@ impl Uses {
             };
             let Some(declared) = it.object() else { continue };
             let old = declared.status.clone().unwrap_or_default();
-            facts.layer_note = note.cloned();
-            if let (Some(LayerNote::Refused(why)), true) = (note, is_dedicated(declared)) {
+            facts.layer_note.clone_from(&layer.note);
+            facts.layer_forming.clone_from(&layer.forming);
+            if let (Some(LayerNote::Refused(why)), true) = (&layer.note, is_dedicated(declared)) {
                 // What its layer refuses is what the use itself declares.
                 let refused =
                     || format!("layer.dedicated is refused, and its layer serves as it was accepted before: {why}");
@@ -93,6 +102,7 @@ impl Served {
         let mut facts = self.facts(pass.object);
         facts.user_missing = placement.missing;
         facts.silent = placement.unreachable;
+        facts.unreached = placement.unreached;
         facts.binding = written.name;
         facts.binding_trouble = written.trouble;
         facts.name_taken = written.name_taken;

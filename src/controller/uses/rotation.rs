@@ -178,8 +178,12 @@ impl Served {
             return Rotation { now, next: now };
         }
         let answered = pass.primary.and_then(|node| pass.seen.observed.nodes.get(&node));
+        let placement = self.user_placement(pass, self.accepted().rotation);
+        // A rotation does not wait for a server that we do not reach: the credentials before it are valid there.
+        let is_reached = now.shown.is_some() || placement.unreached.is_empty();
         let is_in_place = answered.is_some_and(|seen| matches!(seen.server, ObservedServer::Data(_)))
-            && self.user_placement(pass, self.accepted().rotation).missing.is_empty();
+            && placement.missing.is_empty()
+            && is_reached;
         let is_unused = pass.seen.unused.contains(&self.accepted().uid);
         Rotation { now, next: now.next(self.accepted(), pass.seen.observed.at, is_in_place, is_unused) }
     }

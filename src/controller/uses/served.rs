@@ -114,6 +114,10 @@ impl Served {
                 Some(ObservedServer::Data(server)) => &server.users_in_place,
                 Some(ObservedServer::Sentinel(server)) => &server.users_in_place,
                 Some(ObservedServer::Unknown | ObservedServer::Loading) | None => {
+                    let pod = pass.seen.observed.nodes.get(node).and_then(|seen| seen.pod.as_ref());
+                    if pod.is_some_and(|pod| pod.ready) {
+                        placement.unreached.push(node.to_string());
+                    }
                     placement.unreachable.push(node.to_string());
                     continue;
                 }
@@ -133,6 +137,8 @@ pub(super) struct UserPlacement {
     pub(super) missing: Vec<String>,
     /// Nodes that do not answer.
     pub(super) unreachable: Vec<String>,
+    /// Those among them whose pods are ready all the same.
+    pub(super) unreached: Vec<String>,
 }
 
 /// What the limits of a rate limit policy come to.

@@ -28,7 +28,12 @@ pub(super) fn broken_rules(layer: &DataLayer) -> Vec<Fault> {
 
 /// What admission says of an object of any kind that is to be created, as far as rules say it.
 pub fn admit<K: CustomResourceExt + Serialize>(object: &K) -> Result<(), ValidationErrors> {
-    Validator::new().validate_compiled(&rules::<K>(false), &json(object), None)
+    admit_as_written::<K>(&json(object))
+}
+
+/// The same of an object as a person wrote it: one that does not parse is judged too.
+pub fn admit_as_written<K: CustomResourceExt>(object: &Value) -> Result<(), ValidationErrors> {
+    Validator::new().validate_compiled(&rules::<K>(false), object, None)
 }
 
 /// What admission says of an edit.

@@ -9,7 +9,7 @@ pub(crate) mod quantity;
 pub mod uses;
 mod volume;
 
-pub use admission::{admit, admit_edit};
+pub use admission::{admit, admit_as_written, admit_edit};
 pub use fault::Fault;
 use fault::{not_bytes, to_u16_or_zero};
 pub use volume::{DataVolumes, Volume};

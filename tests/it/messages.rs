@@ -1,15 +1,18 @@
 //! What people are told of specifications that are wrong: those of `tests/messages`, each with every fault, as a file that is reviewed.
-//! Rules of the API server are evaluated here; what its schema alone refuses is told in the words of the parser, and marked.
+//! Rules of the API server are evaluated here; what its schema alone refuses, types and choices, is told in the words of the parser, and
+//! marked.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
+use kube::CustomResourceExt;
 use kube::core::cel::ValidationErrors;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::session_store::SessionStore;
 use redoubt::validate::uses::validate as validate_use;
-use redoubt::validate::{DataVolumes, ResolvedDefaults, admit, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, admit_as_written, validate};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Words that only the debug output of a type has.
@@ -40,11 +43,26 @@ fn object(kind: &str, spec: &Value) -> Value {
     })
 }
 
+/// What admission says of an object, and the object if it parses.
+fn admitted<K: CustomResourceExt + DeserializeOwned>(kind: &str, spec: &Value) -> (Vec<String>, Option<K>) {
+    let object = object(kind, spec);
+    let parsed: Result<K, _> = serde_json::from_value(object.clone());
+    let error = parsed.as_ref().err().map(ToString::to_string);
+    // The API server's schema refuses these before any rule is evaluated.
+    let of_schema = ["invalid type", "unknown variant", "missing field"];
+    if let Some(error) = error.as_ref().filter(|error| of_schema.iter().any(|words| error.starts_with(words))) {
+        return (vec![format!("(schema) {error}")], None);
+    }
+    let rules = admit_as_written::<K>(&object).err().map(ValidationErrors::into_vec).unwrap_or_default();
+    let rules: Vec<String> =
+        rules.into_iter().map(|error| format!("(admission) {}: {}", error.field_path, error.message)).collect();
+    assert!(error.is_none() || !rules.is_empty(), "{spec} is admitted and cannot be read: {error:?}");
+    (rules, parsed.ok())
+}
+
 fn of_layer(spec: &Value) -> Vec<String> {
-    let layer: DataLayer = match serde_json::from_value(object("DataLayer", spec)) {
-        Ok(layer) => layer,
-        Err(error) => return vec![format!("(schema) {error}")],
-    };
+    let (mut told, layer) = admitted::<DataLayer>("DataLayer", spec);
+    let Some(layer) = layer else { return told };
     let resolved = ResolvedDefaults {
         engine_image: "example.test/engine:1".to_owned(),
         agent_image: "example.test/redoubt:1".to_owned(),
@@ -53,21 +71,17 @@ fn of_layer(spec: &Value) -> Vec<String> {
         allowed_images: Vec::new(),
         service_domain: "svc.cluster.local".to_owned(),
     };
-    let rules = admit(&layer).err().map(ValidationErrors::into_vec).unwrap_or_default();
-    let rules = rules.into_iter().map(|error| format!("(admission) {}: {}", error.field_path, error.message));
     let faults = validate(&layer, &resolved).err().unwrap_or_default();
-    rules.chain(faults.iter().map(|fault| format!("(status) {fault}"))).collect()
+    told.extend(faults.iter().map(|fault| format!("(status) {fault}")));
+    told
 }
 
 fn of_store(spec: &Value) -> Vec<String> {
-    let store: SessionStore = match serde_json::from_value(object("SessionStore", spec)) {
-        Ok(store) => store,
-        Err(error) => return vec![format!("(schema) {error}")],
-    };
-    let rules = admit(&store).err().map(ValidationErrors::into_vec).unwrap_or_default();
-    let rules = rules.into_iter().map(|error| format!("(admission) {}: {}", error.field_path, error.message));
-    let faults = validate_use(&store.clone().into(), 2).err().unwrap_or_default();
-    rules.chain(faults.iter().map(|fault| format!("(status) {fault}"))).collect()
+    let (mut told, store) = admitted::<SessionStore>("SessionStore", spec);
+    let Some(store) = store else { return told };
+    let faults = validate_use(&store.into(), 2).err().unwrap_or_default();
+    told.extend(faults.iter().map(|fault| format!("(status) {fault}")));
+    told
 }
 
 #[test]

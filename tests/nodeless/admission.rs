@@ -82,6 +82,14 @@ async fn bad_session_stores_are_refused_with_the_reason_and_the_smallest_is_acce
         let refused = refused.expect_err(&format!("accepted: {spec}")).to_string();
         assert!(refused.contains(reason), "{spec}: {refused}");
     }
+    // What does not parse cannot be evaluated offline as an object.
+    for duration in ["1d", "30", "PT30M", "30 minutes", ""] {
+        let refused = stores.create(&dry_run(), &object("web", &json!({"idleTimeout": duration}))).await;
+        let refused = refused.expect_err(&format!("accepted: {duration}")).to_string();
+        let wanted =
+            format!("idleTimeout: \"{duration}\" is not a duration: write h, m or s behind each number, such as 30m");
+        assert!(refused.contains(&wanted), "{duration}: {refused}");
+    }
     stores.create(&dry_run(), &object("web", &json!({"idleTimeout": "30m"}))).await.unwrap();
     // `layer.namespace` cannot be named in CEL, and cannot be changed all the same. No such layer: no pods.
     let old = json!({"idleTimeout": "30m", "layer": {"name": "nowhere", "namespace": "default"}});

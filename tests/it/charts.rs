@@ -139,6 +139,7 @@ fn values_that_mean_nothing_are_refused_and_named() {
         ("nodeSelector.a=1", "nodeSelector"),
         ("affinity.nodeAfinity.a=b", "nodeAfinity"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable"),
+        ("networkPolicy.metricsFrom[0].namespace=monitoring", "metricsFrom"),
     ] {
         let refused = template(&[&good[..], &["--set", bad]].concat()).expect_err(&format!("accepted: {bad}"));
         assert!(refused.contains(named), "{bad}: {refused}");
@@ -330,6 +331,24 @@ fn the_test_pod_is_not_taken_for_an_operator() {
         assert!(selects(&deployment["spec"]["template"]["metadata"]["labels"]), "{case}");
         assert!(!selects(&of_kind(&objects, "Pod")[0]["metadata"]["labels"]), "{case}");
     }
+}
+
+#[test]
+fn the_policy_of_the_operators_pods_opens_its_port_to_those_that_are_named_and_to_the_test() {
+    assert!(of_kind(&objects("default"), "NetworkPolicy").is_empty(), "it is made where it is asked for");
+    let objects = objects("everything");
+    let policies = of_kind(&objects, "NetworkPolicy");
+    let [policy] = policies.as_slice() else { panic!("{policies:?}") };
+    let deployment = &of_kind(&objects, "Deployment")[0];
+    assert_eq!(policy["spec"]["podSelector"], deployment["spec"]["selector"]);
+    let [rule] = policy["spec"]["ingress"].as_array().unwrap().as_slice() else { panic!("{policy}") };
+    let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+    assert_eq!(rule["ports"], json!([{"protocol": "TCP", "port": ports[0]["name"]}]));
+    let monitoring = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
+    let test = rule["from"][0]["podSelector"]["matchLabels"].as_object().unwrap();
+    let labels = &of_kind(&objects, "Pod")[0]["metadata"]["labels"];
+    assert!(!test.is_empty() && test.iter().all(|(name, value)| labels[name] == *value), "{policy}");
+    assert_eq!(rule["from"].as_array().unwrap()[1..], [monitoring]);
 }
 
 #[test]

@@ -146,6 +146,7 @@ pub(crate) async fn serve(metrics: Metrics, address: SocketAddr) -> Result<(), E
 
 fn routes(metrics: Metrics) -> Router {
     Router::new()
+        .route("/", get(|| async { "see /metrics, /healthz and /readyz\n" }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readiness))
         .route("/metrics", get(|State(metrics): State<Metrics>| async move { metrics.text() }))

@@ -72,6 +72,7 @@ pub(crate) async fn serve(environment: &Environment, state: Arc<State>) -> Resul
         Err(source) => return Err(Error::Listen { address: address.to_string(), source }),
     };
     let router = Router::new()
+        .route("/", get("see /metrics, /lineage, /audit, /counters, /health/ready and /health/live\n"))
         // The agent runs. The engine may load for as long as it takes: no probe limits that.
         .route("/health/started", get("ok"))
         .route("/health/ready", get(readiness))

@@ -64,6 +64,7 @@ async fn a_scrape_is_one_info_on_a_connection_that_is_kept() {
     let layer = Layer::whole(&Options::default()).await;
     let server = layer.operator_on(layer.primary().await.unwrap());
     let address = format!("{}:{AGENT_PORT}", server.address);
+    assert!(get(&address, "/").await.is_some_and(|text| text.contains("/metrics")), "a person finds the way");
     let connection = Connection::open(&server).await.unwrap();
     let scrape = async || get(&address, "/metrics").await.is_some_and(|text| text.contains("redis_up 1"));
     assert!(scrape().await);

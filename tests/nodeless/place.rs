@@ -102,6 +102,11 @@ pub async fn operator_of_all() -> Service {
     Service { namespace: String::new(), scope, is_left: false }
 }
 
+/// Ends the operator of all namespaces as a process that is killed, and starts another.
+pub fn replace_operator_of_all() {
+    start(Scope::All, Faults::default(), "");
+}
+
 /// Starts the operator of a namespace (again).
 pub fn start_operator(namespace: &str) {
     start_operator_with(namespace, Faults::default());

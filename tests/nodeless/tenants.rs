@@ -104,6 +104,39 @@ async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_say
     }
 }
 
+/// It is judged by the labels of its namespace, which a new leader has to know first.
+#[tokio::test]
+async fn a_new_leader_takes_nothing_from_a_store_of_another_namespace() {
+    let stage = Stage::set_with("tenants-lead", place::operator_of_all().await).await;
+    let other = stage.another("tenants-led").await;
+    let selector = json!({"from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}});
+    let layer = stage.layer("shared", json!({"access": {"namespaces": selector}})).await;
+    leave(&other, true).await;
+    let store = Store::create(&other, "web", on(&layer, &json!({}))).await;
+    store.ready().await;
+    layer.ready().await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &other.namespace);
+    let told = async || {
+        let version = secrets.get("web-session-binding").await.unwrap().metadata.resource_version;
+        (store.status().await.unwrap().conditions, version)
+    };
+    let before = told().await;
+    for _ in 0..3 {
+        place::replace_operator_of_all();
+        eventually("the new leader has made passes", SOON, async || passes() >= 5).await;
+        assert_eq!(told().await, before);
+    }
+    other.strike().await;
+    stage.strike().await;
+}
+
+/// Passes of the operator of all namespaces.
+fn passes() -> u64 {
+    let text = place::metrics("").text();
+    let counts = text.lines().filter(|line| line.starts_with("redoubt_reconcile_duration_seconds_count{"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 #[tokio::test]
 async fn a_tenant_keeps_its_place_when_an_older_store_is_corrected_and_the_operator_restarts() {
     let stage = Stage::set("tenants-place").await;

@@ -11,6 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
+use redoubt::redis::{Connection, Endpoint};
 use serde_json::{Value, json};
 
 use crate::commands::kubectl;
@@ -72,6 +73,41 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
     overlapping.ready().await;
     layer.ready().await;
     stage.strike().await;
+}
+
+/// Each of a store's Sentinels takes its user at the very moment at which it is Ready, whether its layer is new or serves already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_ready_once_each_sentinel_that_runs_knows_its_user_and_its_layer_was_ready() {
+    let stage = Stage::set("nl-session-first").await;
+    let own = Store::create(&stage, "own", json!({"idleTimeout": "30m"})).await;
+    own.ready().await;
+    let layer = own.layer().await;
+    assert!(layer.is("Ready").await, "a store was Ready before its layer");
+    log_in_to_each_sentinel(&own, &layer).await;
+    let layer = shared(&stage, json!({})).await;
+    layer.ready().await;
+    for name in ["a", "b", "c"] {
+        let store = Store::create(&stage, name, on_shared(&stage.namespace)).await;
+        store.ready().await;
+        log_in_to_each_sentinel(&store, &layer).await;
+    }
+    stage.strike().await;
+}
+
+/// Once and without a second try, with the credentials of the binding.
+async fn log_in_to_each_sentinel(store: &Store, layer: &Layer) {
+    let binding = store.binding().await.unwrap();
+    let sentinels = layer.sentinels().await;
+    assert_eq!(sentinels.len(), 3);
+    for endpoint in sentinels {
+        let node = endpoint.address.clone();
+        let (username, password) = (binding["sentinel-username"].clone(), binding["sentinel-password"].as_str());
+        let endpoint = Endpoint { username, password: redoubt::redis::Secret::new(password), ..endpoint };
+        let connection = Connection::open(&endpoint).await.unwrap_or_else(|error| panic!("{node}: {error:?}"));
+        let mut asked = redis::cmd("SENTINEL");
+        asked.arg("GET-MASTER-ADDR-BY-NAME").arg(&binding["master-name"]);
+        connection.query::<Vec<String>>(&asked).await.unwrap_or_else(|error| panic!("{node}: {error:?}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,3 +152,31 @@ async fn sessions_of_a_library_are_copied_under_the_prefix_of_a_store_with_its_o
         assert_eq!(size, 2, "{}", engine.name);
     }
 }
+
+/// What docs/tasks/backup.md does: the file is taken while keys are written, and read by a server of its own.
+#[tokio::test]
+async fn the_snapshot_of_a_server_that_is_written_to_is_whole_and_is_loaded_into_a_layer() {
+    for engine in engines() {
+        let (source, target) = (Process::server(&engine, &[]).await, layer(&engine).await);
+        let old = source.connect().await;
+        for number in 0..500 {
+            write(&old, &format!("SET kept:{number} {number} EX 1000")).await;
+        }
+        write(&old, "SAVE").await;
+        write(&old, "SET later value").await;
+        write(&old, "BGSAVE").await;
+        let copy = std::fs::read(source.folder.join("dump.rdb")).unwrap();
+        let mut loaded = Process::server(&engine, &[]).await;
+        loaded.kill();
+        std::fs::write(loaded.folder.join("dump.rdb"), copy).unwrap();
+        loaded.run();
+        loaded.wait_until_it_answers().await;
+        let told = copied(&loaded, &target, "app", &[]).await;
+        assert!(["500 string", "501 string", "502 string"].contains(&told.as_str()), "{}: {told}", engine.name);
+        let new = Connection::open(&target.endpoint("observer", PASSWORD)).await.unwrap();
+        for number in (0..500).step_by(7) {
+            let key = format!("kept:{number}");
+            assert_eq!(held(&new, &key).await, held(&old, &key).await, "{}: {key}", engine.name);
+        }
+    }
+}

@@ -11,6 +11,7 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use serde_json::json;
 
+use crate::commands::{kubectl, refuse};
 use crate::faults::Faults;
 use crate::layer::Layer;
 use crate::limit_exports::exported;
@@ -189,6 +190,37 @@ async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_re
     let asked = faults.requests() - before;
     println!("{asked} requests in {watched:?} at rest");
     assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
+    stage.strike().await;
+}
+
+/// As long as the API server takes no Secret of its name, the binding is not called written.
+#[tokio::test]
+async fn a_binding_that_cannot_be_written_again_is_not_called_written() {
+    let stage = Stage::set("tenants-unwritten").await;
+    let dedicated = json!({"mode": "Standalone", "memory": {"limit": "256Mi"}});
+    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": dedicated}})).await;
+    store.ready().await;
+    let whole = store.binding().await.unwrap();
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]});
+    refuse(&stage.namespace, &rule, "object.metadata.name != 'web-session-binding'");
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let written = async || {
+        let status = store.api().get("web").await.unwrap().status.unwrap_or_default();
+        status.conditions.into_iter().find(|it| it.type_ == "BindingWritten").unwrap()
+    };
+    eventually("it is not called written", SOON, async || {
+        // Until the policy is in force it comes back.
+        let _ = secrets.delete("web-session-binding", &DeleteParams::default()).await;
+        let now = written().await;
+        now.status == "False" && now.reason == "NotWritten" && now.message.contains("a policy of the test")
+    })
+    .await;
+    assert_eq!(store.binding().await, None);
+    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
+    eventually("it is written, and called so", SOON, async || {
+        store.binding().await.as_ref() == Some(&whole) && written().await.status == "True"
+    })
+    .await;
     stage.strike().await;
 }
 

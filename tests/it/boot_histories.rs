@@ -382,6 +382,23 @@ fn what_is_confirmed_right_after_a_cut_outlives_the_death_of_both_that_have_it()
     play(true, &events).unwrap();
 }
 
+/// A cut leaves two primaries of one epoch whose files do not load any more, and both wait for a person.
+#[test]
+#[ignore = "open since 29 November 2026: found by a campaign of 20,000 histories"]
+fn a_person_may_choose_one_of_two_primaries_whose_files_are_damaged() {
+    let events = [
+        Event::KillEngine(0),
+        Event::Rest(2),
+        Event::Damage(2),
+        Event::KillEngine(0),
+        Event::LoseSentinels(7),
+        Event::CutNode(2),
+        Event::Rest(61),
+        Event::Damage(0),
+    ];
+    play(true, &events).unwrap();
+}
+
 /// `PROPTEST_CASES` makes a campaign of so many cases, other ones each time. Without it the cases are always the same.
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());

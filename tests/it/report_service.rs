@@ -266,6 +266,16 @@ fn who_waits_for_a_change_is_told_when_it_goes_on_and_when_it_stalls() {
 }
 
 #[test]
+fn a_sentinel_that_lists_a_removed_node_is_named_with_how_long_that_takes() {
+    let fact = FACTS.iter().find(|fact| fact.name == "a removed node that Sentinels remember").unwrap();
+    let mut sample = Sample::healthy();
+    (fact.make)(&mut sample);
+    let status = sample.status_after(&Sample::healthy().status(), 1);
+    let words = "sentinel-0 still lists a removed node; the Sentinels forget it one after the other, about 30 s apart";
+    assert!(told(&status, "Progressing").contains(words), "{}", told(&status, "Progressing"));
+}
+
+#[test]
 fn an_approval_says_what_restarts_and_how_it_is_given() {
     let mut sample = Sample::healthy();
     roll(&mut sample);

@@ -382,10 +382,10 @@ fn what_is_confirmed_right_after_a_cut_outlives_the_death_of_both_that_have_it()
     play(true, &events).unwrap();
 }
 
-/// A cut leaves two primaries of one epoch whose files do not load any more, and both wait for a person.
+/// A cut leaves two primaries of one epoch whose files do not load any more, which shows only when one is chosen and starts again: it says
+/// so, and a person mends the files.
 #[test]
-#[ignore = "open since 29 November 2026: found by a campaign of 20,000 histories"]
-fn a_person_may_choose_one_of_two_primaries_whose_files_are_damaged() {
+fn a_primary_that_is_chosen_and_does_not_load_its_files_says_so() {
     let events = [
         Event::KillEngine(0),
         Event::Rest(2),

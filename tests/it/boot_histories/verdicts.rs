@@ -191,6 +191,11 @@ impl World {
         (0..10).for_each(|_| self.tick());
         self.accept_loss = Some(chosen);
         self.rest();
+        if !self.is_whole() && self.node(chosen).files.are_unusable {
+            // It served, so that no sign of the damage was to be seen. Now it says so, and a person mends the files.
+            self.repair(chosen);
+            self.rest();
+        }
         if !self.is_whole() && self.lost.is_none() {
             self.lost = Some(format!("a person chose {chosen} in vain: {before} became {self:#?}"));
         }

@@ -85,9 +85,9 @@ impl Asking {
             self.sentinels_answered = Instant::now();
         }
         let facts = BootFacts {
-            sentinels_silent_milliseconds: milliseconds(self.sentinels_answered.elapsed()),
-            refused_milliseconds: self.refused_since.map_or(0, |since| milliseconds(since.elapsed())),
-            waited_milliseconds: milliseconds(self.began.elapsed()),
+            sentinels_silent: self.sentinels_answered.elapsed(),
+            refused: self.refused_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            waited: self.began.elapsed(),
             ..facts_of(state, config, &answers, &views, |ordinal| {
                 self.last_answers.get(&ordinal).unwrap_or(&self.began).elapsed()
             })
@@ -252,7 +252,7 @@ fn facts_of(
                 });
                 Peer::Answers { activity: *activity, lineage }
             }
-            None => Peer::Silent { milliseconds: milliseconds(silent_for(*ordinal)) },
+            None => Peer::Silent { time: silent_for(*ordinal) },
         };
         (*ordinal, peer)
     };
@@ -283,12 +283,8 @@ fn facts_of(
                 View::Silent => SentinelAnswer::Silent,
             })
             .collect(),
-        sentinels_silent_milliseconds: 0,
-        refused_milliseconds: 0,
-        waited_milliseconds: 0,
+        sentinels_silent: Duration::ZERO,
+        refused: Duration::ZERO,
+        waited: Duration::ZERO,
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

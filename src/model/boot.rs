@@ -16,11 +16,8 @@ pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SentinelAnswer};
 pub use in_force::in_force;
 pub use rivals::{Rivalry, prevailing, rivalry};
-pub use times::UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS;
-pub(crate) use times::{
-    CATCHES_UP_MILLISECONDS, LONGEST_WAIT_MILLISECONDS, REFUSED_FAILOVER_MILLISECONDS, SILENT_PEER_MILLISECONDS,
-    SILENT_SENTINELS_MILLISECONDS,
-};
+pub use times::UNCLEAN_PRIMARY_PATIENCE;
+pub(crate) use times::{CATCHES_UP, LONGEST_WAIT, REFUSED_FAILOVER, SILENT_PEER, SILENT_SENTINELS};
 
 use super::lineage::{Activity, Lineage};
 pub use super::lineage::{Comparison, compare};
@@ -66,15 +63,13 @@ pub fn undecided(facts: &BootFacts) -> BootDecision {
 
 /// Whether waiting may not end by itself, so that a person's `accept-loss` is consulted, and the node says that it waits for one.
 pub fn needs_a_person(facts: &BootFacts, decision: &BootDecision) -> bool {
-    let is_long = facts.waited_milliseconds >= LONGEST_WAIT_MILLISECONDS;
+    let is_long = facts.waited >= LONGEST_WAIT;
     match decision {
         BootDecision::StartPrimary(_) => false,
         // Sentinels that are a moment late answer soon.
-        BootDecision::Wait(WaitReason::SentinelsAreSilent) => {
-            facts.sentinels_silent_milliseconds >= SILENT_SENTINELS_MILLISECONDS || is_long
-        }
+        BootDecision::Wait(WaitReason::SentinelsAreSilent) => facts.sentinels_silent >= SILENT_SENTINELS || is_long,
         BootDecision::Wait(reason) => reason.needs_a_person() || is_long,
-        BootDecision::AskForFailover => facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS || is_long,
+        BootDecision::AskForFailover => facts.refused >= REFUSED_FAILOVER || is_long,
         // How long a primary reads its files depends on the data, and next to one that serves no other data is to be chosen.
         BootDecision::Follow { primary, .. } => is_long && !facts.is_at_work(*primary),
     }
@@ -126,8 +121,8 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
         Some(Peer::Answers { activity, lineage }) => (*activity, lineage.as_ref()),
         // A server that follows a dead primary loses nothing, and the Sentinels need a replica to promote. Before that it
         // must be certain that the named one is gone, and that no node that answers has more.
-        Some(Peer::Silent { milliseconds }) => {
-            return follow(*milliseconds >= facts.patience() && may_be_elected(facts));
+        Some(Peer::Silent { time }) => {
+            return follow(*time >= facts.patience() && may_be_elected(facts));
         }
         None => return no_primary_named(facts),
     };
@@ -159,12 +154,12 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
 fn named_primary(facts: &BootFacts) -> BootDecision {
     // A replica that began empty, and follows an empty node in vain, has nothing that could be lost where nothing is kept.
     let own = facts.own.as_ref().filter(|own| own.synced || facts.keeps_data);
-    let is_refused = facts.refused_milliseconds >= REFUSED_FAILOVER_MILLISECONDS;
+    let is_refused = facts.refused >= REFUSED_FAILOVER;
     let is_clean = own.is_some_and(|own| own.clean_stop);
     let has_heir = !is_clean && facts.peers.values().any(|peer| is_heir(facts, peer, own));
     let Some(own) = own else {
         // What a replica of a layer that keeps nothing has is worth a failover, and no endless wait.
-        let gives_up = !facts.keeps_data && facts.waited_milliseconds >= SILENT_PEER_MILLISECONDS;
+        let gives_up = !facts.keeps_data && facts.waited >= SILENT_PEER;
         return if has_heir && !gives_up {
             BootDecision::AskForFailover
         } else if !gives_up && facts.records().any(|(_, _, theirs)| theirs.synced) {
@@ -179,7 +174,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     if has_heir && !is_refused {
         return BootDecision::AskForFailover;
     }
-    let is_early = facts.waited_milliseconds < CATCHES_UP_MILLISECONDS;
+    let is_early = facts.waited < CATCHES_UP;
     if is_early && !is_clean && !has_heir && facts.peers.values().any(|peer| may_catch_up(peer, own)) {
         return BootDecision::Wait(WaitReason::PeerCatchesUp);
     }
@@ -193,7 +188,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     if !own.synced {
         return BootDecision::Wait(WaitReason::DataMissing);
     }
-    if !own.clean_stop && facts.silences().any(|silence| silence < UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS) {
+    if !own.clean_stop && facts.silences().any(|silence| silence < UNCLEAN_PRIMARY_PATIENCE) {
         return BootDecision::Wait(WaitReason::PeerIsSilent);
     }
     BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)
@@ -260,7 +255,7 @@ fn lacks_authority(facts: &BootFacts) -> Option<WaitReason> {
     if facts.sentinels_answer() {
         None
     } else if facts.everybody_answers() {
-        let is_soon = facts.sentinels_silent_milliseconds < SILENT_SENTINELS_MILLISECONDS;
+        let is_soon = facts.sentinels_silent < SILENT_SENTINELS;
         is_soon.then_some(WaitReason::SentinelsAreSilent)
     } else if facts.most_data_nodes_answer() {
         Some(WaitReason::SentinelsAreSilent)

@@ -1,6 +1,8 @@
 //! The boot rule's truth table: every view that one of up to four nodes may have, made of small domains, against the rule's
 //! invariants. What several nodes decide together: `boot_rule_worlds.rs`.
 
+use std::time::Duration;
+
 use redoubt::model::boot::{
     BootDecision, BootFacts, Comparison, Peer, PrimaryReason, SentinelAnswer, WaitReason, compare, decide,
     needs_a_person,
@@ -74,7 +76,7 @@ pub fn volumes() -> Vec<Option<Lineage>> {
 }
 
 fn peers_of_one() -> Vec<Peer> {
-    let mut peers = vec![Peer::Silent { milliseconds: 0 }, Peer::Silent { milliseconds: 60_000 }];
+    let mut peers = vec![Peer::Silent { time: Duration::ZERO }, Peer::Silent { time: Duration::from_mins(1) }];
     for lineage in volumes() {
         peers.push(Peer::Answers { activity: Activity::Deciding, lineage: lineage.clone() });
         if let Some(lineage) = lineage {
@@ -144,9 +146,9 @@ fn every_view(nodes: u16, own_ordinal: u16, domain: &Domain, mut check: impl FnM
         accepting: None,
         peers: std::collections::BTreeMap::new(),
         sentinels: vec![],
-        sentinels_silent_milliseconds: 60_000,
-        refused_milliseconds: 0,
-        waited_milliseconds: 0,
+        sentinels_silent: Duration::from_mins(1),
+        refused: Duration::ZERO,
+        waited: Duration::ZERO,
     };
     for index in 0..worlds {
         let mut rest = index;
@@ -199,7 +201,7 @@ fn check_invariants(facts: &BootFacts) {
         BootDecision::StartPrimary(reason) => {
             for (_, theirs) in answering(facts) {
                 let Some(own) = facts.own.as_ref().filter(|own| own.synced || facts.keeps_data) else {
-                    let is_nothing = !facts.keeps_data && (!theirs.synced || facts.waited_milliseconds >= 60_000);
+                    let is_nothing = !facts.keeps_data && (!theirs.synced || facts.waited >= Duration::from_mins(1));
                     assert!(is_nothing, "{}", say("an empty node is primary while a peer has data"));
                     continue;
                 };
@@ -264,7 +266,7 @@ fn no_node_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
         if silent < 2 {
             return;
         }
-        let soon = BootFacts { sentinels_silent_milliseconds: 9_999, ..facts.clone() };
+        let soon = BootFacts { sentinels_silent: Duration::from_millis(9_999), ..facts.clone() };
         if let BootDecision::StartPrimary(reason) = decide(&soon) {
             assert_eq!((reason, &soon.own), (PrimaryReason::EverybodyEmpty, &None), "{soon:#?}");
         }
@@ -274,9 +276,10 @@ fn no_node_with_data_is_primary_before_the_sentinels_had_time_to_say_who_is() {
 /// After any time in which nothing came of waiting or asking.
 #[test]
 fn no_view_of_two_nodes_breaks_an_invariant_however_long_it_lasts() {
-    for (own, lasted) in [(0, 10_000), (1, 10_000), (0, 60_000), (1, 60_000), (0, 90_000), (1, 90_000)] {
+    for (own, seconds) in [(0, 10), (1, 10), (0, 60), (1, 60), (0, 90), (1, 90)] {
+        let lasted = Duration::from_secs(seconds);
         every_view(2, own, &Domain::whole(2), |facts| {
-            check_invariants(&BootFacts { refused_milliseconds: lasted, waited_milliseconds: lasted, ..facts.clone() });
+            check_invariants(&BootFacts { refused: lasted, waited: lasted, ..facts.clone() });
         });
     }
 }
@@ -326,9 +329,9 @@ fn a_node_alone_serves_what_it_has_and_never_begins_empty_where_data_was() {
             accepting: None,
             peers: std::collections::BTreeMap::new(),
             sentinels: vec![],
-            sentinels_silent_milliseconds: 0,
-            refused_milliseconds: 0,
-            waited_milliseconds: 0,
+            sentinels_silent: Duration::ZERO,
+            refused: Duration::ZERO,
+            waited: Duration::ZERO,
         };
         let missing = own.is_none() && initialised && keeps_data;
         let expected = match (missing, accept_loss) {
@@ -342,7 +345,7 @@ fn a_node_alone_serves_what_it_has_and_never_begins_empty_where_data_was() {
 
 #[test]
 fn a_cut_off_node_whose_peers_stay_silent_does_not_start() {
-    let silent = Peer::Silent { milliseconds: 3_600_000 };
+    let silent = Peer::Silent { time: Duration::from_hours(1) };
     let facts = BootFacts {
         mode: Mode::Sentinel,
         layer_uid: LAYER.to_owned(),
@@ -354,9 +357,9 @@ fn a_cut_off_node_whose_peers_stay_silent_does_not_start() {
         accepting: None,
         peers: [(1, silent.clone()), (2, silent)].into(),
         sentinels: vec![SentinelAnswer::Silent; 3],
-        sentinels_silent_milliseconds: 3_600_000,
-        refused_milliseconds: 0,
-        waited_milliseconds: 0,
+        sentinels_silent: Duration::from_hours(1),
+        refused: Duration::ZERO,
+        waited: Duration::ZERO,
     };
     assert!(matches!(decide(&facts), BootDecision::Wait(_)));
 }

@@ -1,8 +1,10 @@
 //! The boot rule in the states that were seen to last, or to lose what was confirmed.
 
+use std::time::Duration;
+
 use redoubt::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS, WaitReason,
-    decide, in_force, promotes_itself,
+    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, UNCLEAN_PRIMARY_PATIENCE, WaitReason, decide,
+    in_force, promotes_itself,
 };
 use redoubt::model::lineage::{Activity, LARGEST_NUMBER, Lineage, next_term};
 use redoubt::model::{Mode, Offset, Role};
@@ -11,7 +13,7 @@ use crate::boot_rule::{LAYER, record};
 use SentinelAnswer::{Names, NamesNone, Silent};
 
 fn silent(seconds: u64) -> Peer {
-    Peer::Silent { milliseconds: seconds * 1_000 }
+    Peer::Silent { time: Duration::from_secs(seconds) }
 }
 
 fn deciding(lineage: Option<Lineage>) -> Peer {
@@ -36,9 +38,9 @@ fn facts(own: Option<Lineage>, peers: [Peer; 2], sentinels: [SentinelAnswer; 3])
         accepting: None,
         peers: [(0, first), (2, last)].into(),
         sentinels: sentinels.to_vec(),
-        sentinels_silent_milliseconds: 3_600_000,
-        refused_milliseconds: 0,
-        waited_milliseconds: 0,
+        sentinels_silent: Duration::from_hours(1),
+        refused: Duration::ZERO,
+        waited: Duration::ZERO,
     }
 }
 
@@ -91,13 +93,13 @@ fn a_layer_that_keeps_nothing_starts_again_by_itself() {
     let second = BootFacts { own_ordinal: 2, peers: [(0, silent(90)), (1, running())].into(), ..follower(0) };
     assert_eq!(decide(&second), BootDecision::Follow { primary: 0, electable: false }, "one of them is enough");
     // Warm replicas take over; where the Sentinels would not have it, the layer begins empty.
-    let warm = |waited_milliseconds| {
+    let warm = |waited| {
         let replica = Lineage { clean_stop: false, ..record(1, 1, 10) };
         let facts = of_a_cache(facts(None, [serving(replica), deciding(None)], named));
-        BootFacts { waited_milliseconds, ..facts }
+        BootFacts { waited, ..facts }
     };
-    assert_eq!(decide(&warm(59_999)), BootDecision::AskForFailover);
-    assert_eq!(decide(&warm(60_000)), empty);
+    assert_eq!(decide(&warm(Duration::from_millis(59_999))), BootDecision::AskForFailover);
+    assert_eq!(decide(&warm(Duration::from_mins(1))), empty);
     // Each of them follows another one.
     let circle = of_a_cache(facts(Some(in_vain()), [running(), running()], named));
     assert_eq!(decide(&circle), empty);
@@ -122,7 +124,7 @@ fn a_new_layer_forms_without_the_node_that_cannot_start_and_an_old_one_does_not_
     assert_eq!(decide(&soon), BootDecision::Wait(WaitReason::PeerIsSilent));
     let old = BootFacts { initialised: true, ..new([NamesNone; 3]) };
     assert_eq!(decide(&old), BootDecision::Wait(WaitReason::PeerIsSilent));
-    assert_eq!(chosen(&BootFacts { waited_milliseconds: 90_000, ..old }), BY_A_PERSON);
+    assert_eq!(chosen(&BootFacts { waited: Duration::from_secs(90), ..old }), BY_A_PERSON);
     let adopted = Lineage { layer_uid: "predecessor".to_owned(), ..in_vain() };
     let adopts = BootFacts { peers: [(0, silent(60)), (2, deciding(Some(adopted)))].into(), ..new([NamesNone; 3]) };
     assert!(matches!(decide(&adopts), BootDecision::Wait(_)), "its predecessor's data may be on the silent node");
@@ -133,30 +135,35 @@ fn a_new_layer_forms_without_the_node_that_cannot_start_and_an_old_one_does_not_
 fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
     let own = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
     let replica = |offset| serving(Lineage { clean_stop: false, ..record(1, 1, offset) });
-    let after = |waited_milliseconds, offset| BootFacts {
-        waited_milliseconds,
-        ..facts(Some(own.clone()), [replica(9), replica(offset)], [Names(1); 3])
-    };
-    assert_eq!(decide(&after(999, 9)), BootDecision::Wait(WaitReason::PeerCatchesUp), "its record may be a moment old");
-    assert_eq!(decide(&after(1_000, 9)), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
-    for waited_milliseconds in [0, 1_000] {
-        assert_eq!(decide(&after(waited_milliseconds, 10)), BootDecision::AskForFailover, "one that has all is enough");
+    let after =
+        |waited, offset| BootFacts { waited, ..facts(Some(own.clone()), [replica(9), replica(offset)], [Names(1); 3]) };
+    assert_eq!(
+        decide(&after(Duration::from_millis(999), 9)),
+        BootDecision::Wait(WaitReason::PeerCatchesUp),
+        "its record may be a moment old"
+    );
+    assert_eq!(decide(&after(Duration::from_secs(1), 9)), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
+    for waited in [Duration::ZERO, Duration::from_secs(1)] {
+        assert_eq!(decide(&after(waited, 10)), BootDecision::AskForFailover, "one that has all is enough");
     }
-    let wiped =
-        BootFacts { own: None, peers: [(0, replica(9)), (2, deciding(Some(record(1, 1, 10))))].into(), ..after(0, 9) };
+    let wiped = BootFacts {
+        own: None,
+        peers: [(0, replica(9)), (2, deciding(Some(record(1, 1, 10))))].into(),
+        ..after(Duration::ZERO, 9)
+    };
     assert_eq!(
         decide(&wiped),
         BootDecision::Wait(WaitReason::PeerIsNewer),
         "the one that confirmed is off, and has a file"
     );
     let later = serving(Lineage { clean_stop: false, ..record(2, 2, 3) });
-    let promoted = BootFacts { peers: [(0, later), (2, replica(9))].into(), ..after(0, 9) };
+    let promoted = BootFacts { peers: [(0, later), (2, replica(9))].into(), ..after(Duration::ZERO, 9) };
     assert_eq!(
         decide(&promoted),
         BootDecision::AskForFailover,
         "of a later epoch: offsets of two histories say nothing"
     );
-    let in_order = BootFacts { own: Some(Lineage { clean_stop: true, ..own.clone() }), ..after(0, 9) };
+    let in_order = BootFacts { own: Some(Lineage { clean_stop: true, ..own.clone() }), ..after(Duration::ZERO, 9) };
     assert_eq!(decide(&in_order), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
 }
 
@@ -164,15 +171,17 @@ fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
 /// The peers of a primary that was killed may just be starting as well, with a newer file.
 #[test]
 fn a_named_primary_that_was_killed_gives_silent_peers_a_moment() {
-    let after = |own: &Lineage, milliseconds| {
-        decide(&facts(Some(own.clone()), [Peer::Silent { milliseconds }, silent(3_600)], [Names(1); 3]))
-    };
+    let after =
+        |own: &Lineage, time| decide(&facts(Some(own.clone()), [Peer::Silent { time }, silent(3_600)], [Names(1); 3]));
     let starts = BootDecision::StartPrimary(PrimaryReason::NamedAndNewest);
     let killed = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
-    let patience = UNCLEAN_PRIMARY_PATIENCE_MILLISECONDS;
-    assert_eq!(after(&killed, patience - 1), BootDecision::Wait(WaitReason::PeerIsSilent));
+    let patience = UNCLEAN_PRIMARY_PATIENCE;
+    assert_eq!(
+        after(&killed, patience.saturating_sub(Duration::from_millis(1))),
+        BootDecision::Wait(WaitReason::PeerIsSilent)
+    );
     assert_eq!(after(&killed, patience), starts);
-    assert_eq!(after(&Lineage { clean_stop: true, ..killed }, 0), starts);
+    assert_eq!(after(&Lineage { clean_stop: true, ..killed }, Duration::ZERO), starts);
 }
 
 #[test]
@@ -188,13 +197,13 @@ fn half_a_dataset_is_not_started_as_primary_although_it_is_named() {
 fn an_election_that_does_not_come_is_not_waited_for_where_the_own_file_is_whole() {
     let own = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
     let replica = |offset| serving(Lineage { clean_stop: false, ..record(1, 1, offset) });
-    let asked = |offset, refused_milliseconds| BootFacts {
-        refused_milliseconds,
+    let asked = |offset, refused| BootFacts {
+        refused,
         ..facts(Some(own.clone()), [replica(offset), replica(10)], [Names(1); 3])
     };
-    assert_eq!(decide(&asked(10, 9_999)), BootDecision::AskForFailover);
-    assert_eq!(decide(&asked(10, 10_000)), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
-    let newer = asked(11, 10_000);
+    assert_eq!(decide(&asked(10, Duration::from_millis(9_999))), BootDecision::AskForFailover);
+    assert_eq!(decide(&asked(10, Duration::from_secs(10))), BootDecision::StartPrimary(PrimaryReason::NamedAndNewest));
+    let newer = asked(11, Duration::from_secs(10));
     assert_eq!(decide(&newer), BootDecision::AskForFailover, "what the replica confirmed is not given up");
     let off = BootFacts { peers: [(0, deciding(Some(record(1, 1, 11)))), (2, silent(90))].into(), ..newer.clone() };
     assert_eq!(chosen(&newer), BootDecision::Wait(WaitReason::OthersStepDown));
@@ -213,7 +222,7 @@ fn a_node_that_missed_one_question_may_run_and_is_waited_for() {
     };
     let waits = BootDecision::Wait(WaitReason::OthersStepDown);
     assert_eq!(decide(&carrying_out(serving(newer))), waits);
-    assert_eq!(decide(&carrying_out(Peer::Silent { milliseconds: 350 })), waits);
+    assert_eq!(decide(&carrying_out(Peer::Silent { time: Duration::from_millis(350) })), waits);
     assert_eq!(decide(&carrying_out(silent(4))), waits);
     assert_eq!(decide(&carrying_out(silent(5))), BY_A_PERSON, "a node that is gone is not waited for");
 }

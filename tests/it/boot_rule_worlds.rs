@@ -1,6 +1,8 @@
 //! The boot rule in whole worlds: of nodes that all restart at once and see each other, no two become primary, and they wait
 //! only for a person.
 
+use std::time::Duration;
+
 use redoubt::model::boot::{BootDecision, BootFacts, Comparison, Peer, SentinelAnswer, compare, decide};
 use redoubt::model::lineage::{Activity, Lineage};
 use redoubt::model::{Mode, ReplicationId, Role};
@@ -32,9 +34,9 @@ fn decisions_of_a_world(
                 accepting: None,
                 peers: peers.collect(),
                 sentinels: sentinels.to_vec(),
-                sentinels_silent_milliseconds: 60_000,
-                refused_milliseconds: 0,
-                waited_milliseconds: 0,
+                sentinels_silent: Duration::from_mins(1),
+                refused: Duration::ZERO,
+                waited: Duration::ZERO,
             })
         })
         .collect()
@@ -152,9 +154,9 @@ fn accepting_a_loss_starts_the_chosen_node_and_no_other() {
                 accepting: None,
                 peers: peers(own).collect(),
                 sentinels: vec![SentinelAnswer::NamesNone; 3],
-                sentinels_silent_milliseconds: 0,
-                refused_milliseconds: 0,
-                waited_milliseconds: 0,
+                sentinels_silent: Duration::ZERO,
+                refused: Duration::ZERO,
+                waited: Duration::ZERO,
             });
             assert_eq!(matches!(decision, BootDecision::StartPrimary(_)), own == chosen, "{own} {chosen} {decision:?}");
         }

@@ -1,8 +1,9 @@
 //! What the boot rule is told of the layer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::times::{SILENT_PEER_MILLISECONDS, SILENT_PEER_OF_A_CACHE_MILLISECONDS, UNHEARD_MILLISECONDS};
+use super::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE, UNHEARD};
 use crate::model::lineage::{Activity, Lineage};
 use crate::model::{Mode, Role};
 
@@ -29,12 +30,12 @@ pub struct BootFacts {
     pub peers: BTreeMap<u16, Peer>,
     /// What each declared Sentinel says.
     pub sentinels: Vec<SentinelAnswer>,
-    /// Milliseconds since a majority of them answered last, whatever it said; 0 while it does.
-    pub sentinels_silent_milliseconds: u64,
-    /// Milliseconds for which the rule has asked for a failover in vain; 0 while it does not ask.
-    pub refused_milliseconds: u64,
-    /// Milliseconds for which this node has decided, or has had no primary to follow.
-    pub waited_milliseconds: u64,
+    /// Since a majority of them answered last, whatever it said; zero while it does.
+    pub sentinels_silent: Duration,
+    /// For how long the rule has asked for a failover in vain; zero while it does not ask.
+    pub refused: Duration,
+    /// For how long this node has decided, or has had no primary to follow.
+    pub waited: Duration,
 }
 
 /// A peer as this node sees it.
@@ -49,17 +50,17 @@ pub enum Peer {
     },
     /// It has not answered.
     Silent {
-        /// For how long, in milliseconds.
-        milliseconds: u64,
+        /// Since its last answer.
+        time: Duration,
     },
 }
 
 impl Peer {
     /// Whether its engine runs, or may: one missed answer says nothing.
-    pub const fn may_run(&self) -> bool {
+    pub fn may_run(&self) -> bool {
         match self {
             Self::Answers { activity, .. } => !matches!(activity, Activity::Deciding),
-            Self::Silent { milliseconds } => *milliseconds < UNHEARD_MILLISECONDS,
+            Self::Silent { time } => *time < UNHEARD,
         }
     }
 }
@@ -116,9 +117,9 @@ impl BootFacts {
     }
 
     /// Peers that have not answered, with the time since.
-    pub(super) fn silences(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn silences(&self) -> impl Iterator<Item = Duration> {
         self.peers.values().filter_map(|peer| match peer {
-            Peer::Silent { milliseconds } => Some(*milliseconds),
+            Peer::Silent { time } => Some(*time),
             Peer::Answers { .. } => None,
         })
     }
@@ -138,8 +139,8 @@ impl BootFacts {
     }
 
     /// How long a silent peer blocks.
-    pub(super) const fn patience(&self) -> u64 {
-        if self.keeps_data { SILENT_PEER_MILLISECONDS } else { SILENT_PEER_OF_A_CACHE_MILLISECONDS }
+    pub(super) const fn patience(&self) -> Duration {
+        if self.keeps_data { SILENT_PEER } else { SILENT_PEER_OF_A_CACHE }
     }
 
     /// Whether a silent peer still blocks.

@@ -6,7 +6,7 @@
 
 use super::WaitReason;
 use super::facts::BootFacts;
-use super::times::{LONGEST_WAIT_MILLISECONDS, RIVALRY_MILLISECONDS};
+use super::times::{LONGEST_WAIT, RIVALRY};
 use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What a primary that runs does while another one may serve.
@@ -40,18 +40,18 @@ fn prevails(first: (u16, &Lineage), second: (u16, &Lineage), layer_uid: &str, ke
     }
 }
 
-/// What this node, of which the engine runs as primary, does. `facts.waited_milliseconds`: since another primary was seen first.
+/// What this node, of which the engine runs as primary, does. `facts.waited`: since another primary was seen first.
 pub fn rivalry(facts: &BootFacts) -> Rivalry {
     let Some(own) = facts.own.as_ref().map(|own| (facts.own_ordinal, own)) else { return Rivalry::Alone };
     let rivals: Vec<_> = facts.serving_primaries().collect();
     if rivals.is_empty() {
         return Rivalry::Alone;
     }
-    if facts.waited_milliseconds < RIVALRY_MILLISECONDS {
+    if facts.waited < RIVALRY {
         return Rivalry::GoesOn;
     }
     let prevails = |first, second| prevails(first, second, &facts.layer_uid, facts.keeps_data);
-    let is_long = facts.waited_milliseconds >= LONGEST_WAIT_MILLISECONDS;
+    let is_long = facts.waited >= LONGEST_WAIT;
     let is_settled = match facts.named() {
         // What keeps nothing follows whom the Sentinels name, whatever it has.
         Some(named) if named == facts.own_ordinal => {
@@ -75,6 +75,7 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
     use crate::model::boot::{Peer, SentinelAnswer};
@@ -115,12 +116,12 @@ mod tests {
             accepting: None,
             peers: BTreeMap::from([
                 (0, Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) }),
-                (2, Peer::Silent { milliseconds: 70_000 }),
+                (2, Peer::Silent { time: Duration::from_secs(70) }),
             ]),
             sentinels: vec![named, named, SentinelAnswer::Silent],
-            sentinels_silent_milliseconds: 0,
-            refused_milliseconds: 0,
-            waited_milliseconds: RIVALRY_MILLISECONDS,
+            sentinels_silent: Duration::ZERO,
+            refused: Duration::ZERO,
+            waited: RIVALRY,
         }
     }
 
@@ -162,16 +163,13 @@ mod tests {
 
     #[test]
     fn a_moment_with_two_primaries_is_the_sentinels_affair() {
-        let soon = |facts: BootFacts| BootFacts { waited_milliseconds: RIVALRY_MILLISECONDS - 1, ..facts };
+        let soon = |facts: BootFacts| BootFacts { waited: RIVALRY.saturating_sub(Duration::from_millis(1)), ..facts };
         assert_eq!(rivalry(&soon(facts(primary(3, 4), primary(4, 5), Some(0), true))), Rivalry::GoesOn);
         assert_eq!(rivalry(&soon(facts(primary(3, 4), primary(3, 5), None, true))), Rivalry::GoesOn);
         let alone = BootFacts { peers: BTreeMap::new(), ..facts(primary(3, 4), primary(3, 4), None, true) };
         assert_eq!(rivalry(&alone), Rivalry::Alone);
-        let third = |waited_milliseconds| BootFacts {
-            waited_milliseconds,
-            ..facts(primary(4, 5), primary(3, 4), Some(2), true)
-        };
-        assert_eq!(rivalry(&third(RIVALRY_MILLISECONDS)), Rivalry::GoesOn, "the one that they name is to serve soon");
-        assert_eq!(rivalry(&third(LONGEST_WAIT_MILLISECONDS)), SEVERAL);
+        let third = |waited| BootFacts { waited, ..facts(primary(4, 5), primary(3, 4), Some(2), true) };
+        assert_eq!(rivalry(&third(RIVALRY)), Rivalry::GoesOn, "the one that they name is to serve soon");
+        assert_eq!(rivalry(&third(LONGEST_WAIT)), SEVERAL);
     }
 }

@@ -1,6 +1,7 @@
 //! The parts of a layer: volumes, servers, agents and Sentinels, and what each can see of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, holds_all, in_force};
 use redoubt::model::lineage::{Activity, Lineage};
@@ -262,7 +263,7 @@ impl World {
         for peer in (0..NODES).filter(|peer| *peer != node) {
             if !self.is_heard(peer, node) {
                 let heard = asking.heard.get(&peer).copied().unwrap_or(asking.since);
-                peers.insert(peer, Peer::Silent { milliseconds: (self.now - heard) * 1_000 });
+                peers.insert(peer, Peer::Silent { time: Duration::from_secs(self.now - heard) });
                 continue;
             }
             asking.heard.insert(peer, self.now);
@@ -306,9 +307,9 @@ impl World {
             accepting,
             peers,
             sentinels,
-            sentinels_silent_milliseconds: (self.now - asking.sentinels_heard) * 1_000,
-            refused_milliseconds: asking.refused_since.map_or(0, |since| (self.now - since) * 1_000),
-            waited_milliseconds: (self.now - asking.since) * 1_000,
+            sentinels_silent: Duration::from_secs(self.now - asking.sentinels_heard),
+            refused: asking.refused_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since)),
+            waited: Duration::from_secs(self.now - asking.since),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Data nodes: agents that ask the real boot rule, and servers that replicate.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redoubt::model::boot::{BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, decide};
 use redoubt::model::lineage::{Activity, LINEAGE_FORMAT, Lineage};
@@ -193,7 +194,7 @@ impl World {
                 }
                 _ => {
                     let heard = boot.heard.get(&peer.ordinal).copied().unwrap_or(boot.since);
-                    Peer::Silent { milliseconds: (self.time - heard) * 1000 }
+                    Peer::Silent { time: Duration::from_secs(self.time - heard) }
                 }
             };
             if matches!(answer, Peer::Answers { .. }) {
@@ -211,11 +212,11 @@ impl World {
             keeps_data: true,
             accept_loss: document.accept_loss,
             accepting: None,
-            refused_milliseconds: 0,
-            waited_milliseconds: (self.time - boot.since) * 1000,
+            refused: Duration::ZERO,
+            waited: Duration::from_secs(self.time - boot.since),
             sentinels: sentinels.collect(),
             // It matters only while too few answer, and in the model those that boot with this node were never heard.
-            sentinels_silent_milliseconds: (self.time - boot.since) * 1000,
+            sentinels_silent: Duration::from_secs(self.time - boot.since),
             peers,
         }
     }

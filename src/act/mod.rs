@@ -17,5 +17,5 @@ pub use ending::{Ending, Error};
 pub use kube::{Applied, Writer};
 pub use resources::StepResources;
 pub(crate) use step::{Carried, label_pod, point_service};
-pub use step::{carry_out, name_of, tell};
+pub use step::{carry_out, log_ending, name_of};
 pub use switchover::Handover;

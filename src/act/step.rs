@@ -74,14 +74,14 @@ pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[S
                 }
             }
         };
-        tell(step, &ending);
+        log_ending(step, &ending);
         carried.endings.push((step.clone(), ending));
     }
     carried
 }
 
 /// Writes the end of a step to the log.
-pub fn tell(step: &Step, ending: &Ending) {
+pub fn log_ending(step: &Step, ending: &Ending) {
     tracing::info!(step = name_of(step), node = %step.node(), ending = ending.word(), detail = ending.detail(), "step");
 }
 

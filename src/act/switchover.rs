@@ -11,7 +11,7 @@ use crate::redis::switchover::{Switchover, switchover};
 use crate::redis::{Connection, sentinel};
 
 /// How long the election may take before the move is given up; measured at 0.1 to 0.4 s.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A move of the primary with all that it needs: it outlasts the pass that begins it.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Handover {
             ending: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
             failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
-            patience: PATIENCE,
+            patience: ELECTION_TIMEOUT,
         };
         Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })
     }

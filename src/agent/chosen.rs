@@ -63,14 +63,14 @@ pub(super) fn raised(views: &[View], own: Option<&Address>, epoch: u64) -> u64 {
 pub(super) async fn announce(state: &State, config: &NodeConfig, epoch: u64) {
     let Some(own) = config.own_address() else { return };
     let told = config.sentinels.values().map(async |address| {
-        if let Err(error) = tell(state, config, address, own, epoch).await {
+        if let Err(error) = publish(state, config, address, own, epoch).await {
             tracing::info!(sentinel = %address, %error, "not told of the chosen primary yet");
         }
     });
     join_all(told).await;
 }
 
-async fn tell(
+async fn publish(
     state: &State,
     config: &NodeConfig,
     address: &Address,
@@ -85,7 +85,7 @@ async fn tell(
     }
     let Some((run_id, sender)) = theirs.other_sentinels.iter().next() else { return Ok(()) };
     let sender_port = SENTINEL_PORT;
-    hello::tell(&connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
+    hello::publish(&connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
         .await?;
     tracing::warn!(sentinel = %address, epoch, "told that a person chose this node as primary");
     Ok(())

@@ -109,7 +109,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
         let counted = if unloadable.is_known() { StartupProgress::Loading } else { reached };
         let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
-            return Err(restarts.hopeless(&program, status, &last_words.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &last_words.told().await).into());
         };
         tracing::warn!(
             status,

@@ -106,8 +106,8 @@ impl Restarts {
         })
     }
 
-    /// The error of an engine without hope.
-    pub(crate) fn hopeless(&self, program: &Path, status: String, said: &str) -> Error {
+    /// The error of an engine that ended too often before it answered.
+    pub(crate) fn ends_at_once(&self, program: &Path, status: String, said: &str) -> Error {
         let said =
             if said.is_empty() { "; its last words are in the log of its pod".to_owned() } else { format!(": {said}") };
         Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status, said }

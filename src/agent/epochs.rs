@@ -94,7 +94,7 @@ async fn raise(connection: &Connection, config: &NodeConfig, own: &SentinelMaste
     }
     tracing::warn!(%primary, epoch, known = own.config_epoch, "the Sentinel knows its primary by an epoch that is too low");
     let (master_name, sender_port) = (config.master_name.as_str(), SENTINEL_PORT);
-    hello::tell(connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
+    hello::publish(connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
         .await?;
     Ok(true)
 }

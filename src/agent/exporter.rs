@@ -165,7 +165,7 @@ const OTHER_ERRORS: &str = "other";
 
 /// What the agent knows besides `INFO`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'a> {
+pub struct AgentMetrics<'a> {
     /// Reads that found their key, by all reads of the last minutes.
     pub hit_ratio: Option<f64>,
     /// What the last pass over all keys found.
@@ -177,7 +177,7 @@ pub struct Known<'a> {
 }
 
 /// Renders the metrics; `None`: the server does not answer.
-pub fn render(info: Option<&Info>, known: Known<'_>) -> Result<String, prometheus::Error> {
+pub fn render(info: Option<&Info>, known: AgentMetrics<'_>) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     single(&registry, "redis_up", "Whether the server answers", f64::from(u8::from(info.is_some())))?;
     if let Some(info) = info {
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_down_and_nothing_else() {
-        let text = render(None, Known::default()).unwrap_or_default();
+        let text = render(None, AgentMetrics::default()).unwrap_or_default();
         assert_eq!(text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>(), ["redis_up 0"]);
     }
 
@@ -330,7 +330,7 @@ mod tests {
         let info = Info::parse(&format!(
             "errorstat_OOM:count=3\nerrorstat_NOPOLICY:count=1\n{made_up}acl_access_denied_key:4\n"
         ));
-        let text = render(Some(&info), Known::default()).unwrap_or_default();
+        let text = render(Some(&info), AgentMetrics::default()).unwrap_or_default();
         let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("redis_errors_total")).collect();
         let of = |word: &str, count: u64| format!("redis_errors_total{{err=\"{word}\"}} {count}");
         assert_eq!(errors, [of("NOPOLICY", 1), of("OOM", 3), of("other", 2_000)]);
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn metrics_have_the_exporters_names() {
         let info = Info::parse("role:master\nused_memory:5\nmem_fragmentation_ratio:1.25\nkeyspace_hits:7\n");
-        let text = render(Some(&info), Known::default()).unwrap_or_default();
+        let text = render(Some(&info), AgentMetrics::default()).unwrap_or_default();
         for line in [
             "redis_up 1",
             "redis_memory_used_bytes 5",

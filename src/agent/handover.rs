@@ -15,7 +15,7 @@ use crate::redis::{Connection, server};
 use crate::telemetry::Chain;
 
 /// How long the election of a planned move may take. Measured at 0.1 to 0.4 s; a second attempt would not fit in it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where all pods of a layer are deleted, their kubelets tell them within a moment of each other, and a successor that is told next ends
 /// as primary: the others must wait for its data, which is the newest. So the primary serves on for this long before it looks for one.
@@ -76,7 +76,7 @@ async fn request(environment: &Environment, state: &State) -> Option<Switchover>
         to: None,
         sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
-        patience: PATIENCE,
+        patience: ELECTION_TIMEOUT,
     })
 }
 

@@ -131,7 +131,7 @@ async fn functions(Shared(context): Shared<Context>, Path(layer): Path<String>) 
 
 async fn metrics(Shared(context): Shared<Context>) -> Response {
     let (state, report) = (&context.state, context.state.audit());
-    let known = exporter::Known {
+    let known = exporter::AgentMetrics {
         hit_ratio: state.hit_ratio(),
         audit: report.as_deref(),
         repaired: state.repaired(),

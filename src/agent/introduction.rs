@@ -31,7 +31,7 @@ pub(super) async fn introduce(
             port: REDIS_PORT,
             epoch: own.config_epoch,
         };
-        hello::tell(connection, &hello).await?;
+        hello::publish(connection, &hello).await?;
         tracing::info!(sentinel = %sender, "introduced");
     }
     Ok(strangers.len())

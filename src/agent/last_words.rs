@@ -114,7 +114,8 @@ mod tests {
             words,
             "Reading the configuration file, at line 7; >>> 'hzz \"20\"'; Bad directive or wrong number of arguments"
         );
-        let error = Restarts::default().hopeless(Path::new("/bin/redis-server"), "exit status: 1".to_owned(), &words);
+        let error =
+            Restarts::default().ends_at_once(Path::new("/bin/redis-server"), "exit status: 1".to_owned(), &words);
         assert!(error.to_string().ends_with(&format!("before it answered (exit status: 1): {words}")), "{error}");
         for secret in ["masterauth sesame", "requirepass sesame", "user default >sesame"] {
             let words = said(&format!("{fatal} # {secret}\necho \">>> '{secret}'\"")).await;
@@ -125,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_says_nothing_or_much_is_told_of_all_the_same() {
         assert_eq!(said("exit 1").await, "");
-        let error = Restarts::default().hopeless(Path::new("redis-server"), "exit status: 1".to_owned(), "");
+        let error = Restarts::default().ends_at_once(Path::new("redis-server"), "exit status: 1".to_owned(), "");
         assert!(error.to_string().ends_with("(exit status: 1); its last words are in the log of its pod"), "{error}");
         let many = said("for number in 1 2 3 4 5 6 7 8 9; do echo line $number >&2; done").await;
         assert_eq!(many, "line 4; line 5; line 6; line 7; line 8; line 9");

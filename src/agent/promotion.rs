@@ -69,8 +69,8 @@ async fn announce(environment: &Environment, state: &State, replica: &Address) -
     }
     tracing::info!(primary = %replica, epoch, "promoted");
     tokio::join!(
-        tell_own(&own, &config, &master, replica, epoch),
-        tell_others(state, &config, replica, epoch),
+        publish_to_own(&own, &config, &master, replica, epoch),
+        publish_to_others(state, &config, replica, epoch),
         point(state, master.replicas.keys(), replica),
     );
     Ok(())
@@ -83,27 +83,27 @@ fn is_promoting(master: &SentinelMaster, replica: &Address) -> bool {
 }
 
 /// Tells the own Sentinel, in the name of one that it knows.
-async fn tell_own(own: &Connection, config: &NodeConfig, master: &SentinelMaster, primary: &Address, epoch: u64) {
+async fn publish_to_own(own: &Connection, config: &NodeConfig, master: &SentinelMaster, primary: &Address, epoch: u64) {
     if let Some((run_id, sender)) = master.other_sentinels.iter().next() {
-        tell(own, config, (sender, run_id), primary, epoch).await;
+        publish(own, config, (sender, run_id), primary, epoch).await;
     }
 }
 
 /// Tells the other Sentinels, in the name of the own one, as they know it.
-async fn tell_others(state: &State, config: &NodeConfig, primary: &Address, epoch: u64) {
+async fn publish_to_others(state: &State, config: &NodeConfig, primary: &Address, epoch: u64) {
     let own = config.own_address();
     let others = config.sentinels.values().filter(|address| Some(*address) != own);
     join_all(others.map(async |address| {
         let Ok(connection) = open(&state.sentinel_endpoint(address)).await else { return };
         let Ok(Some(theirs)) = sentinel::master(&connection, &config.master_name).await else { return };
         if let Some((run_id, sender)) = theirs.other_sentinels.iter().find(|(_, address)| Some(*address) == own) {
-            tell(&connection, config, (sender, run_id), primary, epoch).await;
+            publish(&connection, config, (sender, run_id), primary, epoch).await;
         }
     }))
     .await;
 }
 
-async fn tell(
+async fn publish(
     connection: &Connection,
     config: &NodeConfig,
     (sender, run_id): (&Address, &str),
@@ -112,7 +112,7 @@ async fn tell(
 ) {
     let (master_name, sender_port) = (config.master_name.as_str(), SENTINEL_PORT);
     let message = Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch };
-    if let Err(error) = hello::tell(connection, &message).await {
+    if let Err(error) = hello::publish(connection, &message).await {
         tracing::info!(sentinel = connection.name(), %error, "the Sentinel did not take the announcement; it sees the promotion within a second");
     }
 }

@@ -69,7 +69,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         };
         state.set_health(Health::Starting);
         let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
-            return Err(restarts.hopeless(&program, status, &words.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &words.told().await).into());
         };
         tracing::warn!(status, ?pause, "the Sentinel ended; it starts again after the pause");
         tokio::select! {

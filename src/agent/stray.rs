@@ -53,7 +53,7 @@ pub(super) async fn correct(
         port: REDIS_PORT,
         epoch: epoch + 1,
     };
-    hello::tell(connection, &message).await?;
+    hello::publish(connection, &message).await?;
     Ok(true)
 }
 

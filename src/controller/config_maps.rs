@@ -29,10 +29,10 @@ pub(crate) enum Entry {
 
 /// ConfigMaps as they were last read, one entry for each key that is used.
 #[derive(Default)]
-pub(crate) struct ConfigMaps(Mutex<BTreeMap<Key, Known>>);
+pub(crate) struct ConfigMaps(Mutex<BTreeMap<Key, CachedEntry>>);
 
 #[derive(Clone)]
-struct Known {
+struct CachedEntry {
     entry: Entry,
     read: Instant,
     used: Instant,
@@ -66,7 +66,7 @@ impl ConfigMaps {
             (Err(error), None) => return Err(error),
         };
         let now = Instant::now();
-        self.lock().insert(place, Known { entry: entry.clone(), read: now, used: now });
+        self.lock().insert(place, CachedEntry { entry: entry.clone(), read: now, used: now });
         Ok(entry)
     }
 
@@ -75,7 +75,7 @@ impl ConfigMaps {
         self.lock().retain(|_, known| known.used.elapsed() < time);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, CachedEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

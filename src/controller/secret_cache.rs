@@ -25,12 +25,12 @@ type Key = (String, String);
 /// Secrets as they were last read.
 pub(crate) struct SecretCache {
     watch: Store<SecretMeta>,
-    known: Mutex<BTreeMap<Key, Known>>,
+    known: Mutex<BTreeMap<Key, CachedSecret>>,
 }
 
 /// What was read of one name.
 #[derive(Clone)]
-struct Known {
+struct CachedSecret {
     /// `None`: there was none.
     secret: Option<Secret>,
     /// The resource version that the watch showed at that time, or since then if it was this very Secret's. `None`: there was no
@@ -51,7 +51,7 @@ enum Watched {
 /// A resource version; `None`: there is no Secret of this name with our label.
 type Version = Option<String>;
 
-impl Known {
+impl CachedSecret {
     /// Whether it is still what the API server has. `belief`: how long it counts where no watch says.
     fn holds(&mut self, watched: Watched, belief: Duration) -> bool {
         match watched {
@@ -162,7 +162,7 @@ impl SecretCache {
 
     fn note(&self, key: Key, secret: Option<Secret>, seen: Option<Version>) {
         let now = Instant::now();
-        self.lock().insert(key, Known { secret, seen, read: now, used: now });
+        self.lock().insert(key, CachedSecret { secret, seen, read: now, used: now });
     }
 
     fn watched(&self, namespace: &str, name: &str) -> Watched {
@@ -182,7 +182,7 @@ impl SecretCache {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, CachedSecret>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

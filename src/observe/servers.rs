@@ -1,6 +1,6 @@
 //! What the layer's servers answer: one connection per pod, asked all at once, each within a bounded time.
 //!
-//! A pod that is silent costs the pass [`PATIENCE`] and no more, however many are, and less as soon as a Sentinel tells that
+//! A pod that is silent costs the pass [`POD_TIMEOUT`] and no more, however many are, and less as soon as a Sentinel tells that
 //! the primary moved: what follows it must not wait for what is dead. Connections are kept by the pod's UID: a new pod at an
 //! old address is never taken for its predecessor.
 
@@ -22,7 +22,7 @@ use crate::redis::user_forms::UserForms;
 use crate::redis::{Class, Connection, Endpoint};
 
 /// How long one server may keep a pass waiting, connecting included. A healthy one answers within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+const POD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same for a pod that was silent in the pass before.
 const UNRESPONSIVE_POD_TIMEOUT: Duration = Duration::from_millis(250);
@@ -121,7 +121,7 @@ impl Pool {
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
         let was_silent = self.silent().contains(&question.pod_uid);
-        let patience = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { PATIENCE };
+        let patience = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { POD_TIMEOUT };
         let began = Instant::now();
         let asked = tokio::select! {
             biased;
@@ -141,7 +141,7 @@ impl Pool {
             None => {
                 self.connections().remove(&question.pod_uid);
                 // The same words in each pass: status must not change with our patience.
-                let fault = format!("{}: no answer within {PATIENCE:?}", question.endpoint.name());
+                let fault = format!("{}: no answer within {POD_TIMEOUT:?}", question.endpoint.name());
                 return Answer {
                     server: ObservedServer::Unknown,
                     faults: vec![fault],
@@ -241,10 +241,10 @@ mod tests {
         let answers = pool.ask(questions.clone(), &last_move).await;
         assert_eq!(answers.len(), 5);
         assert!(answers.values().all(|answer| answer.server == ObservedServer::Unknown && answer.connection.is_none()));
-        assert!(started.elapsed() < 2 * PATIENCE);
+        assert!(started.elapsed() < 2 * POD_TIMEOUT);
         let started = std::time::Instant::now();
         let again = pool.ask(questions.clone(), &last_move).await;
-        assert!(started.elapsed() < PATIENCE, "who was silent before is waited for less");
+        assert!(started.elapsed() < POD_TIMEOUT, "who was silent before is waited for less");
         assert_eq!(
             faults(&again),
             faults(&pool.ask(questions, &last_move).await),
@@ -271,9 +271,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_silent_is_waited_for_less_once_the_primary_moved() {
         let before = waited(&Pool::default(), Some(Duration::ZERO)).await;
-        assert!(before >= TIMEOUT_DURING_FAILOVER && before < PATIENCE, "{before:?}");
+        assert!(before >= TIMEOUT_DURING_FAILOVER && before < POD_TIMEOUT, "{before:?}");
         let meanwhile = waited(&Pool::default(), Some(Duration::from_millis(300))).await;
-        assert!(meanwhile >= 2 * TIMEOUT_DURING_FAILOVER && meanwhile < PATIENCE, "{meanwhile:?}");
-        assert!(waited(&Pool::default(), None).await >= PATIENCE);
+        assert!(meanwhile >= 2 * TIMEOUT_DURING_FAILOVER && meanwhile < POD_TIMEOUT, "{meanwhile:?}");
+        assert!(waited(&Pool::default(), None).await >= POD_TIMEOUT);
     }
 }

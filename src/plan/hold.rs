@@ -47,12 +47,12 @@ pub(super) fn holds_live(desired: &Desired, server: &DataServer) -> bool {
     !evicts && maxmemory(desired).is_some_and(|wanted| is_too_little(server, wanted))
 }
 
-/// Tells of a primary whose `maxmemory` is not lowered.
-pub(super) fn tell(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+/// Adds the reason why the `maxmemory` of the primary is not lowered.
+pub(super) fn refuse(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let Some(primary) = plan.primary else { return };
     let is_held = data(observed, primary).is_some_and(|server| holds_live(desired, server));
-    let is_told = plan.refused.iter().any(|refused| matches!(refused, Refused::MemoryBelowData { .. }));
-    if is_held && !is_told {
+    let is_refused = plan.refused.iter().any(|refused| matches!(refused, Refused::MemoryBelowData { .. }));
+    if is_held && !is_refused {
         plan.refused.extend(memory(desired, observed, primary, primary));
     }
 }

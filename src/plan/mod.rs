@@ -66,7 +66,7 @@ fn batch(desired: &Desired, observed: &Observed) -> Plan {
     mend::plan(desired, observed, &mut plan);
     forget::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);
-    hold::tell(desired, observed, &mut plan);
+    hold::refuse(desired, observed, &mut plan);
     removal::plan(desired, observed, &mut plan);
     // A setting that a server refuses without end keeps a layer from being Ready, not from being used.
     let rests = plan.steps.iter().all(|step| matches!(step, Step::SetSettings { .. }) || step.is_of_users_library());

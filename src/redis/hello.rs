@@ -42,8 +42,8 @@ impl Hello<'_> {
     }
 }
 
-/// Says it to one Sentinel.
-pub async fn tell(connection: &Connection, hello: &Hello<'_>) -> Result<()> {
+/// `PUBLISH` of it on the channel of one Sentinel.
+pub async fn publish(connection: &Connection, hello: &Hello<'_>) -> Result<()> {
     connection.query(cmd("PUBLISH").arg(CHANNEL).arg(hello.text())).await
 }
 

@@ -47,7 +47,7 @@ async fn tell_the_sentinels(layer: &Layer, primary: NodeId, named: &Address, por
         ..endpoint
     };
     let forger = Connection::open(&sentinels(layer.endpoint(primary))).await.unwrap();
-    hello::tell(&forger, &hello).await.unwrap();
+    hello::publish(&forger, &hello).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,7 +129,7 @@ proptest! {
         let info = Info::parse(&text);
         let _ = (info.replication(), info.keys(), info.replicas(), info.primary_link(), info.persistence_trouble());
         let _ = (info.role(), info.offset(), info.version(), info.previous_replication_id());
-        prop_assert!(exporter::render(Some(&info), exporter::Known::default()).is_ok());
+        prop_assert!(exporter::render(Some(&info), exporter::AgentMetrics::default()).is_ok());
         let _ = sentinel_conf::remember(&text, &config());
         let _ = sentinel_conf::damage(&text, &config().master_name);
         let _ = records::parse(&text);
@@ -245,8 +245,8 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         second.follow(&replica, &first).await;
         connection.query::<()>(redis::cmd("SET").arg("key").arg(1).arg("EX").arg(100)).await.unwrap();
         let info = redoubt::redis::server::info_with_commands(&connection).await.unwrap();
-        let text =
-            exporter::render(Some(&info), exporter::Known { hit_ratio: Some(0.5), ..Default::default() }).unwrap();
+        let text = exporter::render(Some(&info), exporter::AgentMetrics { hit_ratio: Some(0.5), ..Default::default() })
+            .unwrap();
         let has = |name: &str| text.lines().any(|line| line.split([' ', '{']).next() == Some(name));
         let missing: Vec<&str> = EXPORTERS_NAMES.into_iter().filter(|name| !has(name)).collect();
         assert!(missing.is_empty(), "{missing:?} of {}", engine.name);
@@ -256,7 +256,7 @@ async fn a_live_servers_metrics_have_the_names_of_redis_exporter() {
         }
         assert!(text.contains("redis_commands_total{cmd=\"set\"} 1\n"), "{text}");
         let info = redoubt::redis::server::info_with_commands(&replica).await.unwrap();
-        let text = exporter::render(Some(&info), exporter::Known::default()).unwrap();
+        let text = exporter::render(Some(&info), exporter::AgentMetrics::default()).unwrap();
         let labels = format!("{{master_host=\"{}\",master_port=\"6379\"", first.address);
         for name in REPLICAS_NAMES {
             assert!(text.contains(&format!("{name}{labels}")), "{name} of {}: {text}", engine.name);

@@ -36,7 +36,7 @@ impl Done {
         let wanted = &planned.wanted;
         let mut undone = Vec::new();
         if let Some((step, ending)) = &seen.ended_move {
-            act::tell(step, ending);
+            act::log_ending(step, ending);
             context.metrics.step(act::name_of(step), ending.word());
             undone.extend(not_done(Some(step.clone()), ending));
         }

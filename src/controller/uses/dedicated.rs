@@ -54,7 +54,7 @@ pub(super) async fn keep(
     edited.sort();
     edited.dedup();
     if let (Some(found), false) = (found, edited.is_empty()) {
-        tell(context, declared, found, &edited).await;
+        publish_reverted_edit(context, declared, found, &edited).await;
     }
     Ok(stays)
 }
@@ -87,7 +87,7 @@ fn what_stays(attainable: &Value, wanted: &Value) -> Option<String> {
     })
 }
 
-async fn tell(context: &Context, declared: &DeclaredUse, layer: &DataLayer, edited: &[String]) {
+async fn publish_reverted_edit(context: &Context, declared: &DeclaredUse, layer: &DataLayer, edited: &[String]) {
     let fields = edited.iter().take(MOST_FIELDS).cloned().collect::<Vec<_>>().join(", ");
     let note = format!(
         "an edit of {fields} was taken back: the layer belongs to {} {}; edit its spec.layer.dedicated instead",

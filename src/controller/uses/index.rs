@@ -18,10 +18,10 @@ pub(crate) type UsePlace = (UseKind, Place);
 
 /// The index, kind by kind: the watch of each kind lists by itself.
 #[derive(Debug, Default)]
-pub(crate) struct Index(Mutex<BTreeMap<UseKind, Known>>);
+pub(crate) struct Index(Mutex<BTreeMap<UseKind, KindIndex>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KindIndex {
     entries: Entries,
     /// The entries of a list that has not come to its end.
     listed: Entries,
@@ -80,7 +80,7 @@ impl Index {
 
     pub(crate) fn uses_of(&self, layer: &Place) -> Vec<UsePlace> {
         let kinds = self.lock();
-        let of_kind = |(kind, known): (&UseKind, &Known)| {
+        let of_kind = |(kind, known): (&UseKind, &KindIndex)| {
             let places = known.entries.uses.get(layer).into_iter().flatten();
             places.map(|place| (*kind, place.clone())).collect::<Vec<_>>()
         };
@@ -107,13 +107,13 @@ impl Index {
     /// Uses that cannot be read.
     pub(crate) fn unreadable(&self) -> Vec<UsePlace> {
         let kinds = self.lock();
-        let of_kind = |(kind, known): (&UseKind, &Known)| {
+        let of_kind = |(kind, known): (&UseKind, &KindIndex)| {
             known.entries.unreadable.iter().map(|place| (*kind, place.clone())).collect::<Vec<_>>()
         };
         kinds.iter().flat_map(of_kind).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<UseKind, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UseKind, KindIndex>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,9 +19,9 @@ type Version = (Option<i64>, bool);
 
 /// What was last seen of the objects of one kind, by UID.
 #[derive(Default)]
-struct Seen(BTreeMap<String, Version>);
+struct SeenVersions(BTreeMap<String, Version>);
 
-impl Seen {
+impl SeenVersions {
     fn is_news(&mut self, meta: &kube::core::ObjectMeta) -> bool {
         let version = (meta.generation, meta.deletion_timestamp.is_some());
         self.0.insert(meta.uid.clone().unwrap_or_default(), version) != Some(version)
@@ -47,7 +47,7 @@ pub(in crate::controller) async fn relay(
     to_layers: UnboundedSender<ObjectRef<Watched>>,
     to_uses: BTreeMap<UseKind, UnboundedSender<ObjectRef<WatchedUse>>>,
 ) {
-    let (mut seen_layers, mut seen_uses) = (Seen::default(), Seen::default());
+    let (mut seen_layers, mut seen_uses) = (SeenVersions::default(), SeenVersions::default());
     // The receiver is dropped during shutdown.
     let wake_layer = |(namespace, name): Place| {
         let _ = to_layers.unbounded_send(ObjectRef::new(&name).within(&namespace));

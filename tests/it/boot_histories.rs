@@ -382,6 +382,23 @@ fn what_is_confirmed_right_after_a_cut_outlives_the_death_of_both_that_have_it()
     play(true, &events).unwrap();
 }
 
+/// Two nodes lose their records and the third its volume: nothing says that the damaged files of one have more than those of the other. An
+/// agent moves them aside, but no person was asked.
+#[test]
+#[ignore = "open since 29 November 2026: found by a campaign of 20,000 histories"]
+fn damaged_files_without_a_record_do_not_give_way_to_files_without_a_record() {
+    let events = [
+        Event::Damage(1),
+        Event::Stop(0, false),
+        Event::Rest(6),
+        Event::StopAll,
+        Event::LoseVolume(2),
+        Event::LoseRecord(0),
+        Event::LoseRecord(1),
+    ];
+    play(true, &events).unwrap();
+}
+
 /// A cut leaves two primaries of one epoch whose files do not load any more, which shows only when one is chosen and starts again: it says
 /// so, and a person mends the files.
 #[test]

@@ -111,3 +111,25 @@ async fn the_primary_of_the_epoch_before_follows_and_what_only_it_has_is_kept_as
     let holds = |path| fs::read(path).unwrap().windows(9).any(|words| words == b"only-here");
     assert!(files.map(|file| file.unwrap().path()).any(holds), "the kept files lack the write");
 }
+
+/// A primary is back from behind a cut network, and its successor ends before any order reached it. The histories of `boot_histories`
+/// have their Sentinels do the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_elect_a_primary_that_they_have_not_demoted() {
+    let mut layer = Layer::whole(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
+    let named = layer.primary().await.unwrap();
+    let [back, away] = layer.data_ids().into_iter().filter(|id| *id != named).collect::<Vec<_>>()[..] else { panic!() };
+    layer.freeze_agent(back, true);
+    let operator = Connection::open(&layer.operator_on(back)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    layer.kill_node(named);
+    layer.kill_node(away);
+    let took = eventually("it is named", SOON, async || layer.primary().await == Some(back)).await;
+    println!("elected after {took:.2?}");
+    layer.freeze_agent(back, false);
+    for id in [named, away] {
+        layer.start_node(id);
+    }
+    layer.wait_until_whole().await;
+    assert_eq!(layer.primary().await, Some(back));
+}

@@ -112,7 +112,7 @@ impl World {
 
     /// Whether the replica's link was not down for too long when the Sentinel took the primary for down.
     fn is_in_time(&self, sentinel: &Sentinel, node: u16) -> bool {
-        let engine = self.node(node).engine.as_ref();
+        let engine = self.node(node).engine.as_ref().filter(|engine| engine.follows.is_some());
         let Some(lost) = engine.filter(|engine| engine.had_link).and_then(|engine| engine.alone_since) else {
             return true;
         };
@@ -125,12 +125,15 @@ impl World {
         let sentinel = &self.sentinels[index];
         let (zone, knows) = (sentinel.zone, sentinel.knows.clone());
         let Some((named, _)) = sentinel.names.filter(|_| sentinel.runs) else { return false };
+        // Of those that it knows as replicas it asks no role: it elects a primary that came back and that no order has reached yet
+        // (`attacks_rivals::sentinels_elect_a_primary_that_they_have_not_demoted`). Such a one tells it no offset, so it is the last choice.
         let can = |node: &u16| {
-            let is_electable = |engine: &super::world::Engine| engine.electable && engine.follows.is_some();
+            let is_electable = |engine: &super::world::Engine| engine.electable;
             let runs = self.zone(*node) == zone && self.node(*node).engine.as_ref().is_some_and(is_electable);
             *node != named && runs && self.is_in_time(sentinel, *node)
         };
-        let offset = |node: &u16| self.node(*node).data.as_ref().map(|data| data.record.offset);
+        let replicated = |node: &u16| self.node(*node).data.as_ref().filter(|_| !self.is_primary(*node));
+        let offset = |node: &u16| replicated(node).map(|data| data.record.offset);
         let Some(best) = knows.iter().copied().filter(can).max_by_key(offset) else { return false };
         let epoch = self.sentinels_of(zone).map(|known| known.current_epoch).max().unwrap_or(0) + 1;
         self.go_on_without_the_rest(zone, sees);

@@ -163,7 +163,9 @@ fn start_engine(
 ) -> Result<Child> {
     let Decided { start, append_only, functions } = decided;
     let is_decided = start.chosen_under.is_some() || (start.yields && start.primary.is_some());
-    if is_decided || unloadable::is_chosen_in_part(environment, state) {
+    // The rule starts a chosen node by itself where the others gave their damaged files away for it.
+    let is_chosen = start.primary.is_none() && state.lineage().is_some() && unloadable::is_chosen(state);
+    if is_decided || is_chosen || unloadable::is_chosen_in_part(environment, state) {
         keep_decided(environment, state)?;
     }
     if start.primary.is_some() && state.lineage().as_ref().is_some_and(Lineage::is_of_unknown_origin) {

@@ -256,6 +256,19 @@ impl Standing {
         }
     }
 
+    /// Has the links become a kept folder, because a person chose their data and this node was promoted with it.
+    pub(super) fn keep_chosen(&mut self, environment: &Environment, state: &State) {
+        let Some(of) = self.of.clone().filter(|_| state.config().keeps_data) else { return };
+        match aside::store_standing(environment, AsideReason::LossAccepted, &of) {
+            Ok(_) => self.forget(),
+            // The node goes on with that data, so nothing of it is lost.
+            Err(error) => {
+                tracing::warn!(error = %super::chain(&error), "no copy is kept of the data that a person chose");
+            }
+        }
+        state.set_aside(aside::list(environment));
+    }
+
     /// The next look takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);

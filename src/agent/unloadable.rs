@@ -153,7 +153,7 @@ fn lost_end(environment: &Environment, state: &State) -> Option<Shortened> {
 }
 
 /// Whether a person chose this node's data, in this incident.
-fn is_chosen(state: &State) -> bool {
+pub(super) fn is_chosen(state: &State) -> bool {
     let (config, own) = (state.config(), state.lineage());
     let (ordinal, accept_loss) = (config.node.ordinal, config.accept_loss);
     accept_loss == Some(ordinal) && in_force(accept_loss, &config.layer.uid, own.iter()) == Some(ordinal)

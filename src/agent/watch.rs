@@ -57,6 +57,8 @@ pub(crate) struct Watch {
     asked_chosen: Option<Instant>,
     /// A person chose this node's data, and the Sentinels may not know yet.
     is_chosen: bool,
+    /// A person chose this node's data, and it was promoted as it ran: the rule did not start it, so no copy was kept then.
+    is_chosen_as_replica: bool,
     /// Why the engine has to end, to be started by what the rule says then.
     starts_over: Option<&'static str>,
     rivals: Rivals,
@@ -129,6 +131,7 @@ impl Watch {
             accepted: own.as_ref().and_then(|own| own.accepted),
             asked_chosen: None,
             is_chosen: start.chosen_under.is_some(),
+            is_chosen_as_replica: false,
             starts_over: None,
             rivals: Rivals::default(),
             misled: Misled::default(),
@@ -197,6 +200,9 @@ impl Watch {
                     self.data_file.ask_for_snapshot(&connection, &info).await;
                     self.keep_ancestry(environment, state, &info).await;
                     self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
+                    if std::mem::take(&mut self.is_chosen_as_replica) {
+                        self.standing.keep_chosen(environment, state);
+                    }
                     if info.keys().0 > 0 {
                         state.note_keys(environment);
                     }

@@ -292,6 +292,48 @@ async fn where_all_files_are_shorter_the_node_that_a_person_chose_loads_what_is_
     }
 }
 
+/// The others set their damaged files aside for the chosen node, so the rule started it by itself and no copy of its own was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chosen_node_with_older_data_that_starts_because_damaged_files_give_way_keeps_a_copy_of_its_own() {
+    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let named = layer.primary().await.unwrap();
+    let chosen = *layer.data_ids().iter().rfind(|id| **id != named).unwrap();
+    layer.terminate_node(chosen).await;
+    let older = fs::read(last(&layer, chosen)).unwrap();
+    let held = keys_of(&layer.endpoint(named)).await;
+    let application = Connection::open(&layer.endpoint(named)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("later").arg(1)).await.unwrap();
+    let ids = stop_all(&mut layer).await;
+    for id in layer.data_ids().into_iter().filter(|id| *id != chosen) {
+        damage(&layer, id);
+    }
+    for id in ids {
+        layer.start_node(id);
+    }
+    eventually("one says that its files do not load", SOON, async || {
+        let mut told = false;
+        for id in layer.data_ids() {
+            told |= layer.lineage(id).await.is_some_and(|answer| answer.unusable.is_some());
+        }
+        told
+    })
+    .await;
+    layer.edit_documents(|config| config.accept_loss = Some(chosen.ordinal));
+    println!("an older copy was chosen: whole after {:.2?}", layer.wait_until_whole().await);
+    assert_eq!(layer.primary().await, Some(chosen));
+    let now = keys_of(&layer.endpoint(chosen)).await;
+    assert_eq!(held.difference(&now).count(), 0);
+    let aside = layer.lineage(chosen).await.unwrap().aside;
+    let holds = |folder: &str| {
+        let files = fs::read_dir(layer.data(chosen).join("aside").join(folder).join("appendonlydir"));
+        files.is_ok_and(|files| files.flatten().any(|file| fs::read(file.path()).is_ok_and(|kept| kept == older)))
+    };
+    let own: Vec<_> = aside.iter().filter(|kept| kept.reason == AsideReason::LossAccepted).collect();
+    assert!(own.len() == 1 && holds(&own[0].folder), "{aside:?}");
+}
+
 /// The record named the snapshot as soon as the append-only file was off: all nodes loaded the last one, which was empty. Then a person
 /// switches it on again.
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,8 @@ impl Watch {
         if role == Role::Replica && in_sync {
             self.copy_term(&config, primary.as_ref(), info).await;
         }
+        let is_decided = config.accept_loss == Some(config.node.ordinal) && self.accepted.is_none();
+        self.is_chosen_as_replica |= is_promoted && is_decided;
         self.keep_chosen(state, &config, role, views.as_deref()).await;
         let stays = role == Role::Primary || (in_sync && self.was_in_sync);
         self.data_file.look(info, stays, config.keeps_data);

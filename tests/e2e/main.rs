@@ -21,6 +21,7 @@ mod demo;
 mod disturbances;
 mod failures;
 mod figures;
+mod functions;
 mod gate;
 #[allow(dead_code)]
 #[path = "../support/history.rs"]

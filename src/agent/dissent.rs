@@ -58,9 +58,9 @@ impl Dissent {
     }
 }
 
-/// The primary that a majority names by knowledge as new as ours, or that anybody names by newer knowledge, which is what a
-/// Sentinel itself believes; it says so itself, while ours says that it is none or says nothing. A Sentinel in a failover is left
-/// alone: it will hear, or end, by itself.
+/// The primary that a majority names by knowledge as new as ours, or that any Sentinel names by newer knowledge, which is what a
+/// Sentinel itself believes, or by knowledge as new where no majority names a node. Its server says that it is primary, while ours says
+/// that it is none or says nothing. A Sentinel in a failover is left alone: it will hear, or end, by itself.
 async fn right_one(state: &State, own: &SentinelMaster) -> Option<Address> {
     if own.is_failing_over() {
         return None;
@@ -78,7 +78,16 @@ fn better_known(views: &[View], own: &SentinelMaster) -> Option<Address> {
         View::Names(address, epoch) if *epoch > own.config_epoch => Some((epoch, address)),
         _ => None,
     });
-    let named = of_most.map(|(address, _)| address).or_else(|| newest.max().map(|(_, address)| address.clone()))?;
+    // Two that disagree hear nothing of each other, and a third one that could tell them is away.
+    let is_split = peers::majority(views).is_none();
+    let as_new = views.iter().find_map(|view| match view {
+        View::Names(address, epoch) if is_split && *epoch == own.config_epoch && *address != own.address => {
+            Some(address)
+        }
+        _ => None,
+    });
+    let of_one = newest.max().map(|(_, address)| address).or(as_new).cloned();
+    let named = of_most.map(|(address, _)| address).or(of_one)?;
     (named != own.address).then_some(named)
 }
 
@@ -112,7 +121,8 @@ mod tests {
         let better = |views: &[View]| better_known(views, &own);
         assert_eq!(better(&[names(1, 7), names(2, 7), names(2, 7)]), Some(address(2)), "the majority");
         assert_eq!(better(&[names(1, 7), names(2, 6), names(2, 6)]), None, "who are left behind");
-        assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), None, "as new as ours");
+        assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), Some(address(2)), "as new, and no majority");
+        assert_eq!(better(&[names(1, 7), names(1, 7), names(2, 7)]), None, "the majority names ours");
         assert_eq!(better(&[names(1, 7), names(2, 8), View::NamesNone]), Some(address(2)), "newer than ours");
         assert_eq!(better(&[names(1, 7), names(2, 8), names(3, 9)]), Some(address(3)), "the newest");
         assert_eq!(better(&[names(1, 8), names(1, 8), View::Silent]), None, "whom we name");

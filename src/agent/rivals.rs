@@ -1,4 +1,5 @@
-//! A primary that runs while another data node serves as one too ([`crate::model::boot::rivalry`]).
+//! A primary that runs while another data node serves as one too, or while the Sentinels name one that is silent
+//! ([`crate::model::boot::rivalry`]).
 //!
 //! Sentinels that lost what they knew name one of the two, and know nothing of the other that they could demote.
 
@@ -23,7 +24,7 @@ const LOOK_AT_RIVAL_EVERY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Rivals {
     looked: Option<Instant>,
-    /// While another primary serves: since when, and what was heard.
+    /// While another primary serves, or is named and silent: since when, and what was heard.
     asking: Option<Asking>,
     needs_person: bool,
 }
@@ -53,7 +54,7 @@ impl Rivals {
             }
             Rivalry::StepsDown => {
                 self.say(state, None, false);
-                Some("the Sentinels name another primary, which serves")
+                Some("the Sentinels name another primary")
             }
             Rivalry::NeedsPerson(reason) => {
                 self.say(state, Some(reason), is_chosen);

@@ -5,16 +5,16 @@
 //! other may have what its replicas confirmed. So only a higher epoch decides where data is kept.
 
 use super::WaitReason;
-use super::facts::BootFacts;
+use super::facts::{BootFacts, Peer};
 use super::times::{LONGEST_WAIT, RIVALRY};
 use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What a primary that runs does while another one may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rivalry {
-    /// No other primary serves.
+    /// No other primary serves, and the Sentinels name no other node that is silent.
     Alone,
-    /// It goes on: the other one is to step down, or the Sentinels decide it soon.
+    /// It goes on: the other one is to step down, the Sentinels decide it soon, or whom they name is not silent for long.
     GoesOn,
     /// It ends its engine in order, so that all it has is in its files, and asks the boot rule. What only it has is kept aside.
     StepsDown,
@@ -45,7 +45,7 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
     let Some(own) = facts.own.as_ref().map(|own| (facts.own_ordinal, own)) else { return Rivalry::Alone };
     let rivals: Vec<_> = facts.serving_primaries().collect();
     if rivals.is_empty() {
-        return Rivalry::Alone;
+        return unnamed(facts);
     }
     if facts.waited < RIVALRY {
         return Rivalry::GoesOn;
@@ -63,13 +63,27 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
             // They elect, or hear of who was elected.
             None => !is_long,
         },
-        // They are shown the one that prevails.
+        // They are shown the one that prevails. Those that name several primaries are shown none, so what keeps nothing ends it itself.
         None => {
             let serving: Vec<_> = rivals.iter().copied().chain([own]).collect();
-            !is_long && prevailing(&serving, &facts.layer_uid, facts.keeps_data).is_some()
+            match prevailing(&serving, &facts.layer_uid, facts.keeps_data) {
+                Some(ordinal) if ordinal != facts.own_ordinal && !facts.keeps_data => return Rivalry::StepsDown,
+                Some(_) => !facts.keeps_data || !is_long,
+                None => false,
+            }
         }
     };
     if is_settled { Rivalry::GoesOn } else { Rivalry::NeedsPerson(WaitReason::SeveralPrimaries) }
+}
+
+/// What it does while no other primary is heard. Sentinels that never knew it as a replica neither demote nor elect it, so it would serve
+/// next to them for as long as the one that they name is silent. As a replica it may be elected.
+fn unnamed(facts: &BootFacts) -> Rivalry {
+    match facts.named().and_then(|named| facts.peers.get(&named)) {
+        Some(Peer::Silent { time }) if *time >= facts.patience() => Rivalry::StepsDown,
+        Some(Peer::Silent { .. }) => Rivalry::GoesOn,
+        Some(Peer::Answers { .. }) | None => Rivalry::Alone,
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +92,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::boot::{Peer, SentinelAnswer};
+    use crate::model::boot::SentinelAnswer;
+    use crate::model::boot::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE};
     use crate::model::lineage::{Activity, LINEAGE_FORMAT};
     use crate::model::{Mode, Offset, ReplicationId, Role};
 
@@ -159,6 +174,35 @@ mod tests {
         }
         let newer_unnamed = facts(primary(4, 5), primary(3, 4), Some(0), true);
         assert_eq!(rivalry(&newer_unnamed), SEVERAL, "the Sentinels name the one of before");
+    }
+
+    #[test]
+    fn where_the_sentinels_disagree_a_layer_that_keeps_nothing_has_the_primary_that_prevails() {
+        let (before, after) = (primary(3, 4), primary(3, 5));
+        assert_eq!(rivalry(&facts(before.clone(), after.clone(), None, false)), Rivalry::StepsDown);
+        let after_long = BootFacts { waited: LONGEST_WAIT, ..facts(after, before, None, false) };
+        assert_eq!(rivalry(&after_long), Rivalry::GoesOn, "no person decides");
+    }
+
+    #[test]
+    fn a_primary_next_to_sentinels_that_name_a_silent_node_becomes_a_replica() {
+        let silent = |keeps_data, time| BootFacts {
+            peers: BTreeMap::from([(0, Peer::Silent { time })]),
+            ..facts(primary(3, 4), primary(3, 4), Some(0), keeps_data)
+        };
+        for (keeps_data, patience) in [(true, SILENT_PEER), (false, SILENT_PEER_OF_A_CACHE)] {
+            assert_eq!(rivalry(&silent(keeps_data, patience)), Rivalry::StepsDown);
+            assert_eq!(
+                rivalry(&silent(keeps_data, patience.saturating_sub(Duration::from_millis(1)))),
+                Rivalry::GoesOn,
+                "asked about again"
+            );
+            let no_majority = BootFacts {
+                sentinels: vec![SentinelAnswer::Names(0), SentinelAnswer::Silent, SentinelAnswer::Silent],
+                ..silent(keeps_data, patience)
+            };
+            assert_eq!(rivalry(&no_majority), Rivalry::Alone);
+        }
     }
 
     #[test]

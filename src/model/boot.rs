@@ -178,12 +178,8 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     if is_early && !is_clean && !has_heir && facts.peers.values().any(|peer| may_catch_up(peer, own)) {
         return BootDecision::Wait(WaitReason::PeerCatchesUp);
     }
-    for (_, activity, theirs) in facts.records() {
-        match compare(own, theirs, &facts.layer_uid) {
-            Comparison::Older if activity == Activity::Serving => return BootDecision::AskForFailover,
-            Comparison::Older => return BootDecision::Wait(WaitReason::PeerIsNewer),
-            Comparison::Newer | Comparison::Equal | Comparison::Unrelated => {}
-        }
+    if let Some(decision) = gives_way_to_newer(facts, own) {
+        return decision;
     }
     if !own.synced {
         return BootDecision::Wait(WaitReason::DataMissing);
@@ -192,6 +188,22 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
         return BootDecision::Wait(WaitReason::PeerIsSilent);
     }
     BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)
+}
+
+/// What the named primary does where peers have newer data: one of those that serve takes over, unless one that is not started has more
+/// than all of them. That one may be elected as well once it serves.
+fn gives_way_to_newer(facts: &BootFacts, own: &Lineage) -> Option<BootDecision> {
+    let newer = facts.records().filter(|(.., theirs)| compare(own, theirs, &facts.layer_uid) == Comparison::Older);
+    let (serving, others): (Vec<_>, Vec<_>) = newer.partition(|(_, activity, _)| *activity == Activity::Serving);
+    let has_all = |theirs: &Lineage, record: &Lineage| compare(record, theirs, &facts.layer_uid) != Comparison::Newer;
+    let is_served = |record: &Lineage| serving.iter().any(|(.., theirs)| has_all(theirs, record));
+    if serving.is_empty() && others.is_empty() {
+        None
+    } else if others.iter().all(|(.., record)| is_served(record)) {
+        Some(BootDecision::AskForFailover)
+    } else {
+        Some(BootDecision::Wait(WaitReason::PeerIsNewer))
+    }
 }
 
 /// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that any record speaks of, ours

@@ -219,6 +219,7 @@ fn checker(program: &Path, name: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use crate::agent::lineage_file;
+    use crate::model::ReplicationId;
     use crate::model::boot::holds_all;
     use crate::model::lineage::Lineage;
 
@@ -244,7 +245,10 @@ mod tests {
         assert!(!next_to(Some(&record(7, false, true))), "it ended before that one, which confirmed more");
         assert!(!next_to(None), "who has lost its data may have confirmed more");
         assert!(!next_to(Some(&Lineage { synced: false, ..record(0, false, false) })), "and has begun to be filled");
-        let other = Lineage { replication_id: crate::model::ReplicationId("b".to_owned()), ..record(9, false, true) };
+        let unrecorded =
+            Lineage { layer_uid: String::new(), replication_id: ReplicationId::default(), ..record(0, false, true) };
+        assert!(!next_to(Some(&unrecorded)), "its record is lost, and its data may be more");
+        let other = Lineage { replication_id: ReplicationId("b".to_owned()), ..record(9, false, true) };
         assert!(!has(other, record(7, false, true)), "another history");
         assert!(!has(Lineage { synced: false, ..record(9, true, true) }, record(7, true, true)), "half a dataset");
     }

@@ -35,7 +35,9 @@ pub fn replaces_damaged(
 /// Whether the first record's data has all that the second's held and a replica confirmed, as far as records tell. A node that ended
 /// suddenly may have a later offset than a replica that was in sync to the end: it yields to that one, as it does where its engine is dead
 /// for another reason (rule 2). A record says that its node was in sync at its own end, which may have come before. So it counts only where
-/// each of the `rest`, the data nodes that are neither of the two, has a whole dataset and none is newer: who confirmed more is one of them.
+/// each of the `rest`, the data nodes that are neither of the two, has a whole dataset and none is newer: one of them may have confirmed
+/// more. A record that was lost says nothing of
+/// that, neither theirs nor the own one.
 pub fn holds_all<'a>(
     theirs: &Lineage,
     own: &Lineage,
@@ -44,16 +46,17 @@ pub fn holds_all<'a>(
 ) -> bool {
     let has_no_less = |other: &Lineage| {
         let order = compare(theirs, other, layer_uid);
-        other.synced && matches!(order, Comparison::Newer | Comparison::Equal)
+        other.synced && !other.is_of_unknown_origin() && matches!(order, Comparison::Newer | Comparison::Equal)
     };
     let was_in_sync = !own.clean_stop
         && theirs.link_up
         && theirs.replication_id == own.replication_id
         && (theirs.layer_uid.as_str(), theirs.epoch, theirs.term) == (layer_uid, own.epoch, own.term);
+    let mut has_no_less_than_the_rest = || rest.all(|other| other.is_some_and(has_no_less));
     theirs.synced
         && match compare(theirs, own, layer_uid) {
-            Comparison::Newer | Comparison::Equal => true,
-            Comparison::Older => was_in_sync && rest.all(|other| other.is_some_and(has_no_less)),
+            Comparison::Newer | Comparison::Equal => !own.is_of_unknown_origin() || has_no_less_than_the_rest(),
+            Comparison::Older => was_in_sync && has_no_less_than_the_rest(),
             Comparison::Unrelated => false,
         }
 }

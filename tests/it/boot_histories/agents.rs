@@ -87,7 +87,9 @@ impl World {
     pub fn go_on_without_the_rest(&mut self, zone: u8, sees: impl Fn(&Node) -> bool) {
         let mut reached = Writes::default();
         for (node, _) in self.nodes.iter().zip(&self.zones).filter(|(node, of)| sees(node) && **of == zone) {
-            if let Some(data) = &node.data {
+            // Files that do not load, and of which no record tells what they held, are not reached either.
+            let tells = |data: &&Dataset| !(node.files.are_damaged && data.record.is_of_unknown_origin());
+            if let Some(data) = node.data.as_ref().filter(tells) {
                 reached.add(&data.writes);
             }
         }
@@ -183,7 +185,9 @@ impl World {
         let direct: Vec<u16> = (0..NODES).filter(|peer| self.is_direct(*peer, node)).collect();
         let sent: Vec<u16> = (0..NODES).filter(|peer| self.source(*peer) == Some(node)).collect();
         let is_disputed = self.nodes.iter().any(|known| known.runs && known.needs_person.is_some());
-        let is_contested = named.is_none() || self.primaries() > 1 || is_disputed || self.is_deciding;
+        // Another one was elected while this one was cut off, and is away.
+        let is_overtaken = (0..NODES).any(|peer| self.recorded_epoch(peer) > self.recorded_epoch(node));
+        let is_contested = named.is_none() || self.primaries() > 1 || is_disputed || is_overtaken || self.is_deciding;
         let accept_loss = self.accept_loss;
         let own = self.node_mut(node);
         let Some(data) = &mut own.data else { return };

@@ -48,7 +48,7 @@ impl World {
         let mut names = match (own, newest) {
             (Some(own), Some(newest)) if newest.1 > own.1 => Some(newest),
             (None, newest) => newest.or(shown),
-            (own, _) => own,
+            (Some(own), _) => self.dissents(zone, own).or(Some(own)),
         };
         if let Some((named, epoch)) = &mut names
             && self.zone(*named) == zone
@@ -68,6 +68,14 @@ impl World {
         }
         sentinel.names = names;
         sentinel.down_since = if is_up || names.is_none() { None } else { sentinel.down_since.or(Some(now)) };
+    }
+
+    /// As `Dissent`, where no majority names a node: whom another Sentinel names by knowledge as new, and who serves while its own does not.
+    fn dissents(&self, zone: u8, own: (u16, u64)) -> Option<(u16, u64)> {
+        let serves = |node: u16| self.zone(node) == zone && self.is_primary(node);
+        let mut others = self.sentinels_of(zone).filter_map(|known| known.names);
+        let is_split = self.majority(zone).is_none() && !serves(own.0);
+        others.find(|(named, epoch)| is_split && *epoch == own.1 && serves(*named))
     }
 
     /// Of replicas it hears from its primary, and by its agent where that one is down for long.

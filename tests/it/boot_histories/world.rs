@@ -125,8 +125,8 @@ pub struct World {
     pub before: Vec<Node>,
     pub confirmed: Writes,
     /// What was confirmed by a primary that most Sentinels did not name, or while another one served, or while a node said that it waits
-    /// for a person; or what only nodes had that were not reached when another one became primary. One of two is decided against then,
-    /// and what only that one has is kept aside.
+    /// for a person, or while a node has a record of a later election; or what only nodes had that were not reached when another one became
+    /// primary. One of two is decided against then, and what only that one has is kept aside.
     pub contested: Writes,
     pub kept_aside: Writes,
     /// A person chose a node, and not all follow it yet: what another one confirms meanwhile is kept aside.

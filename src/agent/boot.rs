@@ -12,8 +12,8 @@ use super::peers::{self, View};
 use super::state::State;
 use super::strangers;
 use crate::model::boot::{
-    BootDecision, BootFacts, Comparison, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason, compare, decide,
-    holds_all, in_force, needs_a_person, promotes_itself, rivalry, undecided,
+    BootDecision, BootFacts, Comparison, LONGEST_WAIT, Peer, PrimaryReason, Rivalry, SentinelAnswer, WaitReason,
+    bars_promotion, compare, decide, holds_all, in_force, needs_a_person, promotes_itself, rivalry, undecided,
 };
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
@@ -95,18 +95,21 @@ impl Asking {
         (facts, answers, views)
     }
 
-    async fn round(&mut self, state: &State, config: &NodeConfig) -> Round {
+    /// `runs`: the engine runs, as a replica.
+    async fn round(&mut self, state: &State, config: &NodeConfig, runs: bool) -> Round {
         let (facts, answers, views) = self.gather(state, config).await;
         let undecided = undecided(&facts);
         self.refused_since = match undecided {
             BootDecision::AskForFailover => self.refused_since.or_else(|| Some(Instant::now())),
             _ => None,
         };
-        let needs_person = needs_a_person(&facts, &undecided);
         let is_chosen = facts.accept_loss == Some(facts.own_ordinal);
+        let barred = if runs { bars_promotion(&facts, &undecided) } else { None };
+        let needs_person = needs_a_person(&facts, &undecided) || (barred.is_some() && facts.waited >= LONGEST_WAIT);
         // Kept until it is carried out: what the others do for it may change the rule's answer.
-        state.set_accepting(is_chosen && (needs_person || state.is_accepting()));
-        state.set_needs_person(needs_person.then(|| undecided.word().to_owned()));
+        state.set_accepting(is_chosen && (needs_person || barred.is_some() || state.is_accepting()));
+        let word = barred.map_or_else(|| undecided.word(), WaitReason::word);
+        state.set_needs_person(needs_person.then(|| word.to_owned()));
         let decision = decide(&facts);
         Round { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
     }
@@ -123,7 +126,7 @@ impl Asking {
     /// was known then.
     pub(crate) async fn again(&mut self, state: &State) -> Again {
         let config = state.config();
-        let Round { decision, promotes_itself, answers, .. } = self.round(state, &config).await;
+        let Round { decision, promotes_itself, answers, .. } = self.round(state, &config, true).await;
         let is_long = self.began.elapsed() >= ALONE_FOR;
         let serves = |primary: &u16| {
             answers.get(primary).and_then(Option::as_ref).is_some_and(|answer| {
@@ -164,7 +167,7 @@ pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) 
         state.refresh_config(environment);
         chosen::forget_overtaken(environment, state);
         let config = state.config();
-        let Round { decision, answers, views, .. } = asking.round(state, &config).await;
+        let Round { decision, answers, views, .. } = asking.round(state, &config, false).await;
         if last_decision.as_ref() != Some(&decision) {
             let told: Vec<String> = views.iter().map(ToString::to_string).collect();
             tracing::info!(decision = %decision, sentinels = told.join(", "), "the boot rule says how this node starts");

@@ -16,8 +16,8 @@ pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SentinelAnswer};
 pub use in_force::in_force;
 pub use rivals::{Rivalry, prevailing, rivalry};
-pub use times::UNCLEAN_PRIMARY_PATIENCE;
-pub(crate) use times::{CATCHES_UP, LONGEST_WAIT, REFUSED_FAILOVER, SILENT_PEER, SILENT_SENTINELS};
+pub(crate) use times::{CATCHES_UP, REFUSED_FAILOVER, SILENT_PEER, SILENT_SENTINELS};
+pub use times::{LONGEST_WAIT, UNCLEAN_PRIMARY_PATIENCE};
 
 use super::lineage::{Activity, Lineage};
 pub use super::lineage::{Comparison, compare};
@@ -97,6 +97,17 @@ pub fn promotes_itself(facts: &BootFacts, decision: &BootDecision) -> bool {
         }
         BootDecision::Follow { .. } | BootDecision::AskForFailover | BootDecision::Wait(_) => false,
     }
+}
+
+/// What a replica that runs, and has no primary to follow, waits for where the rule would start it as primary and it may not promote
+/// itself: a person may choose it meanwhile.
+pub fn bars_promotion(facts: &BootFacts, decision: &BootDecision) -> Option<WaitReason> {
+    let is_barred = matches!(decision, BootDecision::StartPrimary(_)) && !promotes_itself(facts, decision);
+    is_barred.then_some(if facts.sentinels_answer() {
+        WaitReason::PeerGoesFirst
+    } else {
+        WaitReason::SentinelsAreSilent
+    })
 }
 
 /// No node runs that could be followed in this one's place, or that the Sentinels could take for its primary.

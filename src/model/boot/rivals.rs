@@ -60,6 +60,8 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
         Some(named) => match rivals.iter().find(|(ordinal, _)| *ordinal == named) {
             Some(theirs) if !facts.keeps_data || prevails(*theirs, own) => return Rivalry::StepsDown,
             Some(_) => false,
+            // Of what keeps nothing there is none that could be overwritten: as replicas one of them is elected.
+            None if !facts.keeps_data && unnamed(facts) == Rivalry::StepsDown => return Rivalry::StepsDown,
             // They elect, or hear of who was elected.
             None => !is_long,
         },
@@ -190,6 +192,9 @@ mod tests {
             peers: BTreeMap::from([(0, Peer::Silent { time })]),
             ..facts(primary(3, 4), primary(3, 4), Some(0), keeps_data)
         };
+        let mut two = silent(false, SILENT_PEER_OF_A_CACHE);
+        two.peers.insert(2, Peer::Answers { activity: Activity::Serving, lineage: Some(primary(3, 5)) });
+        assert_eq!(rivalry(&two), Rivalry::StepsDown, "one of the two is elected");
         for (keeps_data, patience) in [(true, SILENT_PEER), (false, SILENT_PEER_OF_A_CACHE)] {
             assert_eq!(rivalry(&silent(keeps_data, patience)), Rivalry::StepsDown);
             assert_eq!(

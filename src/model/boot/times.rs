@@ -25,7 +25,7 @@ pub(crate) const REFUSED_FAILOVER: Duration = Duration::from_secs(10);
 
 /// After this long in any state a person's decision is consulted, and the node says that it waits for one: what ends by itself has
 /// ended by then.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(90);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 /// Silence after which a peer of a layer that keeps nothing no longer blocks the others: it can only have what lies in its memory.
 pub(crate) const SILENT_PEER_OF_A_CACHE: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
 //! What agents do with their engines, as `redoubt::agent` does it.
 
 use redoubt::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, Rivalry, WaitReason, decide, needs_a_person, promotes_itself,
-    rivalry, undecided,
+    BootDecision, BootFacts, LONGEST_WAIT, Peer, PrimaryReason, Rivalry, WaitReason, bars_promotion, decide,
+    needs_a_person, promotes_itself, rivalry, undecided,
 };
 use redoubt::model::lineage::{Lineage, next_term};
 use redoubt::model::{Offset, Role};
@@ -25,10 +25,12 @@ impl World {
             BootDecision::AskForFailover => asking.refused_since.or(Some(self.now)),
             _ => None,
         };
-        let needs_person = needs_a_person(&facts, &open);
+        let barred =
+            if self.node(node).engine.is_some() { bars_promotion(&facts, &open).map(BootDecision::Wait) } else { None };
+        let needs_person = needs_a_person(&facts, &open) || (barred.is_some() && facts.waited >= LONGEST_WAIT);
         let own = self.node_mut(node);
-        own.accepting = facts.accept_loss == Some(node) && (needs_person || own.accepting);
-        own.needs_person = needs_person.then_some(open);
+        own.accepting = facts.accept_loss == Some(node) && (needs_person || barred.is_some() || own.accepting);
+        own.needs_person = needs_person.then(|| barred.unwrap_or(open));
         let decision = decide(&facts);
         (facts, decision)
     }

@@ -267,3 +267,17 @@ fn what_a_node_behind_a_cut_confirmed_is_kept_aside_where_the_named_one_knows_no
     let lost = [Event::Damage(2), Event::Stop(0, false), Event::Rest(6), Event::StopAll];
     play(true, &[&lost[..], &[Event::Split(218), Event::LoseRecord(2), Event::StartAll]].concat()).unwrap();
 }
+
+/// Three empty nodes began next to each other, because none believed the others, and the one that the Sentinels name is gone.
+#[test]
+fn of_several_primaries_next_to_a_silent_one_that_the_sentinels_name_one_is_elected() {
+    let unbelieved = [Event::StopAll, Event::Absurd(0), Event::StartAll, Event::LoseSentinels(7), Event::Absurd(1)];
+    play(false, &[&unbelieved[..], &[Event::Rest(31), Event::LoseVolume(0)]].concat()).unwrap();
+}
+
+/// The chosen replica ran, the rule would have started it, and without most Sentinels it does not promote itself.
+#[test]
+fn a_chosen_replica_that_may_not_promote_itself_starts_over() {
+    let lost = [Event::Stop(1, false), Event::Damage(0), Event::KillEngine(0), Event::CutNode(0), Event::LoseRecord(1)];
+    play(true, &[&[Event::Split(46), Event::Rest(1)], &lost[..], &[Event::StartAll]].concat()).unwrap();
+}

@@ -79,8 +79,11 @@ pub(crate) async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Du
             publish::publish_use(context, declared, &status).await?;
             return Ok(UNDER_WAY);
         }
-        let message =
-            format!("there is no DataLayer {namespace}/{name}: create it, or leave layer out for one of your own");
+        let message = format!(
+            "there is no DataLayer {namespace}/{name}: create it; or delete this {} and make it again with another \
+             spec.layer, which cannot be changed",
+            declared.kind().words().kind
+        );
         return refuse(context, declared, &Refusal { reason: "LayerNotFound", message }).await;
     }
     Ok(AT_REST)

@@ -165,8 +165,11 @@ fn start_engine(
     let is_decided = start.chosen_under.is_some() || (start.yields && start.primary.is_some());
     // The rule starts a chosen node by itself where the others gave their damaged files away for it.
     let is_chosen = start.primary.is_none() && state.lineage().is_some() && unloadable::is_chosen(state);
-    if is_decided || is_chosen || unloadable::is_chosen_in_part(environment, state) {
+    if is_decided || unloadable::is_chosen_in_part(environment, state) {
         keep_decided(environment, state)?;
+    } else if is_chosen && let Err(error) = keep_decided(environment, state) {
+        // The node goes on with that data, so nothing of it is lost.
+        tracing::warn!(error = %chain(&error), "no copy is kept of the data that a person chose");
     }
     if start.primary.is_some() && state.lineage().as_ref().is_some_and(Lineage::is_of_unknown_origin) {
         aside::free_standing(environment)?;

@@ -66,13 +66,20 @@ async fn right_one(state: &State, own: &SentinelMaster) -> Option<Address> {
         return None;
     }
     let config = state.config();
-    let named = better_known(&peers::ask_sentinels(state, &config).await, own)?;
-    let (theirs, ours) = tokio::join!(role(state, &named), role(state, &own.address));
-    (theirs == Some(Role::Primary) && ours != Some(Role::Primary)).then_some(named)
+    let named = better_known(&peers::ask_sentinels(state, &config).await, own);
+    if named.is_empty() || role(state, &own.address).await == Some(Role::Primary) {
+        return None;
+    }
+    for address in named {
+        if role(state, &address).await == Some(Role::Primary) {
+            return Some(address);
+        }
+    }
+    None
 }
 
-/// Whom these views name instead of the own Sentinel's primary.
-fn better_known(views: &[View], own: &SentinelMaster) -> Option<Address> {
+/// Whom these views name instead of the own Sentinel's primary: one, or each that is known as well where no majority names a node.
+fn better_known(views: &[View], own: &SentinelMaster) -> Vec<Address> {
     let of_most = peers::majority(views).filter(|(_, epoch)| *epoch >= own.config_epoch);
     let newest = views.iter().filter_map(|view| match view {
         View::Names(address, epoch) if *epoch > own.config_epoch => Some((epoch, address)),
@@ -80,15 +87,13 @@ fn better_known(views: &[View], own: &SentinelMaster) -> Option<Address> {
     });
     // Two that disagree hear nothing of each other, and a third one that could tell them is away.
     let is_split = peers::majority(views).is_none();
-    let as_new = views.iter().find_map(|view| match view {
-        View::Names(address, epoch) if is_split && *epoch == own.config_epoch && *address != own.address => {
-            Some(address)
-        }
+    let as_new = views.iter().filter_map(|view| match view {
+        View::Names(address, epoch) if is_split && *epoch == own.config_epoch => Some(address),
         _ => None,
     });
-    let of_one = newest.max().map(|(_, address)| address).or(as_new).cloned();
-    let named = of_most.map(|(address, _)| address).or(of_one)?;
-    (named != own.address).then_some(named)
+    let best = of_most.map(|(address, _)| address).or_else(|| newest.max().map(|(_, address)| address.clone()));
+    let named = best.map_or_else(|| as_new.cloned().collect(), |best| vec![best]);
+    named.into_iter().filter(|address| *address != own.address).collect()
 }
 
 async fn role(state: &State, address: &Address) -> Option<Role> {
@@ -118,7 +123,7 @@ mod tests {
             replicas: BTreeMap::new(),
         };
         let names = |last: u8, epoch: u64| View::Names(address(last), epoch);
-        let better = |views: &[View]| better_known(views, &own);
+        let better = |views: &[View]| better_known(views, &own).first().cloned();
         assert_eq!(better(&[names(1, 7), names(2, 7), names(2, 7)]), Some(address(2)), "the majority");
         assert_eq!(better(&[names(1, 7), names(2, 6), names(2, 6)]), None, "who are left behind");
         assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), Some(address(2)), "as new, and no majority");

@@ -256,6 +256,11 @@ impl Standing {
         }
     }
 
+    /// Whether no work on the links is under way.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.disk.is_idle()
+    }
+
     /// Has the links become a kept folder, because a person chose their data and this node was promoted with it.
     pub(super) fn keep_chosen(&mut self, environment: &Environment, state: &State) {
         let Some(of) = self.of.clone().filter(|_| state.config().keeps_data) else { return };

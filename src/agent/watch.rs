@@ -200,7 +200,8 @@ impl Watch {
                     self.data_file.ask_for_snapshot(&connection, &info).await;
                     self.keep_ancestry(environment, state, &info).await;
                     self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
-                    if std::mem::take(&mut self.is_chosen_as_replica) {
+                    if self.is_chosen_as_replica && self.standing.is_idle() {
+                        self.is_chosen_as_replica = false;
                         self.standing.keep_chosen(environment, state);
                     }
                     if info.keys().0 > 0 {

@@ -169,8 +169,9 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         conditions.extend([user(facts), access(facts), binding(facts)]);
     }
     let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
-    let ready = ready(facts, &conditions, was_ready);
     let was_degraded = old.conditions.iter().any(|known| known.type_ == "Degraded" && known.status == "True");
+    let was_served = was_ready || was_degraded;
+    let ready = ready(facts, &conditions, was_ready, was_served);
     let is_ready = ready.holds == Some(true);
     let is_refused = conditions.iter().any(|it| it.kind == "Accepted" && it.holds == Some(false));
     conditions.push(if is_refused {
@@ -181,7 +182,7 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
         said("Degraded", Some(true), "LayerRefused", words.clone())
-    } else if !is_ready && (was_ready || was_degraded) {
+    } else if !is_ready && was_served {
         said("Degraded", Some(true), ready.reason.clone(), ready.message.clone())
     } else {
         said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
@@ -395,7 +396,8 @@ fn binding(facts: &UseFacts) -> ConditionDraft {
 }
 
 /// `was_ready`: whether it was before. One that serves by an earlier policy, or whose user only other nodes lack, goes on to.
-fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> ConditionDraft {
+/// `was_served`: whether it was Ready once, and is Degraded since.
+fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_served: bool) -> ConditionDraft {
     let no = |reason: Cow<'static, str>, message: String| said("Ready", Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
         return no("LayerNotAccepted".into(), trouble.clone());
@@ -405,7 +407,7 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> Co
     }
     // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it. One that clients
     // reach and we do not may lack a user that is new.
-    let only_unreachable_nodes_lack_it = facts.user_missing.is_empty() && (was_ready || facts.unreached.is_empty());
+    let only_unreachable_nodes_lack_it = facts.user_missing.is_empty() && (was_served || facts.unreached.is_empty());
     let mut missing = conditions
         .iter()
         .filter(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
@@ -417,7 +419,7 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool) -> Co
     };
     let (Some(first), stays) = (missing.clone().next(), missing.all(serves_without)) else {
         // Once an application may write, no node may take the layer for new.
-        return match facts.layer_forming.as_ref().filter(|_| !was_ready) {
+        return match facts.layer_forming.as_ref().filter(|_| !was_served) {
             Some(why) => no("LayerPending".into(), format!("layer {} is not Ready yet: {why}", path(facts))),
             None => said("Ready", Some(true), PROVEN, "proven on the live servers for this generation"),
         };

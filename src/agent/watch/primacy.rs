@@ -134,7 +134,9 @@ impl Watch {
     ) {
         // A decision that a primary waits for is not carried out by its being one.
         let is_own = config.accept_loss == Some(config.node.ordinal);
-        if role == Role::Primary && is_own && !self.rivals.needs_person() {
+        // Nor is one of which the Sentinels have not heard.
+        let names_other = self.majority.as_ref().is_some_and(|(named, _)| config.own_address() != Some(named));
+        if role == Role::Primary && is_own && !self.rivals.needs_person() && (self.is_chosen || !names_other) {
             self.accepted = config.accept_loss;
         }
         let Some(views) = views.filter(|_| self.is_chosen) else { return };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE, UNHEARD};
+use super::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE, SILENT_SENTINELS, UNHEARD};
 use crate::model::lineage::{Activity, Lineage};
 use crate::model::{Mode, Role};
 
@@ -92,6 +92,11 @@ impl BootFacts {
     pub(super) fn sentinels_answer(&self) -> bool {
         let answering = self.sentinels.iter().filter(|answer| **answer != SentinelAnswer::Silent).count();
         answering > self.sentinels.len() / 2
+    }
+
+    /// Whether it is known that no majority names a node: they answer, or were silent for longer than a moment.
+    pub(super) fn is_certain_of_sentinels(&self) -> bool {
+        self.sentinels_answer() || self.sentinels_silent >= SILENT_SENTINELS
     }
 
     /// Whether most data nodes answer, this one included.

@@ -69,7 +69,11 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
         None => {
             let serving: Vec<_> = rivals.iter().copied().chain([own]).collect();
             match prevailing(&serving, &facts.layer_uid, facts.keeps_data) {
-                Some(ordinal) if ordinal != facts.own_ordinal && !facts.keeps_data => return Rivalry::StepsDown,
+                Some(ordinal)
+                    if ordinal != facts.own_ordinal && !facts.keeps_data && facts.is_certain_of_sentinels() =>
+                {
+                    return Rivalry::StepsDown;
+                }
                 Some(_) => !facts.keeps_data || !is_long,
                 None => false,
             }
@@ -79,9 +83,13 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
 }
 
 /// What it does while no other primary is heard. Sentinels that never knew it as a replica neither demote nor elect it, so it would serve
-/// next to them for as long as the one that they name is silent. As a replica it may be elected.
+/// next to them for as long as the one that they name is silent. As a replica of a layer that keeps nothing it may be elected. Where data
+/// is kept, the silent one may have what was confirmed.
 fn unnamed(facts: &BootFacts) -> Rivalry {
     match facts.named().and_then(|named| facts.peers.get(&named)) {
+        Some(Peer::Silent { time }) if *time >= facts.patience() && facts.keeps_data => {
+            Rivalry::NeedsPerson(WaitReason::PeerIsSilent)
+        }
         Some(Peer::Silent { time }) if *time >= facts.patience() => Rivalry::StepsDown,
         Some(Peer::Silent { .. }) => Rivalry::GoesOn,
         Some(Peer::Answers { .. }) | None => Rivalry::Alone,
@@ -182,12 +190,17 @@ mod tests {
     fn where_the_sentinels_disagree_a_layer_that_keeps_nothing_has_the_primary_that_prevails() {
         let (before, after) = (primary(3, 4), primary(3, 5));
         assert_eq!(rivalry(&facts(before.clone(), after.clone(), None, false)), Rivalry::StepsDown);
+        let unheard = BootFacts {
+            sentinels: vec![SentinelAnswer::Silent; 3],
+            ..facts(before.clone(), after.clone(), None, false)
+        };
+        assert_eq!(rivalry(&unheard), Rivalry::GoesOn, "they may name this one, and are a moment late");
         let after_long = BootFacts { waited: LONGEST_WAIT, ..facts(after, before, None, false) };
         assert_eq!(rivalry(&after_long), Rivalry::GoesOn, "no person decides");
     }
 
     #[test]
-    fn a_primary_next_to_sentinels_that_name_a_silent_node_becomes_a_replica() {
+    fn a_primary_next_to_sentinels_that_name_a_silent_node_becomes_a_replica_or_says_so() {
         let silent = |keeps_data, time| BootFacts {
             peers: BTreeMap::from([(0, Peer::Silent { time })]),
             ..facts(primary(3, 4), primary(3, 4), Some(0), keeps_data)
@@ -195,8 +208,11 @@ mod tests {
         let mut two = silent(false, SILENT_PEER_OF_A_CACHE);
         two.peers.insert(2, Peer::Answers { activity: Activity::Serving, lineage: Some(primary(3, 5)) });
         assert_eq!(rivalry(&two), Rivalry::StepsDown, "one of the two is elected");
-        for (keeps_data, patience) in [(true, SILENT_PEER), (false, SILENT_PEER_OF_A_CACHE)] {
-            assert_eq!(rivalry(&silent(keeps_data, patience)), Rivalry::StepsDown);
+        for (keeps_data, patience, then) in [
+            (true, SILENT_PEER, Rivalry::NeedsPerson(WaitReason::PeerIsSilent)),
+            (false, SILENT_PEER_OF_A_CACHE, Rivalry::StepsDown),
+        ] {
+            assert_eq!(rivalry(&silent(keeps_data, patience)), then);
             assert_eq!(
                 rivalry(&silent(keeps_data, patience.saturating_sub(Duration::from_millis(1)))),
                 Rivalry::GoesOn,

@@ -191,6 +191,7 @@ impl World {
         let is_overtaken = (0..NODES).any(|peer| self.recorded_epoch(peer) > self.recorded_epoch(node));
         let is_contested = named.is_none() || self.primaries() > 1 || is_disputed || is_overtaken || self.is_deciding;
         let accept_loss = self.accept_loss;
+        let names_other = self.majority(zone).is_some_and(|(named, _)| named != node);
         let own = self.node_mut(node);
         let Some(data) = &mut own.data else { return };
         data.record.offset = Offset(data.record.offset.0 + 1);
@@ -201,7 +202,8 @@ impl World {
         if let Some((_, epoch)) = named {
             data.record.epoch = data.record.epoch.max(epoch);
         }
-        let is_own = accept_loss == Some(node) && own.needs_person.is_none();
+        let is_known = own.accepting || !names_other;
+        let is_own = accept_loss == Some(node) && own.needs_person.is_none() && is_known;
         if is_own || accept_loss.is_some_and(|chosen| direct.contains(&chosen)) {
             data.record.accepted = accept_loss;
         }

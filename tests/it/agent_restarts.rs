@@ -54,7 +54,9 @@ async fn served_by(layer: &Layer) -> Option<(NodeId, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_of_one_replica_outlives_two_deaths_of_its_primary_one_right_after_the_other() {
     const WRITERS: usize = 2;
-    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, ..Options::default() }).await;
+    // What a server alone confirms is in its file then: with `everysec` a disk that is busy keeps it from there for up to two seconds.
+    let settings = &[("appendfsync", "always")];
+    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, settings, ..Options::default() }).await;
     layer.mark_initialised();
     for round in 0..3 {
         let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);

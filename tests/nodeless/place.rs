@@ -145,10 +145,11 @@ pub fn metrics(namespace: &str) -> Metrics {
     OPERATORS.lock().unwrap()[namespace].metrics.clone()
 }
 
-/// Removes everything on the volume of a pod while its server runs.
+/// Removes everything on the volume of a pod while its server runs. Its agent writes there meanwhile, so a folder may be filled again
+/// before it is removed.
 pub fn wipe(namespace: &str, pod: &str) {
     let data = plane().kubelet.folders(namespace, pod)["data"].clone();
-    let script = r#"cd "$1" && rm -rf -- ..?* .[!.]* *"#;
+    let script = r#"cd "$1" && for try in $(seq 100); do rm -rf -- ..?* .[!.]* * 2> /dev/null && exit 0; done; exit 1"#;
     let wiped = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(&data).status().unwrap();
     assert!(wiped.success(), "{}", data.display());
 }

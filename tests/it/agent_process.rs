@@ -7,7 +7,7 @@ use redoubt::model::{Address, NodeId};
 use redoubt::redis::{Connection, sentinel, server};
 
 use crate::support::history::{Verdict, Writers, check, keys_of};
-use crate::support::layer::{Layer, Options, SOON};
+use crate::support::layer::{Layer, Options, SOON, WRITTEN_AT_ONCE};
 use crate::support::{eventually, spread};
 
 const WRITERS: usize = 3;
@@ -380,7 +380,7 @@ async fn confirmed_keys(layer: &Layer) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     layer.wait_until_whole().await;

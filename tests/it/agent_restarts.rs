@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::agent_process::write_some;
 use crate::support::eventually;
 use crate::support::history::{Writers, check, keys_of};
-use crate::support::layer::{Layer, Options, SOON};
+use crate::support::layer::{Layer, Options, SOON, WRITTEN_AT_ONCE};
 
 /// Kills the primary's engine, lets `pause` go by, and restarts all.
 async fn killed_and_restarted(layer: &mut Layer, pause: Duration) {
@@ -54,9 +54,8 @@ async fn served_by(layer: &Layer) -> Option<(NodeId, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_of_one_replica_outlives_two_deaths_of_its_primary_one_right_after_the_other() {
     const WRITERS: usize = 2;
-    // What a server alone confirms is in its file then: with `everysec` a disk that is busy keeps it from there for up to two seconds.
-    let settings = &[("appendfsync", "always")];
-    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, settings, ..Options::default() }).await;
+    let options = Options { data_nodes: 2, min_replicas: 0, settings: WRITTEN_AT_ONCE, ..Options::default() };
+    let layer = Layer::whole(&options).await;
     layer.mark_initialised();
     for round in 0..3 {
         let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);

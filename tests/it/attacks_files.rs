@@ -12,7 +12,7 @@ use redoubt::redis::Connection;
 use crate::agent_process::write_some;
 use crate::support::eventually;
 use crate::support::history::keys_of;
-use crate::support::layer::{Layer, Options, SOON};
+use crate::support::layer::{Layer, Options, SOON, WRITTEN_AT_ONCE};
 
 /// The largest part of a node's append-only file.
 fn largest(layer: &Layer, id: NodeId) -> PathBuf {
@@ -98,7 +98,7 @@ async fn a_damaged_file_of_the_named_primary_is_no_reason_to_stand_still_while_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn engines_killed_together_over_a_damaged_file_of_the_primary_take_writes_again_soon() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::whole(&Options { detection: 5_000, settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 500).await;
     let primary = layer.primary().await.unwrap();
@@ -142,7 +142,7 @@ fn shorten(layer: &Layer, id: NodeId, length: impl Fn(usize) -> usize) -> (PathB
 }
 
 async fn a_shorter_file_of_the_primary_costs_no_replica_its_data(length: impl Fn(usize) -> usize) {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let primary = layer.primary().await.unwrap();
@@ -346,7 +346,7 @@ async fn a_sudden_end_of_all_nodes_after_the_append_only_file_was_switched_off_l
     };
     // At once, and after the records say that a snapshot has the data.
     for is_later in [false, true] {
-        let mut layer = Layer::whole(&Options::default()).await;
+        let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
         layer.mark_initialised();
         write_some(&layer, 300).await;
         let keys = layer.keys(layer.primary().await.unwrap()).await.unwrap();

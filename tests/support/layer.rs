@@ -61,6 +61,10 @@ impl Default for Options {
     }
 }
 
+/// What a server confirms is in its file then. With `everysec` a disk that is busy keeps it from there for up to two seconds, also where
+/// only the process is killed.
+pub const WRITTEN_AT_ONCE: &[(&str, &str)] = &[("appendfsync", "always")];
+
 /// One node: its folder, and its agent while that runs.
 pub struct Node {
     /// Which.

@@ -44,7 +44,7 @@ impl Handover {
             ending: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
             failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
-            patience: ELECTION_TIMEOUT,
+            election_timeout: ELECTION_TIMEOUT,
         };
         Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })
     }

@@ -21,7 +21,7 @@ use crate::redis::{Connection, server};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the others must have named the same other primary: Sentinels tell each other every two seconds, so two of these
 /// may be missed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const NAMED_FOR: Duration = Duration::from_secs(5);
 /// Time for a data node's answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
@@ -49,7 +49,7 @@ impl Dissent {
             return None;
         };
         match &self.since {
-            Some((named, since)) if *named == right => (since.elapsed() >= PATIENCE).then_some(right),
+            Some((named, since)) if *named == right => (since.elapsed() >= NAMED_FOR).then_some(right),
             _ => {
                 self.since = Some((right, Instant::now()));
                 None

@@ -62,7 +62,7 @@ async fn are_as_told(state: &State, told: &BTreeMap<Address, Lineage>) -> bool {
 }
 
 /// A Sentinel, and what it believes when it is asked.
-struct Asked {
+struct SentinelAnswer {
     address: Address,
     connection: Connection,
     /// Whom it names to clients. While it fails over this is `master.address` until the promotion and the promoted one after.
@@ -77,7 +77,7 @@ struct Asked {
 /// is under way.
 async fn order(state: &State, config: &NodeConfig, informed: &BTreeSet<Address>) -> Option<()> {
     let asked = join_all(config.sentinels.values().map(|address| ask(state, config, address))).await;
-    let asked: Vec<Asked> = asked.into_iter().flatten().collect();
+    let asked: Vec<SentinelAnswer> = asked.into_iter().flatten().collect();
     let own = config.own_address();
     // Between two orders the Sentinels need up to two seconds to hear of the first one's epoch: a second order elsewhere
     // would get the same.
@@ -85,7 +85,7 @@ async fn order(state: &State, config: &NodeConfig, informed: &BTreeSet<Address>)
         return Some(());
     }
     for index in fit(&asked, own, informed) {
-        let Asked { address, connection, delay, .. } = &asked[index];
+        let SentinelAnswer { address, connection, delay, .. } = &asked[index];
         match sentinel::failover(connection, &config.master_name).await {
             Ok(()) => {
                 tracing::info!(sentinel = %address, ?delay, "asked for a failover");
@@ -100,23 +100,29 @@ async fn order(state: &State, config: &NodeConfig, informed: &BTreeSet<Address>)
     None
 }
 
-async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Asked> {
+async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<SentinelAnswer> {
     let connection = open(&state.sentinel_endpoint(address)).await.ok()?;
     let (named, _) = sentinel::primary_address(&connection, &config.master_name).await.ok()??;
     let master = sentinel::master(&connection, &config.master_name).await.ok()??;
     let views = sentinel::replica_views(&connection, &config.master_name).await.ok()?;
-    Some(Asked { address: address.clone(), connection, named, master, delay: info_window::expected_delay(&views) })
+    Some(SentinelAnswer {
+        address: address.clone(),
+        connection,
+        named,
+        master,
+        delay: info_window::expected_delay(&views),
+    })
 }
 
 /// Which Sentinels may be told to fail over from this node, the quickest first: those that name it by the newest
 /// knowledge that any has. One that has yet to hear of the last failover would give its own the very epoch of that one, and
 /// of two promotions with one epoch each is believed by those that heard of it first, without end.
-fn fit(asked: &[Asked], own: Option<&Address>, informed: &BTreeSet<Address>) -> Vec<usize> {
+fn fit(asked: &[SentinelAnswer], own: Option<&Address>, informed: &BTreeSet<Address>) -> Vec<usize> {
     let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
     let mut fit: Vec<usize> =
         (0..asked.len()).filter(|index| may_be_told(&asked[*index].master, newest, own)).collect();
     fit.sort_by_key(|index| {
-        let Asked { address, delay, .. } = &asked[*index];
+        let SentinelAnswer { address, delay, .. } = &asked[*index];
         (!informed.contains(address), *delay, address)
     });
     fit

@@ -76,7 +76,7 @@ async fn request(environment: &Environment, state: &State) -> Option<Switchover>
         to: None,
         sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),
-        patience: ELECTION_TIMEOUT,
+        election_timeout: ELECTION_TIMEOUT,
     })
 }
 

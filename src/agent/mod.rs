@@ -37,7 +37,6 @@ mod joining;
 mod last_words;
 mod late_election;
 pub mod lineage_file;
-mod misled;
 mod nomination;
 mod numbers;
 pub mod peers;
@@ -61,6 +60,7 @@ mod unloadable;
 mod verdict;
 pub(crate) mod watch;
 mod writers;
+mod wrong_primary;
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ use crate::model::observed::SentinelMaster;
 use crate::redis::{self, Connection, sentinel, server};
 
 /// How long it must not have rested before anything is done about it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SPINS_FOR: Duration = Duration::from_secs(5);
 
 /// Rests in a second of a process that may have nothing else to do. A Sentinel at rest wakes up a hundred times a second, and our
 /// questions alone make it four.
@@ -61,11 +61,11 @@ struct Outgoing {
 }
 
 impl Spin {
-    /// Notes that the Sentinel answered, and looks at its process. True: it has not rested for as long as `patience`.
-    fn look(&mut self, rests: u64, patience: Duration) -> bool {
+    /// Notes that the Sentinel answered, and looks at its process. True: it has not rested for as long as `window`.
+    fn look(&mut self, rests: u64, window: Duration) -> bool {
         let (began, before) = *self.since.get_or_insert((Instant::now(), rests));
-        let spins = rests.saturating_sub(before) < RESTS_A_SECOND * patience.as_secs();
-        if began.elapsed() < patience {
+        let spins = rests.saturating_sub(before) < RESTS_A_SECOND * window.as_secs();
+        if began.elapsed() < window {
             return false;
         }
         self.since = None;
@@ -98,7 +98,7 @@ impl Spin {
             }
             return false;
         }
-        if !self.look(rests, PATIENCE) {
+        if !self.look(rests, SPINS_FOR) {
             return false;
         }
         if !can_be_disturbed(environment, state).await {
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const WINDOW: Duration = Duration::from_secs(2);
 
     /// Looks at a shell that does `what` until it spins, for `within` at most.
     fn spins(what: &str, within: Duration) -> bool {
@@ -176,7 +176,7 @@ mod tests {
         let began = Instant::now();
         let mut spins = false;
         while !spins && began.elapsed() < within {
-            spins = spin.look(rests(child.id()).unwrap(), PATIENCE);
+            spins = spin.look(rests(child.id()).unwrap(), WINDOW);
             std::thread::sleep(Duration::from_millis(20));
         }
         child.kill().unwrap();
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn a_process_that_rests_is_told_from_one_that_does_not() {
         // Also one that never gives up the processor waits for the memory that the machine has to bring, now and then.
-        assert!(spins("while :; do :; done", 15 * PATIENCE));
-        assert!(!spins("while :; do sleep 0.1; done", 2 * PATIENCE));
+        assert!(spins("while :; do :; done", 15 * WINDOW));
+        assert!(!spins("while :; do sleep 0.1; done", 2 * WINDOW));
     }
 
     #[test]

@@ -219,8 +219,8 @@ impl State {
     }
 
     /// See [`Verdict::first_ready`].
-    pub(crate) async fn first_ready(&self, patience: Duration) {
-        self.verdict.first_ready(patience).await;
+    pub(crate) async fn first_ready(&self, within: Duration) {
+        self.verdict.first_ready(within).await;
     }
 
     /// What the server's functions counted.

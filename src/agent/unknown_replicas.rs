@@ -15,8 +15,8 @@ use crate::model::node_config::NodeConfig;
 use crate::model::observed::SentinelMaster;
 use crate::model::{Address, Role};
 
-/// Longer than the agent of a dead engine takes to have another elected, and than a Sentinel takes to hear of a replica that is new.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the Sentinel may take to discover a replica, or the agent of a dead engine to have another node elected.
+const DISCOVERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Since when the primary is down while replicas run that the Sentinel does not know.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl UnknownReplicas {
 
     /// Whether it has been so for long.
     pub(super) fn is_lasting(&self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() >= PATIENCE)
+        self.since.is_some_and(|since| since.elapsed() >= DISCOVERED_WITHIN)
     }
 }
 

@@ -30,12 +30,12 @@ impl Verdict {
         self.health.send_replace(health);
     }
 
-    /// Waits until the node is ready for the first time, at most for `patience`: a kubelet asks once a second, and a layer is
-    /// not whole before it knows. Who was ready once is not waited for: that it no longer is has to be told at once.
-    pub(super) async fn first_ready(&self, patience: Duration) {
+    /// Waits until the node is ready for the first time, at most for `within`: a kubelet asks once a second, and a layer is
+    /// not Ready before that. A node that was ready once is not waited for: that it no longer is has to be reported at once.
+    pub(super) async fn first_ready(&self, within: Duration) {
         if !self.was_ready.load(Ordering::Relaxed) {
             // Too late is an answer too.
-            let _ = timeout(patience, self.health.subscribe().wait_for(Health::is_good)).await;
+            let _ = timeout(within, self.health.subscribe().wait_for(Health::is_good)).await;
         }
     }
 }
@@ -46,13 +46,13 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(700);
+    const READY_WITHIN: Duration = Duration::from_millis(700);
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_readiness_is_waited_for() {
         let (verdict, began) = (Verdict::default(), Instant::now());
-        verdict.first_ready(PATIENCE).await;
-        assert_eq!(began.elapsed(), PATIENCE, "never ready");
+        verdict.first_ready(READY_WITHIN).await;
+        assert_eq!(began.elapsed(), READY_WITHIN, "never ready");
         let serving = async {
             sleep(Duration::from_millis(100)).await;
             verdict.set(Health::Syncing);
@@ -60,11 +60,11 @@ mod tests {
             verdict.set(Health::Serving);
         };
         let began = Instant::now();
-        tokio::join!(verdict.first_ready(PATIENCE), serving);
+        tokio::join!(verdict.first_ready(READY_WITHIN), serving);
         assert_eq!(began.elapsed(), Duration::from_millis(200), "no longer than until it is");
         verdict.set(Health::Silent);
         let began = Instant::now();
-        verdict.first_ready(PATIENCE).await;
+        verdict.first_ready(READY_WITHIN).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "it was");
     }
 }

@@ -23,13 +23,13 @@ use super::functions::kept::Keeper;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
-use super::misled::Misled;
 use super::rivals::Rivals;
 use super::silence::Silence;
 use super::standing::Standing;
 use super::state::State;
 use super::uncounted::Uncounted;
 use super::writers::Writers;
+use super::wrong_primary::WrongPrimary;
 use super::{aside, handover, lineage_file, nomination, strangers, writers};
 use crate::model::lineage::{AsideReason, Lineage, next_term};
 use crate::model::{Address, ReplicationId, Role};
@@ -62,7 +62,7 @@ pub(crate) struct Watch {
     /// Why the engine has to end, to be started by what the rule says then.
     starts_over: Option<&'static str>,
     rivals: Rivals,
-    misled: Misled,
+    wrong_primary: WrongPrimary,
     last_role: Option<Role>,
     /// The replication id that it had at the last look, if it was primary then.
     primary_as: Option<ReplicationId>,
@@ -134,7 +134,7 @@ impl Watch {
             is_chosen_as_replica: false,
             starts_over: None,
             rivals: Rivals::default(),
-            misled: Misled::default(),
+            wrong_primary: WrongPrimary::default(),
             last_role,
             primary_as: None,
             linked: false,

@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::redis::{Connection, Endpoint, Error as RedisError, Secret};
 
-/// Patience with a lookup and with a connection: a node that is gone should cost little.
+/// Timeout of a lookup and of a connection: a node that is gone should cost little.
 const CONNECT: Duration = Duration::from_millis(500);
-/// Patience with an answer: longer than the pause of a planned move, which a patient client sits out.
+/// Timeout of an answer: longer than the pause of a planned move.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Time until a primary is found; the deletion of all pods is among what it has to cover.
 const FOUND_WITHIN: Duration = Duration::from_mins(2);

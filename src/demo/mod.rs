@@ -37,7 +37,7 @@ const BATCH: u32 = 50;
 const FRESH: Duration = Duration::from_millis(300);
 /// For how long a source that failed is left alone.
 const LEFT_ALONE: Duration = Duration::from_mins(1);
-/// Patience with replicas' confirmation.
+/// How long replicas may take to confirm a write.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the application does.
@@ -234,8 +234,8 @@ async fn promise(store: &Store, seed: &str, count: u32) -> Result<Value, Error> 
 async fn confirm(connection: &Connection, replicas: u32) -> Result<u32, Error> {
     let mut wait = cmd("WAIT");
     wait.arg(replicas).arg(u64::try_from(CONFIRMED_WITHIN.as_millis()).unwrap_or(u64::MAX));
-    let patient = connection.with_response_timeout(CONFIRMED_WITHIN + Duration::from_secs(1));
-    Ok(patient.query(&wait).await?)
+    let waiting = connection.with_response_timeout(CONFIRMED_WITHIN + Duration::from_secs(1));
+    Ok(waiting.query(&wait).await?)
 }
 
 async fn kept(store: &Store, seed: &str, count: u32) -> Result<Value, Error> {

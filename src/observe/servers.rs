@@ -121,12 +121,12 @@ impl Pool {
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
         let was_silent = self.silent().contains(&question.pod_uid);
-        let patience = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { POD_TIMEOUT };
+        let within = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { POD_TIMEOUT };
         let began = Instant::now();
         let asked = tokio::select! {
             biased;
             asked = self.probe(question) => Some(asked),
-            () = sleep(patience) => None,
+            () = sleep(within) => None,
             () = hurry(last_move.clone()) => None,
         };
         let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= TIMEOUT_DURING_FAILOVER;
@@ -140,7 +140,7 @@ impl Pool {
             Some(Err(probed)) => (None, probed),
             None => {
                 self.connections().remove(&question.pod_uid);
-                // The same words in each pass: status must not change with our patience.
+                // The same words in each pass: status must not change with our timeout.
                 let fault = format!("{}: no answer within {POD_TIMEOUT:?}", question.endpoint.name());
                 return Answer {
                     server: ObservedServer::Unknown,

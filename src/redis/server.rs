@@ -319,8 +319,8 @@ pub async fn shutdown(connection: &Connection, data: ShutdownData, now: bool, wa
 /// `WAIT`: how many replicas acknowledged this connection's last write within `limit`.
 pub async fn wait(connection: &Connection, replicas: u16, limit: Duration) -> Result<u64> {
     let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    let patient = connection.with_response_timeout(limit + super::connection::RESPONSE_TIMEOUT);
-    patient.query(cmd("WAIT").arg(replicas).arg(milliseconds)).await
+    let waiting = connection.with_response_timeout(limit + super::connection::RESPONSE_TIMEOUT);
+    waiting.query(cmd("WAIT").arg(replicas).arg(milliseconds)).await
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step))
     let candidates = fitness::fit_candidates(request, &from, &watch).await?;
     let actor = fitness::fit_sentinel(request, &candidates, &watch).await?;
     let paused_at = Instant::now();
-    let pause = request.failover_timeout + request.patience;
+    let pause = request.failover_timeout + request.election_timeout;
     server::pause_writes(&from, pause.as_millis().try_into().unwrap_or(u64::MAX)).await?;
     watch(Step::WritesPaused).await;
     let result = match elect(request, &from, &actor, &candidates, &watch).await {
@@ -118,10 +118,10 @@ async fn promoted<'a>(
     let undecided = || Error::Undecided(request.from.0.clone());
     let index = tokio::select! {
         promoted = &mut promotion => Ok(promoted),
-        () = sleep(request.patience) => Err(undecided()),
+        () = sleep(request.election_timeout) => Err(undecided()),
         end = end_of_failover(request, actor) => match end {
             End::GivenUp => Err(Error::NonePromoted),
-            End::Done => timeout(request.patience, &mut promotion).await.map_err(|_| undecided()),
+            End::Done => timeout(request.election_timeout, &mut promotion).await.map_err(|_| undecided()),
             // What it ordered with its last breath is done soon.
             End::Gone => timeout(LAST_ORDER, &mut promotion).await.map_err(|_| undecided()),
         },

@@ -25,7 +25,7 @@ fn request(layer: &Layer, from: NodeId) -> Switchover {
         to: None,
         sentinels: layer.sentinel_ids().into_iter().map(|id| layer.operator_on(id)).collect(),
         failover_timeout: Duration::from_secs(10),
-        patience: Duration::from_secs(5),
+        election_timeout: Duration::from_secs(5),
     }
 }
 
@@ -193,7 +193,7 @@ async fn a_move_whose_end_is_not_known_keeps_writers_waiting_and_loses_nothing()
     let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, detection: 5_000, ..Options::default() }).await;
     let from = layer.primary().await.unwrap();
     let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
-    let request = Switchover { patience: Duration::from_secs(1), ..request(&layer, from) };
+    let request = Switchover { election_timeout: Duration::from_secs(1), ..request(&layer, from) };
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > 200).await;
     let moved = switchover_watched(&request, async |step| {

@@ -52,7 +52,7 @@ impl Watch {
         if info.role() != Some(Role::Primary) {
             self.rivals = Rivals::default();
             let named = self.majority.as_ref().map(|(named, _)| named);
-            if self.misled.look(&state.config(), info, named).await {
+            if self.wrong_primary.look(&state.config(), info, named).await {
                 self.starts_over = Some("no Sentinel points this replica to the primary");
             }
         // Else the Sentinels are being told of what a person chose.

@@ -31,7 +31,7 @@ pub struct Switchover {
     /// `failover-timeout`: the pause outlasts it, so that no writer slips in while the Sentinels still try.
     pub failover_timeout: Duration,
     /// How long the election may take before it is given up.
-    pub patience: Duration,
+    pub election_timeout: Duration,
 }
 
 /// A move that was done.

@@ -1,4 +1,4 @@
-//! A replica that no Sentinel points to the primary.
+//! A replica of the wrong primary, which no Sentinel re-points.
 //!
 //! Sentinels point the replicas that they know. After the loss of their volumes these are the ones that follow the primary which the
 //! Sentinels were shown. A replica of another node gets no order: its link stays down, or that node became a replica and it follows in a
@@ -14,16 +14,16 @@ use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
 use crate::redis::info::Info;
 
-/// Longer than Sentinels take to point a replica that they know (8 s, `SENTINEL_PUBLISH_PERIOD` times 4).
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long Sentinels may take to re-point a replica that they know (8 s, `SENTINEL_PUBLISH_PERIOD` times 4), with as much again.
+const REPOINTED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Since when the node follows another one than most Sentinels name.
 #[derive(Debug, Default)]
-pub(super) struct Misled {
+pub(super) struct WrongPrimary {
     since: Option<Instant>,
 }
 
-impl Misled {
+impl WrongPrimary {
     /// Looks at a replica that answers. `named`: whom most Sentinels name. True: it has followed another node for long, that node serves
     /// as no primary, and the named one does.
     pub(super) async fn look(&mut self, config: &NodeConfig, info: &Info, named: Option<&Address>) -> bool {
@@ -36,7 +36,7 @@ impl Misled {
             self.since = None;
             return false;
         }
-        if self.since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+        if self.since.get_or_insert_with(Instant::now).elapsed() < REPOINTED_WITHIN {
             return false;
         }
         let ask = async |address: &Address| {

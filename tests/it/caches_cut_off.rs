@@ -7,7 +7,7 @@ use redoubt::dataplane::{cache_library, load};
 use redoubt::model::{Role, UseKind};
 use redoubt::redis::{Connection, server, users};
 
-use crate::support::bound_layer::{BoundLayer, CHANNEL, OBSERVER, PREFIX, connect, installed, python};
+use crate::support::bound_layer::{BoundLayer, CHANNEL, OBSERVER, PREFIX, connect, endpoint, installed, python};
 use crate::support::cache_calls::{policy, tell};
 use crate::support::cache_copies::{ASKS_EVERY, Copies, KEY};
 use crate::support::cut_way::{Cut, Way};
@@ -107,17 +107,18 @@ async fn the_example_drops_its_copies_at_a_failover_and_hears_the_next_primary()
         let began = Instant::now();
         eventually("no copy is left", ASKS_EVERY + SOON, async || !copies.is_copied().await).await;
         println!("{}: no copy is left {:.1?} after the primary stopped", engine.name, began.elapsed());
-        // Each connection of before is cut at the promotion.
-        let promoted = async || {
-            let next = connect(&layer.replica, OBSERVER).await;
-            server::info(&next).await.is_ok_and(|info| info.role() == Some(Role::Primary)).then_some(next)
-        };
-        eventually("the replica is promoted", SOON, async || promoted().await.is_some()).await;
-        eventually("it listens to the next primary", SOON, async || {
-            subscribers(&connect(&layer.replica, OBSERVER).await).await == 1
+        // Each connection of before is cut at the promotion, also one that is just logging in.
+        let mut promoted = None;
+        eventually("the replica is promoted", SOON, async || {
+            let Ok(next) = Connection::open(&endpoint(&layer.replica, OBSERVER)).await else { return false };
+            if server::info(&next).await.is_ok_and(|info| info.role() == Some(Role::Primary)) {
+                promoted = Some(next);
+            }
+            promoted.is_some()
         })
         .await;
-        let next = promoted().await.unwrap();
+        let next = promoted.unwrap();
+        eventually("it listens to the next primary", SOON, async || subscribers(&next).await == 1).await;
         assert_eq!(copies.read_until_copied().await, "one", "{}", engine.name);
         change(&next, &mut copies, "two").await;
         eventually("it is told", SOON, async || !copies.is_copied().await).await;

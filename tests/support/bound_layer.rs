@@ -14,7 +14,7 @@ use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
 use redoubt::redis::rights::Grant;
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, sentinel_users};
-use redoubt::redis::{Connection, Error};
+use redoubt::redis::{Connection, Endpoint, Error};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
@@ -248,7 +248,12 @@ impl Drop for Crawl<'_> {
 
 /// A connection to a process of the layer.
 pub async fn connect(process: &Process, user: &str) -> Connection {
-    Connection::open(&process.endpoint(user, &password(user))).await.unwrap()
+    Connection::open(&endpoint(process, user)).await.unwrap()
+}
+
+/// Where a user of the layer logs in on a server of it.
+pub fn endpoint(process: &Process, user: &str) -> Endpoint {
+    process.endpoint(user, &password(user))
 }
 
 /// Where what a language's programs need is; fetched if it is not there.

@@ -41,6 +41,8 @@ pub struct Write {
     /// Who answered: the address and the replication id with which it was primary. A node that is promoted again has a new one,
     /// so it is not taken for its earlier self.
     pub server: String,
+    /// Whether a replica confirmed, after it was acknowledged, that it has all that this server had written.
+    pub confirmed: bool,
 }
 
 /// What the checker found.
@@ -50,6 +52,11 @@ pub struct Verdict {
     pub acknowledged: usize,
     /// Acknowledged writes that are not there.
     pub lost: Vec<String>,
+    /// Those of them that a replica had confirmed. Replication is asynchronous, so on a busy machine an unplanned failover may cost
+    /// more than what was in flight, and never any of these.
+    pub lost_although_confirmed: Vec<String>,
+    /// Writes that a replica confirmed.
+    pub confirmed: usize,
     /// Longest time without any acknowledgement, between the first and the last.
     pub longest_gap: Duration,
     /// Whether a server acknowledged a write that was sent after another server had begun to acknowledge.
@@ -70,13 +77,12 @@ pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
         let began = firsts[write.server.as_str()];
         firsts.iter().any(|(server, first)| *server != write.server && began < *first && write.invoked > *first)
     });
+    let lost: Vec<&&Write> = acknowledged.iter().filter(|write| !present.contains(&write.key)).collect();
     Verdict {
         acknowledged: acknowledged.len(),
-        lost: acknowledged
-            .iter()
-            .filter(|write| !present.contains(&write.key))
-            .map(|write| write.key.clone())
-            .collect(),
+        lost: lost.iter().map(|write| write.key.clone()).collect(),
+        lost_although_confirmed: lost.iter().filter(|write| write.confirmed).map(|write| write.key.clone()).collect(),
+        confirmed: acknowledged.iter().filter(|write| write.confirmed).count(),
         longest_gap: gaps.max().unwrap_or_default(),
         two_primaries,
     }
@@ -90,6 +96,13 @@ pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<Write>>>,
+    confirmations: JoinHandle<Vec<Confirmation>>,
+}
+
+/// A replica of this server had all that it had acknowledged by then.
+struct Confirmation {
+    server: String,
+    until: Duration,
 }
 
 impl Writers {
@@ -114,7 +127,12 @@ impl Writers {
                 })
             })
             .collect();
-        Self { stop, acknowledged, tasks }
+        let confirmations = {
+            let (stop, sentinels, name) = (Arc::clone(&stop), sentinels.to_vec(), master_name.to_owned());
+            let key = format!("h:{history}:confirmed");
+            tokio::spawn(async move { confirm_until(&stop, &key, began, &sentinels, &name).await })
+        };
+        Self { stop, acknowledged, tasks, confirmations }
     }
 
     /// How many writes were acknowledged so far.
@@ -128,6 +146,13 @@ impl Writers {
         let mut history = Vec::new();
         for task in self.tasks {
             history.extend(task.await.unwrap());
+        }
+        let mut until: BTreeMap<String, Duration> = BTreeMap::new();
+        for confirmation in self.confirmations.await.unwrap() {
+            until.insert(confirmation.server, confirmation.until);
+        }
+        for write in &mut history {
+            write.confirmed = until.get(&write.server).is_some_and(|until| write.completed <= *until);
         }
         history
     }
@@ -180,6 +205,37 @@ impl StockClient {
     }
 }
 
+/// How often a confirmation is asked for.
+const CONFIRMED_EVERY: Duration = Duration::from_millis(10);
+
+/// Asks the primary again and again whether a replica has all that was written so far.
+async fn confirm_until(
+    stop: &AtomicBool,
+    key: &str,
+    began: Instant,
+    sentinels: &[Endpoint],
+    master_name: &str,
+) -> Vec<Confirmation> {
+    let (mut client, mut connection, mut confirmations) = (StockClient::new(sentinels), None, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(CONFIRMED_EVERY).await;
+        if connection.is_none() {
+            connection = client.primary(master_name).await;
+        }
+        let Some((server, name)) = &mut connection else { continue };
+        let until = began.elapsed();
+        // `WAIT` speaks of what its own connection wrote last.
+        let mut write_and_wait = redis::pipe();
+        write_and_wait.set(key, until.as_secs_f64()).ignore().cmd("WAIT").arg(1).arg(1_000);
+        match write_and_wait.query_async::<(u64,)>(server).await {
+            Ok((0,)) => {}
+            Ok(_) => confirmations.push(Confirmation { server: name.clone(), until }),
+            Err(_) => connection = None,
+        }
+    }
+    confirmations
+}
+
 async fn write_until(
     (stop, acknowledged): (&AtomicBool, &AtomicUsize),
     keys: &str,
@@ -209,7 +265,14 @@ async fn write_until(
             Err(error) if error.code().is_some() => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
-        history.push(Write { key, invoked, completed: began.elapsed(), outcome, server: name.clone() });
+        history.push(Write {
+            key,
+            invoked,
+            completed: began.elapsed(),
+            outcome,
+            server: name.clone(),
+            confirmed: false,
+        });
         if outcome == Outcome::Ok {
             acknowledged.fetch_add(1, Ordering::Relaxed);
             if !pause.is_zero() {
@@ -245,7 +308,14 @@ mod tests {
 
     fn write(key: &str, invoked: u64, completed: u64, server: &str) -> Write {
         let (invoked, completed) = (Duration::from_millis(invoked), Duration::from_millis(completed));
-        Write { key: key.to_owned(), invoked, completed, outcome: Outcome::Ok, server: server.to_owned() }
+        Write {
+            key: key.to_owned(),
+            invoked,
+            completed,
+            outcome: Outcome::Ok,
+            server: server.to_owned(),
+            confirmed: false,
+        }
     }
 
     #[test]
@@ -254,6 +324,10 @@ mod tests {
         let history = [write("a", 0, 10, "x"), write("b", 10, 500, "x"), unknown];
         let verdict = check(&history, &BTreeSet::from(["a".to_owned()]));
         assert_eq!(verdict.lost, ["b"]);
+        assert_eq!((verdict.lost_although_confirmed, verdict.confirmed), (vec![], 0));
+        let confirmed = history.map(|write| Write { confirmed: true, ..write });
+        let verdict = check(&confirmed, &BTreeSet::from(["a".to_owned()]));
+        assert_eq!((verdict.lost_although_confirmed, verdict.confirmed), (vec!["b".to_owned()], 2));
         assert_eq!(verdict.longest_gap, Duration::from_millis(490));
         assert!(!verdict.two_primaries);
     }

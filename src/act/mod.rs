@@ -4,18 +4,18 @@
 //! Knows clients and the plan's steps. Must never see `observe` or `validate`.
 
 mod claims;
-mod ending;
 pub(crate) mod fingerprint;
 pub mod kube;
+mod outcome;
 pub mod redis;
 mod resources;
 pub mod secrets;
 pub mod step;
 pub mod switchover;
 
-pub use ending::{Ending, Error};
 pub use kube::{Applied, Writer};
+pub use outcome::{Error, StepOutcome};
 pub use resources::StepResources;
-pub(crate) use step::{Carried, label_pod, point_service};
-pub use step::{carry_out, log_ending, name_of};
+pub(crate) use step::{PlanOutcome, label_pod, point_service};
+pub use step::{carry_out, log_outcome, name_of};
 pub use switchover::Handover;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ending, Error};
+use super::{Error, StepOutcome};
 use crate::dataplane::{Library, load};
 use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
@@ -17,34 +17,37 @@ pub(crate) async fn is_process(connection: &Connection, run_id: &str) -> Result<
 }
 
 /// Sets directives and reads them back. A directive that this server does not take is told, not tried again at once.
-pub(crate) async fn set_settings(connection: &Connection, changes: &BTreeMap<String, String>) -> Result<Ending, Error> {
+pub(crate) async fn set_settings(
+    connection: &Connection,
+    changes: &BTreeMap<String, String>,
+) -> Result<StepOutcome, Error> {
     let refused = server::config_set_all(connection, changes).await?;
     if !refused.is_empty() {
         let words: Vec<String> =
             refused.iter().map(|setting| format!("{}: {}", setting.name, setting.reason)).collect();
-        return Ok(Ending::Refused(words.join("; ")));
+        return Ok(StepOutcome::Refused(words.join("; ")));
     }
     let names: Vec<&str> = changes.keys().map(String::as_str).collect();
     let live = server::config_get(connection, &names).await?;
     let differing: Vec<&str> =
         changes.iter().filter(|(name, value)| live.get(*name) != Some(value)).map(|(name, _)| name.as_str()).collect();
     if differing.is_empty() {
-        Ok(Ending::Done)
+        Ok(StepOutcome::Done)
     } else {
-        Ok(Ending::Refused(format!("the server reports another value afterwards: {}", differing.join(", "))))
+        Ok(StepOutcome::Refused(format!("the server reports another value afterwards: {}", differing.join(", "))))
     }
 }
 
 /// Creates or mends a user. One that is switched off loses the connections that it still has; so does an application whose
 /// password is another one now (a store that was made again under its old name): a server leaves them logged in. Replicas and
 /// Sentinels keep theirs, which are the same servers.
-pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<Ending, Error> {
+pub async fn set_user(connection: &Connection, name: &str, user: &DesiredUser) -> Result<StepOutcome, Error> {
     let before = if users::is_application_user(name) { server::acl_list(connection).await? } else { Vec::new() };
     server::acl_set_user(connection, name, &user.rules).await?;
     if !user.is_on() || passwords(&before, name).any(|password| !user.rules.iter().any(|rule| rule == password)) {
         server::cut_user(connection, name).await?;
     }
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// The password digests of a user in the lines of `ACL LIST`, each with its `#`.
@@ -55,25 +58,25 @@ fn passwords<'lines>(lines: &'lines [String], name: &str) -> impl Iterator<Item 
 }
 
 /// Removes a user and ends its connections.
-pub(crate) async fn delete_user(connection: &Connection, name: &str) -> Result<Ending, Error> {
+pub(crate) async fn delete_user(connection: &Connection, name: &str) -> Result<StepOutcome, Error> {
     server::acl_delete_user(connection, name).await?;
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// Loads a library and has it say its digest. What the server says of a user's source is a refusal: trying again changes nothing.
-pub async fn load_library(connection: &Connection, library: &Library) -> Result<Ending, Error> {
+pub async fn load_library(connection: &Connection, library: &Library) -> Result<StepOutcome, Error> {
     match load(connection, library).await {
-        Ok(()) => Ok(Ending::Done),
+        Ok(()) => Ok(StepOutcome::Done),
         Err(error) => match error.refusal().filter(|_| is_users_library(&library.name)) {
-            Some(words) => Ok(Ending::Refused(words)),
+            Some(words) => Ok(StepOutcome::Refused(words)),
             None => Err(error.into()),
         },
     }
 }
 
-pub(crate) async fn delete_library(connection: &Connection, library: &str) -> Result<Ending, Error> {
+pub(crate) async fn delete_library(connection: &Connection, library: &str) -> Result<StepOutcome, Error> {
     functions::delete(connection, library).await?;
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// Tells a Sentinel its quorum and times.
@@ -81,7 +84,7 @@ pub(crate) async fn set_sentinel(
     connection: &Connection,
     master: &str,
     settings: SentinelSettings,
-) -> Result<Ending, Error> {
+) -> Result<StepOutcome, Error> {
     let detection = settings.detection_milliseconds.to_string();
     let options = [
         ("quorum", settings.quorum.to_string()),
@@ -94,21 +97,21 @@ pub(crate) async fn set_sentinel(
     for (option, value) in options {
         sentinel::set(connection, master, option, &value).await?;
     }
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// Makes a Sentinel forget what is gone, unless it is electing: a reset would end the election without a result.
-pub(crate) async fn reset_sentinel(connection: &Connection, master: &str) -> Result<Ending, Error> {
+pub(crate) async fn reset_sentinel(connection: &Connection, master: &str) -> Result<StepOutcome, Error> {
     let known = sentinel::master(connection, master).await?;
     if known.is_none_or(|known| known.is_failing_over()) {
-        return Ok(Ending::Dropped("a failover is under way".to_owned()));
+        return Ok(StepOutcome::Dropped("a failover is under way".to_owned()));
     }
     sentinel::reset(connection, master).await?;
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
 /// Makes a replica follow the primary that the Sentinels name.
-pub(crate) async fn repoint(connection: &Connection, primary: &Address) -> Result<Ending, Error> {
+pub(crate) async fn repoint(connection: &Connection, primary: &Address) -> Result<StepOutcome, Error> {
     server::replica_of(connection, &primary.0, REDIS_PORT).await?;
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }

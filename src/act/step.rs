@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::kube::{Applied, Writer};
 use super::switchover::Handover;
-use super::{Ending, Error, StepResources, claims, redis};
+use super::{Error, StepOutcome, StepResources, claims, redis};
 use crate::answers;
 use crate::api::names;
 use crate::dataplane::Library;
@@ -47,73 +47,76 @@ pub const fn name_of(step: &Step) -> &'static str {
 
 /// What came of the steps of a plan.
 #[derive(Debug, Default)]
-pub struct Carried {
+pub struct PlanOutcome {
     /// The steps that ended, and how.
-    pub endings: Vec<(Step, Ending)>,
+    pub outcomes: Vec<(Step, StepOutcome)>,
     /// The move of the primary, which is to be carried out next to the passes.
     pub handover: Option<(Step, Handover)>,
 }
 
 /// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library and one of the
 /// primary's Service stop nothing.
-pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[Step]) -> Carried {
-    let mut carried = Carried::default();
+pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[Step]) -> PlanOutcome {
+    let mut plan_outcome = PlanOutcome::default();
     for step in steps {
         let node = step.node();
         let is_apart = |earlier: &Step| earlier.is_of_users_library() || matches!(earlier, Step::PointService { .. });
         let holds_up = |earlier: &Step| earlier.node() == node && !is_apart(earlier);
-        let is_blocked = carried.endings.iter().any(|(earlier, ending)| holds_up(earlier) && !ending.is_done());
-        let ending = if is_blocked {
-            Ending::Dropped("an earlier step of this node was not done".to_owned())
+        let is_blocked = plan_outcome.outcomes.iter().any(|(earlier, outcome)| holds_up(earlier) && !outcome.is_done());
+        let outcome = if is_blocked {
+            StepOutcome::Dropped("an earlier step of this node was not done".to_owned())
         } else {
-            match one(writer, resources, step).await.unwrap_or_else(|error| Carry::Ended(Ending::of(&error))) {
-                Carry::Ended(ending) => ending,
-                Carry::GoesOn(handover) => {
-                    carried.handover = Some((step.clone(), *handover));
+            match one(writer, resources, step)
+                .await
+                .unwrap_or_else(|error| StepProgress::Ended(StepOutcome::of(&error)))
+            {
+                StepProgress::Ended(outcome) => outcome,
+                StepProgress::UnderWay(handover) => {
+                    plan_outcome.handover = Some((step.clone(), *handover));
                     continue;
                 }
             }
         };
-        log_ending(step, &ending);
-        carried.endings.push((step.clone(), ending));
+        log_outcome(step, &outcome);
+        plan_outcome.outcomes.push((step.clone(), outcome));
     }
-    carried
+    plan_outcome
 }
 
 /// Writes the end of a step to the log.
-pub fn log_ending(step: &Step, ending: &Ending) {
-    tracing::info!(step = name_of(step), node = %step.node(), ending = ending.word(), detail = ending.detail(), "step");
+pub fn log_outcome(step: &Step, outcome: &StepOutcome) {
+    tracing::info!(step = name_of(step), node = %step.node(), ending = outcome.word(), detail = outcome.detail(), "step");
 }
 
 /// A step that was begun.
-enum Carry {
-    Ended(Ending),
-    GoesOn(Box<Handover>),
+enum StepProgress {
+    Ended(StepOutcome),
+    UnderWay(Box<Handover>),
 }
 
-impl From<Ending> for Carry {
-    fn from(ending: Ending) -> Self {
-        Self::Ended(ending)
+impl From<StepOutcome> for StepProgress {
+    fn from(outcome: StepOutcome) -> Self {
+        Self::Ended(outcome)
     }
 }
 
-async fn one(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<Carry, Error> {
+async fn one(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<StepProgress, Error> {
     if let Some(expected) = step.expected_epoch()
         && super::switchover::epoch(resources).await? != Some(expected)
     {
-        return Ok(Ending::Dropped("the Sentinels have moved the primary meanwhile".to_owned()).into());
+        return Ok(StepOutcome::Dropped("the Sentinels have moved the primary meanwhile".to_owned()).into());
     }
     if let Step::Switchover { .. } = step {
         return Ok(match Handover::prepare(resources, step) {
-            Ok(handover) => Carry::GoesOn(Box::new(handover)),
-            Err(ending) => Carry::Ended(ending),
+            Ok(handover) => StepProgress::UnderWay(Box::new(handover)),
+            Err(outcome) => StepProgress::Ended(outcome),
         });
     }
-    at_once(writer, resources, step).await.map(Carry::Ended)
+    at_once(writer, resources, step).await.map(StepProgress::Ended)
 }
 
 /// A step that needs one request.
-async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<Ending, Error> {
+async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> Result<StepOutcome, Error> {
     let namespace = resources.layer.namespace.as_str();
     match step {
         Step::ApplyService { node } => {
@@ -131,7 +134,7 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
         }
         Step::RestartPod { node, pod_uid, .. } => {
             let pod = names::pod(&resources.layer.name, *node);
-            writer.delete::<Pod>(namespace, &pod, Some(pod_uid)).await.map(|()| Ending::Done)
+            writer.delete::<Pod>(namespace, &pod, Some(pod_uid)).await.map(|()| StepOutcome::Done)
         }
         Step::PatchConfig { node, pod_uid, .. } => {
             let Some(document) = resources.documents.get(node) else { return Ok(not_built(*node)) };
@@ -140,7 +143,7 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
             writer
                 .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_OBJECTS)
                 .await
-                .map(|()| Ending::Done)
+                .map(|()| StepOutcome::Done)
         }
         Step::PointService { node, version } => {
             let Some(service) = resources.primary_service else { return Ok(not_built(*node)) };
@@ -148,7 +151,7 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
             point_service(writer, resources.layer, service, live, *node, version.as_deref()).await
         }
         Step::LabelPod { node, pod_uid, reads, role } => {
-            label_pod(writer, resources.layer, *node, pod_uid, *reads, *role).await.map(|()| Ending::Done)
+            label_pod(writer, resources.layer, *node, pod_uid, *reads, *role).await.map(|()| StepOutcome::Done)
         }
         Step::RemoveNode { node, workload_uid, .. } => remove(writer, resources, *node, workload_uid.as_deref()).await,
         Step::Switchover { from, .. } => Ok(not_built(*from)),
@@ -161,10 +164,10 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
         | Step::ResetSentinel { node, run_id, .. }
         | Step::Repoint { node, run_id, .. } => {
             let Some(connection) = resources.connections.get(node) else {
-                return Ok(Ending::Dropped("no connection to the server".to_owned()));
+                return Ok(StepOutcome::Dropped("no connection to the server".to_owned()));
             };
             if !redis::is_process(connection, run_id).await? {
-                return Ok(Ending::Dropped("the server was restarted".to_owned()));
+                return Ok(StepOutcome::Dropped("the server was restarted".to_owned()));
             }
             on_server(resources, connection, step).await
         }
@@ -172,7 +175,7 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
 }
 
 /// Steps on a server whose process is the right one.
-async fn on_server(resources: StepResources<'_>, connection: &Connection, step: &Step) -> Result<Ending, Error> {
+async fn on_server(resources: StepResources<'_>, connection: &Connection, step: &Step) -> Result<StepOutcome, Error> {
     let desired = resources.desired;
     match step {
         Step::SetSettings { changes, .. } => redis::set_settings(connection, changes).await,
@@ -210,9 +213,9 @@ pub(crate) async fn point_service(
     live: Option<&Service>,
     node: NodeId,
     version: Option<&str>,
-) -> Result<Ending, Error> {
+) -> Result<StepOutcome, Error> {
     if live.and_then(|live| live.metadata.resource_version.as_deref()) != version {
-        return Ok(Ending::Dropped("the Service is not the one that was seen".to_owned()));
+        return Ok(StepOutcome::Dropped("the Service is not the one that was seen".to_owned()));
     }
     let mut service = built.clone();
     let selector = service.spec.get_or_insert_default().selector.get_or_insert_default();
@@ -250,7 +253,7 @@ pub(crate) async fn label_pod(
 
 /// Applies a node's Service with the address that it had before. Where another process has got that address meanwhile, it gets
 /// another, and the node is announced again.
-async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<Ending, Error> {
+async fn apply_service(writer: &Writer, service: &Service, live: Option<&Service>) -> Result<StepOutcome, Error> {
     let asks = service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some());
     match writer.apply(service, live).await {
         Err(Error::Request(error)) if asks && live.is_none() && error.class() == Class::Invalid => {
@@ -270,27 +273,27 @@ async fn remove(
     resources: StepResources<'_>,
     node: NodeId,
     workload_uid: Option<&str>,
-) -> Result<Ending, Error> {
+) -> Result<StepOutcome, Error> {
     let (namespace, name) = (resources.layer.namespace.as_str(), names::node(&resources.layer.name, node));
     if workload_uid.is_some() {
         writer.delete::<StatefulSet>(namespace, &name, workload_uid).await?;
-        return Ok(Ending::Done);
+        return Ok(StepOutcome::Done);
     }
     // The one that was seen, and not what may have been made under its name since.
     let Some(uid) = resources.live_services.get(&name).and_then(|service| service.uid()) else {
-        return Ok(Ending::Dropped("its Service is gone".to_owned()));
+        return Ok(StepOutcome::Dropped("its Service is gone".to_owned()));
     };
     writer.delete::<Service>(namespace, &name, Some(&uid)).await?;
-    Ok(Ending::Done)
+    Ok(StepOutcome::Done)
 }
 
-fn not_built(node: NodeId) -> Ending {
-    Ending::Dropped(format!("nothing was built for {node}"))
+fn not_built(node: NodeId) -> StepOutcome {
+    StepOutcome::Dropped(format!("nothing was built for {node}"))
 }
 
-fn applied<K>(applied: &Applied<K>) -> Ending {
+fn applied<K>(applied: &Applied<K>) -> StepOutcome {
     match applied {
-        Applied::Unchanged | Applied::Written(_) => Ending::Done,
-        Applied::Deleting => Ending::Dropped("its predecessor is still being deleted".to_owned()),
+        Applied::Unchanged | Applied::Written(_) => StepOutcome::Done,
+        Applied::Deleting => StepOutcome::Dropped("its predecessor is still being deleted".to_owned()),
     }
 }

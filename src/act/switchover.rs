@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Ending, Error, StepResources, redis};
+use super::{Error, StepOutcome, StepResources, redis};
 use crate::model::{NodeId, NodeKind};
 use crate::plan::Step;
 use crate::redis::switchover::{Switchover, switchover};
@@ -23,8 +23,8 @@ pub struct Handover {
 
 impl Handover {
     /// What the step asks for; an error: what is missing for it.
-    pub(super) fn prepare(resources: StepResources<'_>, step: &Step) -> Result<Self, Ending> {
-        let dropped = |why: &str| Ending::Dropped(why.to_owned());
+    pub(super) fn prepare(resources: StepResources<'_>, step: &Step) -> Result<Self, StepOutcome> {
+        let dropped = |why: &str| StepOutcome::Dropped(why.to_owned());
         let Step::Switchover { from, from_run_id, candidates, to, .. } = step else {
             return Err(dropped("not a switchover"));
         };
@@ -41,7 +41,7 @@ impl Handover {
                 None => None,
             },
             // The plan chose among those whose pods stay.
-            ending: BTreeSet::new(),
+            terminating: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
             failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
             election_timeout: ELECTION_TIMEOUT,
@@ -50,16 +50,16 @@ impl Handover {
     }
 
     /// Moves the primary.
-    pub async fn carry_out(self) -> Ending {
-        self.attempt().await.unwrap_or_else(|error| Ending::of(&error))
+    pub async fn carry_out(self) -> StepOutcome {
+        self.attempt().await.unwrap_or_else(|error| StepOutcome::of(&error))
     }
 
-    async fn attempt(&self) -> Result<Ending, Error> {
+    async fn attempt(&self) -> Result<StepOutcome, Error> {
         if !redis::is_process(&self.primary, &self.run_id).await? {
-            return Ok(Ending::Dropped("the primary was restarted".to_owned()));
+            return Ok(StepOutcome::Dropped("the primary was restarted".to_owned()));
         }
         switchover(&self.request).await?;
-        Ok(Ending::Done)
+        Ok(StepOutcome::Done)
     }
 }
 

@@ -65,14 +65,14 @@ pub(crate) async fn try_once(environment: &Environment, state: &State) -> Result
 async fn request(environment: &Environment, state: &State) -> Option<Switchover> {
     let config = state.config();
     let answers = peers::ask_agents(&config).await;
-    let is_ending = |answer: &LineageAnswer| answer.activity == Activity::Stopping;
-    let ending = answers.values().flatten().filter(|answer| is_ending(answer));
+    let is_terminating = |answer: &LineageAnswer| answer.activity == Activity::Stopping;
+    let terminating = answers.values().flatten().filter(|answer| is_terminating(answer));
     let others = config.data_nodes.iter().filter(|(ordinal, _)| **ordinal != config.node.ordinal);
     Some(Switchover {
         master_name: config.master_name.clone(),
         from: (state.announced()?, state.own_endpoint(environment)),
         others: others.map(|(_, address)| (address.clone(), state.data_endpoint(address))).collect(),
-        ending: ending.filter_map(|answer| config.data_nodes.get(&answer.ordinal).cloned()).collect(),
+        terminating: terminating.filter_map(|answer| config.data_nodes.get(&answer.ordinal).cloned()).collect(),
         to: None,
         sentinels: config.sentinels.values().map(|address| state.sentinel_endpoint(address)).collect(),
         failover_timeout: Duration::from_millis(config.failover_timeout_milliseconds),

@@ -4,18 +4,18 @@
 use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 
-use crate::act::Ending;
+use crate::act::StepOutcome;
 use crate::failure::Class;
 use crate::per_object::PerObject;
 use crate::plan::Step;
 
 /// The move of each layer's primary, by the layer's UID: under way, or ended and not told of yet.
 #[derive(Debug, Default)]
-pub(crate) struct Handovers(PerObject<(Step, JoinHandle<Ending>)>);
+pub(crate) struct Handovers(PerObject<(Step, JoinHandle<StepOutcome>)>);
 
 impl Handovers {
     /// Begins a move. Not while one of the same layer is under way: no plan has one then.
-    pub(crate) fn begin(&self, uid: &str, step: Step, doing: impl Future<Output = Ending> + Send + 'static) {
+    pub(crate) fn begin(&self, uid: &str, step: Step, doing: impl Future<Output = StepOutcome> + Send + 'static) {
         self.0.lock().insert(uid.to_owned(), (step, tokio::spawn(doing)));
     }
 
@@ -25,12 +25,12 @@ impl Handovers {
     }
 
     /// The move that ended since this was asked last, and how.
-    pub(crate) fn take_ended(&self, uid: &str) -> Option<(Step, Ending)> {
+    pub(crate) fn take_ended(&self, uid: &str) -> Option<(Step, StepOutcome)> {
         if self.is_under_way(uid) {
             return None;
         }
         let (step, task) = self.0.lock().remove(uid)?;
-        let failed = || Ending::Failed { class: Class::Bug, why: "the move of the primary broke off".to_owned() };
+        let failed = || StepOutcome::Failed { class: Class::Bug, why: "the move of the primary broke off".to_owned() };
         Some((step, task.now_or_never().and_then(Result::ok).unwrap_or_else(failed)))
     }
 
@@ -78,14 +78,14 @@ mod tests {
     async fn a_move_goes_on_by_itself_and_is_told_of_once() {
         let handovers = Handovers::default();
         let (end, ended) = oneshot::channel();
-        handovers.begin("a", step(), async move { ended.await.unwrap_or(Ending::Done) });
+        handovers.begin("a", step(), async move { ended.await.unwrap_or(StepOutcome::Done) });
         assert!(handovers.is_under_way("a") && !handovers.is_under_way("b"));
         assert_eq!(handovers.take_ended("a"), None);
-        end.send(Ending::Dropped("late".to_owned())).unwrap();
+        end.send(StepOutcome::Dropped("late".to_owned())).unwrap();
         while handovers.is_under_way("a") {
             tokio::task::yield_now().await;
         }
-        assert_eq!(handovers.take_ended("a"), Some((step(), Ending::Dropped("late".to_owned()))));
+        assert_eq!(handovers.take_ended("a"), Some((step(), StepOutcome::Dropped("late".to_owned()))));
         assert_eq!(handovers.take_ended("a"), None);
     }
 
@@ -96,7 +96,7 @@ mod tests {
         handovers.begin("a", step(), async move {
             tokio::task::yield_now().await;
             let _ = done.send(());
-            Ending::Done
+            StepOutcome::Done
         });
         handovers.finish().await;
         assert_eq!(is_done.await, Ok(()));
@@ -104,7 +104,7 @@ mod tests {
         handovers.begin("b", step(), async move {
             std::future::pending::<()>().await;
             drop(dropped);
-            Ending::Done
+            StepOutcome::Done
         });
         drop(handovers);
         assert!(is_dropped.await.is_err());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::act::Ending;
+use crate::act::StepOutcome;
 use crate::api::data_layer::DataLayer;
 use crate::dataplane::Library;
 use crate::model::NodeId;
@@ -20,7 +20,7 @@ use crate::validate::ValidatedLayer;
 pub(super) struct Seen {
     pub(super) observed: Observed,
     /// The planned move of the primary that ended since the pass before, and how.
-    pub(super) ended_move: Option<(Step, Ending)>,
+    pub(super) ended_move: Option<(Step, StepOutcome)>,
     pub(super) connections: BTreeMap<NodeId, Connection>,
     /// What the servers refused to say, and what their agents did about them.
     pub(super) faults: Vec<(NodeId, String)>,

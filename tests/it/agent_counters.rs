@@ -130,8 +130,8 @@ async fn the_operator_has_the_counters_read_right_before_it_loads_a_library() {
             endpoints: &BTreeMap::from([(id, &endpoint)]),
             addresses: &BTreeMap::new(),
         };
-        let carried = act::carry_out(&writer, resources, &[step]).await;
-        assert!(carried.endings.iter().all(|(_, ending)| ending.is_done()), "{:?}", carried.endings);
+        let plan_outcome = act::carry_out(&writer, resources, &[step]).await;
+        assert!(plan_outcome.outcomes.iter().all(|(_, outcome)| outcome.is_done()), "{:?}", plan_outcome.outcomes);
     }
     let address = layer.nodes[&id].address.0.clone();
     let mut told = 0;

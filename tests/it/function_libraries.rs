@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use redis::cmd;
-use redoubt::act::{self, Ending};
+use redoubt::act::{self, StepOutcome};
 use redoubt::api::function_library::FunctionLibrary;
 use redoubt::api::use_status::UseStatus;
 use redoubt::api::uses::DeclaredUse;
@@ -228,8 +228,8 @@ async fn a_source_that_does_not_load_is_refused_in_the_engines_words_and_the_old
             assert_eq!(answers(&application).await, "old", "{}: {told}", engine.name);
             let seen = look(&operator, &[&old, &other]).await.libraries;
             assert_eq!((&seen[&old.name], &seen[&other.name]), (&old.digest, &other.digest), "{}: {told}", engine.name);
-            let ending = act::redis::load_library(&operator, &bad).await.unwrap();
-            assert_eq!(ending, Ending::Refused(told));
+            let outcome = act::redis::load_library(&operator, &bad).await.unwrap();
+            assert_eq!(outcome, StepOutcome::Refused(told));
         }
         // The line is the one of the user's source: the shebang is the first.
         let third = library("tools", "#!lua name=tools\nlocal a = 1\nlocal b = = 2\n-- register_function\n");

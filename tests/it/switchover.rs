@@ -21,7 +21,7 @@ fn request(layer: &Layer, from: NodeId) -> Switchover {
         master_name: layer.master_name.clone(),
         from: at(from),
         others: layer.data_ids().into_iter().filter(|id| *id != from).map(at).collect(),
-        ending: BTreeSet::new(),
+        terminating: BTreeSet::new(),
         to: None,
         sentinels: layer.sentinel_ids().into_iter().map(|id| layer.operator_on(id)).collect(),
         failover_timeout: Duration::from_secs(10),

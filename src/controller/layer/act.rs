@@ -10,7 +10,7 @@ use super::super::uses::{Uses, UsesDone};
 use super::known::{Judged, Known};
 use super::objects::{apply_static, not_done};
 use super::planned::Planned;
-use crate::act::{self, Carried, Ending, Handover, StepResources};
+use crate::act::{self, Handover, PlanOutcome, StepOutcome, StepResources};
 use crate::api::names;
 use crate::model::LayerIdentity;
 use crate::model::observed::Observed;
@@ -35,10 +35,10 @@ impl Done {
     ) -> Self {
         let wanted = &planned.wanted;
         let mut undone = Vec::new();
-        if let Some((step, ending)) = &seen.ended_move {
-            act::log_ending(step, ending);
-            context.metrics.step(act::name_of(step), ending.word());
-            undone.extend(not_done(Some(step.clone()), ending));
+        if let Some((step, outcome)) = &seen.ended_move {
+            act::log_outcome(step, outcome);
+            context.metrics.step(act::name_of(step), outcome.word());
+            undone.extend(not_done(Some(step.clone()), outcome));
         }
         if !wanted.desired.paused {
             undone.extend(apply_static(context, known, judged, wanted, &planned.plan).await);
@@ -68,18 +68,18 @@ async fn carry_out(context: &Context, known: &Known, seen: &Seen, uses: &Uses, p
         addresses: &wanted.addresses,
     };
     let mut undone = Vec::new();
-    let Carried { endings, handover } = act::carry_out(&context.writer, resources, &planned.plan.steps).await;
+    let PlanOutcome { outcomes, handover } = act::carry_out(&context.writer, resources, &planned.plan.steps).await;
     if let Some((step, handover)) = handover {
         begin(context, &known.identity, step, handover);
     }
-    for (step, ending) in endings {
-        context.metrics.step(act::name_of(&step), ending.word());
-        note_absence(context, &seen.observed, &step, &ending);
-        if matches!((&step, &ending), (Step::LoadLibrary { .. }, Ending::Done | Ending::Failed { .. })) {
+    for (step, outcome) in outcomes {
+        context.metrics.step(act::name_of(&step), outcome.word());
+        note_absence(context, &seen.observed, &step, &outcome);
+        if matches!((&step, &outcome), (Step::LoadLibrary { .. }, StepOutcome::Done | StepOutcome::Failed { .. })) {
             context.uses.loaded(&known.identity.uid);
         }
-        if !uses.note(context, &known.identity.uid, &seen.observed, &step, &ending) {
-            undone.extend(not_done(Some(step), &ending));
+        if !uses.note(context, &known.identity.uid, &seen.observed, &step, &outcome) {
+            undone.extend(not_done(Some(step), &outcome));
         }
     }
     undone
@@ -89,18 +89,18 @@ async fn carry_out(context: &Context, known: &Known, seen: &Seen, uses: &Uses, p
 fn begin(context: &Context, layer: &LayerIdentity, step: Step, handover: Handover) {
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&layer.name).within(&layer.namespace));
     let moving = async move {
-        let ending = handover.carry_out().await;
+        let outcome = handover.carry_out().await;
         // The receiver is dropped during shutdown.
         let _ = wake.unbounded_send(object);
-        ending
+        outcome
     };
     context.handovers.begin(&layer.uid, step, moving.instrument(Span::current()));
 }
 
 /// Remembers which node a step takes away: it is missed less than one that was not taken.
-fn note_absence(context: &Context, observed: &Observed, step: &Step, ending: &Ending) {
+fn note_absence(context: &Context, observed: &Observed, step: &Step, outcome: &StepOutcome) {
     let workload = observed.nodes.get(&step.node()).and_then(|seen| seen.workload.as_ref());
-    if let (Step::RestartPod { .. }, true, Some(workload)) = (step, ending.is_done(), workload) {
+    if let (Step::RestartPod { .. }, true, Some(workload)) = (step, outcome.is_done(), workload) {
         context.absences.taken(&workload.uid);
     }
 }

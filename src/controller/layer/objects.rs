@@ -10,7 +10,7 @@ use super::accepted;
 use super::known::{Judged, Known};
 use super::wanted::Wanted;
 use crate::act::kube::Object;
-use crate::act::{self, Applied, Ending};
+use crate::act::{self, Applied, StepOutcome};
 use crate::api::names;
 use crate::failure::Class;
 use crate::model::NodeId;
@@ -42,7 +42,7 @@ pub(super) async fn apply_static(
             Ok(Applied::Unchanged | Applied::Deleting) => {}
             Err(error) => {
                 context.secrets.forget(&judged.layer.identity.namespace, &secret.name_any());
-                undone.extend(not_done(None, &Ending::of(&error)));
+                undone.extend(not_done(None, &StepOutcome::of(&error)));
             }
         }
     }
@@ -81,7 +81,7 @@ async fn remove_binding(context: &Context, judged: &Judged, binding: &Secret) ->
     let (name, uid) = (binding.name_any(), binding.uid());
     context.secrets.forget(&layer.identity.namespace, &name);
     let error = context.writer.delete::<Secret>(&layer.identity.namespace, &name, uid.as_deref()).await.err()?;
-    not_done(None, &Ending::of(&error))
+    not_done(None, &StepOutcome::of(&error))
 }
 
 async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> Option<StepFailure> {
@@ -89,17 +89,17 @@ async fn apply<K: Object>(context: &Context, desired: &K, live: Option<&K>) -> O
 }
 
 fn ended<K>(applied: Result<Applied<K>, act::Error>) -> Option<StepFailure> {
-    not_done(None, &Ending::of(&applied.err()?))
+    not_done(None, &StepOutcome::of(&applied.err()?))
 }
 
 /// What a step or an object came to, if it was not done.
-pub(super) fn not_done(step: Option<Step>, ending: &Ending) -> Option<StepFailure> {
-    let passes = match ending {
-        Ending::Done => return None,
-        Ending::Dropped(_) => true,
-        Ending::Refused(_) | Ending::NameTaken(_) => false,
-        Ending::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
+pub(super) fn not_done(step: Option<Step>, outcome: &StepOutcome) -> Option<StepFailure> {
+    let passes = match outcome {
+        StepOutcome::Done => return None,
+        StepOutcome::Dropped(_) => true,
+        StepOutcome::Refused(_) | StepOutcome::NameTaken(_) => false,
+        StepOutcome::Failed { class, .. } => matches!(class, Class::Transient | Class::Conflict),
     };
-    let name_taken = matches!(ending, Ending::NameTaken(_));
-    Some(StepFailure { step, why: ending.detail().to_owned(), passes, name_taken })
+    let name_taken = matches!(outcome, StepOutcome::NameTaken(_));
+    Some(StepFailure { step, why: outcome.detail().to_owned(), passes, name_taken })
 }

@@ -1,7 +1,7 @@
 //! What a person asks for by `redoubt.dev/promote`: once. Status remembers what was answered.
 
 use super::super::seen::Seen;
-use crate::act::Ending;
+use crate::act::StepOutcome;
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
 use crate::build::declared;
@@ -31,10 +31,10 @@ pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Seen) -
     let name = &layer.identity.name;
     let is_named = |node: &_| text == names::pod(name, *node) || text == names::node(name, *node);
     let node = declared(layer).into_iter().find(is_named);
-    let failed = seen.ended_move.as_ref().and_then(|(step, ending)| match (step, ending) {
+    let failed = seen.ended_move.as_ref().and_then(|(step, outcome)| match (step, outcome) {
         (
             Step::Switchover { reason: RestartReason::Asked, to, .. },
-            Ending::Failed { why, .. } | Ending::Refused(why),
+            StepOutcome::Failed { why, .. } | StepOutcome::Refused(why),
         ) if *to == node => Some(why.clone()),
         _ => None,
     });

@@ -17,7 +17,7 @@ use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
 use super::served::{Binding, Served};
 use crate::act::kube::key_of;
-use crate::act::{Applied, Ending};
+use crate::act::{Applied, StepOutcome};
 use crate::api::names;
 use crate::api::use_status::InvalidationStatus;
 use crate::api::uses::DeclaredUse;
@@ -270,9 +270,9 @@ impl Served {
             Err(error) => {
                 context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
                 context.writer.fingerprints().forget(&key_of(&secret));
-                let ending = Ending::of(&error);
-                let name_taken = matches!(ending, Ending::NameTaken(_));
-                Written { name: former, trouble: Some(ending.detail().to_owned()), name_taken, ..Written::default() }
+                let outcome = StepOutcome::of(&error);
+                let name_taken = matches!(outcome, StepOutcome::NameTaken(_));
+                Written { name: former, trouble: Some(outcome.detail().to_owned()), name_taken, ..Written::default() }
             }
         }
     }

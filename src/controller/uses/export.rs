@@ -6,7 +6,7 @@ use super::super::context::Context;
 use super::binding::{BELIEVED, is_owned_by};
 use super::served::Served;
 use crate::act::kube::key_of;
-use crate::act::{Applied, Ending};
+use crate::act::{Applied, StepOutcome};
 use crate::api::names;
 use crate::telemetry::Chain;
 use crate::validate::uses::ValidatedUse;
@@ -55,7 +55,7 @@ impl Served {
                 if let Some(secret) = &wanted {
                     context.writer.fingerprints().forget(&key_of(secret));
                 }
-                return Err(Ending::of(&error).detail().to_owned());
+                return Err(StepOutcome::of(&error).detail().to_owned());
             }
         }
         Ok(wanted.map(|_| name))

@@ -14,7 +14,7 @@ use super::super::watches::WatchedUse;
 use super::memory::{FailedLoad, LoadedLibrary};
 use super::of_layer::Uses;
 use super::served::Served;
-use crate::act::Ending;
+use crate::act::StepOutcome;
 use crate::api::uses::DeclaredUse;
 use crate::build::revision;
 use crate::dataplane::{Library, user_library, user_library_name};
@@ -157,30 +157,30 @@ impl Uses {
         layer_uid: &str,
         observed: &Observed,
         step: &Step,
-        ending: &Ending,
+        outcome: &StepOutcome,
     ) -> bool {
-        if let (Step::LoadLibrary { library, digest, .. }, Ending::Done) = (step, ending) {
+        if let (Step::LoadLibrary { library, digest, .. }, StepOutcome::Done) = (step, outcome) {
             self.note_loaded(context, layer_uid, library, digest);
         }
         if let Step::LoadLibrary { node, library, digest, .. } = step
             && let Some(it) = self.served.iter().find(|it| it.library_name() == Some(library))
             && let Some(server) = data_server(observed, *node)
         {
-            let (reason, holds) = match ending {
-                Ending::Done => {
+            let (reason, holds) = match outcome {
+                StepOutcome::Done => {
                     context.uses.failed_loads.lock().remove(&it.accepted().uid);
                     return true;
                 }
-                Ending::Refused(_) => ("LoadRefused", REFUSAL_HOLDS),
-                Ending::Dropped(_) => return true,
-                Ending::NameTaken(_) | Ending::Failed { .. } => ("LoadFailed", FAILURE_HOLDS),
+                StepOutcome::Refused(_) => ("LoadRefused", REFUSAL_HOLDS),
+                StepOutcome::Dropped(_) => return true,
+                StepOutcome::NameTaken(_) | StepOutcome::Failed { .. } => ("LoadFailed", FAILURE_HOLDS),
             };
             let failed = FailedLoad {
                 digest: digest.clone(),
                 process: server.run_id.clone(),
                 others: others(server, library),
                 until: Instant::now() + holds,
-                trouble: LibraryTrouble { reason, message: ending.detail().to_owned() },
+                trouble: LibraryTrouble { reason, message: outcome.detail().to_owned() },
             };
             context.uses.failed_loads.lock().insert(it.accepted().uid.clone(), failed);
         }

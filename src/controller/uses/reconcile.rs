@@ -10,7 +10,7 @@ use super::super::error::Error;
 use super::super::publish;
 use super::binding::withdraw;
 use super::dedicated;
-use crate::act::Ending;
+use crate::act::StepOutcome;
 use crate::api::use_status::LayerReference;
 use crate::api::uses::DeclaredUse;
 use crate::failure::Class;
@@ -48,10 +48,12 @@ pub(crate) async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Du
     let stays = match kept {
         Ok(stays) => stays,
         Err(error) => {
-            let ending = Ending::of(&error);
-            let message = ending.detail().to_owned();
-            return match (&ending, error.class()) {
-                (Ending::NameTaken(_), _) => refuse(context, declared, &Refusal { reason: "NameTaken", message }).await,
+            let outcome = StepOutcome::of(&error);
+            let message = outcome.detail().to_owned();
+            return match (&outcome, error.class()) {
+                (StepOutcome::NameTaken(_), _) => {
+                    refuse(context, declared, &Refusal { reason: "NameTaken", message }).await
+                }
                 // What the API server says of `dedicated` is the answer to its author. A layer that is there runs on.
                 (_, Class::Invalid) if found.is_none() => {
                     refuse(context, declared, &Refusal { reason: "LayerRefused", message }).await

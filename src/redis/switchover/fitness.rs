@@ -27,7 +27,7 @@ pub(super) async fn fit_candidates(
     for (address, endpoint) in &request.others {
         let Ok(connection) = Connection::open(endpoint).await else { continue };
         let Ok(info) = server::replication(&connection).await else { continue };
-        let stays = online.contains(address) && !request.ending.contains(address);
+        let stays = online.contains(address) && !request.terminating.contains(address);
         let link = info.primary_link().filter(|link| stays && link.up && !link.syncing);
         if let Some(link) = link {
             let is_passed_over = request.to.as_ref().is_some_and(|to| to != address);

@@ -23,7 +23,7 @@ pub struct Switchover {
     /// The other data nodes, by announced address.
     pub others: Vec<(Address, Endpoint)>,
     /// Those of them that are about to end: none of them is to take over.
-    pub ending: BTreeSet<Address>,
+    pub terminating: BTreeSet<Address>,
     /// The one that is to take over; `None`: the one that the Sentinels elect.
     pub to: Option<Address>,
     /// The Sentinels; the first fit one acts.

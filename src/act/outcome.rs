@@ -48,7 +48,7 @@ impl Error {
 
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum StepOutcome {
     /// Done, and seen to be done where that can be seen at once.
     Done,
     /// Its precondition no longer held, or a thing that it needs is missing; nothing was changed.
@@ -66,7 +66,7 @@ pub enum Ending {
     },
 }
 
-impl Ending {
+impl StepOutcome {
     /// How a step ended that met this error.
     pub(crate) fn of(error: &Error) -> Self {
         if let Error::NameTaken { .. } = error {
@@ -83,7 +83,7 @@ impl Ending {
         matches!(self, Self::Done)
     }
 
-    /// The ending as a metric label.
+    /// The outcome as a metric label.
     pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Done => "done",

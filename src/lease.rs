@@ -79,7 +79,7 @@ pub struct Candidate {
 
 /// A Lease as this process last saw it change.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ObservedLease {
     pub lease: Lease,
     /// When its content last changed, by our clock.
     pub(crate) changed_at: Instant,
@@ -97,7 +97,7 @@ pub(crate) enum Action {
 }
 
 /// Decides what `me` does about the Lease. Pure: `now` is the monotonic clock and `wall` what is written down.
-pub(crate) fn decide(seen: Option<&Seen>, me: &str, timing: &Timing, now: Instant, wall: Timestamp) -> Action {
+pub(crate) fn decide(seen: Option<&ObservedLease>, me: &str, timing: &Timing, now: Instant, wall: Timestamp) -> Action {
     let Some(seen) = seen else { return Action::Create(specification(None, me, timing, wall)) };
     let current = seen.lease.spec.as_ref();
     let holder = current.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
@@ -199,7 +199,7 @@ struct Holder {
     timing: Timing,
     /// Losses in a row for want of a renewal.
     losses: u32,
-    seen: Option<Seen>,
+    seen: Option<ObservedLease>,
     /// While it is ours: until when the work goes on without another renewal.
     deadline: Instant,
 }
@@ -325,8 +325,8 @@ impl Holder {
         let now = Instant::now();
         self.seen = found.map(|lease| match self.seen.take() {
             // An edit of its metadata does not prolong it.
-            Some(seen) if seen.lease.spec == lease.spec => Seen { lease, ..seen },
-            _ => Seen { lease, changed_at: now },
+            Some(seen) if seen.lease.spec == lease.spec => ObservedLease { lease, ..seen },
+            _ => ObservedLease { lease, changed_at: now },
         });
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Holder {
             let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
             self.call("create", self.api.create(&parameters, &Lease { metadata, spec: Some(spec) })).await?
         };
-        self.seen = Some(Seen { lease: written, changed_at: Instant::now() });
+        self.seen = Some(ObservedLease { lease: written, changed_at: Instant::now() });
         Ok(())
     }
 
@@ -360,17 +360,20 @@ impl Holder {
 mod tests {
     use super::*;
 
-    fn seen(holder: &str, age: Duration, now: Instant) -> Seen {
+    fn seen(holder: &str, age: Duration, now: Instant) -> ObservedLease {
         let spec = LeaseSpec {
             holder_identity: Some(holder.to_owned()),
             lease_duration_seconds: Some(15),
             lease_transitions: Some(4),
             ..LeaseSpec::default()
         };
-        Seen { lease: Lease { spec: Some(spec), ..Lease::default() }, changed_at: now.checked_sub(age).unwrap() }
+        ObservedLease {
+            lease: Lease { spec: Some(spec), ..Lease::default() },
+            changed_at: now.checked_sub(age).unwrap(),
+        }
     }
 
-    fn decided(seen: Option<&Seen>, now: Instant) -> Action {
+    fn decided(seen: Option<&ObservedLease>, now: Instant) -> Action {
         decide(seen, "me", &Timing::lasting(Duration::from_secs(15)), now, Timestamp::UNIX_EPOCH)
     }
 

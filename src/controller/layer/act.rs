@@ -5,11 +5,11 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::{Instrument as _, Span};
 
 use super::super::context::Context;
-use super::super::seen::Seen;
-use super::super::uses::{Uses, UsesDone};
-use super::known::{Judged, Known};
+use super::super::observation::Observation;
+use super::super::uses::{Uses, UsesOutcome};
+use super::facts::{AcceptedLayer, LayerFacts};
 use super::objects::{apply_static, not_done};
-use super::planned::Planned;
+use super::plan::LayerPlan;
 use crate::act::{self, Handover, PlanOutcome, StepOutcome, StepResources};
 use crate::api::names;
 use crate::model::LayerIdentity;
@@ -17,68 +17,75 @@ use crate::model::observed::Observed;
 use crate::plan::Step;
 use crate::report::StepFailure;
 
-pub(super) struct Done {
+/// What came of the plan.
+pub(super) struct ActOutcome {
     /// What was planned and not done.
     pub(super) undone: Vec<StepFailure>,
-    pub(super) uses: UsesDone,
+    pub(super) uses: UsesOutcome,
 }
 
-impl Done {
-    /// Does it. What fails stops nothing that does not need it.
+impl ActOutcome {
+    /// Carries out the plan. What fails stops nothing that does not need it.
     pub(super) async fn of(
         context: &Context,
-        known: &Known,
-        judged: &Judged,
-        seen: &Seen,
+        facts: &LayerFacts,
+        accepted: &AcceptedLayer,
+        seen: &Observation,
         uses: &Uses,
-        planned: &Planned,
+        layer_plan: &LayerPlan,
     ) -> Self {
-        let wanted = &planned.wanted;
+        let build = &layer_plan.build;
         let mut undone = Vec::new();
         if let Some((step, outcome)) = &seen.ended_move {
             act::log_outcome(step, outcome);
             context.metrics.step(act::name_of(step), outcome.word());
             undone.extend(not_done(Some(step.clone()), outcome));
         }
-        if !wanted.desired.paused {
-            undone.extend(apply_static(context, known, judged, wanted, &planned.plan).await);
-            undone.extend(carry_out(context, known, seen, uses, planned).await);
+        if !build.desired.paused {
+            undone.extend(apply_static(context, facts, accepted, build, &layer_plan.plan).await);
+            undone.extend(carry_out(context, facts, seen, uses, layer_plan).await);
         }
-        let uses = uses.act(context, wanted.pass(judged, seen), &planned.rotations).await;
+        let uses = uses.act(context, build.pass(accepted, seen), &layer_plan.rotations).await;
         Self { undone, uses }
     }
 }
 
-async fn carry_out(context: &Context, known: &Known, seen: &Seen, uses: &Uses, planned: &Planned) -> Vec<StepFailure> {
-    let wanted = &planned.wanted;
-    let primary_service = names::primary_service(&known.identity.name);
-    let built = &wanted.built.nodes;
+async fn carry_out(
+    context: &Context,
+    facts: &LayerFacts,
+    seen: &Observation,
+    uses: &Uses,
+    layer_plan: &LayerPlan,
+) -> Vec<StepFailure> {
+    let build = &layer_plan.build;
+    let primary_service = names::primary_service(&facts.identity.name);
+    let built = &build.built.nodes;
     let resources = StepResources {
-        layer: &known.identity,
-        desired: &wanted.desired,
-        primary_service: wanted.built.services.iter().find(|service| service.name_any() == primary_service),
-        services: &wanted.built.node_services,
+        layer: &facts.identity,
+        desired: &build.desired,
+        primary_service: build.built.services.iter().find(|service| service.name_any() == primary_service),
+        services: &build.built.node_services,
         workloads: &built.iter().map(|(node, built)| (*node, &built.workload)).collect(),
         documents: &built.iter().map(|(node, built)| (*node, built.document.as_str())).collect(),
-        live_services: &known.children.services,
-        live_workloads: &known.children.workloads,
-        libraries: &wanted.libraries,
+        live_services: &facts.children.services,
+        live_workloads: &facts.children.workloads,
+        libraries: &build.libraries,
         connections: &seen.connections,
-        endpoints: &wanted.questions.iter().map(|(node, question)| (*node, &question.endpoint)).collect(),
-        addresses: &wanted.addresses,
+        endpoints: &build.questions.iter().map(|(node, question)| (*node, &question.endpoint)).collect(),
+        addresses: &build.addresses,
     };
     let mut undone = Vec::new();
-    let PlanOutcome { outcomes, handover } = act::carry_out(&context.writer, resources, &planned.plan.steps).await;
+    let PlanOutcome { outcomes, handover } = act::carry_out(&context.writer, resources, &layer_plan.plan.steps).await;
     if let Some((step, handover)) = handover {
-        begin(context, &known.identity, step, handover);
+        begin(context, &facts.identity, step, handover);
     }
     for (step, outcome) in outcomes {
         context.metrics.step(act::name_of(&step), outcome.word());
         note_absence(context, &seen.observed, &step, &outcome);
         if matches!((&step, &outcome), (Step::LoadLibrary { .. }, StepOutcome::Done | StepOutcome::Failed { .. })) {
-            context.uses.loaded(&known.identity.uid);
+            context.uses.loaded(&facts.identity.uid);
         }
-        if !uses.note(context, &known.identity.uid, &seen.observed, &step, &outcome) {
+        if !uses.note(context, &facts.identity.uid, &seen.observed, &step, &outcome) {
             undone.extend(not_done(Some(step), &outcome));
         }
     }

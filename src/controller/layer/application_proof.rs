@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::context::Context;
-use super::super::seen::Seen;
+use super::super::observation::Observation;
 use super::super::uses::memory::PROOF_HOLDS;
 use crate::build::revision;
 use crate::model::desired::Desired;
@@ -17,7 +17,12 @@ use crate::validate::ValidatedLayer;
 
 /// What these users may and should not, or should and may not, with the node; also where that could not be asked. Only
 /// servers that have the user as it is declared are asked, and each answer is believed for [`PROOF_HOLDS`] of that process.
-pub(super) async fn breaches(context: &Context, layer: &ValidatedLayer, desired: &Desired, seen: &Seen) -> Vec<String> {
+pub(super) async fn breaches(
+    context: &Context,
+    layer: &ValidatedLayer,
+    desired: &Desired,
+    seen: &Observation,
+) -> Vec<String> {
     let administrator = layer.administrator.map(|access| (ADMINISTRATOR, administrator::expectations(access)));
     let users = [(APPLICATION, OF_THE_APPLICATION.to_vec())].into_iter().chain(administrator);
     let mut breaches = Vec::new();

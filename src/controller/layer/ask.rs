@@ -3,25 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::context::Context;
+use super::super::observation::Observation;
 use super::super::publish;
-use super::super::seen::Seen;
 use super::super::uses::Uses;
-use super::known::Known;
-use super::wanted::Wanted;
+use super::build::LayerBuild;
+use super::facts::LayerFacts;
 use crate::model::observed::{Observed, ObservedServer};
 use crate::model::{LayerIdentity, NodeId, NodeKind};
 use crate::observe::servers::{Answer, Question};
 
 /// Asks the servers everything that the pass needs to know.
-pub(super) async fn observe(context: &Context, known: &Known, wanted: &Wanted, uses: &Uses) -> Seen {
-    let mut seen = ask(context, &known.identity, &wanted.questions, known.observed.clone()).await;
-    seen.faults.extend(known.children.ended_for_memory(publish::now()));
+pub(super) async fn observe(context: &Context, facts: &LayerFacts, build: &LayerBuild, uses: &Uses) -> Observation {
+    let mut seen = ask(context, &facts.identity, &build.questions, facts.observed.clone()).await;
+    seen.faults.extend(facts.children.ended_for_memory(publish::now()));
     uses.keep_users_of_unreadable_uses(&mut seen.observed);
-    seen.unused = uses.unused(&wanted.desired, &seen).await;
-    context.absences.look(&context.client, &known.identity, &known.children, &mut seen.observed).await;
-    if !known.observed.handover {
+    seen.unused = uses.unused(&build.desired, &seen).await;
+    context.absences.look(&context.client, &facts.identity, &facts.children, &mut seen.observed).await;
+    if !facts.observed.handover {
         // What it did is part of what was seen. One that ended since is told of in the next pass.
-        seen.ended_move = context.handovers.take_ended(&known.identity.uid);
+        seen.ended_move = context.handovers.take_ended(&facts.identity.uid);
     }
     seen
 }
@@ -32,7 +32,7 @@ pub(super) async fn ask(
     layer: &LayerIdentity,
     questions: &BTreeMap<NodeId, Question>,
     mut observed: Observed,
-) -> Seen {
+) -> Observation {
     let last_move = context.listeners.last_move(&(layer.namespace.clone(), layer.name.clone()));
     let answers = context.pool.ask(questions.values().cloned().collect(), &last_move).await;
     listen(context, layer, questions, &answers);
@@ -50,7 +50,7 @@ pub(super) async fn ask(
         (seen.server, seen.loads_nothing, seen.aside) = (server, answer.notes.loads_nothing, answer.notes.aside);
         connections.extend(answer.connection.map(|connection| (node, connection)));
     }
-    Seen { observed, ended_move: None, connections, faults, waits, audits, unused: BTreeSet::new() }
+    Observation { observed, ended_move: None, connections, faults, waits, audits, unused: BTreeSet::new() }
 }
 
 /// Listens to every Sentinel that answered.

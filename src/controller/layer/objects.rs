@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::super::context::Context;
-use super::accepted;
-use super::known::{Judged, Known};
-use super::wanted::Wanted;
+use super::build::LayerBuild;
+use super::facts::{AcceptedLayer, LayerFacts};
+use super::specification;
 use crate::act::kube::Object;
 use crate::act::{self, Applied, StepOutcome};
 use crate::api::names;
@@ -20,48 +20,48 @@ use crate::report::StepFailure;
 /// Applies the objects that need no order. One that fails stops no other.
 pub(super) async fn apply_static(
     context: &Context,
-    known: &Known,
-    judged: &Judged,
-    wanted: &Wanted,
+    facts: &LayerFacts,
+    accepted: &AcceptedLayer,
+    build: &LayerBuild,
     plan: &Plan,
 ) -> Vec<StepFailure> {
-    let (built, children, secrets) = (&wanted.built, &known.children, &known.secrets);
+    let (built, children, secrets) = (&build.built, &facts.children, &facts.secrets);
     let mut undone = Vec::new();
     let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
     for secret in &built.secrets {
         let mut secret = secret.clone();
-        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), &wanted.passwords) {
+        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), &build.passwords) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
-        if secret.name_any() == names::system_secret(&judged.layer.identity.name) {
-            let specification = accepted::text(&judged.object.spec);
-            secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), specification);
+        if secret.name_any() == names::system_secret(&accepted.layer.identity.name) {
+            let text = specification::text(&accepted.object.spec);
+            secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), text);
         }
         match context.writer.apply(&secret, secrets.live(&secret.name_any())).await {
             Ok(Applied::Written(written)) => context.secrets.wrote(*written),
             Ok(Applied::Unchanged | Applied::Deleting) => {}
             Err(error) => {
-                context.secrets.forget(&judged.layer.identity.namespace, &secret.name_any());
+                context.secrets.forget(&accepted.layer.identity.namespace, &secret.name_any());
                 undone.extend(not_done(None, &StepOutcome::of(&error)));
             }
         }
     }
-    let layer = &judged.layer;
+    let layer = &accepted.layer;
     let bindings =
         [(&secrets.application, layer.application_access), (&secrets.administrator, layer.administrator.is_some())];
     for binding in bindings.into_iter().filter(|(_, is_wanted)| !is_wanted).filter_map(|(binding, _)| binding.as_ref())
     {
-        undone.extend(remove_binding(context, judged, binding).await);
+        undone.extend(remove_binding(context, accepted, binding).await);
     }
     // Every replica of the operator points the primary's Service (see `routing`), which is a step.
     let is_pointed = plan.steps.iter().any(|step| matches!(step, Step::PointService { .. }));
-    let primary_service = names::primary_service(&judged.layer.identity.name);
+    let primary_service = names::primary_service(&accepted.layer.identity.name);
     for service in built.services.iter().filter(|service| !is_pointed || service.name_any() != primary_service) {
         let live = children.services.get(&service.name_any()).map(Arc::as_ref);
         undone.extend(ended(context.writer.apply_as_seen(service, live).await));
     }
     // Services without an address yet are the planner's to order.
-    let addressed = |node: &NodeId| known.observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
+    let addressed = |node: &NodeId| facts.observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
     let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
     for service in nodes {
         undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
@@ -73,8 +73,8 @@ pub(super) async fn apply_static(
 }
 
 /// Removes the binding of a user that the layer has no more: its password is dead.
-async fn remove_binding(context: &Context, judged: &Judged, binding: &Secret) -> Option<StepFailure> {
-    let layer = &judged.layer;
+async fn remove_binding(context: &Context, accepted: &AcceptedLayer, binding: &Secret) -> Option<StepFailure> {
+    let layer = &accepted.layer;
     if !binding.owner_references().iter().any(|owner| owner.uid == layer.identity.uid) {
         return None;
     }

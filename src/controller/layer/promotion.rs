@@ -1,6 +1,6 @@
 //! What a person asks for by `redoubt.dev/promote`: once. Status remembers what was answered.
 
-use super::super::seen::Seen;
+use super::super::observation::Observation;
 use crate::act::StepOutcome;
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
@@ -21,7 +21,7 @@ pub(super) fn text(object: &DataLayer) -> Option<String> {
 }
 
 /// The request that is not answered yet. A pod of a node that is to be removed is none of the layer's any more.
-pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Seen) -> Option<PromotionRequest> {
+pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Observation) -> Option<PromotionRequest> {
     let text = text(object)?;
     let status = object.status.as_ref().and_then(|status| status.promotion.as_ref());
     let answered = status.filter(|answered| answered.request == text);

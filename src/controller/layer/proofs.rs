@@ -4,12 +4,12 @@
 //! point the Services, which must not wait for some thousands of questions.
 
 use super::super::context::Context;
-use super::super::seen::Seen;
+use super::super::observation::Observation;
 use super::super::uses::Uses;
-use super::act::Done;
+use super::act::ActOutcome;
 use super::application_proof;
-use super::known::Judged;
-use super::planned::Planned;
+use super::facts::AcceptedLayer;
+use super::plan::LayerPlan;
 
 /// What was proven.
 pub(super) struct Proofs {
@@ -23,16 +23,16 @@ impl Proofs {
     /// Asks what is due, once the steps are done.
     pub(super) async fn of(
         context: &Context,
-        judged: &Judged,
-        seen: &Seen,
+        accepted: &AcceptedLayer,
+        seen: &Observation,
         uses: &Uses,
-        planned: &Planned,
-        _after: &Done,
+        layer_plan: &LayerPlan,
+        _after: &ActOutcome,
     ) -> Self {
-        let wanted = &planned.wanted;
+        let build = &layer_plan.build;
         Self {
-            application_breaches: application_proof::breaches(context, &judged.layer, &wanted.desired, seen).await,
-            uses: uses.prove(context, wanted.pass(judged, seen)).await,
+            application_breaches: application_proof::breaches(context, &accepted.layer, &build.desired, seen).await,
+            uses: uses.prove(context, build.pass(accepted, seen)).await,
         }
     }
 }

@@ -6,13 +6,13 @@ use kube::ResourceExt as _;
 
 use super::super::context::Context;
 use super::super::error::Error;
+use super::super::observation::Observation;
 use super::super::publish;
-use super::super::seen::Seen;
 use super::super::uses::{self, LayerWords, UseReport, Uses};
-use super::act::Done;
+use super::act::ActOutcome;
 use super::desired::{odd_approval, subject};
-use super::known::Judged;
-use super::planned::Planned;
+use super::facts::AcceptedLayer;
+use super::plan::LayerPlan;
 use super::promotion;
 use super::proofs::Proofs;
 use crate::api::data_layer::DataLayer;
@@ -47,26 +47,26 @@ impl Report {
     #[expect(clippy::too_many_arguments, reason = "one of each step of a pass")]
     pub(super) fn of(
         context: &Context,
-        judged: &Judged,
-        seen: &Seen,
+        accepted: &AcceptedLayer,
+        seen: &Observation,
         uses: &Uses,
-        planned: Planned,
-        done: Done,
+        layer_plan: LayerPlan,
+        act_outcome: ActOutcome,
         proofs: Proofs,
         object: Option<&DataLayer>,
     ) -> Self {
-        let Planned { wanted, plan, rotations } = planned;
-        let Done { undone, uses: uses_done } = done;
+        let LayerPlan { build, plan, rotations } = layer_plan;
+        let ActOutcome { undone, uses: uses_outcome } = act_outcome;
         let Proofs { application_breaches, uses: use_proofs } = proofs;
         let old = object.and_then(|object| object.status.clone()).unwrap_or_default();
-        let mut subject = subject(&judged.layer);
+        let mut subject = subject(&accepted.layer);
         subject.application_breaches = application_breaches;
         subject.odd_approval = object.and_then(odd_approval);
         subject.promote = object.and_then(promotion::text);
-        subject.leaves_out_functions = wanted.leaves_out_functions;
-        subject.audit = wanted.pass(judged, seen).audit.cloned();
+        subject.leaves_out_functions = build.leaves_out_functions;
+        subject.audit = build.pass(accepted, seen).audit.cloned();
         let facts = Facts {
-            desired: &wanted.desired,
+            desired: &build.desired,
             observed: &seen.observed,
             plan: &plan,
             undone: &undone,
@@ -81,14 +81,14 @@ impl Report {
             report::change_refused(generation, reason, why, has_served, status, &old, publish::now())
         };
         if let Some(taken) = undone.iter().find(|undone| undone.name_taken) {
-            status = refuse(status, wanted.desired.generation, "NameTaken", std::slice::from_ref(&taken.why));
+            status = refuse(status, build.desired.generation, "NameTaken", std::slice::from_ref(&taken.why));
         }
-        if !judged.faults.is_empty() {
-            status = refuse(status, generation, "Invalid", &words(&judged.faults));
+        if !accepted.faults.is_empty() {
+            status = refuse(status, generation, "Invalid", &words(&accepted.faults));
         }
-        let words = LayerWords { note: note(object, judged, &wanted.desired), forming: forming(&status, seen) };
-        let uses = uses.report(context, wanted.pass(judged, seen), &words, &rotations, uses_done, use_proofs);
-        let pause = pause(context, &wanted.desired, seen.observed.recorded, &plan, &undone);
+        let words = LayerWords { note: note(object, accepted, &build.desired), forming: forming(&status, seen) };
+        let uses = uses.report(context, build.pass(accepted, seen), &words, &rotations, uses_outcome, use_proofs);
+        let pause = pause(context, &build.desired, seen.observed.recorded, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
     }
 
@@ -103,18 +103,18 @@ impl Report {
 }
 
 /// What keeps changes from the layer; `object`: `None`, it cannot be read.
-fn note(object: Option<&DataLayer>, judged: &Judged, desired: &Desired) -> Option<LayerNote> {
+fn note(object: Option<&DataLayer>, accepted: &AcceptedLayer, desired: &Desired) -> Option<LayerNote> {
     if desired.paused {
         Some(LayerNote::Paused)
     } else if object.is_none() {
         Some(LayerNote::Unreadable)
     } else {
-        (!judged.faults.is_empty()).then(|| LayerNote::Refused(words(&judged.faults).join("; ")))
+        (!accepted.faults.is_empty()).then(|| LayerNote::Refused(words(&accepted.faults).join("; ")))
     }
 }
 
 /// Why a layer that was never Ready is not; `None`: it is, or it was.
-fn forming(status: &DataLayerStatus, seen: &Seen) -> Option<String> {
+fn forming(status: &DataLayerStatus, seen: &Observation) -> Option<String> {
     let was_ready = seen.observed.initialised && seen.observed.recorded;
     let missing = status.conditions.iter().find(|known| known.type_ == "Ready" && known.status != "True");
     missing.filter(|_| !was_ready).map(|ready| ready.message.clone())

@@ -13,9 +13,9 @@ use kube::ResourceExt as _;
 use super::super::context::Context;
 use super::super::error::Error;
 use super::ask::ask;
+use super::build::credentials;
 use super::desired::{questions, roles_only};
-use super::known::Objects;
-use super::wanted::credentials;
+use super::facts::Objects;
 use crate::act::{self, label_pod, point_service};
 use crate::api::data_layer::DataLayer;
 use crate::api::names;
@@ -47,36 +47,36 @@ async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLaye
         // A layer that is still being made is not used, and the leader points its Services.
         return Ok(UNDER_WAY);
     }
-    let known = objects.with_secrets(context).await?;
-    let judged = object.map_or_else(|| known.earlier(metadata), |object| known.judge(object).ok());
+    let facts = objects.with_secrets(context).await?;
+    let accepted = object.map_or_else(|| facts.earlier(metadata), |object| facts.judge(object).ok());
     // A layer that was never accepted has nothing that could be pointed.
-    let Some(judged) = &judged else { return Ok(AT_REST) };
-    let layer = &judged.layer;
-    let passwords = known.passwords(context);
-    let addresses = known.addresses(&declared(layer));
+    let Some(accepted) = &accepted else { return Ok(AT_REST) };
+    let layer = &accepted.layer;
+    let passwords = facts.passwords(context);
+    let addresses = facts.addresses(&declared(layer));
     let built = build(&Inputs {
         layer,
         addresses: &addresses,
-        initialised: known.observed.initialised,
-        resolved_defaults: &known.resolved.clone().decided(layer).text(),
-        primary: known.observed.primary_service,
+        initialised: facts.observed.initialised,
+        resolved_defaults: &facts.resolved.clone().decided(layer).text(),
+        primary: facts.observed.primary_service,
         functions: b"",
         called: &BTreeSet::new(),
         caches: &BTreeMap::new(),
         prefixes: "",
         credentials: credentials(&passwords, "", ""),
     });
-    let desired = roles_only(&judged.object, layer, &built);
-    let questions = questions(&desired, &known.children, &passwords);
-    let seen = ask(context, &known.identity, &questions, known.observed.clone()).await;
+    let desired = roles_only(&accepted.object, layer, &built);
+    let questions = questions(&desired, &facts.children, &passwords);
+    let seen = ask(context, &facts.identity, &questions, facts.observed.clone()).await;
     let plan = route(&desired, &seen.observed);
     if plan.primary.is_none() {
         return Ok(if desired.paused { AT_REST } else { UNDER_WAY });
     }
-    let written = write(context, &known.identity, &known.children, &plan, &built).await;
+    let written = write(context, &facts.identity, &facts.children, &plan, &built).await;
     Ok(written.map_or_else(
         |error| {
-            tracing::info!(layer = known.identity.name, error = %Chain(&error), "the Services are not moved");
+            tracing::info!(layer = facts.identity.name, error = %Chain(&error), "the Services are not moved");
             UNDER_WAY
         },
         |()| AT_REST,

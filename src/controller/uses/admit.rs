@@ -9,7 +9,7 @@ use kube::{Resource as _, ResourceExt as _};
 use super::super::context::Context;
 use super::super::publish;
 use super::super::watches::WatchedUse;
-use super::binding::Found;
+use super::binding::RelatedObjects;
 use super::functions;
 use super::index::UsePlace;
 use super::of_layer::Uses;
@@ -39,7 +39,7 @@ impl Uses {
         let list = stored.clone().unwrap_or_default();
         let place = (layer.identity.namespace.clone(), layer.identity.name.clone());
         let applicants = Applicants::of(context, &place, &list);
-        let mut found = Found::read(context, &applicants.readable).await;
+        let mut related = RelatedObjects::read(context, &applicants.readable).await;
         let (labels, unreadable) = (|namespace: &str| context.labels_of(namespace), applicants.unreadable_uids());
         let admissions = admit(&host, stored.as_deref(), applicants.objects(), &unreadable, &labels, publish::now());
         let (admissions, waiting) = if stored.as_ref() == Some(&admissions.tenants) {
@@ -72,10 +72,10 @@ impl Uses {
         let mut served = Vec::new();
         for admitted in admitted {
             let uid = &admitted.accepted.uid;
-            let (Some(object), Some(binding)) = (by_uid.get(uid).cloned(), found.bindings.remove(uid)) else {
+            let (Some(object), Some(binding)) = (by_uid.get(uid).cloned(), related.bindings.remove(uid)) else {
                 continue;
             };
-            let library = found.libraries.remove(uid);
+            let library = related.libraries.remove(uid);
             context.uses.policies.insert(uid, admitted.accepted.policy.clone());
             served.push(Served { admitted, object, binding, library, callable: Functions::new() });
         }

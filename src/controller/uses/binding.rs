@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 
 use super::super::context::Context;
 use super::super::error::Error;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 use super::super::watches::WatchedUse;
 use super::functions::library_of;
 use super::of_layer::{TOGETHER, Uses};
@@ -36,19 +36,19 @@ const MOST_READS: usize = 25;
 
 /// What the API server has of the uses besides their own objects, by UID.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct RelatedObjects {
     pub(super) bindings: BTreeMap<String, Binding>,
     /// Of function libraries: what is to be loaded, or why nothing is.
     pub(super) libraries: BTreeMap<String, Result<Library, LibraryTrouble>>,
 }
 
 /// What belongs to one use.
-enum OfUse {
+enum RelatedObject {
     Binding(Binding),
     Library(Result<Library, LibraryTrouble>),
 }
 
-impl Found {
+impl RelatedObjects {
     /// Reads what belongs to these uses.
     pub(super) async fn read(context: &Context, uses: &[Arc<WatchedUse>]) -> Self {
         let mut allowance = MOST_READS;
@@ -56,7 +56,9 @@ impl Found {
         for declared in uses.iter().filter_map(|watched| watched.0.as_ref().ok()) {
             let uid = declared.uid().unwrap_or_default();
             if !declared.kind().has_user() {
-                reads.push(async move { (uid, library_of(context, declared).await.map(OfUse::Library)) }.boxed());
+                reads.push(
+                    async move { (uid, library_of(context, declared).await.map(RelatedObject::Library)) }.boxed(),
+                );
                 continue;
             }
             let (namespace, name) = place_of(declared);
@@ -80,26 +82,26 @@ impl Found {
                         (secret, _) => secret,
                     };
                     let binding = match secret {
-                        Ok(secret) => Binding::Known(secret.map(Box::new)),
+                        Ok(secret) => Binding::Read(secret.map(Box::new)),
                         Err(error) => Binding::Unreadable(Chain(&error).to_string()),
                     };
-                    (uid, Some(OfUse::Binding(binding)))
+                    (uid, Some(RelatedObject::Binding(binding)))
                 }
                 .boxed(),
             );
         }
-        let mut found = Self::default();
+        let mut related = Self::default();
         for (uid, of_use) in stream::iter(reads).buffered(TOGETHER).collect::<Vec<_>>().await {
             match of_use {
-                Some(OfUse::Binding(binding)) => _ = found.bindings.insert(uid, binding),
-                Some(OfUse::Library(library)) => {
-                    found.bindings.insert(uid.clone(), Binding::Known(None));
-                    found.libraries.insert(uid, library);
+                Some(RelatedObject::Binding(binding)) => _ = related.bindings.insert(uid, binding),
+                Some(RelatedObject::Library(library)) => {
+                    related.bindings.insert(uid.clone(), Binding::Read(None));
+                    related.libraries.insert(uid, library);
                 }
                 None => {}
             }
         }
-        found
+        related
     }
 }
 
@@ -114,16 +116,16 @@ pub(super) fn is_owned_by(secret: &KubernetesSecret, uid: &str) -> bool {
 }
 
 /// What became of the bindings in one pass.
-pub(in crate::controller) struct UsesDone {
+pub(in crate::controller) struct UsesOutcome {
     /// Of each use that is served.
-    pub(super) written: Vec<Written>,
+    pub(super) written: Vec<BindingOutcome>,
     /// Of each use that is refused: whether it has none any more, and is told here.
     pub(super) withdrawn: Vec<bool>,
 }
 
 /// What became of one binding.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct BindingOutcome {
     /// Its name, where there is one.
     pub(super) name: Option<String>,
     /// Whether it says what was planned for it.
@@ -145,7 +147,7 @@ impl Uses {
         context: &Context,
         pass: LayerPass<'_>,
         rotations: &[Rotation],
-    ) -> UsesDone {
+    ) -> UsesOutcome {
         let mut withdrawals = Vec::new();
         for (watched, refusal) in &self.refused {
             withdrawals.push(
@@ -167,7 +169,7 @@ impl Uses {
         }
         let writes = self.served.iter().zip(rotations).map(|(it, rotation)| it.write(context, pass, *rotation).boxed());
         let writes: Vec<_> = writes.collect();
-        UsesDone {
+        UsesOutcome {
             withdrawn: stream::iter(withdrawals).buffered(TOGETHER).collect().await,
             written: stream::iter(writes).buffered(TOGETHER).collect().await,
         }
@@ -203,7 +205,7 @@ async fn remove(context: &Context, namespace: &str, name: &str, uid: &str) -> Re
 
 impl Served {
     /// Writes what the use's own objects show, and asks for the keys that it wants removed.
-    async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
+    async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> BindingOutcome {
         let mut written = self.write_binding(context, pass, rotation).await;
         written.is_as_planned = written.trouble.is_none() && !pass.desired.paused;
         written.export = self.told_export();
@@ -241,13 +243,16 @@ impl Served {
     }
 
     /// Writes the binding, if it is to show credentials.
-    async fn write_binding(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> Written {
+    async fn write_binding(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> BindingOutcome {
         if let Binding::Unreadable(why) = &self.binding {
-            return Written { trouble: Some(why.clone()), ..Written::default() };
+            return BindingOutcome { trouble: Some(why.clone()), ..BindingOutcome::default() };
         }
         let next = rotation.next;
         let Some(shown) = next.shown.filter(|_| !pass.desired.paused) else {
-            return Written { name: self.binding().map(kube::ResourceExt::name_any), ..Written::default() };
+            return BindingOutcome {
+                name: self.binding().map(kube::ResourceExt::name_any),
+                ..BindingOutcome::default()
+            };
         };
         let (accepted, password) = (self.accepted(), self.password(context, shown));
         let mut secret = self.with_credentials(context, rotation, shown, |shown| binding(accepted, pass.layer, shown));
@@ -265,30 +270,35 @@ impl Served {
             }
             Ok(Applied::Deleting) => {
                 let trouble = Some("its predecessor is still being deleted".to_owned());
-                Written { name: former, trouble, ..Written::default() }
+                BindingOutcome { name: former, trouble, ..BindingOutcome::default() }
             }
             Err(error) => {
                 context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
                 context.writer.fingerprints().forget(&key_of(&secret));
                 let outcome = StepOutcome::of(&error);
                 let name_taken = matches!(outcome, StepOutcome::NameTaken(_));
-                Written { name: former, trouble: Some(outcome.detail().to_owned()), name_taken, ..Written::default() }
+                BindingOutcome {
+                    name: former,
+                    trouble: Some(outcome.detail().to_owned()),
+                    name_taken,
+                    ..BindingOutcome::default()
+                }
             }
         }
     }
 
     /// Removes the binding of a former name, now that the one of the present name is written. Until it is removed the status names it.
-    async fn moved(&self, context: &Context) -> Written {
+    async fn moved(&self, context: &Context) -> BindingOutcome {
         let accepted = self.accepted();
         let name = Some(accepted.binding_name.clone());
         let Some(former) = self.object().and_then(DeclaredUse::former_binding_name) else {
-            return Written { name, ..Written::default() };
+            return BindingOutcome { name, ..BindingOutcome::default() };
         };
         match remove(context, &accepted.namespace, &former, &accepted.uid).await {
-            Ok(()) => Written { name, ..Written::default() },
+            Ok(()) => BindingOutcome { name, ..BindingOutcome::default() },
             Err(error) => {
                 let trouble = format!("cannot remove Secret {former}, which was the binding before: {}", Chain(&error));
-                Written { name: Some(former), trouble: Some(trouble), ..Written::default() }
+                BindingOutcome { name: Some(former), trouble: Some(trouble), ..BindingOutcome::default() }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::context::Context;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 
 use crate::model::counters::Row;
 use crate::model::{NodeId, NodeKind, UseKind};

@@ -9,7 +9,7 @@ use kube::core::ObjectMeta;
 
 use super::super::config_maps::Entry;
 use super::super::context::Context;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 use super::super::watches::WatchedUse;
 use super::memory::{FailedLoad, LoadedLibrary};
 use super::of_layer::Uses;

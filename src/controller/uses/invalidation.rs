@@ -4,7 +4,7 @@
 use kube::ResourceExt as _;
 
 use super::super::context::Context;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 use super::served::Served;
 use crate::api::names::ANNOTATION_INVALIDATE_PREFIX;
 use crate::api::use_status::{InvalidationState, InvalidationStatus};

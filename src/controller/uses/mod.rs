@@ -23,7 +23,7 @@ mod served;
 mod tenants;
 mod users;
 
-pub(super) use self::binding::UsesDone;
+pub(super) use self::binding::UsesOutcome;
 pub(super) use self::of_layer::Uses;
 pub(super) use self::report::{LayerWords, UseReport, publish, report_layer_not_accepted};
 pub(super) use self::rotation::Rotation;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use futures::{FutureExt as _, StreamExt as _, stream};
 
 use super::super::context::Context;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 use super::counts;
 use super::memory::PROOF_HOLDS;
 use super::of_layer::{TOGETHER, Uses};

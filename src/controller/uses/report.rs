@@ -6,10 +6,10 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::ResourceExt as _;
 
 use super::super::context::Context;
+use super::super::observation::LayerPass;
 use super::super::publish;
-use super::super::seen::LayerPass;
 use super::super::watches::WatchedUse;
-use super::binding::{UsesDone, Written};
+use super::binding::{BindingOutcome, UsesOutcome};
 use super::counts;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
@@ -45,11 +45,11 @@ impl Uses {
         pass: LayerPass<'_>,
         layer: &LayerWords,
         rotations: &[Rotation],
-        done: UsesDone,
+        outcome: UsesOutcome,
         proofs: Vec<Option<Vec<String>>>,
     ) -> Vec<UseReport> {
         let mut reports = Vec::new();
-        for ((watched, refusal), is_withdrawn) in self.refused.iter().zip(done.withdrawn) {
+        for ((watched, refusal), is_withdrawn) in self.refused.iter().zip(outcome.withdrawn) {
             if let (true, Ok(declared)) = (is_withdrawn, &watched.0) {
                 let generation = declared.metadata.generation.unwrap_or_default();
                 let old = declared.status.clone().unwrap_or_default();
@@ -59,7 +59,9 @@ impl Uses {
                 reports.push(UseReport { object: Arc::clone(watched), status, is_busy: false });
             }
         }
-        for (((it, rotation), written), violations) in self.served.iter().zip(rotations).zip(done.written).zip(proofs) {
+        for (((it, rotation), written), violations) in
+            self.served.iter().zip(rotations).zip(outcome.written).zip(proofs)
+        {
             let (mut facts, is_busy) = match it.library {
                 Some(_) => it.library_facts(context, pass),
                 None => it.user_facts(context, pass, *rotation, written, violations),
@@ -94,7 +96,7 @@ impl Served {
         context: &Context,
         pass: LayerPass<'_>,
         Rotation { now, next }: Rotation,
-        written: Written,
+        written: BindingOutcome,
         violations: Option<Vec<String>>,
     ) -> (UseFacts, bool) {
         let wanted = self.accepted().rotation;

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::super::seen::{LayerPass, Seen};
+use super::super::observation::{LayerPass, Observation};
 use super::of_layer::Uses;
 use super::served::Served;
 use crate::api::names;
@@ -132,7 +132,7 @@ impl Uses {
     }
 
     /// UIDs of the uses whose previous user is not connected to any data node. Asked only at the end of a rotation.
-    pub(in crate::controller) async fn unused(&self, desired: &Desired, seen: &Seen) -> BTreeSet<String> {
+    pub(in crate::controller) async fn unused(&self, desired: &Desired, seen: &Observation) -> BTreeSet<String> {
         let mut unused = BTreeSet::new();
         for it in &self.served {
             let now = it.rotation();
@@ -149,7 +149,7 @@ impl Uses {
 }
 
 /// Whether every data node says that no client is connected as this user.
-async fn is_unused(desired: &Desired, seen: &Seen, user: &str) -> bool {
+async fn is_unused(desired: &Desired, seen: &Observation, user: &str) -> bool {
     for node in desired.nodes.keys().filter(|node| node.kind == NodeKind::Data) {
         let Some(connection) = seen.connections.get(node) else { return false };
         if !connections_of(connection, user).await.is_ok_and(|count| count == 0) {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use kube::ResourceExt as _;
 
 use super::super::context::Context;
-use super::super::seen::LayerPass;
+use super::super::observation::LayerPass;
 use super::super::watches::WatchedUse;
 use crate::api::data_layer::DataLayer;
 use crate::api::use_status::{Admission, FunctionsStatus, LimitStatus};
@@ -35,8 +35,8 @@ pub(super) struct Served {
 
 /// The binding Secret of a use as it is.
 pub(super) enum Binding {
-    /// It is known. `None`: there is none, or it is not the use's.
-    Known(Option<Box<KubernetesSecret>>),
+    /// It was read. `None`: there is none, or it is not the use's.
+    Read(Option<Box<KubernetesSecret>>),
     /// It could not be read, and this says why. Which credentials are valid is unknown.
     Unreadable(String),
 }
@@ -96,7 +96,7 @@ impl Served {
 
     pub(super) fn binding(&self) -> Option<&KubernetesSecret> {
         match &self.binding {
-            Binding::Known(secret) => secret.as_deref(),
+            Binding::Read(secret) => secret.as_deref(),
             Binding::Unreadable(_) => None,
         }
     }

@@ -17,7 +17,7 @@ use crate::redis::Connection;
 use crate::validate::ValidatedLayer;
 
 /// What was seen: Kubernetes' objects, and the answers of the servers.
-pub(super) struct Seen {
+pub(super) struct Observation {
     pub(super) observed: Observed,
     /// The planned move of the primary that ended since the pass before, and how.
     pub(super) ended_move: Option<(Step, StepOutcome)>,
@@ -40,7 +40,7 @@ pub(super) struct LayerPass<'pass> {
     pub(super) layer: &'pass ValidatedLayer,
     pub(super) desired: &'pass Desired,
     /// What was seen before the steps.
-    pub(super) seen: &'pass Seen,
+    pub(super) seen: &'pass Observation,
     /// Where the servers and their agents are.
     pub(super) questions: &'pass BTreeMap<NodeId, Question>,
     /// What the last whole pass over the keys found; `None`: nothing is known that goes by the prefixes that are declared now.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::context::Context;
 use super::super::uses::Uses;
 use super::desired::{Users, desired, digests, questions};
-use super::known::{Judged, Known};
+use super::facts::{AcceptedLayer, LayerFacts};
 use crate::act::secrets::Passwords;
 use crate::build::{Built, Credentials, Inputs, build, declared};
 use crate::dataplane::{Library, built_in_libraries};
@@ -16,7 +16,8 @@ use crate::model::{Address, NodeId};
 use crate::observe::servers::Question;
 use crate::redis::users::acl_file;
 
-pub(super) struct Wanted {
+/// What the build step made of a layer and its uses.
+pub(super) struct LayerBuild {
     pub(super) passwords: Passwords,
     /// Announced addresses that are known so far.
     pub(super) addresses: BTreeMap<NodeId, Address>,
@@ -35,12 +36,12 @@ pub(super) struct Wanted {
     pub(super) questions: BTreeMap<NodeId, Question>,
 }
 
-impl Wanted {
+impl LayerBuild {
     /// Builds everything once.
-    pub(super) fn build(context: &Context, known: &Known, judged: &Judged, uses: &Uses) -> Self {
-        let Judged { layer, object, .. } = judged;
-        let system = known.secrets.system.as_ref();
-        let passwords = known.passwords(context);
+    pub(super) fn of(context: &Context, facts: &LayerFacts, accepted: &AcceptedLayer, uses: &Uses) -> Self {
+        let AcceptedLayer { layer, object, .. } = accepted;
+        let system = facts.secrets.system.as_ref();
+        let passwords = facts.passwords(context);
         let caches = uses.caches();
         let accounts = Users::of(&digests(&passwords, layer), layer.audit, &caches, uses.users(context, system));
         let prefixes = uses.prefixes(layer.audit);
@@ -48,13 +49,13 @@ impl Wanted {
         let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();
         let called = use_libraries.keys().filter(|library| !is_users_library(library)).cloned().collect();
         let sources = uses.sources(&libraries, system);
-        let addresses = known.addresses(&declared(layer));
+        let addresses = facts.addresses(&declared(layer));
         let built = build(&Inputs {
             layer,
             addresses: &addresses,
-            initialised: known.observed.initialised,
-            resolved_defaults: &known.resolved.clone().decided(layer).text(),
-            primary: known.observed.primary_service,
+            initialised: facts.observed.initialised,
+            resolved_defaults: &facts.resolved.clone().decided(layer).text(),
+            primary: facts.observed.primary_service,
             functions: sources.as_deref().unwrap_or(b"[]"),
             called: &called,
             caches: &caches,
@@ -62,8 +63,8 @@ impl Wanted {
             credentials: credentials(&passwords, &acl_file(&accounts.data), &acl_file(&accounts.sentinels)),
         });
         let mut desired = desired(object, layer, &built, accounts, &libraries);
-        desired.gathering = context.uses.is_gathering(&known.identity.uid);
-        let questions = questions(&desired, &known.children, &passwords);
+        desired.gathering = context.uses.is_gathering(&facts.identity.uid);
+        let questions = questions(&desired, &facts.children, &passwords);
         let prefixes = short_hash(prefixes.as_bytes());
         let leaves_out_functions = sources.is_none() && !layer.keeps_data;
         Self {

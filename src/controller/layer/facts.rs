@@ -10,8 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::super::context::{Context, Defaults};
-use super::accepted;
 use super::resolved::Resolved;
+use super::specification;
 use crate::act::kube::key_of;
 use crate::act::secrets::{Passwords, Stored};
 use crate::api::data_layer::DataLayer;
@@ -61,12 +61,12 @@ impl Objects {
     }
 
     /// Adds the Secrets, which no watch shows.
-    pub(in crate::controller) async fn with_secrets(self, context: &Context) -> Result<Known, Request> {
+    pub(in crate::controller) async fn with_secrets(self, context: &Context) -> Result<LayerFacts, Request> {
         let Self { identity, children, observed } = self;
         let secrets = Secrets::read(context, &identity).await?;
         let resolved = Resolved::of(&children, &context.defaults);
         let defaults = context.defaults.clone();
-        Ok(Known { identity, children, observed, secrets, resolved, defaults })
+        Ok(LayerFacts { identity, children, observed, secrets, resolved, defaults })
     }
 }
 
@@ -78,7 +78,7 @@ fn is_initialised(status: &DataLayerStatus) -> bool {
 }
 
 /// What Kubernetes has of a layer.
-pub(in crate::controller) struct Known {
+pub(in crate::controller) struct LayerFacts {
     pub(in crate::controller) identity: LayerIdentity,
     pub(in crate::controller) children: Children,
     /// What the watches show, in the planner's words; no server was asked yet.
@@ -90,7 +90,7 @@ pub(in crate::controller) struct Known {
 }
 
 /// A layer that a pass can be made over, and what is wrong with its present specification.
-pub(in crate::controller) struct Judged {
+pub(in crate::controller) struct AcceptedLayer {
     pub(in crate::controller) layer: ValidatedLayer,
     /// The object with the specification that `layer` was made from.
     pub(in crate::controller) object: DataLayer,
@@ -98,7 +98,7 @@ pub(in crate::controller) struct Judged {
     pub(in crate::controller) faults: Vec<Fault>,
 }
 
-impl Known {
+impl LayerFacts {
     /// Everything that Kubernetes has of the layer. `status`: of the layer; `None`: it cannot be read.
     pub(in crate::controller) async fn observe(
         context: &Context,
@@ -109,21 +109,21 @@ impl Known {
     }
 
     /// The layer as it is declared, or, where that is wrong, as it was accepted last. An error: it never was.
-    pub(in crate::controller) fn judge(&self, object: &DataLayer) -> Result<Judged, Vec<Fault>> {
+    pub(in crate::controller) fn judge(&self, object: &DataLayer) -> Result<AcceptedLayer, Vec<Fault>> {
         match validate(object, &self.resolved.for_validation(&self.defaults)) {
-            Ok(layer) => Ok(Judged { layer, object: object.clone(), faults: Vec::new() }),
+            Ok(layer) => Ok(AcceptedLayer { layer, object: object.clone(), faults: Vec::new() }),
             Err(faults) => match self.earlier(&object.metadata) {
-                Some(judged) => Ok(Judged { faults, ..judged }),
+                Some(accepted) => Ok(AcceptedLayer { faults, ..accepted }),
                 None => Err(faults),
             },
         }
     }
 
     /// The layer as it was accepted last.
-    pub(in crate::controller) fn earlier(&self, metadata: &ObjectMeta) -> Option<Judged> {
-        let object = accepted::earlier(metadata, self.secrets.system.as_ref())?;
+    pub(in crate::controller) fn earlier(&self, metadata: &ObjectMeta) -> Option<AcceptedLayer> {
+        let object = specification::earlier(metadata, self.secrets.system.as_ref())?;
         let layer = validate_accepted(&object, &self.resolved.for_validation(&self.defaults)).ok()?;
-        Some(Judged { layer, object, faults: Vec::new() })
+        Some(AcceptedLayer { layer, object, faults: Vec::new() })
     }
 
     /// Every node's address: its Service's, or the one that a Service which is gone had and gets again.

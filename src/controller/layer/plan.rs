@@ -3,48 +3,53 @@
 use std::sync::Arc;
 
 use super::super::context::Context;
-use super::super::seen::{LayerPass, Seen};
+use super::super::observation::{LayerPass, Observation};
 use super::super::uses::{Rotation, Uses};
-use super::known::Judged;
+use super::build::LayerBuild;
+use super::facts::AcceptedLayer;
 use super::promotion;
-use super::wanted::Wanted;
 use crate::api::data_layer::DataLayer;
 use crate::model::audit::AuditReport;
 use crate::model::roles::primary;
 use crate::plan::{Plan, plan};
 
-pub(super) struct Planned {
+/// What the plan step decided.
+pub(super) struct LayerPlan {
     /// What should be, but for libraries of users that are not to be loaded now.
-    pub(super) wanted: Wanted,
+    pub(super) build: LayerBuild,
     pub(super) plan: Plan,
     /// Of each use that is served, in their order.
     pub(super) rotations: Vec<Rotation>,
 }
 
-impl Planned {
+impl LayerPlan {
     /// Plans. `object`: where a person asks for a move of the primary; `None`: it cannot be read.
     pub(super) fn of(
         context: &Context,
-        judged: &Judged,
-        mut wanted: Wanted,
-        seen: &Seen,
+        accepted: &AcceptedLayer,
+        mut build: LayerBuild,
+        seen: &Observation,
         uses: &Uses,
         object: Option<&DataLayer>,
     ) -> Self {
-        wanted.desired.promotion = object.and_then(|object| promotion::request(object, &judged.layer, seen));
-        uses.withhold(context, &mut wanted.desired, &seen.observed);
-        let plan = plan(&wanted.desired, &seen.observed);
-        let rotations = uses.plan(wanted.pass(judged, seen));
-        Self { wanted, plan, rotations }
+        build.desired.promotion = object.and_then(|object| promotion::request(object, &accepted.layer, seen));
+        uses.withhold(context, &mut build.desired, &seen.observed);
+        let plan = plan(&build.desired, &seen.observed);
+        let rotations = uses.plan(build.pass(accepted, seen));
+        Self { build, plan, rotations }
     }
 }
 
-impl Wanted {
+impl LayerBuild {
     /// The layer as its uses are told of it.
-    pub(super) fn pass<'pass>(&'pass self, judged: &'pass Judged, seen: &'pass Seen) -> LayerPass<'pass> {
+    pub(super) fn pass<'pass>(
+        &'pass self,
+        accepted: &'pass AcceptedLayer,
+        seen: &'pass Observation,
+    ) -> LayerPass<'pass> {
         LayerPass {
-            object: &judged.object,
-            layer: &judged.layer,
+            object: &accepted.object,
+            layer: &accepted.layer,
             desired: &self.desired,
             seen,
             questions: &self.questions,

@@ -59,14 +59,14 @@ async fn carry_out(
 ) -> Vec<StepFailure> {
     let build = &layer_plan.build;
     let primary_service = names::primary_service(&facts.identity.name);
-    let built = &build.built.nodes;
+    let objects = &build.built.nodes;
     let resources = StepResources {
         layer: &facts.identity,
         desired: &build.desired,
         primary_service: build.built.services.iter().find(|service| service.name_any() == primary_service),
         services: &build.built.node_services,
-        workloads: &built.iter().map(|(node, built)| (*node, &built.workload)).collect(),
-        documents: &built.iter().map(|(node, built)| (*node, built.document.as_str())).collect(),
+        workloads: &objects.iter().map(|(node, it)| (*node, &it.workload)).collect(),
+        documents: &objects.iter().map(|(node, it)| (*node, it.document.as_str())).collect(),
         live_services: &facts.children.services,
         live_workloads: &facts.children.workloads,
         libraries: &build.libraries,

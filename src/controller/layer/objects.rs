@@ -25,10 +25,10 @@ pub(super) async fn apply_static(
     build: &LayerBuild,
     plan: &Plan,
 ) -> Vec<StepFailure> {
-    let (built, children, secrets) = (&build.built, &facts.children, &facts.secrets);
+    let (objects, children, secrets) = (&build.built, &facts.children, &facts.secrets);
     let mut undone = Vec::new();
     let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
-    for secret in &built.secrets {
+    for secret in &objects.secrets {
         let mut secret = secret.clone();
         if let Some(key) = context.vault.root_key_of(&uid_of(&secret), &build.passwords) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
@@ -56,17 +56,17 @@ pub(super) async fn apply_static(
     // Every replica of the operator points the primary's Service (see `routing`), which is a step.
     let is_pointed = plan.steps.iter().any(|step| matches!(step, Step::PointService { .. }));
     let primary_service = names::primary_service(&accepted.layer.identity.name);
-    for service in built.services.iter().filter(|service| !is_pointed || service.name_any() != primary_service) {
+    for service in objects.services.iter().filter(|service| !is_pointed || service.name_any() != primary_service) {
         let live = children.services.get(&service.name_any()).map(Arc::as_ref);
         undone.extend(ended(context.writer.apply_as_seen(service, live).await));
     }
     // Services without an address yet are the planner's to order.
     let addressed = |node: &NodeId| facts.observed.nodes.get(node).is_some_and(|seen| seen.address.is_some());
-    let nodes = built.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
+    let nodes = objects.node_services.iter().filter(|(node, _)| addressed(node)).map(|(_, service)| service);
     for service in nodes {
         undone.extend(apply(context, service, children.services.get(&service.name_any()).map(Arc::as_ref)).await);
     }
-    for budget in &built.budgets {
+    for budget in &objects.budgets {
         undone.extend(apply(context, budget, children.budgets.get(&budget.name_any()).map(Arc::as_ref)).await);
     }
     undone

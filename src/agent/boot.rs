@@ -25,6 +25,9 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// yet (`NOGOODSLAVE`) and will within a tick or two.
 const REQUEST_EVERY: Duration = Duration::from_millis(250);
 
+/// Rounds this far apart are not one after the other: the longest question takes a second.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// How long a replica is alone before it follows another than it was told to: Sentinels point those that they know to the primary.
 const ALONE_FOR: Duration = Duration::from_secs(15);
 
@@ -47,10 +50,16 @@ pub(crate) struct Start {
 /// Questions to the layer, and since when who has been silent.
 pub(crate) struct Asking {
     began: Instant,
+    /// End of the last round.
+    asked: Instant,
+    /// From when on a peer is silent that has never answered: later than the beginning where this agent stood still.
+    first_asked: Instant,
     last_answers: BTreeMap<u16, Instant>,
     sentinels_answered: Instant,
     /// Since when the rule has asked for a failover.
     refused_since: Option<Instant>,
+    /// Since when another primary has served.
+    rival_since: Option<Instant>,
 }
 
 /// One round of them: what the rule says, and what it was told.
@@ -66,17 +75,44 @@ impl Default for Asking {
     /// No peer was asked yet.
     fn default() -> Self {
         let now = Instant::now();
-        Self { began: now, last_answers: BTreeMap::new(), sentinels_answered: now, refused_since: None }
+        Self {
+            began: now,
+            asked: now,
+            first_asked: now,
+            last_answers: BTreeMap::new(),
+            sentinels_answered: now,
+            refused_since: None,
+            rival_since: None,
+        }
     }
 }
 
 impl Asking {
+    /// What passed since the last round is no silence where this agent did not ask: its process stood still, or did other work.
+    fn leave_out_pause(&mut self) {
+        let pause = self.asked.elapsed();
+        if pause < PAUSE {
+            return;
+        }
+        tracing::info!(?pause, "this agent did not ask for a while: that time is no silence of the others");
+        let heard = self.last_answers.values_mut();
+        for at in heard.chain([&mut self.first_asked, &mut self.sentinels_answered]) {
+            *at += pause;
+        }
+    }
+
+    /// Since its last answer, or since it was asked first.
+    fn silence_of(&self, ordinal: u16) -> Duration {
+        self.last_answers.get(&ordinal).unwrap_or(&self.first_asked).elapsed()
+    }
+
     /// Asks everybody once.
     async fn gather(
         &mut self,
         state: &State,
         config: &NodeConfig,
     ) -> (BootFacts, BTreeMap<u16, Option<LineageAnswer>>, Vec<View>) {
+        self.leave_out_pause();
         let (answers, views) = tokio::join!(peers::ask_agents(config), peers::ask_sentinels(state, config));
         for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
             self.last_answers.insert(*ordinal, Instant::now());
@@ -88,10 +124,9 @@ impl Asking {
             sentinels_silent: self.sentinels_answered.elapsed(),
             refused: self.refused_since.map_or(Duration::ZERO, |since| since.elapsed()),
             waited: self.began.elapsed(),
-            ..facts_of(state, config, &answers, &views, |ordinal| {
-                self.last_answers.get(&ordinal).unwrap_or(&self.began).elapsed()
-            })
+            ..facts_of(state, config, &answers, &views, |ordinal| self.silence_of(ordinal))
         };
+        self.asked = Instant::now();
         (facts, answers, views)
     }
 
@@ -118,7 +153,9 @@ impl Asking {
     /// this node is in force.
     pub(crate) async fn rivalry(&mut self, state: &State) -> (Rivalry, bool) {
         let config = state.config();
-        let (facts, ..) = self.gather(state, &config).await;
+        let (mut facts, ..) = self.gather(state, &config).await;
+        self.rival_since = facts.has_rival().then(|| self.rival_since.unwrap_or_else(Instant::now));
+        facts.waited = self.rival_since.map_or(Duration::ZERO, |since| since.elapsed());
         (rivalry(&facts), facts.accept_loss == Some(facts.own_ordinal))
     }
 
@@ -278,6 +315,7 @@ fn facts_of(
         accept_loss,
         accepting,
         peers: answers.iter().map(peer).collect(),
+        detection: Duration::from_millis(config.detection_milliseconds),
         sentinels: views
             .iter()
             .map(|view| match view {
@@ -289,5 +327,29 @@ fn facts_of(
         sentinels_silent: Duration::ZERO,
         refused: Duration::ZERO,
         waited: Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_in_which_the_agent_stood_still_is_no_silence_of_its_peers() {
+        let second = Duration::from_secs(1);
+        let mut asking = Asking::default();
+        asking.last_answers.insert(1, Instant::now());
+        for _ in 0..20 {
+            tokio::time::advance(second).await;
+            asking.leave_out_pause();
+            asking.asked = Instant::now();
+        }
+        assert_eq!((asking.silence_of(1), asking.silence_of(2)), (20 * second, 20 * second));
+        tokio::time::advance(300 * second).await;
+        asking.leave_out_pause();
+        assert_eq!((asking.silence_of(1), asking.silence_of(2)), (20 * second, 20 * second));
+        assert_eq!(asking.sentinels_answered.elapsed(), 20 * second);
+        asking.last_answers.insert(1, Instant::now());
+        assert_eq!(asking.silence_of(1), Duration::ZERO);
     }
 }

@@ -44,12 +44,12 @@ impl Dissent {
             return None;
         }
         self.looked = Some(Instant::now());
-        let Some(right) = right_one(state, own).await else {
+        let Some((right, is_split)) = right_one(state, own).await else {
             self.since = None;
             return None;
         };
         match &self.since {
-            Some((named, since)) if *named == right => (since.elapsed() >= NAMED_FOR).then_some(right),
+            Some((named, since)) if *named == right => (since.elapsed() >= patience(state, is_split)).then_some(right),
             _ => {
                 self.since = Some((right, Instant::now()));
                 None
@@ -60,26 +60,28 @@ impl Dissent {
 
 /// The primary that a majority names by knowledge as new as ours, or that any Sentinel names by newer knowledge, which is what a
 /// Sentinel itself believes, or by knowledge as new where no majority names a node. Its server says that it is primary, while ours says
-/// that it is none or says nothing. A Sentinel in a failover is left alone: it will hear, or end, by itself.
-async fn right_one(state: &State, own: &SentinelMaster) -> Option<Address> {
+/// that it is none or says nothing. A Sentinel in a failover is left alone: it will hear, or end, by itself. True: no majority names it, and
+/// none that names it knows something newer.
+async fn right_one(state: &State, own: &SentinelMaster) -> Option<(Address, bool)> {
     if own.is_failing_over() {
         return None;
     }
     let config = state.config();
-    let named = better_known(&peers::ask_sentinels(state, &config).await, own);
+    let (named, is_split) = better_known(&peers::ask_sentinels(state, &config).await, own);
     if named.is_empty() || role(state, &own.address).await == Some(Role::Primary) {
         return None;
     }
     for address in named {
         if role(state, &address).await == Some(Role::Primary) {
-            return Some(address);
+            return Some((address, is_split));
         }
     }
     None
 }
 
-/// Whom these views name instead of the own Sentinel's primary: one, or each that is known as well where no majority names a node.
-fn better_known(views: &[View], own: &SentinelMaster) -> Vec<Address> {
+/// Whom these views name instead of the own Sentinel's primary: one, or each that is known as well where no majority names a node. True:
+/// the latter.
+fn better_known(views: &[View], own: &SentinelMaster) -> (Vec<Address>, bool) {
     let of_most = peers::majority(views).filter(|(_, epoch)| *epoch >= own.config_epoch);
     let newest = views.iter().filter_map(|view| match view {
         View::Names(address, epoch) if *epoch > own.config_epoch => Some((epoch, address)),
@@ -92,8 +94,15 @@ fn better_known(views: &[View], own: &SentinelMaster) -> Vec<Address> {
         _ => None,
     });
     let best = of_most.map(|(address, _)| address).or_else(|| newest.max().map(|(_, address)| address.clone()));
-    let named = best.map_or_else(|| as_new.cloned().collect(), |best| vec![best]);
-    named.into_iter().filter(|address| *address != own.address).collect()
+    let is_equal = best.is_none();
+    let named: Vec<Address> = best.map_or_else(|| as_new.cloned().collect(), |best| vec![best]);
+    (named.into_iter().filter(|address| *address != own.address).collect(), is_equal)
+}
+
+/// Against a Sentinel that knows as much, not before this one would take its primary for down by itself.
+fn patience(state: &State, is_split: bool) -> Duration {
+    let detection = Duration::from_millis(state.config().detection_milliseconds);
+    if is_split { NAMED_FOR.max(detection) } else { NAMED_FOR }
 }
 
 async fn role(state: &State, address: &Address) -> Option<Role> {
@@ -123,10 +132,12 @@ mod tests {
             replicas: BTreeMap::new(),
         };
         let names = |last: u8, epoch: u64| View::Names(address(last), epoch);
-        let better = |views: &[View]| better_known(views, &own).first().cloned();
+        let better = |views: &[View]| better_known(views, &own).0.first().cloned();
         assert_eq!(better(&[names(1, 7), names(2, 7), names(2, 7)]), Some(address(2)), "the majority");
         assert_eq!(better(&[names(1, 7), names(2, 6), names(2, 6)]), None, "who are left behind");
         assert_eq!(better(&[names(1, 7), names(2, 7), View::Silent]), Some(address(2)), "as new, and no majority");
+        assert!(better_known(&[names(1, 7), names(2, 7), View::Silent], &own).1, "that takes as long as detection");
+        assert!(!better_known(&[names(1, 7), names(2, 8), View::Silent], &own).1);
         assert_eq!(better(&[names(1, 7), names(1, 7), names(2, 7)]), None, "the majority names ours");
         assert_eq!(better(&[names(1, 7), names(2, 8), View::NamesNone]), Some(address(2)), "newer than ours");
         assert_eq!(better(&[names(1, 7), names(2, 8), names(3, 9)]), Some(address(3)), "the newest");

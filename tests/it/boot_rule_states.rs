@@ -37,6 +37,7 @@ fn facts(own: Option<Lineage>, peers: [Peer; 2], sentinels: [SentinelAnswer; 3])
         accept_loss: None,
         accepting: None,
         peers: [(0, first), (2, last)].into(),
+        detection: Duration::from_secs(5),
         sentinels: sentinels.to_vec(),
         sentinels_silent: Duration::from_hours(1),
         refused: Duration::ZERO,

@@ -28,13 +28,15 @@ pub struct BootFacts {
     pub accepting: Option<u16>,
     /// Every other declared data node.
     pub peers: BTreeMap<u16, Peer>,
+    /// Silence of a primary after which a Sentinel takes it for down.
+    pub detection: Duration,
     /// What each declared Sentinel says.
     pub sentinels: Vec<SentinelAnswer>,
     /// Since a majority of them answered last, whatever it said; zero while it does.
     pub sentinels_silent: Duration,
     /// For how long the rule has asked for a failover in vain; zero while it does not ask.
     pub refused: Duration,
-    /// For how long this node has decided, or has had no primary to follow.
+    /// For how long this node has decided, has had no primary to follow, or as a primary has seen another one.
     pub waited: Duration,
 }
 
@@ -119,6 +121,11 @@ impl BootFacts {
             .records()
             .filter(|(_, activity, theirs)| *activity == Activity::Serving && theirs.role == Role::Primary);
         serving.map(|(ordinal, _, theirs)| (ordinal, theirs))
+    }
+
+    /// Whether another data node serves as a primary.
+    pub fn has_rival(&self) -> bool {
+        self.serving_primaries().next().is_some()
     }
 
     /// Peers that have not answered, with the time since.

@@ -6,7 +6,7 @@
 
 use super::WaitReason;
 use super::facts::{BootFacts, Peer};
-use super::times::{LONGEST_WAIT, RIVALRY};
+use super::times::{ELECTS_WITHIN, LONGEST_WAIT, RIVALRY};
 use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What a primary that runs does while another one may serve.
@@ -86,11 +86,13 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
 /// next to them for as long as the one that they name is silent. As a replica of a layer that keeps nothing it may be elected. Where data
 /// is kept, the silent one may have what was confirmed.
 fn unnamed(facts: &BootFacts) -> Rivalry {
+    // Sentinels that detect late may be about to elect.
+    let patience = facts.patience().max(ELECTS_WITHIN * facts.detection);
     match facts.named().and_then(|named| facts.peers.get(&named)) {
-        Some(Peer::Silent { time }) if *time >= facts.patience() && facts.keeps_data => {
+        Some(Peer::Silent { time }) if *time >= patience && facts.keeps_data => {
             Rivalry::NeedsPerson(WaitReason::PeerIsSilent)
         }
-        Some(Peer::Silent { time }) if *time >= facts.patience() => Rivalry::StepsDown,
+        Some(Peer::Silent { time }) if *time >= patience => Rivalry::StepsDown,
         Some(Peer::Silent { .. }) => Rivalry::GoesOn,
         Some(Peer::Answers { .. }) | None => Rivalry::Alone,
     }
@@ -143,6 +145,7 @@ mod tests {
                 (0, Peer::Answers { activity: Activity::Serving, lineage: Some(theirs) }),
                 (2, Peer::Silent { time: Duration::from_secs(70) }),
             ]),
+            detection: Duration::from_secs(5),
             sentinels: vec![named, named, SentinelAnswer::Silent],
             sentinels_silent: Duration::ZERO,
             refused: Duration::ZERO,
@@ -224,6 +227,18 @@ mod tests {
             };
             assert_eq!(rivalry(&no_majority), Rivalry::Alone);
         }
+    }
+
+    #[test]
+    fn sentinels_that_detect_late_have_time_to_elect_before_a_cache_ends_its_primary() {
+        let detection = Duration::from_mins(1);
+        let silent = |time| BootFacts {
+            peers: BTreeMap::from([(0, Peer::Silent { time })]),
+            detection,
+            ..facts(primary(3, 4), primary(3, 4), Some(0), false)
+        };
+        assert_eq!(rivalry(&silent(3 * detection - Duration::from_millis(1))), Rivalry::GoesOn);
+        assert_eq!(rivalry(&silent(3 * detection)), Rivalry::StepsDown);
     }
 
     #[test]

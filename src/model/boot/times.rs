@@ -37,3 +37,7 @@ pub(super) const UNHEARD: Duration = Duration::from_secs(5);
 /// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
 /// 8 s, and a record is told a second after a promotion.
 pub(crate) const RIVALRY: Duration = Duration::from_secs(15);
+
+/// Times of detection within which the Sentinels have elected another primary: one until each has noticed, and room for a second round
+/// of votes.
+pub(super) const ELECTS_WITHIN: u32 = 3;

@@ -1,5 +1,7 @@
 //! What agents do with their engines, as `redoubt::agent` does it.
 
+use std::time::Duration;
+
 use redoubt::model::boot::{
     BootDecision, BootFacts, LONGEST_WAIT, Peer, PrimaryReason, Rivalry, WaitReason, bars_promotion, decide,
     needs_a_person, promotes_itself, rivalry, undecided,
@@ -306,7 +308,9 @@ impl World {
             return false;
         }
         let mut asking = engine.asking.clone().unwrap_or_else(|| Asking::begin(self.now));
-        let facts = self.facts(node, &mut asking);
+        let mut facts = self.facts(node, &mut asking);
+        asking.rival_since = facts.has_rival().then(|| asking.rival_since.unwrap_or(self.now));
+        facts.waited = asking.rival_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since));
         let rivalry = rivalry(&facts);
         let own = self.node_mut(node);
         own.needs_person = None;

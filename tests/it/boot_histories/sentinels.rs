@@ -5,7 +5,7 @@ use redoubt::model::boot::{Comparison, compare, prevailing};
 
 use crate::boot_rule::LAYER;
 
-const DETECTION: u64 = 5;
+pub const DETECTION: u64 = 5;
 /// Until a Sentinel orders a node that it knows and that does not follow whom it names (`SENTINEL_PUBLISH_PERIOD` times 4).
 const ORDERS_AFTER: u64 = 8;
 /// Between two elections for the same primary.

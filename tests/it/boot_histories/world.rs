@@ -27,6 +27,7 @@ pub struct Asking {
     pub heard: BTreeMap<u16, u64>,
     pub sentinels_heard: u64,
     pub refused_since: Option<u64>,
+    pub rival_since: Option<u64>,
 }
 
 impl Asking {
@@ -306,6 +307,7 @@ impl World {
             accept_loss,
             accepting,
             peers,
+            detection: Duration::from_secs(super::sentinels::DETECTION),
             sentinels,
             sentinels_silent: Duration::from_secs(self.now - asking.sentinels_heard),
             refused: asking.refused_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since)),

@@ -214,6 +214,7 @@ impl World {
             accepting: None,
             refused: Duration::ZERO,
             waited: Duration::from_secs(self.time - boot.since),
+            detection: Duration::from_secs(5),
             sentinels: sentinels.collect(),
             // It matters only while too few answer, and in the model those that boot with this node were never heard.
             sentinels_silent: Duration::from_secs(self.time - boot.since),

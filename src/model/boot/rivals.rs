@@ -237,7 +237,7 @@ mod tests {
             detection,
             ..facts(primary(3, 4), primary(3, 4), Some(0), false)
         };
-        assert_eq!(rivalry(&silent(3 * detection - Duration::from_millis(1))), Rivalry::GoesOn);
+        assert_eq!(rivalry(&silent((3 * detection).saturating_sub(Duration::from_millis(1)))), Rivalry::GoesOn);
         assert_eq!(rivalry(&silent(3 * detection)), Rivalry::StepsDown);
     }
 

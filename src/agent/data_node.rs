@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::boot::{Start, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
 use super::engine::{self, Restarts, StartupProgress};
-use super::functions::{Found, Source};
+use super::functions::{FunctionSnapshot, Source};
 use super::health::Health;
 use super::last_words::LastWords;
 use super::state::State;
@@ -127,7 +127,7 @@ struct Decided {
     /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
     /// then writes all into the other file.
     append_only: bool,
-    functions: Option<Found>,
+    functions: Option<FunctionSnapshot>,
 }
 
 /// What to start as, by what is known now. `refused`: see [`functions::find`].

@@ -43,16 +43,20 @@ impl Source {
 
 /// Functions for a server that starts.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct FunctionSnapshot {
     pub(super) source: Source,
     snapshot: Vec<u8>,
 }
 
 /// Looks for functions for a server that keeps nothing and starts as primary; a replica gets its primary's. `refused`: the source
 /// of which an engine did not take them; it and those before it are not asked again.
-pub(super) async fn find(environment: &Environment, state: &State, refused: Option<Source>) -> Option<Found> {
+pub(super) async fn find(
+    environment: &Environment,
+    state: &State,
+    refused: Option<Source>,
+) -> Option<FunctionSnapshot> {
     let is_asked = |source: Source| refused.is_none_or(|refused| source > refused);
-    let found = |source, snapshot: Option<Vec<u8>>| Some(Found { source, snapshot: snapshot? });
+    let found = |source, snapshot: Option<Vec<u8>>| Some(FunctionSnapshot { source, snapshot: snapshot? });
     if is_asked(Source::Own)
         && let own @ Some(_) = found(Source::Own, kept::read(environment).as_deref().and_then(snapshot::of_dump))
     {
@@ -95,7 +99,7 @@ fn is_taken(path: &Path) -> bool {
 }
 
 /// Writes what was found where the engine looks for it. `None`: nothing was found, or there is a snapshot.
-pub(super) fn put(environment: &Environment, found: Option<&Found>) -> Result<Option<Source>> {
+pub(super) fn put(environment: &Environment, found: Option<&FunctionSnapshot>) -> Result<Option<Source>> {
     let path = path(environment);
     let Some(found) = found.filter(|_| !is_taken(&path)) else { return Ok(None) };
     fs::write(&path, &found.snapshot).map_err(durable::failed("write", &path))?;

@@ -41,18 +41,18 @@ pub(crate) fn is_set_live_only(name: &str) -> bool {
 }
 
 /// A directive whose values are known.
-struct Known {
+struct Directive {
     name: &'static str,
     is_start_only: bool,
     form: Form,
 }
 
-const fn live(name: &'static str, form: Form) -> Known {
-    Known { name, is_start_only: false, form }
+const fn live(name: &'static str, form: Form) -> Directive {
+    Directive { name, is_start_only: false, form }
 }
 
-const fn at_start(name: &'static str, form: Form) -> Known {
-    Known { name, is_start_only: true, form }
+const fn at_start(name: &'static str, form: Form) -> Directive {
+    Directive { name, is_start_only: true, form }
 }
 
 /// The largest C `int`.
@@ -76,7 +76,7 @@ const fn bytes(least: i64) -> Form {
 
 /// Every directive whose values we can judge, ours included.
 #[rustfmt::skip]
-const KNOWN: &[Known] = &[
+const DIRECTIVES: &[Directive] = &[
     live("acllog-max-len", up_to(LONG)),
     live("active-defrag-cycle-max", from(1, 99)),
     live("active-defrag-cycle-min", from(1, 99)),
@@ -315,7 +315,7 @@ pub(crate) fn takes_words(name: &str) -> bool {
 
 /// Names of all directives whose values we can judge.
 pub fn known_names() -> impl Iterator<Item = &'static str> {
-    KNOWN.iter().map(|known| known.name)
+    DIRECTIVES.iter().map(|known| known.name)
 }
 
 /// The directive whose name is most like this one, that of one that users may set; `None`: none is like it. Likeness is the number of
@@ -362,8 +362,8 @@ pub fn renamed_names() -> impl Iterator<Item = (&'static str, &'static str)> {
     RENAMED.iter().copied()
 }
 
-fn known(name: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.name == name)
+fn known(name: &str) -> Option<&'static Directive> {
+    DIRECTIVES.iter().find(|known| known.name == name)
 }
 
 #[cfg(test)]
@@ -372,10 +372,10 @@ mod tests {
 
     #[test]
     fn no_directive_is_listed_twice() {
-        let mut names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+        let mut names: Vec<&str> = DIRECTIVES.iter().map(|known| known.name).collect();
         assert!(names.is_sorted(), "the table is in order, so that a second entry shows");
         names.dedup();
-        assert_eq!(names.len(), KNOWN.len());
+        assert_eq!(names.len(), DIRECTIVES.len());
         let mut refused: Vec<&str> = [OURS, FIELDS, RENAMED].into_iter().flatten().map(|(name, _)| *name).collect();
         let count = refused.len();
         refused.sort_unstable();

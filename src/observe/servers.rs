@@ -43,12 +43,12 @@ pub struct Question {
     /// Where its server is, and as whom to log in.
     pub endpoint: Endpoint,
     /// What is to be known.
-    pub asked: Asked,
+    pub probe: ServerProbe,
 }
 
 /// What is to be known of a server.
 #[derive(Clone, Debug)]
-pub enum Asked {
+pub enum ServerProbe {
     /// Of a data node.
     Data(Arc<DataProbe>),
     /// Of a Sentinel.
@@ -89,13 +89,13 @@ impl Pool {
     pub async fn ask(&self, questions: Vec<Question>, last_move: &LastMove) -> BTreeMap<NodeId, Answer> {
         let asking = questions.into_iter().map(async |question| {
             let agent = async {
-                match question.asked {
+                match question.probe {
                     // Within the time that a silent server takes, so it makes no pass longer.
-                    Asked::Data(_) => {
+                    ServerProbe::Data(_) => {
                         let known = self.audits().get(&question.pod_uid).cloned();
                         agents::ask(&question.endpoint.address, known).await
                     }
-                    Asked::Sentinel { .. } => (agents::AgentNotes::default(), None),
+                    ServerProbe::Sentinel { .. } => (agents::AgentNotes::default(), None),
                 }
             };
             let (answer, (notes, audit)) = tokio::join!(self.ask_one(&question, last_move), agent);
@@ -176,9 +176,11 @@ impl Pool {
     }
 
     async fn probe_over(&self, connection: &Connection, question: &Question) -> Probed {
-        match &question.asked {
-            Asked::Data(probe) => probe_data(connection, probe, &self.forms).await,
-            Asked::Sentinel { master_name, users } => probe_sentinel(connection, master_name, users, &self.forms).await,
+        match &question.probe {
+            ServerProbe::Data(probe) => probe_data(connection, probe, &self.forms).await,
+            ServerProbe::Sentinel { master_name, users } => {
+                probe_sentinel(connection, master_name, users, &self.forms).await
+            }
         }
     }
 
@@ -223,7 +225,7 @@ mod tests {
             username: "redoubt-operator".to_owned(),
             password: Secret::new("secret"),
         };
-        Question { node, pod_uid: format!("uid-{node}"), endpoint, asked: Asked::Data(Arc::default()) }
+        Question { node, pod_uid: format!("uid-{node}"), endpoint, probe: ServerProbe::Data(Arc::default()) }
     }
 
     fn faults(answers: &BTreeMap<NodeId, Answer>) -> Vec<&String> {

@@ -61,6 +61,6 @@ fn begin(
     if let Some(refusal) = safety::veto(desired, observed, Some(from), from) {
         return Err(refusal);
     }
-    plan.steps.push(move_primary_to(desired, observed, from, to, RestartReason::Asked)?);
+    plan.steps.push(move_primary_to(desired, observed, from, to, RestartReason::Requested)?);
     Ok(Promotion::Begins)
 }

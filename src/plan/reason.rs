@@ -27,7 +27,7 @@ pub enum RestartReason {
     /// The node is to be removed.
     ScaleIn,
     /// A person asked for it.
-    Asked,
+    Requested,
 }
 
 /// What is not done yet, and what it waits for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redoubt::model::NodeId;
 use redoubt::model::observed::ObservedServer;
-use redoubt::observe::servers::{Asked, Pool, Question};
+use redoubt::observe::servers::{Pool, Question, ServerProbe};
 use tokio::sync::watch;
 
 use crate::support::engine_process::{PORT, Process, engines};
@@ -15,7 +15,7 @@ fn question(server: &Process) -> Question {
         node: NodeId::data(0),
         pod_uid: "uid".to_owned(),
         endpoint: server.endpoint("operator", "secret"),
-        asked: Asked::Data(Arc::default()),
+        probe: ServerProbe::Data(Arc::default()),
     }
 }
 

@@ -30,7 +30,7 @@ fn a_primary_that_is_asked_for_is_moved_to_and_that_is_the_answer() {
     let seen = converged(NodeId::data(0));
     let next = planned(&asking(Some(ASKED)), &seen);
     let [Step::Switchover { from, to, candidates, reason, .. }] = next.steps.as_slice() else { panic!("{next:?}") };
-    assert_eq!((*from, *to, *reason), (NodeId::data(0), Some(ASKED), RestartReason::Asked));
+    assert_eq!((*from, *to, *reason), (NodeId::data(0), Some(ASKED), RestartReason::Requested));
     assert_eq!(candidates, &[NodeId::data(1), ASKED], "every replica that could be elected is in the know");
     assert_eq!(next.promotion, Some(Promotion::Begins));
     let done = planned(&asking(Some(ASKED)), &converged(ASKED));

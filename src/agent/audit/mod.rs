@@ -17,7 +17,7 @@ use super::config::Environment;
 use super::state::State;
 use super::{chain, durable, removal};
 use crate::model::audit::{
-    Candidate, DeclaredPrefixes, Expiry, Found, Hunt, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing,
+    Candidate, CountedKey, DeclaredPrefixes, Expiry, Hunt, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing,
     Tally, pause_after, short_hash,
 };
 use crate::model::node_config::PREFIXES_FILE;
@@ -221,12 +221,13 @@ impl Work {
         let gone = lifetimes.iter().filter(|milliseconds| **milliseconds == -2).count();
         state.note_own_reads(names.len() - gone, gone);
         self.is_torn = true;
-        let counted: Vec<(&[u8], Found)> = names
+        let counted: Vec<(&[u8], CountedKey)> = names
             .iter()
             .zip(&lifetimes)
             .filter_map(|(key, lifetime)| Some((key.as_slice(), self.pass.tally.count(key, Expiry::of(*lifetime))?)))
             .collect();
-        let sampled: Vec<(&[u8], Found)> = counted.iter().copied().filter(|(_, found)| found.is_measured()).collect();
+        let sampled: Vec<(&[u8], CountedKey)> =
+            counted.iter().copied().filter(|(_, found)| found.is_measured()).collect();
         let asked: Vec<&[u8]> = sampled.iter().map(|(key, _)| *key).collect();
         let sizes = keys::sizes(connection, &mut meter, &asked).await?;
         for ((key, found), bytes) in sampled.into_iter().zip(sizes) {

@@ -15,7 +15,7 @@ use crate::model::engine::EngineVersion;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
 use crate::model::{NodeId, NodeKind, directives};
 use crate::observe::kubernetes::Children;
-use crate::observe::servers::{Asked, Question};
+use crate::observe::servers::{Question, ServerProbe};
 use crate::redis::Endpoint;
 use crate::redis::probe::DataProbe;
 use crate::redis::users::{OPERATOR, PasswordDigests, data_users, let_agents_repair, sentinel_users, serve_caches};
@@ -177,11 +177,12 @@ pub(super) fn questions(desired: &Desired, children: &Children, passwords: &Pass
     });
     let users = Arc::new(desired.sentinel_users.clone());
     let question = |node: NodeId| {
-        let (port, asked) = match node.kind {
-            NodeKind::Data => (REDIS_PORT, Asked::Data(Arc::clone(&probe))),
-            NodeKind::Sentinel => {
-                (SENTINEL_PORT, Asked::Sentinel { master_name: desired.master_name.clone(), users: Arc::clone(&users) })
-            }
+        let (port, probe) = match node.kind {
+            NodeKind::Data => (REDIS_PORT, ServerProbe::Data(Arc::clone(&probe))),
+            NodeKind::Sentinel => (
+                SENTINEL_PORT,
+                ServerProbe::Sentinel { master_name: desired.master_name.clone(), users: Arc::clone(&users) },
+            ),
         };
         let endpoint = Endpoint {
             address: children.pod_address(node)?,
@@ -190,7 +191,7 @@ pub(super) fn questions(desired: &Desired, children: &Children, passwords: &Pass
             password: passwords.operator.clone(),
         };
         let pod_uid = children.pods.get(&node)?.metadata.uid.clone()?;
-        Some((node, Question { node, pod_uid, endpoint, asked }))
+        Some((node, Question { node, pod_uid, endpoint, probe }))
     };
     children.pods.keys().copied().filter_map(question).collect()
 }

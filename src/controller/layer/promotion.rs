@@ -33,7 +33,7 @@ pub(super) fn request(object: &DataLayer, layer: &ValidatedLayer, seen: &Observa
     let node = declared(layer).into_iter().find(is_named);
     let failed = seen.ended_move.as_ref().and_then(|(step, outcome)| match (step, outcome) {
         (
-            Step::Switchover { reason: RestartReason::Asked, to, .. },
+            Step::Switchover { reason: RestartReason::Requested, to, .. },
             StepOutcome::Failed { why, .. } | StepOutcome::Refused(why),
         ) if *to == node => Some(why.clone()),
         _ => None,

@@ -81,7 +81,7 @@ impl fmt::Debug for Largest {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{DeclaredPrefix, DeclaredPrefixes, Expiry, Found, Tally};
+    use super::super::{CountedKey, DeclaredPrefix, DeclaredPrefixes, Expiry, Tally};
     use super::*;
 
     fn web() -> Arc<Prefixes> {
@@ -99,7 +99,7 @@ mod tests {
                 // It is gone in the end.
                 for number in (0..KEYS).filter(|number| *number != place || pass < 30) {
                     let key = format!("web:{number}");
-                    if let Some(found) = tally.count(key.as_bytes(), Expiry::Ends).filter(Found::is_measured) {
+                    if let Some(found) = tally.count(key.as_bytes(), Expiry::Ends).filter(CountedKey::is_measured) {
                         tally.measure(found, key.as_bytes(), if number == place { 5_000_000 } else { 100 });
                     }
                 }
@@ -124,7 +124,7 @@ mod tests {
             let mut tally = Tally::new(web(), false, hunt);
             for number in 0..17_000 {
                 let key = format!("web:{number}");
-                if let Some(found) = tally.count(key.as_bytes(), Expiry::Ends).filter(Found::is_measured) {
+                if let Some(found) = tally.count(key.as_bytes(), Expiry::Ends).filter(CountedKey::is_measured) {
                     tally.measure(found, key.as_bytes(), if number == 1_000 { 1_000_000 } else { 100 });
                 }
             }

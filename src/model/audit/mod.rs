@@ -18,5 +18,5 @@ pub use self::prefixes::{AuditMode, DeclaredPrefix, DeclaredPrefixes, MemoryBudg
 pub(crate) use self::report::{AUDIT_FORMAT, AuditMark, LargeKey};
 pub use self::report::{AuditReport, short_hash};
 pub use self::shrink::{Candidate, Shrink};
-pub use self::tally::Found;
+pub use self::tally::CountedKey;
 pub(crate) use self::tally::{Expiry, Tally};

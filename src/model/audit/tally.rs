@@ -39,7 +39,7 @@ impl Expiry {
 
 /// What is to be done with a key that was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct CountedKey {
     /// Place of its prefix; `None`: it is under none.
     pub place: Option<usize>,
     /// The sample that its size is a part of; `None`: none.
@@ -50,7 +50,7 @@ pub struct Found {
     pub repair: Option<u64>,
 }
 
-impl Found {
+impl CountedKey {
     /// Whether its size is wanted, for [`Tally::measure`].
     pub(crate) fn is_measured(&self) -> bool {
         self.sample.is_some() || self.was_large
@@ -97,7 +97,7 @@ impl Tally {
     }
 
     /// Counts a key. `None`: it is gone.
-    pub(crate) fn count(&mut self, key: &[u8], expiry: Expiry) -> Option<Found> {
+    pub(crate) fn count(&mut self, key: &[u8], expiry: Expiry) -> Option<CountedKey> {
         if expiry == Expiry::Gone {
             return None;
         }
@@ -115,12 +115,12 @@ impl Tally {
         let count = of_place(&mut self.counts, &mut self.outside, place);
         count.without_expiry += u64::from(is_at_fault && lifetime.is_none());
         let sample = count.add(self.hunt.passes());
-        Some(Found { place, sample, was_large: self.hunt.knows(key), repair: lifetime })
+        Some(CountedKey { place, sample, was_large: self.hunt.knows(key), repair: lifetime })
     }
 
-    /// Notes the size of a key that [`Found::is_measured`], bytes.
-    pub(crate) fn measure(&mut self, found: Found, key: &[u8], bytes: u64) {
-        let Found { place, sample, .. } = found;
+    /// Notes the size of a key that [`CountedKey::is_measured`], bytes.
+    pub(crate) fn measure(&mut self, found: CountedKey, key: &[u8], bytes: u64) {
+        let CountedKey { place, sample, .. } = found;
         if let Some(part) = sample {
             of_place(&mut self.counts, &mut self.outside, place).of(part).measure(bytes);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::quantity;
-use super::judge::{Found, Judge, plain};
+use super::judge::{Judge, KindFields, plain};
 use crate::api::cache_namespace::{CacheNamespaceSpec, Invalidation, OnBudget};
 use crate::model::Policy;
 use crate::model::audit::MemoryBudget;
@@ -33,7 +33,7 @@ const LEAST_BUDGET: u64 = 1 << 20;
 /// Characters of a channel, as the schema bounds them.
 const LONGEST_CHANNEL: usize = 192;
 
-pub(super) fn found(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix: String) -> Found {
+pub(super) fn validate(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix: String) -> KindFields {
     let ttl = plain(spec.ttl);
     let longest = spec.max_ttl.map_or(MAX_TTL.max(ttl), plain);
     let negative = spec.negative_ttl.map_or(NEGATIVE_TTL.min(ttl), plain);
@@ -68,7 +68,7 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix: St
         ("max-entry-bytes", policy.max_entry_bytes.to_string()),
     ]);
     let budget = budget(judge, spec);
-    Found { policy: Policy::Caches(policy), wait_replicas: 0, binding, export: None, budget }
+    KindFields { policy: Policy::Caches(policy), wait_replicas: 0, binding, export: None, budget }
 }
 
 fn budget(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> Option<MemoryBudget> {

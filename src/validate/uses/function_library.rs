@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::judge::{Found, Judge};
+use super::judge::{Judge, KindFields};
 use crate::api::function_library::{DEFAULT_KEY, FunctionLibrarySpec};
 use crate::model::Policy;
 use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySource};
 
 /// The policy; `None`: the judge knows what is wrong.
-pub(super) fn found(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option<Found> {
+pub(super) fn validate(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option<KindFields> {
     if spec.layer.name.is_none() {
         judge.fault("spec.layer", "needs name: a function library has no layer of its own");
     }
@@ -29,5 +29,5 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option
         }
     };
     let policy = Policy::Functions(LibraryPolicy { owner: judge.owner(), generation: judge.generation(), source });
-    Some(Found { policy, wait_replicas: 0, binding: BTreeMap::new(), export: None, budget: None })
+    Some(KindFields { policy, wait_replicas: 0, binding: BTreeMap::new(), export: None, budget: None })
 }

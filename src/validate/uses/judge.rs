@@ -58,8 +58,8 @@ pub(super) fn plain(duration: kube::core::Duration) -> Duration {
     if duration.is_negative() { Duration::MAX } else { duration.into() }
 }
 
-/// What the file of a kind finds out.
-pub(super) struct Found {
+/// The fields of a validated use that depend on its kind.
+pub(super) struct KindFields {
     pub(super) policy: Policy,
     pub(super) wait_replicas: u16,
     pub(super) binding: BTreeMap<&'static str, String>,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
-use self::judge::{Found, Judge, plain};
+use self::judge::{Judge, KindFields, plain};
 use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer, export};
 use crate::api::rate_limit_policy::ExportProgram;
@@ -113,13 +113,14 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     if declared.spec.layer().is_some_and(|layer| layer.namespace.is_some() && layer.name.is_none()) {
         judge.fault("spec.layer.namespace", "needs layer.name");
     }
-    let found = match &declared.spec {
-        UseSpec::SessionStore(spec) => Some(session_store::found(&mut judge, spec, prefix, replicas)),
-        UseSpec::RateLimitPolicy(spec) => rate_limit_policy::found(&mut judge, spec, prefix),
-        UseSpec::CacheNamespace(spec) => Some(cache_namespace::found(&mut judge, spec, prefix)),
-        UseSpec::FunctionLibrary(spec) => function_library::found(&mut judge, spec),
+    let fields = match &declared.spec {
+        UseSpec::SessionStore(spec) => Some(session_store::validate(&mut judge, spec, prefix, replicas)),
+        UseSpec::RateLimitPolicy(spec) => rate_limit_policy::validate(&mut judge, spec, prefix),
+        UseSpec::CacheNamespace(spec) => Some(cache_namespace::validate(&mut judge, spec, prefix)),
+        UseSpec::FunctionLibrary(spec) => function_library::validate(&mut judge, spec),
     };
-    let Some(Found { policy, wait_replicas, binding, export, budget }) = found.filter(|_| judge.faults.is_empty())
+    let Some(KindFields { policy, wait_replicas, binding, export, budget }) =
+        fields.filter(|_| judge.faults.is_empty())
     else {
         return Err(judge.faults);
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::judge::{Found, Judge, plain};
+use super::judge::{Judge, KindFields, plain};
 use crate::api::rate_limit_policy::{
     AlignChoice, ExportChoice, ExportProgram, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm,
     LimitMode as DeclaredMode, RateLimitPolicySpec, StoreErrorChoice,
@@ -18,7 +18,7 @@ const LIMITADOR_KEYS: &str = "namespace:";
 const LOG_ENTRIES: u64 = 1_000;
 
 /// The policy; `None`: a number in it is out of range, and the judge knows which.
-pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: String) -> Option<Found> {
+pub(super) fn validate(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: String) -> Option<KindFields> {
     serves_export(judge, spec, &prefix);
     let mut limits = Vec::new();
     for declared in &spec.limits {
@@ -38,7 +38,7 @@ pub(super) fn found(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: S
         Ok(policy) => {
             let binding = binding(&policy, spec.on_store_error.unwrap_or(StoreErrorChoice::Allow));
             let export = spec.export.map(|export| export.program);
-            Some(Found { policy: Policy::Limits(policy), wait_replicas: 0, binding, export, budget: None })
+            Some(KindFields { policy: Policy::Limits(policy), wait_replicas: 0, binding, export, budget: None })
         }
         Err(faults) => {
             // What is wrong with the prefix of any use is told already.

@@ -59,7 +59,7 @@ async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
             }
             layer.change(json!({"paused": false})).await;
             eventually("the primary has handed over", SOON, async || {
-                layer.whole().await.is_some_and(|now| now != primary)
+                layer.primary_in_sync().await.is_some_and(|now| now != primary)
             })
             .await;
         })

@@ -101,7 +101,7 @@ async fn a_subscriber_in_another_pod_that_is_cut_off_for_five_seconds_notices_an
     change(&mut primary, &mut copies, "three").await;
     assert!(copies.is_copied().await, "it was not told: the stage is not set");
     tokio::time::sleep(AWAY.saturating_sub(began.elapsed())).await;
-    network.heal();
+    network.reconnect();
     eventually("it notices", ASKS_EVERY + AWAY, async || !copies.is_copied().await || copies.read().await == "three")
         .await;
     println!("noticed {:.1?} after the cut", began.elapsed());
@@ -111,5 +111,5 @@ async fn a_subscriber_in_another_pod_that_is_cut_off_for_five_seconds_notices_an
     eventually("it is told again", AWAY, async || !copies.is_copied().await).await;
     assert_eq!(copies.read_until_copied().await, "four");
     std::fs::remove_dir_all(root).unwrap();
-    stage.strike().await;
+    stage.delete().await;
 }

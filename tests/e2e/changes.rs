@@ -16,7 +16,7 @@ async fn memory_directives_and_image_roll_from_redis_7_to_8_under_load_and_lose_
     layer.ready().await;
     memory_rolls(&layer).await;
     rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
-    let connection = Connection::open(&layer.as_operator(layer.heals().await).await).await.unwrap();
+    let connection = Connection::open(&layer.as_operator(layer.wait_until_in_sync().await).await).await.unwrap();
     let live = server::config_get(&connection, &["databases"]).await.unwrap();
     assert_eq!(live["databases"], "4");
     let before = layer.pod_uids().await;
@@ -27,7 +27,7 @@ async fn memory_directives_and_image_roll_from_redis_7_to_8_under_load_and_lose_
     for pod in layer.pods().await.values() {
         assert_eq!(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), Some(successor));
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +50,7 @@ async fn what_no_node_can_take_stops_at_one_node_and_recovers_alone_when_it_is_r
         "Unschedulable",
     )
     .await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,5 +102,5 @@ async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_laye
     kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true"]);
     // Under another name: the claims of the old one are kept, with the class that they were made with.
     stage.layer("corrected", json!({})).await.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -48,7 +48,7 @@ async fn an_upgrade_of_the_chart_restarts_no_data_pod() {
     install_operator(&[]);
     is_looked_after(&layer, "200").await;
     assert_eq!(processes(&layer), before);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn an_uninstall_leaves_the_layers_and_a_new_install_adopts_them_without_a_
     assert_eq!(processes(&layer), before);
     assert_eq!(layer.binding().await["password"], password);
     assert_eq!(layer.get("written without an operator").await.as_deref(), Some("written without an operator"));
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,6 +135,6 @@ async fn an_operator_of_one_namespace_makes_a_layer_ready_there_and_touches_no_o
     kubectl(&["-n", &watched.namespace, "delete", "datalayer", "web", "--wait=true"]);
     scale_operator("2");
     for stage in [watched, foreign, own] {
-        stage.strike().await;
+        stage.delete().await;
     }
 }

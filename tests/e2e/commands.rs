@@ -28,15 +28,15 @@ impl CutOff {
     }
 
     /// Puts it back.
-    pub fn heal(self) {
+    pub fn reconnect(self) {
         drop(self);
     }
 }
 
 impl Drop for CutOff {
     fn drop(&mut self) {
-        let healed = Command::new("tests/cluster/cluster").args(["heal", &self.node]).status();
-        if !healed.is_ok_and(|status| status.success()) {
+        let done = Command::new("tests/cluster/cluster").args(["reconnect", &self.node]).status();
+        if !done.is_ok_and(|status| status.success()) {
             println!("cannot put {} back on the network", self.node);
         }
     }

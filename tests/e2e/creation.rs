@@ -28,7 +28,7 @@ pub async fn becomes_ready(namespace: &str, engine: &str) -> (Stage, Layer) {
     println!("{engine}: Ready {:?} after it was applied", layer.ready().await);
     status_is_true(&layer).await;
     pods_are_spread(&layer).await;
-    columns_and_scale_are_right(&layer, layer.heals().await).await;
+    columns_and_scale_are_right(&layer, layer.wait_until_in_sync().await).await;
     services_lead_where_they_should(&layer).await;
     the_binding_is_enough(&layer).await;
     (stage, layer)
@@ -36,10 +36,10 @@ pub async fn becomes_ready(namespace: &str, engine: &str) -> (Stage, Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minimal_layer_on_redis_7_is_ready_and_its_status_is_true_of_the_servers() {
-    becomes_ready("e2e-ready-redis-7", REDIS_7).await.0.strike().await;
+    becomes_ready("e2e-ready-redis-7", REDIS_7).await.0.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minimal_layer_on_redis_8_is_ready_and_its_status_is_true_of_the_servers() {
-    becomes_ready("e2e-ready-redis-8", ENGINES[1].1).await.0.strike().await;
+    becomes_ready("e2e-ready-redis-8", ENGINES[1].1).await.0.delete().await;
 }

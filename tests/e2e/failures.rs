@@ -6,8 +6,8 @@ use redoubt::model::NodeId;
 
 use crate::commands::{CutOff, kubectl};
 use crate::disturbances::{
-    DETECTION, Death, FOLLOWED, LEEWAY, delete_all_pods, killed_and_deleted, lost_only_what_no_replica_had, rounds,
-    tell,
+    DETECTION, Death, FOLLOWED, LEEWAY, delete_all_pods, killed_and_deleted, lost_only_what_no_replica_had,
+    print_verdict, rounds,
 };
 use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually};
 
@@ -46,13 +46,13 @@ async fn primaries_that_die_one_right_after_the_other_roll_no_node_back() {
                 let mut primary = first;
                 for _ in 0..deaths {
                     let served = layer.serving().await;
-                    death.strike(layer, primary).await;
+                    death.inject(layer, primary).await;
                     layer.has_a_new_primary(served).await;
                     primary = layer.primary().await.unwrap_or(primary);
                 }
             })
             .await;
-        tell(&what, &verdict);
+        print_verdict(&what, &verdict);
         // A pod that is told to stop hands over.
         if death == Death::Pod {
             assert_eq!(verdict.lost, Vec::<String>::new(), "{what}");
@@ -98,7 +98,7 @@ impl Alone {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_primary() {
+async fn a_primary_whose_node_is_cut_off_is_replaced_and_returns_without_a_second_primary() {
     // `min-replicas-max-lag`, and two seconds: the server counts lag in whole seconds and looks at it once a second.
     const MAY_BE_LOST: Duration = Duration::from_secs(3 + 2);
     let since_1970 = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -117,11 +117,11 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_heals_without_a_second_
             println!("another is primary {:?} after the cut", began.elapsed());
             // Also where the leader of the operator is on that node.
             println!("the Services followed {:?} later", layer.services_follow(served_by, FOLLOWED).await);
-            network.heal();
+            network.reconnect();
             alone = Some(writes.end());
         })
         .await;
-    tell("the primary's node cut off", &verdict);
+    print_verdict("the primary's node cut off", &verdict);
     assert!(!verdict.two_primaries, "both sides acknowledged at once");
     assert!(verdict.longest_gap < DETECTION + Duration::from_millis(1_500) + LEEWAY, "{:?}", verdict.longest_gap);
     lost_only_what_no_replica_had(&verdict);
@@ -172,7 +172,7 @@ pub async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
     for round in 0..rounds {
         let key = format!("round-{round}");
         eventually("it takes a write", SOON, async || layer.set(&key).await).await;
-        layer.heals().await;
+        layer.wait_until_in_sync().await;
         let old = layer.pod_uids().await;
         let began = Instant::now();
         delete_all_pods(&layer).await;
@@ -182,7 +182,7 @@ pub async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
         .await;
         println!("{engine}: all pods deleted, round {round}: writable after {:?}", began.elapsed());
         slowest = slowest.max(began.elapsed());
-        layer.heals().await;
+        layer.wait_until_in_sync().await;
         for earlier in 0..=round {
             let key = format!("round-{earlier}");
             assert_eq!(layer.get(&key).await.as_deref(), Some(key.as_str()));

@@ -83,7 +83,7 @@ async fn gaps(
 
 /// Empties the layer between runs, so that each begins alike.
 async fn flush(layer: &Layer) {
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let endpoint = layer.endpoints().await.remove(&primary).unwrap();
     let keys = crate::history::keys_of(&endpoint).await;
     let connection = redoubt::redis::Connection::open(&endpoint).await.unwrap();
@@ -95,7 +95,7 @@ async fn flush(layer: &Layer) {
 async fn all_pods(layer: &Layer, count: usize) -> Figure {
     let mut all = Vec::new();
     for _ in 0..count {
-        layer.heals().await;
+        layer.wait_until_in_sync().await;
         let old = layer.pod_uids().await;
         let began = Instant::now();
         crate::disturbances::delete_all_pods(layer).await;
@@ -162,7 +162,7 @@ async fn figures_are_measured_and_written() {
     let mut figures = vec![creation(&stage).await];
     let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
-    let primary = async |layer: &Layer| layer.heals().await;
+    let primary = async |layer: &Layer| layer.wait_until_in_sync().await;
     let engine = async |layer: &Layer| layer.kill_engine(primary(layer).await).await;
     let mut followed = Vec::new();
     let what = "engine of the primary killed, gap";
@@ -187,7 +187,7 @@ async fn figures_are_measured_and_written() {
         let served = layer.serving().await;
         let cut = CutOff::begin(&node);
         layer.has_a_new_primary(served).await;
-        cut.heal();
+        cut.reconnect();
     };
     let what = "node of the primary cut off, gap";
     figures.push(gaps(&layer, what, runs(5), "aim ≤ detection + 1 s", &mut Vec::new(), node).await);
@@ -203,5 +203,5 @@ async fn figures_are_measured_and_written() {
     .await;
     let (memory, writes) = at_rest(minutes).await;
     write_page(&figures, Some((memory, writes, minutes)));
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -51,7 +51,7 @@ async fn the_memory_limit_rolls_under_load_and_nothing_is_lost() {
     let (stage, layer) = Stage::with_layer("gate-roll").await;
     memory_rolls(&layer).await;
     // It is not left: to roll it back takes longer than to make another.
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,5 +137,5 @@ async fn the_smallest_store_becomes_ready_with_a_layer_of_its_own_and_its_bindin
     let layers: Api<DataLayer> = layer.api();
     eventually("the layer goes with its store", SOON, async || layers.get_opt("web-sessions").await.unwrap().is_none())
         .await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -83,5 +83,5 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
     drop(away);
     operator_is_there();
     policy.api().delete(&policy.name, &kube::api::DeleteParams::default()).await.unwrap();
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -56,7 +56,7 @@ pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
     })
     .await;
     for round in 0..times {
-        let (primary, served) = (layer.heals().await, layer.serving().await);
+        let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
         layer.kill_engine(primary).await;
         let served_by = layer.has_a_new_primary(served).await;
         let followed = layer.services_follow(served_by, FOLLOWED).await;
@@ -77,7 +77,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     let (stage, layer) = Stage::with_layer("e2e-cut-leader").await;
     let leaders_node = node_of(OPERATOR_NAMESPACE, &leader());
     for _ in 0..10 {
-        let primary = layer.heals().await;
+        let primary = layer.wait_until_in_sync().await;
         if node_of(&stage.namespace, &layer.pod(primary)) == leaders_node {
             break;
         }
@@ -85,7 +85,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
         layer.delete_pod(primary).await;
         layer.has_a_new_primary(served).await;
     }
-    let (primary, served) = (layer.heals().await, layer.serving().await);
+    let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     assert_eq!(
         node_of(&stage.namespace, &layer.pod(primary)),
         leaders_node,
@@ -98,7 +98,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     let after = layer.services_follow(served_by, FOLLOWED).await;
     println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");
     eventually("another replica of the operator leads", SOON, async || leader() != old).await;
-    network.heal();
+    network.reconnect();
     stage.leave(layer).await;
     crate::place::operator_is_there();
 }

@@ -6,7 +6,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::commands::{cluster, helm, kubectl};
-use crate::stage::{LEFT_LABEL, STRUCK_LABEL};
+use crate::stage::{ENDED_LABEL, LEFT_LABEL};
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "redoubt-system";
@@ -48,7 +48,7 @@ pub async fn operator() {
             let parameters = PatchParams::apply("redoubt-e2e").force();
             namespaces.patch(OPERATOR_NAMESPACE, &parameters, &Patch::Apply(&space)).await.unwrap();
             // What an earlier process left runs an agent that may be another by now.
-            for label in [LEFT_LABEL, STRUCK_LABEL] {
+            for label in [LEFT_LABEL, ENDED_LABEL] {
                 for space in namespaces.list(&ListParams::default().labels(label)).await.unwrap() {
                     namespaces.delete(&space.name_any(), &DeleteParams::default()).await.unwrap();
                 }

@@ -101,7 +101,7 @@ async fn revoked_sessions_stay_revoked_and_live_ones_live_through_failover_and_t
     println!("writable {:?} after all pods were new", began.elapsed());
     promises.hold(&mut connection, "all pods deleted").await;
     store.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The primary, by the word of the operator's status: the layer has no user that the test could ask with.

@@ -27,7 +27,7 @@ async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     let layer = stage.layer("web", volume).await;
     layer.ready().await;
     assert!(layer.set("kept").await);
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let of_primary = layer.endpoints().await.remove(&primary).unwrap();
     for node in (0..3).map(NodeId::data) {
@@ -65,5 +65,5 @@ async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     println!("writable {resumed:?} after there was room");
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "nothing was restarted");
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -35,7 +35,7 @@ async fn make_all_forget(layer: &Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_with_another_address_is_announced_by_it_and_loses_only_its_link() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     let engine = layer.engine_pids(replica);
@@ -46,7 +46,7 @@ async fn a_replica_with_another_address_is_announced_by_it_and_loses_only_its_li
     })
     .await;
     make_all_forget(&layer).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(primary));
     assert_eq!(layer.engine_pids(replica), engine, "it was not restarted");
 }
@@ -54,7 +54,7 @@ async fn a_replica_with_another_address_is_announced_by_it_and_loses_only_its_li
 /// A replica tells its address at the beginning of a sync, and no command ends the link before the sync is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_gets_another_address_while_it_syncs_is_announced_by_it() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     let on_primary = Connection::open(&layer.operator_on(primary)).await.unwrap();
@@ -77,14 +77,14 @@ async fn a_replica_that_gets_another_address_while_it_syncs_is_announced_by_it()
     })
     .await;
     make_all_forget(&layer).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(primary));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_with_another_address_hands_over_without_loss_and_is_announced_by_it() {
     // Longer than anything is waited for here: nobody is elected because the primary was believed dead.
-    let mut layer = Layer::whole(&Options { detection: 120_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 120_000, ..Options::default() }).await;
     let primary = layer.primary().await.unwrap();
     let engine = layer.engine_pids(primary);
     let writers = Writers::start(3, &layer.sentinel_endpoints(), &layer.master_name);
@@ -106,13 +106,13 @@ async fn a_primary_with_another_address_hands_over_without_loss_and_is_announced
     assert_eq!(verdict.lost, Vec::<String>::new());
     assert!(!verdict.two_primaries);
     make_all_forget(&layer).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.engine_pids(primary), engine, "it was not restarted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_with_another_address_is_known_by_it_and_votes_on() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let sentinels = layer.sentinel_ids();
     let moved = sentinels[1];
     layer.readdress(moved).await;
@@ -128,7 +128,7 @@ async fn a_sentinel_with_another_address_is_known_by_it_and_votes_on() {
         true
     })
     .await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     // Two of three, one of them the one that moved.
     layer.kill_node(sentinels[0]);
     let primary = layer.primary().await.unwrap();

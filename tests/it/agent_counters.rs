@@ -56,11 +56,11 @@ async fn call(layer: &Layer, id: NodeId, subject: &str, times: usize) {
     .await;
 }
 
-/// Asks the agent as the operator does, until it tells these numbers.
-async fn tells(layer: &Layer, id: NodeId, expected: [u64; 3]) {
+/// Asks the agent as the operator does, until it answers these numbers.
+async fn agent_counts(layer: &Layer, id: NodeId, expected: [u64; 3]) {
     let mut told = Vec::new();
     let address = layer.nodes[&id].address.0.clone();
-    eventually(&format!("the agent tells {expected:?}"), SOON, async || {
+    eventually(&format!("the agent answers {expected:?}"), SOON, async || {
         let Some(counted) = answers::counted(&address).await else { return false };
         told = counted.of(UseKind::RateLimitPolicy).to_vec();
         told.iter()
@@ -76,15 +76,15 @@ async fn counts_outlive_loads_of_the_library_and_deaths_of_the_engine() {
     let operator = Connection::open(&layer.operator_on(id)).await.unwrap();
     load(&operator, &library(3)).await.unwrap();
     call(&layer, id, "ada", 5).await;
-    tells(&layer, id, [3, 2, 0]).await;
+    agent_counts(&layer, id, [3, 2, 0]).await;
     // The number that a load counts from zero passes the one before it: it is another load's all the same.
     load(&operator, &library(30)).await.unwrap();
     call(&layer, id, "eve", 9).await;
-    tells(&layer, id, [12, 2, 0]).await;
+    agent_counts(&layer, id, [12, 2, 0]).await;
     // The same source, loaded after a flush.
     load(&operator, &library(3)).await.unwrap();
     call(&layer, id, "bob", 4).await;
-    tells(&layer, id, [15, 3, 0]).await;
+    agent_counts(&layer, id, [15, 3, 0]).await;
     let before = layer.engine_pids(id);
     layer.kill_engine(id);
     eventually("another engine runs", SOON, async || {
@@ -93,7 +93,7 @@ async fn counts_outlive_loads_of_the_library_and_deaths_of_the_engine() {
     })
     .await;
     call(&layer, id, "ada", 1).await;
-    tells(&layer, id, [16, 3, 0]).await;
+    agent_counts(&layer, id, [16, 3, 0]).await;
     let metrics = layer.get(id, "metrics").await.unwrap();
     let line = "redoubt_limits_allowed_total{namespace=\"shop\",policy=\"api\",limit=\"minute\"} 16";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");

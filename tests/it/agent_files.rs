@@ -24,8 +24,8 @@ fn want(layer: &Layer, settings: [(&'static str, &'static str); 2]) {
     });
 }
 
-/// Tells every server, as the operator does, and waits until the data is where it is wanted.
-async fn tell(layer: &Layer, settings: [(&'static str, &'static str); 2], state: AppendOnly) {
+/// Sets it on every server, as the operator does, and waits until the data is where it is wanted.
+async fn config_set(layer: &Layer, settings: [(&'static str, &'static str); 2], state: AppendOnly) {
     for id in layer.data_ids() {
         let connection = Connection::open(&layer.operator_on(id)).await.unwrap();
         let changes = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -55,50 +55,50 @@ fn kill_all(layer: &mut Layer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_in_snapshots_survives_the_change_to_an_append_only_file_at_any_time() {
     let settings = &[("appendonly", "no"), ("save", "3600 1"), ("shutdown-on-sigterm", "default")];
-    let mut layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { settings, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let before = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     // Wanted, and all pods are made anew before any server was told.
     want(&layer, WITH_FILE);
     layer.restart_all().await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(keys_of(&layer.endpoint(layer.primary().await.unwrap())).await, before);
-    tell(&layer, WITH_FILE, AppendOnly::Whole).await;
+    config_set(&layer, WITH_FILE, AppendOnly::Whole).await;
     kill_all(&mut layer);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(keys_of(&layer.endpoint(layer.primary().await.unwrap())).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_in_an_append_only_file_survives_the_change_to_snapshots_and_an_old_file_is_never_loaded() {
     let settings = &[("save", "3600 1"), ("shutdown-on-sigterm", "nosave")];
-    let mut layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { settings, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let before = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     want(&layer, WITH_SNAPSHOTS);
     kill_all(&mut layer);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let kept = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     // `appendfsync everysec`, and a kernel that lives on: nothing is lost.
     assert_eq!(kept, before);
-    tell(&layer, WITH_SNAPSHOTS, AppendOnly::Off).await;
+    config_set(&layer, WITH_SNAPSHOTS, AppendOnly::Off).await;
     write_some(&layer, 600).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let more = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     // The files of before are still there, and an append-only file is wanted again when all are stopped.
     want(&layer, WITH_FILE);
     layer.restart_all().await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(keys_of(&layer.endpoint(layer.primary().await.unwrap())).await, more);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_cannot_be_read_is_tried_again_after_a_pause() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     layer.terminate_node(replica).await;
@@ -115,7 +115,7 @@ async fn a_record_that_cannot_be_read_is_tried_again_after_a_pause() {
     assert!(tries() - before <= 4, "{} tries in two seconds", tries() - before);
     fs::remove_dir(&record).unwrap();
     fs::write(&record, text).unwrap();
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }
 
 /// A volume without room, for one process: a write beyond the limit fails as one that finds no room does.
@@ -137,10 +137,10 @@ async fn what_found_no_room_on_the_volume_does_not_count_as_kept_there() {
     fs::write(&program, script.replace("redis-server-of-the-path", found.trim())).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let engine = Some(Engine::new("of the path", &program.display().to_string()));
-    let mut layer = Layer::whole(&Options { engine, min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { engine, min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let primary = layer.primary().await.unwrap();
     let connection = Connection::open(&layer.endpoint(primary)).await.unwrap();
     limit_files(layer.engine_pids(primary)[0], "1");
@@ -173,7 +173,7 @@ async fn what_found_no_room_on_the_volume_does_not_count_as_kept_there() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(on_volume(primary).unwrap().offset < offset, "it speaks of what no file has");
     kill_all(&mut layer);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     for id in layer.data_ids() {
         assert!(keys_of(&layer.endpoint(id)).await.contains("h:acknowledged"), "{id}");
     }

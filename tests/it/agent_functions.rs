@@ -86,23 +86,23 @@ async fn answers(what: &str, counted: &AtomicUsize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_meets_a_primary_without_functions_whatever_restarts() {
-    let mut layer = Layer::whole(&Options { keeps_data: false, min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { keeps_data: false, min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     give(&layer, libraries());
     let all_engines = |layer: &Layer| layer.data_ids().into_iter().for_each(|id| layer.kill_engine(id));
     // Started before the operator left the functions: from the next start on they are there.
     all_engines(&layer);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let stop = Arc::new(AtomicBool::new(false));
     let endpoints = layer.data_ids().into_iter().map(|id| layer.endpoint(id)).collect();
     let (answered, missing) = call(endpoints, &stop);
     answers("a call is answered", &answered).await;
     let primary = layer.primary().await.unwrap();
     layer.kill_engine(primary);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     answers("a call is answered after the primary died", &answered).await;
     all_engines(&layer);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     answers("a call is answered after all engines died", &answered).await;
     for id in layer.data_ids() {
         layer.kill_node(id);
@@ -111,7 +111,7 @@ async fn no_call_meets_a_primary_without_functions_whatever_restarts() {
         layer.wipe(id);
         layer.start_node(id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     answers("a call is answered after all pods were replaced", &answered).await;
     stop.store(true, Ordering::Relaxed);
     assert_eq!(missing.load(Ordering::Relaxed), 0, "of {}", answered.load(Ordering::Relaxed));
@@ -259,7 +259,7 @@ async fn an_engine_starts_with_the_functions_that_it_had_last() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_anything_starts_with_the_functions_of_a_peer() {
     let options = Options { data_nodes: 2, keeps_data: false, min_replicas: 0, ..Options::default() };
-    let mut layer = Layer::whole(&options).await;
+    let mut layer = Layer::in_sync(&options).await;
     layer.edit_documents(|config| {
         config.initialised = true;
         config.functions = ["redoubt_limits".to_owned()].into();
@@ -283,7 +283,7 @@ async fn a_node_without_anything_starts_with_the_functions_of_a_peer() {
     for id in layer.data_ids() {
         layer.start_node(id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     answers("a call is answered", &answered).await;
     stop.store(true, Ordering::Relaxed);
     assert_eq!(missing.load(Ordering::Relaxed), 0, "of {}", answered.load(Ordering::Relaxed));

@@ -13,7 +13,7 @@ use redoubt::model::prefix_job::{JobState, PrefixJob};
 use redoubt::redis::users::{self, AGENT, serve_caches};
 use redoubt::redis::{Class, Connection, server};
 
-use crate::support::cache_calls::{ends_in, get, lease, policy, tell};
+use crate::support::cache_calls::{cache_call, ends_in, get, lease, policy};
 use crate::support::engine_process::{Engine, engines};
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options};
@@ -134,7 +134,7 @@ async fn a_job_is_carried_through_over_the_death_of_primaries_and_agents_and_tou
 }
 
 async fn a_job_is_carried_through(engine: Engine) {
-    let mut layer = Layer::whole(&options(engine)).await;
+    let mut layer = Layer::in_sync(&options(engine)).await;
     layer.mark_initialised();
     load_library(&layer).await;
     declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
@@ -156,7 +156,7 @@ async fn a_job_is_carried_through(engine: Engine) {
     assert_eq!(count(&connection, "web:{h}").await, MANY, "another beginning of the same cache");
 
     // The whole node: its agent may take over again, or another's.
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     ask(&connection, "2000000", "waiting 0 web:{h}").await;
     eventually("the job is under way", SOON, async || is_under_way(&layer, "2000000").await).await;
     layer.kill_node(new_primary);
@@ -181,19 +181,19 @@ async fn a_job_is_carried_through(engine: Engine) {
 async fn no_older_version_is_stored_after_a_job_removed_the_entry() {
     for engine in engines() {
         let name = engine.name.clone();
-        let layer = Layer::whole(&Options { data_nodes: 1, ..options(engine) }).await;
+        let layer = Layer::in_sync(&Options { data_nodes: 1, ..options(engine) }).await;
         layer.mark_initialised();
         load_library(&layer).await;
         declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
         let (_, connection) = connect(&layer).await;
         let version = async |key: &str, version: &str| {
-            tell(&connection, "set_if_version", key, &[version, &format!("value {version}")]).await
+            cache_call(&connection, "set_if_version", key, &[version, &format!("value {version}")]).await
         };
         let (old, other) = ("web:{g}old", "web:{h}other");
         for key in [old, other] {
             assert_eq!(version(key, "9").await, 1);
         }
-        tell(&connection, "set", "web:{g}plain", &["", "value"]).await;
+        cache_call(&connection, "set", "web:{g}plain", &["", "value"]).await;
         connection.query::<()>(cmd("SET").arg("web:{g}string").arg("of a stock library")).await.unwrap();
         let before = ends_in(&connection, old).await;
         ask(&connection, "7", "waiting 0 web:{g}").await;
@@ -205,7 +205,7 @@ async fn no_older_version_is_stored_after_a_job_removed_the_entry() {
             assert_eq!(version(old, number).await, stored, "{name}: version {number} comes back");
         }
         let token = lease(&connection, old).await;
-        assert_eq!(tell(&connection, "set", old, &[&token, "read since"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", old, &[&token, "read since"]).await, 1);
         assert_eq!(version(old, "8").await, 0, "{name}: a set without a version keeps what is known");
         assert_eq!(version(old, "10").await, 1);
         assert_eq!(get(&connection, old).await.served(), (1, Some("value 10")));
@@ -223,7 +223,7 @@ async fn a_job_takes_a_small_part_of_the_servers_time_can_be_withdrawn_and_tells
     for engine in engines() {
         println!("{}", engine.name);
         let options = options(engine);
-        a_job_takes_a_small_part(&Layer::whole(&Options { data_nodes: 1, ..options }).await).await;
+        a_job_takes_a_small_part(&Layer::in_sync(&Options { data_nodes: 1, ..options }).await).await;
     }
 }
 

@@ -20,13 +20,13 @@ pub async fn write_some(layer: &Layer, enough: usize) -> BTreeSet<String> {
     history.into_iter().map(|write| write.key).collect()
 }
 
-/// Keeps writing while `disturb` happens and the layer heals; judges by what the primary holds then.
+/// Keeps writing while `disturb` happens and until the layer is in sync; judges by what the primary holds then.
 async fn under_load(layer: &mut Layer, disturb: impl AsyncFnOnce(&mut Layer, NodeId)) -> Verdict {
     let primary = layer.primary().await.unwrap();
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
     disturb(layer, primary).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let before = writers.acknowledged();
     eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
     let history = writers.finish().await;
@@ -41,7 +41,7 @@ pub fn lost_nothing_confirmed(verdict: &Verdict) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_engine_is_replaced_and_nothing_that_was_acknowledged_is_rolled_back() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let mut killed = None;
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
         layer.kill_engine(primary);
@@ -88,7 +88,7 @@ async fn takes_a_write(layer: &Layer, dead: NodeId) -> Duration {
 async fn a_dead_engine_is_not_waited_for() {
     // Detection would take 5 s: whatever is sooner is the agent's doing. Five in a row: by then the engines that died soon
     // after their start pause for 4 s before the next, and nobody may wait for that either.
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     let kills = std::env::var("REDOUBT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let (mut direct, mut gaps, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..kills {
@@ -115,14 +115,14 @@ async fn a_dead_engine_is_not_waited_for() {
 /// What several failovers in a row can leave behind: a Sentinel that names another node by an epoch as new as the others'.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_that_is_left_behind_is_shown_the_primary_again() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let (primary, behind) = (layer.primary().await.unwrap(), layer.sentinel_ids()[1]);
     let wrong = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     let connection = Connection::open(&layer.agent_on(behind)).await.unwrap();
     sentinel::remove(&connection, &layer.master_name).await.unwrap();
     sentinel::monitor(&connection, &layer.master_name, &layer.nodes[&wrong].address, 6379, 2).await.unwrap();
-    assert!(layer.what_is_amiss().await.is_err(), "the stage is not set");
-    println!("shown anew: whole after {:?}", layer.wait_until_whole().await);
+    assert!(layer.check_in_sync().await.is_err(), "no Sentinel names another node");
+    println!("monitors it again: in sync after {:?}", layer.wait_until_in_sync().await);
     assert_eq!(layer.primary().await, Some(primary), "it was the Sentinel that was wrong");
 }
 
@@ -130,7 +130,7 @@ async fn a_sentinel_that_is_left_behind_is_shown_the_primary_again() {
 /// last failover, and none may be told to make the next with an epoch that is taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_agree_after_engines_that_die_one_after_the_other() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     let kills = std::env::var("REDOUBT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for _ in 0..kills {
@@ -145,13 +145,13 @@ async fn sentinels_agree_after_engines_that_die_one_after_the_other() {
         layer.kill_engine(primary.unwrap());
         eventually("it is dead", SOON, async || layer.replication(primary.unwrap()).await.is_none()).await;
     }
-    println!("{kills} deaths in a row: whole after {:?}", layer.wait_until_whole().await);
+    println!("{kills} deaths in a row: whole after {:?}", layer.wait_until_in_sync().await);
 }
 
 /// Nobody but its agent can tell it: the others are dead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_that_was_made_to_forget_knows_all_voters_again_although_they_are_dead() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let (one, others) = (layer.sentinel_ids()[0], layer.sentinel_ids()[1..].to_vec());
     for id in &others {
         layer.kill_node(*id);
@@ -167,12 +167,12 @@ async fn a_sentinel_that_was_made_to_forget_knows_all_voters_again_although_they
     for id in others {
         layer.start_node(id);
     }
-    println!("all Sentinels there again: whole after {:?}", layer.wait_until_whole().await);
+    println!("all Sentinels there again: whole after {:?}", layer.wait_until_in_sync().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_killed_with_its_agent_and_restarts_at_once_rolls_no_node_back() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
         layer.kill_node(primary);
@@ -192,7 +192,7 @@ async fn a_primary_that_was_killed_with_its_agent_and_restarts_at_once_rolls_no_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_told_to_stop_hands_over_without_loss() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
         layer.terminate_node(primary).await;
         layer.start_node(primary);
@@ -207,7 +207,7 @@ async fn a_primary_that_is_told_to_stop_hands_over_without_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_told_to_stop_one_right_after_the_other_all_hand_over() {
     // Longer than anything is waited for here: whoever is primary after another was handed over to.
-    let mut layer = Layer::whole(&Options { detection: 120_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 120_000, ..Options::default() }).await;
     for _ in 0..2 {
         let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
             let ids = layer.data_ids();
@@ -240,7 +240,7 @@ async fn primaries_told_to_stop_one_right_after_the_other_all_hand_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_replica() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 500).await;
     let primary = layer.primary().await.unwrap();
@@ -261,7 +261,7 @@ async fn a_wiped_primary_that_restarts_within_the_detection_time_empties_no_repl
         layer.primary().await.is_some_and(|id| id != primary)
     })
     .await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let refilled = layer.keys(primary).await.unwrap();
     assert!(refilled >= held, "{refilled} of {held}");
 }
@@ -290,7 +290,7 @@ async fn everything_is_in_files(layer: &Layer, primary: NodeId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     for round in 0..3 {
         write_some(&layer, 300 * (round + 1)).await;
@@ -304,7 +304,7 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
         for id in &ids {
             layer.start_node(*id);
         }
-        let took = layer.wait_until_whole().await;
+        let took = layer.wait_until_in_sync().await;
         println!("all killed, round {round}: whole after {took:?}");
         let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
         let lost: Vec<_> = held.difference(&now).collect();
@@ -314,7 +314,7 @@ async fn all_nodes_killed_at_once_come_back_with_the_same_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_told_to_stop_at_once_come_back_with_the_same_data_and_soon() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     let mut took = Vec::new();
     for round in 1..=3 {
@@ -326,7 +326,7 @@ async fn all_nodes_told_to_stop_at_once_come_back_with_the_same_data_and_soon() 
         takes_a_write(&layer, nobody).await;
         println!("all stopped, round {round}: writable after {:.2?}", began.elapsed());
         took.push(began.elapsed());
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         println!("all stopped, round {round}: whole after {:.2?}", began.elapsed());
         let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
         assert_eq!(held.difference(&now).count(), 0);
@@ -336,7 +336,7 @@ async fn all_nodes_told_to_stop_at_once_come_back_with_the_same_data_and_soon() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_that_dies_or_whose_file_is_damaged_comes_back() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     let sentinel = NodeId::sentinel(0);
     let old = layer.engine_pids(sentinel);
     layer.kill_engine(sentinel);
@@ -346,20 +346,20 @@ async fn a_sentinel_that_dies_or_whose_file_is_damaged_comes_back() {
         !now.is_empty() && now.iter().all(|pid| !old.contains(pid))
     })
     .await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 
     layer.kill_node(sentinel);
     let file = layer.data(sentinel).join("sentinel.conf");
     let text = std::fs::read(&file).unwrap();
     std::fs::write(&file, &text[..80]).unwrap();
     layer.start_node(sentinel);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert!(file.with_extension("damaged").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_cannot_be_written_is_named_and_ends_no_engine() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let engine = layer.engine_pids(primary);
     // As on a full disk or a read-only one, where only this file is in the way; root may write anywhere.
@@ -391,10 +391,10 @@ async fn confirmed_keys(layer: &Layer) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
-    let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let held = confirmed_keys(&layer).await;
     // Everybody stops; then the first one's record is cut in half. It must not begin, and it must not be believed empty.
     let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
@@ -408,7 +408,7 @@ async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
     for id in &ids {
         layer.start_node(*id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert!(file.with_extension("damaged").exists());
     let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     assert_eq!(held.difference(&now).count(), 0);
@@ -417,7 +417,7 @@ async fn a_damaged_record_is_old_data_and_never_an_empty_node() {
 /// The history runner can fail: without a pause, and without min-replicas-to-write, a failover loses what it is known to lose.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_sentinel_failover_loses_writes_and_the_history_says_so() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     let verdict = under_load(&mut layer, async |layer: &mut Layer, primary| {
         let endpoint = layer.operator_on(NodeId::sentinel(0));
         sentinel::failover(&Connection::open(&endpoint).await.unwrap(), &layer.master_name).await.unwrap();

@@ -24,7 +24,7 @@ async fn killed_and_restarted(layer: &mut Layer, pause: Duration) {
     let held = keys_of(&layer.endpoint(layer.primary().await.unwrap_or(NodeId::data(0)))).await;
     let began = Instant::now();
     layer.restart_all().await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("stopped {pause:?} after a failover: whole after {:.2?}", began.elapsed());
     let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     assert_eq!(held.difference(&now).count(), 0);
@@ -34,7 +34,7 @@ async fn killed_and_restarted(layer: &mut Layer, pause: Duration) {
 async fn all_nodes_stopped_just_after_a_failover_come_back() {
     let rounds = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let lanes = (0..2).map(async |lane: u64| {
-        let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+        let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
         layer.mark_initialised();
         for round in 0..rounds {
             killed_and_restarted(&mut layer, Duration::from_millis((lane * 131 + round * 197) % 2_500)).await;
@@ -55,7 +55,7 @@ async fn served_by(layer: &Layer) -> Option<(NodeId, String)> {
 async fn a_layer_of_one_replica_outlives_two_deaths_of_its_primary_one_right_after_the_other() {
     const WRITERS: usize = 2;
     let options = Options { data_nodes: 2, min_replicas: 0, settings: WRITTEN_AT_ONCE, ..Options::default() };
-    let layer = Layer::whole(&options).await;
+    let layer = Layer::in_sync(&options).await;
     layer.mark_initialised();
     for round in 0..3 {
         let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
@@ -67,7 +67,7 @@ async fn a_layer_of_one_replica_outlives_two_deaths_of_its_primary_one_right_aft
             let is_another = async || served_by(&layer).await.is_some_and(|(_, now)| now != old);
             eventually("another process is primary", SOON, is_another).await;
         }
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let before = writers.acknowledged();
         eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
         let history = writers.finish().await;
@@ -118,7 +118,7 @@ async fn a_failover_of_which_most_sentinels_have_not_heard_is_not_forgotten() {
     // With two nodes nobody else can be elected, and long before anybody is down the Sentinels hear of the failover: by then its
     // winner follows its loser.
     for (data_nodes, detection, demoted) in [(2, 10_000, true), (3, 2_000, true), (3, 2_000, false)] {
-        let mut layer = Layer::whole(&Options { data_nodes, detection, ..Options::default() }).await;
+        let mut layer = Layer::in_sync(&Options { data_nodes, detection, ..Options::default() }).await;
         layer.mark_initialised();
         write_some(&layer, 100).await;
         let primary = layer.primary().await.unwrap();
@@ -134,7 +134,7 @@ async fn a_failover_of_which_most_sentinels_have_not_heard_is_not_forgotten() {
         for id in ids {
             layer.start_node(id);
         }
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         println!("{data_nodes} nodes, predecessor demoted: {demoted}; whole after {:.2?}", began.elapsed());
         let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
         assert_eq!(held.difference(&now).count(), 0);
@@ -157,7 +157,7 @@ async fn deleted_and_created_again(layer: &mut Layer, after: impl Fn(NodeId) -> 
     for id in layer.nodes.keys().copied().collect::<Vec<_>>() {
         layer.start_node(id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("whole after {:.2?}", began.elapsed());
     assert!(layer.keys(layer.primary().await.unwrap()).await.is_some_and(|keys| keys > 0), "it began empty");
 }
@@ -165,7 +165,7 @@ async fn deleted_and_created_again(layer: &mut Layer, after: impl Fn(NodeId) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_no_person() {
     let rounds = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     for round in 0..rounds {
         // The first one was seen to need a person: redis-0 hands over to redis-1, which stops a moment later.
         let mut seed = u64::from(round + 73) * 7_919 + 17;
@@ -184,7 +184,7 @@ async fn a_layer_that_is_deleted_and_created_again_has_its_data_and_asks_no_pers
 /// The operator's word that the layer was Ready comes a moment after it is; what was written until then is no less missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_not_given_up() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     write_some(&layer, 20).await;
     let note = |layer: &Layer, id| layer.data(id).with_file_name("run").join("had-keys");
     let ids = layer.data_ids();
@@ -212,7 +212,7 @@ async fn data_that_all_volumes_lost_before_the_layer_was_recorded_as_ready_is_no
 /// the newest data, and the others would wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_that_are_told_to_end_together_come_back_without_either_replica() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     for round in 0..4_u64 {
         write_some(&layer, 100).await;
@@ -233,6 +233,6 @@ async fn all_nodes_that_are_told_to_end_together_come_back_without_either_replic
         println!("told together, {missing} of {primary}'s replicas is missing: writes after {took:.2?}");
         assert!(layer.keys(layer.primary().await.unwrap()).await >= held);
         layer.start_node(missing);
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
     }
 }

@@ -42,7 +42,7 @@ async fn fail_over(layer: &Layer) {
     let before = layer.primary().await.unwrap();
     layer.kill_engine(before);
     eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != before)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let epoch = async |id| layer.lineage(id).await.and_then(|answer| answer.lineage).map_or(0, |record| record.epoch);
     eventually("all record the epoch", SOON, async || {
         let mut known = Vec::new();
@@ -89,7 +89,7 @@ async fn wait_until_served(layer: &Layer) {
 /// A2, A3: records and Sentinels began with epoch 0 again, so a node that was away since before was the newest of all.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_replica_confirmed_survives_sentinels_that_lose_their_volumes_twice() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     fail_over(&layer).await;
     let primary = layer.primary().await.unwrap();
@@ -99,7 +99,7 @@ async fn what_a_replica_confirmed_survives_sentinels_that_lose_their_volumes_twi
     wait_until_served(&layer).await;
     write_confirmed(&layer, "confirmed:", 200).await;
     restart_without(&mut layer, away, true, true).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let primary = layer.primary().await.unwrap();
     assert!(has(&layer, primary, "confirmed:199").await, "{primary} lacks what was confirmed");
 }
@@ -107,7 +107,7 @@ async fn what_a_replica_confirmed_survives_sentinels_that_lose_their_volumes_twi
 /// A4: the chosen node started beside the serving primary, whose Sentinels made it a replica after some seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_copy_that_a_person_chose_is_not_overwritten_and_the_decision_counts_once() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_confirmed(&layer, "mine", 1).await;
     let serving = layer.primary().await.unwrap();
@@ -126,7 +126,7 @@ async fn the_copy_that_a_person_chose_is_not_overwritten_and_the_decision_counts
     layer.edit_documents(|config| config.accept_loss = Some(chosen.ordinal));
     let began = Instant::now();
     eventually("the chosen node is primary", SOON, async || layer.primary().await == Some(chosen)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("chosen node is primary of a whole layer after {:.2?}", began.elapsed());
     // Longer than Sentinels take to make a replica of who is none to them (8 s).
     let until = Instant::now() + Duration::from_secs(12);
@@ -147,7 +147,7 @@ async fn the_copy_that_a_person_chose_is_not_overwritten_and_the_decision_counts
 /// It waited on, although the page says that the primary's data replaces its own then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_data_a_person_gave_up_follows_the_primary_and_keeps_its_files_aside() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_confirmed(&layer, "kept:", 50).await;
     let serving = layer.primary().await.unwrap();
@@ -166,7 +166,7 @@ async fn a_node_whose_data_a_person_gave_up_follows_the_primary_and_keeps_its_fi
     })
     .await;
     layer.edit_documents(|config| config.accept_loss = Some(serving.ordinal));
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(serving), "the primary that serves goes on");
     let aside = async || layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
     eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
@@ -180,7 +180,7 @@ async fn a_node_whose_data_a_person_gave_up_follows_the_primary_and_keeps_its_fi
 /// A3: a failover that was refused without end, and a person's decision that was not even looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_ends_a_failover_that_is_refused() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_confirmed(&layer, "kept:", 50).await;
     let named = layer.primary().await.unwrap();
@@ -224,7 +224,7 @@ fn signal_zone(layer: &Layer, zone: &[NodeId], frozen: bool) {
 /// A5: two zones of which each held a majority, one of the Sentinels and one of the data nodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_with_most_data_nodes_and_few_sentinels_elects_no_replica() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     write_confirmed(&layer, "old:", 1).await;
     let primary = layer.primary().await.unwrap();
@@ -246,7 +246,7 @@ async fn a_zone_with_most_data_nodes_and_few_sentinels_elects_no_replica() {
     .await;
     assert!(data.iter().all(|id| layer.engine_pids(*id).is_empty()), "a second quorum");
     signal_zone(&layer, &first, false);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(primary));
 }
 
@@ -286,7 +286,7 @@ async fn forge(layer: &Layer, id: NodeId, activity: Activity, lineage: Lineage, 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_term_that_no_layer_reaches_is_not_believed() {
     for term in [u64::MAX, LARGEST_NUMBER] {
-        let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+        let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
         let primary = layer.primary().await.unwrap();
         let liar = *layer.data_ids().iter().rfind(|id| **id != primary).unwrap();
         let answer = layer.lineage(liar).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_term_that_no_layer_reaches_is_not_believed() {
 /// replica has more than the record says they are waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_dies_while_the_sentinels_are_in_tilt_serves_again_from_its_file() {
-    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_confirmed(&layer, "kept:", 20).await;
     let primary = layer.primary().await.unwrap();
@@ -348,7 +348,7 @@ async fn a_primary_that_dies_while_the_sentinels_are_in_tilt_serves_again_from_i
     })
     .await;
     println!("a write {took:.2?} after the death, in TILT");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let primary = layer.primary().await.unwrap();
     for key in ["kept:19", "after"] {
         assert!(has(&layer, primary, key).await, "{key} is gone");

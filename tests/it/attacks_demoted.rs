@@ -68,7 +68,7 @@ async fn another_is_primary(layer: &Layer, than: NodeId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_a_primary_that_stood_still_and_was_replaced_is_cut() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 50).await;
     let primary = layer.primary().await.unwrap();
@@ -76,7 +76,7 @@ async fn a_client_of_a_primary_that_stood_still_and_was_replaced_is_cut() {
     layer.freeze_engine(primary, true);
     another_is_primary(&layer, primary).await;
     layer.freeze_engine(primary, false);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     // It goes on as a replica's client would: each time it comes back it is cut.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let met = client.finish().await;
@@ -90,7 +90,7 @@ async fn a_client_of_a_primary_that_stood_still_and_was_replaced_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_back_before_the_dead_engine_is_never_stays_on_the_replica_that_it_became() {
-    let layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     layer.mark_initialised();
     let kills = std::env::var("REDOUBT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let (mut longest, mut refused) = (Duration::ZERO, 0);
@@ -100,7 +100,7 @@ async fn a_client_that_is_back_before_the_dead_engine_is_never_stays_on_the_repl
         let client = Client::start(layer.endpoint(primary));
         layer.kill_engine(primary);
         another_is_primary(&layer, primary).await;
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let met = client.finish().await;
         (longest, refused) = (longest.max(met.longest), refused + met.refused);
@@ -112,7 +112,7 @@ async fn a_client_that_is_back_before_the_dead_engine_is_never_stays_on_the_repl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_from_a_replica_is_left_alone_while_another_is_cut() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     let reader = Connection::open(&layer.endpoint(replica)).await.unwrap();

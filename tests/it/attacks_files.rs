@@ -61,7 +61,7 @@ async fn kept(layer: &Layer, id: NodeId) -> Vec<AsideReason> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_file_is_damaged_is_filled_from_its_primary() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let primary = layer.primary().await.unwrap();
@@ -69,7 +69,7 @@ async fn a_replica_whose_file_is_damaged_is_filled_from_its_primary() {
     layer.terminate_node(replica).await;
     damage(&layer, replica);
     layer.start_node(replica);
-    println!("a replica with a damaged file: whole after {:.2?}", layer.wait_until_whole().await);
+    println!("a replica with a damaged file: whole after {:.2?}", layer.wait_until_in_sync().await);
     assert_eq!(layer.primary().await, Some(primary));
     assert_eq!(kept(&layer, replica).await, [AsideReason::Damaged]);
     assert_eq!(kept(&layer, primary).await, []);
@@ -79,7 +79,7 @@ async fn a_replica_whose_file_is_damaged_is_filled_from_its_primary() {
 async fn a_damaged_file_of_the_named_primary_is_no_reason_to_stand_still_while_replicas_are_whole() {
     // With the delay it loads for two seconds, as a large dataset does: the engine says that it loads, and then ends.
     let settings = &[("key-load-delay", "100")];
-    let mut layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { settings, ..Options::default() }).await;
     layer.mark_initialised();
     fill(&layer, 20_000).await;
     let (primary, held) = (layer.primary().await.unwrap(), 20_000);
@@ -90,7 +90,7 @@ async fn a_damaged_file_of_the_named_primary_is_no_reason_to_stand_still_while_r
     for id in ids {
         layer.start_node(id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("damaged after a clean stop: whole after {:.2?}", began.elapsed());
     assert_eq!(layer.keys(layer.primary().await.unwrap()).await, Some(held));
     assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
@@ -98,7 +98,8 @@ async fn a_damaged_file_of_the_named_primary_is_no_reason_to_stand_still_while_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn engines_killed_together_over_a_damaged_file_of_the_primary_take_writes_again_soon() {
-    let mut layer = Layer::whole(&Options { detection: 5_000, settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+    let mut layer =
+        Layer::in_sync(&Options { detection: 5_000, settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 500).await;
     let primary = layer.primary().await.unwrap();
@@ -121,7 +122,7 @@ async fn engines_killed_together_over_a_damaged_file_of_the_primary_take_writes_
     assert!(took < Duration::from_secs(20), "{took:?}");
     let missing = held.difference(&keys_of(&layer.endpoint(now.unwrap())).await).count();
     assert_eq!(missing, 0);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
     // So that nothing is left running that the next test would meet.
     layer.terminate_node(primary).await;
@@ -142,7 +143,7 @@ fn shorten(layer: &Layer, id: NodeId, length: impl Fn(usize) -> usize) -> (PathB
 }
 
 async fn a_shorter_file_of_the_primary_costs_no_replica_its_data(length: impl Fn(usize) -> usize) {
-    let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let primary = layer.primary().await.unwrap();
@@ -157,7 +158,7 @@ async fn a_shorter_file_of_the_primary_costs_no_replica_its_data(length: impl Fn
     for id in ids {
         layer.start_node(id);
     }
-    println!("a shorter file of the primary: whole after {:.2?}", layer.wait_until_whole().await);
+    println!("a shorter file of the primary: whole after {:.2?}", layer.wait_until_in_sync().await);
     for id in layer.data_ids() {
         assert_eq!(held.difference(&keys_of(&layer.endpoint(id)).await).count(), 0, "{id} lost keys");
     }
@@ -185,7 +186,7 @@ async fn an_empty_file_of_the_primary_costs_no_replica_its_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_files_are_shorter_none_is_loaded_until_a_person_mends_or_chooses() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
@@ -205,14 +206,14 @@ async fn where_all_files_are_shorter_none_is_loaded_until_a_person_mends_or_choo
     for (path, whole) in cut {
         fs::write(path, whole).unwrap();
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     assert_eq!(held.difference(&now).count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
@@ -237,7 +238,7 @@ async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
     for (path, whole) in damaged {
         fs::write(path, whole).unwrap();
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let now = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
     assert_eq!(held.difference(&now).count(), 0);
     for id in layer.data_ids() {
@@ -250,7 +251,7 @@ async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
 async fn where_all_files_are_shorter_the_node_that_a_person_chose_loads_what_is_left_and_all_files_are_kept() {
     // The one that the Sentinels name would start by itself, and a replica would not.
     for is_primary in [true, false] {
-        let mut layer = Layer::whole(&Options::default()).await;
+        let mut layer = Layer::in_sync(&Options::default()).await;
         layer.mark_initialised();
         write_some(&layer, 300).await;
         let named = layer.primary().await.unwrap();
@@ -269,7 +270,7 @@ async fn where_all_files_are_shorter_the_node_that_a_person_chose_loads_what_is_
             .await;
         }
         layer.edit_documents(|config| config.accept_loss = Some(chosen.ordinal));
-        println!("what is left was chosen: whole after {:.2?}", layer.wait_until_whole().await);
+        println!("what is left was chosen: whole after {:.2?}", layer.wait_until_in_sync().await);
         let left = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
         assert!(
             !left.is_empty() && left.is_subset(&held) && left.len() < held.len(),
@@ -295,7 +296,7 @@ async fn where_all_files_are_shorter_the_node_that_a_person_chose_loads_what_is_
 /// The others set their damaged files aside for the chosen node, so the rule started it by itself and no copy of its own was kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_node_with_older_data_that_starts_because_damaged_files_give_way_keeps_a_copy_of_its_own() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let named = layer.primary().await.unwrap();
@@ -321,7 +322,7 @@ async fn a_chosen_node_with_older_data_that_starts_because_damaged_files_give_wa
     })
     .await;
     layer.edit_documents(|config| config.accept_loss = Some(chosen.ordinal));
-    println!("an older copy was chosen: whole after {:.2?}", layer.wait_until_whole().await);
+    println!("an older copy was chosen: whole after {:.2?}", layer.wait_until_in_sync().await);
     assert_eq!(layer.primary().await, Some(chosen));
     let now = keys_of(&layer.endpoint(chosen)).await;
     assert_eq!(held.difference(&now).count(), 0);
@@ -346,7 +347,7 @@ async fn a_sudden_end_of_all_nodes_after_the_append_only_file_was_switched_off_l
     };
     // At once, and after the records say that a snapshot has the data.
     for is_later in [false, true] {
-        let mut layer = Layer::whole(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+        let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
         layer.mark_initialised();
         write_some(&layer, 300).await;
         let keys = layer.keys(layer.primary().await.unwrap()).await.unwrap();
@@ -382,7 +383,7 @@ async fn a_sudden_end_of_all_nodes_after_the_append_only_file_was_switched_off_l
         for id in nodes {
             layer.start_node(id);
         }
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         for id in layer.data_ids() {
             assert_eq!(layer.keys(id).await, Some(keys), "{id}");
         }

@@ -52,12 +52,12 @@ async fn tell_the_sentinels(layer: &Layer, primary: NodeId, named: &Address, por
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_lost() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let primary = layer.primary().await.unwrap();
     let held = keys_of(&layer.endpoint(primary)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let attacker = attacker().await;
     let stranger = Address(attacker.address.clone());
     let began = Instant::now();
@@ -101,12 +101,12 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
 /// The right address, and a port at which nobody listens. Agents compare addresses only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_the_sentinels_name_with_another_port_is_named_rightly_again_and_nothing_is_lost() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
     let primary = layer.primary().await.unwrap();
     let held = keys_of(&layer.endpoint(primary)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let began = Instant::now();
     tell_the_sentinels(&layer, primary, &layer.nodes[&primary].address, REDIS_PORT + 1).await;
     let named = async |id: NodeId| {
@@ -130,7 +130,7 @@ async fn a_primary_that_the_sentinels_name_with_another_port_is_named_rightly_ag
     })
     .await;
     println!("named with another port: a write after {:.2?}", began.elapsed());
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("whole after {:.2?}", began.elapsed());
     for id in layer.data_ids() {
         let now = keys_of(&layer.endpoint(id)).await;
@@ -150,10 +150,10 @@ async fn servers_that_write_snapshots_only_and_are_made_to_follow_a_stranger_hav
 }
 
 async fn all_made_to_follow_a_stranger(settings: &'static [(&'static str, &'static str)]) {
-    let layer = Layer::whole(&Options { settings, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { settings, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     if !settings.is_empty() {
         let mut linked = BTreeSet::new();
         eventually("each has all in a snapshot, and links to that one", SOON, async || {
@@ -187,7 +187,7 @@ async fn all_made_to_follow_a_stranger(settings: &'static [(&'static str, &'stat
         layer.data_ids().iter().zip(&engines).all(|(id, before)| layer.engine_pids(*id) != *before)
     })
     .await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     println!("all made to follow a stranger: fewest keys {fewest}, whole after {:.2?}", began.elapsed());
     for id in layer.data_ids() {
         let now = keys_of(&layer.endpoint(id)).await;
@@ -199,10 +199,10 @@ async fn all_made_to_follow_a_stranger(settings: &'static [(&'static str, &'stat
 /// it. One of them was promoted then, and its links became links to what it had been given.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_follows_one_whose_server_follows_a_stranger() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let primary = layer.primary().await.unwrap();
     let held = keys_of(&layer.endpoint(primary)).await;
     let others: Vec<_> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
@@ -226,7 +226,7 @@ async fn no_node_follows_one_whose_server_follows_a_stranger() {
     .await;
     assert!(others.iter().all(|id| layer.engine_pids(*id).is_empty()), "one followed it");
     layer.freeze_agent(primary, false);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     for id in layer.data_ids() {
         let now = keys_of(&layer.endpoint(id)).await;
         assert_eq!(held.difference(&now).count(), 0, "{id}: of {}", held.len());

@@ -24,7 +24,7 @@ fn holds_it(folder: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it() {
-    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();
@@ -52,7 +52,7 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
     assert_eq!(kept.lineage.map(|record| (record.role, record.keys)), Some((Role::Primary, held)));
     let folder = layer.data(alone).join("aside").join(&kept.folder);
     assert!(holds_it(&folder), "the kept file has the write");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     for id in layer.data_ids().into_iter().filter(|id| *id != alone) {
         assert!(layer.lineage(id).await.unwrap().aside.is_empty(), "{id}");
     }
@@ -63,7 +63,7 @@ async fn what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it()
 /// As above, where the Sentinels demote it while it is being stopped: its links were renewed from the other's files at the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_second_primary_had_alone_is_there_or_kept_aside_after_it_was_stopped_in_order() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();
@@ -100,7 +100,7 @@ async fn what_a_second_primary_had_alone_is_there_or_kept_aside_after_it_was_sto
 /// As above, of a layer that writes snapshots only.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_that_a_demoted_server_had_alone_is_kept_aside() {
-    let layer = Layer::whole(&Options { min_replicas: 0, settings: SNAPSHOTS_ONLY, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { min_replicas: 0, settings: SNAPSHOTS_ONLY, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();
@@ -122,13 +122,13 @@ async fn the_snapshot_that_a_demoted_server_had_alone_is_kept_aside() {
     assert_eq!(kept.reason, AsideReason::Replaced);
     assert!(kept.lineage.is_some_and(|record| record.append_only == Some(false)), "the record is that of a snapshot");
     assert!(has_it(&layer.data(alone).join("aside").join(&kept.folder)), "the kept snapshot has the write");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }
 
 /// It was taken for an empty node, because what stands for a missing record counts no keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn data_without_a_record_is_kept_aside_before_a_primary_replaces_it() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();
@@ -144,12 +144,12 @@ async fn data_without_a_record_is_kept_aside_before_a_primary_replaces_it() {
     let kept = aside().await.remove(0);
     assert_eq!(kept.reason, AsideReason::Replaced);
     assert!(kept.lineage.is_some_and(|record| record.is_of_unknown_origin()));
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_that_lose_nothing_keep_nothing() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     let writers = Writers::start(2, &layer.sentinel_endpoints(), &layer.master_name);
     for round in 0..2 {
@@ -167,11 +167,11 @@ async fn failovers_that_lose_nothing_keep_nothing() {
             layer.start_node(primary);
             layer.start_node(away);
         }
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
     }
     writers.finish().await;
     layer.restart_all().await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     for id in layer.data_ids() {
         let answer = layer.lineage(id).await.unwrap();
@@ -185,7 +185,7 @@ async fn failovers_that_lose_nothing_keep_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_whose_volume_hangs_hands_over_and_can_still_be_stopped() {
     // Long: only its agent can know.
-    let mut layer = Layer::whole(&Options { detection: 60_000, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: 60_000, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();

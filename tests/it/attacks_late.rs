@@ -34,7 +34,7 @@ async fn detection(layer: &Layer, id: NodeId) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_lost_while_all_sentinels_were_away_is_replaced() {
-    let mut layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: DETECTION, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let held = layer.keys(layer.primary().await.unwrap()).await;
@@ -47,7 +47,7 @@ async fn a_primary_that_was_lost_while_all_sentinels_were_away_is_replaced() {
     .await;
     println!("Sentinels away for {AWAY:?}: another takes writes {took:.2?} after their return");
     layer.start_node(lost);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert!(layer.keys(layer.primary().await.unwrap()).await >= held);
     eventually("each Sentinel has its usual time of detection", SOON, async || {
         for id in layer.sentinel_ids() {
@@ -62,7 +62,7 @@ async fn a_primary_that_was_lost_while_all_sentinels_were_away_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_left_alone_says_that_a_person_decides() {
-    let mut layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: DETECTION, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let primary = layer.primary().await.unwrap();

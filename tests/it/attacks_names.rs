@@ -58,7 +58,7 @@ async fn used(agent: &Connection) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_hold_long_names_are_ended_before_they_fill_the_pod() {
     let settings = &[("maxmemory", "33554432"), ("proto-max-bulk-len", "1048576"), ("maxmemory-clients", "8388608")];
-    let layer = Layer::whole(&Options { detection: 10_000, settings, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: 10_000, settings, ..Options::default() }).await;
     let (primary, endpoint) = (layer.primary().await.unwrap(), layer.endpoint(layer.primary().await.unwrap()));
     let agent = Connection::open(&layer.operator_on(primary)).await.unwrap();
     let full_syncs = server::info(&agent).await.unwrap().number("sync_full");
@@ -82,7 +82,7 @@ async fn connections_that_hold_long_names_are_ended_before_they_fill_the_pod() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_fill_a_sentinel_are_ended() {
-    let layer = Layer::whole(&Options { detection: 10_000, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: 10_000, ..Options::default() }).await;
     let sentinel = NodeId::sentinel(0);
     let (engine, endpoint) = (layer.engine_pids(sentinel), layer.endpoint(sentinel));
     for (words, connections, names) in ON_SENTINEL {

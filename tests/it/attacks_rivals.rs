@@ -39,7 +39,7 @@ async fn two_primaries(layer: &mut Layer) -> (NodeId, NodeId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_that_no_election_orders_both_wait_for_a_person() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     let (first, second) = two_primaries(&mut layer).await;
     for id in [first, second] {
@@ -52,7 +52,7 @@ async fn two_primaries_that_no_election_orders_both_wait_for_a_person() {
     }
     layer.edit_documents(|config| config.accept_loss = Some(second.ordinal));
     eventually("the chosen node is primary", SOON, async || layer.primary().await == Some(second)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let application = Connection::open(&layer.endpoint(second)).await.unwrap();
     let kept: Option<String> = application.query(redis::cmd("GET").arg("only-here")).await.unwrap();
     assert!(kept.is_some(), "the data that the person chose is gone");
@@ -70,16 +70,16 @@ async fn two_primaries_that_no_election_orders_both_wait_for_a_person() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_keeps_nothing_has_one_primary_again_by_itself() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
     two_primaries(&mut layer).await;
-    let took = eventually("one node is primary", SOON, async || layer.what_is_amiss().await.is_ok()).await;
+    let took = eventually("one node is primary", SOON, async || layer.check_in_sync().await.is_ok()).await;
     println!("whole after {took:.2?}");
 }
 
 /// As one that was cut off while the Sentinels elected another and then lost their volumes.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_of_the_epoch_before_follows_and_what_only_it_has_is_kept_aside() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     let first = layer.primary().await.unwrap();
     layer.freeze_engine(first, true);
@@ -103,7 +103,7 @@ async fn the_primary_of_the_epoch_before_follows_and_what_only_it_has_is_kept_as
     let aside = async || layer.lineage(first).await.map(|answer| answer.aside).unwrap_or_default();
     let took = eventually("what it had is kept", SOON, async || !aside().await.is_empty()).await;
     println!("kept aside after {took:.2?}");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(second));
     let kept = aside().await.remove(0);
     assert_eq!(kept.reason, AsideReason::Replaced);
@@ -116,7 +116,7 @@ async fn the_primary_of_the_epoch_before_follows_and_what_only_it_has_is_kept_as
 /// have their Sentinels do the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_elect_a_primary_that_they_have_not_demoted() {
-    let mut layer = Layer::whole(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
     let named = layer.primary().await.unwrap();
     let [back, away] = layer.data_ids().into_iter().filter(|id| *id != named).collect::<Vec<_>>()[..] else { panic!() };
     layer.freeze_agent(back, true);
@@ -130,6 +130,6 @@ async fn sentinels_elect_a_primary_that_they_have_not_demoted() {
     for id in [named, away] {
         layer.start_node(id);
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(back));
 }

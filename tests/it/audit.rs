@@ -169,7 +169,7 @@ pub async fn logged(layer: &Layer) -> (BTreeMap<NodeId, SlowLog>, bool) {
 async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_repaired() {
     for engine in engines() {
         println!("{}", engine.name);
-        let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
+        let layer = Layer::in_sync(&Options { engine: Some(engine), ..Options::default() }).await;
         let primary = layer.primary().await.unwrap();
         let connection = application(&layer).await;
         fill(&connection).await;
@@ -248,7 +248,7 @@ async fn keys_of_all_kinds_are_audited_on_a_replica_and_only_declared_ones_are_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_outlives_a_cut_connection_and_begins_again_after_a_primary_change() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let connection = application(&layer).await;
     fill(&connection).await;
     let list = declared(AuditMode::Report, &[("web:", Some(HOUR)), ("api:", None)]);
@@ -275,7 +275,7 @@ async fn a_pass_outlives_a_cut_connection_and_begins_again_after_a_primary_chang
         .await;
     layer.kill_engine(primary);
     eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let (id, report) = reported("it is whole again", &layer, &list, |_| true).await;
     assert_ne!(Some(id), layer.primary().await, "a replica does it");
     assert_eq!((report.keys, report.without_expiry, report.outside), (MANY as u64 + 11, 9, 3));
@@ -285,7 +285,7 @@ async fn a_pass_outlives_a_cut_connection_and_begins_again_after_a_primary_chang
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_without_a_replica_is_audited_itself() {
     let options = Options { data_nodes: 1, sentinels: 1, min_replicas: 0, ..Options::default() };
-    let layer = Layer::whole(&options).await;
+    let layer = Layer::in_sync(&options).await;
     let connection = application(&layer).await;
     send(&connection, &["SET web:1 1", "SET other 1", "SET web:2 1 PX 3600000"].map(words)).await;
     let list = declared(AuditMode::Report, &[("web:", Some(HOUR))]);

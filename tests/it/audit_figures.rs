@@ -24,7 +24,7 @@ async fn an_audit_of_a_million_keys_is_measured_and_written() {
         let name = engine.name.clone();
         let settings = &[("save", ""), ("appendonly", "no")];
         let layer =
-            Layer::whole(&Options { engine: Some(engine), keeps_data: false, settings, ..Options::default() }).await;
+            Layer::in_sync(&Options { engine: Some(engine), keeps_data: false, settings, ..Options::default() }).await;
         let connection = application(&layer).await;
         let script = "for i = ARGV[1], ARGV[1] + 9999 do redis.call('SET', 'web:' .. i, ARGV[2], 'PX', 3600000) end";
         for first in (0..1_000_000).step_by(10_000) {

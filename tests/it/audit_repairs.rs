@@ -23,7 +23,7 @@ const FORGOTTEN: usize = 60_000;
 async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost() {
     for engine in engines() {
         println!("{}", engine.name);
-        let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
+        let layer = Layer::in_sync(&Options { engine: Some(engine), ..Options::default() }).await;
         let connection = application(&layer).await;
         let script = "for i = ARGV[2], ARGV[3] do redis.call('SET', ARGV[1] .. i, i) end";
         for first in (0..FORGOTTEN).step_by(10_000) {
@@ -47,7 +47,7 @@ async fn the_next_primary_repairs_what_the_one_before_left_and_no_value_is_lost(
         layer.kill_engine(primary);
         assert!(usize::try_from(by_first).unwrap() < FORGOTTEN, "it dies in the middle");
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let next = layer.primary().await.unwrap();
         let operator = Connection::open(&layer.operator_on(next)).await.unwrap();
         eventually("the next primary has repaired the rest", A_PASS, async || {
@@ -95,7 +95,7 @@ const ENTRIES: usize = 8_000;
 async fn a_cache_above_its_budget_loses_what_ends_soonest_and_nothing_of_others() {
     for engine in engines() {
         println!("{}", engine.name);
-        let layer = Layer::whole(&Options { engine: Some(engine), ..Options::default() }).await;
+        let layer = Layer::in_sync(&Options { engine: Some(engine), ..Options::default() }).await;
         declare(&layer, &BTreeMap::from([("web:".to_owned(), "cache:invalidate:web:".to_owned())])).await;
         let connection = application(&layer).await;
         let value = "x".repeat(1_000);

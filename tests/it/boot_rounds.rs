@@ -62,16 +62,16 @@ async fn delete_all(layer: &mut Layer, dice: &mut Dice, only_data: bool) {
 }
 
 /// Longer than any wait that ends by itself.
-const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+const IN_SYNC_WITHIN: Duration = Duration::from_secs(90);
 
-/// Waits until nothing is amiss, and says what was meanwhile.
-async fn whole(layer: &Layer) -> Duration {
+/// Waits until the layer is in sync, and prints what is wrong meanwhile.
+async fn wait_until_in_sync(layer: &Layer) -> Duration {
     let (began, mut before) = (Instant::now(), String::new());
-    while let Err(amiss) = layer.what_is_amiss().await {
-        assert!(began.elapsed() < WHOLE_WITHIN, "not whole within {WHOLE_WITHIN:?}: {amiss}");
-        if amiss != before && began.elapsed() > Duration::from_secs(5) {
-            println!("  after {:.2?}: {amiss}", began.elapsed());
-            before = amiss;
+    while let Err(fault) = layer.check_in_sync().await {
+        assert!(began.elapsed() < IN_SYNC_WITHIN, "not in sync within {IN_SYNC_WITHIN:?}: {fault}");
+        if fault != before && began.elapsed() > Duration::from_secs(5) {
+            println!("  after {:.2?}: {fault}", began.elapsed());
+            before = fault;
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -79,14 +79,14 @@ async fn whole(layer: &Layer) -> Duration {
 }
 
 async fn survives(keeps_data: bool, seed: u64) {
-    let mut layer = Layer::whole(&Options { keeps_data, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { keeps_data, ..Options::default() }).await;
     layer.mark_initialised();
     let mut dice = Dice(seed);
     for round in 0..rounds() {
         write(&layer, "before").await;
         let only_data = dice.below(3) == 0;
         delete_all(&mut layer, &mut dice, only_data).await;
-        let took = whole(&layer).await;
+        let took = wait_until_in_sync(&layer).await;
         println!("keeps data: {keeps_data}, round {round}: whole {took:.2?} after the last pod was back");
         if keeps_data {
             assert!(layer.keys(layer.primary().await.unwrap()).await.is_some_and(|keys| keys > 0), "round {round}");
@@ -106,7 +106,7 @@ async fn a_layer_that_keeps_data_comes_back_whenever_all_its_pods_are_deleted() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_keeps_nothing_comes_back_without_the_pod_of_its_primary() {
-    let mut layer = Layer::whole(&Options { keeps_data: false, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { keeps_data: false, ..Options::default() }).await;
     layer.mark_initialised();
     let primary = layer.primary().await.unwrap();
     layer.stop_all(|_| Duration::ZERO).await;
@@ -117,7 +117,7 @@ async fn a_layer_that_keeps_nothing_comes_back_without_the_pod_of_its_primary() 
     eventually("there is a primary", Duration::from_secs(90), async || layer.primary().await.is_some()).await;
     println!("without {primary}: a primary after {:.2?}", began.elapsed());
     layer.start_node(primary);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,5 +130,5 @@ async fn a_new_layer_forms_while_one_data_pod_cannot_start() {
     eventually("there is a primary", Duration::from_secs(90), async || layer.primary().await.is_some()).await;
     println!("without redis-0: a primary after {:.2?}", began.elapsed());
     layer.start_node(NodeId::data(0));
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }

@@ -8,7 +8,7 @@ use redoubt::model::{Role, UseKind};
 use redoubt::redis::{Connection, server, users};
 
 use crate::support::bound_layer::{BoundLayer, CHANNEL, OBSERVER, PREFIX, connect, endpoint, installed, python};
-use crate::support::cache_calls::{policy, tell};
+use crate::support::cache_calls::{cache_call, policy};
 use crate::support::cache_copies::{ASKS_EVERY, Copies, KEY};
 use crate::support::cut_way::{Cut, Way};
 use crate::support::engine_process::{PORT, engines, signal};
@@ -23,7 +23,7 @@ const AWAY: Duration = Duration::from_secs(5);
 async fn change(primary: &Connection, copies: &mut Copies, value: &str) {
     copies.ask(&format!("source {value}")).await;
     number(primary, "cache_invalidate", &[KEY], &[]).await;
-    tell(primary, "set", KEY, &["", value]).await;
+    cache_call(primary, "set", KEY, &["", value]).await;
 }
 
 async fn subscribers(server: &Connection) -> i64 {

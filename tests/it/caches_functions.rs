@@ -9,7 +9,7 @@ use redoubt::model::cache_policy::{CachePolicy, LONGEST_MILLISECONDS};
 use redoubt::redis::Connection;
 
 use crate::support::cache_calls::{
-    Answer, HOUR, MINUTE, counter, ends_in, get, get_call, lease, policy, read, server_with, tell,
+    Answer, HOUR, MINUTE, cache_call, counter, ends_in, get, get_call, lease, policy, read, server_with,
 };
 use crate::support::engine_process::engines;
 use crate::support::eventually;
@@ -46,7 +46,7 @@ async fn what_is_absent_is_computed_by_one_caller_and_served_to_all() {
         assert_eq!(reader, Answer::default(), "it neither takes a lease nor tells of one");
 
         let value = "any bytes: \n\u{0}é";
-        assert_eq!(tell(&connection, "set", KEY, &[&first.token, value]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&first.token, value]).await, 1);
         let keys: Vec<String> = connection.query(cmd("KEYS").arg("*")).await.unwrap();
         assert_eq!(keys, [KEY], "the lease has ended");
         for function in ["get", "get_ro"] {
@@ -54,7 +54,11 @@ async fn what_is_absent_is_computed_by_one_caller_and_served_to_all() {
         }
         assert_eq!(read(&connection, "check", KEY).await.served(), (1, None));
         assert_eq!(value_of(&connection, KEY).await.as_deref(), Some(value));
-        assert_eq!(tell(&connection, "set", KEY, &[&first.token, "late"]).await, 0, "a token is good for one set");
+        assert_eq!(
+            cache_call(&connection, "set", KEY, &[&first.token, "late"]).await,
+            0,
+            "a token is good for one set"
+        );
         assert_eq!(get(&connection, KEY).await.served(), (1, Some(value)));
         expires_within(&connection, HOUR).await;
     }
@@ -71,10 +75,10 @@ async fn a_fresh_answer_has_two_parts_and_any_other_four() {
         };
         let token = String::from_utf8(token.clone()).unwrap();
         assert!(token.split('-').count() == 2 && token.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()));
-        tell(&connection, "set", KEY, &[&token, ""]).await;
+        cache_call(&connection, "set", KEY, &[&token, ""]).await;
         let reply = call(&connection, "cache_get", &[KEY], &[]).await.unwrap();
         assert_eq!(reply, Value::Array(vec![Value::Int(1), Value::BulkString(vec![])]), "an empty value is one");
-        tell(&connection, "negative", KEY, &[""]).await;
+        cache_call(&connection, "negative", KEY, &[""]).await;
         let reply = call(&connection, "cache_get", &[KEY], &[]).await.unwrap();
         assert_eq!(reply, Value::Array(vec![Value::Int(4), Value::Nil]), "{}", engine.name);
     }
@@ -92,10 +96,10 @@ async fn a_lease_that_ends_goes_to_another_caller_and_its_set_is_refused() {
         })
         .await;
         assert_ne!(next.token, lost);
-        assert_eq!(tell(&connection, "set", KEY, &[&lost, "late"]).await, 0, "{}", engine.name);
-        assert_eq!(tell(&connection, "fail", KEY, &[&lost]).await, 0);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&lost, "late"]).await, 0, "{}", engine.name);
+        assert_eq!(cache_call(&connection, "fail", KEY, &[&lost]).await, 0);
         // It may have ended too, on a busy machine.
-        let stored = tell(&connection, "set", KEY, &[&next.token, "value"]).await;
+        let stored = cache_call(&connection, "set", KEY, &[&next.token, "value"]).await;
         assert!(stored == 1 || get(&connection, KEY).await.verdict <= 0);
         assert_eq!(counter(&connection, "web:", "refused").await, 2 - stored);
     }
@@ -107,7 +111,7 @@ async fn what_is_stale_is_served_while_one_caller_refreshes_it_until_its_hard_en
         let short = CachePolicy { ttl_ms: 20, stale_ms: HOUR, ..policy("web") };
         let brief = CachePolicy { ttl_ms: 20, stale_ms: 200, ..policy("api") };
         let (_process, connection) = server_with(&engine, &[short, brief], &[]).await;
-        tell(&connection, "set", KEY, &["", "old"]).await;
+        cache_call(&connection, "set", KEY, &["", "old"]).await;
         assert!(ends_in(&connection, KEY).await <= 3_600_020);
         let mut first = Answer::default();
         eventually("the end of the TTL", SOON, async || {
@@ -122,10 +126,10 @@ async fn what_is_stale_is_served_while_one_caller_refreshes_it_until_its_hard_en
         let reader = read(&connection, "get_ro", KEY).await;
         assert_eq!((reader.served(), reader.milliseconds), ((2, Some("old")), 0));
         assert_eq!(read(&connection, "check", KEY).await.served(), (2, None));
-        assert_eq!(tell(&connection, "set", KEY, &[&first.token, "new", "3600000"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&first.token, "new", "3600000"]).await, 1);
         assert_eq!(get(&connection, KEY).await.served(), (1, Some("new")));
 
-        tell(&connection, "set", "api:{0}a", &["", "old"]).await;
+        cache_call(&connection, "set", "api:{0}a", &["", "old"]).await;
         eventually("the hard end", SOON, async || get(&connection, "api:{0}a").await.verdict <= 0).await;
         assert_eq!(get(&connection, "api:{0}a").await.served(), (-1, None));
         assert_eq!(value_of(&connection, "api:{0}a").await, None, "{}", engine.name);
@@ -138,30 +142,30 @@ async fn a_source_that_is_down_is_asked_by_one_caller_after_each_pause() {
     for engine in engines() {
         let stale = CachePolicy { ttl_ms: 20, stale_ms: HOUR, ..policy("web") };
         let (_process, connection) = server_with(&engine, &[stale, policy("api")], &[]).await;
-        tell(&connection, "set", KEY, &["", "old"]).await;
+        cache_call(&connection, "set", KEY, &["", "old"]).await;
         eventually("the end of the TTL", SOON, async || read(&connection, "get_ro", KEY).await.verdict == 2).await;
         for (key, value, pause) in [(KEY, Some("old"), 2), ("api:{0}a", None, -2)] {
             let token = lease(&connection, key).await;
-            assert_eq!(tell(&connection, "fail", key, &[&token, "600001"]).await, 1);
+            assert_eq!(cache_call(&connection, "fail", key, &[&token, "600001"]).await, 1);
             let told = get(&connection, key).await;
             assert_eq!((told.served(), told.token.as_str()), ((pause, value), ""), "{} {key}", engine.name);
             assert!((590_000..=600_000).contains(&told.milliseconds), "{told:?}");
             for token in [token.as_str(), "!", "1-1"] {
-                assert_eq!(tell(&connection, "set", key, &[token, "x"]).await, 0, "{token} is not the lease's");
-                assert_eq!(tell(&connection, "fail", key, &[token]).await, 0);
+                assert_eq!(cache_call(&connection, "set", key, &[token, "x"]).await, 0, "{token} is not the lease's");
+                assert_eq!(cache_call(&connection, "fail", key, &[token]).await, 0);
             }
             assert_eq!(number(&connection, "cache_invalidate", &["web:{0}other"], &[]).await, 0);
             let ended = format!("{}@l:{}", &key[..7], &key[7..]);
             assert_eq!(connection.query::<i64>(cmd("DEL").arg(&ended)).await.unwrap(), 1, "{ended}");
 
             let token = lease(&connection, key).await;
-            assert_eq!(tell(&connection, "fail", key, &[&token, "20"]).await, 1);
+            assert_eq!(cache_call(&connection, "fail", key, &[&token, "20"]).await, 1);
             eventually("the end of the pause", SOON, async || !get(&connection, key).await.token.is_empty()).await;
             // What is written by who knows it ends the pause too.
             connection.query::<()>(cmd("DEL").arg(&ended)).await.unwrap();
             let token = lease(&connection, key).await;
-            assert_eq!(tell(&connection, "fail", key, &[&token]).await, 1);
-            assert_eq!(tell(&connection, "set", key, &["", "new", "3600000"]).await, 1);
+            assert_eq!(cache_call(&connection, "fail", key, &[&token]).await, 1);
+            assert_eq!(cache_call(&connection, "set", key, &["", "new", "3600000"]).await, 1);
             assert_eq!(get(&connection, key).await.served(), (1, Some("new")));
         }
         assert_eq!(counter(&connection, "web:", "failures").await, 3);
@@ -176,17 +180,17 @@ async fn it_is_remembered_for_a_while_that_there_is_no_value() {
         let (_process, connection) =
             server_with(&engine, &[CachePolicy { stale_ms: HOUR, ..policy("web") }], &[]).await;
         let token = lease(&connection, KEY).await;
-        assert_eq!(tell(&connection, "negative", KEY, &[&token, "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "negative", KEY, &[&token, "shoes"]).await, 1);
         assert!(ends_in(&connection, KEY).await <= 60_000, "it is never stale");
         for function in ["get", "get_ro", "check"] {
             assert_eq!(read(&connection, function, KEY).await.served(), (4, None), "{} {function}", engine.name);
         }
-        assert_eq!(tell(&connection, "negative", KEY, &[&token]).await, 0);
-        tell(&connection, "invalidate_tag", "web:{0}", &["shoes"]).await;
+        assert_eq!(cache_call(&connection, "negative", KEY, &[&token]).await, 0);
+        cache_call(&connection, "invalidate_tag", "web:{0}", &["shoes"]).await;
         let token = lease(&connection, KEY).await;
         number(&connection, "cache_invalidate", &[KEY], &[]).await;
-        assert_eq!(tell(&connection, "negative", KEY, &[&token]).await, 0, "it may be there by now");
-        assert_eq!(tell(&connection, "set", KEY, &["", "there"]).await, 1);
+        assert_eq!(cache_call(&connection, "negative", KEY, &[&token]).await, 0, "it may be there by now");
+        assert_eq!(cache_call(&connection, "set", KEY, &["", "there"]).await, 1);
         assert_eq!(get(&connection, KEY).await.served(), (1, Some("there")));
     }
 }
@@ -229,7 +233,7 @@ async fn chance_only_shortens_a_ttl_and_none_is_above_the_longest() {
             let mut seen = Vec::new();
             for name in 0..200 {
                 let key = format!("web:{{0}}{name}");
-                tell(&connection, "set", &key, &["", "value", given]).await;
+                cache_call(&connection, "set", &key, &["", "value", given]).await;
                 let fresh = ends_in(&connection, &key).await - 60_000;
                 assert!(fresh > most / 2 - 10_000 && fresh <= most, "{}: {fresh} of {most}", engine.name);
                 seen.push(fresh);
@@ -237,7 +241,7 @@ async fn chance_only_shortens_a_ttl_and_none_is_above_the_longest() {
             let (first, last) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
             assert!(last - first > most / 4, "from {first} to {last} is no spread");
         }
-        tell(&connection, "set", "api:{0}a", &["", "value", "", "tag"]).await;
+        cache_call(&connection, "set", "api:{0}a", &["", "value", "", "tag"]).await;
         let left = ends_in(&connection, "api:{0}a").await;
         assert!(left.unsigned_abs() > 2 * LONGEST_MILLISECONDS - MINUTE, "{left}");
         assert_eq!(get(&connection, "api:{0}a").await.served(), (1, Some("value")), "{}", engine.name);
@@ -252,7 +256,7 @@ async fn a_slow_value_is_refreshed_before_its_end_and_only_by_one_caller() {
         let (_process, connection) = server_with(&engine, &[eager, policy("api")], &[]).await;
         let token = lease(&connection, KEY).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        tell(&connection, "set", KEY, &[&token, "slow"]).await;
+        cache_call(&connection, "set", KEY, &[&token, "slow"]).await;
         let mut early = Answer::default();
         eventually("an early refresh", SOON, async || {
             early = get(&connection, KEY).await;
@@ -265,7 +269,7 @@ async fn a_slow_value_is_refreshed_before_its_end_and_only_by_one_caller() {
             let other = get(&connection, KEY).await;
             assert!(other.token.is_empty(), "{other:?}");
         }
-        assert_eq!(tell(&connection, "set", KEY, &[&early.token, "new"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&early.token, "new"]).await, 1);
     }
 }
 
@@ -275,16 +279,16 @@ async fn counters_say_what_readers_were_told_and_writers_did() {
         let (_process, connection) = server_with(&engine, &[policy("web"), policy("api")], &[]).await;
         let token = lease(&connection, KEY).await;
         get(&connection, KEY).await;
-        tell(&connection, "fail", KEY, &[&token]).await;
+        cache_call(&connection, "fail", KEY, &[&token]).await;
         get(&connection, KEY).await;
-        tell(&connection, "set", KEY, &[&token, "x"]).await;
-        tell(&connection, "set", KEY, &["", "x"]).await;
+        cache_call(&connection, "set", KEY, &[&token, "x"]).await;
+        cache_call(&connection, "set", KEY, &["", "x"]).await;
         get(&connection, KEY).await;
         read(&connection, "check", KEY).await;
-        tell(&connection, "negative", KEY, &[""]).await;
+        cache_call(&connection, "negative", KEY, &[""]).await;
         read(&connection, "get_ro", KEY).await;
         number(&connection, "cache_invalidate", &[KEY, "web:{0}b"], &[]).await;
-        tell(&connection, "invalidate_tag", "web:{0}", &["a"]).await;
+        cache_call(&connection, "invalidate_tag", "web:{0}", &["a"]).await;
         let rows: Vec<(String, Vec<i64>)> = {
             let reply = call(&connection, "caches_counters", &[], &[]).await.unwrap();
             let Value::Array(rows) = reply else { panic!("{reply:?}") };

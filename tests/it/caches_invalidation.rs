@@ -5,7 +5,7 @@ use redoubt::dataplane::{cache_library, load};
 use redoubt::model::cache_policy::CachePolicy;
 
 use crate::caches_functions::{KEY, SOON, expires_within, value_of};
-use crate::support::cache_calls::{HOUR, ends_in, get, lease, policy, read, server_with, tell};
+use crate::support::cache_calls::{HOUR, cache_call, ends_in, get, lease, policy, read, server_with};
 use crate::support::engine_process::engines;
 use crate::support::eventually;
 use crate::support::function_calls::{call, number};
@@ -16,12 +16,12 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
     for engine in engines() {
         let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
         let invalidate = async || number(&connection, "cache_invalidate", &[KEY], &[]).await;
-        let invalidate_tag = async |tag| tell(&connection, "invalidate_tag", "web:{0}", &[tag]).await;
+        let invalidate_tag = async |tag| cache_call(&connection, "invalidate_tag", "web:{0}", &[tag]).await;
         let evict = async |key: &str| connection.query::<i64>(cmd("DEL").arg(key)).await.unwrap();
 
         let token = lease(&connection, KEY).await;
         assert_eq!(invalidate().await, 0);
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "old"]).await, 0, "{}: by key", engine.name);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "old"]).await, 0, "{}: by key", engine.name);
         assert_eq!(get(&connection, KEY).await.verdict, 0, "the lease was ended: another caller computes at once");
         invalidate().await;
 
@@ -33,20 +33,20 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
             if !evicts {
                 invalidate_tag("shoes").await;
             }
-            let found = tell(&connection, "set", KEY, &[&token, "old", "", "shoes"]).await;
+            let found = cache_call(&connection, "set", KEY, &[&token, "old", "", "shoes"]).await;
             assert_eq!(found, 0, "{}: by tag, evicted: {evicts}", engine.name);
             assert_eq!(read(&connection, "get_ro", KEY).await.verdict, 0);
         }
 
         // Without an invalidation an evicted generation hinders no set, and what was computed since is taken.
         let token = lease(&connection, KEY).await;
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1, "{}", engine.name);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1, "{}", engine.name);
         assert_eq!(get(&connection, KEY).await.served(), (1, Some("new")));
         let (one, other) = (lease(&connection, "web:{0}b").await, lease(&connection, "web:{0}c").await);
         assert_eq!(evict(tag_key).await, 1);
         assert_eq!(read(&connection, "get_ro", KEY).await.verdict, 0, "it is not known whether it is valid");
-        assert_eq!(tell(&connection, "set", "web:{0}c", &[&other, "c", "", "shoes"]).await, 1);
-        assert_eq!(tell(&connection, "set", "web:{0}b", &[&one, "b", "", "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", "web:{0}c", &[&other, "c", "", "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", "web:{0}b", &[&one, "b", "", "shoes"]).await, 1);
 
         // A generation of a server whose clock was ahead hinders no set, and is one of this clock from then on.
         let (seconds, micros): (u64, u64) = connection.query(&cmd("TIME")).await.unwrap();
@@ -54,25 +54,25 @@ async fn a_set_that_an_invalidation_overtook_is_refused() {
         connection.query::<()>(cmd("SET").arg(tag_key).arg(ahead).arg("PX").arg(HOUR)).await.unwrap();
         assert_eq!(get(&connection, KEY).await.verdict, 0, "it is not the one that was stored with the entry");
         let token = lease(&connection, "web:{0}h").await;
-        assert_eq!(tell(&connection, "set", "web:{0}h", &[&token, "h", "", "shoes"]).await, 1, "{}", engine.name);
+        assert_eq!(cache_call(&connection, "set", "web:{0}h", &[&token, "h", "", "shoes"]).await, 1, "{}", engine.name);
         assert_eq!(get(&connection, "web:{0}h").await.served(), (1, Some("h")));
         assert!(connection.query::<u64>(cmd("GET").arg(tag_key)).await.unwrap() < ahead);
 
         // A set without a lease is what its writer knows.
         let token = lease(&connection, "web:{0}d").await;
-        assert_eq!(tell(&connection, "set", "web:{0}d", &["", "written"]).await, 1);
-        assert_eq!(tell(&connection, "set", "web:{0}d", &[&token, "computed"]).await, 0);
+        assert_eq!(cache_call(&connection, "set", "web:{0}d", &["", "written"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", "web:{0}d", &[&token, "computed"]).await, 0);
         assert_eq!(get(&connection, "web:{0}d").await.served(), (1, Some("written")));
 
         // A lease of another run: its primary may have invalidated what this one does not know of.
         let (token, untagged) = (lease(&connection, "web:{0}e").await, lease(&connection, "web:{0}g").await);
         load(&connection, &cache_library(&[CachePolicy { generation: 2, ..policy("web") }])).await.unwrap();
-        assert_eq!(tell(&connection, "set", "web:{0}e", &[&token, "e", "", "shoes"]).await, 0);
+        assert_eq!(cache_call(&connection, "set", "web:{0}e", &[&token, "e", "", "shoes"]).await, 0);
         // By prefix everything may have been, whatever its tags.
-        assert_eq!(tell(&connection, "set", "web:{0}g", &[&untagged, "g"]).await, 0, "{}", engine.name);
+        assert_eq!(cache_call(&connection, "set", "web:{0}g", &[&untagged, "g"]).await, 0, "{}", engine.name);
         assert_eq!(get(&connection, "web:{0}g").await.verdict, 0, "another caller computes at once");
         let token = lease(&connection, "web:{0}f").await;
-        assert_eq!(tell(&connection, "set", "web:{0}f", &[&token, "f", "", "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", "web:{0}f", &[&token, "f", "", "shoes"]).await, 1);
         expires_within(&connection, 48 * HOUR).await;
     }
 }
@@ -83,7 +83,7 @@ async fn a_plain_del_of_an_entry_leaves_its_lease() {
     for engine in engines() {
         let (_process, connection) =
             server_with(&engine, &[CachePolicy { ttl_ms: 20, stale_ms: HOUR, ..policy("web") }], &[]).await;
-        tell(&connection, "set", KEY, &["", "old", "", "shoes"]).await;
+        cache_call(&connection, "set", KEY, &["", "old", "", "shoes"]).await;
         let mut token = String::new();
         eventually("the end of the TTL", SOON, async || {
             token = get(&connection, KEY).await.token;
@@ -92,7 +92,7 @@ async fn a_plain_del_of_an_entry_leaves_its_lease() {
         .await;
         assert_eq!(connection.query::<i64>(cmd("DEL").arg(KEY)).await.unwrap(), 1);
         assert_eq!(get(&connection, KEY).await.served(), (-1, None), "{}: another caller computes", engine.name);
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "new", "", "shoes"]).await, 1);
         assert_eq!(value_of(&connection, KEY).await.as_deref(), Some("new"));
         expires_within(&connection, 2 * 25 * HOUR).await;
     }
@@ -107,21 +107,21 @@ async fn a_tag_reaches_all_of_its_group_and_no_other() {
         let mut all: Vec<&str> = vec!["", "value", ""];
         all.extend(tags.iter().map(String::as_str));
         for key in ["web:{0}all", "web:{1}all", "api:{0}all"] {
-            assert_eq!(tell(&connection, "set", key, &all).await, 1);
+            assert_eq!(cache_call(&connection, "set", key, &all).await, 1);
         }
-        tell(&connection, "set", "web:{0}one", &["", "value", "", &tags[7]]).await;
-        tell(&connection, "set", "web:{0}other", &["", "value", "", "other", &longest]).await;
+        cache_call(&connection, "set", "web:{0}one", &["", "value", "", &tags[7]]).await;
+        cache_call(&connection, "set", "web:{0}other", &["", "value", "", "other", &longest]).await;
         for key in ["web:{0}all", "web:{0}one", "web:{0}other"] {
             assert_eq!(get(&connection, key).await.served(), (1, Some("value")), "{} {key}", engine.name);
         }
-        assert_eq!(tell(&connection, "invalidate_tag", "web:{0}", &[&tags[7], "unknown"]).await, 2);
+        assert_eq!(cache_call(&connection, "invalidate_tag", "web:{0}", &[&tags[7], "unknown"]).await, 2);
         for (key, verdict) in
             [("web:{0}all", 0), ("web:{0}one", 0), ("web:{0}other", 1), ("web:{1}all", 1), ("api:{0}all", 1)]
         {
             assert_eq!(read(&connection, "get_ro", key).await.verdict, verdict, "{} {key}", engine.name);
             assert_eq!(read(&connection, "check", key).await.verdict, verdict, "{} {key}", engine.name);
         }
-        assert_eq!(tell(&connection, "invalidate_tag", "web:{0}", &[&longest]).await, 1);
+        assert_eq!(cache_call(&connection, "invalidate_tag", "web:{0}", &[&longest]).await, 1);
         assert_eq!(get(&connection, "web:{0}other").await.verdict, 0);
         // Each set lets the generation live for longer than the entry can.
         let left = ends_in(&connection, &format!("web:{{0}}@t:{longest}")).await;
@@ -135,7 +135,7 @@ async fn an_older_version_is_never_stored_over_a_later_one_also_after_an_invalid
     for engine in engines() {
         let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
         let set = async |version: &str, value: &str| {
-            tell(&connection, "set_if_version", KEY, &[version, value, "", "shoes"]).await
+            cache_call(&connection, "set_if_version", KEY, &[version, value, "", "shoes"]).await
         };
         assert_eq!(set("5", "five").await, 1);
         for (version, stored) in [("4", 0), ("5", 0), ("000000000000006", 1), ("5", 0)] {
@@ -150,11 +150,11 @@ async fn an_older_version_is_never_stored_over_a_later_one_also_after_an_invalid
         assert_eq!(set("6", "again").await, 0, "{}", engine.name);
         let token = lease(&connection, KEY).await;
         assert_eq!(set("7", "seven").await, 1);
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "older"]).await, 0, "it ended the lease");
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "older"]).await, 0, "it ended the lease");
         // One without a version keeps it.
-        assert_eq!(tell(&connection, "set", KEY, &["", "plain", "", "shoes"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &["", "plain", "", "shoes"]).await, 1);
         assert_eq!(set("7", "again").await, 0);
-        tell(&connection, "invalidate_tag", "web:{0}", &["shoes"]).await;
+        cache_call(&connection, "invalidate_tag", "web:{0}", &["shoes"]).await;
         assert_eq!(get(&connection, KEY).await.verdict, 0);
         assert_eq!(set("7", "again").await, 0, "{}: after its tag was invalidated", engine.name);
         assert_eq!(set("999999999999999", "last").await, 1);
@@ -169,9 +169,9 @@ async fn what_the_agents_remove_is_gone_but_for_the_versions_of_entries() {
         let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
         let versioned = ["web:{0}a", "web:{0}b"];
         for key in versioned {
-            tell(&connection, "set_if_version", key, &["7", "value", "", "shoes"]).await;
+            cache_call(&connection, "set_if_version", key, &["7", "value", "", "shoes"]).await;
         }
-        tell(&connection, "set", "web:{0}plain", &["", "value"]).await;
+        cache_call(&connection, "set", "web:{0}plain", &["", "value"]).await;
         // Of an entry of version 7 without tags.
         let header = [&[1][..], &[0; 9], &7_f64.to_le_bytes(), &[0]].concat();
         let mut others = vec!["web:{0}plain".to_owned()];
@@ -212,7 +212,12 @@ async fn what_the_agents_remove_is_gone_but_for_the_versions_of_entries() {
             assert_eq!(value_of(&connection, key).await.as_deref(), Some(""));
             assert_eq!(get(&connection, key).await.verdict, 0);
             for (version, stored) in [("6", 0), ("7", 0), ("8", 1)] {
-                assert_eq!(tell(&connection, "set_if_version", key, &[version, "x"]).await, stored, "{}", engine.name);
+                assert_eq!(
+                    cache_call(&connection, "set_if_version", key, &[version, "x"]).await,
+                    stored,
+                    "{}",
+                    engine.name
+                );
             }
         }
         let refused = call(&connection, "caches_remove", &["web:{0}a"; 129], &[]).await.unwrap_err();

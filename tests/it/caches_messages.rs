@@ -10,7 +10,7 @@ use redoubt::dataplane::{cache_library, load};
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::redis::{Connection, server};
 
-use crate::support::cache_calls::{HOUR, counter, ends_in, get, lease, policy, server_with, tell};
+use crate::support::cache_calls::{HOUR, cache_call, counter, ends_in, get, lease, policy, server_with};
 use crate::support::cluster::{cluster, slot_of};
 use crate::support::engine_process::{PORT, Process, engines};
 use crate::support::function_calls::{call, number};
@@ -52,10 +52,10 @@ async fn each_invalidation_is_told_in_its_order_to_subscribers_of_any_node() {
         assert_eq!(sent, 0);
         assert!(run.len() == 16 && run.bytes().all(|byte| byte.is_ascii_digit()), "{run}");
 
-        tell(&primary, "set", KEY, &["", "value", "", "one"]).await;
+        cache_call(&primary, "set", KEY, &["", "value", "", "one"]).await;
         number(&primary, "cache_invalidate", &[KEY, "web:{0}b", KEY], &[]).await;
         number(&primary, "cache_invalidate", &["api:{0}a"], &[]).await;
-        tell(&primary, "invalidate_tag", "web:{a b}", &["one", "two words"]).await;
+        cache_call(&primary, "invalidate_tag", "web:{a b}", &["one", "two words"]).await;
         call(&primary, "cache_invalidate_prefix", &["web:{@jobs}"], &["web:{a b}pro"]).await.unwrap();
         let told = [
             format!("k {KEY}"),
@@ -91,9 +91,9 @@ async fn a_request_for_a_prefix_is_a_job_and_refuses_what_is_being_computed() {
         let id: String = redis::from_redis_value(reply).unwrap();
         let job: String = connection.query(cmd("HGET").arg(jobs).arg(&id)).await.unwrap();
         assert_eq!(job, format!("waiting 0 {beginning}"), "{}", engine.name);
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "old"]).await, 0, "{}", engine.name);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "old"]).await, 0, "{}", engine.name);
         let token = lease(&connection, KEY).await;
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "new"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "new"]).await, 1);
         for _ in 1..100 {
             call(&connection, "cache_invalidate_prefix", &[jobs], &["web:"]).await.unwrap();
         }
@@ -117,7 +117,7 @@ async fn everything_is_removed_before_anything_is_published() {
         let mute = Connection::open(&process.endpoint("mute", "right")).await.unwrap();
         let keys = ["web:{0}a", "web:{0}b"];
         for key in keys {
-            tell(&connection, "set", key, &["", "value", "", "one"]).await;
+            cache_call(&connection, "set", key, &["", "value", "", "one"]).await;
         }
         let (run, sent) = position(&connection).await;
         call(&mute, "cache_invalidate", &keys, &[]).await.unwrap_err();
@@ -126,8 +126,8 @@ async fn everything_is_removed_before_anything_is_published() {
         }
         let after_keys = position(&connection).await;
         assert!(after_keys.0 == run && after_keys.1 > sent, "who listens sees that a message is missing");
-        tell(&connection, "set", "web:{0}c", &["", "value", "", "one", "two"]).await;
-        tell(&connection, "set", "web:{0}d", &["", "value", "", "two"]).await;
+        cache_call(&connection, "set", "web:{0}c", &["", "value", "", "one", "two"]).await;
+        cache_call(&connection, "set", "web:{0}d", &["", "value", "", "two"]).await;
         call(&mute, "cache_invalidate_tag", &["web:{0}"], &["one", "two"]).await.unwrap_err();
         for key in ["web:{0}c", "web:{0}d"] {
             assert_eq!(get(&connection, key).await.verdict, 0, "{}: {key}", engine.name);
@@ -247,10 +247,10 @@ async fn in_a_cluster_a_message_reaches_subscribers_of_all_nodes_and_a_call_stay
         let mut subscribers = [subscriber(&nodes[0].0).await, subscriber(&nodes[1].0).await];
         for ((_, connection), key) in nodes.iter().zip(&keys) {
             let token = lease(connection, key).await;
-            assert_eq!(tell(connection, "set", key, &[&token, "value", "", "one", "two"]).await, 1);
+            assert_eq!(cache_call(connection, "set", key, &[&token, "value", "", "one", "two"]).await, 1);
             assert_eq!(get(connection, key).await.served(), (1, Some("value")), "{}", engine.name);
             let group = &key[..=key.find('}').unwrap()];
-            assert_eq!(tell(connection, "invalidate_tag", group, &["two"]).await, 1);
+            assert_eq!(cache_call(connection, "invalidate_tag", group, &["two"]).await, 1);
             invalidate(connection, key).await;
             let (run, sent) = position(connection).await;
             assert_eq!(sent, 2, "each primary counts its own");
@@ -285,9 +285,9 @@ async fn tracking_by_prefix_tells_of_sets_and_invalidations_of_keys() {
         command.arg("TRACKING").arg("ON").arg("REDIRECT").arg(&listener[0]).arg("BCAST").arg("PREFIX").arg("web:");
         tracking.query::<()>(&command).await.unwrap();
 
-        tell(&connection, "set", "web:{0}a", &["", "value", "", "one"]).await;
+        cache_call(&connection, "set", "web:{0}a", &["", "value", "", "one"]).await;
         number(&connection, "cache_invalidate", &["web:{0}a"], &[]).await;
-        tell(&connection, "invalidate_tag", "web:{0}", &["one"]).await;
+        cache_call(&connection, "invalidate_tag", "web:{0}", &["one"]).await;
         let mut told = Vec::new();
         while told.iter().filter(|key| *key == "web:{0}a").count() < 2 || told.last().unwrap() != "web:{0}@t:one" {
             let message = tokio::time::timeout(SOON, listening.on_message().next()).await.unwrap().unwrap();

@@ -11,7 +11,7 @@ use redoubt::dataplane::{Library, cache_library, load};
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::redis::Connection;
 
-use crate::support::cache_calls::{HOUR, counter, get, lease, policy, read, server_with, tell};
+use crate::support::cache_calls::{HOUR, cache_call, counter, get, lease, policy, read, server_with};
 use crate::support::engine_process::{Process, engines};
 use crate::support::function_calls::number;
 
@@ -69,7 +69,7 @@ async fn of_sixty_four_callers_one_computes_at_a_time_and_once_in_a_ttl() {
                     served.fetch_add(usize::from(answer.verdict > 0), Ordering::Relaxed);
                     if !answer.token.is_empty() {
                         sources[at].compute().await;
-                        assert_eq!(tell(&caller, "set", &key_of(at), &[&answer.token, "value"]).await, 1);
+                        assert_eq!(cache_call(&caller, "set", &key_of(at), &[&answer.token, "value"]).await, 1);
                     } else if answer.verdict < 0 {
                         tokio::time::sleep(Duration::from_millis(2)).await;
                     }
@@ -155,7 +155,7 @@ impl Database {
             if by == By::Tag {
                 arguments.extend(["", &tag]);
             }
-            let stored = tell(connection, "set", &key_of(at), &arguments).await;
+            let stored = cache_call(connection, "set", &key_of(at), &arguments).await;
             self.refused.fetch_add(usize::from(stored == 0), Ordering::SeqCst);
         }
     }
@@ -167,7 +167,7 @@ impl Database {
             let value = self.values[at].fetch_add(1, Ordering::SeqCst) + 1;
             match by {
                 By::Key => number(connection, "cache_invalidate", &[&key_of(at)], &[]).await,
-                By::Tag => tell(connection, "invalidate_tag", "web:{0}", &[&format!("tag {at}")]).await,
+                By::Tag => cache_call(connection, "invalidate_tag", "web:{0}", &[&format!("tag {at}")]).await,
             };
             self.floors[at].fetch_max(value, Ordering::SeqCst);
             self.races.fetch_add(1, Ordering::SeqCst);
@@ -275,14 +275,14 @@ async fn a_tag_that_is_invalidated_while_fifty_set_leaves_none_of_their_values()
             let keys: Vec<String> = (0..SETTERS).map(|name| format!("web:{{0}}{round}/{name}")).collect();
             let tokens = join_all(keys.iter().map(|key| lease(&connection, key))).await;
             let sets = callers.iter().zip(&keys).zip(&tokens).map(|((caller, key), token)| async move {
-                tell(caller, "set", key, &[token, "old", "", "all"]).await
+                cache_call(caller, "set", key, &[token, "old", "", "all"]).await
             });
             // Somewhere among the sets: how far they got by then differs.
             let invalidation = async {
                 for _ in 0..round % 12 {
                     tokio::task::yield_now().await;
                 }
-                tell(&connection, "invalidate_tag", "web:{0}", &["all"]).await
+                cache_call(&connection, "invalidate_tag", "web:{0}", &["all"]).await
             };
             let (stored, _) = tokio::join!(join_all(sets), invalidation);
             let stored = stored.into_iter().sum::<i64>();
@@ -300,7 +300,7 @@ async fn a_source_that_fails_is_not_asked_by_all_and_its_values_are_served_until
     let namespace = CachePolicy { ttl_ms: 50, stale_ms: 1_500, lease_ms: 600_000, ..policy("web") };
     for engine in engines() {
         let (process, connection) = server_with(&engine, std::slice::from_ref(&namespace), &[]).await;
-        assert_eq!(tell(&connection, "set", &key_of(0), &["", "value"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", &key_of(0), &["", "value"]).await, 1);
         let (began, asked) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
         let (stale, down) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let tasks = connections(&process, CALLERS).await.into_iter().map(|caller| {
@@ -311,7 +311,7 @@ async fn a_source_that_fails_is_not_asked_by_all_and_its_values_are_served_until
                     if !answer.token.is_empty() {
                         asked.fetch_add(1, Ordering::SeqCst);
                         tokio::time::sleep(Duration::from_millis(5)).await; // until it fails
-                        assert_eq!(tell(&caller, "fail", &key_of(0), &[&answer.token, "100"]).await, 1);
+                        assert_eq!(cache_call(&caller, "fail", &key_of(0), &[&answer.token, "100"]).await, 1);
                     }
                     match answer.verdict {
                         2 | 3 => _ = stale.fetch_add(1, Ordering::SeqCst),

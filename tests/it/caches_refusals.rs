@@ -4,7 +4,7 @@ use redis::cmd;
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::redis::{Class, Connection, server};
 
-use crate::support::cache_calls::{HOUR, MINUTE, counter, ends_in, get, lease, policy, read, server_with, tell};
+use crate::support::cache_calls::{HOUR, MINUTE, cache_call, counter, ends_in, get, lease, policy, read, server_with};
 use crate::support::engine_process::{Process, engines};
 use crate::support::function_calls::{call, contents, number, refusal};
 use crate::support::layer::SOON;
@@ -155,7 +155,7 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
             .query::<()>(cmd("HSET").arg("web:{tags}a").arg("h").arg(header).arg("v").arg("value"))
             .await
             .unwrap();
-        tell(&connection, "set", KEY, &["", "value", "", "one"]).await;
+        cache_call(&connection, "set", KEY, &["", "value", "", "one"]).await;
         lease(&connection, "web:{0}leased").await;
         let before = contents(&connection).await;
         for (function, keys, arguments, code) in &cases {
@@ -169,12 +169,12 @@ async fn bad_input_is_refused_by_name_and_changes_nothing() {
         // What is not the lease's is no error, also where it is that of another entry.
         let of_other = lease(&connection, "web:{0}other").await;
         for token in ["x", "1-1", "!", "nan", "0x10-1", &large, &of_other] {
-            assert_eq!(tell(&connection, "set", "web:{0}leased", &[token, "value"]).await, 0, "{token:.10}");
-            assert_eq!(tell(&connection, "fail", "web:{0}leased", &[token]).await, 0);
+            assert_eq!(cache_call(&connection, "set", "web:{0}leased", &[token, "value"]).await, 0, "{token:.10}");
+            assert_eq!(cache_call(&connection, "fail", "web:{0}leased", &[token]).await, 0);
         }
-        assert_eq!(tell(&connection, "set", "web:{0}other", &[&of_other, "value"]).await, 1, "its own takes it");
-        assert_eq!(tell(&connection, "set", &longest, &["", &largest, "000000000000001"]).await, 1);
-        assert_eq!(tell(&connection, "set", KEY, &["", "value", "999999999999999"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", "web:{0}other", &[&of_other, "value"]).await, 1, "its own takes it");
+        assert_eq!(cache_call(&connection, "set", &longest, &["", &largest, "000000000000001"]).await, 1);
+        assert_eq!(cache_call(&connection, "set", KEY, &["", "value", "999999999999999"]).await, 1);
         assert!(ends_in(&connection, KEY).await <= 24 * 3_600_000, "no TTL is above maxTtl");
     }
 }
@@ -185,7 +185,7 @@ async fn what_plain_commands_left_without_an_end_gets_one_or_goes_with_the_next_
     for engine in engines() {
         let (_process, connection) = server_with(&engine, &[policy("web")], &[]).await;
         let persist = async |key: &str| assert!(connection.query::<bool>(cmd("PERSIST").arg(key)).await.unwrap());
-        tell(&connection, "set", KEY, &["", "value", "", "one"]).await;
+        cache_call(&connection, "set", KEY, &["", "value", "", "one"]).await;
         persist(KEY).await;
         persist("web:{0}@t:one").await;
         assert_eq!(read(&connection, "get_ro", KEY).await.verdict, 0, "{}", engine.name);
@@ -193,12 +193,12 @@ async fn what_plain_commands_left_without_an_end_gets_one_or_goes_with_the_next_
         assert!(!connection.query::<bool>(cmd("EXISTS").arg(KEY)).await.unwrap(), "it was removed");
         persist("web:{0}@l:a").await;
         assert_eq!(get(&connection, KEY).await.milliseconds, 60_000);
-        assert_eq!(tell(&connection, "set", KEY, &[&token, "value", "", "one"]).await, 1);
-        tell(&connection, "set_if_version", "web:{0}v", &["1", "value"]).await;
+        assert_eq!(cache_call(&connection, "set", KEY, &[&token, "value", "", "one"]).await, 1);
+        cache_call(&connection, "set_if_version", "web:{0}v", &["1", "value"]).await;
         persist("web:{0}v").await;
         assert_eq!(number(&connection, "cache_invalidate", &["web:{0}v"], &[]).await, 1);
         // A field that is missing makes no entry.
-        tell(&connection, "set", "web:{0}b", &["", "value"]).await;
+        cache_call(&connection, "set", "web:{0}b", &["", "value"]).await;
         connection.query::<()>(cmd("HDEL").arg("web:{0}b").arg("v")).await.unwrap();
         assert_eq!(get(&connection, "web:{0}b").await.served(), (0, None));
         for (key, _) in contents(&connection).await {
@@ -225,20 +225,20 @@ async fn reads_without_writing(connection: &Connection, refused: Class) {
 async fn caches_are_read_on_servers_that_refuse_writes() {
     for engine in engines() {
         let (first, primary) = server_with(&engine, &[policy("web")], &["maxmemory-policy noeviction"]).await;
-        tell(&primary, "set", KEY, &["", "value", "", "one"]).await;
+        cache_call(&primary, "set", KEY, &["", "value", "", "one"]).await;
         let full = async |is| server::config_set(&primary, "maxmemory", if is { "1" } else { "0" }).await.unwrap();
         full(true).await;
         reads_without_writing(&primary, Class::OutOfMemory).await;
         // Reads, leases and invalidations work while memory is full.
         assert_eq!(get(&primary, KEY).await.served(), (1, Some("value")));
         let token = lease(&primary, "web:{0}b").await;
-        assert_eq!(tell(&primary, "fail", "web:{0}b", &[&token]).await, 1);
-        assert_eq!(tell(&primary, "invalidate_tag", "web:{0}", &["one"]).await, 1);
+        assert_eq!(cache_call(&primary, "fail", "web:{0}b", &[&token]).await, 1);
+        assert_eq!(cache_call(&primary, "invalidate_tag", "web:{0}", &["one"]).await, 1);
         assert_eq!(read(&primary, "check", KEY).await.verdict, 0, "{}", engine.name);
         assert_eq!(number(&primary, "cache_invalidate", &[KEY, "web:{0}b"], &[]).await, 1);
         call(&primary, "cache_invalidate_prefix", &["web:{@jobs}"], &["web:"]).await.unwrap();
         full(false).await;
-        tell(&primary, "set", KEY, &["", "value", "", "one"]).await;
+        cache_call(&primary, "set", KEY, &["", "value", "", "one"]).await;
 
         server::config_set(&primary, "min-replicas-to-write", "1").await.unwrap();
         reads_without_writing(&primary, Class::TooFewReplicas).await;
@@ -252,7 +252,7 @@ async fn caches_are_read_on_servers_that_refuse_writes() {
         let error = call(&replica, "cache_get", &[KEY], &[]).await.unwrap_err();
         assert_eq!(error.class(), Class::ReadOnly, "{error:?}");
         // What is stale or absent there is the primary's to give a lease for.
-        tell(&primary, "invalidate_tag", "web:{0}", &["one"]).await;
+        cache_call(&primary, "invalidate_tag", "web:{0}", &["one"]).await;
         assert_eq!(server::wait(&primary, 1, SOON).await.unwrap(), 1);
         assert_eq!(read(&replica, "get_ro", KEY).await.verdict, 0, "{}", engine.name);
     }
@@ -276,7 +276,7 @@ async fn memory_that_is_full_costs_entries_and_no_call_fails() {
             let key = format!("web:{{0}}{entry}");
             let token = lease(&connection, &key).await;
             // The lease or the tag may have been evicted since.
-            let stored = tell(&connection, "set", &key, &[&token, &value, "", "all"]).await;
+            let stored = cache_call(&connection, "set", &key, &[&token, &value, "", "all"]).await;
             assert!(stored == 0 || stored == 1);
         }
         let keys: i64 = connection.query(&cmd("DBSIZE")).await.unwrap();

@@ -263,7 +263,7 @@ async fn fifty_times_the_load_and_a_dead_primary_cost_the_source_one_load_per_en
     for engine in engines() {
         let name = engine.name.clone();
         let options = Options { engine: Some(engine), keeps_data: false, min_replicas: 0, ..Options::default() };
-        let layer = Layer::whole(&options).await;
+        let layer = Layer::in_sync(&options).await;
         layer.mark_initialised();
         let primary = layer.primary().await.unwrap();
         let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();

@@ -30,9 +30,9 @@ async fn online_replicas(primary: &Connection) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_lacks_what_another_has_is_not_elected() {
-    let layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     for round in 0..3 {
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let primary = layer.primary().await.unwrap();
         let mut replicas: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
         // Between two whose last seen offsets are the same a Sentinel takes the smaller run id.
@@ -67,7 +67,7 @@ async fn a_replica_that_lacks_what_another_has_is_not_elected() {
         layer.freeze_engine(behind, false);
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
         assert_eq!(layer.primary().await, Some(ahead), "round {round}");
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let application = Connection::open(&layer.endpoint(ahead)).await.unwrap();
         for number in 0..WRITES {
             let key = format!("round-{round}:{number}");
@@ -81,9 +81,9 @@ async fn a_replica_that_lacks_what_another_has_is_not_elected() {
 /// over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
-    let layer = Layer::whole(&Options { detection: 5_000, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: 5_000, ..Options::default() }).await;
     for (round, behind) in [100, 400, 700].map(Duration::from_millis).into_iter().enumerate() {
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let primary = layer.primary().await.unwrap();
         let replicas: Vec<NodeId> = layer.data_ids().into_iter().filter(|id| *id != primary).collect();
         let application = Connection::open(&layer.endpoint(primary)).await.unwrap();
@@ -102,7 +102,7 @@ async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
             layer.freeze_engine(*id, false);
         }
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         let application = Connection::open(&layer.endpoint(layer.primary().await.unwrap())).await.unwrap();
         let mut lost = Vec::new();
         for number in 0..WRITES {
@@ -118,7 +118,7 @@ async fn what_lies_in_the_sockets_of_busy_replicas_is_not_given_up() {
 /// acknowledgement, up to a second later: what is acknowledged meanwhile, the file of the primary alone has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_may_not_have_acknowledged_anything_yet_is_not_electable() {
-    let layer = Layer::whole(&Options { data_nodes: 2, detection: 5_000, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { data_nodes: 2, detection: 5_000, ..Options::default() }).await;
     let primary = layer.primary().await.unwrap();
     let replica = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
     let old = run_id(&layer, replica).await;

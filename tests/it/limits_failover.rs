@@ -27,7 +27,7 @@ const CUT: Duration = Duration::from_millis(300);
 
 /// One decision that a caller was told.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Decision {
     at: Instant,
     by: NodeId,
     allowed: bool,
@@ -37,7 +37,7 @@ struct Told {
 
 /// Callers of one subject, who ask the primary wherever it is, until each was denied or all are told to stop.
 struct Callers {
-    told: Arc<Mutex<Vec<Told>>>,
+    decisions: Arc<Mutex<Vec<Decision>>>,
     without_functions: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
@@ -64,10 +64,14 @@ async fn is_primary(connection: &Connection) -> bool {
 impl Callers {
     fn start(layer: &Layer, subject: &str) -> Self {
         let nodes: Vec<(NodeId, Endpoint)> = layer.data_ids().into_iter().map(|id| (id, layer.endpoint(id))).collect();
-        let mut callers =
-            Self { told: Arc::default(), without_functions: Arc::default(), stop: Arc::default(), tasks: Vec::new() };
+        let mut callers = Self {
+            decisions: Arc::default(),
+            without_functions: Arc::default(),
+            stop: Arc::default(),
+            tasks: Vec::new(),
+        };
         for _ in 0..CALLERS {
-            let (told, stop) = (Arc::clone(&callers.told), Arc::clone(&callers.stop));
+            let (decisions, stop) = (Arc::clone(&callers.decisions), Arc::clone(&callers.stop));
             let (without_functions, nodes) = (Arc::clone(&callers.without_functions), nodes.clone());
             let call = limit_call(&format!("api:{{{subject}}}"), &[]);
             callers.tasks.push(tokio::spawn(async move {
@@ -80,9 +84,13 @@ impl Callers {
                     let Some((by, connection)) = &place else { continue };
                     match connection.query::<(i64, u64, u64, i64, i64, String)>(&call).await {
                         Ok((allowed, limit, remaining, ..)) => {
-                            let decision =
-                                Told { at: Instant::now(), by: *by, allowed: allowed == 1, used: limit - remaining };
-                            told.lock().unwrap().push(decision);
+                            let decision = Decision {
+                                at: Instant::now(),
+                                by: *by,
+                                allowed: allowed == 1,
+                                used: limit - remaining,
+                            };
+                            decisions.lock().unwrap().push(decision);
                             if allowed == 0 {
                                 break;
                             }
@@ -101,28 +109,28 @@ impl Callers {
     }
 
     fn admitted(&self) -> u64 {
-        u64::try_from(self.told.lock().unwrap().iter().filter(|told| told.allowed).count()).unwrap()
+        u64::try_from(self.decisions.lock().unwrap().iter().filter(|decision| decision.allowed).count()).unwrap()
     }
 
     async fn have_spent_half(&self) {
         eventually("half of the quota is used", SOON, async || self.admitted() > QUOTA / 2).await;
     }
 
-    /// Waits until each caller was denied; what all were told, in order.
-    async fn denied(self) -> Vec<Told> {
+    /// Waits until each caller was denied; the decisions of all, in order.
+    async fn denied(self) -> Vec<Decision> {
         for task in self.tasks {
             tokio::time::timeout(SOON, task).await.expect("a caller is never denied").unwrap();
         }
         assert_eq!(self.without_functions.load(Ordering::Relaxed), 0, "calls met a primary without functions");
-        let mut told = self.told.lock().unwrap().clone();
-        told.sort_by_key(|told| told.at);
-        told
+        let mut decisions = self.decisions.lock().unwrap().clone();
+        decisions.sort_by_key(|decision| decision.at);
+        decisions
     }
 }
 
 /// The longest time between two decisions.
-fn gap(told: &[Told]) -> Duration {
-    told.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap()
+fn gap(decisions: &[Decision]) -> Duration {
+    decisions.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap()
 }
 
 /// What one killed primary cost.
@@ -145,24 +153,24 @@ impl std::fmt::Display for Cost {
     }
 }
 
-fn cost(told: &[Told], primary: NodeId) -> Cost {
-    let (old, new): (Vec<&Told>, Vec<&Told>) = told.iter().partition(|told| told.by == primary);
-    let known = new.iter().map(|told| told.used).min().unwrap() - 1;
-    let last = old.iter().map(|told| told.at).max().unwrap();
-    let forgotten: Vec<&&Told> = old.iter().filter(|told| told.used > known).collect();
-    let first = forgotten.iter().map(|told| told.at).min();
-    let admitted = told.iter().filter(|told| told.allowed).count();
+fn cost(decisions: &[Decision], primary: NodeId) -> Cost {
+    let (old, new): (Vec<&Decision>, Vec<&Decision>) = decisions.iter().partition(|decision| decision.by == primary);
+    let known = new.iter().map(|decision| decision.used).min().unwrap() - 1;
+    let last = old.iter().map(|decision| decision.at).max().unwrap();
+    let forgotten: Vec<&&Decision> = old.iter().filter(|decision| decision.used > known).collect();
+    let first = forgotten.iter().map(|decision| decision.at).min();
+    let admitted = decisions.iter().filter(|decision| decision.allowed).count();
     Cost {
         over: i64::try_from(admitted).unwrap() - i64::try_from(QUOTA).unwrap(),
         forgotten: u64::try_from(forgotten.len()).unwrap(),
         lag: first.map_or(Duration::ZERO, |first| last - first),
-        rate: old.iter().filter(|told| last - told.at < Duration::from_secs(1)).count(),
-        gap: gap(told),
+        rate: old.iter().filter(|decision| last - decision.at < Duration::from_secs(1)).count(),
+        gap: gap(decisions),
     }
 }
 
 async fn layer() -> Layer {
-    let layer = Layer::whole(&Options { keeps_data: false, min_replicas: 0, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { keeps_data: false, min_replicas: 0, ..Options::default() }).await;
     layer.mark_initialised();
     let policy = single("api", Algorithm::FixedWindowFromFirstHit, QUOTA, 60 * MINUTE);
     let library = limit_library(&[policy]);
@@ -173,7 +181,7 @@ async fn layer() -> Layer {
     }
     // The servers start with what the operator left.
     layer.data_ids().into_iter().for_each(|id| layer.kill_engine(id));
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     layer
 }
 
@@ -193,7 +201,7 @@ async fn a_killed_primary_forgets_at_most_what_had_not_reached_a_replica() {
         println!("primary killed: {cost}");
         // Of each caller at most the call that was answered last: the server sends replies and replicas' copies together.
         assert!(cost.over <= i64::try_from(CALLERS).unwrap(), "{cost}");
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
     }
 }
 
@@ -217,14 +225,14 @@ async fn a_primary_whose_replicas_lag_forgets_rate_times_lag_and_no_more() {
         for id in &replicas {
             layer.freeze_engine(*id, false);
         }
-        let told = callers.denied().await;
-        let since = told.iter().filter(|told| told.by == primary && told.at > cut).count();
-        let cost = cost(&told, primary);
+        let decisions = callers.denied().await;
+        let since = decisions.iter().filter(|decision| decision.by == primary && decision.at > cut).count();
+        let cost = cost(&decisions, primary);
         println!("primary killed {CUT:?} after its replicas were cut off, {since} decisions later: {cost}");
         // What a frozen replica had not read yet when it was frozen is in its socket; so is what was sent before the cut.
         assert!(cost.over <= i64::try_from(since + CALLERS).unwrap(), "{cost}");
         assert!(cost.over > 0, "the stage is not set: {cost}");
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
     }
 }
 
@@ -240,9 +248,9 @@ async fn all_pods_replaced_forget_all_and_admit_one_quota_more() {
         layer.wipe(id);
         layer.start_node(id);
     }
-    let told = callers.denied().await;
-    let admitted = u64::try_from(told.iter().filter(|told| told.allowed).count()).unwrap();
-    println!("all pods replaced: {admitted} admitted of {QUOTA}, {:?} without a decision", gap(&told));
+    let decisions = callers.denied().await;
+    let admitted = u64::try_from(decisions.iter().filter(|decision| decision.allowed).count()).unwrap();
+    println!("all pods replaced: {admitted} admitted of {QUOTA}, {:?} without a decision", gap(&decisions));
     assert!(admitted <= 2 * QUOTA, "{admitted}");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }

@@ -10,7 +10,7 @@ use crate::world::{REFUSED_REVISION, STATIC, World};
 
 /// Rounds in which everything is mended once faults cease: a minute of silence, and thrice three resets half a minute apart
 /// for each node that goes.
-const PATIENCE: u64 = 900;
+const MOST_ROUNDS: u64 = 900;
 
 /// `PROPTEST_CASES` replaces the committed number of cases in a campaign.
 fn config(cases: u32) -> ProptestConfig {
@@ -18,7 +18,7 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases: asked.unwrap_or(cases), max_shrink_iters: 2_000, ..ProptestConfig::default() }
 }
 
-fn told(world: &World) -> String {
+fn describe(world: &World) -> String {
     let plan = world.plan();
     let servers: Vec<_> = world.pods.iter().map(|(node, pod)| (node.to_string(), &pod.server)).collect();
     format!(
@@ -31,7 +31,7 @@ fn told(world: &World) -> String {
 fn a_new_layer_comes_up_and_rests() {
     for (data, sentinels) in [(2, 3), (3, 3), (4, 5)] {
         let mut world = World::new(data, sentinels);
-        let rounds = world.settle(60).unwrap_or_else(|| panic!("{}", told(&world)));
+        let rounds = world.run_until_converged(60).unwrap_or_else(|| panic!("{}", describe(&world)));
         assert!(rounds < 20, "{rounds}");
         assert_eq!(world.violations, Vec::<String>::new());
     }
@@ -52,7 +52,7 @@ fn an_operator_that_stops_after_any_side_effect_of_a_creation_leaves_what_anothe
     let mut whole = World::new(3, 3);
     while !whole.is_converged() {
         whole.round(usize::MAX);
-        assert!(whole.time < 1_100, "{}", told(&whole));
+        assert!(whole.time < 1_100, "{}", describe(&whole));
     }
     let effects = whole.effects;
     // Each node's Service and StatefulSet, and what belongs to the whole layer.
@@ -64,7 +64,7 @@ fn an_operator_that_stops_after_any_side_effect_of_a_creation_leaves_what_anothe
                 world.round(stop_after - world.effects);
             }
             (0..absent).for_each(|_| world.tick());
-            assert!(world.settle(200).is_some(), "stopped after {stop_after}: {}", told(&world));
+            assert!(world.run_until_converged(200).is_some(), "stopped after {stop_after}: {}", describe(&world));
             assert_eq!(world.violations, Vec::<String>::new(), "stopped after {stop_after}");
             assert!(world.round(usize::MAX).steps.is_empty());
         }
@@ -86,7 +86,7 @@ fn a_layer_that_shrinks_and_rolls_at_once_survives_cuts_of_any_node_at_any_time(
                 past.suffer(event);
             }
             let mut world = past.calm();
-            assert!(world.settle(PATIENCE).is_some(), "{cut} after {after}: {}", told(&world));
+            assert!(world.run_until_converged(MOST_ROUNDS).is_some(), "{cut} after {after}: {}", describe(&world));
             assert_eq!(world.violations, Vec::<String>::new(), "{cut} after {after}");
         }
     }
@@ -101,8 +101,8 @@ fn a_correction_reaches_pods_that_were_refused() {
         (0..rounds).for_each(|_| drop(world.round(usize::MAX)));
         assert!(world.pods.is_empty());
         world.specification.revision = 2;
-        let settled = world.settle(60);
-        assert!(settled.is_some(), "{}", told(&world));
+        let converged = world.run_until_converged(60);
+        assert!(converged.is_some(), "{}", describe(&world));
     }
     // While it rolls, an eviction takes a second pod; the correction is another revision than what runs.
     for evicted in [NodeId::data(0), NodeId::data(2), NodeId::sentinel(0)] {
@@ -115,7 +115,7 @@ fn a_correction_reaches_pods_that_were_refused() {
         world.pods.remove(&evicted);
         (0..10).for_each(|_| drop(world.round(usize::MAX)));
         world.specification.revision = 3;
-        assert!(world.settle(PATIENCE).is_some(), "{evicted}: {}", told(&world));
+        assert!(world.run_until_converged(MOST_ROUNDS).is_some(), "{evicted}: {}", describe(&world));
         assert_eq!(world.violations, Vec::<String>::new());
     }
 }
@@ -209,9 +209,9 @@ proptest! {
             past.suffer(event);
         }
         let mut world = past.calm();
-        let settled = world.settle(PATIENCE);
+        let converged = world.run_until_converged(MOST_ROUNDS);
         prop_assert_eq!(&world.violations, &Vec::<String>::new());
-        prop_assert!(settled.is_some(), "{}", told(&world));
+        prop_assert!(converged.is_some(), "{}", describe(&world));
         for _ in 0..40 {
             let steps = world.round(usize::MAX).steps;
             prop_assert_eq!(steps, Vec::<Step>::new());

@@ -17,7 +17,7 @@ fn refused(node: NodeId, spoil: impl FnOnce(&mut Observed)) -> (Vec<Refused>, bo
 }
 
 #[test]
-fn where_nothing_is_amiss_a_node_is_restarted() {
+fn a_node_is_restarted_where_the_others_are_in_sync() {
     for node in [NodeId::data(1), NodeId::sentinel(0)] {
         assert_eq!(refused(node, |_| ()), (vec![], true), "{node}");
     }

@@ -67,7 +67,7 @@ async fn run_without_end(layer: &Layer, id: NodeId, words: &[&str]) -> JoinHandl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_script_does_not_end_is_busy_and_not_ready_until_the_script_is_killed() {
-    let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: DETECTION, ..Options::default() }).await;
     let replica = some_replica(&layer).await;
     let engine = layer.engine_pids(replica);
     load_functions(&layer, replica).await;
@@ -90,7 +90,7 @@ async fn a_server_whose_script_does_not_end_is_busy_and_not_ready_until_the_scri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_restarted() {
-    let layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: DETECTION, ..Options::default() }).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let held = layer.keys(layer.primary().await.unwrap()).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_res
         says(&layer, primary, false, "Busy").await;
         eventually("another is primary", SOON, async || layer.primary().await.is_some_and(|id| id != primary)).await;
         println!("{} without end that has written: replaced after {:.2?}", words[0], began.elapsed());
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         assert!(running.await.unwrap().is_err());
         assert_ne!(layer.engine_pids(primary), engine, "the stuck engine is gone");
         let now = layer.primary().await.unwrap();
@@ -115,7 +115,7 @@ async fn a_primary_whose_script_has_written_and_does_not_end_is_replaced_and_res
 /// A script or transaction that fills the pod is ended by the kernel, with the whole container.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_killed_within_a_script_or_transaction_has_all_that_was_confirmed_and_nothing_of_it() {
-    let mut layer = Layer::whole(&Options::default()).await;
+    let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
@@ -141,7 +141,7 @@ async fn a_node_that_is_killed_within_a_script_or_transaction_has_all_that_was_c
         println!("killed within, transaction: {in_a_transaction}: another is primary after {:.2?}", began.elapsed());
         assert!(running.await.unwrap().is_err());
         layer.start_node(primary);
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         for id in layer.data_ids() {
             assert_eq!(keys_of(&layer.endpoint(id)).await, held, "{id}");
         }
@@ -150,7 +150,7 @@ async fn a_node_that_is_killed_within_a_script_or_transaction_has_all_that_was_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_answer_nothing_are_not_ready_and_are_restarted() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 100).await;
     let (primary, replica) = (layer.primary().await.unwrap(), some_replica(&layer).await);
@@ -174,7 +174,7 @@ async fn servers_that_answer_nothing_are_not_ready_and_are_restarted() {
         .await;
         println!("{id} is started anew after {:.2?}", began.elapsed());
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.keys(layer.primary().await.unwrap()).await, held);
     for id in [primary, replica] {
         let notices = layer.lineage(id).await.unwrap().notices;
@@ -185,7 +185,7 @@ async fn servers_that_answer_nothing_are_not_ready_and_are_restarted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_cannot_save_refuses_writes_and_is_left_alone() {
     let settings = &[("save", "1 1"), ("stop-writes-on-bgsave-error", "yes")];
-    let layer = Layer::whole(&Options { detection: DETECTION, settings, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: DETECTION, settings, ..Options::default() }).await;
     let primary = layer.primary().await.unwrap();
     let engine = layer.engine_pids(primary);
     // A folder where the snapshot belongs: root may write anywhere, so permissions would not do.
@@ -213,7 +213,7 @@ async fn a_primary_that_cannot_save_refuses_writes_and_is_left_alone() {
 async fn a_node_that_reads_its_files_is_live_and_not_ready_however_long_it_takes() {
     // A thousandth of a second for each key.
     let settings = &[("key-load-delay", "1000")];
-    let layer = Layer::whole(&Options { detection: DETECTION, settings, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { detection: DETECTION, settings, ..Options::default() }).await;
     write_some(&layer, 4_000).await;
     let replica = some_replica(&layer).await;
     layer.kill_engine(replica);
@@ -230,7 +230,7 @@ async fn a_node_that_reads_its_files_is_live_and_not_ready_however_long_it_takes
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_without_its_primary_is_live_and_not_ready() {
-    let mut layer = Layer::whole(&Options { detection: DETECTION, ..Options::default() }).await;
+    let mut layer = Layer::in_sync(&Options { detection: DETECTION, ..Options::default() }).await;
     let replica = some_replica(&layer).await;
     says(&layer, replica, true, "Serving").await;
     let primary = layer.primary().await.unwrap();
@@ -238,5 +238,5 @@ async fn a_replica_without_its_primary_is_live_and_not_ready() {
     says(&layer, replica, false, "Syncing").await;
     layer.start_node(primary);
     says(&layer, replica, true, "Serving").await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }

@@ -131,7 +131,7 @@ fn told(status: &DataLayerStatus, kind: &str) -> String {
 }
 
 #[test]
-fn whatever_comes_together_ready_speaks_of_service_and_degraded_of_what_does_not_heal() {
+fn ready_speaks_of_service_and_degraded_of_what_does_not_resolve_by_itself() {
     let before = Sample::healthy().status();
     for chosen in 0_u32..1 << FACTS.len() {
         let chosen: Vec<&Fact> =

@@ -61,7 +61,7 @@ async fn calls(connection: &Connection, command: &str) -> u64 {
 /// A scrape opens no connection and logs in nowhere: the one that is kept is asked, and a new one is made when it was cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_is_one_info_on_a_connection_that_is_kept() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let server = layer.operator_on(layer.primary().await.unwrap());
     let address = format!("{}:{AGENT_PORT}", server.address);
     assert!(get(&address, "/").await.is_some_and(|text| text.contains("/metrics")), "a person finds the way");
@@ -82,7 +82,7 @@ async fn a_scrape_is_one_info_on_a_connection_that_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a figure: make bench"]
 async fn scrapes_are_measured_and_written() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let primary = layer.primary().await.unwrap();
     let server = layer.operator_on(primary);
     let exporter = "127.0.0.1:19121";

@@ -122,7 +122,7 @@ fn index(user: usize) -> String {
 }
 
 /// Waits until nothing ends in the next few milliseconds: a call's time. Answers the clock.
-async fn settled(connection: &Connection, model: &Model) -> i64 {
+async fn wait_until_no_expiry(connection: &Connection, model: &Model) -> i64 {
     eventually("a quiet moment", SOON, async || {
         let now = server_time(connection).await;
         !model.is_unsure(now, now + 4)
@@ -133,7 +133,7 @@ async fn settled(connection: &Connection, model: &Model) -> i64 {
 
 /// Makes one move on both. Answers false if the clock does not let the model say what must come out.
 async fn play(connection: &Connection, model: &mut Model, step: &Move) -> bool {
-    let from = settled(connection, model).await;
+    let from = wait_until_no_expiry(connection, model).await;
     model.expire(from);
     let answer = ask(connection, step).await;
     if matches!(step, Move::Wait(_)) {
@@ -243,7 +243,7 @@ async fn ask(connection: &Connection, step: &Move) -> Result<Value, String> {
 
 async fn indexes_are_the_live_sessions(connection: &Connection, model: &mut Model) -> bool {
     for (user, name) in USERS.iter().enumerate() {
-        let from = settled(connection, model).await;
+        let from = wait_until_no_expiry(connection, model).await;
         let mut listed = list(connection, &index(user)).await;
         let to = server_time(connection).await;
         if model.is_unsure(from, to) {

@@ -94,7 +94,7 @@ fn policy() -> SessionPolicy {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_of_the_page_live_through_the_death_of_a_primary() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     let bindings = std::env::temp_dir().join(format!("redoubt-gaps-{}", std::process::id()));
     bind(&layer, &bindings.join("web"), "app");
@@ -110,7 +110,7 @@ async fn the_programs_of_the_page_live_through_the_death_of_a_primary() {
             panic!("{language}: a call failed: {words}");
         };
         println!("{language}: {longest}");
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
     }
     fs::remove_dir_all(&bindings).unwrap();
 }
@@ -130,7 +130,7 @@ async fn make_user(layer: &Layer, user: &str) {
 /// reads it. None stays without credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_program_of_the_page_stays_with_credentials_that_a_rotation_ended() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     let operator = Connection::open(&layer.operator_on(layer.primary().await.unwrap())).await.unwrap();
     load(&operator, &session_library(&[policy()])).await.unwrap();

@@ -45,13 +45,13 @@ async fn moved_under_load(layer: &Layer) -> Duration {
     let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
     assert_eq!(verdict.lost, Vec::<String>::new());
     assert!(!verdict.two_primaries);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     verdict.longest_gap
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let mut gaps = Vec::new();
     let moves = std::env::var("REDOUBT_MOVES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     for _ in 0..moves {
@@ -64,7 +64,7 @@ async fn planned_moves_lose_nothing_and_sentinel_aware_writers_hardly_notice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_asked_for_becomes_it_and_nothing_is_lost() {
     const MOVES: usize = 5;
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     let mut elected = Vec::new();
     for turn in 0..MOVES {
@@ -87,7 +87,7 @@ async fn a_primary_that_is_asked_for_becomes_it_and_nothing_is_lost() {
             }
         })
         .await;
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         assert_eq!(layer.primary().await, Some(asked), "turn {turn}");
     }
     let to = layer.primary().await.unwrap();
@@ -98,7 +98,7 @@ async fn a_primary_that_is_asked_for_becomes_it_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mover_killed_after_it_passed_a_replica_over_leaves_all_of_them_electable() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let from = layer.primary().await.unwrap();
     let asked = layer.data_ids().into_iter().rfind(|id| *id != from).unwrap();
     let request = Switchover { to: Some(layer.nodes[&asked].address.clone()), ..request(&layer, from) };
@@ -113,14 +113,14 @@ async fn a_mover_killed_after_it_passed_a_replica_over_leaves_all_of_them_electa
         result = mover => panic!("it came to its end: {result:?}"),
         () = passed_over.notified() => {}
     }
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(from));
 }
 
 /// The Sentinels alone demote it after eight seconds or more, in which it would take writes that are lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_replaced_behind_its_back_steps_down_by_itself() {
-    let layer = Layer::whole(&Options { min_replicas: 0, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
     let from = layer.primary().await.unwrap();
     let acting = Connection::open(&layer.operator_on(NodeId::sentinel(1))).await.unwrap();
     sentinel::failover(&acting, &layer.master_name).await.unwrap();
@@ -130,14 +130,14 @@ async fn a_primary_that_was_replaced_behind_its_back_steps_down_by_itself() {
     .await;
     println!("stepped down {took:.2?} after the order");
     assert!(took < Duration::from_secs(6), "{took:?}");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
 }
 
 /// Two moves may fall between two looks of an agent, which has seen no change of its engine's role then. It would keep a term
 /// below that of the primary in between, and hold it for its successor.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agent_holds_the_highest_term() {
-    let layer = Layer::whole(&Options { data_nodes: 2, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { data_nodes: 2, ..Options::default() }).await;
     let term = async |id| Some(layer.lineage(id).await?.lineage?.term);
     let first = layer.primary().await.unwrap();
     let second = layer.data_ids().into_iter().find(|id| *id != first).unwrap();
@@ -156,7 +156,7 @@ async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agen
     }
     layer.freeze_agent(first, false);
     eventually("the first has a higher term again", SOON, async || term(first).await > in_between).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(first));
     // A replica takes its primary's term at its next look.
     eventually("both hold the same term", SOON, async || term(second).await == term(first).await).await;
@@ -166,7 +166,7 @@ async fn a_primary_that_was_replaced_and_came_back_between_two_looks_of_its_agen
 /// What the primary took before the pause is on every replica that could be elected before one is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_does_not_catch_up_with_the_paused_primary_is_not_elected() {
-    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, ..Options::default() }).await;
+    let layer = Layer::in_sync(&Options { data_nodes: 2, min_replicas: 0, ..Options::default() }).await;
     let from = layer.primary().await.unwrap();
     let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
     let primary = Connection::open(&layer.operator_on(from)).await.unwrap();
@@ -183,14 +183,15 @@ async fn a_replica_that_does_not_catch_up_with_the_paused_primary_is_not_elected
     })
     .await;
     assert!(matches!(moved, Err(Error::Lagging(_))), "{moved:?}");
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(from));
 }
 
 /// A candidate that stalls has its order in its socket and obeys when it goes on. What the old primary took meanwhile would be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_whose_end_is_not_known_keeps_writers_waiting_and_loses_nothing() {
-    let layer = Layer::whole(&Options { data_nodes: 2, min_replicas: 0, detection: 5_000, ..Options::default() }).await;
+    let layer =
+        Layer::in_sync(&Options { data_nodes: 2, min_replicas: 0, detection: 5_000, ..Options::default() }).await;
     let from = layer.primary().await.unwrap();
     let to = layer.data_ids().into_iter().find(|id| *id != from).unwrap();
     let request = Switchover { election_timeout: Duration::from_secs(1), ..request(&layer, from) };
@@ -208,7 +209,7 @@ async fn a_move_whose_end_is_not_known_keeps_writers_waiting_and_loses_nothing()
     let answer = writer.query::<()>(redis::cmd("SET").arg("meanwhile").arg(1)).await;
     assert!(answer.as_ref().is_err_and(|error| error.server_text().is_none()), "nobody writes: {answer:?}");
     layer.freeze_engine(to, false);
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(to), "the order is obeyed");
     let at = layer.keys(to).await.unwrap();
     eventually("writes arrive again", SOON, async || layer.keys(to).await.unwrap_or(0) > at + 200).await;
@@ -220,7 +221,7 @@ async fn a_move_whose_end_is_not_known_keeps_writers_waiting_and_loses_nothing()
 /// As where a Kubernetes node is drained: a Sentinel on it ends together with the primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sentinel_that_ends_while_it_is_asked_is_passed_over() {
-    let layer = Layer::whole(&Options::default()).await;
+    let layer = Layer::in_sync(&Options::default()).await;
     let asked = std::sync::atomic::AtomicUsize::new(0);
     // The replica may be put right before the move asks for it: then the move is made again.
     for _ in 0..5 {
@@ -235,7 +236,7 @@ async fn a_sentinel_that_ends_while_it_is_asked_is_passed_over() {
         })
         .await
         .unwrap();
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         if asked.load(std::sync::atomic::Ordering::Relaxed) > 0 {
             return;
         }
@@ -281,48 +282,48 @@ async fn begins_and_is_killed(layer: &Layer, step: &Step) -> bool {
     killed_after(layer, from, step).await
 }
 
-/// The claim: whatever the mover did last, the layer becomes whole by itself (one primary, all others its replicas, in sync
+/// The claim: whatever the mover did last, the layer comes back by itself (one primary, all others its replicas, in sync
 /// and electable), takes writes again, and has everything that was acknowledged.
-async fn heals_after(layer: &Layer, step: &Step) {
+async fn is_in_sync_after(layer: &Layer, step: &Step) {
     println!("the mover is to be killed after {step:?}");
     let from = layer.primary().await.unwrap();
     let before = layer.keys(from).await.unwrap();
     let writers = Writers::start(WRITERS, &layer.sentinel_endpoints(), &layer.master_name);
     eventually("writes arrive", SOON, async || layer.keys(from).await.unwrap_or(0) > before + 200).await;
     eventually("the mover gets so far", SOON, async || {
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         begins_and_is_killed(layer, step).await
     })
     .await;
-    let healed = layer.wait_until_whole().await;
+    let in_sync = layer.wait_until_in_sync().await;
     let to = layer.primary().await.unwrap();
     let at = layer.keys(to).await.unwrap();
     let resumed = eventually("writes arrive again", SOON, async || layer.keys(to).await.unwrap_or(0) > at + 200).await;
-    layer.wait_until_whole().await;
+    layer.wait_until_in_sync().await;
     let to = layer.primary().await.unwrap();
     let verdict = check(&writers.finish().await, &keys_of(&layer.endpoint(to)).await);
     println!(
-        "mover killed after {step:?}: whole after {healed:.2?}, writes {resumed:.2?} later, gap {:.2?}",
+        "mover killed after {step:?}: in sync after {in_sync:.2?}, writes {resumed:.2?} later, gap {:.2?}",
         verdict.longest_gap
     );
     assert_eq!(verdict.lost, Vec::<String>::new());
     assert!(!verdict.two_primaries);
 }
 
-async fn heals_after_each(steps: &[Step]) {
-    let layer = Layer::whole(&Options::default()).await;
+async fn is_in_sync_after_each(steps: &[Step]) {
+    let layer = Layer::in_sync(&Options::default()).await;
     for step in steps {
-        heals_after(&layer, step).await;
+        is_in_sync_after(&layer, step).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mover_killed_after_any_step_leaves_a_layer_that_heals() {
+async fn a_layer_is_in_sync_again_whichever_step_its_mover_was_killed_after() {
     let somebody = || Address(String::new());
     // Two layers side by side, because most of the time is spent waiting.
     let (before, after) = (
         [Step::UnfitMarked(somebody()), Step::InfoPaced, Step::WritesPaused, Step::FailoverOrdered],
         [Step::PrimaryDemoted, Step::ReplicaPointed(somebody()), Step::WritesResumed, Step::ClientsCut],
     );
-    tokio::join!(heals_after_each(&before), heals_after_each(&after));
+    tokio::join!(is_in_sync_after_each(&before), is_in_sync_after_each(&after));
 }

@@ -76,5 +76,5 @@ async fn an_administrator_comes_and_goes_with_its_field_and_nothing_restarts() {
         eventually("the login is refused", SOON, async || Connection::open(&endpoint).await.is_err()).await;
     }
     assert_eq!(layer.pod_uids().await, pods, "nothing restarts");
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -44,7 +44,7 @@ async fn made_under(namespace: &str, fault: Fault, requests: usize) {
     println!("{fault:?}: Ready {:.1?} after it ended", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn a_layer_becomes_ready_at_an_api_server_that_answers_after_300_ms() {
     println!("slow: Ready after {:.1?}", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,11 +99,11 @@ async fn watches_that_end_again_and_again_hide_no_change() {
     println!("watches end: a change is proven after {:.1?}", layer.ready().await);
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "a live directive restarts nothing");
     ends.abort();
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The primary dies while the operator cannot reach the API server, or is answered errors: Sentinels and agents need neither.
-async fn heals_under(namespace: &str, fault: Fault) {
+async fn fail_primary_under(namespace: &str, fault: Fault) {
     let (stage, layer) = Stage::with_layer(namespace).await;
     assert!(layer.set("kept").await);
     let faults = place::faults(&stage.namespace);
@@ -111,11 +111,11 @@ async fn heals_under(namespace: &str, fault: Fault) {
     faults.set(fault);
     // Each watch is opened again, and refused.
     faults.end_watches();
-    let (primary, served) = (layer.heals().await, layer.serving().await);
+    let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     let began = std::time::Instant::now();
     layer.has_a_new_primary(served).await;
-    let served_by = layer.heals().await;
+    let served_by = layer.wait_until_in_sync().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     eventually("it takes a write", SOON, async || layer.set("meanwhile").await).await;
     // For five seconds at least: its watches and renewals fail meanwhile, and nothing may follow from that.
@@ -127,7 +127,7 @@ async fn heals_under(namespace: &str, fault: Fault) {
     layer.ready().await;
     eventually("status names the primary of now", SOON, async || {
         let named = layer.object().await.status.and_then(|status| status.primary);
-        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+        layer.primary_in_sync().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
     })
     .await;
     status_is_true(&layer).await;
@@ -138,19 +138,19 @@ async fn heals_under(namespace: &str, fault: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_dies_while_the_api_server_is_cut_off_is_replaced_and_the_rest_follows() {
-    heals_under("nl-cut", Fault::Cut).await;
+    fail_primary_under("nl-cut", Fault::Cut).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_dies_while_the_api_server_answers_500_is_replaced_and_the_rest_follows() {
-    heals_under("nl-500-later", Fault::Answers(500)).await;
+    fail_primary_under("nl-500-later", Fault::Answers(500)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_follow_in_time_at_an_api_server_that_answers_after_200_ms() {
     let (stage, layer) = Stage::with_layer("nl-slow-later").await;
     place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(200)));
-    let (primary, served) = (layer.heals().await, layer.serving().await);
+    let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     let served_by = layer.has_a_new_primary(served).await;
     let followed = layer.services_follow(served_by, FOLLOWED).await;
@@ -176,7 +176,7 @@ async fn an_operator_that_is_killed_after_any_write_of_a_creation_leaves_what_th
         is_complete(&layer).await;
         kubectl(&["-n", &stage.namespace, "delete", "datalayer", &name, "--wait=false"]);
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +204,7 @@ async fn an_operator_that_is_killed_after_any_write_of_a_roll_leaves_what_the_ne
             assert_eq!(format!("{mebibytes}Mi"), memory, "{node}");
         }
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// A policy that refuses a node's pod in one namespace; it is in force a moment later.
@@ -218,7 +218,7 @@ fn pods_are_refused(namespace: &str, node: &str) {
 async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_policy_goes() {
     let (stage, layer) = Stage::with_layer("nl-policy").await;
     assert!(layer.set("kept").await);
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let refused = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
     pods_are_refused(&stage.namespace, &refused.to_string());
     let old = layer.pods().await;
@@ -268,7 +268,7 @@ async fn a_layer_that_a_quota_leaves_no_room_for_becomes_ready_when_there_is_roo
     println!("quota: Ready {:.1?} after it went", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,5 +298,5 @@ async fn a_layer_whose_pods_are_never_started_says_so_and_becomes_ready_when_the
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     is_complete(&layer).await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -41,7 +41,7 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     }
     println!("{} requests that read in 30 s", faults.requests() - asked);
     assert_eq!(events(&layer), told, "nothing happened");
-    let (primary, served) = (layer.heals().await, layer.serving().await);
+    let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     layer.has_a_new_primary(served).await;
     // Another may serve before the operator has looked.

@@ -61,7 +61,7 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
     })
     .await;
     store.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Whatever the kind of use, each key gets the lifetime that its own use declares.
@@ -100,5 +100,5 @@ async fn what_is_forgotten_under_the_prefix_of_a_cache_or_a_policy_gets_the_life
     })
     .await;
     assert_eq!(layer.get("of-nobody").await.as_deref(), Some("of-nobody"));
-    stage.strike().await;
+    stage.delete().await;
 }

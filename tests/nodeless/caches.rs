@@ -81,7 +81,7 @@ async fn a_cache_with_a_layer_of_its_own_serves_and_its_policy_changes_live() {
     .await;
     eventually("the binding says so", SOON, async || cache.binding().await.unwrap()["stale-ms"] == "600000").await;
     cache.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +122,7 @@ async fn caches_and_sessions_share_a_layer_and_a_cache_in_the_way_of_another_is_
     cache.api().delete("web", &kube::api::DeleteParams::default()).await.unwrap();
     eventually("its user is gone", SOON, async || run::<String>(&mut pages, redis::cmd("PING")).await.is_err()).await;
     assert!(run::<Value>(&mut session, call("redoubt_session_get", "login:{t}s:1", &[])).await.unwrap() != Value::Nil);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The keys of a beginning, one of some thousand, are gone within seconds of the annotation, and no other.
@@ -158,7 +158,7 @@ async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_
     eventually("nothing is told of it any more", SOON, async || cache.status().await.unwrap().invalidation.is_none())
         .await;
     cache.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// What takes a while is told as it goes on.
@@ -234,7 +234,7 @@ async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_i
         cache.status().await.unwrap().budget.is_none()
     })
     .await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The page of spikes is applied as it is: its objects, the autoscaler too, and its command.
@@ -275,7 +275,7 @@ async fn the_objects_of_the_page_of_spikes_are_taken_and_its_layer_is_scaled_by_
     let target = of("hpa/sale", ".spec.scaleTargetRef.name");
     assert_eq!(target, "sale");
     std::fs::remove_dir_all(folder).unwrap();
-    stage.strike().await;
+    stage.delete().await;
 }
 
 fn folder_of(name: &str) -> std::path::PathBuf {

@@ -28,7 +28,7 @@ async fn a_change_that_restarts_pods_waits_for_approval_where_that_is_asked_for(
     layer.ready().await;
     let replaced = layer.pod_uids().await.difference(&before).count();
     assert_eq!(replaced, 3, "all data pods are new");
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,13 +38,13 @@ async fn memory_and_directives_roll_under_load_and_lose_nothing() {
     layer.ready().await;
     memory_rolls(&layer).await;
     rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
-    let connection = Connection::open(&layer.as_operator(layer.heals().await).await).await.unwrap();
+    let connection = Connection::open(&layer.as_operator(layer.wait_until_in_sync().await).await).await.unwrap();
     let live = server::config_get(&connection, &["databases"]).await.unwrap();
     assert_eq!(live["databases"], "4");
     let before = layer.pod_uids().await;
     rolled(&layer, "a directive that is taken live", json!({"config": {"slowlog-max-len": "77"}})).await;
     assert_eq!(layer.pod_uids().await, before, "a live directive restarts nothing");
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +98,7 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     scaled("2", 3).await;
     // It has its volume again, with the data of when it went, as a primary.
     scaled("3", 4).await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Quorum and voters as each Sentinel counts them.
@@ -132,5 +132,5 @@ async fn sentinels_are_added_and_removed_and_those_that_went_do_not_count() {
         let after = layer.restarts().await;
         assert!(before.iter().all(|(pod, count)| after.get(pod).is_none_or(|now| now == count)), "nothing restarts");
     }
-    stage.strike().await;
+    stage.delete().await;
 }

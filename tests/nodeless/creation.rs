@@ -19,12 +19,12 @@ async fn a_minimal_layer_is_ready_on_each_engine_and_its_status_is_true_of_the_s
         let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
         println!("{name}: Ready after {:.2?}", layer.ready().await);
         status_is_true(&layer).await;
-        let primary = layer.heals().await;
+        let primary = layer.wait_until_in_sync().await;
         assert_eq!(primary, NodeId::data(0), "of empty nodes the first begins");
         columns_and_scale_are_right(&layer, primary).await;
         services_lead_where_they_should(&layer).await;
         the_binding_is_enough(&layer).await;
-        stage.strike().await;
+        stage.delete().await;
     }
 }
 
@@ -51,7 +51,7 @@ async fn a_standalone_layer_is_ready_and_keeps_its_data() {
         cache.get("gone").await.is_none() && digest.as_ref() == Some(expected)
     })
     .await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +69,7 @@ async fn two_layers_in_one_namespace_never_mix_though_one_is_created_again() {
     assert_eq!(left.get("theirs").await, None);
     assert_eq!(right.get("theirs").await.as_deref(), Some("theirs"));
     assert_eq!(right.get("mine").await, None);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,20 +96,20 @@ async fn deletion_leaves_nothing_but_the_volumes_and_a_successor_adopts_them_wit
         layer.ready().await;
         assert_eq!(layer.get("kept").await.as_deref(), Some("kept"), "{how}");
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_twice() {
+async fn a_layer_without_its_operator_serves_while_its_primary_moves_twice() {
     let (stage, layer) = Stage::with_layer("nl-absent").await;
     assert!(layer.set("kept").await);
     place::stop_operator(&stage.namespace);
     for _ in 0..2 {
-        let old = layer.heals().await;
+        let old = layer.wait_until_in_sync().await;
         let process = layer.serving().await;
         layer.kill_engine(old).await;
         layer.has_a_new_primary(process).await;
-        layer.heals().await;
+        layer.wait_until_in_sync().await;
         eventually("it takes a write", SOON, async || layer.set("again").await).await;
     }
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
@@ -117,7 +117,7 @@ async fn without_its_operator_a_layer_serves_and_heals_while_the_primary_moves_t
     // Its status is what the operator saw before it left, until it has looked again.
     eventually("status names the primary of now", SOON, async || {
         let named = layer.object().await.status.and_then(|status| status.primary);
-        layer.whole().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
+        layer.primary_in_sync().await.is_some_and(|primary| named == Some(layer.pod_owner(primary)))
     })
     .await;
     layer.ready().await;

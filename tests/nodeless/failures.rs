@@ -8,7 +8,7 @@ use redoubt::redis::{Connection, sentinel};
 use serde_json::json;
 
 use crate::commands::kubectl;
-use crate::disturbances::{Death, delete_all_pods, killed_and_deleted, serves_again, struck};
+use crate::disturbances::{Death, delete_all_pods, fail_primary_under_load, killed_and_deleted, serves_again};
 use crate::place;
 use crate::plane::plane;
 use crate::stage::{Layer, SOON, Stage, engine, eventually};
@@ -41,9 +41,9 @@ async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for
     layer.fill(KEYS).await;
     for death in [Death::Engine, Death::Agent, Death::Pod] {
         let what = format!("{KEYS} keys, {death:?} of the primary dies");
-        let old = layer.heals().await;
+        let old = layer.wait_until_in_sync().await;
         let before = plane().kubelet.log(&stage.namespace, &layer.pod(old));
-        let verdict = struck(&layer, &what, death, DETECTED).await;
+        let verdict = fail_primary_under_load(&layer, &what, death, DETECTED).await;
         let mut loaded = None;
         eventually("the old primary says how long it loaded", SOON, async || {
             loaded = loaded_in(&layer, old, &before);
@@ -55,14 +55,14 @@ async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for
         assert!(loaded > DETECTED, "the dataset is too small for the claim: {loaded:?}");
         assert_eq!(layer.get(&format!("filled:{}", KEYS - 1)).await, Some((KEYS - 1).to_string()));
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
     let (stage, layer) = Stage::with_layer("nl-held-back").await;
     assert!(layer.set("kept").await);
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let held = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
     plane().kubelet.hold(&stage.namespace, &layer.pod(held));
     let (began, old) = (Instant::now(), layer.pod_uids().await);
@@ -79,7 +79,7 @@ async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no_others() {
     let (stage, layer) = Stage::with_layer("nl-churn").await;
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     for round in 0..20 {
         let sentinel = NodeId::sentinel(round % 3);
         let old = layer.pods().await[&layer.pod(sentinel)].metadata.uid.clone().unwrap();
@@ -119,5 +119,5 @@ async fn a_container_that_the_kernel_ended_for_memory_is_told_though_it_is_back(
     })
     .await;
     assert!(layer.is("Ready").await, "it serves");
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -134,8 +134,8 @@ async fn a_library_is_called_in_its_namespace_survives_what_loses_it_and_goes_wi
     let mut ours = here.connected().await;
     eventually("the right goes too", SOON, async || denied(&mut ours, answer()).await).await;
     here.ready().await;
-    other.strike().await;
-    stage.strike().await;
+    other.delete().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,5 +172,5 @@ async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_tha
     becomes(&layer, Some("taken"), SOON).await;
     other.ready().await;
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

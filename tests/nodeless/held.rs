@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::children::{MENDED_WITHIN, are_mended, children};
 use crate::commands::{kubectl, refuse, try_kubectl};
-use crate::disturbances::{lost_only_what_no_replica_had, nothing_lost, rolled, tell};
+use crate::disturbances::{lost_only_what_no_replica_had, nothing_lost, print_verdict, rolled};
 use crate::layer::is_ready;
 use crate::operator::OPERATOR_NAMESPACE;
 use crate::place;
@@ -180,7 +180,7 @@ async fn a_status_that_is_refused_is_told_in_an_event_and_freezes_nothing() {
     assert_eq!(layer.condition("Ready").await, None, "no status speaks of this generation");
     kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +244,7 @@ async fn a_namespace_that_is_deleted_during_a_creation_goes_and_its_name_can_be_
         kubectl(&["create", "namespace", &stage.namespace]);
     }
     stage.layer("web", json!({})).await.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,7 +263,7 @@ async fn a_purpose_that_changes_back_and_forth_while_primaries_die_loses_what_no
                 layer.ready().await;
             })
             .await;
-        tell(&format!("purpose {purpose}"), &verdict);
+        print_verdict(&format!("purpose {purpose}"), &verdict);
         lost_only_what_no_replica_had(&verdict);
         for node in (0..3).map(NodeId::data) {
             let connection = Connection::open(&layer.as_operator(node).await).await.unwrap();
@@ -277,7 +277,7 @@ async fn a_purpose_that_changes_back_and_forth_while_primaries_die_loses_what_no
     }
     println!("purposes: {} of {} pods are new", layer.pod_uids().await.difference(&pods).count(), pods.len());
     assert_eq!(layer.endpoints().await.keys().filter(|node| node.kind == NodeKind::Data).count(), 3);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,5 +286,5 @@ async fn redis_becomes_valkey_in_place_and_nothing_is_lost() {
     let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
     rolled(&layer, "Redis 7.0 to Valkey 8.1", json!({"engine": {"image": "localhost/valkey:8.1"}})).await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -50,18 +50,18 @@ async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
     good.ready().await;
     an_event_says_unreadable(&stage.namespace).await;
     kubectl(&["-n", &stage.namespace, "delete", "datalayer", "broken"]);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The primary moves, its Services follow, and what was written is there.
 async fn goes_on(layer: &Layer, key: &str) {
     assert!(layer.set(key).await);
-    let (primary, served) = (layer.heals().await, layer.serving().await);
+    let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     let served_by = layer.has_a_new_primary(served).await;
     let followed = layer.services_follow(served_by, FOLLOWED).await;
     println!("{key}: the Services followed after {followed:?}");
-    layer.heals().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.get(key).await.as_deref(), Some(key));
 }
 
@@ -103,7 +103,7 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
         r#"{"spec": {"purpose": null}}"#,
     ]);
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,5 +137,5 @@ async fn a_store_that_cannot_be_read_goes_on_as_it_was_and_the_others_of_its_lay
     kubectl(&["-n", &stage.namespace, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]);
     broken.ready().await;
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

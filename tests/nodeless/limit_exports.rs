@@ -146,13 +146,13 @@ async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failove
     }
 
     // The primary's engine is killed; then its pod goes and does not come back before another node has taken over.
-    let (primary, process) = (layer.heals().await, layer.serving().await);
+    let (primary, process) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     layer.has_a_new_primary(process).await;
     for served in &all {
         served.counts_at_the_primary(&stage, &layer).await;
     }
-    let (primary, process) = (layer.heals().await, layer.serving().await);
+    let (primary, process) = (layer.wait_until_in_sync().await, layer.serving().await);
     plane().kubelet.hold(&stage.namespace, &layer.pod(primary));
     layer.delete_pod(primary).await;
     assert_ne!(layer.has_a_new_primary(process).await, primary);
@@ -161,7 +161,7 @@ async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failove
         assert!(served.secret(&stage).await.as_ref() == Some(shown), "no service has to read it again");
     }
     plane().kubelet.release(&stage.namespace, &layer.pod(primary));
-    layer.heals().await;
+    layer.wait_until_in_sync().await;
 
     for (served, old) in all.iter().zip(&shown) {
         served.policy.ready().await;
@@ -173,7 +173,7 @@ async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failove
         is_mended(&stage, served).await;
         served.counts_at_the_primary(&stage, &layer).await;
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Follows a rotation: at each moment the Secret shows credentials that are taken, and the old ones end after it has shown the new.
@@ -263,5 +263,5 @@ async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_it
     })
     .await;
     policy.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -101,7 +101,7 @@ async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fi
     }
     assert!(calls.load(Ordering::Relaxed) > 500);
     assert_eq!(errors.load(Ordering::Relaxed), 0);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +139,7 @@ async fn sessions_and_limits_share_a_layer_and_cannot_touch_each_other() {
     policy.api().delete("api", &kube::api::DeleteParams::default()).await.unwrap();
     eventually("its user is gone", SOON, async || run::<String>(&mut limiter, redis::cmd("PING")).await.is_err()).await;
     assert!(run::<Value>(&mut session, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap() != Value::Nil);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +151,7 @@ async fn a_policy_that_its_layer_cannot_keep_is_refused_with_what_was_measured()
     let policy: Store<RateLimitPolicy> =
         Store::make(&stage, "api", json!({"layer": {"name": "cache"}, "limits": limit})).await;
     policy.refused("Evicts", "319 of 2,000").await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// What callers of a policy met who connect again after every error.
@@ -213,9 +213,9 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
     assert_eq!(admitted().await, 5, "the limit that is only tried denies nothing");
     place::stop_operator(&stage.namespace);
     let met = Met::default();
-    let struck = async {
+    let failures = async {
         met.answers().await;
-        let (primary, served) = (layer.heals().await, layer.serving().await);
+        let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
         layer.kill_engine(primary).await;
         layer.has_a_new_primary(served).await;
         met.answers().await;
@@ -227,16 +227,16 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
         assert_eq!(admitted().await, 5, "a layer that keeps nothing forgets what was counted, not how to count");
     };
     tokio::select! {
-        () = struck => {}
+        () = failures => {}
         () = met.call(&policy) => unreachable!("callers call without end"),
     }
     assert_eq!(met.without_functions.load(Ordering::Relaxed), 0);
     place::start_operator(&stage.namespace);
     layer.ready().await;
-    let served_by = layer.heals().await;
+    let served_by = layer.wait_until_in_sync().await;
     layer.services_follow(served_by, FOLLOWED).await;
     let (binding, secret) = (policy.binding().await.unwrap(), exported(&stage, "api").await.unwrap());
     assert_eq!(secret["REDIS_URL"], format!("{}:{}", binding["host"], binding["port"]));
     assert_eq!(secret["REDIS_AUTH"], format!("{}:{}", binding["username"], binding["password"]));
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -57,7 +57,7 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
 /// A StatefulSet that was scaled to nothing has its pod again; it loses it meanwhile, unless it is scaled back before. No other pod
 /// is a new one.
 async fn stateful_set_by_hand(layer: &Layer) {
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let replica = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
     let old = layer.pods().await;
     let owner = layer.pod_owner(replica);
@@ -124,7 +124,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     assert!(layer.set("kept").await);
     for words in [&["FUNCTION", "FLUSH"][..], &["FLUSHALL"][..]] {
         sent_by_an_intruder(&layer, words).await;
-        let primary = layer.heals().await;
+        let primary = layer.wait_until_in_sync().await;
         let back = eventually("the functions are back", MENDED_WITHIN, async || {
             layer.functions(primary).await.as_ref() == Some(expected)
         })
@@ -138,7 +138,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
 /// Sends the primary what no user of ours may.
 async fn sent_by_an_intruder(layer: &Layer, words: &[&str]) {
     use redoubt::redis::{Connection, Endpoint, Secret, server};
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     let operator = Connection::open(&layer.as_operator(primary).await).await.unwrap();
     let endpoint = layer.endpoints().await.remove(&primary).unwrap();
     let endpoint = Endpoint { username: "intruder".to_owned(), password: Secret::new("x"), ..endpoint };
@@ -211,7 +211,7 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
         api(freed).delete(freed.metadata.name.as_ref().unwrap(), &kube::api::DeleteParams::default()).await.unwrap();
     }
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,5 +269,5 @@ async fn that_a_layer_was_ready_once_outlives_its_statefulsets_and_pods() {
         assert_eq!(mark, "true", "{:?}", set.metadata.name);
     }
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -91,7 +91,7 @@ pub async fn operator_of_all() -> Service {
     for layer in std::mem::take(&mut *LEFT.lock().unwrap()) {
         end(&layer.namespace);
     }
-    // Those of claims that have ended have no pods any more, and cannot heal.
+    // Those of claims that have ended have no pods any more, and no primary comes back.
     let client = client().await;
     let all = Api::<DataLayer>::all(client.clone()).list(&ListParams::default()).await.unwrap();
     for layer in all {

@@ -20,7 +20,7 @@ async fn answer(layer: &Layer) -> Option<PromotionStatus> {
 
 /// Waits until each pod is labelled with what it is.
 async fn roles_are_right(layer: &Layer) {
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     eventually("each pod has the label of its role", SOON, async || {
         let pods = layer.pods().await;
         layer.endpoints().await.keys().all(|node| {
@@ -49,11 +49,11 @@ async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow(
         assert!(is_told.is_some(), "not {state}: {:?}", answer(&layer).await);
     };
     // A name that is none: nothing is moved, and it says which there are.
-    let first = layer.heals().await;
+    let first = layer.wait_until_in_sync().await;
     annotate(&layer, "=web-redis-7-0");
     asked("Refused").await;
     assert!(answer(&layer).await.unwrap().message.contains("name one of web-redis-0-0, web-redis-1-0"));
-    assert_eq!(layer.heals().await, first);
+    assert_eq!(layer.wait_until_in_sync().await, first);
     let target = (0..3).rev().map(NodeId::data).find(|node| *node != first).unwrap();
     let verdict = layer
         .under_load(async |layer, _| {
@@ -70,13 +70,13 @@ async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow(
     layer.kill_engine(target).await;
     layer.has_a_new_primary(serving).await;
     layer.ready().await;
-    let elected = layer.heals().await;
+    let elected = layer.wait_until_in_sync().await;
     roles_are_right(&layer).await;
     assert_eq!(answer(&layer).await.unwrap().state, "Done");
     annotate(&layer, "-");
     eventually("the answer goes with the request", SOON, async || answer(&layer).await.is_none()).await;
-    assert_eq!(layer.heals().await, elected);
+    assert_eq!(layer.wait_until_in_sync().await, elected);
     let events = kubectl(&["-n", &stage.namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"]);
     assert!(events.contains("PromotionRefused") && events.contains("Promoted"), "{events}");
-    stage.strike().await;
+    stage.delete().await;
 }

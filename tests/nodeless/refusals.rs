@@ -27,7 +27,7 @@ async fn a_layer_whose_pods_a_quota_refuses_says_so_and_takes_its_correction() {
     .await;
     layer.change(json!({"memory": {"limit": "256Mi"}})).await;
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
@@ -52,7 +52,7 @@ async fn storage_with_a_minimum_takes_a_sentinels_volume_and_a_smaller_one_is_to
     layer.change(json!({"failover": {"sentinels": 5, "sentinelVolume": {"size": "64Mi"}}})).await;
     degraded(&layer, "FailedCreate", &["minimum storage usage per PersistentVolumeClaim is 1Gi"]).await;
     assert!(layer.is("Ready").await, "the others serve");
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The image that runs stays whatever is left out, and one that cannot read the files is refused with both versions.
@@ -73,7 +73,7 @@ async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_
     assert_eq!(layer.pod_uids().await, pods, "nothing is restarted");
     layer.change(json!({"engine": {"image": newer}})).await;
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Less memory than the data needs is neither rolled out nor set, whether a limit or a share says so, until the data fits.
@@ -113,7 +113,7 @@ async fn memory_below_the_data_is_told_and_carried_out_once_the_data_fits() {
             layer.ready().await;
         }
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Whether the store names the field or not, an edit of a dedicated layer is taken back and told of.
@@ -167,5 +167,5 @@ async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
     stays(true).await;
     store.change(json!({"layer": {"dedicated": {"persistence": {"volume": {"size": "1Gi"}}}}})).await;
     stays(false).await;
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -171,5 +171,5 @@ async fn many_uses_on_twenty_layers_are_measured() {
     }
     kubectl(&["delete", "clusterrolebinding", &namespace]);
     stores.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -72,7 +72,7 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
     // The next in line gets the prefix, and with it what is left under it.
     overlapping.ready().await;
     layer.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Each of a store's Sentinels takes its user at the very moment at which it is Ready, whether its layer is new or serves already.
@@ -91,7 +91,7 @@ async fn a_store_is_ready_once_each_sentinel_that_runs_knows_its_user_and_its_la
         store.ready().await;
         log_in_to_each_sentinel(&store, &layer).await;
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// Once and without a second try, with the credentials of the binding.
@@ -143,8 +143,8 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
     let found: redis::Value =
         run(&mut connection, call("redoubt_session_get", "nl-session-tenant/web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
-    other.strike().await;
-    stage.strike().await;
+    other.delete().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn a_binding_moves_to_the_name_that_is_chosen_and_overwrites_no_other_secr
     eventually("the binding is back", SOON, async || is_alone("web-session-binding").await).await;
     assert_eq!(store.binding().await.unwrap(), binding);
     store.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// A connection once there is one: eight clients that begin at once on two cores may wait for more than a second.
@@ -260,7 +260,7 @@ async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
     }
     println!("{} commands", calls.load(Ordering::Relaxed));
     assert_eq!(failures.load(Ordering::Relaxed), 0);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// The condition of a type, as status and reason.
@@ -328,5 +328,5 @@ async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_c
     store.ready().await;
     assert_eq!(annotations().await, Some(whole));
     run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
-    stage.strike().await;
+    stage.delete().await;
 }

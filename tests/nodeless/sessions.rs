@@ -65,7 +65,7 @@ async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and
     }
     println!("{} calls, slowest change {slowest:?}", calls.load(Ordering::Relaxed));
     assert_eq!(errors.load(Ordering::Relaxed), 0);
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +83,7 @@ async fn stores_that_no_layer_can_serve_say_why() {
     // What was missing comes: nobody has to touch the store.
     stage.layer("nowhere", json!({"mode": "Standalone"})).await;
     absent.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test]
@@ -106,5 +106,5 @@ async fn a_wrong_edit_of_a_dedicated_layer_is_told_at_the_store_which_serves_on(
     store.change(json!({"layer": {"dedicated": {"memory": {"limit": "512Mi"}}}})).await;
     eventually("the correction is told too", SOON, async || degraded().await.0.status == "False").await;
     store.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }

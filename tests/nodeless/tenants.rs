@@ -20,8 +20,8 @@ use crate::polling::eventually;
 use crate::stage::{SOON, Stage};
 use crate::store::{Store, call, connect, run};
 
-/// What a store is told in, with some room for a machine that compiles meanwhile.
-const TOLD: Duration = Duration::from_secs(2);
+/// How long a status may take, with some room for a machine that compiles meanwhile.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 
 fn on(layer: &Layer, further: &serde_json::Value) -> serde_json::Value {
     let identity = &layer.identity;
@@ -39,13 +39,13 @@ async fn leave(stage: &Stage, is_given: bool) {
     namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.unwrap();
 }
 
-async fn told(store: &Store, kind: &str, reason: &str) {
-    let took = eventually(&format!("the store says {reason}"), TOLD, async || {
+async fn reason_is(store: &Store, kind: &str, reason: &str) {
+    let took = eventually(&format!("the store says {reason}"), REPORTED_WITHIN, async || {
         let status = store.api().get(&store.name).await.unwrap().status.unwrap_or_default();
         status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
     })
     .await;
-    println!("{reason}: told after {took:.2?}");
+    println!("{reason}: after {took:.2?}");
 }
 
 async fn tenants(layer: &Layer) -> Vec<(String, String)> {
@@ -84,7 +84,7 @@ async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_say
     assert_eq!(tenants(&layer).await, expected.map(|(namespace, prefix)| (namespace.to_owned(), prefix.to_owned())));
 
     leave(&good, false).await;
-    told(&store, "Accepted", "NotAllowed").await;
+    reason_is(&store, "Accepted", "NotAllowed").await;
     assert!(run::<String>(&mut connection, redis::cmd("PING")).await.is_err(), "its connections are cut");
     assert!(store.binding().await.is_none());
 
@@ -99,9 +99,9 @@ async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_say
     run::<String>(&mut others, redis::cmd("PING")).await.unwrap();
     assert!(older.binding().await.is_some());
     layer.change(json!({"memory": {"limit": null}})).await;
-    told(&older, "Accepted", "NotAllowed").await;
+    reason_is(&older, "Accepted", "NotAllowed").await;
     for stage in [evil, good, stage] {
-        stage.strike().await;
+        stage.delete().await;
     }
 }
 
@@ -117,18 +117,18 @@ async fn a_new_leader_takes_nothing_from_a_store_of_another_namespace() {
     store.ready().await;
     layer.ready().await;
     let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &other.namespace);
-    let told = async || {
+    let published = async || {
         let version = secrets.get("web-session-binding").await.unwrap().metadata.resource_version;
         (store.status().await.unwrap().conditions, version)
     };
-    let before = told().await;
+    let before = published().await;
     for _ in 0..3 {
         place::replace_operator_of_all();
         eventually("the new leader has made passes", SOON, async || passes() >= 5).await;
-        assert_eq!(told().await, before);
+        assert_eq!(published().await, before);
     }
-    other.strike().await;
-    stage.strike().await;
+    other.delete().await;
+    stage.delete().await;
 }
 
 /// Passes of the operator of all namespaces.
@@ -155,7 +155,7 @@ async fn a_tenant_keeps_its_place_when_an_older_store_is_corrected_and_the_opera
     store.ready().await;
     store.api().delete("b", &DeleteParams::default()).await.unwrap();
     older.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_re
     let asked = faults.requests() - before;
     println!("{asked} requests in {watched:?} at rest");
     assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// As long as the API server takes no Secret of its name, the binding is not called written.
@@ -221,7 +221,7 @@ async fn a_binding_that_cannot_be_written_again_is_not_called_written() {
         store.binding().await.as_ref() == Some(&whole) && written().await.status == "True"
     })
     .await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn a_binding_that_cannot_be_read_stops_its_own_store_only() {
     eventually("another client is connected", SOON, async || connect(&stage.client, &binding).await.is_some()).await;
     faults.refuse_reads(None);
     web.ready().await;
-    stage.strike().await;
+    stage.delete().await;
 }
 
 /// As stores: refused without leave, and with it each has its namespace before its keys, its channel and what its Secrets say.
@@ -317,6 +317,6 @@ async fn a_policy_and_a_cache_on_a_layer_of_another_namespace_need_its_leave_and
     .await;
     assert_eq!(allowed(&mut of_own, "api:{ada}").await.unwrap(), 1);
     for stage in [guest, stage] {
-        stage.strike().await;
+        stage.delete().await;
     }
 }

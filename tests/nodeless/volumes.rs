@@ -50,7 +50,7 @@ async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
     layer.ready().await;
     assert!(layer.set("kept").await);
     for restart in ["container", "pod"] {
-        let primary = layer.heals().await;
+        let primary = layer.wait_until_in_sync().await;
         let served = layer.serving().await;
         let (stop, sizes) = watch_sizes(layer.endpoints().await, primary);
         place::wipe(&stage.namespace, &layer.pod(primary));
@@ -59,26 +59,26 @@ async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
             _ => layer.delete_pod(primary).await,
         }
         layer.has_a_new_primary(served).await;
-        layer.heals().await;
+        layer.wait_until_in_sync().await;
         stop.store(true, Ordering::Relaxed);
         let sizes = sizes.await.unwrap();
         println!("{restart} of a wiped primary restarted: least keys of the others {sizes:?}");
         assert_eq!(sizes.into_values().collect::<Vec<_>>(), [1, 1], "a replica was emptied");
         assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     }
-    stage.strike().await;
+    stage.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
     let (stage, layer) = Stage::with_layer("nl-volume-lost").await;
     assert!(layer.set("kept").await);
-    let primary = layer.heals().await;
+    let primary = layer.wait_until_in_sync().await;
     place::wipe(&stage.namespace, &layer.pod(primary));
     let old = layer.pod_uids().await;
     delete_all_pods(&layer).await;
     serves_again(&layer, &old).await;
-    layer.heals().await;
+    layer.wait_until_in_sync().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     stage.leave(layer).await;
 }
@@ -129,5 +129,5 @@ async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
     layer.ready().await;
     assert_eq!(layer.get("lost").await, None);
     assert_eq!(layer.pod_uids().await, pods, "no pod may have to be deleted");
-    stage.strike().await;
+    stage.delete().await;
 }

@@ -89,7 +89,7 @@ pub async fn lease(connection: &Connection, key: &str) -> String {
 }
 
 /// Calls a function that answers an integer.
-pub async fn tell(connection: &Connection, function: &str, key: &str, arguments: &[&str]) -> i64 {
+pub async fn cache_call(connection: &Connection, function: &str, key: &str, arguments: &[&str]) -> i64 {
     super::function_calls::number(connection, &format!("cache_{function}"), &[key], arguments).await
 }
 

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::engine_process::{Engine, signal};
 use super::eventually;
 
-/// How long a small layer may take to form or heal where a test does not measure it.
+/// How long a small layer may take to come into sync where a test does not measure it.
 pub const SOON: Duration = Duration::from_secs(40);
 
 const PASSWORDS: [(&str, &str); 5] =
@@ -99,10 +99,10 @@ impl Layer {
         layer
     }
 
-    /// Starts it and waits until it is whole.
-    pub async fn whole(options: &Options) -> Self {
+    /// Starts it and waits until every replica is in sync.
+    pub async fn in_sync(options: &Options) -> Self {
         let layer = Self::start(options);
-        layer.wait_until_whole().await;
+        layer.wait_until_in_sync().await;
         layer
     }
 

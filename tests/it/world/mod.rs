@@ -167,7 +167,7 @@ impl World {
     /// A world in which the operator has done all it had to.
     pub fn converged(data: u16, sentinels: u16) -> Self {
         let mut world = Self::new(data, sentinels);
-        assert!(world.settle(300).is_some(), "a new layer does not come up: {:?}", world.plan());
+        assert!(world.run_until_converged(300).is_some(), "a new layer does not come up: {:?}", world.plan());
         world
     }
 
@@ -342,7 +342,7 @@ impl World {
     }
 
     /// Rounds until the world is as desired, `limit` at most; how many it took.
-    pub fn settle(&mut self, limit: u64) -> Option<u64> {
+    pub fn run_until_converged(&mut self, limit: u64) -> Option<u64> {
         (0..limit).find(|_| {
             if self.is_converged() && self.plan().steps.is_empty() {
                 return true;

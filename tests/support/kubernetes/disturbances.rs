@@ -42,7 +42,7 @@ impl Death {
     }
 
     /// Happens to a node.
-    pub async fn strike(self, layer: &Layer, node: NodeId) {
+    pub async fn inject(self, layer: &Layer, node: NodeId) {
         match self {
             Self::Engine => layer.kill_engine(node).await,
             Self::Agent => layer.kill(node, "redoubt"),
@@ -57,7 +57,7 @@ pub fn rounds(at_least: usize) -> usize {
 }
 
 /// Prints what a disturbance cost.
-pub fn tell(what: &str, verdict: &Verdict) {
+pub fn print_verdict(what: &str, verdict: &Verdict) {
     println!(
         "{what}: {} acknowledged, {} lost, longest gap {:?}",
         verdict.acknowledged,
@@ -75,7 +75,7 @@ pub fn lost_only_what_no_replica_had(verdict: &Verdict) {
 
 /// What every planned change promises.
 pub fn nothing_lost(what: &str, verdict: &Verdict) {
-    tell(what, verdict);
+    print_verdict(what, verdict);
     assert_eq!(verdict.lost, Vec::<String>::new(), "{what}");
     assert!(!verdict.two_primaries, "{what}: two primaries acknowledged at once");
     // The promise is 1 s, the aim 0.25 s: `make bench` measures it. Two cores run three nodes and the tests here.
@@ -83,17 +83,17 @@ pub fn nothing_lost(what: &str, verdict: &Verdict) {
 }
 
 /// The primary dies under load; the verdict on what that cost.
-pub async fn struck(layer: &Layer, what: &str, death: Death, detection: Duration) -> Verdict {
+pub async fn fail_primary_under_load(layer: &Layer, what: &str, death: Death, detection: Duration) -> Verdict {
     let verdict = layer
         .under_load(async |layer, primary| {
             let served = layer.serving().await;
-            death.strike(layer, primary).await;
+            death.inject(layer, primary).await;
             let served_by = layer.has_a_new_primary(served).await;
             let followed = layer.services_follow(served_by, FOLLOWED).await;
             println!("{what}: the Services followed {followed:?} after another served");
         })
         .await;
-    tell(what, &verdict);
+    print_verdict(what, &verdict);
     assert!(verdict.longest_gap < death.promised(detection) + LEEWAY, "{what}: {:?}", verdict.longest_gap);
     layer.functions_are_there().await;
     match death {
@@ -111,7 +111,7 @@ pub async fn killed_and_deleted(namespace: &str, engine: &str, deaths: [(Death, 
     let (stage, layer) = Stage::with_layer_of(namespace, engine).await;
     for (death, rounds) in deaths {
         for round in 0..rounds {
-            struck(&layer, &format!("{engine}, {death:?}, round {round}"), death, DETECTION).await;
+            fail_primary_under_load(&layer, &format!("{engine}, {death:?}, round {round}"), death, DETECTION).await;
         }
     }
     stage.leave_of(layer, engine).await;

@@ -158,7 +158,7 @@ impl Layer {
     }
 
     /// The node that most Sentinels name and that says it is primary with every other data node online.
-    pub async fn whole(&self) -> Option<NodeId> {
+    pub async fn primary_in_sync(&self) -> Option<NodeId> {
         let endpoints = self.endpoints().await;
         let (primary, online) = primary(&endpoints, &self.identity.master_name()).await?;
         let data = endpoints.keys().filter(|node| node.kind == NodeKind::Data).count();
@@ -171,12 +171,12 @@ impl Layer {
         primary(&endpoints, &self.identity.master_name()).await.map(|(node, _)| node)
     }
 
-    /// Waits until all is whole; the primary as it was seen then. (A second look might find a pod that has just begun to
+    /// Waits until every data node is in sync; the primary as it was seen then. (A second look might find a pod that has just begun to
     /// stop.)
-    pub async fn heals(&self) -> NodeId {
+    pub async fn wait_until_in_sync(&self) -> NodeId {
         let mut primary = None;
-        eventually("the layer is whole", SOON, async || {
-            primary = self.whole().await;
+        eventually("the layer is in sync", SOON, async || {
+            primary = self.primary_in_sync().await;
             primary.is_some()
         })
         .await;
@@ -278,7 +278,7 @@ impl Layer {
     /// replica yet.
     pub async fn fill(&self, keys: u32) {
         const BATCH: u32 = 10_000;
-        let primary = self.heals().await;
+        let primary = self.wait_until_in_sync().await;
         let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
         // A batch is work: on a machine that does much else it takes longer than an answer usually may.
         let connection = connection.with_response_timeout(SOON);
@@ -304,7 +304,7 @@ impl Layer {
 
     /// Removes all keys: of what an earlier claim wrote the next would not see that it is lost.
     pub async fn empty(&self) {
-        let primary = self.heals().await;
+        let primary = self.wait_until_in_sync().await;
         let connection = Connection::open(&self.endpoints().await[&primary]).await.unwrap();
         let mut cursor = 0;
         loop {
@@ -320,24 +320,24 @@ impl Layer {
         }
     }
 
-    /// Keeps writing while `disturb` happens and the layer heals, then judges by what the primary holds.
+    /// Keeps writing while `disturb` happens and until the layer is in sync, then judges by what the primary holds.
     pub async fn under_load(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> Verdict {
         self.history(disturb).await.0
     }
 
     /// [`Self::under_load`], with the history and its beginning.
     pub async fn history(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> (Verdict, Vec<Write>, Instant) {
-        let primary = self.heals().await;
+        let primary = self.wait_until_in_sync().await;
         let began = Instant::now();
         let writers = Writers::paced(WRITERS, &self.sentinels().await, &self.identity.master_name(), pause());
         eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
         disturb(self, primary).await;
-        self.heals().await;
+        self.wait_until_in_sync().await;
         let before = writers.acknowledged();
         eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
         let history = writers.finish().await;
-        let healed = self.heals().await;
-        let verdict = check(&history, &keys_of(&self.endpoints().await[&healed]).await);
+        let primary = self.wait_until_in_sync().await;
+        let verdict = check(&history, &keys_of(&self.endpoints().await[&primary]).await);
         for lost in history.iter().filter(|write| verdict.lost.contains(&write.key)) {
             println!("lost: {lost:?}");
         }
@@ -353,7 +353,7 @@ impl Layer {
     /// The functions of the primary are the built-in ones.
     pub async fn functions_are_there(&self) {
         let expected = Some(redoubt::dataplane::built_in_libraries()[0].digest.clone());
-        assert_eq!(self.functions(self.heals().await).await, expected);
+        assert_eq!(self.functions(self.wait_until_in_sync().await).await, expected);
     }
 
     /// How often each container was restarted, by pod.

@@ -35,12 +35,12 @@ pub fn engine() -> &'static str {
     ENGINE.get_or_init(|| std::env::var("REDOUBT_ENGINE").unwrap_or_else(|_| "localhost/valkey:8.1".to_owned()))
 }
 
-/// Layers that claims have left whole, for the next that asks for one.
+/// Layers that claims have left Ready, for the next that asks for one.
 pub static LEFT: Mutex<Vec<LayerIdentity>> = Mutex::new(Vec::new());
 /// On the namespace of a layer that was left.
 pub const LEFT_LABEL: &str = "e2e.redoubt.dev/left";
 /// On a namespace whose claim has ended.
-pub const STRUCK_LABEL: &str = "e2e.redoubt.dev/struck";
+pub const ENDED_LABEL: &str = "e2e.redoubt.dev/ended";
 
 /// A client's place in a namespace that enforces Pod Security `restricted`.
 pub struct Stage {
@@ -125,10 +125,10 @@ impl Stage {
 
     /// [`Self::leave`], if its engine is one that others ask for.
     pub async fn leave_of(self, layer: Layer, image: &str) {
-        if image == engine() { self.leave(layer).await } else { self.strike().await }
+        if image == engine() { self.leave(layer).await } else { self.delete().await }
     }
 
-    /// Leaves a layer that is declared as [`Self::with_layer`] gave it to the next claim, once it is whole again.
+    /// Leaves a layer that is declared as [`Self::with_layer`] gave it to the next claim, once it is Ready again.
     pub async fn leave(mut self, layer: Layer) {
         layer.ready().await;
         layer.empty().await;
@@ -157,7 +157,7 @@ impl Stage {
     /// Ends what is in the namespace, which stops while the next claim begins, and the namespaces of earlier claims that are empty by
     /// now. One that is deleted with a layer in it costs 14 s of a processor, because controllers ask again and again to make what
     /// they miss, and are refused; one after the other costs 6.
-    pub async fn strike(self) {
+    pub async fn delete(self) {
         if place::ENDS_WITH_THE_CLAIM {
             return;
         }
@@ -177,9 +177,9 @@ impl Stage {
                 .await
         };
         everything.await.unwrap();
-        label(&self.client, &self.namespace, STRUCK_LABEL).await;
+        label(&self.client, &self.namespace, ENDED_LABEL).await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        for space in namespaces.list(&ListParams::default().labels(STRUCK_LABEL)).await.unwrap() {
+        for space in namespaces.list(&ListParams::default().labels(ENDED_LABEL)).await.unwrap() {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &space.name_any());
             if pods.list(&ListParams::default().limit(1)).await.unwrap().items.is_empty() {
                 // The claim beside may do the same.

@@ -13,7 +13,7 @@ use crate::stage::SOON;
 pub async fn status_is_true(layer: &Layer) {
     let object = layer.object().await;
     let status = object.status.unwrap();
-    let primary = layer.whole().await.expect("Ready means whole");
+    let primary = layer.primary_in_sync().await.expect("Ready means whole");
     assert_eq!(status.primary, Some(layer.pod_owner(primary)));
     let memory = status.memory.unwrap();
     let of_clients = memory.connections + memory.client_buffers + memory.largest_command + memory.replica_buffers;

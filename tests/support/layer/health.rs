@@ -1,4 +1,4 @@
-//! Whether a layer is whole, and what is amiss where it is not.
+//! Whether a layer is in sync, and what is wrong where it is not.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,11 +22,11 @@ impl Layer {
         self.known_primary().await.ok()
     }
 
-    /// Waits until nothing [is amiss](Self::what_is_amiss), and says how long that took. Panics with what still is after [`SOON`].
-    pub async fn wait_until_whole(&self) -> Duration {
+    /// Waits until [all is in sync](Self::check_in_sync), and says how long that took. Panics with what is wrong after [`SOON`].
+    pub async fn wait_until_in_sync(&self) -> Duration {
         let began = Instant::now();
-        while let Err(amiss) = self.what_is_amiss().await {
-            assert!(began.elapsed() < SOON, "not whole within {SOON:?}: {amiss}");
+        while let Err(fault) = self.check_in_sync().await {
+            assert!(began.elapsed() < SOON, "not in sync within {SOON:?}: {fault}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         began.elapsed()
@@ -34,7 +34,7 @@ impl Layer {
 
     /// Nothing where there is one primary, every other data node is its synced and electable replica, and every Sentinel names it
     /// and knows all.
-    pub async fn what_is_amiss(&self) -> Result<(), String> {
+    pub async fn check_in_sync(&self) -> Result<(), String> {
         let primary = self.known_primary().await?;
         for id in self.data_ids() {
             let info = self.replication(id).await.ok_or_else(|| format!("{id} does not answer"))?;

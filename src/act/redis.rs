@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::{Error, StepOutcome};
 use crate::dataplane::{Library, load};
-use crate::model::Address;
 use crate::model::desired::{DesiredUser, SentinelSettings};
 use crate::model::function_library::is_users_library;
 use crate::model::node_config::REDIS_PORT;
+use crate::model::{Address, milliseconds};
 use crate::redis::{Connection, functions, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
@@ -85,11 +85,11 @@ pub(crate) async fn set_sentinel(
     master: &str,
     settings: SentinelSettings,
 ) -> Result<StepOutcome, Error> {
-    let detection = settings.detection_milliseconds.to_string();
+    let detection = milliseconds(settings.detection).to_string();
     let options = [
         ("quorum", settings.quorum.to_string()),
         ("down-after-milliseconds", detection.clone()),
-        ("failover-timeout", settings.failover_timeout_milliseconds.to_string()),
+        ("failover-timeout", milliseconds(settings.failover_timeout).to_string()),
         ("parallel-syncs", settings.parallel_syncs.to_string()),
         // Otherwise a primary that restarts and loads for minutes counts as alive (DESIGN §2).
         ("master-reboot-down-after-period", detection),

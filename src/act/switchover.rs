@@ -43,7 +43,7 @@ impl Handover {
             // The plan chose among those whose pods stay.
             terminating: BTreeSet::new(),
             sentinels: sentinels.filter_map(|node| Some((*resources.endpoints.get(&node)?).clone())).collect(),
-            failover_timeout: Duration::from_millis(resources.desired.sentinel_settings.failover_timeout_milliseconds),
+            failover_timeout: resources.desired.sentinel_settings.failover_timeout,
             election_timeout: ELECTION_TIMEOUT,
         };
         Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })

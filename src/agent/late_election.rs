@@ -12,7 +12,7 @@ use super::peers;
 use crate::model::lineage::{Activity, Comparison, Lineage, LineageAnswer, compare};
 use crate::model::node_config::NodeConfig;
 use crate::model::observed::SentinelMaster;
-use crate::model::{Address, Role};
+use crate::model::{Address, Role, milliseconds};
 use crate::redis::sentinel::{self, DownTimes};
 use crate::redis::{Connection, Result};
 
@@ -40,7 +40,7 @@ impl LateElection {
         if !own.is_down() {
             // Where another time is in force by now, another process set it.
             if let Some(set) = self.set.take()
-                && own.detection_milliseconds == milliseconds(set)
+                && milliseconds(own.detection) == milliseconds(set)
             {
                 set_detection(connection, config, usual).await?;
             }
@@ -53,7 +53,7 @@ impl LateElection {
         let Some(heir) = heir(config, &own.address, &answers) else { return Ok(()) };
         let Some(down) = sentinel::down_times(connection, &config.master_name).await? else { return Ok(()) };
         let Some(needed) = needed(usual, &heir, &down) else { return Ok(()) };
-        if own.detection_milliseconds < milliseconds(needed) {
+        if milliseconds(own.detection) < milliseconds(needed) {
             tracing::warn!(%heir, detection = ?needed, "the link has been down for longer than a Sentinel allows: it allows more until another is primary");
             set_detection(connection, config, needed).await?;
             self.set = Some(needed);
@@ -65,10 +65,6 @@ impl LateElection {
 async fn set_detection(connection: &Connection, config: &NodeConfig, time: Duration) -> Result<()> {
     let value = milliseconds(time).to_string();
     sentinel::set(connection, &config.master_name, "down-after-milliseconds", &value).await
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// The time of detection with which the Sentinel would elect the heir. `None`: it would with the usual one, or it would no longer take

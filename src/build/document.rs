@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::Inputs;
 use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
-use crate::model::{NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind, milliseconds};
 
 pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
     let layer = inputs.layer;
@@ -31,8 +31,8 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),
         quorum: layer.quorum,
-        detection_milliseconds: layer.detection_milliseconds,
-        failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+        detection_milliseconds: milliseconds(layer.detection),
+        failover_timeout_milliseconds: milliseconds(layer.failover_timeout),
         grace_period_seconds: layer.grace_period_seconds,
         settings: if node.kind == NodeKind::Data { layer.settings.clone() } else { BTreeMap::new() },
     }

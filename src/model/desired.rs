@@ -2,6 +2,7 @@
 //! `build` rendered; nothing in it needs Kubernetes types.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::engine::EngineVersion;
 use super::{LayerIdentity, Mode, NodeId, NodeKind};
@@ -101,9 +102,9 @@ pub struct SentinelSettings {
     /// `quorum`.
     pub quorum: u16,
     /// `down-after-milliseconds`.
-    pub detection_milliseconds: u64,
+    pub detection: Duration,
     /// `failover-timeout`.
-    pub failover_timeout_milliseconds: u64,
+    pub failover_timeout: Duration,
     /// `parallel-syncs`: all data nodes at once. Replicas resume their sync from the backlog, so none is away for long, and writers
     /// wait for the first that is back.
     pub parallel_syncs: u16,

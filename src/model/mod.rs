@@ -30,3 +30,8 @@ pub use identity::{
 };
 pub use session_policy::{OnExceed, SessionPolicy};
 pub use uses::{Policy, UseKind};
+
+/// A time in whole milliseconds, as directives of Redis and our documents have it.
+pub(crate) fn milliseconds(time: std::time::Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}

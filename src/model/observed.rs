@@ -1,6 +1,7 @@
 //! What one observation pass found. A thing that could not be asked is a value of its own, never an error.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::function_library::Functions;
 use super::lineage::Aside;
@@ -195,9 +196,9 @@ pub struct SentinelMaster {
     /// `quorum`: Sentinels that must agree that the primary is down.
     pub quorum: u16,
     /// `down-after-milliseconds`.
-    pub detection_milliseconds: u64,
-    /// `failover-timeout`, milliseconds.
-    pub failover_timeout_milliseconds: u64,
+    pub detection: Duration,
+    /// `failover-timeout`.
+    pub failover_timeout: Duration,
     /// `parallel-syncs`: replicas that are repointed at the same time in a failover.
     pub parallel_syncs: u16,
     /// Other Sentinels that it knows: `runid` → address.

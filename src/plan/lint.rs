@@ -77,6 +77,7 @@ fn contradicts(other: &Step, disruption: &Step) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use super::*;
     use crate::model::desired::SentinelSettings;
@@ -100,8 +101,8 @@ mod tests {
             gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: 2,
-                detection_milliseconds: 1,
-                failover_timeout_milliseconds: 1,
+                detection: Duration::from_millis(1),
+                failover_timeout: Duration::from_millis(1),
                 parallel_syncs: 1,
             },
             master_name: "web-uid".into(),

@@ -54,8 +54,8 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         let differs = server.master.as_ref().is_some_and(|master| {
             let live = SentinelSettings {
                 quorum: master.quorum,
-                detection_milliseconds: master.detection_milliseconds,
-                failover_timeout_milliseconds: master.failover_timeout_milliseconds,
+                detection: master.detection,
+                failover_timeout: master.failover_timeout,
                 parallel_syncs: master.parallel_syncs,
             };
             live != wanted

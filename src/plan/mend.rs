@@ -3,6 +3,8 @@
 //! That is theirs to do, and they do it for every replica that they know. One that follows no server that is alive is on no
 //! primary's list, so a Sentinel that was reset or lost its volume never hears of it: that one is left to us.
 
+use std::time::Duration;
+
 use super::roles::{address, config_epoch, data, masters, of_kind, sentinel};
 use super::{Plan, Step, safety};
 use crate::model::desired::Desired;
@@ -12,7 +14,7 @@ use crate::model::{Mode, NodeId, NodeKind};
 /// Re-points one replica.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let Some(primary) = plan.primary else { return };
-    if desired.mode == Mode::Standalone || safety::is_busy(plan) || !had_their_chance(desired, observed, primary) {
+    if desired.mode == Mode::Standalone || safety::is_busy(plan) || !had_time_to_repair(desired, observed, primary) {
         return;
     }
     let wrong = of_kind(desired, NodeKind::Data).find_map(|node| {
@@ -28,19 +30,19 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 }
 
 /// Twice `failover-timeout`: the Sentinels wait it once before they mend, and may be busy with an election before that.
-const fn patience(desired: &Desired) -> u64 {
-    desired.sentinel_settings.failover_timeout_milliseconds.saturating_mul(2)
+const fn sentinel_repair_time(desired: &Desired) -> Duration {
+    desired.sentinel_settings.failover_timeout.saturating_mul(2)
 }
 
 /// Whether every Sentinel answers, has known this very primary for that long, and has no election under way.
-fn had_their_chance(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
+fn had_time_to_repair(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
     of_kind(desired, NodeKind::Sentinel).all(|node| {
         sentinel(observed, node).is_some_and(|server| {
             !server.tilt
                 && server.master.as_ref().is_some_and(|master| {
                     Some(&master.address) == address(observed, primary)
                         && master.trouble().is_none()
-                        && master.steady_milliseconds.is_some_and(|steady| steady >= patience(desired))
+                        && master.steady_milliseconds.map(Duration::from_millis) >= Some(sentinel_repair_time(desired))
                 })
         })
     })
@@ -58,5 +60,5 @@ fn follows_wrongly(desired: &Desired, observed: &Observed, node: NodeId, server:
         let own = address(observed, node);
         return masters(desired, observed).all(|master| own.is_some_and(|own| !master.replicas.contains_key(own)));
     }
-    link_down_seconds.is_some_and(|seconds| seconds.saturating_mul(1000) >= patience(desired))
+    link_down_seconds.is_some_and(|seconds| Duration::from_secs(seconds) >= sentinel_repair_time(desired))
 }

@@ -68,8 +68,8 @@ fn parse_master(fields: &Fields, other_sentinels: &[Fields], replicas: &[Fields]
         config_epoch: number("config-epoch"),
         flags: flags(fields),
         quorum: number("quorum").try_into().unwrap_or(u16::MAX),
-        detection_milliseconds: number("down-after-milliseconds"),
-        failover_timeout_milliseconds: number("failover-timeout"),
+        detection: Duration::from_millis(number("down-after-milliseconds")),
+        failover_timeout: Duration::from_millis(number("failover-timeout")),
         parallel_syncs: number("parallel-syncs").try_into().unwrap_or(u16::MAX),
         other_sentinels: other_sentinels
             .iter()

@@ -15,6 +15,7 @@ use fault::{not_bytes, to_u16_or_zero};
 pub use volume::{DataVolumes, Volume};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kube::ResourceExt as _;
 
@@ -60,9 +61,9 @@ pub struct ValidatedLayer {
     /// Sentinels that must agree that the primary is down.
     pub quorum: u16,
     /// `down-after-milliseconds`.
-    pub detection_milliseconds: u64,
+    pub detection: Duration,
     /// `failover-timeout`: max(10 s, 3 × detection); at the default a failed attempt blocks the next for minutes.
-    pub failover_timeout_milliseconds: u64,
+    pub failover_timeout: Duration,
     /// Seconds between SIGTERM and SIGKILL of a data pod.
     pub grace_period_seconds: u64,
     /// Memory of a data pod.
@@ -170,10 +171,11 @@ fn judge(
     let replicas = replicas_of(spec, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
     let sentinels = if mode == Mode::Sentinel { to_u16_or_zero(failover.sentinels.unwrap_or(3)) } else { 0 };
-    let detection_milliseconds = failover
+    let detection = failover
         .detection
-        .map_or(5_000, |detection| std::time::Duration::from(detection).as_millis().try_into().unwrap_or(60_000));
-    let failover_timeout_milliseconds = (3 * detection_milliseconds).max(10_000);
+        .map_or(5_000, |detection| Duration::from(detection).as_millis().try_into().unwrap_or(60_000));
+    let detection = Duration::from_millis(detection);
+    let failover_timeout = (3 * detection).max(Duration::from_secs(10));
     let persistence = spec.persistence.clone().unwrap_or_default();
     let append_only = persistence.append_only.unwrap_or(defaults.append_only);
     let snapshots = persistence.snapshots.unwrap_or(append_only);
@@ -221,10 +223,10 @@ fn judge(
         data_nodes: 1 + replicas,
         sentinels,
         quorum: failover.quorum.map_or(sentinels / 2 + 1, to_u16_or_zero),
-        detection_milliseconds,
-        failover_timeout_milliseconds,
+        detection,
+        failover_timeout,
         // One planned move that is given up at its latest, then Redis' own shutdown-timeout of 10 s, then some.
-        grace_period_seconds: failover_timeout_milliseconds / 1_000 + 20,
+        grace_period_seconds: failover_timeout.as_secs() + 20,
         memory,
         shares: defaults.shares(purpose_of(spec)),
         cpu_millicores: cpu.unwrap_or_default(),

@@ -27,9 +27,9 @@ async fn lost_while_no_sentinel_ran(layer: &mut Layer, further: Option<NodeId>) 
     primary
 }
 
-async fn detection(layer: &Layer, id: NodeId) -> Option<u64> {
+async fn detection(layer: &Layer, id: NodeId) -> Option<Duration> {
     let connection = Connection::open(&layer.operator_on(id)).await.ok()?;
-    Some(sentinel::master(&connection, &layer.master_name).await.ok()??.detection_milliseconds)
+    Some(sentinel::master(&connection, &layer.master_name).await.ok()??.detection)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,7 @@ async fn a_primary_that_was_lost_while_all_sentinels_were_away_is_replaced() {
     assert!(layer.keys(layer.primary().await.unwrap()).await >= held);
     eventually("each Sentinel has its usual time of detection", SOON, async || {
         for id in layer.sentinel_ids() {
-            if detection(&layer, id).await != Some(DETECTION) {
+            if detection(&layer, id).await != Some(Duration::from_millis(DETECTION)) {
                 return false;
             }
         }

@@ -1,6 +1,7 @@
 //! The planner on hand-made observations: what it does next, and that it says why it does nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
 use redoubt::model::observed::{
@@ -41,8 +42,8 @@ pub fn desired(revision: &str) -> Desired {
         gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: 2,
-            detection_milliseconds: 5_000,
-            failover_timeout_milliseconds: 15_000,
+            detection: Duration::from_secs(5),
+            failover_timeout: Duration::from_secs(15),
             parallel_syncs: 3,
         },
         master_name: "web-uid".to_owned(),
@@ -91,8 +92,8 @@ fn sentinel_server(node: NodeId, primary: NodeId) -> SentinelServer {
             config_epoch: 3,
             flags: BTreeSet::from(["master".to_owned()]),
             quorum: 2,
-            detection_milliseconds: 5_000,
-            failover_timeout_milliseconds: 15_000,
+            detection: Duration::from_secs(5),
+            failover_timeout: Duration::from_secs(15),
             parallel_syncs: 3,
             steady_milliseconds: Some(60_000),
             other_sentinels: others(NodeKind::Sentinel, node).map(|id| (format!("id-{id}"), address(id))).collect(),

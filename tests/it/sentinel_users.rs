@@ -80,8 +80,8 @@ async fn sentinels_with_these_users_find_each_other_fail_over_and_say_so() {
         assert!(!seen.tilt);
         let master = seen.master.unwrap();
         assert_eq!(
-            (master.quorum, master.detection_milliseconds, master.failover_timeout_milliseconds),
-            (2, 1_000, 10_000)
+            (master.quorum, master.detection, master.failover_timeout),
+            (2, Duration::from_secs(1), Duration::from_secs(10))
         );
         assert!(sentinel::master(&operators[0], "no-such-name").await.unwrap().is_none());
 

@@ -1,6 +1,7 @@
 //! Which stores a layer serves, and why not the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer::DataLayer;
@@ -76,7 +77,7 @@ fn a_store_has_safe_defaults() {
     let policy = sessions(&store.policy);
     assert_eq!((policy.prefix.as_str(), policy.touch_interval_milliseconds, policy.generation), ("web:", 180_000, 4));
     assert_eq!((policy.absolute_lifetime_milliseconds, store.wait_replicas), (2_592_000_000, 1));
-    assert_eq!((store.rotation, store.rotation_grace_milliseconds), (0, 3_600_000));
+    assert_eq!((store.rotation, store.rotation_grace), (0, Duration::from_hours(1)));
 }
 
 #[test]

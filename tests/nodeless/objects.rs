@@ -100,7 +100,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     eventually("the Sentinel is mended", MENDED_WITHIN, async || {
         let known = sentinel::master(&sentinel, &master_name).await.unwrap().unwrap();
         let users = server::acl_list(&sentinel).await.unwrap();
-        (known.parallel_syncs, known.failover_timeout_milliseconds) == (3, 15_000)
+        (known.parallel_syncs, known.failover_timeout) == (3, Duration::from_secs(15))
             && !users.iter().any(|user| user.contains("intruder"))
     })
     .await;

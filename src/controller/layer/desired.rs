@@ -102,8 +102,8 @@ pub(super) fn desired(
         gathering: false,
         sentinel_settings: SentinelSettings {
             quorum: layer.quorum,
-            detection_milliseconds: layer.detection_milliseconds,
-            failover_timeout_milliseconds: layer.failover_timeout_milliseconds,
+            detection: layer.detection,
+            failover_timeout: layer.failover_timeout,
             parallel_syncs: layer.data_nodes,
         },
         master_name: layer.identity.master_name(),

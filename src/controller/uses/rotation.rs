@@ -9,6 +9,7 @@
 //!    more, and the planner removes it, which ends its connections.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -28,7 +29,7 @@ use crate::validate::uses::ValidatedUse;
 
 /// Old credentials stay at least this long, if their grace is not shorter: kubelets renew mounted Secrets within about two
 /// minutes, so an application that is between two connections still has the old ones.
-pub(super) const LEAST_OVERLAP_MILLISECONDS: u64 = 180_000;
+pub(super) const LEAST_OVERLAP: Duration = Duration::from_mins(3);
 /// Which credentials a binding shows, which it showed before while those are still valid, and since when, milliseconds of Unix time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RotationState {
@@ -104,10 +105,10 @@ impl RotationState {
         let wanted = accepted.rotation;
         match self {
             Self { previous: Some(_), rotated_at, .. } => {
-                let grace = accepted.rotation_grace_milliseconds;
+                let grace = accepted.rotation_grace;
                 // A time in the future is no true one: it ends the grace instead of making it longer.
-                let age = now.checked_sub(rotated_at).unwrap_or(u64::MAX);
-                let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP_MILLISECONDS));
+                let age = Duration::from_millis(now.checked_sub(rotated_at).unwrap_or(u64::MAX));
+                let is_over = age >= grace || (is_unused && age >= grace.min(LEAST_OVERLAP));
                 if is_over { Self { previous: None, ..self } } else { self }
             }
             Self { shown, .. } if shown != Some(wanted) && is_in_place => {
@@ -136,8 +137,8 @@ impl Uses {
         let mut unused = BTreeSet::new();
         for it in &self.served {
             let now = it.rotation();
-            let age = seen.observed.at.saturating_sub(now.rotated_at);
-            let is_due = age >= it.accepted().rotation_grace_milliseconds.min(LEAST_OVERLAP_MILLISECONDS);
+            let age = Duration::from_millis(seen.observed.at.saturating_sub(now.rotated_at));
+            let is_due = age >= it.accepted().rotation_grace.min(LEAST_OVERLAP);
             if let Some(previous) = now.previous.filter(|_| is_due)
                 && is_unused(desired, seen, &it.user(previous)).await
             {
@@ -218,7 +219,7 @@ mod tests {
             scripts: false,
             tracking: false,
             rotation,
-            rotation_grace_milliseconds: grace,
+            rotation_grace: Duration::from_millis(grace),
         }
     }
 

@@ -60,8 +60,8 @@ pub struct ValidatedUse {
     pub tracking: bool,
     /// Which credentials are wanted.
     pub rotation: u32,
-    /// How long the ones before stay valid at most, milliseconds.
-    pub rotation_grace_milliseconds: u64,
+    /// How long the ones before stay valid at most.
+    pub rotation_grace: Duration,
 }
 
 /// Namespace and name of the layer that a use wants.
@@ -138,7 +138,7 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
         scripts: access.scripts.unwrap_or_default(),
         tracking: declared.spec.tracking(),
         rotation: access.rotation.and_then(|rotation| rotation.try_into().ok()).unwrap_or_default(),
-        rotation_grace_milliseconds: grace,
+        rotation_grace: Duration::from_millis(grace),
     })
 }
 

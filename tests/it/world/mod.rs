@@ -10,6 +10,7 @@ mod sentinels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::time::Duration;
 
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, PromotionRequest, SentinelSettings};
 use redoubt::model::lineage::Lineage;
@@ -251,8 +252,8 @@ impl World {
             gathering: false,
             sentinel_settings: SentinelSettings {
                 quorum: self.quorum(),
-                detection_milliseconds: DETECTION * 1000,
-                failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
+                detection: Duration::from_secs(DETECTION),
+                failover_timeout: Duration::from_secs(FAILOVER_TIMEOUT),
                 parallel_syncs: 1,
             },
             master_name: "web-uid".to_owned(),

@@ -1,6 +1,7 @@
 //! What the operator sees of the world.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use redoubt::model::observed::{
     Away, DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication,
@@ -128,8 +129,8 @@ impl World {
             config_epoch: belief.config_epoch,
             flags,
             quorum: belief.quorum,
-            detection_milliseconds: DETECTION * 1000,
-            failover_timeout_milliseconds: FAILOVER_TIMEOUT * 1000,
+            detection: Duration::from_secs(DETECTION),
+            failover_timeout: Duration::from_secs(FAILOVER_TIMEOUT),
             parallel_syncs: 1,
             other_sentinels: belief
                 .others

@@ -10,7 +10,7 @@ use redoubt::redis::{Connection, sentinel};
 use serde_json::json;
 
 use crate::commands::kubectl;
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// Deletes a node's Service and gives its address to a Service of somebody else; the address.
 async fn take_the_address_of(layer: &Layer, node: NodeId) -> Address {
@@ -42,7 +42,7 @@ async fn are_remembered(layer: &Layer, old: &BTreeSet<Address>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
-    let (stage, layer) = Stage::with_layer("e2e-addresses").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-addresses").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let mut old = BTreeSet::new();
     let began = Instant::now();
@@ -78,5 +78,5 @@ async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
     println!("forgotten after {forgotten:.1?}");
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }

@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::cache_copies::{ASKS_EVERY, Copies, KEY};
 use crate::commands::{CutOff, cluster};
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage, engine};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace, engine};
 
 /// How long it is cut off.
 const AWAY: Duration = Duration::from_secs(5);
@@ -26,8 +26,8 @@ fn python() -> PathBuf {
 }
 
 /// The binding as files, with the addresses of the Sentinels' Services: the machine that runs the program asks no DNS of the cluster.
-async fn files_of(stage: &Stage, binding: &BTreeMap<String, String>) -> PathBuf {
-    let services: Api<Service> = Api::namespaced(stage.client.clone(), &stage.namespace);
+async fn files_of(namespace: &TestNamespace, binding: &BTreeMap<String, String>) -> PathBuf {
+    let services: Api<Service> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let mut seeds = Vec::new();
     for seed in binding["sentinels"].split(',') {
         let (host, port) = seed.split_once(':').unwrap();
@@ -37,7 +37,7 @@ async fn files_of(stage: &Stage, binding: &BTreeMap<String, String>) -> PathBuf 
             seeds.push(format!("{address}:{port}"));
         }
     }
-    let root = std::env::temp_dir().join(format!("redoubt-{}-{}", stage.namespace, std::process::id()));
+    let root = std::env::temp_dir().join(format!("redoubt-{}-{}", namespace.name, std::process::id()));
     let folder = root.join("cache");
     std::fs::create_dir_all(&folder).unwrap();
     for (field, text) in binding {
@@ -77,14 +77,14 @@ async fn elsewhere(cache: &Store<CacheNamespace>) -> Elsewhere {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_in_another_pod_that_is_cut_off_for_five_seconds_notices_and_recovers() {
-    let stage = Stage::set("e2e-cache-cut").await;
+    let namespace = TestNamespace::create("e2e-cache-cut").await;
     let spec = json!({"ttl": "1h", "layer": {"dedicated": {"mode": "Sentinel", "cpu": "20m",
         "engine": {"image": engine(), "pullPolicy": "Never"}}}});
-    let cache: Store<CacheNamespace> = Store::make(&stage, "web", spec).await;
+    let cache: Store<CacheNamespace> = Store::make(&namespace, "web", spec).await;
     cache.ready().await;
     let mut primary = cache.connected().await;
     let Elsewhere { node, process } = elsewhere(&cache).await;
-    let root = files_of(&stage, &cache.binding().await.unwrap()).await;
+    let root = files_of(&namespace, &cache.binding().await.unwrap()).await;
     let mut program = tokio::process::Command::new("nsenter");
     program.args(["--net", "--target", &process]).arg(python().join("venv/bin/python"));
     program.args(["tests/clients/python/cache_copies.py"]).env("SERVICE_BINDING_ROOT", &root).kill_on_drop(true);
@@ -99,7 +99,7 @@ async fn a_subscriber_in_another_pod_that_is_cut_off_for_five_seconds_notices_an
     let network = CutOff::begin(&node);
     let began = Instant::now();
     change(&mut primary, &mut copies, "three").await;
-    assert!(copies.is_copied().await, "it was not told: the stage is not set");
+    assert!(copies.is_copied().await, "it was not told: the precondition does not hold");
     tokio::time::sleep(AWAY.saturating_sub(began.elapsed())).await;
     network.reconnect();
     eventually("it notices", ASKS_EVERY + AWAY, async || !copies.is_copied().await || copies.read().await == "three")
@@ -111,5 +111,5 @@ async fn a_subscriber_in_another_pod_that_is_cut_off_for_five_seconds_notices_an
     eventually("it is told again", AWAY, async || !copies.is_copied().await).await;
     assert_eq!(copies.read_until_copied().await, "four");
     std::fs::remove_dir_all(root).unwrap();
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use crate::commands::kubectl;
 use crate::disturbances::{memory_rolls, nothing_lost, rolled, set_and_reverted};
-use crate::stage::{ENGINES, REDIS_7, SOON, Stage, eventually};
+use crate::test_namespace::{ENGINES, REDIS_7, SOON, TestNamespace, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_directives_and_image_roll_from_redis_7_to_8_under_load_and_lose_nothing() {
-    let stage = Stage::set("e2e-roll-redis").await;
-    let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
+    let namespace = TestNamespace::create("e2e-roll-redis").await;
+    let layer = namespace.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
     memory_rolls(&layer).await;
     rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
@@ -27,12 +27,12 @@ async fn memory_directives_and_image_roll_from_redis_7_to_8_under_load_and_lose_
     for pod in layer.pods().await.values() {
         assert_eq!(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), Some(successor));
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_node_can_take_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
-    let (stage, layer) = Stage::with_layer("e2e-reverted").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-reverted").await;
     set_and_reverted(
         &layer,
         "resources that no node has",
@@ -50,12 +50,12 @@ async fn what_no_node_can_take_stops_at_one_node_and_recovers_alone_when_it_is_r
         "Unschedulable",
     )
     .await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_drained_under_load_loses_nothing() {
-    let (stage, layer) = Stage::with_layer("e2e-drained").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-drained").await;
     let verdict = layer
         .under_load(async |layer, primary| {
             let pod = layer.pods().await.remove(&layer.pod(primary)).unwrap();
@@ -84,14 +84,14 @@ async fn a_node_that_is_drained_under_load_loses_nothing() {
         })
         .await;
     nothing_lost("drained", &verdict);
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_layer() {
-    let stage = Stage::set("e2e-no-class").await;
+    let namespace = TestNamespace::create("e2e-no-class").await;
     let volume = json!({"persistence": {"volume": {"storageClassName": "no-such-class"}}});
-    let layer = stage.layer("web", volume).await;
+    let layer = namespace.layer("web", volume).await;
     eventually("the trouble is told", SOON, async || {
         let progressing = layer.condition("Progressing").await;
         progressing
@@ -99,8 +99,8 @@ async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_laye
     })
     .await;
     assert!(!layer.is("Ready").await);
-    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true"]);
+    kubectl(&["-n", &namespace.name, "delete", "datalayer", "web", "--wait=true"]);
     // Under another name: the claims of the old one are kept, with the class that they were made with.
-    stage.layer("corrected", json!({})).await.ready().await;
-    stage.delete().await;
+    namespace.layer("corrected", json!({})).await.ready().await;
+    namespace.delete().await;
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::commands::{helm, kubectl};
 use crate::place::{OPERATOR_NAMESPACE, install_operator, scale_operator};
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// UIDs of the layer's pods with the runs of their containers: the same means that nothing was stopped.
 fn processes(layer: &Layer) -> String {
@@ -27,8 +27,8 @@ async fn is_looked_after(layer: &Layer, timeout: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_the_chart_restarts_no_data_pod() {
-    let stage = Stage::set("e2e-chart-upgrade").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("e2e-chart-upgrade").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     let (before, old) = (processes(&layer), operators());
     // Everything that a new version changes for running layers: the operator's pods, and the defaults of new layers.
@@ -48,13 +48,13 @@ async fn an_upgrade_of_the_chart_restarts_no_data_pod() {
     install_operator(&[]);
     is_looked_after(&layer, "200").await;
     assert_eq!(processes(&layer), before);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uninstall_leaves_the_layers_and_a_new_install_adopts_them_without_a_restart() {
-    let stage = Stage::set("e2e-chart-uninstall").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("e2e-chart-uninstall").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     assert!(layer.set("kept").await);
     let (before, password) = (processes(&layer), layer.binding().await["password"].clone());
@@ -77,7 +77,7 @@ async fn an_uninstall_leaves_the_layers_and_a_new_install_adopts_them_without_a_
     assert_eq!(processes(&layer), before);
     assert_eq!(layer.binding().await["password"], password);
     assert_eq!(layer.get("written without an operator").await.as_deref(), Some("written without an operator"));
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,12 +94,13 @@ async fn helm_test_passes_and_fails_where_no_operator_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_of_one_namespace_makes_a_layer_ready_there_and_touches_no_other() {
-    let (watched, foreign) = (Stage::set("e2e-chart-watched").await, Stage::set("e2e-chart-foreign").await);
+    let (watched, foreign) =
+        (TestNamespace::create("e2e-chart-watched").await, TestNamespace::create("e2e-chart-foreign").await);
     // Its own namespace is a third one, that of its Lease and its root key.
-    let own = Stage::set("e2e-chart-own").await;
+    let own = TestNamespace::create("e2e-chart-own").await;
     // The operator of all namespaces would look after these too.
     scale_operator("0");
-    let release = ["redoubt", "charts/redoubt", "--namespace", own.namespace.as_str()];
+    let release = ["redoubt", "charts/redoubt", "--namespace", own.name.as_str()];
     let values = [
         "--values",
         "tests/e2e/values.yaml",
@@ -129,12 +130,12 @@ async fn an_operator_of_one_namespace_makes_a_layer_ready_there_and_touches_no_o
     layer.ready().await;
     assert!(layer.set("kept").await);
     assert!(other.object().await.status.is_none() && other.pods().await.is_empty());
-    helm(&["uninstall", "redoubt", "--namespace", &own.namespace, "--wait"]);
-    kubectl(&["-n", &foreign.namespace, "delete", "datalayer", "web"]);
+    helm(&["uninstall", "redoubt", "--namespace", &own.name, "--wait"]);
+    kubectl(&["-n", &foreign.name, "delete", "datalayer", "web"]);
     // The operator of all namespaces has another root key, and must not meet this layer.
-    kubectl(&["-n", &watched.namespace, "delete", "datalayer", "web", "--wait=true"]);
+    kubectl(&["-n", &watched.name, "delete", "datalayer", "web", "--wait=true"]);
     scale_operator("2");
-    for stage in [watched, foreign, own] {
-        stage.delete().await;
+    for namespace in [watched, foreign, own] {
+        namespace.delete().await;
     }
 }

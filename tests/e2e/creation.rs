@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::stage::{ENGINES, Layer, REDIS_7, Stage};
+use crate::test_namespace::{ENGINES, Layer, REDIS_7, TestNamespace};
 use crate::truth::{
     columns_and_scale_are_right, services_lead_where_they_should, status_is_true, the_binding_is_enough,
 };
@@ -22,16 +22,16 @@ async fn pods_are_spread(layer: &Layer) {
 }
 
 /// A new layer with everything that is promised of one that is Ready.
-pub async fn becomes_ready(namespace: &str, engine: &str) -> (Stage, Layer) {
-    let stage = Stage::set(namespace).await;
-    let layer = stage.layer("web", json!({"engine": {"image": engine}})).await;
+pub async fn becomes_ready(namespace: &str, engine: &str) -> (TestNamespace, Layer) {
+    let namespace = TestNamespace::create(namespace).await;
+    let layer = namespace.layer("web", json!({"engine": {"image": engine}})).await;
     println!("{engine}: Ready {:?} after it was applied", layer.ready().await);
     status_is_true(&layer).await;
     pods_are_spread(&layer).await;
     columns_and_scale_are_right(&layer, layer.wait_until_in_sync().await).await;
     services_lead_where_they_should(&layer).await;
     the_binding_is_enough(&layer).await;
-    (stage, layer)
+    (namespace, layer)
 }
 
 #[tokio::test(flavor = "multi_thread")]

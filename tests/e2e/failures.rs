@@ -9,7 +9,7 @@ use crate::disturbances::{
     DETECTION, Death, FOLLOWED, LEEWAY, delete_all_pods, killed_and_deleted, lost_only_what_no_replica_had,
     print_verdict, rounds,
 };
-use crate::stage::{ENGINES, Layer, REDIS_7, SOON, Stage, eventually};
+use crate::test_namespace::{ENGINES, Layer, REDIS_7, SOON, TestNamespace, eventually};
 
 /// What ends the primary, and how often.
 fn deaths() -> [(Death, usize); 3] {
@@ -38,7 +38,7 @@ async fn moved_from(layer: &Layer, old: NodeId) -> NodeId {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn primaries_that_die_one_right_after_the_other_roll_no_node_back() {
-    let (stage, layer) = Stage::with_layer("e2e-again").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-again").await;
     for (death, deaths) in [(Death::Engine, 4), (Death::Agent, 3), (Death::Pod, 3)] {
         let what = format!("{deaths} times {death:?} in a row");
         let verdict = layer
@@ -59,7 +59,7 @@ async fn primaries_that_die_one_right_after_the_other_roll_no_node_back() {
         }
         lost_only_what_no_replica_had(&verdict);
     }
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// Writes that go on from a node that is cut off, on its side of the cut: what the old primary acknowledged there, and when.
@@ -102,7 +102,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_returns_without_a_secon
     // `min-replicas-max-lag`, and two seconds: the server counts lag in whole seconds and looks at it once a second.
     const MAY_BE_LOST: Duration = Duration::from_secs(3 + 2);
     let since_1970 = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let (stage, layer) = Stage::with_layer("e2e-cut").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-cut").await;
     let (mut cut, mut alone) = (Duration::ZERO, None);
     let verdict = layer
         .under_load(async |layer, primary| {
@@ -137,7 +137,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_returns_without_a_secon
         lost.last()
     );
     assert!(lost.iter().all(|after| *after <= MAY_BE_LOST), "acknowledged alone for too long: {lost:?}");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// How often the engine in a pod gave up the processor by itself.
@@ -167,7 +167,7 @@ async fn sentinels_rest(layer: &Layer) {
 
 /// All pods are deleted so many times: each time new ones come with the same data.
 pub async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
-    let (stage, layer) = Stage::with_layer_of(namespace, engine).await;
+    let (namespace, layer) = TestNamespace::with_layer_of(namespace, engine).await;
     let mut slowest = Duration::ZERO;
     for round in 0..rounds {
         let key = format!("round-{round}");
@@ -190,7 +190,7 @@ pub async fn all_pods_deleted(namespace: &str, engine: &str, rounds: usize) {
     }
     println!("{engine}: all pods deleted {rounds} times: slowest {slowest:?}");
     sentinels_rest(&layer).await;
-    stage.leave_of(layer, engine).await;
+    namespace.leave_of(layer, engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::commands::CutOff;
 use crate::commands::{cluster, kubectl};
-use crate::stage::{Layer, REDIS_7, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, REDIS_7, SOON, TestNamespace, eventually};
 
 const PAGE: &str = "docs/promises.md";
 const BEGIN: &str = "<!-- figures: written by `make bench` -->";
@@ -38,15 +38,15 @@ fn runs(full: usize) -> usize {
     (full / divisor).max(1)
 }
 
-async fn creation(stage: &Stage) -> Figure {
+async fn creation(namespace: &TestNamespace) -> Figure {
     let mut all = Vec::new();
     for run in 0..runs(5) {
         let began = Instant::now();
-        let layer = stage.layer(&format!("new{run}"), json!({})).await;
+        let layer = namespace.layer(&format!("new{run}"), json!({})).await;
         layer.ready().await;
         eventually("it takes a write", SOON, async || layer.set("first").await).await;
         all.push(began.elapsed());
-        kubectl(&["-n", &stage.namespace, "delete", "datalayer", &format!("new{run}"), "--wait=true"]);
+        kubectl(&["-n", &namespace.name, "delete", "datalayer", &format!("new{run}"), "--wait=true"]);
     }
     Figure { event: "applied, to Ready and writable".into(), runs: all, note: "aim < 8 s".into() }
 }
@@ -157,10 +157,10 @@ fn write_page(figures: &[Figure], rest: Option<(f64, usize, u64)>) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes half an hour: make bench"]
 async fn figures_are_measured_and_written() {
-    let stage = Stage::set("bench").await;
+    let namespace = TestNamespace::create("bench").await;
     // Written after each figure: whoever ends this early keeps what was measured.
-    let mut figures = vec![creation(&stage).await];
-    let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
+    let mut figures = vec![creation(&namespace).await];
+    let layer = namespace.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
     let primary = async |layer: &Layer| layer.wait_until_in_sync().await;
     let engine = async |layer: &Layer| layer.kill_engine(primary(layer).await).await;
@@ -203,5 +203,5 @@ async fn figures_are_measured_and_written() {
     .await;
     let (memory, writes) = at_rest(minutes).await;
     write_page(&figures, Some((memory, writes, minutes)));
-    stage.delete().await;
+    namespace.delete().await;
 }

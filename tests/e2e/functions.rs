@@ -6,7 +6,7 @@ use crate::commands::kubectl;
 use crate::disturbances::delete_all_pods;
 use crate::layer::Layer;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
+use crate::test_namespace::{SOON, TestNamespace};
 
 async fn connect(layer: &Layer) -> Option<Connection> {
     let primary = layer.primary().await?;
@@ -31,9 +31,9 @@ async fn answers(layer: &Layer, after: &str, expected: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_of_a_user_is_called_after_a_failover_and_after_all_pods_were_deleted() {
-    let (stage, layer) = Stage::with_layer("e2e-functions").await;
-    let run = |arguments: &[&str]| kubectl(&[&["-n", &stage.namespace], arguments].concat());
-    // It names the layer `web`, as the stage does.
+    let (namespace, layer) = TestNamespace::with_layer("e2e-functions").await;
+    let run = |arguments: &[&str]| kubectl(&[&["-n", &namespace.name], arguments].concat());
+    // It names the layer `web`, as the namespace does.
     run(&["apply", "-f", "examples/function-library.yaml"]);
     let is_ready = || run(&["wait", "--for=condition=Ready", "--timeout=60s", "functionlibrary/cart"]);
     is_ready();
@@ -62,5 +62,5 @@ async fn a_function_of_a_user_is_called_after_a_failover_and_after_all_pods_were
         layer.primary().await.is_some() && in_the_cart(&layer).await.is_none()
     })
     .await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }

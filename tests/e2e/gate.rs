@@ -16,15 +16,15 @@ use crate::disturbances::{Death, evicted, killed_and_deleted, memory_rolls, noth
 use crate::failures::all_pods_deleted;
 use crate::operator::services_follow_without_a_leader;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage, engine};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace, engine};
 
 // Its name makes it the first: the layer that it makes serves the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minimal_layer_is_ready_and_its_status_is_true_of_the_servers() {
-    let (stage, layer) = becomes_ready("gate-ready", engine()).await;
+    let (namespace, layer) = becomes_ready("gate-ready", engine()).await;
     layer.change(json!({"replicas": null})).await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,24 +39,24 @@ async fn all_pods_deleted_come_back_with_the_same_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_evicted_under_load_loses_nothing() {
-    let (stage, layer) = Stage::with_layer("gate-evicted").await;
+    let (namespace, layer) = TestNamespace::with_layer("gate-evicted").await;
     for round in 0..rounds(1) {
         nothing_lost(&format!("evicted, round {round}"), &evicted(&layer).await);
     }
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_limit_rolls_under_load_and_nothing_is_lost() {
-    let (stage, layer) = Stage::with_layer("gate-roll").await;
+    let (namespace, layer) = TestNamespace::with_layer("gate-roll").await;
     memory_rolls(&layer).await;
     // It is not left: to roll it back takes longer than to make another.
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_no_redis_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
-    let (stage, layer) = Stage::with_layer("gate-reverted").await;
+    let (namespace, layer) = TestNamespace::with_layer("gate-reverted").await;
     set_and_reverted(
         &layer,
         "an image that is no Redis",
@@ -65,22 +65,22 @@ async fn an_image_that_is_no_redis_stops_at_one_node_and_recovers_alone_when_it_
         "neither Redis nor Valkey",
     )
     .await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_are_deleted_are_as_they_were_in_10_s_and_no_pod_restarts() {
-    let (stage, layer) = Stage::with_layer("gate-objects").await;
+    let (namespace, layer) = TestNamespace::with_layer("gate-objects").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let before = children(&layer).await;
     for child in ["service/web-redis-1", "secret/web-redis-system", "poddisruptionbudget/web-redis"] {
         assert!(before.contains_key(child), "{child}: {:?}", before.keys());
-        kubectl(&["-n", &stage.namespace, "delete", child, "--wait=false"]);
+        kubectl(&["-n", &namespace.name, "delete", child, "--wait=false"]);
         println!("{child}: as it was after {:?}", are_mended(&layer, &before).await);
     }
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,9 +90,9 @@ async fn services_follow_although_no_operator_leads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_store_becomes_ready_with_a_layer_of_its_own_and_its_binding_works() {
-    let stage = Stage::set("gate-session-smallest").await;
+    let namespace = TestNamespace::create("gate-session-smallest").await;
     let began = Instant::now();
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m"})).await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m"})).await;
     store.ready().await;
     println!("Ready {:?} after its creation", began.elapsed());
     let layer = store.layer().await;
@@ -137,5 +137,5 @@ async fn the_smallest_store_becomes_ready_with_a_layer_of_its_own_and_its_bindin
     let layers: Api<DataLayer> = layer.api();
     eventually("the layer goes with its store", SOON, async || layers.get_opt("web-sessions").await.unwrap().is_none())
         .await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -10,8 +10,8 @@ use crate::commands::kubectl;
 use crate::layer::Layer;
 use crate::place::{operator_is_there, scale_operator};
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage, engine};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace, engine};
 
 /// No replica of the operator runs for as long as this lives: also a claim that fails leaves it to the next one.
 struct OperatorIsAway;
@@ -31,22 +31,22 @@ impl Drop for OperatorIsAway {
 }
 
 /// Ends all pods of a layer, and starts others when none is left: no agent that was there has anything to tell those that come.
-async fn all_pods_are_replaced(stage: &Stage, layer: &Layer) {
+async fn all_pods_are_replaced(namespace: &TestNamespace, layer: &Layer) {
     // Each node has a StatefulSet of its own.
     let sets = format!("redoubt.dev/layer={}", layer.identity.name);
-    kubectl(&["-n", &stage.namespace, "scale", "statefulset", "-l", &sets, "--replicas=0"]);
+    kubectl(&["-n", &namespace.name, "scale", "statefulset", "-l", &sets, "--replicas=0"]);
     eventually("no pod is left", SOON, async || layer.pod_uids().await.is_empty()).await;
-    kubectl(&["-n", &stage.namespace, "scale", "statefulset", "-l", &sets, "--replicas=1"]);
+    kubectl(&["-n", &namespace.name, "scale", "statefulset", "-l", &sets, "--replicas=1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_there() {
-    let stage = Stage::set("e2e-limits-alone").await;
+    let namespace = TestNamespace::create("e2e-limits-alone").await;
     let spec = json!({
         "limits": [{"name": "minute", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 5, "window": "10m"}],
         "layer": {"dedicated": {"mode": "Sentinel", "cpu": "20m", "engine": {"image": engine(), "pullPolicy": "Never"}}},
     });
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", spec).await;
+    let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", spec).await;
     policy.ready().await;
     let layer = policy.layer().await;
     let ask = async || -> Option<i64> {
@@ -61,7 +61,7 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
     };
     assert_eq!(ask().await, Some(4));
     let away = OperatorIsAway::begin();
-    all_pods_are_replaced(&stage, &layer).await;
+    all_pods_are_replaced(&namespace, &layer).await;
     let mut left = None;
     let took = eventually("a call is decided", SOON, async || {
         left = ask().await;
@@ -72,9 +72,7 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
     assert_eq!(left, Some(4), "a layer that keeps nothing forgets what was counted");
     // The kubelet puts the Secret's file into a new pod; nothing else of the layer is left.
     let logs: Vec<String> = (0..3)
-        .map(|ordinal| {
-            kubectl(&["-n", &stage.namespace, "logs", &format!("{}-redis-{ordinal}-0", layer.identity.name)])
-        })
+        .map(|ordinal| kubectl(&["-n", &namespace.name, "logs", &format!("{}-redis-{ordinal}-0", layer.identity.name)]))
         .collect();
     assert!(
         logs.iter().any(|log| log.contains("starts with its functions") && log.contains("the Secret")),
@@ -83,5 +81,5 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
     drop(away);
     operator_is_there();
     policy.api().delete(&policy.name, &kube::api::DeleteParams::default()).await.unwrap();
-    stage.delete().await;
+    namespace.delete().await;
 }

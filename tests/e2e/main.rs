@@ -35,12 +35,12 @@ mod place;
 #[path = "../support/kubernetes/polling.rs"]
 mod polling;
 mod sessions;
-#[allow(dead_code, unused_imports)]
-#[path = "../support/kubernetes/stage.rs"]
-mod stage;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/store.rs"]
 mod store;
+#[allow(dead_code, unused_imports)]
+#[path = "../support/kubernetes/test_namespace.rs"]
+mod test_namespace;
 #[path = "../support/kubernetes/truth.rs"]
 mod truth;
 mod volumes;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::commands::{CutOff, kubectl};
 use crate::disturbances::{FOLLOWED, rounds};
 use crate::place::OPERATOR_NAMESPACE;
-use crate::stage::{SOON, Stage, eventually};
+use crate::test_namespace::{SOON, TestNamespace, eventually};
 
 fn leader() -> String {
     let holder = "jsonpath={.spec.holderIdentity}";
@@ -45,7 +45,7 @@ fn node_of(namespace: &str, pod: &str) -> String {
 
 /// The Services follow the primary so many times, although nobody leads the operator.
 pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
-    let (stage, layer) = Stage::with_layer(namespace).await;
+    let (namespace, layer) = TestNamespace::with_layer(namespace).await;
     let nobody = NobodyLeads::begin();
     // The leader looks at its Lease each second.
     eventually("the leader has stopped", SOON, async || {
@@ -64,7 +64,7 @@ pub async fn services_follow_without_a_leader(namespace: &str, times: usize) {
     }
     assert_eq!(leader(), "nobody");
     drop(nobody);
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,11 +74,11 @@ async fn services_follow_although_no_operator_leads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_leader() {
-    let (stage, layer) = Stage::with_layer("e2e-cut-leader").await;
+    let (namespace, layer) = TestNamespace::with_layer("e2e-cut-leader").await;
     let leaders_node = node_of(OPERATOR_NAMESPACE, &leader());
     for _ in 0..10 {
         let primary = layer.wait_until_in_sync().await;
-        if node_of(&stage.namespace, &layer.pod(primary)) == leaders_node {
+        if node_of(&namespace.name, &layer.pod(primary)) == leaders_node {
             break;
         }
         let served = layer.serving().await;
@@ -87,7 +87,7 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     }
     let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     assert_eq!(
-        node_of(&stage.namespace, &layer.pod(primary)),
+        node_of(&namespace.name, &layer.pod(primary)),
         leaders_node,
         "ten moves, and never to the leader's node"
     );
@@ -99,6 +99,6 @@ async fn services_follow_a_primary_that_is_cut_off_together_with_the_operators_l
     println!("primary and leader cut off: another is primary after {moved:?}, the Services followed {after:?} later");
     eventually("another replica of the operator leads", SOON, async || leader() != old).await;
     network.reconnect();
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
     crate::place::operator_is_there();
 }

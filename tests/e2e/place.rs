@@ -6,7 +6,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::commands::{cluster, helm, kubectl};
-use crate::stage::{ENDED_LABEL, LEFT_LABEL};
+use crate::test_namespace::{ENDED_LABEL, LEFT_LABEL};
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "redoubt-system";

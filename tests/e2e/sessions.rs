@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::disturbances::delete_all_pods;
 use crate::layer::Layer;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage, engine};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace, engine};
 
 /// What the application was promised of its sessions.
 #[derive(Default)]
@@ -53,10 +53,10 @@ impl Promises {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_sessions_stay_revoked_and_live_ones_live_through_failover_and_the_loss_of_all_pods() {
-    let stage = Stage::set("e2e-session-survival").await;
+    let namespace = TestNamespace::create("e2e-session-survival").await;
     let spec = json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Sentinel", "cpu": "20m",
         "engine": {"image": engine(), "pullPolicy": "Never"}}}});
-    let store = Store::create(&stage, "web", spec).await;
+    let store = Store::create(&namespace, "web", spec).await;
     store.ready().await;
     let layer = store.layer().await;
     let mut promises = Promises::default();
@@ -101,7 +101,7 @@ async fn revoked_sessions_stay_revoked_and_live_ones_live_through_failover_and_t
     println!("writable {:?} after all pods were new", began.elapsed());
     promises.hold(&mut connection, "all pods deleted").await;
     store.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The primary, by the word of the operator's status: the layer has no user that the test could ask with.

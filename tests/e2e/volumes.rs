@@ -7,7 +7,7 @@ use redoubt::redis::{Connection, Endpoint};
 use serde_json::json;
 
 use crate::commands::kubectl;
-use crate::stage::{SOON, Stage, eventually};
+use crate::test_namespace::{SOON, TestNamespace, eventually};
 
 /// What a write to a node's server is answered, by the word that begins an error.
 async fn answer_to_write(endpoint: &Endpoint, key: &str) -> Option<String> {
@@ -22,9 +22,9 @@ async fn answer_to_write(endpoint: &Endpoint, key: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
-    let stage = Stage::set("e2e-full").await;
+    let namespace = TestNamespace::create("e2e-full").await;
     let volume = json!({"memory": {"limit": "128Mi"}, "persistence": {"volume": {"size": "128Mi"}}});
-    let layer = stage.layer("web", volume).await;
+    let layer = namespace.layer("web", volume).await;
     layer.ready().await;
     assert!(layer.set("kept").await);
     let primary = layer.wait_until_in_sync().await;
@@ -33,7 +33,7 @@ async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     for node in (0..3).map(NodeId::data) {
         // Until there is no room: `dd` says so by its exit code.
         let script = "dd if=/dev/zero of=/data/ballast bs=64k 2> /dev/null || true";
-        kubectl(&["-n", &stage.namespace, "exec", &layer.pod(node), "--", "sh", "-c", script]);
+        kubectl(&["-n", &namespace.name, "exec", &layer.pod(node), "--", "sh", "-c", script]);
     }
     let mut number = 0;
     eventually("writes are refused", SOON, async || {
@@ -59,11 +59,11 @@ async fn full_volumes_stop_writes_and_nothing_else_until_there_is_room() {
     }
     assert_eq!(layer.primary().await, Some(primary), "nobody else has more room");
     for node in (0..3).map(NodeId::data) {
-        kubectl(&["-n", &stage.namespace, "exec", &layer.pod(node), "--", "rm", "/data/ballast"]);
+        kubectl(&["-n", &namespace.name, "exec", &layer.pod(node), "--", "rm", "/data/ballast"]);
     }
     let resumed = eventually("writes go on", SOON, async || layer.set("after").await).await;
     println!("writable {resumed:?} after there was room");
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "nothing was restarted");
-    stage.delete().await;
+    namespace.delete().await;
 }

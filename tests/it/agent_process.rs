@@ -365,14 +365,14 @@ async fn a_record_that_cannot_be_written_is_named_and_ends_no_engine() {
     // As on a full disk or a read-only one, where only this file is in the way; root may write anywhere.
     let obstacle = layer.data(primary).join("redoubt/lineage.part");
     std::fs::create_dir(&obstacle).unwrap();
-    let told = async |words: &str| layer.readiness(primary).await.is_some_and(|text| text.contains(words));
+    let readiness_says = async |words: &str| layer.readiness(primary).await.is_some_and(|text| text.contains(words));
     write_some(&layer, 100).await;
-    eventually("the file is named", SOON, async || told("lineage.part").await).await;
-    assert!(told("200 OK").await && told("Serving").await);
+    eventually("the file is named", SOON, async || readiness_says("lineage.part").await).await;
+    assert!(readiness_says("200 OK").await && readiness_says("Serving").await);
     write_some(&layer, 400).await;
     std::fs::remove_dir(&obstacle).unwrap();
     write_some(&layer, 500).await;
-    eventually("all is well again", SOON, async || !told("lineage.part").await).await;
+    eventually("all is well again", SOON, async || !readiness_says("lineage.part").await).await;
     assert_eq!(layer.engine_pids(primary), engine);
     assert_eq!(layer.primary().await, Some(primary));
 }

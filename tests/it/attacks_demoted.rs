@@ -84,7 +84,7 @@ async fn a_client_of_a_primary_that_stood_still_and_was_replaced_is_cut() {
         "stopped and replaced: {} connections, {} refused, longest {:.2?}",
         met.connections, met.refused, met.longest
     );
-    assert!(met.refused > 0, "the stage is not set");
+    assert!(met.refused > 0, "the precondition does not hold");
     assert!(met.longest < CUT_WITHIN, "{:?}", met.longest);
 }
 
@@ -106,7 +106,7 @@ async fn a_client_that_is_back_before_the_dead_engine_is_never_stays_on_the_repl
         (longest, refused) = (longest.max(met.longest), refused + met.refused);
     }
     println!("{kills} engines killed under a client that is back at once: {refused} refused, longest {longest:.2?}");
-    assert!(refused > 0, "the stage is not set");
+    assert!(refused > 0, "the precondition does not hold");
     assert!(longest < CUT_WITHIN, "{longest:?}");
 }
 

@@ -28,7 +28,7 @@ async fn attacker() -> Process {
 }
 
 /// A message in a Sentinel's name, said with its own user on the primary: the layer's primary is another.
-async fn tell_the_sentinels(layer: &Layer, primary: NodeId, named: &Address, port: u16) {
+async fn point_sentinels_at(layer: &Layer, primary: NodeId, named: &Address, port: u16) {
     let application = Connection::open(&layer.endpoint(layer.sentinel_ids()[0])).await.unwrap();
     let known = sentinel::master(&application, &layer.master_name).await.unwrap().unwrap();
     let (run_id, sender) = known.other_sentinels.iter().next().unwrap();
@@ -61,7 +61,7 @@ async fn a_stranger_that_the_sentinels_are_told_of_is_no_primary_and_nothing_is_
     let attacker = attacker().await;
     let stranger = Address(attacker.address.clone());
     let began = Instant::now();
-    tell_the_sentinels(&layer, primary, &stranger, REDIS_PORT).await;
+    point_sentinels_at(&layer, primary, &stranger, REDIS_PORT).await;
     eventually("a Sentinel believes it", SOON, async || {
         for id in layer.sentinel_ids() {
             let Ok(connection) = Connection::open(&layer.agent_on(id)).await else { continue };
@@ -108,7 +108,7 @@ async fn a_primary_that_the_sentinels_name_with_another_port_is_named_rightly_ag
     let held = keys_of(&layer.endpoint(primary)).await;
     layer.wait_until_in_sync().await;
     let began = Instant::now();
-    tell_the_sentinels(&layer, primary, &layer.nodes[&primary].address, REDIS_PORT + 1).await;
+    point_sentinels_at(&layer, primary, &layer.nodes[&primary].address, REDIS_PORT + 1).await;
     let named = async |id: NodeId| {
         let connection = Connection::open(&layer.endpoint(id)).await.ok()?;
         let mut asking = redis::cmd("SENTINEL");

@@ -167,7 +167,7 @@ async fn caches_are_measured() {
         })
         .await;
         println!("{} | invalidate_tag, a message | {rate:.0} /s | {micros:.2} µs", engine.name);
-        println!("{} | an invalidation to a subscriber | {}", engine.name, told_after(&process, &connection).await);
+        println!("{} | an invalidation to a subscriber | {}", engine.name, notified_after(&process, &connection).await);
     }
 }
 
@@ -257,7 +257,7 @@ async fn plain_set(connection: &Connection) -> f64 {
 }
 
 /// From the call to the message at a subscriber, over loopback.
-async fn told_after(process: &Process, connection: &Connection) -> String {
+async fn notified_after(process: &Process, connection: &Connection) -> String {
     let client = redis::Client::open(format!("redis://{}:{PORT}", process.address)).unwrap();
     let mut subscriber = client.get_async_pubsub().await.unwrap();
     subscriber.subscribe(format!("{CHANNEL}web:")).await.unwrap();

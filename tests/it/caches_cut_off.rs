@@ -52,7 +52,7 @@ async fn is_cut_off(layer: &BoundLayer, way: &Way, copies: &mut Copies, cut: Cut
     }
     tokio::time::sleep(AWAY.saturating_sub(began.elapsed())).await;
     if cut == Cut::Messages {
-        assert!(way.lost() > lost, "the stage is not set");
+        assert!(way.lost() > lost, "the precondition does not hold");
         assert_eq!(subscribers(&layer.observer).await, 1, "the connection stayed: nothing but a number can tell");
     }
     way.cut(Cut::Nothing);

@@ -332,7 +332,7 @@ async fn fifty_times_the_load_and_a_dead_primary_cost_the_source_one_load_per_en
             let of_product = loads.iter().filter(|load| load.product == product && load.taken).count();
             assert!(of_product <= most, "{of_product} loads of {product}, at most {most}");
         }
-        assert!(by_replicas > 0 && stale > 0, "the stage is not set");
+        assert!(by_replicas > 0 && stale > 0, "the precondition does not hold");
         assert!(fresh + stale + by_replicas > taken * 10, "the cache serves nearly all");
     }
 }

@@ -236,7 +236,7 @@ fn type_of(field: &Value) -> String {
 }
 
 /// What an expression says, without the value: the field, and the first of its texts that is chosen.
-fn told_by(expression: &str) -> String {
+fn message_of(expression: &str) -> String {
     if expression.contains("self.filter(") {
         // What a table picks is a word for each value.
         let field = expression.trim_start_matches('\'').split(':').next().unwrap_or_default();
@@ -253,7 +253,7 @@ fn told_by(expression: &str) -> String {
 fn collect_messages(schema: &Value, messages: &mut Vec<String>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         let told = rule["message"].as_str().map(str::to_owned);
-        let told = told.or_else(|| rule["messageExpression"].as_str().map(told_by));
+        let told = told.or_else(|| rule["messageExpression"].as_str().map(message_of));
         let message = one_line(&told.expect("every rule has a message"));
         if !messages.contains(&message) {
             messages.push(message);

@@ -318,11 +318,11 @@ fn condition(status: &UseStatus, kind: &str) -> Option<(String, String, String)>
 
 #[test]
 fn what_is_told_of_a_library_names_what_is_loaded_and_why_a_change_is_not() {
-    let told = |facts: &UseFacts, old: &UseStatus| status(facts, old, Timestamp::UNIX_EPOCH);
+    let published = |facts: &UseFacts, old: &UseStatus| status(facts, old, Timestamp::UNIX_EPOCH);
     let mut facts =
         UseFacts { kind: UseKind::FunctionLibrary, generation: 1, has_primary: true, ..UseFacts::default() };
     facts.functions.digest = "first".to_owned();
-    let new = told(&facts, &UseStatus::default());
+    let new = published(&facts, &UseStatus::default());
     assert_eq!(condition(&new, "Ready").unwrap().1, "NotLoaded");
     assert_eq!(
         (condition(&new, "UserInPlace"), condition(&new, "BindingWritten"), condition(&new, "AccessProven")),
@@ -331,19 +331,19 @@ fn what_is_told_of_a_library_names_what_is_loaded_and_why_a_change_is_not() {
     facts.functions_loaded = true;
     facts.function_names = Some(Functions::from([("a".to_owned(), true), ("b".to_owned(), false)]));
     facts.engine = Some("valkey 9".to_owned());
-    let ready = told(&facts, &new);
+    let ready = published(&facts, &new);
     assert_eq!(condition(&ready, "Ready").unwrap().0, "True");
     assert_eq!(
         json!(ready.function_names),
         json!([{"name": "a", "readsOnly": true}, {"name": "b", "readsOnly": false}])
     );
-    assert_eq!(told(&facts, &ready), ready, "nothing is written while nothing changes");
+    assert_eq!(published(&facts, &ready), ready, "nothing is written while nothing changes");
 
     // A change that the engine refuses: its words, and what stays.
     (facts.generation, facts.functions_loaded, facts.functions.digest) = (2, false, "second".to_owned());
     facts.library_trouble = Some(LibraryTrouble { reason: "LoadRefused", message: "ERR no".to_owned() });
     facts.earlier_policy = Some("first".to_owned());
-    let refusal = told(&facts, &ready);
+    let refusal = published(&facts, &ready);
     for kind in ["Accepted", "FunctionsLoaded"] {
         let (holds, reason, message) = condition(&refusal, kind).unwrap();
         assert_eq!((holds.as_str(), reason.as_str()), ("False", "LoadRefused"));
@@ -358,7 +358,7 @@ fn what_is_told_of_a_library_names_what_is_loaded_and_why_a_change_is_not() {
     // A flush, or a primary that began empty: the users keep their rights until it is loaded again.
     let lost =
         UseFacts { library_trouble: None, function_names: None, engine: None, earlier_policy: None, ..facts.clone() };
-    assert_eq!(told(&lost, &ready).function_names, ready.function_names);
+    assert_eq!(published(&lost, &ready).function_names, ready.function_names);
     let gone = refused(UseKind::FunctionLibrary, 3, "NotAllowed", "no leave", None, &ready, Timestamp::UNIX_EPOCH);
     assert!(gone.function_names.is_empty() && gone.functions.is_none());
     assert!(condition(&gone, "Degraded").unwrap().2.contains("its functions are removed"));

@@ -208,14 +208,14 @@ impl Contender {
 
 /// A world with its API server; work that is `stubborn` ends only by being dropped.
 #[derive(Default)]
-struct Stage {
+struct Election {
     stored: Arc<Mutex<Stored>>,
     terms: Terms,
     /// Who stood by when.
     standing_by: Terms,
 }
 
-impl Stage {
+impl Election {
     fn candidate(&self, who: &'static str, stubborn: bool) -> Contender {
         let network = Arc::new(Mutex::new(Network::Whole));
         let side = Side { stored: Arc::clone(&self.stored), network: Arc::clone(&network) };
@@ -262,20 +262,20 @@ impl Stage {
 async fn the_work_of_a_leader_that_the_api_server_does_not_answer_is_dropped_before_the_lease_ends() {
     for network in [Network::Cut, Network::Deaf] {
         for stubborn in [false, true] {
-            let stage = Stage::default();
-            let [first, _second] = stage.two(stubborn).await;
+            let election = Election::default();
+            let [first, _second] = election.two(stubborn).await;
             first.network(network);
             sleep(Duration::from_millis(500)).await;
-            let began = stage.renewed_at();
+            let began = election.renewed_at();
             sleep(Duration::from_mins(1)).await;
-            let terms = stage.terms.all();
+            let terms = election.terms.all();
             let ended = terms[0].until.unwrap_or_else(|| panic!("{network:?}: it works on"));
             let limit = if stubborn { 13_100 } else { 10_100 };
             assert!(ended - began <= Duration::from_millis(limit), "{network:?} {stubborn}: {:?}", ended - began);
-            assert_eq!(stage.terms.working(), ["second"], "{network:?} {stubborn}");
-            stage.terms.assert_one_at_a_time();
-            assert_eq!(stage.standing_by.working(), ["first"], "who lost it stands by at once");
-            let standing = stage.standing_by.all();
+            assert_eq!(election.terms.working(), ["second"], "{network:?} {stubborn}");
+            election.terms.assert_one_at_a_time();
+            assert_eq!(election.standing_by.working(), ["first"], "who lost it stands by at once");
+            let standing = election.standing_by.all();
             assert_eq!(terms[0].until, standing.last().map(|term| term.from), "and not while it works");
             let mut seconds = standing.iter().filter(|term| term.who == "second");
             assert_eq!(seconds.next().and_then(|term| term.until), terms.last().map(|term| term.from));
@@ -286,111 +286,111 @@ async fn the_work_of_a_leader_that_the_api_server_does_not_answer_is_dropped_bef
 /// A Lease that was lost is not given free: others could begin before the loser's last request has arrived.
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_lost_ends_by_itself() {
-    let stage = Stage::default();
-    let [first, second] = stage.two(false).await;
+    let election = Election::default();
+    let [first, second] = election.two(false).await;
     second.network(Network::Cut);
     first.network(Network::Contended);
-    let renewed_at = stage.renewed_at();
-    while stage.terms.working() == ["first"] {
+    let renewed_at = election.renewed_at();
+    while election.terms.working() == ["first"] {
         sleep(Duration::from_millis(50)).await;
     }
     // It can write again before the Lease has ended: it leads on, and it is not somebody else's turn.
     first.network(Network::Whole);
-    assert!(stage.stored.lock().unwrap().holder().starts_with("first"));
+    assert!(election.stored.lock().unwrap().holder().starts_with("first"));
     assert!(renewed_at.elapsed() < TIMING.duration);
     second.network(Network::Whole);
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(stage.terms.working(), ["first"]);
-    stage.terms.assert_one_at_a_time();
+    assert_eq!(election.terms.working(), ["first"]);
+    election.terms.assert_one_at_a_time();
 }
 
 /// A machine without processor time: each request takes longer than the usual Lease allows for.
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_requests_are_slow_keeps_the_work_by_a_longer_lease() {
-    let stage = Stage::default();
-    let first = stage.candidate("first", false);
+    let election = Election::default();
+    let first = election.candidate("first", false);
     sleep(Duration::from_secs(1)).await;
     // A renewal is a read and a write. Of two seconds and nine it does not end within ten.
     first.network(Network::Slow(Duration::from_millis(4_500)));
     sleep(Duration::from_mins(5)).await;
-    let terms = stage.terms.all().len();
-    assert_eq!(stage.terms.working(), ["first"]);
+    let terms = election.terms.all().len();
+    assert_eq!(election.terms.working(), ["first"]);
     sleep(Duration::from_mins(4)).await;
-    assert_eq!((stage.terms.all().len(), stage.terms.working()), (terms, vec!["first"]), "it loses it again");
+    assert_eq!((election.terms.all().len(), election.terms.working()), (terms, vec!["first"]), "it loses it again");
     // Others respect the length that the Lease itself tells.
-    let _second = stage.candidate("second", false);
+    let _second = election.candidate("second", false);
     first.network(Network::Cut);
     let cut = Instant::now();
-    while stage.terms.working() != ["second"] {
+    while election.terms.working() != ["second"] {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(cut.elapsed() > TIMING.duration, "{:?}", cut.elapsed());
-    stage.terms.assert_one_at_a_time();
+    election.terms.assert_one_at_a_time();
     // Once its renewals were quick for minutes, the usual length is in force again.
     first.stop.send_replace(true);
     sleep(Duration::from_mins(6)).await;
-    let lasts = stage.stored.lock().unwrap().lease.as_ref().unwrap().spec.as_ref().unwrap().lease_duration_seconds;
+    let lasts = election.stored.lock().unwrap().lease.as_ref().unwrap().spec.as_ref().unwrap().lease_duration_seconds;
     assert_eq!(lasts, i32::try_from(TIMING.duration.as_secs()).ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_told_to_stop_gives_the_lease_free_and_another_leads_within_seconds() {
     for stubborn in [false, true] {
-        let stage = Stage::default();
-        let [first, _second] = stage.two(stubborn).await;
+        let election = Election::default();
+        let [first, _second] = election.two(stubborn).await;
         let told_at = Instant::now();
         first.stop.send_replace(true);
         timeout(TIMING.stop_grace + Duration::from_secs(1), first.leading).await.expect("it returns").unwrap();
-        assert_eq!(stage.standing_by.working(), ["second"], "who stops does not stand by");
-        while stage.terms.working() != ["second"] {
-            assert!(told_at.elapsed() < Duration::from_secs(6), "{:#?}", stage.terms.all());
+        assert_eq!(election.standing_by.working(), ["second"], "who stops does not stand by");
+        while election.terms.working() != ["second"] {
+            assert!(told_at.elapsed() < Duration::from_secs(6), "{:#?}", election.terms.all());
             sleep(Duration::from_millis(50)).await;
         }
-        stage.terms.assert_one_at_a_time();
+        election.terms.assert_one_at_a_time();
     }
 }
 
 /// A stopping process whose API server is silent does not wait for it longer than for one request.
 #[tokio::test(start_paused = true)]
 async fn a_leader_without_an_api_server_stops_all_the_same() {
-    let stage = Stage::default();
-    let [first, _second] = stage.two(true).await;
+    let election = Election::default();
+    let [first, _second] = election.two(true).await;
     first.network(Network::Cut);
     first.stop.send_replace(true);
     timeout(Duration::from_secs(10), first.leading).await.expect("it returns").unwrap();
-    assert_eq!(stage.terms.working(), Vec::<&str>::new());
+    assert_eq!(election.terms.working(), Vec::<&str>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_with_an_old_version_is_repeated_and_costs_no_leadership() {
-    let stage = Stage::default();
-    let [first, _second] = stage.two(true).await;
+    let election = Election::default();
+    let [first, _second] = election.two(true).await;
     for _ in 0..20 {
         first.network(Network::Contended);
         sleep(Duration::from_secs(5)).await;
         first.network(Network::Whole);
         sleep(Duration::from_secs(5)).await;
     }
-    assert_eq!(stage.terms.all().len(), 1, "{:#?}", stage.terms.all());
+    assert_eq!(election.terms.all().len(), 1, "{:#?}", election.terms.all());
     // If it never succeeds, it is as if nobody answered.
     first.network(Network::Contended);
     sleep(Duration::from_mins(1)).await;
-    assert_eq!(stage.terms.working(), ["second"]);
-    stage.terms.assert_one_at_a_time();
+    assert_eq!(election.terms.working(), ["second"]);
+    election.terms.assert_one_at_a_time();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_lease_was_given_to_another_by_hand_stops_at_once() {
-    let stage = Stage::default();
-    let [_first, _second] = stage.two(true).await;
+    let election = Election::default();
+    let [_first, _second] = election.two(true).await;
     {
-        let mut stored = stage.stored.lock().unwrap();
+        let mut stored = election.stored.lock().unwrap();
         let mut lease = stored.lease.clone().unwrap();
         lease.spec.as_mut().unwrap().holder_identity = Some("somebody".to_owned());
         stored.store(lease);
     }
     sleep(TIMING.retry + Duration::from_millis(100)).await;
-    assert_eq!(stage.terms.working(), Vec::<&str>::new());
+    assert_eq!(election.terms.working(), Vec::<&str>::new());
 }
 
 /// Three candidates under a network that does anything to any of them, and that come and go.
@@ -401,28 +401,28 @@ async fn two_candidates_never_work_at_once() {
     let mut terms = 0;
     for seed in 0..12 {
         let mut random = StdRng::seed_from_u64(seed);
-        let stage = Stage::default();
+        let election = Election::default();
         let mut candidates: Vec<Contender> =
-            NAMES.iter().map(|who| stage.candidate(who, random.random_bool(0.5))).collect();
+            NAMES.iter().map(|who| election.candidate(who, random.random_bool(0.5))).collect();
         for _ in 0..50 {
             sleep(Duration::from_millis(random.random_range(1..12_000))).await;
             let index = random.random_range(0..NAMES.len());
             if random.random_bool(0.15) {
                 candidates[index].stop.send_replace(true);
                 // A candidate that comes anew is another process: the old one may still be on its way out.
-                candidates[index] = stage.candidate(NAMES[index], random.random_bool(0.5));
+                candidates[index] = election.candidate(NAMES[index], random.random_bool(0.5));
             } else {
                 candidates[index].network(NETWORKS[random.random_range(0..NETWORKS.len())]);
             }
         }
-        stage.terms.assert_one_at_a_time();
-        terms += stage.terms.all().len();
+        election.terms.assert_one_at_a_time();
+        terms += election.terms.all().len();
         for candidate in &candidates {
             candidate.network(Network::Whole);
         }
         // The longest Lease, four times the usual one, may be about to begin.
         sleep(Duration::from_mins(3)).await;
-        assert_eq!(stage.terms.working().len(), 1, "seed {seed}: nobody leads in the end");
+        assert_eq!(election.terms.working().len(), 1, "seed {seed}: nobody leads in the end");
     }
-    assert!(terms > 60, "only {terms} terms: the stage is too quiet");
+    assert!(terms > 60, "only {terms} terms: the election is too quiet");
 }

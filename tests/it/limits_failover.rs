@@ -231,7 +231,7 @@ async fn a_primary_whose_replicas_lag_forgets_rate_times_lag_and_no_more() {
         println!("primary killed {CUT:?} after its replicas were cut off, {since} decisions later: {cost}");
         // What a frozen replica had not read yet when it was frozen is in its socket; so is what was sent before the cut.
         assert!(cost.over <= i64::try_from(since + CALLERS).unwrap(), "{cost}");
-        assert!(cost.over > 0, "the stage is not set: {cost}");
+        assert!(cost.over > 0, "the precondition does not hold: {cost}");
         layer.wait_until_in_sync().await;
     }
 }

@@ -83,7 +83,7 @@ fn a_layer_that_shrinks_and_rolls_at_once_survives_cuts_of_any_node_at_any_time(
             (world.specification.data, world.specification.revision) = (2, 2);
             let mut past = Past::new(world);
             for event in [Event::Rounds(after), Event::Cut(cut), Event::Rounds(30)] {
-                past.suffer(event);
+                past.apply_event(event);
             }
             let mut world = past.calm();
             assert!(world.run_until_converged(MOST_ROUNDS).is_some(), "{cut} after {after}: {}", describe(&world));
@@ -169,7 +169,7 @@ proptest! {
     fn a_fact_that_becomes_unknown_adds_no_disruption(((data, sentinels), events) in history(8)) {
         let mut past = Past::new(World::converged(data, sentinels));
         for event in events {
-            past.suffer(event);
+            past.apply_event(event);
             let observed = past.world.observed();
             let before = disruptions(&past.world, &observed);
             for node in observed.nodes.keys() {
@@ -186,7 +186,7 @@ proptest! {
     fn other_addresses_in_another_order_give_the_same_steps(((data, sentinels), events) in history(8)) {
         let mut past = Past::new(World::converged(data, sentinels));
         for event in events {
-            past.suffer(event);
+            past.apply_event(event);
             let (desired, observed) = (past.world.desired(), past.world.observed());
             let (plan, other) = (plan(&desired, &observed), plan(&desired, &renamed(&observed)));
             let names = |steps: &[Step]| -> Vec<_> {
@@ -206,7 +206,7 @@ proptest! {
     fn from_any_history_the_layer_converges_and_nothing_forbidden_is_done(((data, sentinels), events) in history(14)) {
         let mut past = Past::new(World::converged(data, sentinels));
         for event in events {
-            past.suffer(event);
+            past.apply_event(event);
         }
         let mut world = past.calm();
         let converged = world.run_until_converged(MOST_ROUNDS);

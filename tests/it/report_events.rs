@@ -26,11 +26,11 @@ fn a_condition_that_changes_is_one_event_and_progress_is_none() {
     sample.data(0).libraries.clear();
     let new = sample.status();
     let actions = |transitions: Vec<Transition>| {
-        transitions.into_iter().map(|told| (told.action, told.warning)).collect::<Vec<_>>()
+        transitions.into_iter().map(|event| (event.action, event.warning)).collect::<Vec<_>>()
     };
-    let told = |action: &str, warning| (action.to_owned(), warning);
-    assert_eq!(actions(transitions(&old, &new)), [told("ReadyFalse", true)]);
-    assert_eq!(actions(transitions(&new, &old)), [told("ReadyTrue", false)]);
+    let event = |action: &str, warning| (action.to_owned(), warning);
+    assert_eq!(actions(transitions(&old, &new)), [event("ReadyFalse", true)]);
+    assert_eq!(actions(transitions(&new, &old)), [event("ReadyTrue", false)]);
 }
 
 #[test]
@@ -43,12 +43,12 @@ fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
     for condition in before.conditions.iter_mut().filter(|condition| condition.type_ == "Degraded") {
         "Trouble".clone_into(&mut condition.reason);
     }
-    let told = transitions(&before, &waits);
+    let events = transitions(&before, &waits);
     assert_eq!(
-        told.iter().map(|told| (told.action.as_str(), told.warning)).collect::<Vec<_>>(),
+        events.iter().map(|event| (event.action.as_str(), event.warning)).collect::<Vec<_>>(),
         [("DegradedTrue", true)]
     );
-    assert!(told[0].reason == "NeedsPerson" && told[0].note.starts_with("redis-1: Unrelated"), "{told:?}");
+    assert!(events[0].reason == "NeedsPerson" && events[0].note.starts_with("redis-1: Unrelated"), "{events:?}");
     assert_eq!(transitions(&waits, &waits), []);
     assert_eq!(transitions(&waits, &before), [], "it is over");
 }
@@ -56,12 +56,12 @@ fn trouble_that_comes_to_wait_for_a_person_is_one_more_event() {
 #[test]
 fn what_was_never_said_is_an_event_only_if_it_is_waited_for() {
     let first = Sample::healthy().status();
-    let told = transitions(&DataLayerStatus::default(), &first);
-    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
+    let events = transitions(&DataLayerStatus::default(), &first);
+    assert_eq!(events.iter().map(|event| event.action.as_str()).collect::<Vec<_>>(), ["ReadyTrue"]);
     let old = DataLayerStatus::default();
     let refused = not_accepted(1, &["no".to_owned()], &old, Timestamp::UNIX_EPOCH);
-    let told = transitions(&DataLayerStatus::default(), &refused);
-    assert_eq!(told.iter().map(|told| told.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
+    let events = transitions(&DataLayerStatus::default(), &refused);
+    assert_eq!(events.iter().map(|event| event.action.as_str()).collect::<Vec<_>>(), ["AcceptedFalse"]);
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn a_primary_that_moves_is_an_event_and_one_that_is_lost_or_found_is_not() {
 fn an_unknown_directive_is_one_warning_and_not_one_in_each_pass() {
     let told_of = |unknown: &[&str]| {
         let mut sample = Sample::healthy();
-        sample.subject.unknown_directives = unknown.iter().map(|&told| told.to_owned()).collect();
+        sample.subject.unknown_directives = unknown.iter().map(|&name| name.to_owned()).collect();
         sample.status()
     };
     let (healthy, odd) = (told_of(&[]), told_of(&["hzz (did you mean hz?)"]));
     for before in [&healthy, &DataLayerStatus::default()] {
-        let told = transitions(before, &odd);
-        let told: Vec<&Transition> = told.iter().filter(|told| told.reason == "UnknownDirectives").collect();
-        assert!(told.len() == 1 && told[0].warning && told[0].note.contains("did you mean hz?"), "{told:?}");
+        let events = transitions(before, &odd);
+        let events: Vec<&Transition> = events.iter().filter(|event| event.reason == "UnknownDirectives").collect();
+        assert!(events.len() == 1 && events[0].warning && events[0].note.contains("did you mean hz?"), "{events:?}");
     }
     assert_eq!(transitions(&odd, &odd), []);
     assert_eq!(transitions(&odd, &healthy), []);

@@ -24,7 +24,7 @@ fn degraded(status: &DataLayerStatus) -> (String, String, String) {
     (told.status.clone(), told.reason.clone(), told.message.clone())
 }
 
-fn told(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<(String, String)> {
+fn events_of(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<(String, String)> {
     transitions(old, new).into_iter().map(|told| (told.action, told.note)).collect()
 }
 
@@ -59,17 +59,17 @@ fn each_new_folder_is_one_event_while_the_layer_is_degraded_by_something_else() 
     keep(&mut sample, 1, &[FIRST]);
     let one = sample.status_after(&before, 1);
     assert_eq!(degraded(&one).1, "NoAnswer", "what is graver comes first");
-    let events = told(&before, &one);
+    let events = events_of(&before, &one);
     assert_eq!(events.len(), 1, "{events:?}");
     assert!(events[0].0 == "DataKeptAside" && events[0].1.contains(&format!("web-redis-1: /data/aside/{FIRST}")));
     assert!(transitions(&before, &one)[0].warning);
-    assert_eq!(told(&one, &sample.status_after(&one, 2)), [], "once");
+    assert_eq!(events_of(&one, &sample.status_after(&one, 2)), [], "once");
     keep(&mut sample, 1, &[FIRST, SECOND]);
     let two = sample.status_after(&one, 3);
-    let events = told(&one, &two);
+    let events = events_of(&one, &two);
     assert!(events.len() == 1 && events[0].1.contains(SECOND), "{events:?}");
     keep(&mut sample, 1, &[SECOND]);
-    assert_eq!(told(&two, &sample.status_after(&two, 4)), [], "one that is dropped is no news");
+    assert_eq!(events_of(&two, &sample.status_after(&two, 4)), [], "one that is dropped is no news");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_folder_that_degrades_the_layer_is_told_by_that_event_alone() {
     let mut sample = Sample::healthy();
     let before = sample.status();
     keep(&mut sample, 0, &[FIRST]);
-    let events = told(&before, &sample.status_after(&before, 1));
+    let events = events_of(&before, &sample.status_after(&before, 1));
     assert_eq!(events.iter().map(|event| event.0.as_str()).collect::<Vec<_>>(), ["DegradedTrue"]);
     assert!(events[0].1.contains(FIRST));
 }
@@ -91,9 +91,9 @@ fn an_agent_that_does_not_answer_in_a_pass_takes_nothing_from_what_is_told() {
     sample.observed.nodes.get_mut(&NodeId::data(1)).unwrap().aside = None;
     let silent = sample.status_after(&before, 1);
     assert_eq!((degraded(&silent), &silent.nodes), (degraded(&before), &before.nodes));
-    assert_eq!(told(&before, &silent), []);
+    assert_eq!(events_of(&before, &silent), []);
     keep(&mut sample, 1, &[FIRST]);
-    assert_eq!(told(&silent, &sample.status_after(&silent, 2)), []);
+    assert_eq!(events_of(&silent, &sample.status_after(&silent, 2)), []);
     keep(&mut sample, 1, &[]);
     let dropped = sample.status_after(&silent, 3);
     assert_eq!(degraded(&dropped).0, "False");

@@ -125,7 +125,7 @@ fn holds(status: &DataLayerStatus, kind: &str) -> Option<bool> {
     Some(found.status == "True")
 }
 
-fn told(status: &DataLayerStatus, kind: &str) -> String {
+fn message_of(status: &DataLayerStatus, kind: &str) -> String {
     let found = status.conditions.iter().find(|known| known.type_ == kind);
     found.map(|it| format!("{} {}: {}", it.status, it.reason, it.message)).unwrap_or_default()
 }
@@ -151,7 +151,7 @@ fn ready_speaks_of_service_and_degraded_of_what_does_not_resolve_by_itself() {
             holds(&status, "Ready"),
             Some(chosen.iter().all(|fact| fact.serves)),
             "{names:?}: {}",
-            told(&status, "Ready")
+            message_of(&status, "Ready")
         );
         // A layer that is paused plans nothing, so it waits for nothing either.
         let silenced = ["a replica that died", "no agreement of Sentinels"];
@@ -160,7 +160,7 @@ fn ready_speaks_of_service_and_degraded_of_what_does_not_resolve_by_itself() {
         // We took a node away, and with it a primary may be missed for a moment.
         let is_excused = has("a replica that we restarted") && has("no agreement of Sentinels");
         if !is_excused {
-            assert_eq!(holds(&status, "Degraded"), Some(degraded), "{names:?}: {}", told(&status, "Degraded"));
+            assert_eq!(holds(&status, "Degraded"), Some(degraded), "{names:?}: {}", message_of(&status, "Degraded"));
         }
         let waiters = ["Reconciling", "Stalled"].map(|kind| holds(&status, kind));
         assert!(waiters.contains(&None), "{names:?}: both at once");
@@ -185,7 +185,7 @@ fn the_cause_itself_is_the_reason() {
         let mut sample = Sample::healthy();
         make(&mut sample);
         let status = sample.status_after(&Sample::healthy().status(), 1);
-        (told(&status, "Degraded"), status.state.unwrap())
+        (message_of(&status, "Degraded"), status.state.unwrap())
     };
     let (told, state) = degraded(&|sample| {
         lose(sample, 2, false);
@@ -214,7 +214,7 @@ fn a_primary_that_takes_no_writes_is_no_service() {
     }
     let status = sample.status_after(&Sample::healthy().status(), 1);
     assert_eq!(
-        told(&status, "Ready"),
+        message_of(&status, "Ready"),
         "False RefusesWrites: redis-0 refuses writes: min-replicas-to-write is 1, and 0 replicas are connected"
     );
 }
@@ -245,7 +245,7 @@ fn a_layer_without_redundancy_for_long_is_degraded_by_it() {
     assert_eq!(holds(&first, "Degraded"), Some(false));
     assert_eq!(holds(&sample.status_after(&first, 600), "Degraded"), Some(false));
     let late = sample.status_after(&first, 601);
-    assert_eq!(told(&late, "Degraded"), "True NotRedundant: redis-2 is not in sync");
+    assert_eq!(message_of(&late, "Degraded"), "True NotRedundant: redis-2 is not in sync");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_sentinel_that_lists_a_removed_node_is_named_with_how_long_that_takes() {
     (fact.make)(&mut sample);
     let status = sample.status_after(&Sample::healthy().status(), 1);
     let words = "sentinel-0 still lists a removed node; the Sentinels forget it one after the other, about 30 s apart";
-    assert!(told(&status, "Progressing").contains(words), "{}", told(&status, "Progressing"));
+    assert!(message_of(&status, "Progressing").contains(words), "{}", message_of(&status, "Progressing"));
 }
 
 #[test]

@@ -327,7 +327,7 @@ async fn the_examples_hold_the_deadline_for_the_call_as_a_whole() {
             let paced = way.paced() - before;
             println!("{name}: {took:?}, {paced} bytes by themselves");
             // The client that bounds each read by itself: it met several, none of them late.
-            assert!(language != "Python" || paced > 2, "{name}: {paced}: the stage is not set");
+            assert!(language != "Python" || paced > 2, "{name}: {paced}: the precondition does not hold");
             way.cut(Cut::Nothing);
             answers(&mut program, &format!("at-last-{name}")).await;
         }

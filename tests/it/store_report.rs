@@ -21,7 +21,7 @@ fn facts() -> UseFacts {
     }
 }
 
-fn told(facts: &UseFacts, old: &UseStatus) -> UseStatus {
+fn published(facts: &UseFacts, old: &UseStatus) -> UseStatus {
     status(facts, old, Timestamp::UNIX_EPOCH)
 }
 
@@ -32,17 +32,17 @@ fn condition(status: &UseStatus, kind: &str) -> (String, String, String) {
 
 #[test]
 fn a_store_is_ready_when_everything_is_proven() {
-    let status = told(&facts(), &UseStatus::default());
+    let status = published(&facts(), &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     assert_eq!(condition(&status, "Degraded").0, "False");
     assert_eq!(condition(&status, "Progressing").0, "False");
     assert_eq!(status.functions.as_ref().unwrap().generation, 3);
-    assert_eq!(told(&facts(), &status), status, "nothing is written while nothing changes");
+    assert_eq!(published(&facts(), &status), status, "nothing is written while nothing changes");
 }
 
 #[test]
 fn whatever_is_not_proven_is_named_and_no_store_is_ready_with_it() {
-    let ready = told(&facts(), &UseStatus::default());
+    let ready = published(&facts(), &UseStatus::default());
     let all = facts();
     for (facts, reason, words) in [
         (UseFacts { functions_loaded: false, ..all.clone() }, "NotLoaded", "FunctionsLoaded"),
@@ -57,12 +57,12 @@ fn whatever_is_not_proven_is_named_and_no_store_is_ready_with_it() {
             "spec is wrong",
         ),
     ] {
-        let status = told(&facts, &ready);
+        let status = published(&facts, &ready);
         let (is, found, message) = condition(&status, "Ready");
         assert_eq!((is.as_str(), found.as_str()), ("False", reason));
         assert!(message.contains(words), "{message}");
         assert_eq!(condition(&status, "Degraded").0, "True", "{reason}: it was Ready before");
-        let fresh = told(&facts, &UseStatus::default());
+        let fresh = published(&facts, &UseStatus::default());
         assert_eq!(condition(&fresh, "Degraded").0, "False", "{reason}: it was never Ready");
     }
 }
@@ -70,7 +70,7 @@ fn whatever_is_not_proven_is_named_and_no_store_is_ready_with_it() {
 #[test]
 fn a_server_that_is_away_is_told_of_and_those_who_use_the_others_do_not_wait_for_it() {
     let facts = UseFacts { silent: vec!["redis-2".to_owned()], ..facts() };
-    let status = told(&facts, &UseStatus::default());
+    let status = published(&facts, &UseStatus::default());
     assert_eq!(
         condition(&status, "UserInPlace"),
         ("False".into(), "NotInPlace".into(), "redis-2 does not answer".into())
@@ -81,7 +81,7 @@ fn a_server_that_is_away_is_told_of_and_those_who_use_the_others_do_not_wait_for
 /// It would log in to a server that lacks its user, or write to a layer that a node may still take for new.
 #[test]
 fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reach_has_its_user() {
-    let ready = told(&facts(), &UseStatus::default());
+    let ready = published(&facts(), &UseStatus::default());
     let unreached =
         UseFacts { silent: vec!["sentinel-2".to_owned()], unreached: vec!["sentinel-2".to_owned()], ..facts() };
     let forming = UseFacts { layer_forming: Some("HighlyAvailable: redis-2 is not in sync".to_owned()), ..facts() };
@@ -89,16 +89,20 @@ fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reac
         (unreached, "NotInPlace", "UserInPlace: sentinel-2 does not answer"),
         (forming, "LayerPending", "layer shop/web-sessions is not Ready yet: HighlyAvailable: redis-2 is not in sync"),
     ] {
-        let fresh = told(&facts, &UseStatus::default());
+        let fresh = published(&facts, &UseStatus::default());
         assert_eq!(condition(&fresh, "Ready"), ("False".into(), reason.into(), words.into()));
         assert_eq!(
             (condition(&fresh, "Progressing").0, condition(&fresh, "Degraded").0),
             ("True".into(), "False".into())
         );
         // Of a primary that was lost the pod counts as ready for another 40 s.
-        let without = told(&UseFacts { has_primary: false, ..facts.clone() }, &ready);
+        let without = published(&UseFacts { has_primary: false, ..facts.clone() }, &ready);
         for earlier in [&ready, &without] {
-            assert_eq!(condition(&told(&facts, earlier), "Ready").0, "True", "{reason}: those who use it do not wait");
+            assert_eq!(
+                condition(&published(&facts, earlier), "Ready").0,
+                "True",
+                "{reason}: those who use it do not wait"
+            );
         }
     }
 }
@@ -106,7 +110,7 @@ fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reac
 #[test]
 fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
     let facts = UseFacts { change_refused: Some("mode cannot be changed".to_owned()), ..facts() };
-    let status = told(&facts, &UseStatus::default());
+    let status = published(&facts, &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     let (is, reason, message) = condition(&status, "Degraded");
     assert_eq!((is.as_str(), reason.as_str()), ("True", "LayerRefused"));
@@ -115,7 +119,7 @@ fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
 
 #[test]
 fn a_refusal_takes_away_what_is_no_longer_so_and_is_an_event_once() {
-    let ready = told(&facts(), &UseStatus::default());
+    let ready = published(&facts(), &UseStatus::default());
     let of =
         |old: &UseStatus| refused(UseKind::SessionStore, 4, "NotAllowed", "no leave", None, old, Timestamp::UNIX_EPOCH);
     let first = of(&ready);
@@ -133,7 +137,7 @@ fn a_refusal_takes_away_what_is_no_longer_so_and_is_an_event_once() {
 fn a_rotation_that_is_under_way_is_progress_and_no_trouble() {
     let facts =
         UseFacts { previous_user: Some("ss.shop.web".to_owned()), user: Some("ss.shop.web.1".to_owned()), ..facts() };
-    let status = told(&facts, &UseStatus::default());
+    let status = published(&facts, &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");
     let (is, reason, message) = condition(&status, "Progressing");
     assert_eq!((is.as_str(), reason.as_str()), ("True", "Rotating"));
@@ -141,8 +145,8 @@ fn a_rotation_that_is_under_way_is_progress_and_no_trouble() {
 }
 
 fn everything_else(facts: &UseFacts) -> (UseStatus, UseStatus) {
-    let ready = told(&self::facts(), &UseStatus::default());
-    (told(facts, &ready), told(facts, &UseStatus::default()))
+    let ready = published(&self::facts(), &UseStatus::default());
+    (published(facts, &ready), published(facts, &UseStatus::default()))
 }
 
 /// A policy that is on its way, and a new replica, take nothing from those who use the store.
@@ -248,7 +252,7 @@ fn a_policys_limits_are_named_in_one_string_of_which_a_column_has_room() {
         (&[], None),
     ] {
         let facts = UseFacts { limits: names.iter().map(|name| limit(name)).collect(), ..facts() };
-        assert_eq!(told(&facts, &UseStatus::default()).names.as_deref(), shown);
+        assert_eq!(published(&facts, &UseStatus::default()).names.as_deref(), shown);
     }
 }
 
@@ -260,7 +264,7 @@ fn a_caches_hit_ratio_counts_what_was_found_and_rests_while_it_is_about_right() 
         Some(vec![Row { owner: "shop/web".to_owned(), part: String::new(), counts }])
     };
     let of = |counters: Option<Vec<Row>>, old: &UseStatus| {
-        told(&UseFacts { kind: UseKind::CacheNamespace, counters, ..facts() }, old)
+        published(&UseFacts { kind: UseKind::CacheNamespace, counters, ..facts() }, old)
     };
     // hits, stale, negative; misses, waits, failed; and what is no read.
     let first = of(row([4, 2, 1, 1, 1, 1, 9, 9, 9, 9, 9]), &UseStatus::default());
@@ -272,5 +276,5 @@ fn a_caches_hit_ratio_counts_what_was_found_and_rests_while_it_is_about_right() 
     assert_eq!(of(None, &much).hit_ratio, Some(75), "what is not known now stays");
     assert_eq!(of(row([0; 11]), &UseStatus::default()).hit_ratio, None, "nothing was read");
     let sessions = UseFacts { counters: row([9; 11]), ..facts() };
-    assert_eq!(told(&sessions, &UseStatus::default()).hit_ratio, None);
+    assert_eq!(published(&sessions, &UseStatus::default()).hit_ratio, None);
 }

@@ -6,7 +6,7 @@ use redoubt::model::NodeKind;
 use redoubt::redis::{Class, Connection, Endpoint};
 use serde_json::{Value, json};
 
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// The password that the Secret shows, if there is one.
 async fn password(layer: &Layer) -> Option<String> {
@@ -36,8 +36,8 @@ fn is_denied(answer: &redoubt::redis::Result<redis::Value>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_comes_and_goes_with_its_field_and_nothing_restarts() {
-    let stage = Stage::set("nl-admin").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-admin").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     assert!(layer.set("key").await);
     assert_eq!(password(&layer).await, None, "only who asks for it has one");
@@ -76,5 +76,5 @@ async fn an_administrator_comes_and_goes_with_its_field_and_nothing_restarts() {
         eventually("the login is refused", SOON, async || Connection::open(&endpoint).await.is_err()).await;
     }
     assert_eq!(layer.pod_uids().await, pods, "nothing restarts");
-    stage.delete().await;
+    namespace.delete().await;
 }

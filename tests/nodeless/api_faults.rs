@@ -14,7 +14,7 @@ use crate::commands::{kubectl, refuse};
 use crate::disturbances::{FOLLOWED, nothing_lost};
 use crate::faults::{Fault, Faults};
 use crate::place;
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 use crate::truth::status_is_true;
 
 /// A layer has each of its objects once, and no pod restarted.
@@ -33,18 +33,18 @@ async fn is_complete(layer: &Layer) {
 
 /// Makes a layer while the API server does this to the operator, until it has asked so often; then waits until it is finished.
 async fn made_under(namespace: &str, fault: Fault, requests: usize) {
-    let stage = Stage::set(namespace).await;
+    let namespace = TestNamespace::create(namespace).await;
     let faults = Faults::default();
     faults.set(fault);
-    place::start_operator_with(&stage.namespace, faults.clone());
-    let layer = stage.layer("web", json!({})).await;
+    place::start_operator_with(&namespace.name, faults.clone());
+    let layer = namespace.layer("web", json!({})).await;
     eventually("the operator asks again", SOON, async || faults.requests() >= requests).await;
     assert!(!layer.is("Ready").await);
     faults.set(Fault::None);
     println!("{fault:?}: Ready {:.1?} after it ended", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,19 +70,19 @@ async fn a_layer_becomes_ready_although_the_api_server_was_cut_off_at_the_beginn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_becomes_ready_at_an_api_server_that_answers_after_300_ms() {
-    let stage = Stage::set("nl-slow").await;
-    place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(300)));
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-slow").await;
+    place::faults(&namespace.name).set(Fault::Slow(Duration::from_millis(300)));
+    let layer = namespace.layer("web", json!({})).await;
     println!("slow: Ready after {:.1?}", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_that_end_again_and_again_hide_no_change() {
-    let stage = Stage::set("nl-watches").await;
-    let faults = place::faults(&stage.namespace);
+    let namespace = TestNamespace::create("nl-watches").await;
+    let faults = place::faults(&namespace.name);
     let ending = faults.clone();
     let ends = tokio::spawn(async move {
         loop {
@@ -90,7 +90,7 @@ async fn watches_that_end_again_and_again_hide_no_change() {
             ending.end_watches();
         }
     });
-    let layer = stage.layer("web", json!({})).await;
+    let layer = namespace.layer("web", json!({})).await;
     println!("watches end: Ready after {:.1?}", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
@@ -99,14 +99,14 @@ async fn watches_that_end_again_and_again_hide_no_change() {
     println!("watches end: a change is proven after {:.1?}", layer.ready().await);
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "a live directive restarts nothing");
     ends.abort();
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The primary dies while the operator cannot reach the API server, or is answered errors: Sentinels and agents need neither.
 async fn fail_primary_under(namespace: &str, fault: Fault) {
-    let (stage, layer) = Stage::with_layer(namespace).await;
+    let (namespace, layer) = TestNamespace::with_layer(namespace).await;
     assert!(layer.set("kept").await);
-    let faults = place::faults(&stage.namespace);
+    let faults = place::faults(&namespace.name);
     let (pods, writes) = (layer.pod_uids().await, faults.writes());
     faults.set(fault);
     // Each watch is opened again, and refused.
@@ -133,7 +133,7 @@ async fn fail_primary_under(namespace: &str, fault: Fault) {
     status_is_true(&layer).await;
     assert_eq!(layer.pod_uids().await, pods, "no pod was replaced");
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,50 +148,50 @@ async fn a_primary_that_dies_while_the_api_server_answers_500_is_replaced_and_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_follow_in_time_at_an_api_server_that_answers_after_200_ms() {
-    let (stage, layer) = Stage::with_layer("nl-slow-later").await;
-    place::faults(&stage.namespace).set(Fault::Slow(Duration::from_millis(200)));
+    let (namespace, layer) = TestNamespace::with_layer("nl-slow-later").await;
+    place::faults(&namespace.name).set(Fault::Slow(Duration::from_millis(200)));
     let (primary, served) = (layer.wait_until_in_sync().await, layer.serving().await);
     layer.kill_engine(primary).await;
     let served_by = layer.has_a_new_primary(served).await;
     let followed = layer.services_follow(served_by, FOLLOWED).await;
     println!("slow: the Services followed {followed:.1?} after another served");
     layer.ready().await;
-    place::faults(&stage.namespace).set(Fault::None);
-    stage.leave(layer).await;
+    place::faults(&namespace.name).set(Fault::None);
+    namespace.leave(layer).await;
 }
 
 /// It hangs where it was: right after its `n`-th write. A process that is killed there leaves the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_after_any_write_of_a_creation_leaves_what_the_next_one_finishes() {
-    let stage = Stage::set("nl-killed-operator").await;
+    let namespace = TestNamespace::create("nl-killed-operator").await;
     for after in [1, 4, 8, 13, 20] {
         let name = format!("after-{after}");
         let faults = Faults::ending_after(after);
-        place::start_operator_with(&stage.namespace, faults.clone());
-        let layer = stage.layer(&name, json!({})).await;
+        place::start_operator_with(&namespace.name, faults.clone());
+        let layer = namespace.layer(&name, json!({})).await;
         eventually("it has come so far", SOON, async || faults.writes() >= after).await;
-        place::start_operator(&stage.namespace);
+        place::start_operator(&namespace.name);
         println!("killed after {after} writes: Ready {:.1?} later", layer.ready().await);
         status_is_true(&layer).await;
         is_complete(&layer).await;
-        kubectl(&["-n", &stage.namespace, "delete", "datalayer", &name, "--wait=false"]);
+        kubectl(&["-n", &namespace.name, "delete", "datalayer", &name, "--wait=false"]);
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_after_any_write_of_a_roll_leaves_what_the_next_one_finishes_without_loss() {
-    let stage = Stage::set("nl-killed-roll").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-killed-roll").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     for (after, memory) in [(1, "300Mi"), (3, "310Mi"), (6, "320Mi")] {
         let verdict = layer
             .under_load(async |layer, _| {
                 let faults = Faults::ending_after(after);
-                place::start_operator_with(&stage.namespace, faults.clone());
+                place::start_operator_with(&namespace.name, faults.clone());
                 layer.change(json!({"memory": {"limit": memory}})).await;
                 eventually("it has come so far", SOON, async || faults.writes() >= after).await;
-                place::start_operator(&stage.namespace);
+                place::start_operator(&namespace.name);
                 layer.ready().await;
             })
             .await;
@@ -204,7 +204,7 @@ async fn an_operator_that_is_killed_after_any_write_of_a_roll_leaves_what_the_ne
             assert_eq!(format!("{mebibytes}Mi"), memory, "{node}");
         }
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// A policy that refuses a node's pod in one namespace; it is in force a moment later.
@@ -216,16 +216,16 @@ fn pods_are_refused(namespace: &str, node: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_policy_goes() {
-    let (stage, layer) = Stage::with_layer("nl-policy").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-policy").await;
     assert!(layer.set("kept").await);
     let primary = layer.wait_until_in_sync().await;
     let refused = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
-    pods_are_refused(&stage.namespace, &refused.to_string());
+    pods_are_refused(&namespace.name, &refused.to_string());
     let old = layer.pods().await;
     eventually("its pod is refused", SOON, async || {
         // Until the policy is in force it comes back.
-        kubectl(&["-n", &stage.namespace, "delete", "pod", &layer.pod(refused), "--ignore-not-found", "--wait=true"]);
-        kubectl(&["-n", &stage.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"])
+        kubectl(&["-n", &namespace.name, "delete", "pod", &layer.pod(refused), "--ignore-not-found", "--wait=true"]);
+        kubectl(&["-n", &namespace.name, "get", "events", "-o", "jsonpath={.items[*].message}"])
             .contains("a policy of the test")
     })
     .await;
@@ -241,45 +241,45 @@ async fn a_pod_that_a_policy_refuses_leaves_the_rest_serving_and_comes_when_the_
     println!("refused: {:?}", layer.condition("Degraded").await);
     assert_eq!(layer.primary().await, Some(primary));
     assert!(layer.set("meanwhile").await, "the others serve");
-    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
+    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &namespace.name]);
     layer.ready().await;
     assert_eq!(layer.get("meanwhile").await.as_deref(), Some("meanwhile"));
     let now = layer.pods().await;
     for (name, pod) in old.iter().filter(|(name, _)| **name != layer.pod(refused)) {
         assert_eq!(now[name].metadata.uid, pod.metadata.uid, "{name}");
     }
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_a_quota_leaves_no_room_for_becomes_ready_when_there_is_room() {
-    let stage = Stage::set("nl-quota").await;
-    kubectl(&["-n", &stage.namespace, "create", "quota", "small", "--hard=pods=4"]);
+    let namespace = TestNamespace::create("nl-quota").await;
+    kubectl(&["-n", &namespace.name, "create", "quota", "small", "--hard=pods=4"]);
     eventually("the quota is in force", SOON, async || {
-        let used = ["-n", &stage.namespace, "get", "quota", "small", "-o", "jsonpath={.status.hard.pods}"];
+        let used = ["-n", &namespace.name, "get", "quota", "small", "-o", "jsonpath={.status.hard.pods}"];
         kubectl(&used) == "4"
     })
     .await;
-    let layer = stage.layer("web", json!({})).await;
+    let layer = namespace.layer("web", json!({})).await;
     eventually("four pods are there", SOON, async || layer.pods().await.len() == 4).await;
     assert!(!layer.is("Ready").await);
     println!("quota: {:?}", layer.condition("Progressing").await);
-    kubectl(&["-n", &stage.namespace, "delete", "quota", "small"]);
+    kubectl(&["-n", &namespace.name, "delete", "quota", "small"]);
     println!("quota: Ready {:.1?} after it went", layer.ready().await);
     status_is_true(&layer).await;
     is_complete(&layer).await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_whose_pods_are_never_started_says_so_and_becomes_ready_when_they_are() {
     let kubelet = &crate::plane::plane().kubelet;
-    let stage = Stage::set("nl-never-started").await;
+    let namespace = TestNamespace::create("nl-never-started").await;
     let held = ["web-redis-2-0", "web-sentinel-2-0"];
     for pod in held {
-        kubelet.hold(&stage.namespace, pod);
+        kubelet.hold(&namespace.name, pod);
     }
-    let layer = stage.layer("web", json!({})).await;
+    let layer = namespace.layer("web", json!({})).await;
     // A new layer begins once each data node says that it has no data, or one has been silent for a minute.
     let mut told = String::new();
     eventually("it says which pod is missing", SOON, async || {
@@ -291,12 +291,12 @@ async fn a_layer_whose_pods_are_never_started_says_so_and_becomes_ready_when_the
         told.contains("redis-2") && !told.contains("redis-1")
     })
     .await;
-    kubelet.release(&stage.namespace, held[0]);
+    kubelet.release(&namespace.name, held[0]);
     eventually("the others serve", SOON, async || layer.set("kept").await).await;
     assert!(!layer.is("Ready").await, "a Sentinel is missing");
-    kubelet.release(&stage.namespace, held[1]);
+    kubelet.release(&namespace.name, held[1]);
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     is_complete(&layer).await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::commands::kubectl;
 use crate::place;
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// Everything that was told of a layer: reason, note and how often.
 fn events(layer: &Layer) -> BTreeSet<String> {
@@ -21,8 +21,8 @@ fn events(layer: &Layer) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() {
-    let (stage, layer) = Stage::with_layer("nl-idle").await;
-    let faults = place::faults(&stage.namespace);
+    let (namespace, layer) = TestNamespace::with_layer("nl-idle").await;
+    let faults = place::faults(&namespace.name);
     // What follows Ready: the record that the layer was initialised, and what the audit says of its keys, within a rest of 10 s.
     let mut last = (0, Instant::now());
     eventually("the last write is a while ago", SOON, async || {
@@ -52,5 +52,5 @@ async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() 
     // Each condition may turn and turn back, and none says the same twice.
     let conditions = layer.object().await.status.unwrap().conditions.len();
     assert!((1..=2 * conditions).contains(&news.len()), "{news:#?}");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }

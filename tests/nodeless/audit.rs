@@ -6,13 +6,13 @@ use serde_json::json;
 
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_repaired_where_that_is_asked_for() {
-    let stage = Stage::set("nl-audit").await;
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "absoluteLifetime": "2h"})).await;
+    let namespace = TestNamespace::create("nl-audit").await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "absoluteLifetime": "2h"})).await;
     store.ready().await;
     let layer = store.layer().await;
     let item = async || {
@@ -24,7 +24,7 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
     run::<i64>(&mut connection, call("redoubt_session_create", "web:{t}s:1", &["ada"])).await.unwrap();
     // A kubelet shows the new prefix in its own time.
     eventually("the checklist says that all expire", SOON, async || {
-        place::refresh_secrets(&stage.namespace).await;
+        place::refresh_secrets(&namespace.name).await;
         item().await.is_some_and(|item| item.ok) && store.status().await.unwrap().audit.is_some_and(|it| it.keys == 2)
     })
     .await;
@@ -51,7 +51,7 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
         run::<i64>(connection, redis::cmd("PTTL").arg("web:forgotten").clone()).await.unwrap()
     };
     eventually("it is repaired", SOON, async || {
-        place::refresh_secrets(&stage.namespace).await;
+        place::refresh_secrets(&namespace.name).await;
         lifetime(&mut connection).await > 0
     })
     .await;
@@ -61,20 +61,21 @@ async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_
     })
     .await;
     store.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Whatever the kind of use, each key gets the lifetime that its own use declares.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_forgotten_under_the_prefix_of_a_cache_or_a_policy_gets_the_lifetime_that_it_declares() {
-    let stage = Stage::set("nl-audit-uses").await;
+    let namespace = TestNamespace::create("nl-audit-uses").await;
     let further = json!({"memory": {"evictionPolicy": "volatile-ttl"}, "audit": {"mode": "Repair"}});
-    let layer = stage.layer("shared", further).await;
+    let layer = namespace.layer("shared", further).await;
     let (place, hour) = (json!({"name": "shared"}), 3_600_000);
     let cache = json!({"layer": place, "ttl": "10m", "maxTtl": "30m"});
-    let cache: Store<CacheNamespace> = Store::make(&stage, "web", cache).await;
+    let cache: Store<CacheNamespace> = Store::make(&namespace, "web", cache).await;
     let limits = json!([{"name": "minute", "quota": 5, "window": "1m"}, {"name": "hour", "quota": 50, "window": "1h"}]);
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limits})).await;
+    let policy: Store<RateLimitPolicy> =
+        Store::make(&namespace, "api", json!({"layer": place, "limits": limits})).await;
     cache.ready().await;
     policy.ready().await;
     let (mut of_cache, mut of_policy) = (cache.connected().await, policy.connected().await);
@@ -85,7 +86,7 @@ async fn what_is_forgotten_under_the_prefix_of_a_cache_or_a_policy_gets_the_life
     let lifetime = |key: &str| redis::cmd("PTTL").arg(key).clone();
     let (mut of_entry, mut of_count) = (-1, -1);
     eventually("both are repaired", SOON, async || {
-        place::refresh_secrets(&stage.namespace).await;
+        place::refresh_secrets(&namespace.name).await;
         of_entry = run::<i64>(&mut of_cache, lifetime("web:forgotten")).await.unwrap();
         of_count = run::<i64>(&mut of_policy, lifetime("api:forgotten")).await.unwrap();
         of_entry > 0 && of_count > 0
@@ -100,5 +101,5 @@ async fn what_is_forgotten_under_the_prefix_of_a_cache_or_a_policy_gets_the_life
     })
     .await;
     assert_eq!(layer.get("of-nobody").await.as_deref(), Some("of-nobody"));
-    stage.delete().await;
+    namespace.delete().await;
 }

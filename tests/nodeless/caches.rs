@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::commands::{kubectl, try_kubectl};
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A changed policy is on every primary within this time; `limits` holds it to less, under callers.
 const POLICY_WITHIN: Duration = Duration::from_secs(20);
@@ -35,8 +35,8 @@ fn is_denied<T: std::fmt::Debug>(reply: RedisResult<T>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_with_a_layer_of_its_own_serves_and_its_policy_changes_live() {
-    let stage = Stage::set("nl-caches").await;
-    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h", "maxEntryBytes": 100})).await;
+    let namespace = TestNamespace::create("nl-caches").await;
+    let cache: Store<CacheNamespace> = Store::make(&namespace, "web", json!({"ttl": "1h", "maxEntryBytes": 100})).await;
     cache.ready().await;
     let status = cache.status().await.unwrap();
     assert_eq!(status.layer.as_ref().unwrap().name, "web-cache");
@@ -81,17 +81,17 @@ async fn a_cache_with_a_layer_of_its_own_serves_and_its_policy_changes_live() {
     .await;
     eventually("the binding says so", SOON, async || cache.binding().await.unwrap()["stale-ms"] == "600000").await;
     cache.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caches_and_sessions_share_a_layer_and_a_cache_in_the_way_of_another_is_refused() {
-    let stage = Stage::set("nl-caches-shared").await;
-    stage.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
+    let namespace = TestNamespace::create("nl-caches-shared").await;
+    namespace.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
     let place = json!({"name": "shared"});
-    let store = Store::create(&stage, "login", json!({"idleTimeout": "30m", "layer": place})).await;
+    let store = Store::create(&namespace, "login", json!({"idleTimeout": "30m", "layer": place})).await;
     let cache: Store<CacheNamespace> =
-        Store::make(&stage, "web", json!({"layer": place, "ttl": "5m", "maxTtl": "10m"})).await;
+        Store::make(&namespace, "web", json!({"layer": place, "ttl": "5m", "maxTtl": "10m"})).await;
     store.ready().await;
     cache.ready().await;
     for (name, further, reason, words) in [
@@ -103,11 +103,11 @@ async fn caches_and_sessions_share_a_layer_and_a_cache_in_the_way_of_another_is_
         for (field, value) in further.as_object().unwrap() {
             spec[field] = value.clone();
         }
-        let refused: Store<CacheNamespace> = Store::make(&stage, name, spec).await;
+        let refused: Store<CacheNamespace> = Store::make(&namespace, name, spec).await;
         refused.refused(reason, words).await;
     }
     // A day of TTL on a layer with sessions of half an hour.
-    let long: Store<CacheNamespace> = Store::make(&stage, "long", json!({"layer": place, "ttl": "5m"})).await;
+    let long: Store<CacheNamespace> = Store::make(&namespace, "long", json!({"layer": place, "ttl": "5m"})).await;
     long.ready().await;
     let told = long.status().await.unwrap().conditions;
     assert!(told.iter().any(|it| it.type_ == "EvictionSuits" && it.reason == "TtlOrder"), "{told:?}");
@@ -122,14 +122,14 @@ async fn caches_and_sessions_share_a_layer_and_a_cache_in_the_way_of_another_is_
     cache.api().delete("web", &kube::api::DeleteParams::default()).await.unwrap();
     eventually("its user is gone", SOON, async || run::<String>(&mut pages, redis::cmd("PING")).await.is_err()).await;
     assert!(run::<Value>(&mut session, call("redoubt_session_get", "login:{t}s:1", &[])).await.unwrap() != Value::Nil);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The keys of a beginning, one of some thousand, are gone within seconds of the annotation, and no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_how_far() {
-    let stage = Stage::set("nl-caches-prefix").await;
-    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h"})).await;
+    let namespace = TestNamespace::create("nl-caches-prefix").await;
+    let cache: Store<CacheNamespace> = Store::make(&namespace, "web", json!({"ttl": "1h"})).await;
     cache.ready().await;
     let mut connection = cache.connected().await;
     for number in 0..300 {
@@ -158,7 +158,7 @@ async fn keys_that_begin_alike_are_removed_on_an_annotation_and_the_status_says_
     eventually("nothing is told of it any more", SOON, async || cache.status().await.unwrap().invalidation.is_none())
         .await;
     cache.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// What takes a while is told as it goes on.
@@ -199,14 +199,15 @@ async fn removal_is_followed(
 /// A cache above its budget is told so, and is shrunk once that is asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_is_asked_for() {
-    let stage = Stage::set("nl-caches-budget").await;
-    let cache: Store<CacheNamespace> = Store::make(&stage, "web", json!({"ttl": "1h", "memoryBudget": "1Mi"})).await;
+    let namespace = TestNamespace::create("nl-caches-budget").await;
+    let cache: Store<CacheNamespace> =
+        Store::make(&namespace, "web", json!({"ttl": "1h", "memoryBudget": "1Mi"})).await;
     cache.ready().await;
     let verdict = async || cache.status().await?.budget.map(|budget| (budget.bytes, budget.state));
     // A kubelet shows the list of prefixes in its own time.
     let told = async |what: &str, expected: (i64, BudgetState)| {
         eventually(what, SOON, async || {
-            place::refresh_secrets(&stage.namespace).await;
+            place::refresh_secrets(&namespace.name).await;
             verdict().await == Some(expected)
         })
         .await;
@@ -234,30 +235,30 @@ async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_i
         cache.status().await.unwrap().budget.is_none()
     })
     .await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The page of spikes is applied as it is: its objects, the autoscaler too, and its command.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_objects_of_the_page_of_spikes_are_taken_and_its_layer_is_scaled_by_hand() {
-    let stage = Stage::set("nl-spikes").await;
+    let namespace = TestNamespace::create("nl-spikes").await;
     let page = std::fs::read_to_string("docs/uses/spikes.md").unwrap();
-    let folder = folder_of(&stage.namespace);
+    let folder = folder_of(&namespace.name);
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 3);
     for (number, block) in blocks.iter().enumerate() {
-        let text = block.replace("namespace: shop", &format!("namespace: {}", stage.namespace));
+        let text = block.replace("namespace: shop", &format!("namespace: {}", namespace.name));
         let path = folder.join(format!("{number}.yaml"));
         std::fs::write(&path, text).unwrap();
         kubectl(&["apply", "-f", &path.display().to_string()]);
     }
     let of = |kind: &str, path: &str| {
-        try_kubectl(&["-n", &stage.namespace, "get", kind, "-o", &format!("jsonpath={{{path}}}")]).unwrap_or_default()
+        try_kubectl(&["-n", &namespace.name, "get", kind, "-o", &format!("jsonpath={{{path}}}")]).unwrap_or_default()
     };
     let ready = ".status.conditions[?(@.type==\"Ready\")].status";
     eventually("the cache is ready", SOON, async || of("cachenamespace/products", ready) == "True").await;
     let command = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap().trim();
-    let command = command.replace("-n shop", &format!("-n {}", stage.namespace));
+    let command = command.replace("-n shop", &format!("-n {}", namespace.name));
     let words: Vec<&str> = command.split(' ').collect();
     assert_eq!(words[0], "kubectl");
     kubectl(&words[1..]);
@@ -266,16 +267,16 @@ async fn the_objects_of_the_page_of_spikes_are_taken_and_its_layer_is_scaled_by_
     })
     .await;
     // What the autoscaler goes by: the scale subresource says how many there are, and which pods.
-    let scale = format!("/apis/redoubt.dev/v1alpha1/namespaces/{}/datalayers/sale/scale", stage.namespace);
+    let scale = format!("/apis/redoubt.dev/v1alpha1/namespaces/{}/datalayers/sale/scale", namespace.name);
     let scale: serde_json::Value = serde_json::from_str(&kubectl(&["get", "--raw", &scale])).unwrap();
     assert_eq!(scale["status"]["replicas"], 4);
     let selector = scale["status"]["selector"].as_str().unwrap();
-    let pods = kubectl(&["-n", &stage.namespace, "get", "pods", "-l", selector, "-o", "name"]);
+    let pods = kubectl(&["-n", &namespace.name, "get", "pods", "-l", selector, "-o", "name"]);
     assert!(!pods.is_empty(), "{selector}");
     let target = of("hpa/sale", ".spec.scaleTargetRef.name");
     assert_eq!(target, "sale");
     std::fs::remove_dir_all(folder).unwrap();
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 fn folder_of(name: &str) -> std::path::PathBuf {

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::commands::kubectl;
 use crate::disturbances::{evicted, memory_rolls, nothing_lost, rolled, set_and_reverted};
-use crate::stage::{Layer, SOON, Stage, engine, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, engine, eventually};
 
 /// A change that restarts pods waits for a person, and rolls when that has approved it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_restarts_pods_waits_for_approval_where_that_is_asked_for() {
-    let stage = Stage::set("nl-approval").await;
-    let layer = stage.layer("web", json!({"update": {"approval": "Manual"}})).await;
+    let namespace = TestNamespace::create("nl-approval").await;
+    let layer = namespace.layer("web", json!({"update": {"approval": "Manual"}})).await;
     layer.ready().await;
     let before = layer.pod_uids().await;
     layer.change(json!({"cpu": "30m"})).await;
@@ -28,13 +28,13 @@ async fn a_change_that_restarts_pods_waits_for_approval_where_that_is_asked_for(
     layer.ready().await;
     let replaced = layer.pod_uids().await.difference(&before).count();
     assert_eq!(replaced, 3, "all data pods are new");
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_and_directives_roll_under_load_and_lose_nothing() {
-    let stage = Stage::set("nl-roll").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-roll").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     memory_rolls(&layer).await;
     rolled(&layer, "a directive that is taken at start only", json!({"config": {"databases": "4"}})).await;
@@ -44,12 +44,12 @@ async fn memory_and_directives_roll_under_load_and_lose_nothing() {
     let before = layer.pod_uids().await;
     rolled(&layer, "a directive that is taken live", json!({"config": {"slowlog-max-len": "77"}})).await;
     assert_eq!(layer.pod_uids().await, before, "a live directive restarts nothing");
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverted() {
-    let (stage, layer) = Stage::with_layer("nl-reverted").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-reverted").await;
     let (no_image, image) = ("localhost/no-such-image:1", engine());
     let change = |image: &str| -> Value { json!({"engine": {"image": image}}) };
     set_and_reverted(&layer, "an image that does not exist", change(no_image), change(image), "Image").await;
@@ -61,7 +61,7 @@ async fn what_cannot_run_stops_at_one_node_and_recovers_alone_when_it_is_reverte
         "does not run",
     )
     .await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 async fn data_nodes(layer: &Layer) -> usize {
@@ -70,7 +70,7 @@ async fn data_nodes(layer: &Layer) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
-    let (stage, layer) = Stage::with_layer("nl-scaled").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-scaled").await;
     // `scale` is there once the field is written.
     layer.change(json!({"replicas": 2})).await;
     layer.ready().await;
@@ -78,7 +78,7 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
         let verdict = layer
             .under_load(async |layer, _| {
                 let replicas = format!("--replicas={replicas}");
-                kubectl(&["-n", &stage.namespace, "scale", "datalayer/web", &replicas]);
+                kubectl(&["-n", &namespace.name, "scale", "datalayer/web", &replicas]);
                 layer.ready().await;
                 assert_eq!(data_nodes(layer).await, nodes);
             })
@@ -91,14 +91,14 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     nothing_lost("evicted with a replica more", &verdict);
     let target = NodeId::data(3);
     let annotation = format!("redoubt.dev/promote={}", layer.pod(target));
-    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", &annotation]);
+    kubectl(&["-n", &namespace.name, "annotate", "datalayer", "web", &annotation]);
     eventually("the node that goes next is primary", SOON, async || layer.primary().await == Some(target)).await;
-    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", "redoubt.dev/promote-"]);
+    kubectl(&["-n", &namespace.name, "annotate", "datalayer", "web", "redoubt.dev/promote-"]);
     layer.ready().await;
     scaled("2", 3).await;
     // It has its volume again, with the data of when it went, as a primary.
     scaled("3", 4).await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Quorum and voters as each Sentinel counts them.
@@ -122,7 +122,7 @@ async fn voters_are(layer: &Layer, expected: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_added_and_removed_and_those_that_went_do_not_count() {
-    let (stage, layer) = Stage::with_layer("nl-sentinels-scaled").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-sentinels-scaled").await;
     for count in [5_u16, 3] {
         let before = layer.restarts().await;
         layer.change(json!({"failover": {"sentinels": count}})).await;
@@ -132,5 +132,5 @@ async fn sentinels_are_added_and_removed_and_those_that_went_do_not_count() {
         let after = layer.restarts().await;
         assert!(before.iter().all(|(pod, count)| after.get(pod).is_none_or(|now| now == count)), "nothing restarts");
     }
-    stage.delete().await;
+    namespace.delete().await;
 }

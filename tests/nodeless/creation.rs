@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::commands::kubectl;
 use crate::place;
 use crate::plane::plane;
-use crate::stage::{ENGINES, SOON, Stage, eventually};
+use crate::test_namespace::{ENGINES, SOON, TestNamespace, eventually};
 use crate::truth::{
     columns_and_scale_are_right, services_lead_where_they_should, status_is_true, the_binding_is_enough,
 };
@@ -15,8 +15,8 @@ use crate::truth::{
 async fn a_minimal_layer_is_ready_on_each_engine_and_its_status_is_true_of_the_servers() {
     // Those of which there is a program.
     for (name, image) in ENGINES.into_iter().filter(|(_, image)| plane().kubelet.engine(image).is_some()) {
-        let stage = Stage::set(&format!("nl-creation-{name}")).await;
-        let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
+        let namespace = TestNamespace::create(&format!("nl-creation-{name}")).await;
+        let layer = namespace.layer("web", json!({"engine": {"image": image}})).await;
         println!("{name}: Ready after {:.2?}", layer.ready().await);
         status_is_true(&layer).await;
         let primary = layer.wait_until_in_sync().await;
@@ -24,14 +24,14 @@ async fn a_minimal_layer_is_ready_on_each_engine_and_its_status_is_true_of_the_s
         columns_and_scale_are_right(&layer, primary).await;
         services_lead_where_they_should(&layer).await;
         the_binding_is_enough(&layer).await;
-        stage.delete().await;
+        namespace.delete().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standalone_layer_is_ready_and_keeps_its_data() {
-    let stage = Stage::set("nl-standalone").await;
-    let layer = stage.layer("dev", json!({"mode": "Standalone"})).await;
+    let namespace = TestNamespace::create("nl-standalone").await;
+    let layer = namespace.layer("dev", json!({"mode": "Standalone"})).await;
     layer.ready().await;
     eventually("it takes a write", SOON, async || layer.set("kept").await).await;
     let old = layer.pod_uids().await;
@@ -41,7 +41,7 @@ async fn a_standalone_layer_is_ready_and_keeps_its_data() {
     })
     .await;
     // One that keeps nothing comes back empty, and with its functions.
-    let cache = stage.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
+    let cache = namespace.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
     cache.ready().await;
     assert!(cache.set("gone").await);
     cache.kill_engine(NodeId::data(0)).await;
@@ -51,59 +51,59 @@ async fn a_standalone_layer_is_ready_and_keeps_its_data() {
         cache.get("gone").await.is_none() && digest.as_ref() == Some(expected)
     })
     .await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_layers_in_one_namespace_never_mix_though_one_is_created_again() {
-    let stage = Stage::set("nl-two-layers").await;
-    let (left, right) = (stage.layer("left", json!({})).await, stage.layer("right", json!({})).await);
+    let namespace = TestNamespace::create("nl-two-layers").await;
+    let (left, right) = (namespace.layer("left", json!({})).await, namespace.layer("right", json!({})).await);
     left.ready().await;
     right.ready().await;
     assert!(left.set("mine").await && right.set("theirs").await);
-    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "left", "--wait=true"]);
-    let left = stage.layer("left", json!({})).await;
+    kubectl(&["-n", &namespace.name, "delete", "datalayer", "left", "--wait=true"]);
+    let left = namespace.layer("left", json!({})).await;
     left.ready().await;
     right.ready().await;
     assert_eq!(left.get("mine").await.as_deref(), Some("mine"), "the volumes were to be adopted");
     assert_eq!(left.get("theirs").await, None);
     assert_eq!(right.get("theirs").await.as_deref(), Some("theirs"));
     assert_eq!(right.get("mine").await, None);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deletion_leaves_nothing_but_the_volumes_and_a_successor_adopts_them_with_the_data() {
-    let stage = Stage::set("nl-deletion").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-deletion").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     assert!(layer.set("kept").await);
     let everything = || {
         let kinds =
             "statefulsets,pods,services,secrets,poddisruptionbudgets,configmaps,serviceaccounts,roles,rolebindings";
-        let all = kubectl(&["-n", &stage.namespace, "get", kinds, "-o", "name"]);
+        let all = kubectl(&["-n", &namespace.name, "get", kinds, "-o", "name"]);
         // Kubernetes puts these two into each namespace.
         let of_kubernetes = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
         all.lines().filter(|line| !of_kubernetes.contains(line)).map(str::to_owned).collect::<Vec<_>>()
     };
     // In the foreground, as tools of GitOps delete, its objects go before it does, and none may be made again meanwhile.
     for how in ["background", "foreground"] {
-        kubectl(&["-n", &stage.namespace, "delete", "datalayer", "web", "--wait=true", &format!("--cascade={how}")]);
+        kubectl(&["-n", &namespace.name, "delete", "datalayer", "web", "--wait=true", &format!("--cascade={how}")]);
         eventually("nothing is left", SOON, async || everything().is_empty()).await;
-        let claims = kubectl(&["-n", &stage.namespace, "get", "persistentvolumeclaims", "-o", "name"]);
+        let claims = kubectl(&["-n", &namespace.name, "get", "persistentvolumeclaims", "-o", "name"]);
         assert_eq!(claims.lines().count(), 3, "{how}: {claims}");
-        let layer = stage.layer("web", json!({})).await;
+        let layer = namespace.layer("web", json!({})).await;
         layer.ready().await;
         assert_eq!(layer.get("kept").await.as_deref(), Some("kept"), "{how}");
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_without_its_operator_serves_while_its_primary_moves_twice() {
-    let (stage, layer) = Stage::with_layer("nl-absent").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-absent").await;
     assert!(layer.set("kept").await);
-    place::stop_operator(&stage.namespace);
+    place::stop_operator(&namespace.name);
     for _ in 0..2 {
         let old = layer.wait_until_in_sync().await;
         let process = layer.serving().await;
@@ -113,7 +113,7 @@ async fn a_layer_without_its_operator_serves_while_its_primary_moves_twice() {
         eventually("it takes a write", SOON, async || layer.set("again").await).await;
     }
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    place::start_operator(&stage.namespace);
+    place::start_operator(&namespace.name);
     // Its status is what the operator saw before it left, until it has looked again.
     eventually("status names the primary of now", SOON, async || {
         let named = layer.object().await.status.and_then(|status| status.primary);
@@ -122,5 +122,5 @@ async fn a_layer_without_its_operator_serves_while_its_primary_moves_twice() {
     .await;
     layer.ready().await;
     status_is_true(&layer).await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }

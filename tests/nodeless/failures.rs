@@ -11,7 +11,7 @@ use crate::commands::kubectl;
 use crate::disturbances::{Death, delete_all_pods, fail_primary_under_load, killed_and_deleted, serves_again};
 use crate::place;
 use crate::plane::plane;
-use crate::stage::{Layer, SOON, Stage, engine, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, engine, eventually};
 
 /// `REDOUBT_ENGINE` names another engine.
 #[tokio::test(flavor = "multi_thread")]
@@ -34,15 +34,15 @@ fn loaded_in(layer: &Layer, node: NodeId, before: &str) -> Option<f64> {
 async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for() {
     const DETECTED: Duration = Duration::from_secs(1);
     const KEYS: u32 = 2_000_000;
-    let stage = Stage::set("nl-big").await;
+    let namespace = TestNamespace::create("nl-big").await;
     let further = json!({"memory": {"limit": "1Gi"}, "failover": {"detection": "1s"}});
-    let layer = stage.layer("web", further).await;
+    let layer = namespace.layer("web", further).await;
     layer.ready().await;
     layer.fill(KEYS).await;
     for death in [Death::Engine, Death::Agent, Death::Pod] {
         let what = format!("{KEYS} keys, {death:?} of the primary dies");
         let old = layer.wait_until_in_sync().await;
-        let before = plane().kubelet.log(&stage.namespace, &layer.pod(old));
+        let before = plane().kubelet.log(&namespace.name, &layer.pod(old));
         let verdict = fail_primary_under_load(&layer, &what, death, DETECTED).await;
         let mut loaded = None;
         eventually("the old primary says how long it loaded", SOON, async || {
@@ -55,37 +55,37 @@ async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for
         assert!(loaded > DETECTED, "the dataset is too small for the claim: {loaded:?}");
         assert_eq!(layer.get(&format!("filled:{}", KEYS - 1)).await, Some((KEYS - 1).to_string()));
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_held_back_come_back_with_the_same_data() {
-    let (stage, layer) = Stage::with_layer("nl-held-back").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-held-back").await;
     assert!(layer.set("kept").await);
     let primary = layer.wait_until_in_sync().await;
     let held = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
-    plane().kubelet.hold(&stage.namespace, &layer.pod(held));
+    plane().kubelet.hold(&namespace.name, &layer.pod(held));
     let (began, old) = (Instant::now(), layer.pod_uids().await);
     delete_all_pods(&layer).await;
     serves_again(&layer, &old).await;
     println!("all pods deleted and one held back: serves after {:?}", began.elapsed());
     eventually("the layer says that one is missing", SOON, async || layer.is("Degraded").await).await;
-    plane().kubelet.release(&stage.namespace, &layer.pod(held));
+    plane().kubelet.release(&namespace.name, &layer.pod(held));
     layer.ready().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no_others() {
-    let (stage, layer) = Stage::with_layer("nl-churn").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-churn").await;
     let primary = layer.wait_until_in_sync().await;
     for round in 0..20 {
         let sentinel = NodeId::sentinel(round % 3);
         let old = layer.pods().await[&layer.pod(sentinel)].metadata.uid.clone().unwrap();
         // Every other time it comes back with nothing.
         if round % 2 == 1 {
-            place::wipe(&stage.namespace, &layer.pod(sentinel));
+            place::wipe(&namespace.name, &layer.pod(sentinel));
         }
         layer.delete_pod(sentinel).await;
         layer.is_replaced(sentinel, &old).await;
@@ -97,20 +97,20 @@ async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no
         let master = sentinel::master(&connection, &layer.identity.master_name()).await.unwrap().unwrap();
         assert_eq!((master.other_sentinels.len(), master.replicas.len()), (2, 2), "{node}");
     }
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// There is no limit of memory here: what a kubelet writes into the status of a pod whose container the kernel ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_the_kernel_ended_for_memory_is_told_though_it_is_back() {
-    let stage = Stage::set("nl-no-memory").await;
-    let layer = stage.layer("web", json!({"mode": "Standalone"})).await;
+    let namespace = TestNamespace::create("nl-no-memory").await;
+    let layer = namespace.layer("web", json!({"mode": "Standalone"})).await;
     layer.ready().await;
     let ended =
         json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": Timestamp::now().to_string()}});
     let patch = json!([{"op": "add", "path": "/status/containerStatuses/0/lastState", "value": ended}]).to_string();
     let pod = layer.pod(NodeId::data(0));
-    kubectl(&["-n", &stage.namespace, "patch", "pod", &pod, "--subresource=status", "--type=json", "-p", &patch]);
+    kubectl(&["-n", &namespace.name, "patch", "pod", &pod, "--subresource=status", "--type=json", "-p", &patch]);
     eventually("it is told", SOON, async || {
         let degraded = layer.condition("Degraded").await;
         degraded.is_some_and(|(status, reason, message)| {
@@ -119,5 +119,5 @@ async fn a_container_that_the_kernel_ended_for_memory_is_told_though_it_is_back(
     })
     .await;
     assert!(layer.is("Ready").await, "it serves");
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -14,8 +14,8 @@ use serde_json::json;
 use crate::layer::Layer;
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{Store, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A ConfigMap is believed for 30 s.
 const MAP_WITHIN: Duration = Duration::from_secs(50);
@@ -76,16 +76,16 @@ async fn flush_functions(layer: &Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_library_is_called_in_its_namespace_survives_what_loses_it_and_goes_with_its_object() {
-    let stage = Stage::set_with("nl-functions", place::operator_of_all().await).await;
-    let other = stage.another("nl-functions-other").await;
-    let layer = stage.layer("shared", json!({"access": {"namespaces": {"from": "All"}}})).await;
-    let place = json!({"name": "shared", "namespace": stage.namespace});
-    let here = Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": place})).await;
+    let namespace = TestNamespace::create_with("nl-functions", place::operator_of_all().await).await;
+    let other = namespace.another("nl-functions-other").await;
+    let layer = namespace.layer("shared", json!({"access": {"namespaces": {"from": "All"}}})).await;
+    let place = json!({"name": "shared", "namespace": namespace.name});
+    let here = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "layer": place})).await;
     let there = Store::create(&other, "web", json!({"idleTimeout": "30m", "layer": place})).await;
     here.ready().await;
     there.ready().await;
     let tools: Store<FunctionLibrary> =
-        Store::make(&stage, "tools", json!({"layer": place, "source": {"inline": source("first")}})).await;
+        Store::make(&namespace, "tools", json!({"layer": place, "source": {"inline": source("first")}})).await;
     tools.ready().await;
     let status = tools.status().await.unwrap();
     assert!(status.binding.is_none() && status.user.is_none() && status.admission.is_none());
@@ -104,9 +104,7 @@ async fn a_library_is_called_in_its_namespace_survives_what_loses_it_and_goes_wi
     run::<()>(&mut ours, set("web:a")).await.unwrap();
     assert!(run::<redis::Value>(&mut ours, set("other:a")).await.is_err(), "a function has its caller's rights");
     here.ready().await;
-    assert!(
-        denied(&mut theirs, answer()).await && denied(&mut theirs, set(&format!("{}/web:a", other.namespace))).await
-    );
+    assert!(denied(&mut theirs, answer()).await && denied(&mut theirs, set(&format!("{}/web:a", other.name))).await);
 
     // A change that does not load: told in the engine's words, and the old version answers.
     let broken = source("second").replace("return '", "return return '");
@@ -135,18 +133,18 @@ async fn a_library_is_called_in_its_namespace_survives_what_loses_it_and_goes_wi
     eventually("the right goes too", SOON, async || denied(&mut ours, answer()).await).await;
     here.ready().await;
     other.delete().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_that_begins_empty() {
-    let stage = Stage::set("nl-functions-map").await;
-    let layer = stage.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
+    let namespace = TestNamespace::create("nl-functions-map").await;
+    let layer = namespace.layer("cache", json!({"mode": "Standalone", "purpose": "Cache"})).await;
     let spec = json!({"layer": {"name": "cache"}, "source": {"configMap": {"name": "lua"}}});
-    let tools: Store<FunctionLibrary> = Store::make(&stage, "tools", spec).await;
+    let tools: Store<FunctionLibrary> = Store::make(&namespace, "tools", spec).await;
     tools.refused("SourceMissing", "there is no ConfigMap nl-functions-map/lua").await;
     layer.ready().await;
-    let maps: Api<ConfigMap> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let map = json!({"metadata": {"name": "lua"}, "data": {"library.lua": source("first")}});
     maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
     becomes(&layer, Some("first"), MAP_WITHIN).await;
@@ -154,7 +152,7 @@ async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_tha
 
     // Another one of the same function waits until the name is free; the owner is not disturbed, also not by an empty restart.
     let taking = json!({"layer": {"name": "cache"}, "source": {"inline": source("taken")}});
-    let other: Store<FunctionLibrary> = Store::make(&stage, "another", taking).await;
+    let other: Store<FunctionLibrary> = Store::make(&namespace, "another", taking).await;
     other.refused("LoadRefused", "already exists").await;
     other.refused("LoadRefused", "no version of it is loaded").await;
     let old = layer.serving().await;
@@ -172,5 +170,5 @@ async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_tha
     becomes(&layer, Some("taken"), SOON).await;
     other.ready().await;
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }

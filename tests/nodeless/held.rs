@@ -15,7 +15,7 @@ use crate::disturbances::{lost_only_what_no_replica_had, nothing_lost, print_ver
 use crate::layer::is_ready;
 use crate::operator::OPERATOR_NAMESPACE;
 use crate::place;
-use crate::stage::{Layer, REDIS_7, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, REDIS_7, SOON, TestNamespace, eventually};
 
 /// Labels of everything that the layer consists of, StatefulSets and pods included, by `kind/name`.
 fn labels(layer: &Layer) -> BTreeMap<String, BTreeMap<String, String>> {
@@ -32,11 +32,11 @@ fn labels(layer: &Layer) -> BTreeMap<String, BTreeMap<String, String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_of_others_stay_ours_come_back_and_no_pod_restarts() {
-    let (stage, layer) = Stage::with_layer("nl-labels").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-labels").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let (before, of_children) = (labels(&layer), children(&layer).await);
     let label = |object: &str, words: &[&str]| {
-        kubectl(&[&["-n", &stage.namespace, "label", "--overwrite", object], words].concat())
+        kubectl(&[&["-n", &namespace.name, "label", "--overwrite", object], words].concat())
     };
     // As Helm and kustomize put them on all that they apply.
     label("datalayer/web", &["app.kubernetes.io/managed-by=Helm", "app.kubernetes.io/instance=release", "team=shop"]);
@@ -79,18 +79,18 @@ async fn labels_of_others_stay_ours_come_back_and_no_pod_restarts() {
     }
     label("datalayer/web", &["app.kubernetes.io/managed-by-", "app.kubernetes.io/instance-"]);
     are_mended(&layer, &of_children).await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// B16. `kubectl` marks the templates of all StatefulSets at once; pods are replaced one at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_restart_of_all_replaces_one_pod_at_a_time_and_loses_nothing() {
-    let (stage, layer) = Stage::with_layer("nl-rollout").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-rollout").await;
     let old = layer.pod_uids().await;
     let verdict = layer
         .under_load(async |layer, _| {
             let selector = "redoubt.dev/layer=web";
-            kubectl(&["-n", &stage.namespace, "rollout", "restart", "statefulset", "-l", selector]);
+            kubectl(&["-n", &namespace.name, "rollout", "restart", "statefulset", "-l", selector]);
             let mut least = old.len();
             eventually("all pods are new and ready", SOON, async || {
                 let now = layer.pods().await;
@@ -104,13 +104,13 @@ async fn a_rollout_restart_of_all_replaces_one_pod_at_a_time_and_loses_nothing()
         })
         .await;
     nothing_lost("rollout restart of all StatefulSets", &verdict);
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// More pods of one StatefulSet would be one node twice, and a StatefulSet of none is a node that somebody stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primarys_stateful_set_that_is_scaled_by_hand_is_put_back_and_loses_nothing() {
-    let (stage, layer) = Stage::with_layer("nl-scaled-by-hand").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-scaled-by-hand").await;
     let sets: Api<StatefulSet> = layer.api();
     for count in ["2", "0"] {
         let verdict = layer
@@ -118,7 +118,7 @@ async fn the_primarys_stateful_set_that_is_scaled_by_hand_is_put_back_and_loses_
                 let owner = layer.pod_owner(primary);
                 let before = sets.get(&owner).await.unwrap().metadata.generation;
                 let replicas = format!("--replicas={count}");
-                kubectl(&["-n", &stage.namespace, "scale", "statefulset", &owner, &replicas]);
+                kubectl(&["-n", &namespace.name, "scale", "statefulset", &owner, &replicas]);
                 eventually("it is put back", MENDED_WITHIN, async || {
                     let now = sets.get(&owner).await.unwrap();
                     now.metadata.generation > before && now.spec.unwrap().replicas == Some(1)
@@ -134,21 +134,21 @@ async fn the_primarys_stateful_set_that_is_scaled_by_hand_is_put_back_and_loses_
             .await;
         nothing_lost(&format!("the primary's StatefulSet scaled to {count}"), &verdict);
     }
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// A layer whose status the API server does not take is looked after all the same, and says in an event why its status is old.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_is_refused_is_told_in_an_event_and_freezes_nothing() {
-    let stage = Stage::set("nl-status-refused").await;
+    let namespace = TestNamespace::create("nl-status-refused").await;
     let standalone = || json!({"mode": "Standalone"});
-    let (layer, other) = (stage.layer("web", standalone()).await, stage.layer("other", standalone()).await);
+    let (layer, other) = (namespace.layer("web", standalone()).await, namespace.layer("other", standalone()).await);
     layer.ready().await;
     other.ready().await;
     let rule = json!({
         "apiGroups": ["redoubt.dev"], "apiVersions": ["v1alpha1"], "operations": ["UPDATE"], "resources": ["datalayers/status"],
     });
-    refuse(&stage.namespace, &rule, "object.metadata.name != 'web'");
+    refuse(&namespace.name, &rule, "object.metadata.name != 'web'");
     let events: Api<Event> = layer.api();
     let told = async || {
         let all = events.list(&ListParams::default().fields("reason=StatusRefused")).await.unwrap();
@@ -178,17 +178,17 @@ async fn a_status_that_is_refused_is_told_in_an_event_and_freezes_nothing() {
         .await;
     }
     assert_eq!(layer.condition("Ready").await, None, "no status speaks of this generation");
-    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
+    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &namespace.name]);
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_no_version_knows_are_refused_by_name_and_never_stored() {
-    let (stage, layer) = Stage::with_layer("nl-unknown-fields").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-unknown-fields").await;
     let (stored, pods) = (layer.object().await, layer.pod_uids().await);
     let mut object = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
-        "metadata": {"name": "web", "namespace": stage.namespace}, "spec": stored.spec});
+        "metadata": {"name": "web", "namespace": namespace.name}, "spec": stored.spec});
     object["spec"]["galactic"] = json!(true);
     object["spec"]["memory"] = json!({"galactic": true});
     object["galactic"] = json!({"deep": 1});
@@ -205,20 +205,20 @@ async fn fields_that_no_version_knows_are_refused_by_name_and_never_stored() {
     assert!(!now["spec"].to_string().contains("galactic") && now.get("galactic").is_none(), "{now}");
     layer.ready().await;
     assert_eq!(layer.pod_uids().await, pods, "nothing restarts");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// The key of all passwords is lost with the operator's memory. Each layer's Secret has its passwords still.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_root_key_changes_no_password_and_restarts_nothing() {
-    let (stage, layer) = Stage::with_layer("nl-root-key").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-root-key").await;
     let (pods, restarts, before) = (layer.pod_uids().await, layer.restarts().await, layer.binding().await);
     let root =
         || kubectl(&["-n", OPERATOR_NAMESPACE, "get", "secret", "redoubt-root-key", "-o", "jsonpath={.data.key}"]);
     let lost = root();
-    place::stop_operator(&stage.namespace);
+    place::stop_operator(&namespace.name);
     kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "secret", "redoubt-root-key"]);
-    place::start_operator(&stage.namespace);
+    place::start_operator(&namespace.name);
     assert_ne!(root(), lost, "another is made");
     layer.change(json!({"config": {"slowlog-max-len": "80"}})).await;
     layer.ready().await;
@@ -226,31 +226,31 @@ async fn a_lost_root_key_changes_no_password_and_restarts_nothing() {
     assert!(layer.set("kept").await, "its user logs in as before");
     // One that is edited is not taken for one of another root key.
     let edit = r#"{"stringData": {"password": "guessed"}}"#;
-    kubectl(&["-n", &stage.namespace, "patch", "secret", "web-redis-app", "-p", edit]);
+    kubectl(&["-n", &namespace.name, "patch", "secret", "web-redis-app", "-p", edit]);
     eventually("the edit is undone", MENDED_WITHIN, async || layer.binding().await == before).await;
     layer.change(json!({"config": null})).await;
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_is_deleted_during_a_creation_goes_and_its_name_can_be_used_again() {
-    let stage = Stage::set("nl-namespace-gone").await;
+    let namespace = TestNamespace::create("nl-namespace-gone").await;
     for pods in [1, 4] {
-        let layer = stage.layer("web", json!({})).await;
+        let layer = namespace.layer("web", json!({})).await;
         eventually("some pods are there", SOON, async || layer.pods().await.len() >= pods).await;
-        kubectl(&["delete", "namespace", &stage.namespace, "--wait=true", "--timeout=120s"]);
-        kubectl(&["create", "namespace", &stage.namespace]);
+        kubectl(&["delete", "namespace", &namespace.name, "--wait=true", "--timeout=120s"]);
+        kubectl(&["create", "namespace", &namespace.name]);
     }
-    stage.layer("web", json!({})).await.ready().await;
-    stage.delete().await;
+    namespace.layer("web", json!({})).await.ready().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purpose_that_changes_back_and_forth_while_primaries_die_loses_what_no_replica_had_at_most() {
-    let stage = Stage::set("nl-purposes").await;
-    let layer = stage.layer("web", json!({"purpose": "Sessions"})).await;
+    let namespace = TestNamespace::create("nl-purposes").await;
+    let layer = namespace.layer("web", json!({"purpose": "Sessions"})).await;
     layer.ready().await;
     let pods = layer.pod_uids().await;
     for (purpose, append_only, policy) in [("Cache", "no", "allkeys-lfu"), ("Sessions", "yes", "noeviction")] {
@@ -277,14 +277,14 @@ async fn a_purpose_that_changes_back_and_forth_while_primaries_die_loses_what_no
     }
     println!("purposes: {} of {} pods are new", layer.pod_uids().await.difference(&pods).count(), pods.len());
     assert_eq!(layer.endpoints().await.keys().filter(|node| node.kind == NodeKind::Data).count(), 3);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_becomes_valkey_in_place_and_nothing_is_lost() {
-    let stage = Stage::set("nl-valkey").await;
-    let layer = stage.layer("web", json!({"engine": {"image": REDIS_7}})).await;
+    let namespace = TestNamespace::create("nl-valkey").await;
+    let layer = namespace.layer("web", json!({"engine": {"image": REDIS_7}})).await;
     layer.ready().await;
     rolled(&layer, "Redis 7.0 to Valkey 8.1", json!({"engine": {"image": "localhost/valkey:8.1"}})).await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::commands::{kubectl, try_kubectl};
 use crate::disturbances::FOLLOWED;
 use crate::place;
-use crate::stage::{Layer, SOON, Stage, eventually};
 use crate::store::{Store, call, run};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// Opens the definition for a moment, as one of an older version would be: what is stored then may be such that we cannot
 /// read it. [`crate::definitions::define`] closes it. Meanwhile no other claim may run.
@@ -28,13 +28,13 @@ async fn an_event_says_unreadable(namespace: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
-    let stage = Stage::set_with("nl-unreadable", place::operator_of_all().await).await;
+    let namespace = TestNamespace::create_with("nl-unreadable", place::operator_of_all().await).await;
     open_the_definition("datalayers.redoubt.dev");
     let unreadable = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
         "metadata": {"name": "broken"}, "spec": {"mode": "Galactic"}});
     let layers: Api<DynamicObject> = Api::namespaced_with(
-        stage.client.clone(),
-        &stage.namespace,
+        namespace.client.clone(),
+        &namespace.name,
         &ApiResource::erase::<redoubt::api::data_layer::DataLayer>(&()),
     );
     let stored = eventually("the object is stored", SOON, async || {
@@ -45,12 +45,12 @@ async fn a_layer_whose_stored_form_cannot_be_read_stops_no_other() {
     })
     .await;
     println!("stored after {stored:?}");
-    crate::definitions::define(&stage.client).await;
-    let good = stage.layer("good", json!({})).await;
+    crate::definitions::define(&namespace.client).await;
+    let good = namespace.layer("good", json!({})).await;
     good.ready().await;
-    an_event_says_unreadable(&stage.namespace).await;
-    kubectl(&["-n", &stage.namespace, "delete", "datalayer", "broken"]);
-    stage.delete().await;
+    an_event_says_unreadable(&namespace.name).await;
+    kubectl(&["-n", &namespace.name, "delete", "datalayer", "broken"]);
+    namespace.delete().await;
 }
 
 /// The primary moves, its Services follow, and what was written is there.
@@ -67,8 +67,8 @@ async fn goes_on(layer: &Layer, key: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on_as_it_was() {
-    let stage = Stage::set_with("nl-invalid", place::operator_of_all().await).await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create_with("nl-invalid", place::operator_of_all().await).await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     layer.change(json!({"memory": {"limit": "20Mi"}})).await;
@@ -85,16 +85,16 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
     open_the_definition("datalayers.redoubt.dev");
     let stored = || {
         let patch = r#"{"spec": {"purpose": "Galactic"}}"#;
-        try_kubectl(&["-n", &stage.namespace, "patch", "datalayer", "web", "--type=merge", "-p", patch]).is_ok()
+        try_kubectl(&["-n", &namespace.name, "patch", "datalayer", "web", "--type=merge", "-p", patch]).is_ok()
     };
     eventually("what cannot be read is stored", SOON, async || stored()).await;
-    crate::definitions::define(&stage.client).await;
-    an_event_says_unreadable(&stage.namespace).await;
+    crate::definitions::define(&namespace.client).await;
+    an_event_says_unreadable(&namespace.name).await;
     goes_on(&layer, "unreadable").await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));
     kubectl(&[
         "-n",
-        &stage.namespace,
+        &namespace.name,
         "patch",
         "datalayer",
         "web",
@@ -103,27 +103,27 @@ async fn a_running_layer_whose_specification_becomes_wrong_or_unreadable_goes_on
         r#"{"spec": {"purpose": null}}"#,
     ]);
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_read_goes_on_as_it_was_and_the_others_of_its_layer_take_their_changes() {
-    let stage = Stage::set_with("nl-store-unreadable", place::operator_of_all().await).await;
-    let layer = stage.layer("shared", json!({})).await;
+    let namespace = TestNamespace::create_with("nl-store-unreadable", place::operator_of_all().await).await;
+    let layer = namespace.layer("shared", json!({})).await;
     let of = |name: &str| json!({"idleTimeout": "30m", "layer": {"name": "shared"}, "keyPrefix": format!("{name}:")});
     let (broken, good) =
-        (Store::create(&stage, "broken", of("broken")).await, Store::create(&stage, "good", of("good")).await);
+        (Store::create(&namespace, "broken", of("broken")).await, Store::create(&namespace, "good", of("good")).await);
     broken.ready().await;
     good.ready().await;
     let mut held = broken.connected().await;
     let stored = || {
         let patch = r#"{"spec": {"maxPerUser": 2, "onExceed": "Galactic"}}"#;
-        try_kubectl(&["-n", &stage.namespace, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]).is_ok()
+        try_kubectl(&["-n", &namespace.name, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]).is_ok()
     };
     open_the_definition("sessionstores.redoubt.dev");
     eventually("what cannot be read is stored", SOON, async || stored()).await;
-    crate::definitions::define(&stage.client).await;
-    an_event_says_unreadable(&stage.namespace).await;
+    crate::definitions::define(&namespace.client).await;
+    an_event_says_unreadable(&namespace.name).await;
     good.change(json!({"idleTimeout": "5m"})).await;
     good.ready().await;
     let mut other = good.connected().await;
@@ -134,8 +134,8 @@ async fn a_store_that_cannot_be_read_goes_on_as_it_was_and_the_others_of_its_lay
     let kept = lasts(run(&mut held, create("broken:{t}s:1")).await.unwrap());
     assert!(kept > 1_500_000, "{kept} ms: its policy stays in force");
     let patch = r#"{"spec": {"maxPerUser": null, "onExceed": null}}"#;
-    kubectl(&["-n", &stage.namespace, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]);
+    kubectl(&["-n", &namespace.name, "patch", "sessionstore", "broken", "--type=merge", "-p", patch]);
     broken.ready().await;
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -207,7 +207,7 @@ impl Kubelet {
 
 /// Panics where there is no program for the image of most claims, none of whose pods would ever start.
 pub fn check_engines() {
-    let image = crate::stage::engine();
+    let image = crate::test_namespace::engine();
     assert!(
         folder_of(&engines(), image).is_some(),
         "REDOUBT_TEST_ENGINES names no program for {image}; set it: export REDOUBT_TEST_ENGINES=$(tests/engines/engines)"

@@ -15,15 +15,15 @@ use serde_json::json;
 use crate::layer::Layer;
 use crate::plane::plane;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::Store;
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A Secret that was deleted or edited is as it was within this.
 const MENDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The Secret of a policy for a rate limit service.
-pub async fn exported(stage: &Stage, policy: &str) -> Option<BTreeMap<String, String>> {
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+pub async fn exported(namespace: &TestNamespace, policy: &str) -> Option<BTreeMap<String, String>> {
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let secret = secrets.get_opt(&format!("{policy}-limit-export")).await.unwrap()?;
     let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
     Some(secret.data.unwrap_or_default().into_iter().map(|(field, value)| (field, text(value))).collect())
@@ -98,15 +98,15 @@ struct Served {
 }
 
 impl Served {
-    async fn secret(&self, stage: &Stage) -> Option<BTreeMap<String, String>> {
-        exported(stage, &self.policy.name).await
+    async fn secret(&self, namespace: &TestNamespace) -> Option<BTreeMap<String, String>> {
+        exported(namespace, &self.policy.name).await
     }
 
     /// The service starts, and counts at the primary of the layer.
-    async fn counts_at_the_primary(&self, stage: &Stage, layer: &Layer) {
+    async fn counts_at_the_primary(&self, namespace: &TestNamespace, layer: &Layer) {
         eventually(&format!("the service of {} counts at the primary", self.policy.name), SOON, async || {
-            let Some(secret) = self.secret(stage).await else { return false };
-            let Ok(mut connection) = log_in(&stage.client, &secret).await else { return false };
+            let Some(secret) = self.secret(namespace).await else { return false };
+            let Ok(mut connection) = log_in(&namespace.client, &secret).await else { return false };
             let counted = count(&mut connection, self.key, self.scripts).await;
             counted.is_some() && layer.get(self.key).await == counted.map(|counted| counted.to_string())
         })
@@ -117,8 +117,8 @@ impl Served {
 /// The Secrets for both services lead to the primary, whichever node that is and whatever the credentials are.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failovers_and_a_rotation() {
-    let stage = Stage::set("nl-limits-gateways").await;
-    let layer = stage.layer("shared", json!({"memory": {"evictionPolicy": "volatile-ttl"}})).await;
+    let namespace = TestNamespace::create("nl-limits-gateways").await;
+    let layer = namespace.layer("shared", json!({"memory": {"evictionPolicy": "volatile-ttl"}})).await;
     let (place, limit) = (json!({"name": "shared"}), json!([{"name": "unused", "quota": 1, "window": "1s"}]));
     let envoy = json!({"layer": place, "limits": limit, "export": {"program": "EnvoyRateLimit"},
         "access": {"rotationGrace": "10s"}});
@@ -126,23 +126,23 @@ async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failove
         "access": {"rotationGrace": "10s", "scripts": true}});
     let all = [
         Served {
-            policy: Store::make(&stage, "edge", envoy).await,
+            policy: Store::make(&namespace, "edge", envoy).await,
             key: "edge:domain_remote_address_10.0.0.1_1700000000",
             scripts: false,
         },
         Served {
-            policy: Store::make(&stage, "limitador", limitador).await,
+            policy: Store::make(&namespace, "limitador", limitador).await,
             key: "namespace:{shop},counter:{\"user\":\"ada\"}",
             scripts: true,
         },
     ];
     for served in &all {
         served.policy.ready().await;
-        served.counts_at_the_primary(&stage, &layer).await;
+        served.counts_at_the_primary(&namespace, &layer).await;
     }
     let mut shown = Vec::new();
     for served in &all {
-        shown.push(served.secret(&stage).await.unwrap());
+        shown.push(served.secret(&namespace).await.unwrap());
     }
 
     // The primary's engine is killed; then its pod goes and does not come back before another node has taken over.
@@ -150,40 +150,40 @@ async fn the_secret_of_a_rate_limit_service_leads_to_the_primary_through_failove
     layer.kill_engine(primary).await;
     layer.has_a_new_primary(process).await;
     for served in &all {
-        served.counts_at_the_primary(&stage, &layer).await;
+        served.counts_at_the_primary(&namespace, &layer).await;
     }
     let (primary, process) = (layer.wait_until_in_sync().await, layer.serving().await);
-    plane().kubelet.hold(&stage.namespace, &layer.pod(primary));
+    plane().kubelet.hold(&namespace.name, &layer.pod(primary));
     layer.delete_pod(primary).await;
     assert_ne!(layer.has_a_new_primary(process).await, primary);
     for (served, shown) in all.iter().zip(&shown) {
-        served.counts_at_the_primary(&stage, &layer).await;
-        assert!(served.secret(&stage).await.as_ref() == Some(shown), "no service has to read it again");
+        served.counts_at_the_primary(&namespace, &layer).await;
+        assert!(served.secret(&namespace).await.as_ref() == Some(shown), "no service has to read it again");
     }
-    plane().kubelet.release(&stage.namespace, &layer.pod(primary));
+    plane().kubelet.release(&namespace.name, &layer.pod(primary));
     layer.wait_until_in_sync().await;
 
     for (served, old) in all.iter().zip(&shown) {
         served.policy.ready().await;
         served.policy.change(json!({"access": {"rotation": 1}})).await;
-        rotates(&stage, served, old).await;
-        served.counts_at_the_primary(&stage, &layer).await;
+        rotates(&namespace, served, old).await;
+        served.counts_at_the_primary(&namespace, &layer).await;
     }
     for served in &all {
-        is_mended(&stage, served).await;
-        served.counts_at_the_primary(&stage, &layer).await;
+        is_mended(&namespace, served).await;
+        served.counts_at_the_primary(&namespace, &layer).await;
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Follows a rotation: at each moment the Secret shows credentials that are taken, and the old ones end after it has shown the new.
-async fn rotates(stage: &Stage, served: &Served, old: &BTreeMap<String, String>) {
+async fn rotates(namespace: &TestNamespace, served: &Served, old: &BTreeMap<String, String>) {
     let (mut before, mut both) = (0, 0);
     eventually("the old credentials end", SOON, async || {
-        let secret = served.secret(stage).await.unwrap();
-        let Some(is_taken) = are_taken(&stage.client, &secret).await else { return false };
+        let secret = served.secret(namespace).await.unwrap();
+        let Some(is_taken) = are_taken(&namespace.client, &secret).await else { return false };
         assert!(is_taken, "what the Secret shows is refused");
-        let Some(is_old_taken) = are_taken(&stage.client, old).await else { return false };
+        let Some(is_old_taken) = are_taken(&namespace.client, old).await else { return false };
         if secret == *old {
             before += 1;
             assert!(is_old_taken, "the old ones ended before the Secret showed others");
@@ -198,14 +198,15 @@ async fn rotates(stage: &Stage, served: &Served, old: &BTreeMap<String, String>)
 }
 
 /// A Secret that is deleted or edited is as it was, soon.
-async fn is_mended(stage: &Stage, served: &Served) {
-    let (name, whole) = (format!("{}-limit-export", served.policy.name), served.secret(stage).await.unwrap());
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+async fn is_mended(namespace: &TestNamespace, served: &Served) {
+    let (name, whole) = (format!("{}-limit-export", served.policy.name), served.secret(namespace).await.unwrap());
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let uid = secrets.get(&name).await.unwrap().metadata.uid;
     secrets.delete(&name, &DeleteParams::default()).await.unwrap();
     let took = eventually("a deleted Secret is back", MENDED_WITHIN, async || {
         let found = secrets.get_opt(&name).await.unwrap();
-        found.is_some_and(|secret| secret.metadata.uid != uid) && served.secret(stage).await.as_ref() == Some(&whole)
+        found.is_some_and(|secret| secret.metadata.uid != uid)
+            && served.secret(namespace).await.as_ref() == Some(&whole)
     })
     .await;
     println!("{name}: deleted, back after {took:?}");
@@ -213,7 +214,7 @@ async fn is_mended(stage: &Stage, served: &Served) {
     let edit = Patch::Merge(json!({"stringData": edited}));
     secrets.patch(&name, &PatchParams::default(), &edit).await.unwrap();
     let took = eventually("an edited Secret is as it was", MENDED_WITHIN, async || {
-        served.secret(stage).await.as_ref() == Some(&whole)
+        served.secret(namespace).await.as_ref() == Some(&whole)
     })
     .await;
     println!("{name}: edited, as it was after {took:?}");
@@ -221,13 +222,13 @@ async fn is_mended(stage: &Stage, served: &Served) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_its_declaration() {
-    let stage = Stage::set("nl-limits-export").await;
+    let namespace = TestNamespace::create("nl-limits-export").await;
     let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
     let spec = json!({"limits": limit, "export": {"program": "EnvoyRateLimit"}, "access": {"rotationGrace": "0s"}});
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", spec).await;
+    let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", spec).await;
     policy.ready().await;
     let shows_the_binding = async || {
-        let (Some(binding), Some(secret)) = (policy.binding().await, exported(&stage, "api").await) else {
+        let (Some(binding), Some(secret)) = (policy.binding().await, exported(&namespace, "api").await) else {
             return false;
         };
         secret["REDIS_AUTH"] == format!("{}:{}", binding["username"], binding["password"])
@@ -237,7 +238,7 @@ async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_it
     assert!(
         shows_the_binding().await,
         "{:?}",
-        exported(&stage, "api").await.map(|secret| secret.into_keys().collect::<Vec<_>>())
+        exported(&namespace, "api").await.map(|secret| secret.into_keys().collect::<Vec<_>>())
     );
     assert_eq!(policy.status().await.unwrap().export.unwrap().name, "api-limit-export");
     // What the service runs for each request, with the keys that it composes behind CACHE_KEY_PREFIX.
@@ -247,21 +248,22 @@ async fn the_secret_of_a_rate_limit_service_follows_the_binding_and_goes_with_it
     counts.cmd("EXPIRE").arg("api:domain_remote_address_10.0.0.1_1700000000").arg(1).ignore();
     assert_eq!(counts.query_async::<Vec<i64>>(&mut connection).await.unwrap(), [1]);
 
-    let user = exported(&stage, "api").await.unwrap()["REDIS_AUTH"].clone();
+    let user = exported(&namespace, "api").await.unwrap()["REDIS_AUTH"].clone();
     policy.change(json!({"access": {"rotation": 1}})).await;
     eventually("the Secret shows the new credentials", SOON, async || {
-        shows_the_binding().await && exported(&stage, "api").await.is_some_and(|secret| secret["REDIS_AUTH"] != user)
+        shows_the_binding().await
+            && exported(&namespace, "api").await.is_some_and(|secret| secret["REDIS_AUTH"] != user)
     })
     .await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let edit = Patch::Merge(json!({"stringData": {"REDIS_URL": "elsewhere:6379"}}));
     secrets.patch("api-limit-export", &PatchParams::default(), &edit).await.unwrap();
     eventually("an edited Secret is mended", SOON, shows_the_binding).await;
     policy.change(json!({"export": null})).await;
     eventually("the Secret goes", SOON, async || {
-        exported(&stage, "api").await.is_none() && policy.status().await.unwrap().export.is_none()
+        exported(&namespace, "api").await.is_none() && policy.status().await.unwrap().export.is_none()
     })
     .await;
     policy.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -12,8 +12,8 @@ use crate::disturbances::{FOLLOWED, delete_all_pods};
 use crate::limit_exports::exported;
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A changed policy is on every primary within this time.
 const POLICY_WITHIN: Duration = Duration::from_secs(5);
@@ -34,9 +34,9 @@ async fn amount_to(policy: &Store<RateLimitPolicy>, expected: (&str, i64, Option
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fifty_callers_without_an_error() {
-    let stage = Stage::set("nl-limits").await;
+    let namespace = TestNamespace::create("nl-limits").await;
     let limits = |quota: i64| json!([{"name": "minute", "algorithm": "FixedWindow", "align": "FirstHit", "quota": quota, "window": "10m"}]);
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"limits": limits(5)})).await;
+    let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", json!({"limits": limits(5)})).await;
     policy.ready().await;
     let binding = policy.binding().await.unwrap();
     assert_eq!((binding["prefix"].as_str(), binding["on-store-error"].as_str()), ("api:", "Allow"));
@@ -101,25 +101,25 @@ async fn a_policy_with_a_layer_of_its_own_decides_and_its_quota_changes_under_fi
     }
     assert!(calls.load(Ordering::Relaxed) > 500);
     assert_eq!(errors.load(Ordering::Relaxed), 0);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_and_limits_share_a_layer_and_cannot_touch_each_other() {
-    let stage = Stage::set("nl-limits-shared").await;
-    stage.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
+    let namespace = TestNamespace::create("nl-limits-shared").await;
+    namespace.layer("shared", json!({"mode": "Sentinel", "memory": {"evictionPolicy": "volatile-ttl"}})).await;
     let place = json!({"name": "shared"});
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": place})).await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "layer": place})).await;
     let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limit})).await;
+    let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", json!({"layer": place, "limits": limit})).await;
     store.ready().await;
     policy.ready().await;
     let overlapping = json!({"layer": place, "keyPrefix": "web:login:", "limits": limit});
-    let refused: Store<RateLimitPolicy> = Store::make(&stage, "login", overlapping).await;
+    let refused: Store<RateLimitPolicy> = Store::make(&namespace, "login", overlapping).await;
     refused.refused("PrefixOverlaps", "web:").await;
     let shape = json!([{"name": "shape", "algorithm": "LeakyBucket", "leaky": "Shaper", "quota": 100, "burst": 20, "window": "1m"}]);
     let scripts = json!({"layer": place, "access": {"scripts": true}, "limits": shape, "shards": 4});
-    let scripted: Store<RateLimitPolicy> = Store::make(&stage, "lib", scripts).await;
+    let scripted: Store<RateLimitPolicy> = Store::make(&namespace, "lib", scripts).await;
     scripted.ready().await;
     // Each of four keys has 25 a minute and a burst of 5.
     amount_to(&scripted, ("shape", 4 * (5 + 25), Some(4 * (25 + 1)), 2_400_000)).await;
@@ -139,19 +139,19 @@ async fn sessions_and_limits_share_a_layer_and_cannot_touch_each_other() {
     policy.api().delete("api", &kube::api::DeleteParams::default()).await.unwrap();
     eventually("its user is gone", SOON, async || run::<String>(&mut limiter, redis::cmd("PING")).await.is_err()).await;
     assert!(run::<Value>(&mut session, call("redoubt_session_get", "web:{t}s:1", &[])).await.unwrap() != Value::Nil);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_its_layer_cannot_keep_is_refused_with_what_was_measured() {
-    let stage = Stage::set("nl-limits-refused").await;
+    let namespace = TestNamespace::create("nl-limits-refused").await;
     let cache = json!({"mode": "Standalone", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}});
-    stage.layer("cache", cache).await;
+    namespace.layer("cache", cache).await;
     let limit = json!([{"name": "second", "quota": 10, "window": "1s"}]);
     let policy: Store<RateLimitPolicy> =
-        Store::make(&stage, "api", json!({"layer": {"name": "cache"}, "limits": limit})).await;
+        Store::make(&namespace, "api", json!({"layer": {"name": "cache"}, "limits": limit})).await;
     policy.refused("Evicts", "319 of 2,000").await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// What callers of a policy met who connect again after every error.
@@ -191,13 +191,13 @@ impl Met {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() {
-    let stage = Stage::set("nl-limits-alone").await;
+    let namespace = TestNamespace::create("nl-limits-alone").await;
     let limits = json!([
         {"name": "enforced", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 5, "window": "10m"},
         {"name": "tried", "mode": "Shadow", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 1, "window": "10m"},
     ]);
     let spec = json!({"limits": limits, "export": {"program": "EnvoyRateLimit"}});
-    let policy: Store<RateLimitPolicy> = Store::make(&stage, "api", spec).await;
+    let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", spec).await;
     policy.ready().await;
     let layer = policy.layer().await;
     layer.ready().await;
@@ -211,7 +211,7 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
         admitted
     };
     assert_eq!(admitted().await, 5, "the limit that is only tried denies nothing");
-    place::stop_operator(&stage.namespace);
+    place::stop_operator(&namespace.name);
     let met = Met::default();
     let failures = async {
         met.answers().await;
@@ -231,12 +231,12 @@ async fn no_call_meets_a_primary_without_functions_while_the_operator_is_away() 
         () = met.call(&policy) => unreachable!("callers call without end"),
     }
     assert_eq!(met.without_functions.load(Ordering::Relaxed), 0);
-    place::start_operator(&stage.namespace);
+    place::start_operator(&namespace.name);
     layer.ready().await;
     let served_by = layer.wait_until_in_sync().await;
     layer.services_follow(served_by, FOLLOWED).await;
-    let (binding, secret) = (policy.binding().await.unwrap(), exported(&stage, "api").await.unwrap());
+    let (binding, secret) = (policy.binding().await.unwrap(), exported(&namespace, "api").await.unwrap());
     assert_eq!(secret["REDIS_URL"], format!("{}:{}", binding["host"], binding["port"]));
     assert_eq!(secret["REDIS_AUTH"], format!("{}:{}", binding["username"], binding["password"]));
-    stage.delete().await;
+    namespace.delete().await;
 }

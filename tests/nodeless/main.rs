@@ -63,13 +63,13 @@ mod scale;
 mod services;
 mod session_access;
 mod sessions;
-#[allow(dead_code, unused_imports)]
-#[path = "../support/kubernetes/stage.rs"]
-mod stage;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/store.rs"]
 mod store;
 mod tenants;
+#[allow(dead_code, unused_imports)]
+#[path = "../support/kubernetes/test_namespace.rs"]
+mod test_namespace;
 #[path = "../support/kubernetes/truth.rs"]
 mod truth;
 mod volumes;

@@ -5,8 +5,8 @@ use redoubt::api::data_layer::DataLayer;
 use serde_json::json;
 
 use crate::place;
-use crate::stage::{SOON, Stage, eventually};
 use crate::store::Store;
+use crate::test_namespace::{SOON, TestNamespace, eventually};
 
 /// Whether a line with this metric, all of these labels and this value is exported.
 fn has_metric(namespace: &str, metric: &str, labels: &[&str], value: i64) -> bool {
@@ -20,10 +20,10 @@ fn has_metric(namespace: &str, metric: &str, labels: &[&str], value: i64) -> boo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_metrics_tell_what_the_status_of_each_object_says_and_forget_what_is_deleted() {
-    let stage = Stage::set("nl-metrics").await;
-    let space = stage.namespace.as_str();
+    let namespace = TestNamespace::create("nl-metrics").await;
+    let space = namespace.name.as_str();
     let spec = json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone"}}});
-    let store = Store::create(&stage, "web", spec).await;
+    let store = Store::create(&namespace, "web", spec).await;
     store.ready().await;
     let store_labels = [r#"kind="SessionStore""#, r#"name="web""#, r#"namespace="nl-metrics""#];
     let ready = [&store_labels[..], &[r#"condition="Ready""#]].concat();
@@ -39,7 +39,7 @@ async fn the_operators_metrics_tell_what_the_status_of_each_object_says_and_forg
     ];
     assert!(has_metric(space, "redoubt_layer_info", &layer, 1), "{}", place::metrics(space).text());
 
-    let layers: Api<DataLayer> = Api::namespaced(stage.client.clone(), space);
+    let layers: Api<DataLayer> = Api::namespaced(namespace.client.clone(), space);
     let small = json!({
         "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": {"name": "small"},
         "spec": {"mode": "Standalone", "memory": {"limit": "20Mi"}},

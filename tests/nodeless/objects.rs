@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use crate::children::{MENDED_WITHIN, api_of, are_mended, children, uid_of};
 use crate::commands::kubectl;
 use crate::place;
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_restarts() {
-    let (stage, layer) = Stage::with_layer("nl-children").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-children").await;
     let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
     let before = children(&layer).await;
     // 6 node Services and 3 shared ones, 2 Secrets, 2 disruption budgets.
@@ -51,7 +51,7 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
     layer.ready().await;
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
     stateful_set_by_hand(&layer).await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// A StatefulSet that was scaled to nothing has its pod again; it loses it meanwhile, unless it is scaled back before. No other pod
@@ -81,7 +81,7 @@ async fn stateful_set_by_hand(layer: &Layer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
     use redoubt::redis::{Connection, sentinel, server};
-    let (stage, layer) = Stage::with_layer("nl-drift").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-drift").await;
     for node in [NodeId::data(0), NodeId::data(1)] {
         let connection = Connection::open(&layer.as_operator(node).await).await.unwrap();
         server::config_set(&connection, "maxmemory-policy", "allkeys-lru").await.unwrap();
@@ -132,7 +132,7 @@ async fn what_is_set_on_a_server_by_hand_is_mended_and_read_back() {
         println!("{words:?}: functions there {back:?} later");
     }
     assert_eq!(layer.get("kept").await, None, "everything else was flushed");
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 /// Sends the primary what no user of ours may.
@@ -156,7 +156,7 @@ async fn sent_by_an_intruder(layer: &Layer, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
-    let stage = Stage::set("nl-name-taken").await;
+    let namespace = TestNamespace::create("nl-name-taken").await;
     let foreign = |api: &str, kind: &str, name: &str, further: Value| {
         let mut object = json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}});
         object.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
@@ -181,16 +181,16 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
     let all: Vec<DynamicObject> = all.into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
     let api = |object: &DynamicObject| -> Api<DynamicObject> {
         let kind = kube::core::GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
-        Api::namespaced_with(stage.client.clone(), &stage.namespace, &ApiResource::from_gvk(&kind))
+        Api::namespaced_with(namespace.client.clone(), &namespace.name, &ApiResource::from_gvk(&kind))
     };
     for object in &all {
         api(object).create(&kube::api::PostParams::default(), object).await.unwrap();
     }
     let named = |object: &DynamicObject| {
         let kind = &object.types.as_ref().unwrap().kind;
-        format!("{kind} {}/{}", stage.namespace, object.metadata.name.as_ref().unwrap())
+        format!("{kind} {}/{}", namespace.name, object.metadata.name.as_ref().unwrap())
     };
-    let layer = stage.layer("web", json!({})).await;
+    let layer = namespace.layer("web", json!({})).await;
     let mut taken: Vec<&DynamicObject> = all.iter().collect();
     while !taken.is_empty() {
         let mut told = None;
@@ -211,20 +211,20 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
         api(freed).delete(freed.metadata.name.as_ref().unwrap(), &kube::api::DeleteParams::default()).await.unwrap();
     }
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
-    let (stage, layer) = Stage::with_layer("nl-paused").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-paused").await;
     layer.change(json!({"paused": true})).await;
     eventually("it says that it is paused", SOON, async || {
         layer.condition("Progressing").await.is_some_and(|(_, _, message)| message.to_lowercase().contains("paused"))
     })
     .await;
-    let faults = place::faults(&stage.namespace);
+    let faults = place::faults(&namespace.name);
     let before = faults.writes();
-    kubectl(&["-n", &stage.namespace, "delete", "service", "web-redis-replicas"]);
+    kubectl(&["-n", &namespace.name, "delete", "service", "web-redis-replicas"]);
     let watched = Instant::now();
     // Longer than anything takes to come back: nothing must happen, which no condition can announce.
     while watched.elapsed() < MENDED_WITHIN {
@@ -234,16 +234,16 @@ async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
     assert_eq!(faults.writes(), before, "a paused layer costs no write");
     layer.change(json!({"paused": false})).await;
     eventually("it is back", MENDED_WITHIN, async || !uid_of(&layer, "service/web-redis-replicas").is_empty()).await;
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test]
 async fn that_a_layer_was_ready_once_outlives_its_statefulsets_and_pods() {
-    let (stage, layer) = Stage::with_layer("nl-mark").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-mark").await;
     layer.ready().await;
     let layers: Api<DataLayer> = layer.api();
     assert_eq!(layers.get("web").await.unwrap().status.unwrap().initialised, Some(true));
-    place::stop_operator(&stage.namespace);
+    place::stop_operator(&namespace.name);
     // Ready turns False before the objects are made again.
     let mut told = layers.get("web").await.unwrap();
     for condition in &mut told.status.as_mut().unwrap().conditions {
@@ -261,7 +261,7 @@ async fn that_a_layer_was_ready_once_outlives_its_statefulsets_and_pods() {
         found.0.items.is_empty() && found.1.items.is_empty()
     };
     eventually("the StatefulSets and pods are gone", SOON, are_gone).await;
-    place::start_operator(&stage.namespace);
+    place::start_operator(&namespace.name);
     eventually("they are made again", SOON, async || sets.list(&ListParams::default()).await.unwrap().items.len() == 6)
         .await;
     for set in sets.list(&ListParams::default()).await.unwrap() {
@@ -269,5 +269,5 @@ async fn that_a_layer_was_ready_once_outlives_its_statefulsets_and_pods() {
         assert_eq!(mark, "true", "{:?}", set.metadata.name);
     }
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }

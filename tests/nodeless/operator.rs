@@ -66,7 +66,7 @@ impl Operator {
                 Scope::All => None,
                 Scope::Namespace(name) => Some(name),
             },
-            default_engine_image: crate::stage::engine().to_owned(),
+            default_engine_image: crate::test_namespace::engine().to_owned(),
             allowed_images: Vec::new(),
             forbid_dedicated: false,
             agent_image: "localhost/redoubt:dev".to_owned(),

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use crate::faults::Faults;
 use crate::operator::{Operator, Scope};
 use crate::plane::plane;
-use crate::stage::LEFT;
+use crate::test_namespace::LEFT;
 
 /// Taken for reading by a claim whose operator watches one namespace, and for writing by one whose operator watches all.
 static SCOPES: std::sync::LazyLock<std::sync::Arc<RwLock<()>>> = std::sync::LazyLock::new(Default::default);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::commands::kubectl;
 use crate::polling::eventually_or;
-use crate::stage::{Layer, SOON, Stage, eventually};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 fn annotate(layer: &Layer, value: &str) {
     let value = format!("redoubt.dev/promote{value}");
@@ -38,8 +38,8 @@ async fn roles_are_right(layer: &Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow() {
-    let stage = Stage::set("nl-promote").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-promote").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     roles_are_right(&layer).await;
     let pods = layer.pod_uids().await;
@@ -76,7 +76,7 @@ async fn a_primary_that_is_asked_for_is_moved_once_under_load_and_labels_follow(
     annotate(&layer, "-");
     eventually("the answer goes with the request", SOON, async || answer(&layer).await.is_none()).await;
     assert_eq!(layer.wait_until_in_sync().await, elected);
-    let events = kubectl(&["-n", &stage.namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"]);
+    let events = kubectl(&["-n", &namespace.name, "get", "events", "-o", "jsonpath={.items[*].reason}"]);
     assert!(events.contains("PromotionRefused") && events.contains("Promoted"), "{events}");
-    stage.delete().await;
+    namespace.delete().await;
 }

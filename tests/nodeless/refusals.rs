@@ -9,17 +9,17 @@ use redoubt::redis::{Connection, server};
 use serde_json::json;
 
 use crate::commands::try_kubectl;
-use crate::stage::{Layer, SOON, Stage, eventually};
 use crate::store::Store;
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
 /// A quota refuses the pods of a new layer: its status says so in Kubernetes' words, and the corrected specification is applied.
 #[tokio::test]
 async fn a_layer_whose_pods_a_quota_refuses_says_so_and_takes_its_correction() {
-    let stage = Stage::set("refused-by-quota").await;
-    let quotas: Api<ResourceQuota> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let namespace = TestNamespace::create("refused-by-quota").await;
+    let quotas: Api<ResourceQuota> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let quota = json!({"metadata": {"name": "small"}, "spec": {"hard": {"limits.memory": "3Gi"}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
-    let layer = stage.layer("web", json!({"memory": {"limit": "4Gi"}})).await;
+    let layer = namespace.layer("web", json!({"memory": {"limit": "4Gi"}})).await;
     eventually("the quota is named", SOON, async || {
         let degraded = layer.condition("Degraded").await;
         degraded.is_some_and(|(status, _, message)| status == "True" && message.contains("exceeded quota: small"))
@@ -27,7 +27,7 @@ async fn a_layer_whose_pods_a_quota_refuses_says_so_and_takes_its_correction() {
     .await;
     layer.change(json!({"memory": {"limit": "256Mi"}})).await;
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
@@ -42,46 +42,46 @@ async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
 /// Storage that makes no volume below 1Gi takes those of Sentinels as they are by default. A smaller one is told in Kubernetes' words.
 #[tokio::test]
 async fn storage_with_a_minimum_takes_a_sentinels_volume_and_a_smaller_one_is_told() {
-    let stage = Stage::set("least-volume").await;
-    let ranges: Api<LimitRange> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let namespace = TestNamespace::create("least-volume").await;
+    let ranges: Api<LimitRange> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let least = json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}}]}});
     ranges.create(&PostParams::default(), &serde_json::from_value(least).unwrap()).await.unwrap();
-    let layer = stage.layer("web", json!({})).await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     // Sentinels that are made from now on have another.
     layer.change(json!({"failover": {"sentinels": 5, "sentinelVolume": {"size": "64Mi"}}})).await;
     degraded(&layer, "FailedCreate", &["minimum storage usage per PersistentVolumeClaim is 1Gi"]).await;
     assert!(layer.is("Ready").await, "the others serve");
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The image that runs stays whatever is left out, and one that cannot read the files is refused with both versions.
 #[tokio::test]
 async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_no_image_is_left_out() {
-    let stage = Stage::set("older-engine").await;
+    let namespace = TestNamespace::create("older-engine").await;
     let newer = "localhost/redis:8.0";
-    let layer = stage.layer("web", json!({"mode": "Standalone", "engine": {"image": newer}})).await;
+    let layer = namespace.layer("web", json!({"mode": "Standalone", "engine": {"image": newer}})).await;
     layer.ready().await;
     let pods = layer.pod_uids().await;
     for patch in [r#"{"spec":{"engine":{"image":null}}}"#, r#"{"spec":{"engine":null}}"#] {
-        let refused = try_kubectl(&["-n", &stage.namespace, "patch", "dl", "web", "--type=merge", "-p", patch]);
+        let refused = try_kubectl(&["-n", &namespace.name, "patch", "dl", "web", "--type=merge", "-p", patch]);
         assert!(refused.as_ref().is_err_and(|words| words.contains("engine.image cannot be removed")), "{refused:?}");
     }
-    layer.change(json!({"engine": {"image": crate::stage::REDIS_7}})).await;
+    layer.change(json!({"engine": {"image": crate::test_namespace::REDIS_7}})).await;
     degraded(&layer, "OlderEngine", &["redis 7.0", "redis 8.0"]).await;
     assert!(layer.is("Ready").await, "it serves as it was");
     assert_eq!(layer.pod_uids().await, pods, "nothing is restarted");
     layer.change(json!({"engine": {"image": newer}})).await;
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Less memory than the data needs is neither rolled out nor set, whether a limit or a share says so, until the data fits.
 #[tokio::test]
 async fn memory_below_the_data_is_told_and_carried_out_once_the_data_fits() {
     const MIB: u64 = 1 << 20;
-    let stage = Stage::set("nl-too-small").await;
-    let layer = stage.layer("web", json!({"mode": "Standalone"})).await;
+    let namespace = TestNamespace::create("nl-too-small").await;
+    let layer = namespace.layer("web", json!({"mode": "Standalone"})).await;
     layer.ready().await;
     let connection = Connection::open(&layer.endpoints().await[&NodeId::data(0)]).await.unwrap();
     let fill = || async {
@@ -113,17 +113,17 @@ async fn memory_below_the_data_is_told_and_carried_out_once_the_data_fits() {
             layer.ready().await;
         }
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Whether the store names the field or not, an edit of a dedicated layer is taken back and told of.
 #[tokio::test]
 async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
-    let stage = Stage::set("edited-by-hand").await;
+    let namespace = TestNamespace::create("edited-by-hand").await;
     let spec =
         json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone", "memory": {"limit": "256Mi"}}}});
-    let store = Store::create(&stage, "web", spec).await;
-    let layers: Api<DataLayer> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let store = Store::create(&namespace, "web", spec).await;
+    let layers: Api<DataLayer> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let name = "web-sessions";
     eventually("the layer is made", SOON, async || layers.get_opt(name).await.unwrap().is_some()).await;
     let made = layers.get(name).await.unwrap();
@@ -135,7 +135,7 @@ async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
         layers.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
         eventually("it is as the store has it", SOON, async || layers.get(name).await.unwrap().spec == made.spec).await;
     }
-    let events: Api<Event> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let events: Api<Event> = Api::namespaced(namespace.client.clone(), &namespace.name);
     eventually("an event names the store", SOON, async || {
         let about = format!("involvedObject.uid={}", made.uid().unwrap());
         let found = events.list(&ListParams::default().fields(&about)).await.unwrap();
@@ -167,5 +167,5 @@ async fn an_edit_of_a_dedicated_layer_is_taken_back_and_names_the_store() {
     stays(true).await;
     store.change(json!({"layer": {"dedicated": {"persistence": {"volume": {"size": "1Gi"}}}}})).await;
     stays(false).await;
-    stage.delete().await;
+    namespace.delete().await;
 }

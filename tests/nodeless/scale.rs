@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::commands::kubectl;
 use crate::place;
 use crate::plane::plane;
-use crate::stage::{Stage, engine};
+use crate::test_namespace::{TestNamespace, engine};
 
 const LAYERS: usize = 20;
 /// For all of them to be Ready.
@@ -110,20 +110,22 @@ fn store(number: usize) -> SessionStore {
 #[ignore = "a figure: make bench"]
 async fn many_uses_on_twenty_layers_are_measured() {
     let uses = std::env::var("REDOUBT_USES").map_or(10_000, |text| text.parse().unwrap());
-    let stage = Stage::set_with("nl-scale", place::operator_in("nl-scale").await).await;
-    let (client, namespace): (Client, _) = (stage.client.clone(), stage.namespace.clone());
-    let operator = Program::start(&namespace);
+    let namespace = TestNamespace::create_with("nl-scale", place::operator_in("nl-scale").await).await;
+    let (client, name): (Client, _) = (namespace.client.clone(), namespace.name.clone());
+    let operator = Program::start(&name);
     let mut layers = Vec::new();
     for number in 0..LAYERS {
         layers.push(
-            stage.layer(&format!("layer{number}"), json!({"mode": "Standalone", "memory": {"limit": "128Mi"}})).await,
+            namespace
+                .layer(&format!("layer{number}"), json!({"mode": "Standalone", "memory": {"limit": "128Mi"}}))
+                .await,
         );
     }
     for layer in &layers {
         layer.ready().await;
     }
     println!("{LAYERS} layers, no use: {} MiB", operator.mebibytes("VmRSS"));
-    let stores: Api<SessionStore> = Api::namespaced(client, &namespace);
+    let stores: Api<SessionStore> = Api::namespaced(client, &name);
     let began = Instant::now();
     let created = futures::stream::iter(0..uses).map(|number| {
         let stores = stores.clone();
@@ -141,10 +143,10 @@ async fn many_uses_on_twenty_layers_are_measured() {
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     // At rest: what status still says in steps is over.
-    let mut last = Program::requests(&namespace);
+    let mut last = Program::requests(&name);
     for minute in 0..4 {
         tokio::time::sleep(Duration::from_mins(1)).await;
-        let now = Program::requests(&namespace);
+        let now = Program::requests(&name);
         println!(
             "minute {minute}: {} requests, {} MiB, at most {}",
             now - last,
@@ -169,7 +171,7 @@ async fn many_uses_on_twenty_layers_are_measured() {
         crate::eventually("the changed use is proven", Duration::from_mins(2), proven).await;
         println!("{name} changed and proven in {:.2?}", began.elapsed());
     }
-    kubectl(&["delete", "clusterrolebinding", &namespace]);
+    kubectl(&["delete", "clusterrolebinding", &name]);
     stores.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -18,12 +18,12 @@ use crate::commands::kubectl;
 use crate::layer::Layer;
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, connect, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A layer that stores share, small.
-async fn shared(stage: &Stage, further: Value) -> Layer {
-    stage.layer("shared", further).await
+async fn shared(namespace: &TestNamespace, further: Value) -> Layer {
+    namespace.layer("shared", further).await
 }
 
 fn on_shared(namespace: &str) -> Value {
@@ -32,10 +32,10 @@ fn on_shared(namespace: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes_takes_its_user_along() {
-    let stage = Stage::set("nl-session-tenants").await;
-    let layer = shared(&stage, json!({"access": {"application": false}})).await;
-    let web = Store::create(&stage, "web", on_shared(&stage.namespace)).await;
-    let api = Store::create(&stage, "api", on_shared(&stage.namespace)).await;
+    let namespace = TestNamespace::create("nl-session-tenants").await;
+    let layer = shared(&namespace, json!({"access": {"application": false}})).await;
+    let web = Store::create(&namespace, "web", on_shared(&namespace.name)).await;
+    let api = Store::create(&namespace, "api", on_shared(&namespace.name)).await;
     web.ready().await;
     api.ready().await;
     let (mut of_web, mut of_api) = (web.connected().await, api.connected().await);
@@ -54,8 +54,8 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
         let error = run::<redis::Value>(&mut of_api, command).await.unwrap_err();
         assert_eq!(error.code(), Some("NOPERM"), "{error:?}");
     }
-    let overlapping = Store::create(&stage, "third", {
-        let mut spec = on_shared(&stage.namespace);
+    let overlapping = Store::create(&namespace, "third", {
+        let mut spec = on_shared(&namespace.name);
         spec["keyPrefix"] = json!("web:admin:");
         spec
     })
@@ -67,31 +67,31 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
     web.api().delete("web", &DeleteParams::default()).await.unwrap();
     eventually("its connections are cut", SOON, async || run::<String>(&mut of_web, redis::cmd("PING")).await.is_err())
         .await;
-    eventually("its user is gone", SOON, async || connect(&stage.client, &old).await.is_none()).await;
+    eventually("its user is gone", SOON, async || connect(&namespace.client, &old).await.is_none()).await;
     run::<redis::Value>(&mut of_api, call("redoubt_session_get", "api:{t}s:1", &[])).await.unwrap();
     // The next in line gets the prefix, and with it what is left under it.
     overlapping.ready().await;
     layer.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Each of a store's Sentinels takes its user at the very moment at which it is Ready, whether its layer is new or serves already.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_ready_once_each_sentinel_that_runs_knows_its_user_and_its_layer_was_ready() {
-    let stage = Stage::set("nl-session-first").await;
-    let own = Store::create(&stage, "own", json!({"idleTimeout": "30m"})).await;
+    let namespace = TestNamespace::create("nl-session-first").await;
+    let own = Store::create(&namespace, "own", json!({"idleTimeout": "30m"})).await;
     own.ready().await;
     let layer = own.layer().await;
     assert!(layer.is("Ready").await, "a store was Ready before its layer");
     log_in_to_each_sentinel(&own, &layer).await;
-    let layer = shared(&stage, json!({})).await;
+    let layer = shared(&namespace, json!({})).await;
     layer.ready().await;
     for name in ["a", "b", "c"] {
-        let store = Store::create(&stage, name, on_shared(&stage.namespace)).await;
+        let store = Store::create(&namespace, name, on_shared(&namespace.name)).await;
         store.ready().await;
         log_in_to_each_sentinel(&store, &layer).await;
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Once and without a second try, with the credentials of the binding.
@@ -112,29 +112,29 @@ async fn log_in_to_each_sentinel(store: &Store, layer: &Layer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_lets_another_namespace_in_and_out_again() {
-    let stage = Stage::set_with("nl-session-leave", place::operator_of_all().await).await;
-    let other = stage.another("nl-session-tenant").await;
-    let layer = shared(&stage, json!({})).await;
+    let namespace = TestNamespace::create_with("nl-session-leave", place::operator_of_all().await).await;
+    let other = namespace.another("nl-session-tenant").await;
+    let layer = shared(&namespace, json!({})).await;
     layer.ready().await;
-    let store = Store::create(&other, "web", on_shared(&stage.namespace)).await;
+    let store = Store::create(&other, "web", on_shared(&namespace.name)).await;
     store.refused("NotAllowed", "access.namespaces").await;
     assert!(store.binding().await.is_none());
 
     let selector = json!({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}});
     layer.change(json!({"access": {"namespaces": selector}})).await;
-    kubectl(&["label", "namespace", &other.namespace, "team=a"]);
+    kubectl(&["label", "namespace", &other.name, "team=a"]);
     store.ready().await;
     let binding = store.binding().await.unwrap();
-    let mut connection = connect(&stage.client, &binding).await.unwrap();
+    let mut connection = connect(&namespace.client, &binding).await.unwrap();
     run::<i64>(&mut connection, call("redoubt_session_create", "nl-session-tenant/web:{t}s:1", &["ada"]))
         .await
         .unwrap();
 
-    kubectl(&["label", "namespace", &other.namespace, "team-"]);
+    kubectl(&["label", "namespace", &other.name, "team-"]);
     store.refused("NotAllowed", "access.namespaces").await;
-    eventually("the user is gone", SOON, async || connect(&stage.client, &binding).await.is_none()).await;
+    eventually("the user is gone", SOON, async || connect(&namespace.client, &binding).await.is_none()).await;
     assert!(run::<String>(&mut connection, redis::cmd("PING")).await.is_err(), "its connections are cut");
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &other.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &other.name);
     assert!(secrets.get_opt("web-session-binding").await.unwrap().is_none(), "the binding is gone");
 
     layer.change(json!({"access": {"namespaces": {"from": "All", "selector": null}}})).await;
@@ -144,17 +144,17 @@ async fn a_layer_lets_another_namespace_in_and_out_again() {
         run(&mut connection, call("redoubt_session_get", "nl-session-tenant/web:{t}s:1", &[])).await.unwrap();
     assert_ne!(found, redis::Value::Nil, "its sessions were kept");
     other.delete().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_binding_moves_to_the_name_that_is_chosen_and_overwrites_no_other_secret() {
-    let stage = Stage::set("nl-session-name").await;
+    let namespace = TestNamespace::create("nl-session-name").await;
     let store =
-        Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone"}}}))
+        Store::create(&namespace, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone"}}}))
             .await;
     store.ready().await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let names = async || {
         let shown = store.status().await.unwrap().binding.map(|binding| binding.name);
         let found =
@@ -181,7 +181,7 @@ async fn a_binding_moves_to_the_name_that_is_chosen_and_overwrites_no_other_secr
     eventually("the binding is back", SOON, async || is_alone("web-session-binding").await).await;
     assert_eq!(store.binding().await.unwrap(), binding);
     store.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// A connection once there is one: eight clients that begin at once on two cores may wait for more than a second.
@@ -228,12 +228,12 @@ async fn reader(store: &Store, stop: Arc<AtomicBool>, failures: Arc<AtomicUsize>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
-    let stage = Stage::set("nl-session-rotation").await;
+    let namespace = TestNamespace::create("nl-session-rotation").await;
     let grace = json!({"rotationGrace": "10s"});
-    let store = Arc::new(Store::create(&stage, "web", json!({"idleTimeout": "30m", "access": grace})).await);
+    let store = Arc::new(Store::create(&namespace, "web", json!({"idleTimeout": "30m", "access": grace})).await);
     store.ready().await;
     let first = store.binding().await.unwrap();
-    let mut held = first_connection(&stage.client, &first).await;
+    let mut held = first_connection(&namespace.client, &first).await;
     let (stop, failures, calls) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let readers: Vec<_> = (0..8)
@@ -248,11 +248,11 @@ async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
     let second = store.binding().await.unwrap();
     assert_ne!((&first["username"], &first["password"]), (&second["username"], &second["password"]));
     // Two are valid.
-    drop(first_connection(&stage.client, &second).await);
+    drop(first_connection(&namespace.client, &second).await);
     run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
     eventually("the old connection is cut", SOON, async || run::<String>(&mut held, redis::cmd("PING")).await.is_err())
         .await;
-    eventually("the old credentials are dead", SOON, async || connect(&stage.client, &first).await.is_none()).await;
+    eventually("the old credentials are dead", SOON, async || connect(&namespace.client, &first).await.is_none()).await;
     store.ready().await;
     stop.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -260,7 +260,7 @@ async fn a_rotation_under_load_fails_no_command_and_ends_the_old_credentials() {
     }
     println!("{} commands", calls.load(Ordering::Relaxed));
     assert_eq!(failures.load(Ordering::Relaxed), 0);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// The condition of a type, as status and reason.
@@ -272,12 +272,12 @@ async fn condition(store: &Store, kind: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_credentials() {
-    let stage = Stage::set("nl-rotation-binding").await;
+    let namespace = TestNamespace::create("nl-rotation-binding").await;
     let grace = json!({"rotationGrace": "1h"});
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "access": grace})).await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "access": grace})).await;
     store.ready().await;
     let first = store.binding().await.unwrap();
-    let mut held = first_connection(&stage.client, &first).await;
+    let mut held = first_connection(&namespace.client, &first).await;
     store.change(json!({"access": {"rotation": 1}})).await;
     let is_told = async || {
         let status = store.api().get("web").await.unwrap().status.unwrap();
@@ -285,7 +285,7 @@ async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_c
     };
     eventually("the status tells of both", SOON, is_told).await;
     let second = store.binding().await.unwrap();
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let annotations = async || {
         let secret = secrets.get_opt("web-session-binding").await.unwrap()?;
         let all = secret.metadata.annotations.unwrap_or_default();
@@ -311,8 +311,8 @@ async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_c
     }
     store.ready().await;
     run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
-    drop(first_connection(&stage.client, &first).await);
-    drop(first_connection(&stage.client, &second).await);
+    drop(first_connection(&namespace.client, &first).await);
+    drop(first_connection(&namespace.client, &second).await);
 
     // Without its owner the Secret is not the store's any more: it may not be overwritten, and the store says what holds.
     let patch = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
@@ -328,5 +328,5 @@ async fn a_binding_that_is_deleted_or_edited_in_a_rotation_ends_and_revives_no_c
     store.ready().await;
     assert_eq!(annotations().await, Some(whole));
     run::<String>(&mut held, redis::cmd("PING")).await.unwrap();
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -9,16 +9,16 @@ use redis::RedisResult;
 use serde_json::json;
 
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{PACE, Store, call, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// A changed policy is on every primary within this time.
 const POLICY_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and_no_caller_sees_an_error() {
-    let stage = Stage::set("nl-session-policy").await;
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "touchInterval": "0s"})).await;
+    let namespace = TestNamespace::create("nl-session-policy").await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "touchInterval": "0s"})).await;
     store.ready().await;
     let (stop, calls, errors) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -65,31 +65,31 @@ async fn a_policy_that_changes_under_fifty_callers_is_on_the_primary_at_once_and
     }
     println!("{} calls, slowest change {slowest:?}", calls.load(Ordering::Relaxed));
     assert_eq!(errors.load(Ordering::Relaxed), 0);
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_that_no_layer_can_serve_say_why() {
-    let stage = Stage::set("nl-session-refused").await;
-    let absent = Store::create(&stage, "absent", json!({"idleTimeout": "30m", "layer": {"name": "nowhere"}})).await;
+    let namespace = TestNamespace::create("nl-session-refused").await;
+    let absent = Store::create(&namespace, "absent", json!({"idleTimeout": "30m", "layer": {"name": "nowhere"}})).await;
     absent.refused("LayerNotFound", "nowhere").await;
     let further = json!({"mode": "Standalone", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}});
-    stage.layer("cache", further).await;
-    let evicted = Store::create(&stage, "evicted", json!({"idleTimeout": "30m", "layer": {"name": "cache"}})).await;
+    namespace.layer("cache", further).await;
+    let evicted = Store::create(&namespace, "evicted", json!({"idleTimeout": "30m", "layer": {"name": "cache"}})).await;
     evicted.refused("Evicts", "34 of 20,000 sessions").await;
-    stage.layer("taken-sessions", json!({"mode": "Standalone"})).await;
-    let taken = Store::create(&stage, "taken", json!({"idleTimeout": "30m"})).await;
+    namespace.layer("taken-sessions", json!({"mode": "Standalone"})).await;
+    let taken = Store::create(&namespace, "taken", json!({"idleTimeout": "30m"})).await;
     taken.refused("NameTaken", "taken-sessions").await;
     // What was missing comes: nobody has to touch the store.
-    stage.layer("nowhere", json!({"mode": "Standalone"})).await;
+    namespace.layer("nowhere", json!({"mode": "Standalone"})).await;
     absent.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test]
 async fn a_wrong_edit_of_a_dedicated_layer_is_told_at_the_store_which_serves_on() {
-    let stage = Stage::set("nl-store-edit").await;
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m"})).await;
+    let namespace = TestNamespace::create("nl-store-edit").await;
+    let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m"})).await;
     store.ready().await;
     let degraded = async || {
         let status = store.api().get("web").await.unwrap().status.unwrap();
@@ -106,5 +106,5 @@ async fn a_wrong_edit_of_a_dedicated_layer_is_told_at_the_store_which_serves_on(
     store.change(json!({"layer": {"dedicated": {"memory": {"limit": "512Mi"}}}})).await;
     eventually("the correction is told too", SOON, async || degraded().await.0.status == "False").await;
     store.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }

@@ -17,8 +17,8 @@ use crate::layer::Layer;
 use crate::limit_exports::exported;
 use crate::place;
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
 use crate::store::{Store, call, connect, run};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// How long a status may take, with some room for a machine that compiles meanwhile.
 const REPORTED_WITHIN: Duration = Duration::from_secs(2);
@@ -32,11 +32,11 @@ fn on(layer: &Layer, further: &serde_json::Value) -> serde_json::Value {
     spec
 }
 
-async fn leave(stage: &Stage, is_given: bool) {
-    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+async fn leave(namespace: &TestNamespace, is_given: bool) {
+    let namespaces: Api<Namespace> = Api::all(namespace.client.clone());
     let value = if is_given { json!("yes") } else { json!(null) };
     let patch = Patch::Merge(json!({"metadata": {"labels": {"sessions": value}}}));
-    namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.unwrap();
+    namespaces.patch(&namespace.name, &PatchParams::default(), &patch).await.unwrap();
 }
 
 async fn reason_is(store: &Store, kind: &str, reason: &str) {
@@ -56,9 +56,9 @@ async fn tenants(layer: &Layer) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_says_so_at_once() {
-    let stage = Stage::set_with("tenants-data", place::operator_of_all().await).await;
-    let (evil, good) = (stage.another("tenants-a").await, stage.another("tenants-b").await);
-    let layer = stage
+    let namespace = TestNamespace::create_with("tenants-data", place::operator_of_all().await).await;
+    let (evil, good) = (namespace.another("tenants-a").await, namespace.another("tenants-b").await);
+    let layer = namespace
         .layer(
             "shared",
             json!({"access": {"namespaces": {
@@ -100,23 +100,23 @@ async fn an_older_store_that_gets_leave_takes_nothing_and_each_revoked_store_say
     assert!(older.binding().await.is_some());
     layer.change(json!({"memory": {"limit": null}})).await;
     reason_is(&older, "Accepted", "NotAllowed").await;
-    for stage in [evil, good, stage] {
-        stage.delete().await;
+    for namespace in [evil, good, namespace] {
+        namespace.delete().await;
     }
 }
 
 /// It is judged by the labels of its namespace, which a new leader has to know first.
 #[tokio::test]
 async fn a_new_leader_takes_nothing_from_a_store_of_another_namespace() {
-    let stage = Stage::set_with("tenants-lead", place::operator_of_all().await).await;
-    let other = stage.another("tenants-led").await;
+    let namespace = TestNamespace::create_with("tenants-lead", place::operator_of_all().await).await;
+    let other = namespace.another("tenants-led").await;
     let selector = json!({"from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}});
-    let layer = stage.layer("shared", json!({"access": {"namespaces": selector}})).await;
+    let layer = namespace.layer("shared", json!({"access": {"namespaces": selector}})).await;
     leave(&other, true).await;
     let store = Store::create(&other, "web", on(&layer, &json!({}))).await;
     store.ready().await;
     layer.ready().await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &other.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &other.name);
     let published = async || {
         let version = secrets.get("web-session-binding").await.unwrap().metadata.resource_version;
         (store.status().await.unwrap().conditions, version)
@@ -128,7 +128,7 @@ async fn a_new_leader_takes_nothing_from_a_store_of_another_namespace() {
         assert_eq!(published().await, before);
     }
     other.delete().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// Passes of the operator of all namespaces.
@@ -140,32 +140,32 @@ fn passes() -> u64 {
 
 #[tokio::test]
 async fn a_tenant_keeps_its_place_when_an_older_store_is_corrected_and_the_operator_restarts() {
-    let stage = Stage::set("tenants-place").await;
-    let layer = stage.layer("shared", json!({})).await;
-    let older = Store::create(&stage, "a", on(&layer, &json!({"keyPrefix": "w:", "revokeReplicas": 9}))).await;
+    let namespace = TestNamespace::create("tenants-place").await;
+    let layer = namespace.layer("shared", json!({})).await;
+    let older = Store::create(&namespace, "a", on(&layer, &json!({"keyPrefix": "w:", "revokeReplicas": 9}))).await;
     older.refused("TooFewReplicas", "revokeReplicas").await;
-    let store = Store::create(&stage, "b", on(&layer, &json!({"keyPrefix": "w:"}))).await;
+    let store = Store::create(&namespace, "b", on(&layer, &json!({"keyPrefix": "w:"}))).await;
     store.ready().await;
     older.change(json!({"revokeReplicas": 1})).await;
     older.refused("PrefixOverlaps", "b").await;
-    place::start_operator(&stage.namespace);
+    place::start_operator(&namespace.name);
     layer.ready().await;
     older.change(json!({"maxPerUser": 3})).await;
     older.refused("PrefixOverlaps", "b").await;
     store.ready().await;
     store.api().delete("b", &DeleteParams::default()).await.unwrap();
     older.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test]
 async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_rest() {
-    let stage = Stage::set("tenants-binding").await;
-    let layer = stage.layer("shared", json!({})).await;
-    let store = Store::create(&stage, "web", on(&layer, &json!({}))).await;
+    let namespace = TestNamespace::create("tenants-binding").await;
+    let layer = namespace.layer("shared", json!({})).await;
+    let store = Store::create(&namespace, "web", on(&layer, &json!({}))).await;
     store.ready().await;
     layer.ready().await;
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let whole = store.binding().await.unwrap();
     secrets.delete("web-session-binding", &DeleteParams::default()).await.unwrap();
     let took = eventually("the binding is back", Duration::from_secs(5), async || {
@@ -184,26 +184,27 @@ async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_re
     // At rest the watches say all. Each of the nine is made again every five minutes or so, and all at once at worst.
     layer.ready().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let (faults, watched) = (place::faults(&stage.namespace), Duration::from_secs(30));
+    let (faults, watched) = (place::faults(&namespace.name), Duration::from_secs(30));
     let before = faults.requests();
     tokio::time::sleep(watched).await;
     let asked = faults.requests() - before;
     println!("{asked} requests in {watched:?} at rest");
     assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// As long as the API server takes no Secret of its name, the binding is not called written.
 #[tokio::test]
 async fn a_binding_that_cannot_be_written_again_is_not_called_written() {
-    let stage = Stage::set("tenants-unwritten").await;
+    let namespace = TestNamespace::create("tenants-unwritten").await;
     let dedicated = json!({"mode": "Standalone", "memory": {"limit": "256Mi"}});
-    let store = Store::create(&stage, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": dedicated}})).await;
+    let store =
+        Store::create(&namespace, "web", json!({"idleTimeout": "30m", "layer": {"dedicated": dedicated}})).await;
     store.ready().await;
     let whole = store.binding().await.unwrap();
     let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]});
-    refuse(&stage.namespace, &rule, "object.metadata.name != 'web-session-binding'");
-    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    refuse(&namespace.name, &rule, "object.metadata.name != 'web-session-binding'");
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let written = async || {
         let status = store.api().get("web").await.unwrap().status.unwrap_or_default();
         status.conditions.into_iter().find(|it| it.type_ == "BindingWritten").unwrap()
@@ -216,19 +217,19 @@ async fn a_binding_that_cannot_be_written_again_is_not_called_written() {
     })
     .await;
     assert_eq!(store.binding().await, None);
-    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &stage.namespace]);
+    kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &namespace.name]);
     eventually("it is written, and called so", SOON, async || {
         store.binding().await.as_ref() == Some(&whole) && written().await.status == "True"
     })
     .await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test]
 async fn a_binding_that_cannot_be_read_stops_its_own_store_only() {
-    let stage = Stage::set("tenants-unreadable").await;
-    let layer = stage.layer("shared", json!({})).await;
-    let web = Store::create(&stage, "web", on(&layer, &json!({}))).await;
+    let namespace = TestNamespace::create("tenants-unreadable").await;
+    let layer = namespace.layer("shared", json!({})).await;
+    let web = Store::create(&namespace, "web", on(&layer, &json!({}))).await;
     web.ready().await;
     let mut connection = web.connected().await;
     // An application has it mounted; the status names it again once it can be read.
@@ -236,32 +237,33 @@ async fn a_binding_that_cannot_be_read_stops_its_own_store_only() {
     // An operator that has never read it.
     let faults = Faults::default();
     faults.refuse_reads(Some("/secrets/web-session-binding"));
-    place::start_operator_with(&stage.namespace, faults.clone());
+    place::start_operator_with(&namespace.name, faults.clone());
     eventually("the store says so", SOON, async || {
         let status = web.api().get("web").await.unwrap().status.unwrap();
         status.conditions.iter().any(|it| it.type_ == "BindingWritten" && it.status == "False")
     })
     .await;
-    let api = Store::create(&stage, "api", on(&layer, &json!({}))).await;
+    let api = Store::create(&namespace, "api", on(&layer, &json!({}))).await;
     api.ready().await;
     layer.ready().await;
     run::<String>(&mut connection, redis::cmd("PING")).await.unwrap();
-    eventually("another client is connected", SOON, async || connect(&stage.client, &binding).await.is_some()).await;
+    eventually("another client is connected", SOON, async || connect(&namespace.client, &binding).await.is_some())
+        .await;
     faults.refuse_reads(None);
     web.ready().await;
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 /// As stores: refused without leave, and with it each has its namespace before its keys, its channel and what its Secrets say.
 #[tokio::test]
 async fn a_policy_and_a_cache_on_a_layer_of_another_namespace_need_its_leave_and_have_their_namespace_before_their_keys()
  {
-    let stage = Stage::set_with("tenants-host", place::operator_of_all().await).await;
-    let guest = stage.another("tenants-guest").await;
+    let namespace = TestNamespace::create_with("tenants-host", place::operator_of_all().await).await;
+    let guest = namespace.another("tenants-guest").await;
     let by_selector = json!({"from": "Selector", "selector": {"matchLabels": {"sessions": "yes"}}});
     let further = json!({"memory": {"evictionPolicy": "volatile-ttl"}, "access": {"namespaces": by_selector}});
-    stage.layer("shared", further).await;
-    let place = json!({"name": "shared", "namespace": stage.namespace});
+    namespace.layer("shared", further).await;
+    let place = json!({"name": "shared", "namespace": namespace.name});
     let limits =
         json!([{"name": "minute", "quota": 2, "window": "10m", "algorithm": "FixedWindow", "align": "FirstHit"}]);
     let spec = json!({"layer": place, "limits": limits, "export": {"program": "EnvoyRateLimit"}});
@@ -276,7 +278,7 @@ async fn a_policy_and_a_cache_on_a_layer_of_another_namespace_need_its_leave_and
     policy.ready().await;
     cache.ready().await;
     // One of the layer's own namespace has the same name.
-    let own: Store<RateLimitPolicy> = Store::make(&stage, "api", json!({"layer": place, "limits": limits})).await;
+    let own: Store<RateLimitPolicy> = Store::make(&namespace, "api", json!({"layer": place, "limits": limits})).await;
     own.ready().await;
     assert_eq!(policy.binding().await.unwrap()["prefix"], "tenants-guest/api:");
     assert_eq!(exported(&guest, "api").await.unwrap()["CACHE_KEY_PREFIX"], "tenants-guest/api:");
@@ -316,7 +318,7 @@ async fn a_policy_and_a_cache_on_a_layer_of_another_namespace_need_its_leave_and
     })
     .await;
     assert_eq!(allowed(&mut of_own, "api:{ada}").await.unwrap(), 1);
-    for stage in [guest, stage] {
-        stage.delete().await;
+    for namespace in [guest, namespace] {
+        namespace.delete().await;
     }
 }

@@ -14,7 +14,7 @@ use crate::commands::kubectl;
 use crate::disturbances::{delete_all_pods, serves_again};
 use crate::place;
 use crate::plane::plane;
-use crate::stage::{SOON, Stage, eventually, is_ready};
+use crate::test_namespace::{SOON, TestNamespace, eventually, is_ready};
 
 /// Counts the keys of every node but `except` all the time; the smallest count of each that was seen.
 fn watch_sizes(
@@ -44,16 +44,16 @@ fn watch_sizes(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
-    let stage = Stage::set("nl-wiped").await;
+    let namespace = TestNamespace::create("nl-wiped").await;
     // Longer than a pod takes to come back: Sentinel alone would never notice.
-    let layer = stage.layer("web", json!({"failover": {"detection": "30s"}})).await;
+    let layer = namespace.layer("web", json!({"failover": {"detection": "30s"}})).await;
     layer.ready().await;
     assert!(layer.set("kept").await);
     for restart in ["container", "pod"] {
         let primary = layer.wait_until_in_sync().await;
         let served = layer.serving().await;
         let (stop, sizes) = watch_sizes(layer.endpoints().await, primary);
-        place::wipe(&stage.namespace, &layer.pod(primary));
+        place::wipe(&namespace.name, &layer.pod(primary));
         match restart {
             "container" => layer.kill(primary, "redoubt"),
             _ => layer.delete_pod(primary).await,
@@ -66,33 +66,33 @@ async fn a_primary_that_comes_back_with_an_empty_volume_empties_no_replica() {
         assert_eq!(sizes.into_values().collect::<Vec<_>>(), [1, 1], "a replica was emptied");
         assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     }
-    stage.delete().await;
+    namespace.delete().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_deleted_and_one_volume_lost_come_back_with_the_same_data() {
-    let (stage, layer) = Stage::with_layer("nl-volume-lost").await;
+    let (namespace, layer) = TestNamespace::with_layer("nl-volume-lost").await;
     assert!(layer.set("kept").await);
     let primary = layer.wait_until_in_sync().await;
-    place::wipe(&stage.namespace, &layer.pod(primary));
+    place::wipe(&namespace.name, &layer.pod(primary));
     let old = layer.pod_uids().await;
     delete_all_pods(&layer).await;
     serves_again(&layer, &old).await;
     layer.wait_until_in_sync().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
-    stage.leave(layer).await;
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
-    let stage = Stage::set("nl-accept-loss").await;
-    let layer = stage.layer("web", json!({})).await;
+    let namespace = TestNamespace::create("nl-accept-loss").await;
+    let layer = namespace.layer("web", json!({})).await;
     layer.ready().await;
     assert!(layer.set("lost").await);
     // What each holds it remembers by itself: the operator's word that the layer was Ready may still be on its way.
     eventually("every data node has noted that it has keys", SOON, async || {
         (0..3).all(|node| {
-            let folders = plane().kubelet.folders(&stage.namespace, &layer.pod(NodeId::data(node)));
+            let folders = plane().kubelet.folders(&namespace.name, &layer.pod(NodeId::data(node)));
             let run = std::fs::read_dir(&folders["run"]).unwrap();
             run.flatten().any(|file| file.file_name().to_string_lossy().contains("had-keys"))
         })
@@ -123,11 +123,11 @@ async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     println!("waiting: {:?}", layer.condition("Degraded").await);
-    kubectl(&["-n", &stage.namespace, "annotate", "datalayer", "web", "redoubt.dev/accept-loss=1"]);
+    kubectl(&["-n", &namespace.name, "annotate", "datalayer", "web", "redoubt.dev/accept-loss=1"]);
     let took = eventually("it goes on", SOON, async || layer.set("new").await).await;
     println!("writable {took:?} after the loss was accepted");
     layer.ready().await;
     assert_eq!(layer.get("lost").await, None);
     assert_eq!(layer.pod_uids().await, pods, "no pod may have to be deleted");
-    stage.delete().await;
+    namespace.delete().await;
 }

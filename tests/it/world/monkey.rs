@@ -108,7 +108,7 @@ impl Past {
         nodes.get(usize::from(index).checked_rem(nodes.len())?).copied()
     }
 
-    pub fn suffer(&mut self, event: Event) {
+    pub fn apply_event(&mut self, event: Event) {
         match event {
             Event::Rounds(rounds) => (0..rounds).for_each(|_| self.round(usize::MAX)),
             Event::Crash(after) => self.round(usize::from(after)),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::history::Verdict;
 use crate::layer::{Layer, is_ready};
 use crate::polling::eventually;
-use crate::stage::{SOON, Stage};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// `spec.failover.detection` where nothing is said.
 pub const DETECTION: Duration = Duration::from_secs(5);
@@ -108,13 +108,13 @@ pub async fn fail_primary_under_load(layer: &Layer, what: &str, death: Death, de
 
 /// The primary's engine, agent and pod die, so many times each.
 pub async fn killed_and_deleted(namespace: &str, engine: &str, deaths: [(Death, usize); 3]) {
-    let (stage, layer) = Stage::with_layer_of(namespace, engine).await;
+    let (namespace, layer) = TestNamespace::with_layer_of(namespace, engine).await;
     for (death, rounds) in deaths {
         for round in 0..rounds {
             fail_primary_under_load(&layer, &format!("{engine}, {death:?}, round {round}"), death, DETECTION).await;
         }
     }
-    stage.leave_of(layer, engine).await;
+    namespace.leave_of(layer, engine).await;
 }
 
 /// Deletes all pods of a layer at once.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::history::{Verdict, Write, Writers, check, keys_of};
 use crate::place;
 use crate::polling::{eventually, eventually_or};
-use crate::stage::{SOON, WRITERS};
+use crate::test_namespace::{SOON, WRITERS};
 
 fn condition_of(object: DataLayer, kind: &str) -> Option<(String, String, String)> {
     let condition = object.status?.conditions.into_iter().find(|condition| condition.type_ == kind)?;
@@ -66,7 +66,7 @@ impl Layer {
     /// Waits until it is proven for this generation.
     pub async fn ready(&self) -> Duration {
         let began = Instant::now();
-        if tokio::time::timeout(SOON, self.is_told_ready()).await.is_err() {
+        if tokio::time::timeout(SOON, self.is_reported_ready()).await.is_err() {
             let status = serde_json::to_string_pretty(&self.object().await.status).unwrap();
             let of = |pod: &Pod| serde_json::to_string(&pod.status).unwrap();
             let pods: BTreeMap<String, String> =
@@ -78,7 +78,7 @@ impl Layer {
 
     /// Watches it instead of asking again and again: to read an object of so large a schema costs the API server so much that all that
     /// waited took a tenth of the processors.
-    async fn is_told_ready(&self) {
+    async fn is_reported_ready(&self) {
         let mut told = String::new();
         let mut objects = pin!(watch_object(self.api::<DataLayer>(), &self.identity.name).default_backoff());
         while let Some(event) = objects.next().await {

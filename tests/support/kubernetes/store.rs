@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::layer::Layer;
 use crate::polling::{eventually, eventually_or};
-use crate::stage::{SOON, Stage};
+use crate::test_namespace::{SOON, TestNamespace};
 
 /// Between two calls of a caller, as users make them: callers that go flat out take from two processors what the servers, and those
 /// of the claim beside, need to answer in time.
@@ -62,19 +62,19 @@ pub struct Store<K = SessionStore> {
 }
 
 impl Store {
-    /// Creates a session store in the namespace of a stage.
-    pub async fn create(stage: &Stage, name: &str, spec: Value) -> Self {
-        Self::make(stage, name, spec).await
+    /// Creates a session store in the namespace of a namespace.
+    pub async fn create(namespace: &TestNamespace, name: &str, spec: Value) -> Self {
+        Self::make(namespace, name, spec).await
     }
 }
 
 impl<K: UseObject> Store<K> {
-    /// Creates it in the namespace of a stage.
-    pub async fn make(stage: &Stage, name: &str, spec: Value) -> Self {
+    /// Creates it in the namespace of a namespace.
+    pub async fn make(namespace: &TestNamespace, name: &str, spec: Value) -> Self {
         let body = json!({
             "apiVersion": "redoubt.dev/v1alpha1", "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec,
         });
-        let (client, namespace) = (stage.client.clone(), stage.namespace.clone());
+        let (client, namespace) = (namespace.client.clone(), namespace.name.clone());
         let store = Self { client, namespace, name: name.to_owned(), kind: PhantomData };
         store.api().create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap();
         store

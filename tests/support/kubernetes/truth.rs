@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::commands::kubectl;
 use crate::layer::Layer;
 use crate::polling::eventually;
-use crate::stage::SOON;
+use crate::test_namespace::SOON;
 
 /// Status is true: roles, settings and functions are asked of every server.
 pub async fn status_is_true(layer: &Layer) {

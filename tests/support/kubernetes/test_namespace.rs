@@ -1,4 +1,4 @@
-//! The stage of a claim: the operator running, a namespace of its own, a layer in it, and what can be done to it.
+//! The namespace of a claim: the operator running, a namespace of its own, a layer in it, and what can be done to it.
 //!
 //! Everything that a claim looks at is asked of the servers themselves, with the application's own credentials: the operator's
 //! status is one of the things under test.
@@ -42,34 +42,34 @@ pub const LEFT_LABEL: &str = "e2e.redoubt.dev/left";
 /// On a namespace whose claim has ended.
 pub const ENDED_LABEL: &str = "e2e.redoubt.dev/ended";
 
-/// A client's place in a namespace that enforces Pod Security `restricted`.
-pub struct Stage {
+/// A namespace of a claim. It enforces Pod Security `restricted`.
+pub struct TestNamespace {
     /// The API server.
     pub client: Client,
-    /// The namespace.
-    pub namespace: String,
+    /// Its name.
+    pub name: String,
     /// The operator's service for this claim.
     operator: Option<place::Service>,
 }
 
-impl Stage {
+impl TestNamespace {
     /// A new namespace, with the operator running.
-    pub async fn set(namespace: &str) -> Self {
+    pub async fn create(namespace: &str) -> Self {
         let operator = place::operator_of(namespace).await;
-        Self::set_with(namespace, operator).await
+        Self::create_with(namespace, operator).await
     }
 
     /// A new namespace, with this operator.
-    pub async fn set_with(namespace: &str, operator: place::Service) -> Self {
-        Self::set_up(namespace, Some(operator)).await
+    pub async fn create_with(namespace: &str, operator: place::Service) -> Self {
+        Self::create_for(namespace, Some(operator)).await
     }
 
-    /// Another new namespace, for the operator of this stage, which must watch all.
+    /// Another new namespace, for the operator of this one, which must watch all.
     pub async fn another(&self, namespace: &str) -> Self {
-        Self::set_up(namespace, None).await
+        Self::create_for(namespace, None).await
     }
 
-    async fn set_up(namespace: &str, operator: Option<place::Service>) -> Self {
+    async fn create_for(namespace: &str, operator: Option<place::Service>) -> Self {
         let client = crate::client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         // That of an earlier run, which may have failed half-way.
@@ -84,10 +84,10 @@ impl Stage {
         let space =
             json!({"metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
         namespaces.create(&PostParams::default(), &serde_json::from_value(space).unwrap()).await.unwrap();
-        Self { client, namespace: namespace.to_owned(), operator }
+        Self { client, name: namespace.to_owned(), operator }
     }
 
-    /// A stage with a layer `web` as [`Self::layer`] makes one, ready and empty: one that an earlier claim of this process has left,
+    /// A namespace with a layer `web` as [`Self::layer`] makes one, ready and empty: one that an earlier claim of this process has left,
     /// or a new one in `namespace`. To make one costs two processors eight seconds, a third of the time of most claims.
     pub async fn with_layer(namespace: &str) -> (Self, Layer) {
         while let Some(identity) = next_left() {
@@ -100,16 +100,15 @@ impl Stage {
             println!("on the layer in {}", identity.namespace);
             // A client ends with the claim that made it.
             let client = crate::client().await;
-            let stage =
-                Self { client: client.clone(), namespace: identity.namespace.clone(), operator: Some(operator) };
+            let namespace = Self { client: client.clone(), name: identity.namespace.clone(), operator: Some(operator) };
             let layer = Layer { client, identity };
             layer.ready().await;
-            return (stage, layer);
+            return (namespace, layer);
         }
-        let stage = Self::set(namespace).await;
-        let layer = stage.layer("web", json!({})).await;
+        let namespace = Self::create(namespace).await;
+        let layer = namespace.layer("web", json!({})).await;
         layer.ready().await;
-        (stage, layer)
+        (namespace, layer)
     }
 
     /// As [`Self::with_layer`], of an engine; that of [`engine`] may be one that was left.
@@ -117,10 +116,10 @@ impl Stage {
         if image == engine() {
             return Self::with_layer(namespace).await;
         }
-        let stage = Self::set(namespace).await;
-        let layer = stage.layer("web", json!({"engine": {"image": image}})).await;
+        let namespace = Self::create(namespace).await;
+        let layer = namespace.layer("web", json!({"engine": {"image": image}})).await;
         layer.ready().await;
-        (stage, layer)
+        (namespace, layer)
     }
 
     /// [`Self::leave`], if its engine is one that others ask for.
@@ -132,7 +131,7 @@ impl Stage {
     pub async fn leave(mut self, layer: Layer) {
         layer.ready().await;
         layer.empty().await;
-        label(&self.client, &self.namespace, LEFT_LABEL).await;
+        label(&self.client, &self.name, LEFT_LABEL).await;
         if let Some(operator) = &mut self.operator {
             operator.leave();
         }
@@ -147,10 +146,10 @@ impl Stage {
             "apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer",
             "metadata": {"name": name}, "spec": spec,
         });
-        let api: Api<DataLayer> = Api::namespaced(self.client.clone(), &self.namespace);
+        let api: Api<DataLayer> = Api::namespaced(self.client.clone(), &self.name);
         let created = api.create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap();
         let identity =
-            LayerIdentity { uid: created.uid().unwrap(), namespace: self.namespace.clone(), name: name.to_owned() };
+            LayerIdentity { uid: created.uid().unwrap(), namespace: self.name.clone(), name: name.to_owned() };
         Layer { client: self.client.clone(), identity }
     }
 
@@ -163,21 +162,15 @@ impl Stage {
         }
         let all = (DeleteParams::default(), ListParams::default());
         let everything = async {
-            Api::<SessionStore>::namespaced(self.client.clone(), &self.namespace)
-                .delete_collection(&all.0, &all.1)
-                .await?;
-            Api::<DataLayer>::namespaced(self.client.clone(), &self.namespace)
-                .delete_collection(&all.0, &all.1)
-                .await?;
-            Api::<StatefulSet>::namespaced(self.client.clone(), &self.namespace)
-                .delete_collection(&all.0, &all.1)
-                .await?;
-            Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.namespace)
+            Api::<SessionStore>::namespaced(self.client.clone(), &self.name).delete_collection(&all.0, &all.1).await?;
+            Api::<DataLayer>::namespaced(self.client.clone(), &self.name).delete_collection(&all.0, &all.1).await?;
+            Api::<StatefulSet>::namespaced(self.client.clone(), &self.name).delete_collection(&all.0, &all.1).await?;
+            Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.name)
                 .delete_collection(&all.0, &all.1)
                 .await
         };
         everything.await.unwrap();
-        label(&self.client, &self.namespace, ENDED_LABEL).await;
+        label(&self.client, &self.name, ENDED_LABEL).await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for space in namespaces.list(&ListParams::default().labels(ENDED_LABEL)).await.unwrap() {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &space.name_any());

@@ -49,7 +49,9 @@ impl Dissent {
             return None;
         };
         match &self.since {
-            Some((named, since)) if *named == right => (since.elapsed() >= patience(state, is_split)).then_some(right),
+            Some((named, since)) if *named == right => {
+                (since.elapsed() >= named_long_enough(state, is_split)).then_some(right)
+            }
             _ => {
                 self.since = Some((right, Instant::now()));
                 None
@@ -100,7 +102,7 @@ fn better_known(views: &[View], own: &SentinelMaster) -> (Vec<Address>, bool) {
 }
 
 /// Against a Sentinel that knows as much, not before this one would take its primary for down by itself.
-fn patience(state: &State, is_split: bool) -> Duration {
+fn named_long_enough(state: &State, is_split: bool) -> Duration {
     let detection = Duration::from_millis(state.config().detection_milliseconds);
     if is_split { NAMED_FOR.max(detection) } else { NAMED_FOR }
 }

@@ -19,7 +19,7 @@ const ELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where all pods of a layer are deleted, their kubelets tell them within a moment of each other, and a successor that is told next ends
 /// as primary: the others must wait for its data, which is the newest. So the primary serves on for this long before it looks for one.
-const TOLD_TOGETHER_WITHIN: Duration = Duration::from_millis(500);
+const TERMINATED_TOGETHER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long a move that is refused is tried again. With one that is given up at its latest, and Redis' own 10 s to write
 /// everything, it fits in the grace period.
@@ -39,7 +39,7 @@ pub(crate) async fn hand_over(environment: &Environment, state: &State) {
     if !role.await.is_ok_and(|info| info.role() == Some(Role::Primary)) {
         return;
     }
-    sleep(TOLD_TOGETHER_WITHIN).await;
+    sleep(TERMINATED_TOGETHER_WITHIN).await;
     let began = Instant::now();
     loop {
         let Some(request) = request(environment, state).await else { return };

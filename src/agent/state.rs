@@ -17,7 +17,7 @@ use crate::model::{Address, NodeKind};
 use crate::redis::{Connection, Endpoint, Secret, users};
 
 /// How long a node must have waited for a person before it tells others: in a failover some looks may be older than others.
-const TOLD_AFTER: Duration = Duration::from_secs(3);
+const REPORTED_AFTER: Duration = Duration::from_secs(3);
 
 /// For how long a notice is told, and how many are.
 const NOTICED_FOR: Duration = Duration::from_mins(10);
@@ -445,5 +445,5 @@ fn is_recent(at: Instant) -> bool {
 }
 
 fn told((why, since): &(String, Instant)) -> Option<String> {
-    (since.elapsed() >= TOLD_AFTER).then(|| why.clone())
+    (since.elapsed() >= REPORTED_AFTER).then(|| why.clone())
 }

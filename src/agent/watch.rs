@@ -38,8 +38,8 @@ use crate::redis::{Connection, server};
 
 /// Between two tries to hand over: one that fails may have kept writers waiting for some seconds.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(10);
-/// How long what the Sentinels told holds for a replica at rest.
-const TOLD_FOR: Duration = Duration::from_secs(1);
+/// How long an answer of the Sentinels holds for a replica at rest.
+const SENTINEL_ANSWER_HOLDS: Duration = Duration::from_secs(1);
 
 /// What is followed of a running engine.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]

@@ -62,7 +62,7 @@ pub(super) async fn warn(context: &Context, object: &ObjectReference, reason: &s
 
 /// Tells in an event what the status cannot tell: the API server takes no status of an object that breaks its own rules. Once for
 /// each version of the object.
-async fn tell_unwritable<K: Resource>(context: &Context, object: &K, kind: &K::DynamicType, error: &Request) {
+async fn warn_unwritable<K: Resource>(context: &Context, object: &K, kind: &K::DynamicType, error: &Request) {
     if context.unreadable.is_news(object.meta()) {
         let note = format!("no status can be written until the object is corrected: {}", Chain(error));
         warn(context, &object.object_ref(kind), "StatusRefused", "Report", &note).await;
@@ -90,7 +90,7 @@ async fn write<K: Resource>(
     let words = format!("the status of {} {namespace}/{name}", K::kind(kind));
     if let Err(error) = request("patch", &words, api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
         if error.class() == Class::Invalid {
-            tell_unwritable(context, object, kind, &error).await;
+            warn_unwritable(context, object, kind, &error).await;
         }
         return Err(error);
     }

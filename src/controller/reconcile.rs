@@ -28,7 +28,7 @@ pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> R
         Err(invalid) => {
             if context.duty == Duty::Lead && context.unreadable.is_news(&invalid.metadata) {
                 let meanwhile = "the layer is kept as it was accepted last until it is corrected";
-                tell_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
+                warn_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
             return go_on_unread(&context, &invalid.metadata).await;
         }
@@ -81,7 +81,7 @@ async fn go_on_unread(context: &Context, metadata: &ObjectMeta) -> Result<Action
 }
 
 /// An object that no longer parses is told of; what runs goes on running.
-async fn tell_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
+async fn warn_unreadable(object: ObjectReference, context: &Context, words: &str, meanwhile: &str) {
     tracing::warn!(
         kind = object.kind,
         namespace = object.namespace,
@@ -117,7 +117,7 @@ pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context
             if context.unreadable.is_news(&invalid.metadata) {
                 let meanwhile =
                     "its layer keeps its user, its policy and its functions as they are until it is corrected";
-                tell_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;
+                warn_unreadable(watched.object_ref(&invalid.kind), &context, &invalid.error, meanwhile).await;
             }
             return Ok(Action::await_change());
         }

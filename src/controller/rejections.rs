@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// For how long it is told after the last client that was turned away: clients try again at least as often.
-const TOLD_FOR: Duration = Duration::from_secs(30);
+const REPORTED_FOR: Duration = Duration::from_secs(30);
 
 /// `rejected_connections` of the servers as last seen, by `run_id`, and when it grew.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Rejections {
             seen.grew = Some(now);
         }
         (seen.count, seen.looked) = (count, now);
-        seen.grew.is_some_and(|grew| grew.elapsed() < TOLD_FOR)
+        seen.grew.is_some_and(|grew| grew.elapsed() < REPORTED_FOR)
     }
 
     /// Forgets servers that were not looked at for this long.

@@ -17,7 +17,7 @@ pub use facts::{BootFacts, Peer, SentinelAnswer};
 pub use in_force::in_force;
 pub use rivals::{Rivalry, prevailing, rivalry};
 pub(crate) use times::{CATCHES_UP, REFUSED_FAILOVER, SILENT_PEER, SILENT_SENTINELS};
-pub use times::{LONGEST_WAIT, UNCLEAN_PRIMARY_PATIENCE};
+pub use times::{LONGEST_WAIT, UNCLEAN_PRIMARY_WAITS};
 
 use super::lineage::{Activity, Lineage};
 pub use super::lineage::{Comparison, compare};
@@ -133,7 +133,7 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
         // A server that follows a dead primary loses nothing, and the Sentinels need a replica to promote. Before that it
         // must be certain that the named one is gone, and that no node that answers has more.
         Some(Peer::Silent { time }) => {
-            return follow(*time >= facts.patience() && may_be_elected(facts));
+            return follow(*time >= facts.silence_that_blocks() && may_be_elected(facts));
         }
         None => return no_primary_named(facts),
     };
@@ -195,7 +195,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     if !own.synced {
         return BootDecision::Wait(WaitReason::DataMissing);
     }
-    if !own.clean_stop && facts.silences().any(|silence| silence < UNCLEAN_PRIMARY_PATIENCE) {
+    if !own.clean_stop && facts.silences().any(|silence| silence < UNCLEAN_PRIMARY_WAITS) {
         return BootDecision::Wait(WaitReason::PeerIsSilent);
     }
     BootDecision::StartPrimary(PrimaryReason::NamedAndNewest)

@@ -63,7 +63,7 @@ pub(crate) fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
 }
 
 /// How long it is told that the kernel ended a container: one that is back says nothing of it.
-const ENDED_TOLD_FOR: SignedDuration = SignedDuration::from_mins(10);
+const ENDED_REPORTED_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 impl Children {
     /// The nodes whose container needed more memory than its limit a short while ago, in words.
@@ -74,7 +74,7 @@ impl Children {
             ends.filter_map(|state| state.as_ref()?.terminated.as_ref()).any(|ended| {
                 let at = ended.finished_at.as_ref().map(|at| at.0);
                 ended.reason.as_deref() == Some("OOMKilled")
-                    && at.is_some_and(|at| now.duration_since(at) < ENDED_TOLD_FOR)
+                    && at.is_some_and(|at| now.duration_since(at) < ENDED_REPORTED_FOR)
             })
         };
         let told = self.pods.iter().filter(|(_, pod)| is_told(pod));

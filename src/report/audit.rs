@@ -10,7 +10,7 @@ use crate::model::audit::{AuditReport, LargeKey, MemoryBudget};
 /// A number of keys that is off by no more than this stays, however few there are.
 const FEW: i64 = 10;
 /// Of the largest keys.
-const MOST_LARGEST_TOLD: usize = 5;
+const MOST_LARGEST_REPORTED: usize = 5;
 /// How far the time of the last pass may be behind while nothing else changes.
 const TIME_STAYS: SignedDuration = SignedDuration::from_hours(24);
 
@@ -48,7 +48,7 @@ fn largest(report: &AuditReport, old: Option<&AuditStatus>) -> Vec<LargestKey> {
     let stays = |old: &&AuditStatus| {
         old.largest.first().is_some_and(|first| stepped(Some(first.bytes), bytes, 0) == first.bytes)
     };
-    let fresh = || report.largest.iter().take(MOST_LARGEST_TOLD).map(told).collect();
+    let fresh = || report.largest.iter().take(MOST_LARGEST_REPORTED).map(told).collect();
     old.filter(stays).map_or_else(fresh, |old| old.largest.clone())
 }
 

@@ -24,7 +24,7 @@ pub struct Transition {
 }
 
 /// Conditions whose changes are events. Each of the others is a part of these, or changes with every step of what is planned.
-const TOLD: [&str; 4] = ["Ready", "Accepted", "Degraded", "EvictionSuits"];
+const CONDITIONS_WITH_EVENTS: [&str; 4] = ["Ready", "Accepted", "Degraded", "EvictionSuits"];
 
 /// The transitions between two statuses.
 pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transition> {
@@ -52,7 +52,7 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
 /// The transitions between two lists of conditions.
 pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     let mut transitions = Vec::new();
-    for condition in new.iter().filter(|condition| TOLD.contains(&condition.type_.as_str())) {
+    for condition in new.iter().filter(|condition| CONDITIONS_WITH_EVENTS.contains(&condition.type_.as_str())) {
         let before = old.iter().find(|known| known.type_ == condition.type_);
         let holds = condition.status == "True";
         let warns = condition.reason == UNKNOWN_DIRECTIVES;

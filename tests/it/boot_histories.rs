@@ -118,9 +118,9 @@ impl World {
             node.forged = node.forged.saturating_sub(1);
         }
         self.before = before;
-        let is_whole = self.is_whole();
-        self.initialised |= is_whole;
-        self.is_deciding &= !is_whole;
+        let is_in_sync = self.is_in_sync();
+        self.initialised |= is_in_sync;
+        self.is_deciding &= !is_in_sync;
         self.judge_epochs();
         let gone = held.without(&self.held()).and(&self.confirmed);
         if self.keeps_data && !gone.is_empty() && self.lost.is_none() {
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    fn suffer(&mut self, event: Event) {
+    fn apply_event(&mut self, event: Event) {
         match event {
             Event::Rest(seconds) => (0..seconds).for_each(|_| self.tick()),
             Event::Stop(node, clean) => self.stop(node, clean),
@@ -193,9 +193,9 @@ fn play(keeps_data: bool, events: &[Event]) -> Result<(), String> {
     for _ in 0..10 {
         world.tick();
     }
-    assert!(world.is_whole(), "a new layer does not form: {world:#?}");
+    assert!(world.is_in_sync(), "a new layer does not form: {world:#?}");
     for event in events {
-        world.suffer(*event);
+        world.apply_event(*event);
     }
     world.judge()
 }

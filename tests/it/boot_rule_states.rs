@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use redoubt::model::boot::{
-    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, UNCLEAN_PRIMARY_PATIENCE, WaitReason, decide,
-    in_force, promotes_itself,
+    BootDecision, BootFacts, Peer, PrimaryReason, SentinelAnswer, UNCLEAN_PRIMARY_WAITS, WaitReason, decide, in_force,
+    promotes_itself,
 };
 use redoubt::model::lineage::{Activity, LARGEST_NUMBER, Lineage, next_term};
 use redoubt::model::{Mode, Offset, Role};
@@ -176,12 +176,12 @@ fn a_named_primary_that_was_killed_gives_silent_peers_a_moment() {
         |own: &Lineage, time| decide(&facts(Some(own.clone()), [Peer::Silent { time }, silent(3_600)], [Names(1); 3]));
     let starts = BootDecision::StartPrimary(PrimaryReason::NamedAndNewest);
     let killed = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
-    let patience = UNCLEAN_PRIMARY_PATIENCE;
+    let waits = UNCLEAN_PRIMARY_WAITS;
     assert_eq!(
-        after(&killed, patience.saturating_sub(Duration::from_millis(1))),
+        after(&killed, waits.saturating_sub(Duration::from_millis(1))),
         BootDecision::Wait(WaitReason::PeerIsSilent)
     );
-    assert_eq!(after(&killed, patience), starts);
+    assert_eq!(after(&killed, waits), starts);
     assert_eq!(after(&Lineage { clean_stop: true, ..killed }, Duration::ZERO), starts);
 }
 

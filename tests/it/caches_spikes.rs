@@ -30,7 +30,7 @@ const CALLERS: usize = 50;
 /// Between two calls of a caller.
 const EVERY: Duration = Duration::from_millis(50);
 /// A request that takes longer is asked of another server.
-const PATIENCE: Duration = Duration::from_millis(400);
+const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 const TTL_MS: u64 = 2_000;
 
 /// How long the spike is; `REDOUBT_SPIKE_SECONDS=20` is what `make bench` plays.
@@ -121,7 +121,7 @@ impl Shop {
         while !self.stop.load(Ordering::Relaxed) {
             let (mut primary, mut replicas) = (None, Vec::new());
             for node in &self.nodes {
-                let Ok(connection) = Connection::open_with(node, PATIENCE, PATIENCE).await else { continue };
+                let Ok(connection) = Connection::open_with(node, ANSWER_WITHIN, ANSWER_WITHIN).await else { continue };
                 match connection.query::<Vec<Value>>(&cmd("ROLE")).await.as_deref() {
                     Ok([Value::BulkString(role), ..]) if role == b"master" => primary = Some(connection),
                     Ok(_) => replicas.push(Replica { node: node.clone(), connection }),
@@ -193,7 +193,7 @@ impl Shop {
     /// Another connection to a replica that closed this one, as each client's pool makes it: a Sentinel that promotes a replica, or
     /// tells it to follow another primary, has it close all of them.
     async fn connected_again(&self, replica: &Replica) -> Connection {
-        let Ok(connection) = Connection::open_with(&replica.node, PATIENCE, PATIENCE).await else {
+        let Ok(connection) = Connection::open_with(&replica.node, ANSWER_WITHIN, ANSWER_WITHIN).await else {
             return replica.connection.clone();
         };
         for known in self.replicas.lock().await.iter_mut().filter(|known| known.node == replica.node) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{TOLD_FOR, Watch};
+use super::{SENTINEL_ANSWER_HOLDS, Watch};
 use crate::agent::boot::Again;
 use crate::agent::rivals::Rivals;
 use crate::agent::state::State;
@@ -100,7 +100,7 @@ impl Watch {
         let config = state.config();
         let chosen = config.accept_loss.filter(|chosen| *chosen != config.node.ordinal);
         if let Some(chosen) = chosen
-            && self.asked_chosen.is_none_or(|at| at.elapsed() >= TOLD_FOR)
+            && self.asked_chosen.is_none_or(|at| at.elapsed() >= SENTINEL_ANSWER_HOLDS)
         {
             self.asked_chosen = Some(Instant::now());
             let address = config.data_nodes.get(&chosen)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{TOLD_FOR, Watch};
+use super::{SENTINEL_ANSWER_HOLDS, Watch};
 use crate::agent::append_files::{Growth, Sizes};
 use crate::agent::config::Environment;
 use crate::agent::state::State;
@@ -102,7 +102,7 @@ impl Watch {
             && in_sync
             && self.was_in_sync
             && self.majority.as_ref().map(|(named, _)| named) == primary
-            && self.told.is_some_and(|at| at.elapsed() < TOLD_FOR)
+            && self.told.is_some_and(|at| at.elapsed() < SENTINEL_ANSWER_HOLDS)
     }
 
     /// Whether it became primary since the last look: it was a replica then, or a primary with another replication id. A server

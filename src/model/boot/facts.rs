@@ -151,13 +151,13 @@ impl BootFacts {
     }
 
     /// How long a silent peer blocks.
-    pub(super) const fn patience(&self) -> Duration {
+    pub(super) const fn silence_that_blocks(&self) -> Duration {
         if self.keeps_data { SILENT_PEER } else { SILENT_PEER_OF_A_CACHE }
     }
 
     /// Whether a silent peer still blocks.
     pub(super) fn awaits_a_peer(&self) -> bool {
-        self.silences().any(|silence| silence < self.patience())
+        self.silences().any(|silence| silence < self.silence_that_blocks())
     }
 
     /// Whether no node that answers has data that could be lost. What a layer keeps nothing of counts only where it is whole: a

@@ -87,12 +87,12 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
 /// is kept, the silent one may have what was confirmed.
 fn unnamed(facts: &BootFacts) -> Rivalry {
     // Sentinels that detect late may be about to elect.
-    let patience = facts.patience().max(ELECTS_WITHIN * facts.detection);
+    let silence = facts.silence_that_blocks().max(ELECTS_WITHIN * facts.detection);
     match facts.named().and_then(|named| facts.peers.get(&named)) {
-        Some(Peer::Silent { time }) if *time >= patience && facts.keeps_data => {
+        Some(Peer::Silent { time }) if *time >= silence && facts.keeps_data => {
             Rivalry::NeedsPerson(WaitReason::PeerIsSilent)
         }
-        Some(Peer::Silent { time }) if *time >= patience => Rivalry::StepsDown,
+        Some(Peer::Silent { time }) if *time >= silence => Rivalry::StepsDown,
         Some(Peer::Silent { .. }) => Rivalry::GoesOn,
         Some(Peer::Answers { .. }) | None => Rivalry::Alone,
     }
@@ -211,19 +211,19 @@ mod tests {
         let mut two = silent(false, SILENT_PEER_OF_A_CACHE);
         two.peers.insert(2, Peer::Answers { activity: Activity::Serving, lineage: Some(primary(3, 5)) });
         assert_eq!(rivalry(&two), Rivalry::StepsDown, "one of the two is elected");
-        for (keeps_data, patience, then) in [
+        for (keeps_data, silence, then) in [
             (true, SILENT_PEER, Rivalry::NeedsPerson(WaitReason::PeerIsSilent)),
             (false, SILENT_PEER_OF_A_CACHE, Rivalry::StepsDown),
         ] {
-            assert_eq!(rivalry(&silent(keeps_data, patience)), then);
+            assert_eq!(rivalry(&silent(keeps_data, silence)), then);
             assert_eq!(
-                rivalry(&silent(keeps_data, patience.saturating_sub(Duration::from_millis(1)))),
+                rivalry(&silent(keeps_data, silence.saturating_sub(Duration::from_millis(1)))),
                 Rivalry::GoesOn,
                 "asked about again"
             );
             let no_majority = BootFacts {
                 sentinels: vec![SentinelAnswer::Names(0), SentinelAnswer::Silent, SentinelAnswer::Silent],
-                ..silent(keeps_data, patience)
+                ..silent(keeps_data, silence)
             };
             assert_eq!(rivalry(&no_majority), Rivalry::Alone);
         }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// Silence after which a peer no longer blocks the others. Long enough for a pod that is moved to another Kubernetes node
-/// whose image is there; shorter than the patience of a person who waits for a service.
+/// whose image is there; shorter than a person waits for a service.
 pub(crate) const SILENT_PEER: Duration = Duration::from_mins(1);
 
 /// Silence that an uncleanly stopped primary, which the Sentinels still name, bears before it resumes: its peers may just
 /// be starting as well, with a newer file. The Sentinels' default detection time.
-pub const UNCLEAN_PRIMARY_PATIENCE: Duration = Duration::from_secs(5);
+pub const UNCLEAN_PRIMARY_WAITS: Duration = Duration::from_secs(5);
 
 /// Silence of the Sentinels' majority after which a node may become primary without them, if every data node answers. When all pods
 /// start at once the Sentinels are often a moment late, and they remember who is primary: a node that began without them would be

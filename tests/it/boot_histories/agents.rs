@@ -13,8 +13,8 @@ use super::world::{Asking, Dataset, Engine, NODES, Node, SENTINELS, World, becom
 use super::writes::Writes;
 use crate::boot_rule::{LAYER, record};
 
-/// How long a replica waits for an order before it asks the rule (`boot::ALONE_FOR`, `misled::PATIENCE`).
-const PATIENCE: u64 = 15;
+/// How long a replica waits for an order before it asks the rule (`boot::ALONE_FOR`, `wrong_primary::REPOINTED_WITHIN`).
+const REPOINTED_WITHIN: u64 = 15;
 /// As `watch::primacy::ELECTED_WITHIN`.
 const ELECTED_WITHIN: u64 = 20;
 
@@ -39,7 +39,7 @@ impl World {
 
     /// As `boot::wait_for_decision` and the start after it.
     pub fn boot(&mut self, node: u16) {
-        self.settle_files(node);
+        self.give_way_or_repair(node);
         let mut asking = self.node(node).asking.clone();
         let (facts, decision) = self.ask(node, &mut asking);
         self.node_mut(node).asking = asking;
@@ -293,7 +293,7 @@ impl World {
         let own = self.node_mut(node);
         if let Some(engine) = &mut own.engine {
             engine.had_link &= engine.follows.is_some();
-            (engine.follows, engine.misled_since) = (Some(primary), None);
+            (engine.follows, engine.wrong_primary_since) = (Some(primary), None);
         }
         if let Some(data) = &mut own.data {
             (data.record.role, data.record.link_up) = (Role::Replica, false);
@@ -332,9 +332,9 @@ impl World {
         ends
     }
 
-    /// As `Watch::decide_again`, and `Misled`.
+    /// As `Watch::decide_again`, and `WrongPrimary`.
     pub fn tick_replica(&mut self, node: u16) {
-        if self.is_misled(node) {
+        if self.follows_wrong_primary(node) {
             self.end_engine(node, true);
             return;
         }
@@ -368,7 +368,7 @@ impl World {
         }
         let mut asking = engine.asking.unwrap_or_else(|| Asking::begin(now));
         let (facts, decision) = self.ask(node, &mut asking);
-        let is_long = now - asking.since >= PATIENCE;
+        let is_long = now - asking.since >= REPOINTED_WITHIN;
         let promotes = promotes_itself(&facts, &decision);
         let is_electable = matches!(decision, BootDecision::Follow { electable: true, .. });
         let has_another = match &decision {
@@ -392,21 +392,21 @@ impl World {
         }
     }
 
-    fn is_misled(&mut self, node: u16) -> bool {
+    fn follows_wrong_primary(&mut self, node: u16) -> bool {
         let named = self.majority(self.zone(node)).map(|(named, _)| named).filter(|named| *named != node);
         let now = self.now;
         let Some(engine) = &mut self.node_mut(node).engine else { return false };
         let (Some(followed), Some(named)) = (engine.follows, named) else {
-            engine.misled_since = None;
+            engine.wrong_primary_since = None;
             return false;
         };
         if followed == named {
-            engine.misled_since = None;
+            engine.wrong_primary_since = None;
             return false;
         }
-        let since = *engine.misled_since.get_or_insert(now);
+        let since = *engine.wrong_primary_since.get_or_insert(now);
         let serves = |peer: u16| self.is_heard(peer, node) && self.is_primary(peer);
-        now - since >= PATIENCE && !serves(followed) && serves(named)
+        now - since >= REPOINTED_WITHIN && !serves(followed) && serves(named)
     }
 
     /// As `chosen::forget_overtaken`, and `Watch::record`.

@@ -21,13 +21,13 @@ fn a_primary_that_is_lost_while_no_sentinel_runs_is_replaced_without_it_and_with
     for (keeps_data, further) in [(true, None), (false, None), (false, Some(1))] {
         let mut world = World::new(keeps_data);
         for event in [Event::Rest(30), Event::StopSentinels, Event::Stop(0, false)] {
-            world.suffer(event);
+            world.apply_event(event);
         }
         if let Some(node) = further {
-            world.suffer(Event::Stop(node, false));
+            world.apply_event(Event::Stop(node, false));
         }
         for event in [Event::Rest(70), Event::StartSentinels, Event::Rest(60)] {
-            world.suffer(event);
+            world.apply_event(event);
         }
         assert_eq!(world.primaries(), 1, "{world:#?}");
         world.judge().unwrap();

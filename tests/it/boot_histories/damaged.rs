@@ -28,8 +28,8 @@ impl World {
         }
     }
 
-    /// As `Unloadable::settle`: the files give way to a node that has as much, or that a person chose.
-    pub fn settle_files(&mut self, node: u16) {
+    /// As `Unloadable::set_aside_damaged`: the files give way to a node that has as much, or that a person chose.
+    pub fn give_way_or_repair(&mut self, node: u16) {
         let Some(data) = self.node(node).data.clone() else {
             self.repair(node);
             return;
@@ -38,7 +38,7 @@ impl World {
             return;
         }
         let told: Vec<(u16, Option<Lineage>)> =
-            (0..NODES).filter(|peer| *peer != node).map(|peer| (peer, self.told(peer, node))).collect();
+            (0..NODES).filter(|peer| *peer != node).map(|peer| (peer, self.record_heard(peer, node))).collect();
         let others: Vec<Holding<'_>> = told
             .iter()
             .map(|(peer, record)| Holding {

@@ -3,9 +3,9 @@
 use super::world::{NODES, SENTINELS, World};
 
 /// Longer than any wait that ends by itself, seconds.
-const SETTLES_WITHIN: u64 = 400;
+const QUIET_WITHIN: u64 = 400;
 /// A layer that was whole for as long stays so: longer than any order that a Sentinel or an agent may still give, seconds.
-const WHOLE_FOR: u64 = 40;
+const IN_SYNC_FOR: u64 = 40;
 /// A layer that keeps nothing, of which most data nodes and most Sentinels reach each other, has a primary within so long, seconds.
 const CACHE_SERVES_WITHIN: u64 = 90;
 
@@ -15,12 +15,12 @@ impl World {
     pub fn judge(self) -> Result<(), String> {
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if is_set("PROPTEST_CASES") && !is_set("REDOUBT_AWAY") {
-            return self.judge_whole();
+            return self.judge_end();
         }
         let mut without_the_rest = self.clone();
         without_the_rest.judge_without_the_rest()?;
-        without_the_rest.judge_whole()?;
-        self.judge_whole()
+        without_the_rest.judge_end()?;
+        self.judge_end()
     }
 
     /// A record's epoch never falls while the node's data is the same. (Its term does: a node has that of its primary's line of data.)
@@ -120,10 +120,10 @@ impl World {
     /// Time passes until what is left has served for long, and each other node says why it does not follow. Since when it serves.
     fn rest_until_served(&mut self) -> Option<u64> {
         let mut since = None;
-        for _ in 0..SETTLES_WITHIN {
+        for _ in 0..QUIET_WITHIN {
             self.tick();
             since = self.serves_without_the_rest().then(|| since.unwrap_or(self.now));
-            let is_long = since.is_some_and(|since| self.now - since > WHOLE_FOR);
+            let is_long = since.is_some_and(|since| self.now - since > IN_SYNC_FOR);
             if is_long && self.all_follow_or_say_so().is_ok() {
                 break;
             }
@@ -139,29 +139,29 @@ impl World {
     }
 
     /// Faults cease, and time passes.
-    fn settle(&mut self) {
+    fn run_without_faults(&mut self) {
         self.mend();
         (0..NODES).for_each(|node| self.start(node));
         self.answer_truly();
         self.rest();
     }
 
-    /// Time passes until the layer has been whole for long, or nothing more can be expected.
+    /// Time passes until the layer has been in sync for long, or nothing more can be expected.
     fn rest(&mut self) {
-        let mut whole_for = 0;
-        for _ in 0..SETTLES_WITHIN {
+        let mut in_sync_for = 0;
+        for _ in 0..QUIET_WITHIN {
             self.tick();
-            whole_for = if self.is_whole() { whole_for + 1 } else { 0 };
-            if whole_for > WHOLE_FOR {
+            in_sync_for = if self.is_in_sync() { in_sync_for + 1 } else { 0 };
+            if in_sync_for > IN_SYNC_FOR {
                 return;
             }
         }
     }
 
-    /// Settles. What is wrong with what comes of it.
-    fn judge_whole(mut self) -> Result<(), String> {
-        self.settle();
-        if !self.is_whole() {
+    /// Runs without faults. What is wrong with what comes of it.
+    fn judge_end(mut self) -> Result<(), String> {
+        self.run_without_faults();
+        if !self.is_in_sync() {
             let waits = self.nodes.iter().any(|node| node.needs_person.is_some() || node.files.are_unusable);
             if !waits || !self.keeps_data {
                 return Err(format!("it waits and says nothing: {self:#?}"));
@@ -178,14 +178,14 @@ impl World {
         waiting.max_by_key(|node| self.node(*node).data.as_ref().map(|data| data.writes.len()))
     }
 
-    /// Repairs files, or chooses the node that has most of those that wait and whose files load, or the one that serves; and settles.
+    /// Repairs files, or chooses the node that has most of those that wait and whose files load, or the one that serves; and runs without faults.
     fn decide_as_a_person(&mut self) {
         let choose = |world: &Self| world.best_choice(|_| true).or((0..NODES).find(|node| world.is_primary(*node)));
         let chosen = choose(self);
         if self.nodes.iter().any(|node| node.files.are_unusable) && (self.now.is_multiple_of(2) || chosen.is_none()) {
             (0..NODES).for_each(|node| self.repair(node));
             self.rest();
-            if self.is_whole() {
+            if self.is_in_sync() {
                 return;
             }
         }
@@ -195,12 +195,12 @@ impl World {
         (0..10).for_each(|_| self.tick());
         self.accept_loss = Some(chosen);
         self.rest();
-        if !self.is_whole() && self.node(chosen).files.are_unusable {
+        if !self.is_in_sync() && self.node(chosen).files.are_unusable {
             // It served, so that no sign of the damage was to be seen. Now it says so, and a person mends the files.
             self.repair(chosen);
             self.rest();
         }
-        if !self.is_whole() && self.lost.is_none() {
+        if !self.is_in_sync() && self.lost.is_none() {
             self.lost = Some(format!("a person chose {chosen} in vain: {before} became {self:#?}"));
         }
     }

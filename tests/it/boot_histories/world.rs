@@ -45,7 +45,7 @@ pub struct Engine {
     pub takes_part: bool,
     pub asking: Option<Asking>,
     /// Since when it follows another than the Sentinels name.
-    pub misled_since: Option<u64>,
+    pub wrong_primary_since: Option<u64>,
     /// Whether it had a link to its primary since its start.
     pub had_link: bool,
     /// Since when it has none.
@@ -59,7 +59,7 @@ impl Engine {
             electable: true,
             takes_part: true,
             asking: None,
-            misled_since: None,
+            wrong_primary_since: None,
             had_link: false,
             alone_since: None,
         }
@@ -250,7 +250,7 @@ impl World {
     }
 
     /// The record that a node hears of another; `None`: it hears of none.
-    pub fn told(&self, peer: u16, by: u16) -> Option<Lineage> {
+    pub fn record_heard(&self, peer: u16, by: u16) -> Option<Lineage> {
         let known = self.node(peer);
         known.data.as_ref().filter(|_| self.is_heard(peer, by)).map(|data| forged(known, &data.record))
     }
@@ -276,7 +276,8 @@ impl World {
             records.extend(lineage.clone());
             // What cannot be loaded holds back no node that has as much.
             let is_unusable = known.files.are_unusable && known.engine.is_none();
-            let rest = (0..NODES).filter(|other| ![node, peer].contains(other)).map(|other| self.told(other, node));
+            let rest =
+                (0..NODES).filter(|other| ![node, peer].contains(other)).map(|other| self.record_heard(other, node));
             let rest: Vec<Option<Lineage>> = rest.collect();
             let has_it = |theirs: &Lineage| {
                 let rest = rest.iter().map(Option::as_ref);
@@ -316,7 +317,7 @@ impl World {
     }
 
     /// One primary that most Sentinels name, and all others its replicas.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_in_sync(&self) -> bool {
         let Some(primary) = (0..NODES).find(|node| self.is_primary(*node)) else { return false };
         let is_named = self.majority(self.zone(primary)).is_some_and(|(named, _)| named == primary);
         let replicas = (0..NODES).filter(|node| self.is_direct(*node, primary)).count();

@@ -368,10 +368,10 @@ impl Layer {
     /// Waits until the Services have followed the primary, which was `served_by` just now: its own selects its pod, and that of
     /// the replicas does not.
     pub async fn services_follow(&self, served_by: NodeId, within: Duration) -> Duration {
-        const PATIENCE: Duration = Duration::from_secs(2);
+        const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
         let (began, mut primary) = (Instant::now(), served_by);
         // Asked anew only where they do not follow soon: to ask servers of which one is cut off takes half a second.
-        while eventually_or("the Services follow", PATIENCE, async || self.services_select(primary).await)
+        while eventually_or("the Services follow", FOLLOWED_WITHIN, async || self.services_select(primary).await)
             .await
             .is_none()
         {

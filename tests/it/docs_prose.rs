@@ -229,6 +229,41 @@ fn no_source_and_no_name_of_a_test_has_a_word_for_which_there_is_a_plainer_one()
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Words that no name has: Redis and Kubernetes have terms for what they meant.
+const DIALECT: [&str; 11] =
+    ["strike", "struck", "heal", "heals", "healed", "settle", "settles", "amiss", "misled", "patience", "suffer"];
+
+/// The words of the name that a line of code defines, in lower case; empty: it defines none.
+fn words_of_definition(line: &str) -> String {
+    const DEFINES: [&str; 8] = ["fn", "struct", "enum", "type", "const", "static", "trait", "mod"];
+    let mut words = line.split_whitespace().take_while(|word| !word.starts_with("//"));
+    let is_keyword = |word: &&str| DEFINES.contains(word);
+    let name = words.any(|word| is_keyword(&word)).then(|| words.find(|word| !is_keyword(word))).flatten();
+    let mut spaced = String::new();
+    for letter in name.unwrap_or_default().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_') {
+        let begins_word = letter.is_uppercase() && spaced.ends_with(char::is_lowercase);
+        spaced.extend(begins_word.then_some(' ').into_iter().chain([if letter == '_' { ' ' } else { letter }]));
+    }
+    spaced.to_lowercase()
+}
+
+#[test]
+fn no_name_in_the_code_has_a_word_for_which_redis_or_kubernetes_have_a_term() {
+    let mut found = Vec::new();
+    for path in ["src", "tests/it", "tests/nodeless", "tests/e2e", "tests/support"].into_iter().flat_map(sources) {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let name = words_of_definition(line);
+            let words = DIALECT.iter().filter(|word| has_word(&name, word));
+            found.extend(words.map(|word| format!("{}:{}: {word}", path.display(), number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    // In two parts, so that these lines define nothing.
+    assert_eq!(words_of_definition(&["    pub const fn", "heals_after(layer: &Layer) {"].join(" ")), "heals after");
+    assert_eq!(words_of_definition(&["pub struct", "StruckLayer;"].join(" ")), "struck layer");
+    assert_eq!(words_of_definition("// a type that heals"), "");
+}
+
 /// What is told in statuses, events and refusals, as the golden files have it.
 #[test]
 fn no_message_has_a_word_for_which_there_is_a_plainer_one_and_none_shows_how_a_type_is_printed() {

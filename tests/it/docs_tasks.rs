@@ -1,6 +1,7 @@
 //! The pages of tasks and the examples for Kubernetes: what no API server is needed for. `tests/nodeless/pages.rs` and
 //! `tests/pages` run the other commands.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,6 +131,31 @@ fn kustomize_puts_changed_names_into_every_field_that_names_an_object() {
         let line = format!("{{group: redoubt.dev, kind: {kind}, path: spec/binding/secretName}}");
         assert_eq!(known.contains(&line), names_a_secret, "{kind}");
     }
+}
+
+/// Every object of the examples, each with its file.
+fn examples() -> Vec<(PathBuf, Value)> {
+    let folders = ["examples", "examples/application", "examples/kustomize/base"];
+    let paths = folders.iter().flat_map(|folder| files(folder, "yaml"));
+    let objects = paths.flat_map(|path| {
+        let objects = read(&path.display().to_string());
+        objects.into_iter().map(move |object| (path.clone(), object))
+    });
+    // What kustomize reads is no object, and has no name.
+    objects.filter(|(_, object)| object["metadata"]["name"].is_string()).collect()
+}
+
+/// A reader applies them to one namespace. Of two that share a name the second one would change what of the first cannot be changed.
+#[test]
+fn no_two_examples_make_the_same_object() {
+    let mut made = BTreeMap::new();
+    for (path, object) in examples() {
+        let key = (object["kind"].to_string(), object["metadata"]["name"].to_string());
+        if let Some(other) = made.insert(key.clone(), path.clone()) {
+            panic!("{key:?} is in {} and in {}", other.display(), path.display());
+        }
+    }
+    assert!(made.len() > 12, "{made:#?}");
 }
 
 /// The Secret that a Deployment mounts.

@@ -70,8 +70,7 @@ const IS_ENTRY_SIZE: &str = "isQuantity(string(self)) && quantity(string(self)).
     validation = Rule::new(negative_is_not_above())
         .message("negativeTtl must not be above maxTtl (default: ttl, at least 24h)"),
     validation = Rule::new(use_rules::PREFIX_STAYS).message("keyPrefix cannot be changed: the entries that there are would be lost"),
-    validation = Rule::new(use_rules::LAYER_STAYS)
-        .message("layer.name cannot be changed: the entries that there are would be lost; make a new cache"),
+    validation = Rule::new(use_rules::LAYER_STAYS).message(use_rules::LAYER_MESSAGE),
     validation = Rule::new(use_rules::DEDICATED_STAYS).message(use_rules::DEDICATED_MESSAGE),
     validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
     validation = Rule::new(use_rules::purpose_is("Cache")).message("layer.dedicated.purpose of a cache is Cache"),

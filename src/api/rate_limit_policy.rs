@@ -50,8 +50,7 @@ fn of_window(rule: &str) -> String {
 #[x_kube(
     cel,
     validation = Rule::new(use_rules::PREFIX_STAYS).message("keyPrefix cannot be changed: what is counted would be lost"),
-    validation = Rule::new(use_rules::LAYER_STAYS)
-        .message("layer.name cannot be changed: what is counted would be lost; make a new policy"),
+    validation = Rule::new(use_rules::LAYER_STAYS).message(use_rules::LAYER_MESSAGE),
     validation = Rule::new(use_rules::DEDICATED_STAYS).message(use_rules::DEDICATED_MESSAGE),
     validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
     validation = Rule::new(use_rules::purpose_is("RateLimits"))

@@ -49,8 +49,7 @@ use super::{guarded_rules, quantity_rules, use_rules};
         .message(use_rules::REPLICAS_MESSAGE),
     validation = Rule::new(use_rules::PREFIX_STAYS)
         .message("keyPrefix cannot be changed: the sessions that there are would be lost"),
-    validation = Rule::new(use_rules::LAYER_STAYS)
-        .message("layer.name cannot be changed: the sessions that there are would be lost; make a new store"),
+    validation = Rule::new(use_rules::LAYER_STAYS).message(use_rules::LAYER_MESSAGE),
     validation = Rule::new(use_rules::DEDICATED_STAYS).message(use_rules::DEDICATED_MESSAGE),
     validation = Rule::new(use_rules::ROTATION_GROWS).message(use_rules::ROTATION_MESSAGE),
     validation = Rule::new(use_rules::purpose_is("Sessions")).message("layer.dedicated.purpose of a session store is Sessions")

@@ -5,7 +5,7 @@ use kube::core::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::data_layer::DataLayerSpec;
-use super::{name_rules, quantity_rules};
+use super::{name_rules, quantity_rules, use_rules};
 
 /// Where the keys are. Default: a layer of the use's own, as of `dedicated: {mode: Sentinel}`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -17,7 +17,7 @@ use super::{name_rules, quantity_rules};
         .message("layer.namespace belongs to layer.name: a dedicated layer is in the namespace of its use"),
     // `namespace` is a reserved word of CEL: with a name there is nothing else that could differ.
     validation = Rule::new("!has(self.name) || !has(oldSelf.name) || self == oldSelf")
-        .message("layer.name and layer.namespace cannot be changed: the keys that there are would be lost; make a new object")
+        .message(use_rules::LAYER_MESSAGE)
 )]
 pub struct LayerChoice {
     /// Name of a `DataLayer`. Cannot be changed. Default: the layer is dedicated.

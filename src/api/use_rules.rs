@@ -9,7 +9,12 @@ pub(crate) const IS_PREFIX: &str = "self.matches('^[A-Za-z0-9][A-Za-z0-9._:-]{0,
 /// What is said of one that is written otherwise.
 pub(crate) const PREFIX_MESSAGE: &str =
     "keyPrefix must begin with a letter or digit, hold only letters, digits, '-', '_', '.' and ':', and end with ':'";
-pub(crate) const LAYER_STAYS: &str = "(has(self.layer) && has(self.layer.name) ? self.layer.name : '') == (has(oldSelf.layer) && has(oldSelf.layer.name) ? oldSelf.layer.name : '')";
+/// A use neither leaves the layer that it names nor goes to one. Of another name [`super::use_fields::LayerChoice`] says the same.
+pub(crate) const LAYER_STAYS: &str =
+    "(has(self.layer) && has(self.layer.name)) == (has(oldSelf.layer) && has(oldSelf.layer.name))";
+/// What is said of another layer.
+pub(crate) const LAYER_MESSAGE: &str =
+    "layer.name and layer.namespace cannot be changed: what the old layer holds would be lost; make a new object";
 /// A dedicated layer stays where it says what cannot be taken back.
 pub(crate) const DEDICATED_STAYS: &str = "!has(oldSelf.layer) || !has(oldSelf.layer.dedicated) || (has(self.layer) && has(self.layer.dedicated)) || (oldSelf.layer.dedicated.mode == 'Sentinel' && !(has(oldSelf.layer.dedicated.engine) && has(oldSelf.layer.dedicated.engine.image)) && !(has(oldSelf.layer.dedicated.persistence) && has(oldSelf.layer.dedicated.persistence.volume)))";
 /// What is said of one that goes.

@@ -4,11 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use kube::core::cel::ValidationErrors;
+use redoubt::api::cache_namespace::CacheNamespace;
 use redoubt::api::custom_resource_definitions;
 use redoubt::api::data_layer::DataLayer;
+use redoubt::api::function_library::FunctionLibrary;
+use redoubt::api::rate_limit_policy::RateLimitPolicy;
 use redoubt::api::session_store::SessionStore;
 use redoubt::model::directives::{self, DirectiveClass};
 use redoubt::validate::{admit, admit_edit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::support::bad_layers::{bad_changes, bad_layers};
@@ -308,6 +315,48 @@ fn bad_stores_are_refused_with_the_reason_by_admission_and_by_validation() {
         assert!(refused.contains(reason), "{spec}: {refused}");
         let faults = redoubt::validate::uses::validate(&parse_store(&name, &spec).unwrap().into(), 2);
         assert!(faults.is_err(), "accepted by validation: {spec}");
+    }
+}
+
+/// What admission says of an edit.
+fn told_of_edit<K: CustomResourceExt + Serialize + DeserializeOwned>(
+    fields: &Value,
+    layers: [&Value; 2],
+) -> Vec<String> {
+    let [old, new] = layers.map(|layer| {
+        let mut spec = fields.clone();
+        spec["layer"] = layer.clone();
+        let (group, kind) = ("redoubt.dev/v1alpha1", K::crd().spec.names.kind);
+        serde_json::from_value::<K>(
+            json!({"apiVersion": group, "kind": kind, "metadata": {"name": "web"}, "spec": spec}),
+        )
+        .unwrap()
+    });
+    let errors = admit_edit(&old, &new).err().map(ValidationErrors::into_vec).unwrap_or_default();
+    errors.into_iter().map(|error| error.message).collect()
+}
+
+#[test]
+fn another_layer_is_refused_once_and_in_the_same_words_of_every_kind() {
+    let (shared, other) = (json!({"name": "shared"}), json!({"name": "other"}));
+    let away = json!({"name": "shared", "namespace": "data"});
+    let own = json!({"dedicated": {"mode": "Sentinel"}});
+    let named = [[&shared, &other], [&shared, &away], [&away, &other]];
+    let to_or_from_its_own = [[&shared, &own], [&own, &shared], [&shared, &Value::Null], [&Value::Null, &shared]];
+    let words =
+        "layer.name and layer.namespace cannot be changed: what the old layer holds would be lost; make a new object";
+    for layers in named.into_iter().chain(to_or_from_its_own) {
+        let limits = json!({"limits": [{"name": "a", "quota": 1, "window": "1s"}]});
+        let mut told = vec![
+            told_of_edit::<SessionStore>(&json!({"idleTimeout": "30m"}), layers),
+            told_of_edit::<CacheNamespace>(&json!({"ttl": "5m"}), layers),
+            told_of_edit::<RateLimitPolicy>(&limits, layers),
+        ];
+        if layers.iter().all(|layer| layer["name"].is_string()) {
+            let source = json!({"source": {"inline": "#!lua name=tools\n"}});
+            told.push(told_of_edit::<FunctionLibrary>(&source, layers));
+        }
+        assert!(told.iter().all(|messages| messages == &[words]), "{layers:?}: {told:#?}");
     }
 }
 

@@ -86,7 +86,11 @@ pub fn bad_cache_changes() -> Vec<(Value, Value, &'static str)> {
     let channel = |channel: &str| with("invalidation", json!({"channel": channel}));
     vec![
         (plain.clone(), with("keyPrefix", json!("other:")), "keyPrefix cannot be changed"),
-        (plain.clone(), with("layer", json!({"name": "shared"})), "cannot be changed"),
+        (
+            plain.clone(),
+            with("layer", json!({"name": "shared"})),
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
+        ),
         (plain.clone(), channel("news:web:"), "invalidation.channel cannot be changed"),
         (channel("news:web:"), channel("olds:web:"), "invalidation.channel cannot be changed"),
         (channel("news:web:"), plain.clone(), "invalidation.channel cannot be changed"),

@@ -40,11 +40,15 @@ pub fn bad_library_changes() -> Vec<(Value, Value, &'static str)> {
     let source = json!({"inline": "#!lua name=tools\n"});
     let at = |layer: Value| json!({"layer": layer, "source": source});
     vec![
-        (at(json!({"name": "nowhere"})), at(json!({"name": "other"})), "cannot be changed"),
+        (
+            at(json!({"name": "nowhere"})),
+            at(json!({"name": "other"})),
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
+        ),
         (
             at(json!({"name": "nowhere", "namespace": "default"})),
             at(json!({"name": "nowhere", "namespace": "other"})),
-            "cannot be changed",
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
         ),
     ]
 }

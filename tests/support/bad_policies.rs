@@ -76,7 +76,11 @@ pub fn bad_policy_changes() -> Vec<(Value, Value, &'static str)> {
     };
     vec![
         (plain.clone(), with("keyPrefix", json!("other:")), "keyPrefix cannot be changed"),
-        (plain.clone(), with("layer", json!({"name": "shared"})), "cannot be changed"),
+        (
+            plain.clone(),
+            with("layer", json!({"name": "shared"})),
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
+        ),
         (with("access", json!({"rotation": 2})), with("access", json!({"rotation": 1})), "only grows"),
     ]
 }

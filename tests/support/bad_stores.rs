@@ -57,11 +57,15 @@ pub fn bad_store_changes() -> Vec<(Value, Value, &'static str)> {
     let plain = json!({"idleTimeout": "30m"});
     vec![
         (plain.clone(), json!({"idleTimeout": "30m", "keyPrefix": "other:"}), "keyPrefix cannot be changed"),
-        (plain.clone(), json!({"idleTimeout": "30m", "layer": {"name": "shared"}}), "cannot be changed"),
+        (
+            plain.clone(),
+            json!({"idleTimeout": "30m", "layer": {"name": "shared"}}),
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
+        ),
         (
             json!({"idleTimeout": "30m", "layer": {"name": "shared"}}),
             json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": "other"}}),
-            "cannot be changed",
+            "layer.name and layer.namespace cannot be changed: what the old layer holds",
         ),
         (
             json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Sentinel"}}}),

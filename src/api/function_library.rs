@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::use_rules;
 use super::use_status::UseStatus;
-use super::uses::LayerChoice;
 
 /// The key of a ConfigMap where none is named.
 pub(crate) const DEFAULT_KEY: &str = "library.lua";
@@ -39,17 +38,28 @@ pub(crate) const DEFAULT_KEY: &str = "library.lua";
         .message("metadata.name must begin with a letter, hold only a-z, 0-9 and '-', and be at most 31 characters")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    cel,
-    validation = Rule::new("has(self.layer.name) && !has(self.layer.dedicated)")
-        .message("layer needs name: a function library has no layer of its own")
-)]
+#[x_kube(cel)]
 pub struct FunctionLibrarySpec {
-    /// The layer that the functions are loaded on, by its name. Cannot be changed.
-    pub layer: LayerChoice,
+    /// The layer that the functions are loaded on. A library has none of its own. Cannot be changed.
+    pub layer: LibraryLayer,
     /// The Lua of the library: `inline` or in a ConfigMap, at most 256 KiB. Its first line is `#!lua name=NAME`; what callers use are
     /// the names of the functions, not NAME.
     pub source: SourceChoice,
+}
+
+/// A layer that there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf").message(use_rules::LAYER_MESSAGE))]
+pub struct LibraryLayer {
+    /// Name of a `DataLayer`. Cannot be changed.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// Its namespace. A layer of another namespace must permit the library's (`access.namespaces`). Cannot be changed. Default: the
+    /// library's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
 }
 
 /// Where the Lua is.

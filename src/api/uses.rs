@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::cache_namespace::{CacheNamespace, CacheNamespaceSpec};
-use super::function_library::{FunctionLibrary, FunctionLibrarySpec};
+use super::data_layer::DataLayerSpec;
+use super::function_library::{FunctionLibrary, FunctionLibrarySpec, LibraryLayer};
 use super::names;
 use super::rate_limit_policy::{RateLimitPolicy, RateLimitPolicySpec};
 use super::session_store::{SessionStore, SessionStoreSpec};
@@ -26,6 +27,30 @@ pub struct DeclaredUse {
     pub spec: UseSpec,
     /// What was reported of it last.
     pub status: Option<UseStatus>,
+}
+
+/// The layer that a use names, or the one of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WantedLayer<'spec> {
+    /// Name; `None`: it is dedicated.
+    pub name: Option<&'spec String>,
+    /// Namespace; `None`: the use's.
+    pub namespace: Option<&'spec String>,
+    /// What a dedicated layer is made from.
+    pub dedicated: Option<&'spec DataLayerSpec>,
+}
+
+impl<'spec> From<&'spec LayerChoice> for WantedLayer<'spec> {
+    fn from(choice: &'spec LayerChoice) -> Self {
+        let LayerChoice { name, namespace, dedicated } = choice;
+        Self { name: name.as_ref(), namespace: namespace.as_ref(), dedicated: dedicated.as_deref() }
+    }
+}
+
+impl<'spec> From<&'spec LibraryLayer> for WantedLayer<'spec> {
+    fn from(LibraryLayer { name, namespace }: &'spec LibraryLayer) -> Self {
+        Self { name: Some(name), namespace: namespace.as_ref(), dedicated: None }
+    }
 }
 
 /// What a use of each kind asks for.
@@ -104,12 +129,12 @@ impl UseSpec {
     }
 
     /// Which layer it wants; `None`: one of its own.
-    pub(crate) const fn layer(&self) -> Option<&LayerChoice> {
+    pub(crate) fn layer(&self) -> Option<WantedLayer<'_>> {
         match self {
-            Self::SessionStore(spec) => spec.layer.as_ref(),
-            Self::RateLimitPolicy(spec) => spec.layer.as_ref(),
-            Self::CacheNamespace(spec) => spec.layer.as_ref(),
-            Self::FunctionLibrary(spec) => Some(&spec.layer),
+            Self::SessionStore(spec) => spec.layer.as_ref().map(WantedLayer::from),
+            Self::RateLimitPolicy(spec) => spec.layer.as_ref().map(WantedLayer::from),
+            Self::CacheNamespace(spec) => spec.layer.as_ref().map(WantedLayer::from),
+            Self::FunctionLibrary(spec) => Some((&spec.layer).into()),
         }
     }
 

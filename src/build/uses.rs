@@ -37,7 +37,7 @@ impl std::fmt::Debug for BindingCredentials<'_> {
 
 /// The layer of the use's own.
 pub fn dedicated_layer(declared: &DeclaredUse) -> DataLayer {
-    let spec = declared.spec.layer().and_then(|layer| layer.dedicated.as_ref());
+    let spec = declared.spec.layer().and_then(|layer| layer.dedicated);
     let mut spec = spec.map_or_else(|| json!({"mode": "Sentinel"}), |spec| json!(spec));
     let kind = declared.kind();
     spec["purpose"] = json!(kind.words().purpose);

@@ -78,7 +78,8 @@ fn every_field_is_described_with_its_default() {
         let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
         let mut count = 0;
         assert_described("spec", &schema["openAPIV3Schema"]["properties"]["spec"], &mut count);
-        assert!(count > 30, "{count} fields");
+        // A function library has the fewest.
+        assert!(count > 5, "{count} fields");
     }
 }
 
@@ -256,7 +257,8 @@ fn everything_that_a_rule_walks_over_is_bounded() {
         let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
         let mut rules = 0;
         assert_bounded("", &schema["openAPIV3Schema"], &mut rules);
-        assert!(rules > 30, "{rules} rules");
+        // A function library has the fewest.
+        assert!(rules > 3, "{rules} rules");
     }
 }
 

@@ -9,8 +9,8 @@ pub fn bad_libraries() -> Vec<(String, Value, &'static str)> {
     let with = |source: Value| json!({"layer": layer, "source": source});
     let mut bad: Vec<(String, Value, &'static str)> = vec![
         (json!({"source": inline}), "layer"),
-        (json!({"layer": {}, "source": inline}), "layer needs either name or dedicated"),
-        (json!({"layer": {"dedicated": {"mode": "Sentinel"}}, "source": inline}), "no layer of its own"),
+        (json!({"layer": {}, "source": inline}), "layer.name"),
+        (json!({"layer": {"dedicated": {"mode": "Sentinel"}}, "source": inline}), "layer.name"),
         (json!({"layer": layer}), "source"),
         (with(json!({})), "source needs either inline or configMap"),
         (

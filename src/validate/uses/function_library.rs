@@ -9,9 +9,6 @@ use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySourc
 
 /// The policy; `None`: the judge knows what is wrong.
 pub(super) fn validate(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option<KindFields> {
-    if spec.layer.name.is_none() {
-        judge.fault("spec.layer", "needs name: a function library has no layer of its own");
-    }
     let source = match (&spec.source.inline, &spec.source.config_map) {
         (Some(text), None) => {
             if text.len() > LARGEST_SOURCE {

@@ -67,8 +67,8 @@ pub struct ValidatedUse {
 /// Namespace and name of the layer that a use wants.
 pub fn layer_of(declared: &DeclaredUse) -> (String, String) {
     let own = declared.namespace().unwrap_or_default();
-    match declared.spec.layer().and_then(|layer| Some((layer, layer.name.clone()?))) {
-        Some((layer, name)) => (layer.namespace.clone().unwrap_or(own), name),
+    match declared.spec.layer().and_then(|layer| Some((layer, layer.name.cloned()?))) {
+        Some((layer, name)) => (layer.namespace.cloned().unwrap_or(own), name),
         None => (own, dedicated_layer(declared.kind(), &declared.name_any())),
     }
 }

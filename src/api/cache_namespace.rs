@@ -138,7 +138,7 @@ pub struct CacheNamespaceSpec {
     /// sample. It reserves nothing. Default: as much as the layer has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("memoryBudget", "1Mi"))))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("memoryBudget", "1Mi", "1Mi or more"))))]
     pub memory_budget: Option<Quantity>,
     /// What is done where they take more: `Report` shows it in the status; `Shrink` also removes keys, those nearest to their end
     /// first. Default: `Report`.

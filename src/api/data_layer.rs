@@ -275,7 +275,7 @@ pub struct Memory {
     /// the data fits. Default: 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("16Mi")).message(Message::Expression(quantity_rules::bytes_message("memory.limit", "16Mi"))))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("16Mi")).message(Message::Expression(quantity_rules::bytes_message("memory.limit", "16Mi", quantity_rules::ENOUGH_MEMORY))))]
     pub limit: Option<Quantity>,
     /// Share of the limit that data may take (`maxmemory`), 10 to 90 percent. The rest is for connections, the
     /// buffers of clients and replicas, copies while saving, and fragmentation. Default by purpose: 50, rate limits 55, cache 60.
@@ -351,7 +351,7 @@ pub struct VolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(
-        validation = Rule::new(quantity_rules::is_bytes(quantity_rules::LEAST_VOLUME)).message(Message::Expression(quantity_rules::bytes_message("persistence.volume.size", quantity_rules::LEAST_VOLUME))),
+        validation = Rule::new(quantity_rules::is_bytes(quantity_rules::LEAST_VOLUME)).message(Message::Expression(quantity_rules::bytes_message("persistence.volume.size", quantity_rules::LEAST_VOLUME, "as much as memory.limit or more"))),
         validation = Rule::new(quantity_rules::BYTES_STAY).message("persistence.volume.size cannot be changed in this version: it never shrinks, and growing is not implemented yet")
     )]
     pub size: Option<Quantity>,
@@ -422,7 +422,7 @@ pub struct SentinelVolume {
     /// Default: 1Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("failover.sentinelVolume.size", "1Mi"))))]
+    #[x_kube(validation = Rule::new(quantity_rules::is_bytes("1Mi")).message(Message::Expression(quantity_rules::bytes_message("failover.sentinelVolume.size", "1Mi", "1Mi or more"))))]
     pub size: Option<Quantity>,
 }
 

@@ -19,12 +19,19 @@ pub(crate) fn is_bytes(least: &str) -> String {
     )
 }
 
-/// What is said of a value that breaks [`is_bytes`].
-pub(crate) fn bytes_message(field: &str, least: &str) -> String {
+/// What to write as the limit of memory, at the defaults. `validate` says the exact number where something else is declared.
+pub(crate) const ENOUGH_MEMORY: &str = "73Mi or more, for purpose Cache 92Mi or more";
+/// Of a value below the least: `NUMBER has no unit …`.
+pub(crate) const HAS_NO_UNIT: &str = "has no unit such as Mi or Gi: write";
+/// Of one that has a unit.
+pub(crate) const IS_TOO_SMALL: &str = "is too small: write";
+
+/// What is said of a value that breaks [`is_bytes`]; `enough`: what to write instead of one below `least`.
+pub(crate) fn bytes_message(field: &str, least: &str, enough: &str) -> String {
     format!(
         "'{field}: \"' + string(self) + '\" ' + (isQuantity(string(self)) \
          ? (quantity(string(self)).compareTo(quantity('{least}')) < 0 \
-         ? 'is less than {least}: write Mi or Gi behind the number' \
+         ? (string(self).matches('^[0-9.]+m?$') ? '{HAS_NO_UNIT} {enough}' : '{IS_TOO_SMALL} {enough}') \
          : 'is more than {MOST_BYTES}') \
          : 'is not a quantity: write ' + (string(self).matches('^[0-9.]+[mMgGtT][bB]$') \
          ? string(self).upperAscii().replace('B', '') + ' or ' + string(self).upperAscii().replace('B', 'i') \

@@ -11,7 +11,7 @@ mod volume;
 
 pub use admission::{admit, admit_as_written, admit_edit};
 pub use fault::Fault;
-use fault::{not_bytes, to_u16_or_zero};
+use fault::{not_bytes, to_u16_or_zero, too_few_bytes};
 pub use volume::{DataVolumes, Volume};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,7 @@ use crate::api::data_layer::{
     Scheduling,
 };
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, ANNOTATION_RESTARTED_AT, LONGEST_LAYER_NAME};
+use crate::api::quantity_rules;
 use crate::model::audit::AuditMode;
 use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
@@ -350,9 +351,7 @@ fn memory_of(
 ) -> MemoryPlan {
     let memory = spec.memory.clone().unwrap_or_default();
     let limit = memory.limit.as_ref().map_or(Ok(256 << 20), |limit| match quantity::parse(&limit.0, 1) {
-        Some(bytes) if bytes < LEAST_LIMIT => {
-            Err(format!("{:?} is less than 16Mi: write Mi or Gi behind the number", limit.0))
-        }
+        Some(bytes) if bytes < LEAST_LIMIT => Err(too_few_bytes(&limit.0, quantity_rules::ENOUGH_MEMORY)),
         bytes => bytes.ok_or_else(|| not_bytes(&limit.0)),
     });
     // A value that no server would take is told where the directives are judged.

@@ -187,7 +187,7 @@ fn what_is_no_quantity_is_named_with_what_to_write() {
 #[test]
 fn a_specification_that_was_accepted_before_a_rule_was_made_is_gone_on_with() {
     let spec = json!({"mode": "Sentinel", "persistence": {"volume": {"size": "1Mi"}}});
-    assert!(judged(&spec).unwrap_err().concat().contains("is less than 64Mi"));
+    assert!(judged(&spec).unwrap_err().concat().contains("is too small: write as much as memory.limit or more"));
     assert_eq!(judged_accepted(&spec).unwrap().volume.unwrap().size, 1 << 20);
 }
 
@@ -228,7 +228,10 @@ fn a_volume_that_cannot_hold_the_data_is_refused_before_it_is_made_and_a_limit_t
 #[test]
 fn a_limit_without_a_unit_is_told_as_such() {
     let told = judged(&json!({"mode": "Sentinel", "memory": {"limit": "512"}})).unwrap_err();
-    assert_eq!(told, ["spec.memory.limit: \"512\" is less than 16Mi: write Mi or Gi behind the number"]);
+    assert_eq!(
+        told,
+        ["spec.memory.limit: \"512\" has no unit such as Mi or Gi: write 73Mi or more, for purpose Cache 92Mi or more"]
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use redoubt::api::session_store::SessionStore;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::dataplane::user_library;
 use redoubt::model::UseKind;
-use redoubt::validate::{DataVolumes, ResolvedDefaults, admit, uses, validate};
+use redoubt::validate::{DataVolumes, ResolvedDefaults, admit, admit_as_written, uses, validate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// The blocks of a document that are marked as YAML.
-fn yaml_blocks(text: &str) -> Vec<String> {
+pub fn yaml_blocks(text: &str) -> Vec<String> {
     let blocks = text.split("```yaml\n").skip(1);
     blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
 }
@@ -177,8 +177,15 @@ fn the_least_memory_that_is_told_to_people_is_the_least_that_is_accepted() {
         .unwrap();
         validate(&layer, &resolved()).is_ok()
     };
+    let refused = json!({"apiVersion": "redoubt.dev/v1alpha1", "kind": "DataLayer", "metadata": {"name": "web"},
+        "spec": {"mode": "Sentinel", "memory": {"limit": "8Mi"}}});
+    let admission = admit_as_written::<DataLayer>(&refused).unwrap_err().to_string();
+    let reference = fs::read_to_string("docs/reference/data-layer.md").unwrap();
     let page = fs::read_to_string("docs/concepts.md").unwrap();
     for (purpose, least) in [("Mixed", 73), ("Sessions", 73), ("Cache", 92)] {
+        for told in [&admission, &reference] {
+            assert!(told.contains(&format!("{least}Mi")), "{purpose}: {told}");
+        }
         assert!(is_accepted(purpose, least) && !is_accepted(purpose, least - 1), "{purpose}");
         assert!(page.contains(&format!("{least}Mi")), "{least}");
     }

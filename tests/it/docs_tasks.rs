@@ -1,7 +1,7 @@
 //! The pages of tasks and the examples for Kubernetes: what no API server is needed for. `tests/nodeless/pages.rs` and
 //! `tests/pages` run the other commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use redoubt::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
 use serde_json::{Value, json};
 
 use crate::charts::{helm, program};
-use crate::docs::files;
+use crate::docs::{files, yaml_blocks};
 
 const TASKS: &str = "docs/tasks";
 
@@ -156,6 +156,30 @@ fn no_two_examples_make_the_same_object() {
         }
     }
     assert!(made.len() > 12, "{made:#?}");
+}
+
+/// A use whose layer nothing makes has the reason `LayerNotFound`.
+#[test]
+fn each_layer_that_an_example_or_a_page_of_uses_names_is_made_by_one() {
+    let of_pages = files("docs/uses", "md").into_iter().flat_map(|path| {
+        let text = fs::read_to_string(&path).unwrap();
+        let objects: Vec<Value> = yaml_blocks(&text).iter().flat_map(|block| documents(block)).collect();
+        objects.into_iter().map(move |object| (path.clone(), object))
+    });
+    let objects: Vec<(PathBuf, Value)> = examples().into_iter().chain(of_pages).collect();
+    let made: BTreeSet<&str> = objects
+        .iter()
+        .filter(|(_, object)| object["kind"] == "DataLayer")
+        .map(|(_, object)| object["metadata"]["name"].as_str().unwrap())
+        .collect();
+    let mut named = 0;
+    for (path, object) in &objects {
+        if let Some(layer) = object["spec"]["layer"]["name"].as_str() {
+            named += 1;
+            assert!(made.contains(layer), "{}: nothing makes the layer {layer}: {made:?}", path.display());
+        }
+    }
+    assert!(named > 4, "{named}");
 }
 
 /// The Secret that a Deployment mounts.

@@ -5,11 +5,13 @@ import { createSentinel } from "redis";
 
 const field = (name) => readFileSync(`${process.env.SERVICE_BINDING_ROOT}/limits/${name}`, "utf8");
 const seeds = field("sentinels").split(",").map((seed) => seed.split(":"));
+const socket = { connectTimeout: 500, reconnectStrategy: (tries) => Math.min(20 * 2 ** tries, 250) }; // milliseconds
 const redis = await createSentinel({
   name: field("master-name"),
   sentinelRootNodes: seeds.map(([host, port]) => ({ host, port: Number(port) })),
-  sentinelClientOptions: { username: field("sentinel-username"), password: field("sentinel-password") },
-  nodeClientOptions: { username: field("username"), password: field("password") },
+  sentinelClientOptions: { username: field("sentinel-username"), password: field("sentinel-password"), socket },
+  nodeClientOptions: { username: field("username"), password: field("password"), socket },
+  commandOptions: { timeout: 1000 }, maxCommandRediscovers: 16, scanInterval: 1000,
 }).on("error", console.error).connect();
 const [prefix, onStoreError, shards] = [field("prefix"), field("on-store-error"), Number(field("shards"))];
 const quotas = JSON.parse(field("limits"))

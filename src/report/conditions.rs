@@ -141,7 +141,8 @@ fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft
 }
 
 fn progressing(facts: Facts<'_>) -> ConditionDraft {
-    let mut waiting: Vec<String> = facts.plan.waiting.iter().map(|what| words::waiting(facts, what)).collect();
+    let waits = words::together(facts, &facts.plan.waiting);
+    let mut waiting: Vec<String> = waits.into_iter().map(|(_, told)| told).collect();
     waiting.extend(facts.plan.refused.iter().map(words::refused));
     // A layer that is new is marked as initialised first: a move that waits for that is no progress that the mark waits for.
     let held = facts.plan.promotion.as_ref().filter(|_| facts.observed.initialised);

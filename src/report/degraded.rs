@@ -59,7 +59,10 @@ fn causes(facts: Facts<'_>, kept: &Kept) -> Vec<Cause> {
     causes.extend(facts.plan.refused.iter().filter_map(held));
     let undone = facts.undone.iter().filter(|undone| !undone.passes);
     causes.extend(undone.map(|undone| cause("StepRefused", undone.why.clone())));
-    let mut troubles: Vec<Cause> = facts.plan.waiting.iter().filter_map(|what| trouble(facts, what)).collect();
+    let grave = facts.plan.waiting.iter().filter(|what| trouble(facts, what).is_some());
+    let told = words::together(facts, grave);
+    let mut troubles: Vec<Cause> =
+        told.into_iter().filter_map(|(what, text)| Some(cause(trouble(facts, what)?, text))).collect();
     // What Kubernetes says of a pod is why there is no primary, and why a replica does not answer.
     troubles.sort_by_key(|cause| matches!(&*cause.reason, "NoPrimary" | "NoAnswer" | "NotReady" | "PodMissing"));
     causes.extend(troubles);
@@ -100,9 +103,9 @@ fn held(refused: &Refused) -> Option<Cause> {
     Some(cause(reason, words::refused(refused)))
 }
 
-/// What a wait is of trouble: a node that served is away and we did not take it away just now, or Kubernetes says that it cannot start
+/// The reason of a wait that is trouble: a node that served is away and we did not take it away just now, or Kubernetes says that it cannot start
 /// a node's pod. In a layer that was never Ready the first is only a matter of time, and so is the second for a while.
-fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cause> {
+fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cow<'static, str>> {
     let observed = facts.observed;
     let is_unplanned = |node: &NodeId| observed.initialised && !is_taken(observed, *node);
     let (reason, is_trouble) = match what {
@@ -132,7 +135,7 @@ fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cause> {
         | Waiting::Approval
         | Waiting::Paused => return None,
     };
-    is_trouble.then(|| cause(reason, words::waiting(facts, what)))
+    is_trouble.then_some(reason)
 }
 
 fn away(observed: &Observed, node: NodeId) -> Away {

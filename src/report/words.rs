@@ -2,13 +2,14 @@
 
 use super::{Facts, proofs};
 use crate::api::names;
+use crate::model::NodeId;
 use crate::model::desired::Desired;
 use crate::plan::{Refused, Waiting};
 
 /// Why no node serves: what is waited for, as far as it is more than the missing primary.
 pub(super) fn no_primary(facts: Facts<'_>) -> String {
     let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, Waiting::Primary));
-    let because: Vec<String> = waits.map(|what| waiting(facts, what)).collect();
+    let because: Vec<String> = together(facts, waits).into_iter().map(|(_, told)| told).collect();
     let fact = if facts.desired.has_sentinels() {
         "there is no primary: no data node says that it is one while most Sentinels name it"
     } else {
@@ -17,12 +18,51 @@ pub(super) fn no_primary(facts: Facts<'_>) -> String {
     if because.is_empty() { fact.to_owned() } else { format!("{fact}: {}", because.join("; ")) }
 }
 
+/// What is waited for, each with its sentence: nodes whose pods do not run for one and the same reason share the first one's.
+pub(super) fn together<'plan>(
+    facts: Facts<'_>,
+    waits: impl IntoIterator<Item = &'plan Waiting>,
+) -> Vec<(&'plan Waiting, String)> {
+    let mut told: Vec<(&Waiting, Vec<NodeId>)> = Vec::new();
+    for what in waits {
+        let Some((node, why)) = pod(what) else {
+            told.push((what, Vec::new()));
+            continue;
+        };
+        match told.iter_mut().find(|(first, _)| pod(first).is_some_and(|(_, known)| known == why)) {
+            Some((_, nodes)) => nodes.push(node),
+            None => told.push((what, vec![node])),
+        }
+    }
+    let sentence = |what: &Waiting, nodes: &[NodeId]| match pod(what) {
+        Some((_, why)) => pods(nodes, why),
+        None => waiting(facts, what),
+    };
+    told.into_iter().map(|(what, nodes)| (what, sentence(what, &nodes))).collect()
+}
+
+/// The node whose pod does not run, and why.
+fn pod(what: &Waiting) -> Option<(NodeId, Option<&String>)> {
+    match what {
+        Waiting::Pod { node, trouble } => Some((*node, trouble.as_ref())),
+        _ => None,
+    }
+}
+
+fn pods(nodes: &[NodeId], why: Option<&String>) -> String {
+    let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    let pods = if nodes.len() == 1 { "the pod of" } else { "the pods of" };
+    let verb = if nodes.len() == 1 { "does" } else { "do" };
+    let fact = format!("{pods} {} {verb} not run", names.join(", "));
+    why.map_or_else(|| format!("{fact} yet"), |why| format!("{fact}: {why}"))
+}
+
+/// What one wait is for.
 pub(super) fn waiting(facts: Facts<'_>, what: &Waiting) -> String {
     match what {
         Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),
         Waiting::Address { node } => format!("{node} has no address yet"),
-        Waiting::Pod { node, trouble: None } => format!("the pod of {node} does not run yet"),
-        Waiting::Pod { node, trouble: Some(words) } => format!("the pod of {node} does not run: {words}"),
+        Waiting::Pod { node, trouble } => pods(&[*node], trouble.as_ref()),
         Waiting::Server { node } => format!("the server of {node} does not answer"),
         Waiting::NotReady { node } => format!("the pod of {node} is not ready"),
         Waiting::Loading { node } => format!("{node} is loading its data"),

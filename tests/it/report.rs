@@ -336,6 +336,32 @@ fn a_pod_that_is_refused_is_told_in_the_words_of_kubernetes_in_a_new_layer_too()
     assert_eq!(degraded(&sample), "False nothing is wrong");
 }
 
+/// One cause of several nodes is one sentence, wherever it is told.
+#[test]
+fn pods_that_do_not_run_for_one_reason_are_named_together() {
+    let mut sample = Sample::healthy();
+    sample.observed.initialised = false;
+    let pull = "ImagePullBackOff: no such image";
+    for (node, words) in [
+        (NodeId::data(0), pull),
+        (NodeId::data(1), "FailedMount: no"),
+        (NodeId::data(2), pull),
+        (NodeId::sentinel(0), pull),
+    ] {
+        let seen = sample.observed.nodes.get_mut(&node).unwrap();
+        (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+        seen.away = Some(Away { seconds: 9, planned: true, words: Some(words.to_owned()) });
+    }
+    let together = format!("the pods of redis-0, redis-2, sentinel-0 do not run: {pull}");
+    let alone = "the pod of redis-1 does not run: FailedMount: no";
+    let status = sample.status();
+    for kind in ["Degraded", "Progressing", "Ready"] {
+        let said = &status.conditions.iter().find(|said| said.type_ == kind).unwrap().message;
+        assert!(said.contains(&format!("{together}; {alone}")), "{kind}: {said}");
+        assert_eq!(said.matches(pull).count(), 1, "{kind}: {said}");
+    }
+}
+
 #[test]
 fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago() {
     let is_degraded = |seconds, planned, initialised| {

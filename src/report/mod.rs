@@ -10,6 +10,7 @@ pub mod draft;
 pub mod events;
 mod facts;
 mod kept;
+mod layer_words;
 pub(crate) mod nodes;
 pub mod promotion;
 mod proofs;

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::audit;
 use super::conditions::timed;
 use super::draft::{ConditionDraft, PROVEN, SERVING};
+pub use super::layer_words::{LayerCause, LayerNote};
 use super::summary;
 use crate::api::data_layer_status::BindingReference;
 use crate::api::use_status::{
@@ -49,8 +50,8 @@ pub struct UseFacts {
     pub silent: Vec<String>,
     /// Those among them whose pods are ready: clients reach them, and nothing is known of their users.
     pub unreached: Vec<String>,
-    /// Why the layer is not Ready, where it never was.
-    pub layer_forming: Option<String>,
+    /// Why the layer is not Ready, in its own words; `None`: it is.
+    pub layer_cause: Option<LayerCause>,
     /// What `ACL DRYRUN` judges otherwise than it should; `None`: it was not asked yet.
     pub violations: Option<Vec<String>>,
     /// Name of the binding Secret, if it is as it should be.
@@ -109,40 +110,6 @@ fn said(
     message: impl Into<String>,
 ) -> ConditionDraft {
     ConditionDraft::said(kind, holds, reason, message)
-}
-
-/// What keeps changes from a layer that serves all the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LayerNote {
-    /// `spec.paused` is set.
-    Paused,
-    /// Its newest specification is refused, for these reasons; one that was accepted before is in force.
-    Refused(String),
-    /// Its object cannot be read; the specification that was accepted last is in force.
-    Unreadable,
-}
-
-impl LayerNote {
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Paused => "LayerPaused",
-            Self::Refused(_) => "LayerRefused",
-            Self::Unreadable => "LayerUnreadable",
-        }
-    }
-
-    fn sentence(&self, layer: &str) -> String {
-        match self {
-            Self::Paused => format!("layer {layer} is paused: a change waits until its spec.paused is false"),
-            Self::Refused(_) => format!(
-                "the newest specification of layer {layer} is refused: it serves as it was accepted before, and its condition Accepted \
-                 says why"
-            ),
-            Self::Unreadable => {
-                format!("DataLayer {layer} cannot be read: it serves as it was accepted before, until it is corrected")
-            }
-        }
-    }
 }
 
 /// The status of an accepted use.
@@ -403,7 +370,12 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_s
         return no("LayerNotAccepted".into(), trouble.clone());
     }
     if !facts.has_primary {
-        return no("NoPrimary".into(), format!("layer {} has no primary now", path(facts)));
+        return match &facts.layer_cause {
+            Some(cause) => {
+                no(cause.reason.clone().into(), format!("layer {} is not Ready: {}", path(facts), cause.message))
+            }
+            None => no("NoPrimary".into(), format!("layer {} has no primary now", path(facts))),
+        };
     }
     // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it. One that clients
     // reach and we do not may lack a user that is new.
@@ -419,8 +391,11 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_s
     };
     let (Some(first), stays) = (missing.clone().next(), missing.all(serves_without)) else {
         // Once an application may write, no node may take the layer for new.
-        return match facts.layer_forming.as_ref().filter(|_| !was_served) {
-            Some(why) => no("LayerPending".into(), format!("layer {} is not Ready yet: {why}", path(facts))),
+        return match facts.layer_cause.as_ref().filter(|cause| cause.is_new && !was_served) {
+            Some(cause) => {
+                let reason = if cause.is_trouble { cause.reason.clone().into() } else { "LayerPending".into() };
+                no(reason, format!("layer {} is not Ready yet: {}", path(facts), cause.message))
+            }
             None => said("Ready", Some(true), PROVEN, "proven on the live servers for this generation"),
         };
     };

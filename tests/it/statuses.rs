@@ -11,7 +11,7 @@ use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::api::use_status::{FunctionsStatus, LayerReference, UseStatus};
 use redoubt::model::observed::{Away, ObservedServer, Replication};
 use redoubt::model::{NodeId, UseKind};
-use redoubt::report::uses::{LayerNote, LibraryTrouble, UseFacts, pending, refused, status};
+use redoubt::report::uses::{LayerCause, LayerNote, LibraryTrouble, UseFacts, pending, refused, status};
 use redoubt::report::{change_refused, not_accepted};
 use serde_json::{Value, json};
 
@@ -27,6 +27,32 @@ struct State {
     expected: &'static str,
     kind: &'static str,
     status: Value,
+}
+
+fn lost(sample: &mut Sample) {
+    (0..2).for_each(|ordinal| sample.sentinel(ordinal).master = None);
+}
+
+fn syncing(sample: &mut Sample) {
+    if let Replication::Replica { link_up, .. } = &mut sample.data(2).replication {
+        *link_up = false;
+    }
+}
+
+fn made_new(sample: &mut Sample) {
+    (sample.observed.initialised, sample.observed.recorded) = (false, false);
+    for seen in sample.observed.nodes.values_mut() {
+        (seen.pod, seen.server) = (None, ObservedServer::Unknown);
+    }
+}
+
+/// A new layer whose image no Kubernetes node can pull.
+fn no_image(sample: &mut Sample) {
+    made_new(sample);
+    for seen in sample.observed.nodes.values_mut() {
+        let words = Some("ImagePullBackOff: no such image".to_owned());
+        seen.away = Some(Away { seconds: 9, planned: true, words });
+    }
 }
 
 fn layers() -> Vec<State> {
@@ -50,12 +76,6 @@ fn layers() -> Vec<State> {
         roll(sample);
         sample.desired.disruption_needs_approval = true;
     };
-    let new = |sample: &mut Sample| {
-        (sample.observed.initialised, sample.observed.recorded) = (false, false);
-        for seen in sample.observed.nodes.values_mut() {
-            (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-        }
-    };
     let image = |sample: &mut Sample| {
         roll(sample);
         let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
@@ -63,17 +83,12 @@ fn layers() -> Vec<State> {
         let words = Some("ImagePullBackOff: no such image".to_owned());
         seen.away = Some(Away { seconds: 9, planned: true, words });
     };
-    let lost = |sample: &mut Sample| (0..2).for_each(|ordinal| sample.sentinel(ordinal).master = None);
-    let syncing = |sample: &mut Sample| {
-        if let Replication::Replica { link_up, .. } = &mut sample.data(2).replication {
-            *link_up = false;
-        }
-    };
     let faults = ["spec.memory.limit: 20Mi is too small".to_owned()];
     let none = DataLayerStatus::default();
     let stuck = of(&image);
     vec![
-        state("it is being made", "InProgress", later(&new, &none, 1)),
+        state("it is being made", "InProgress", later(&made_new, &none, 1)),
+        state("it is new, and its image does not exist", "InProgress", later(&no_image, &none, 1)),
         state("its first specification is refused", "Failed", not_accepted(1, &faults, &none, Timestamp::UNIX_EPOCH)),
         state("it serves, and nothing is left to do", "Current", ready.clone()),
         state("pods are rolled", "InProgress", of(&roll)),
@@ -99,8 +114,24 @@ fn layers() -> Vec<State> {
     ]
 }
 
-fn uses(kind: UseKind) -> Vec<State> {
-    let facts = UseFacts {
+/// Why a layer that was Ready, and then this, is not.
+fn of_layer(make: &dyn Fn(&mut Sample)) -> Option<LayerCause> {
+    let mut sample = Sample::healthy();
+    make(&mut sample);
+    let is_new = !sample.observed.initialised;
+    let before = if is_new { DataLayerStatus::default() } else { Sample::healthy().status() };
+    LayerCause::of(&sample.status_after(&before, 1), is_new)
+}
+
+/// A layer that was never Ready, with a replica that is filled.
+fn first_sync(sample: &mut Sample) {
+    (sample.observed.initialised, sample.observed.recorded) = (false, false);
+    syncing(sample);
+}
+
+/// Of a use that is served.
+fn facts_of(kind: UseKind) -> UseFacts {
+    UseFacts {
         kind,
         generation: 1,
         layer: ("data".to_owned(), "shared".to_owned()),
@@ -112,12 +143,22 @@ fn uses(kind: UseKind) -> Vec<State> {
         user: kind.has_user().then(|| "user".to_owned()),
         primary: Some("redis-0".to_owned()),
         ..UseFacts::default()
-    };
+    }
+}
+
+fn uses(kind: UseKind) -> Vec<State> {
+    let facts = facts_of(kind);
     let state =
         |what, expected, status: UseStatus| State { what, expected, kind: kind.words().kind, status: json!(status) };
     let told = |facts: &UseFacts, old: &UseStatus| status(facts, old, Timestamp::UNIX_EPOCH);
     let none = UseStatus::default();
     let ready = told(&facts, &none);
+    let without = |make: &dyn Fn(&mut Sample)| UseFacts {
+        has_primary: false,
+        functions_loaded: false,
+        layer_cause: of_layer(make),
+        ..facts.clone()
+    };
     let layer = || LayerReference::new("data", "shared");
     let refuse = |reason, words, old| refused(kind, 1, reason, words, Some(layer()), old, Timestamp::UNIX_EPOCH);
     let mut states = vec![
@@ -130,7 +171,12 @@ fn uses(kind: UseKind) -> Vec<State> {
         state(
             "its layer was never Ready",
             "InProgress",
-            told(&UseFacts { layer_forming: Some("redis-2 is not in sync".to_owned()), ..facts.clone() }, &none),
+            told(&UseFacts { layer_cause: of_layer(&first_sync), ..facts.clone() }, &none),
+        ),
+        state(
+            "no pod of its new layer runs, because their image does not exist",
+            "InProgress",
+            told(&without(&no_image), &none),
         ),
         state("it is served", "Current", ready.clone()),
         state(
@@ -172,11 +218,7 @@ fn uses(kind: UseKind) -> Vec<State> {
                 &none,
             ),
         ),
-        state(
-            "its layer has no primary",
-            "InProgress",
-            told(&UseFacts { has_primary: false, functions_loaded: false, ..facts.clone() }, &ready),
-        ),
+        state("its layer has no primary", "InProgress", told(&without(&lost), &ready)),
         state(
             "it is refused",
             "Failed",

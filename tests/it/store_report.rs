@@ -5,7 +5,7 @@ use redoubt::api::use_status::{FunctionsStatus, LimitStatus, RotationStatus, Use
 use redoubt::model::UseKind;
 use redoubt::model::counters::Row;
 use redoubt::report::events::of_conditions;
-use redoubt::report::uses::{LayerNote, UseFacts, refused, status};
+use redoubt::report::uses::{LayerCause, LayerNote, UseFacts, refused, status};
 
 fn facts() -> UseFacts {
     UseFacts {
@@ -84,7 +84,13 @@ fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reac
     let ready = published(&facts(), &UseStatus::default());
     let unreached =
         UseFacts { silent: vec!["sentinel-2".to_owned()], unreached: vec!["sentinel-2".to_owned()], ..facts() };
-    let forming = UseFacts { layer_forming: Some("HighlyAvailable: redis-2 is not in sync".to_owned()), ..facts() };
+    let missing = LayerCause {
+        reason: "NotRedundant".to_owned(),
+        message: "HighlyAvailable: redis-2 is not in sync".to_owned(),
+        is_trouble: false,
+        is_new: true,
+    };
+    let forming = UseFacts { layer_cause: Some(missing), ..facts() };
     for (facts, reason, words) in [
         (unreached, "NotInPlace", "UserInPlace: sentinel-2 does not answer"),
         (forming, "LayerPending", "layer shop/web-sessions is not Ready yet: HighlyAvailable: redis-2 is not in sync"),
@@ -104,6 +110,27 @@ fn a_store_is_ready_at_first_once_its_layer_was_and_every_node_that_clients_reac
                 "{reason}: those who use it do not wait"
             );
         }
+    }
+}
+
+/// What keeps the layer's primary away is the reason of its uses too, in its words.
+#[test]
+fn a_store_says_what_its_layer_says_of_itself() {
+    let cause = LayerCause {
+        reason: "ImagePullBackOff".to_owned(),
+        message: "the pods of redis-0, redis-1 do not run: ImagePullBackOff: no such image".to_owned(),
+        is_trouble: true,
+        is_new: true,
+    };
+    let words = |yet| format!("layer shop/web-sessions is not Ready{yet}: {}", cause.message);
+    let without = UseFacts { has_primary: false, functions_loaded: false, layer_cause: Some(cause.clone()), ..facts() };
+    let forming = UseFacts { layer_cause: Some(cause.clone()), ..facts() };
+    for (facts, yet) in [(without, ""), (forming, " yet")] {
+        let status = published(&facts, &UseStatus::default());
+        assert_eq!(condition(&status, "Ready"), ("False".into(), cause.reason.clone(), words(yet)));
+        assert_eq!((status.state.as_deref(), status.message.clone()), (Some("ImagePullBackOff"), Some(words(yet))));
+        assert_eq!(condition(&status, "Progressing").1, "ImagePullBackOff");
+        assert_eq!(condition(&status, "Degraded").0, "False", "it was never served");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
 use crate::model::desired::Desired;
 use crate::plan::{Plan, Waiting};
-use crate::report::uses::LayerNote;
+use crate::report::uses::{LayerCause, LayerNote};
 use crate::report::{self, Facts, StepFailure};
 use crate::validate::Fault;
 
@@ -86,7 +86,8 @@ impl Report {
         if !accepted.faults.is_empty() {
             status = refuse(status, generation, "Invalid", &words(&accepted.faults));
         }
-        let words = LayerWords { note: note(object, accepted, &build.desired), forming: forming(&status, seen) };
+        let is_new = !(seen.observed.initialised && seen.observed.recorded);
+        let words = LayerWords { note: note(object, accepted, &build.desired), cause: LayerCause::of(&status, is_new) };
         let uses = uses.report(context, build.pass(accepted, seen), &words, &rotations, uses_outcome, use_proofs);
         let pause = pause(context, &build.desired, seen.observed.recorded, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
@@ -111,13 +112,6 @@ fn note(object: Option<&DataLayer>, accepted: &AcceptedLayer, desired: &Desired)
     } else {
         (!accepted.faults.is_empty()).then(|| LayerNote::Refused(words(&accepted.faults).join("; ")))
     }
-}
-
-/// Why a layer that was never Ready is not; `None`: it is, or it was.
-fn forming(status: &DataLayerStatus, seen: &Observation) -> Option<String> {
-    let was_ready = seen.observed.initialised && seen.observed.recorded;
-    let missing = status.conditions.iter().find(|known| known.type_ == "Ready" && known.status != "True");
-    missing.filter(|_| !was_ready).map(|ready| ready.message.clone())
 }
 
 fn words(faults: &[Fault]) -> Vec<String> {

@@ -17,7 +17,7 @@ use super::served::Served;
 use super::tenants::Applicants;
 use crate::api::data_layer::DataLayer;
 use crate::api::use_status::{LayerReference, UseStatus};
-use crate::report::uses::{LayerNote, UseFacts, refused, status};
+use crate::report::uses::{LayerCause, LayerNote, UseFacts, refused, status};
 use crate::telemetry::Chain;
 use crate::validate::uses::is_dedicated;
 
@@ -25,8 +25,8 @@ use crate::validate::uses::is_dedicated;
 pub(in crate::controller) struct LayerWords {
     /// What keeps changes from it.
     pub(in crate::controller) note: Option<LayerNote>,
-    /// Why it is not Ready, where it never was.
-    pub(in crate::controller) forming: Option<String>,
+    /// Why it is not Ready.
+    pub(in crate::controller) cause: Option<LayerCause>,
 }
 
 /// What is told of one use.
@@ -69,7 +69,7 @@ impl Uses {
             let Some(declared) = it.object() else { continue };
             let old = declared.status.clone().unwrap_or_default();
             facts.layer_note.clone_from(&layer.note);
-            facts.layer_forming.clone_from(&layer.forming);
+            facts.layer_cause.clone_from(&layer.cause);
             if let (Some(LayerNote::Refused(why)), true) = (&layer.note, is_dedicated(declared)) {
                 // What its layer refuses is what the use itself declares.
                 let refused =

@@ -64,7 +64,7 @@ fn causes(facts: Facts<'_>, kept: &Kept) -> Vec<Cause> {
     let mut troubles: Vec<Cause> =
         told.into_iter().filter_map(|(what, text)| Some(cause(trouble(facts, what)?, text))).collect();
     // What Kubernetes says of a pod is why there is no primary, and why a replica does not answer.
-    troubles.sort_by_key(|cause| matches!(&*cause.reason, "NoPrimary" | "NoAnswer" | "NotReady" | "PodMissing"));
+    troubles.sort_by_key(|cause| matches!(&*cause.reason, "NoPrimary" | "NoAnswer" | "PodNotReady" | "PodMissing"));
     causes.extend(troubles);
     // A layer that was never Ready may hold the volumes of a predecessor.
     let folders = kept.iter().flat_map(|(node, folders)| folders.iter().map(move |folder| (node, folder)));
@@ -117,12 +117,13 @@ fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cow<'static, str>> {
             (Cow::Borrowed("PodMissing"), is_unplanned(node))
         }
         Waiting::Server { node } => (Cow::Borrowed("NoAnswer"), is_unplanned(node)),
-        Waiting::NotReady { node } => (Cow::Borrowed("NotReady"), is_unplanned(node)),
+        Waiting::NotReady { node } => (Cow::Borrowed("PodNotReady"), is_unplanned(node)),
         // How long it takes depends on the data.
         Waiting::Loading { node } => (Cow::Borrowed("Loading"), observed.initialised && !away(observed, *node).planned),
         Waiting::Primary => {
             let is_ours = observed.nodes.keys().any(|node| is_taken(observed, *node));
-            (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours)
+            // While it is moved as planned both nodes hold it for a moment, and the layer is Ready.
+            (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours && !observed.handover)
         }
         Waiting::Gathering
         | Waiting::Address { .. }

@@ -125,6 +125,14 @@ fn holds(status: &DataLayerStatus, kind: &str) -> Option<bool> {
     Some(found.status == "True")
 }
 
+/// Whether the columns READY and STATUS of `kubectl get` say the opposite of each other.
+pub fn contradicts(ready: &str, state: &str) -> bool {
+    const SERVED: [&str; 4] = ["Ready", "Serving", "Proven", "AsDeclared"];
+    const UNSERVED: [&str; 7] =
+        ["NotReady", "NoPrimary", "NotAccepted", "LayerPending", "LayerNotAccepted", "LayerNotFound", "NotAllowed"];
+    if ready == "True" { UNSERVED.contains(&state) } else { SERVED.contains(&state) }
+}
+
 fn message_of(status: &DataLayerStatus, kind: &str) -> String {
     let found = status.conditions.iter().find(|known| known.type_ == kind);
     found.map(|it| format!("{} {}: {}", it.status, it.reason, it.message)).unwrap_or_default()
@@ -166,6 +174,57 @@ fn ready_speaks_of_service_and_degraded_of_what_does_not_resolve_by_itself() {
         assert!(waiters.contains(&None), "{names:?}: both at once");
         let (state, message) = (status.state.unwrap(), status.message.unwrap());
         assert!(!state.is_empty() && !message.is_empty() && !message.contains("Some("), "{names:?}: {state} {message}");
+    }
+}
+
+/// What is so of single nodes and of moves, and not in the list of [`FACTS`].
+const FURTHER: [Fact; 3] = [
+    fact("a pod that is not ready", |sample| unready(sample, 2), true, false),
+    fact(
+        "a pod of a Sentinel that is not ready",
+        |sample| {
+            let seen = sample.observed.nodes.get_mut(&NodeId::sentinel(1)).unwrap();
+            seen.pod.as_mut().unwrap().ready = false;
+        },
+        true,
+        false,
+    ),
+    fact("a primary that is moved", |sample| sample.observed.handover = true, true, true),
+];
+
+fn unready(sample: &mut Sample, ordinal: u16) {
+    let seen = sample.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap();
+    if let Some(pod) = seen.pod.as_mut() {
+        pod.ready = false;
+    }
+}
+
+#[test]
+fn what_kubectl_get_shows_of_a_layer_in_two_columns_is_never_the_opposite() {
+    let all: Vec<&Fact> = FURTHER.iter().chain(&FACTS).collect();
+    let mut found = BTreeSet::new();
+    for before in [DataLayerStatus::default(), Sample::healthy().status()] {
+        // In the order of the list: a later one may take away what an earlier one changes.
+        let pairs =
+            all.iter().enumerate().flat_map(|(at, first)| all.iter().skip(at).map(move |second| (first, second)));
+        for (first, second) in pairs {
+            for initialised in [true, false] {
+                let mut sample = Sample::healthy();
+                (sample.observed.initialised, sample.observed.recorded) = (initialised, initialised);
+                (first.make)(&mut sample);
+                (second.make)(&mut sample);
+                let status = sample.status_after(&before, 1);
+                let ready = message_of(&status, "Ready");
+                let (ready, _) = ready.split_once(' ').unwrap();
+                let state = status.state.unwrap();
+                assert!(!contradicts(ready, &state), "{} and {}: {ready} {state}", first.name, second.name);
+                found.insert((ready.to_owned(), state));
+            }
+        }
+    }
+    // Among them the one that was told as `NotReady`, and the one that was told as `NoPrimary`.
+    for state in [("True", "PodNotReady"), ("False", "NoPrimary")] {
+        assert!(found.contains(&(state.0.to_owned(), state.1.to_owned())), "{found:?}");
     }
 }
 

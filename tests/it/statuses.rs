@@ -16,6 +16,7 @@ use redoubt::report::{change_refused, not_accepted};
 use serde_json::{Value, json};
 
 use crate::report::Sample;
+use crate::report_service::contradicts;
 
 const GOLDEN: &str = "tests/golden/statuses.yaml";
 
@@ -253,6 +254,51 @@ fn object(state: &State) -> Value {
         "metadata": {"name": "web", "namespace": "shop", "generation": generation},
         "status": state.status,
     })
+}
+
+#[test]
+fn no_state_is_told_by_two_columns_that_are_the_opposite_of_each_other() {
+    for state in states() {
+        let conditions = state.status["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|known| known["type"] == "Ready").unwrap()["status"].as_str().unwrap();
+        let word = state.status["state"].as_str().unwrap();
+        assert!(!contradicts(ready, word), "{} while {}: {ready} {word}", state.kind, state.what);
+    }
+}
+
+/// Of a store each part of what is known is as it should be or not, in every combination.
+#[test]
+fn what_kubectl_get_shows_of_a_use_in_two_columns_is_never_the_opposite() {
+    const PARTS: usize = 12;
+    let whole = facts_of(UseKind::SessionStore);
+    let ready = status(&whole, &UseStatus::default(), Timestamp::UNIX_EPOCH);
+    let lost = of_layer(&lost).unwrap();
+    let cause = |is_new| Some(LayerCause { is_new, ..lost.clone() });
+    for before in [UseStatus::default(), ready] {
+        for chosen in 0_u32..1 << PARTS {
+            let is = |bit: u32| chosen >> bit & 1 == 1;
+            let facts = UseFacts {
+                has_primary: !is(0),
+                functions_loaded: !is(0) && !is(1),
+                earlier_policy: is(2).then(|| "d0".to_owned()),
+                user_missing: if is(3) { vec!["redis-1".to_owned()] } else { Vec::new() },
+                silent: if is(4) { vec!["redis-2".to_owned()] } else { Vec::new() },
+                violations: (!is(5)).then(Vec::new),
+                name_taken: is(6),
+                binding_trouble: is(6).then(|| "Secret shop/web exists and has another owner".to_owned()),
+                layer_cause: cause(is(7)).filter(|_| is(0) || is(7)),
+                layer_trouble: is(8).then(|| "20Mi is too small".to_owned()),
+                layer_note: is(9).then_some(LayerNote::Paused),
+                change_refused: is(10).then(|| "mode cannot be changed".to_owned()),
+                previous_user: is(11).then(|| "user".to_owned()),
+                ..whole.clone()
+            };
+            let told = status(&facts, &before, Timestamp::UNIX_EPOCH);
+            let ready = told.conditions.iter().find(|known| known.type_ == "Ready").unwrap();
+            let state = told.state.unwrap();
+            assert!(!contradicts(&ready.status, &state), "{facts:#?}: {} {state}", ready.status);
+        }
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl std::fmt::Display for Key {
 
 /// What was wanted when an object was last applied, and what it was then.
 #[derive(Debug)]
-struct Remembered {
+struct Fingerprint {
     desired: String,
     live: String,
     /// `resourceVersion` of the live object that was found to be so last: the same one is so still.
@@ -36,7 +36,7 @@ struct Remembered {
     used: Instant,
 }
 
-impl Remembered {
+impl Fingerprint {
     fn is_live(&mut self, live: &(impl Serialize + Resource)) -> bool {
         self.used = Instant::now();
         let version = &live.meta().resource_version;
@@ -53,7 +53,7 @@ impl Remembered {
 
 /// Remembers what was applied.
 #[derive(Debug, Default)]
-pub(crate) struct Fingerprints(Mutex<BTreeMap<Key, Remembered>>);
+pub(crate) struct Fingerprints(Mutex<BTreeMap<Key, Fingerprint>>);
 
 impl Fingerprints {
     /// Whether the live object is what it was right after `desired` was applied.
@@ -81,7 +81,7 @@ impl Fingerprints {
 
     /// Remembers an apply and the API server's answer to it.
     pub(crate) fn remember(&self, key: Key, desired: &impl Serialize, live: &(impl Serialize + Resource)) {
-        let remembered = Remembered {
+        let remembered = Fingerprint {
             desired: fingerprint(desired),
             live: fingerprint(live),
             version: live.meta().resource_version.clone(),
@@ -99,7 +99,7 @@ impl Fingerprints {
         self.with(|known| known.remove(key));
     }
 
-    fn with<T>(&self, doing: impl FnOnce(&mut BTreeMap<Key, Remembered>) -> T) -> T {
+    fn with<T>(&self, doing: impl FnOnce(&mut BTreeMap<Key, Fingerprint>) -> T) -> T {
         // A thread that panicked while holding the lock leaves at worst a missing entry, which costs one apply.
         doing(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

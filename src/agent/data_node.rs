@@ -122,7 +122,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
 }
 
 /// How to start the engine.
-struct Decided {
+struct StartDecision {
     start: Start,
     /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
     /// then writes all into the other file.
@@ -131,12 +131,12 @@ struct Decided {
 }
 
 /// What to start as, by what is known now. `refused`: see [`functions::find`].
-async fn decide(environment: &Environment, state: &State, refused: Option<Source>) -> Result<Decided> {
+async fn decide(environment: &Environment, state: &State, refused: Option<Source>) -> Result<StartDecision> {
     let append_only = look_at_files(environment, state)?;
     let start = wait_for_decision(environment, state).await;
     let needs_functions = start.primary.is_none() && !state.config().keeps_data;
     let functions = if needs_functions { functions::find(environment, state, refused).await } else { None };
-    Ok(Decided { start, append_only, functions })
+    Ok(StartDecision { start, append_only, functions })
 }
 
 /// Reads the record of what is on the volume, and whether it needs an append-only file to be loaded.
@@ -158,10 +158,10 @@ fn start_engine(
     environment: &Environment,
     state: &State,
     program: &Path,
-    decided: &Decided,
+    decided: &StartDecision,
     last_words: &LastWords,
 ) -> Result<Child> {
-    let Decided { start, append_only, functions } = decided;
+    let StartDecision { start, append_only, functions } = decided;
     let is_decided = start.chosen_under.is_some() || (start.yields && start.primary.is_some());
     // The rule starts a chosen node by itself where the others gave their damaged files away for it.
     let is_chosen = start.primary.is_none() && state.lineage().is_some() && unloadable::is_chosen(state);
@@ -227,7 +227,7 @@ async fn live(
     environment: &Environment,
     state: &State,
     engine: Child,
-    decided: &Decided,
+    decided: &StartDecision,
     stop: &mut StopSignal,
 ) -> End {
     tokio::select! {
@@ -240,7 +240,7 @@ async fn watch(
     environment: &Environment,
     state: &State,
     mut engine: Child,
-    decided: &Decided,
+    decided: &StartDecision,
     stop: &mut StopSignal,
 ) -> End {
     let mut watch = Watch::new(environment, state, &decided.start, decided.append_only);

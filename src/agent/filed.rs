@@ -9,12 +9,12 @@ use crate::redis::info::Info;
 
 /// The offset up to which the file has all.
 #[derive(Debug, Default)]
-pub(super) struct Filed {
+pub(super) struct FileOffset {
     offset: Offset,
     is_behind: bool,
 }
 
-impl Filed {
+impl FileOffset {
     /// Takes in a look.
     pub(super) fn note(&mut self, info: &Info) {
         self.is_behind = info.append_only_is_behind();

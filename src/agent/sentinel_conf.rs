@@ -15,7 +15,7 @@ use crate::redis::{Secret, users};
 
 /// What a Sentinel's old file says that a new one must keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
+pub struct SentinelState {
     /// Address in `sentinel monitor`; `None`: the file has no such line.
     pub primary: Option<Address>,
     /// `current-epoch`, `config-epoch` and `leader-epoch`.
@@ -30,7 +30,7 @@ pub struct Remembered {
     pub sentinels: BTreeSet<(Address, String)>,
 }
 
-impl Remembered {
+impl SentinelState {
     /// Raises the epochs to one that the layer had already: a lower one would be taken for older than it.
     pub(crate) fn raise_to(&mut self, epoch: u64) {
         self.current_epoch = self.current_epoch.max(epoch);
@@ -39,8 +39,8 @@ impl Remembered {
 }
 
 /// Reads an old file. Total: lines that it does not know are left out.
-pub fn remember(text: &str, config: &NodeConfig) -> Remembered {
-    let mut remembered = Remembered::default();
+pub fn remember(text: &str, config: &NodeConfig) -> SentinelState {
+    let mut remembered = SentinelState::default();
     let is_data = |address: &Address| config.data_nodes.values().any(|declared| declared == address);
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('"')).collect();
@@ -131,7 +131,7 @@ pub fn render(
     environment: &Environment,
     config: &NodeConfig,
     own_address: &Address,
-    remembered: &Remembered,
+    remembered: &SentinelState,
     password: &Secret,
     users_file: &str,
 ) -> String {

@@ -94,9 +94,9 @@ enum End {
 async fn live(environment: &Environment, state: &State, mut child: Child, stop: &mut StopSignal) -> End {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut followed = Followed::default();
+    let mut followed = SentinelWatch::default();
     let pid = child.id();
-    let look = async |ticks: &mut Interval, followed: &mut Followed| {
+    let look = async |ticks: &mut Interval, followed: &mut SentinelWatch| {
         ticks.tick().await;
         state.refresh_config(environment);
         look(environment, state, followed, pid).await
@@ -197,9 +197,9 @@ async fn write_configuration(environment: &Environment, state: &State, adds_repl
 /// Between two looks at what a Sentinel knows that knew all it should at the last one.
 const KNOWS_FOR: Duration = Duration::from_secs(1);
 
-/// What is followed of a running Sentinel.
+/// What the agent watches of a running Sentinel.
 #[derive(Default)]
-struct Followed {
+struct SentinelWatch {
     connection: Option<Connection>,
     pace: Pace,
     dissent: Dissent,
@@ -254,7 +254,7 @@ impl Pace {
 }
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State, followed: &mut Followed, pid: Option<u32>) -> bool {
+async fn look(environment: &Environment, state: &State, followed: &mut SentinelWatch, pid: Option<u32>) -> bool {
     let asked = async {
         let connection = match followed.connection.take() {
             Some(connection) => connection,
@@ -295,7 +295,7 @@ async fn keep_shown(
     environment: &Environment,
     state: &State,
     connection: &Connection,
-    followed: &mut Followed,
+    followed: &mut SentinelWatch,
 ) -> Result<bool, ShowError> {
     let config = state.config();
     let Some(own) = sentinel::master(connection, &config.master_name).await? else {

@@ -18,7 +18,7 @@ use super::data_file::DataFile;
 use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::StartupProgress;
-use super::filed::Filed;
+use super::filed::FileOffset;
 use super::functions::kept::Keeper;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
@@ -98,7 +98,7 @@ pub(crate) struct Watch {
     written: Option<(Instant, Lineage)>,
     /// Which file has the data.
     data_file: DataFile,
-    filed: Filed,
+    filed: FileOffset,
     was_in_sync: bool,
     hits: HitHistory,
     harvest: Harvest,
@@ -160,7 +160,7 @@ impl Watch {
             baseline: None,
             written: None,
             data_file: DataFile::new(append_only),
-            filed: Filed::default(),
+            filed: FileOffset::default(),
             was_in_sync: false,
             hits: HitHistory::default(),
             harvest: Harvest::default(),

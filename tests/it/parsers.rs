@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use redoubt::agent::config::{Environment, read_node_config};
 use redoubt::agent::lineage_file::{self, Fault};
-use redoubt::agent::sentinel_conf::{self, Remembered};
+use redoubt::agent::sentinel_conf::{self, SentinelState};
 use redoubt::agent::{exporter, lineage_file as records};
 use redoubt::model::lineage::{LARGEST_NUMBER, LINEAGE_FORMAT, Lineage};
 use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
@@ -69,14 +69,14 @@ fn any_lineage() -> impl Strategy<Value = Lineage> {
     )
 }
 
-fn any_memory() -> impl Strategy<Value = Remembered> {
+fn any_memory() -> impl Strategy<Value = SentinelState> {
     let node = || 0..3_u8;
     let epoch = || 0..=LARGEST_NUMBER;
     (node(), epoch(), epoch(), epoch(), prop::collection::btree_set(node(), 0..3), any::<bool>()).prop_map(
         |(primary, current_epoch, config_epoch, leader_epoch, replicas, knows_sentinels)| {
             let data = |node: u8| Address(format!("10.0.1.{node}"));
             let known = |node: u8| (Address(format!("10.0.2.{node}")), format!("{node:040x}"));
-            Remembered {
+            SentinelState {
                 primary: Some(data(primary)),
                 current_epoch,
                 config_epoch,
@@ -117,7 +117,7 @@ fn near_text() -> impl Strategy<Value = String> {
     prop::collection::vec(prop_oneof![words.prop_map(str::to_owned), ".{0,4}"], 0..40).prop_map(|words| words.join(" "))
 }
 
-fn render(remembered: &Remembered) -> String {
+fn render(remembered: &SentinelState) -> String {
     let own = Address("10.0.2.0".to_owned());
     let users = "user default reset off\n";
     sentinel_conf::render(&environment(), &config(), &own, remembered, &Secret::new("secret"), users)
@@ -150,7 +150,7 @@ proptest! {
         let length = 1 + cut.index(text.len() - 1);
         let half = &text[..length];
         if sentinel_conf::damage(half, &config().master_name).is_none() {
-            let epochs = |of: &Remembered| (of.current_epoch, of.config_epoch, of.leader_epoch);
+            let epochs = |of: &SentinelState| (of.current_epoch, of.config_epoch, of.leader_epoch);
             let found = sentinel_conf::remember(half, &config());
             let is_all = found.primary.is_some() && epochs(&found) == epochs(&remembered);
             let knows_nobody = found.primary.is_none() && found.current_epoch == remembered.current_epoch;

@@ -70,6 +70,10 @@ const HELLO_CHANNEL: &str = "&__sentinel__:hello";
 // ROLE is what Sentinel-aware clients ask a server before they trust it; functions are the operator's to load. A debugged script
 // (SCRIPT DEBUG SYNC) keeps the server from all else until its caller goes on.
 const APPLICATION_ON_DATA: &str = "+@all -@admin -@dangerous -function +function|list -script|debug +info +role";
+/// A server compares its memory with `maxmemory` before a command. These make a copy of what is there, which no term of the plan of
+/// memory bounds; a bitmap or a value that is set is bounded by `proto-max-bulk-len`.
+const NO_COPIES: &str = "-copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore -zdiffstore -zrangestore \
+     -geosearchstore -georadius -georadiusbymember";
 /// Channels that the application may publish to: all but those that begin with `__s` or `__k`. `__sentinel__:hello` is the
 /// Sentinels' word, `__keyspace@…` and `__keyevent@…` are the server's.
 const APPLICATION_PUBLISHES: &str = "&[^_]* &_ &_[^_]* &__ &__[^sk]*";
@@ -135,7 +139,7 @@ pub fn data_users(digests: &PasswordDigests) -> BTreeMap<String, DesiredUser> {
     ]);
     if let Some(application) = &digests.application {
         let scope = format!("allkeys {APPLICATION_PUBLISHES}");
-        let commands = format!("{APPLICATION_ON_DATA} {APPLICATION_SUBSCRIBES}");
+        let commands = format!("{APPLICATION_ON_DATA} {NO_COPIES} {APPLICATION_SUBSCRIBES}");
         users.insert(APPLICATION.to_owned(), user(application, &scope, &commands));
     }
     if let Some((access, digest)) = &digests.administrator {

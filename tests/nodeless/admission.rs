@@ -100,12 +100,9 @@ async fn bad_session_stores_are_refused_with_the_reason_and_the_smallest_is_acce
         let mut kept = stores.get("change").await.unwrap();
         kept.data["spec"] = new;
         let changed = stores.replace("change", &dry_run(), &kept).await;
-        let refused = changed.expect_err(&format!("{field} was changed")).to_string();
-        assert_eq!(
-            refused.matches("layer.name and layer.namespace cannot be changed").count(),
-            1,
-            "{field}: {refused}"
-        );
+        let Err(kube::Error::Api(refused)) = changed else { panic!("{field}: {changed:?}") };
+        let told = refused.message.matches("layer.name and layer.namespace cannot be changed").count();
+        assert_eq!(told, 1, "{field}: {}", refused.message);
     }
     stores.delete("change", &DeleteParams::default()).await.unwrap();
 }

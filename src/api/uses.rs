@@ -31,7 +31,7 @@ pub struct DeclaredUse {
 
 /// The layer that a use names, or the one of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WantedLayer<'spec> {
+pub(crate) struct UseLayer<'spec> {
     /// Name; `None`: it is dedicated.
     pub name: Option<&'spec String>,
     /// Namespace; `None`: the use's.
@@ -40,14 +40,14 @@ pub(crate) struct WantedLayer<'spec> {
     pub dedicated: Option<&'spec DataLayerSpec>,
 }
 
-impl<'spec> From<&'spec LayerChoice> for WantedLayer<'spec> {
+impl<'spec> From<&'spec LayerChoice> for UseLayer<'spec> {
     fn from(choice: &'spec LayerChoice) -> Self {
         let LayerChoice { name, namespace, dedicated } = choice;
         Self { name: name.as_ref(), namespace: namespace.as_ref(), dedicated: dedicated.as_deref() }
     }
 }
 
-impl<'spec> From<&'spec LibraryLayer> for WantedLayer<'spec> {
+impl<'spec> From<&'spec LibraryLayer> for UseLayer<'spec> {
     fn from(LibraryLayer { name, namespace }: &'spec LibraryLayer) -> Self {
         Self { name: Some(name), namespace: namespace.as_ref(), dedicated: None }
     }
@@ -129,11 +129,11 @@ impl UseSpec {
     }
 
     /// Which layer it wants; `None`: one of its own.
-    pub(crate) fn layer(&self) -> Option<WantedLayer<'_>> {
+    pub(crate) fn layer(&self) -> Option<UseLayer<'_>> {
         match self {
-            Self::SessionStore(spec) => spec.layer.as_ref().map(WantedLayer::from),
-            Self::RateLimitPolicy(spec) => spec.layer.as_ref().map(WantedLayer::from),
-            Self::CacheNamespace(spec) => spec.layer.as_ref().map(WantedLayer::from),
+            Self::SessionStore(spec) => spec.layer.as_ref().map(UseLayer::from),
+            Self::RateLimitPolicy(spec) => spec.layer.as_ref().map(UseLayer::from),
+            Self::CacheNamespace(spec) => spec.layer.as_ref().map(UseLayer::from),
             Self::FunctionLibrary(spec) => Some((&spec.layer).into()),
         }
     }

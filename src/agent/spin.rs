@@ -8,6 +8,9 @@
 //!
 //! Nothing tells which connection it is. So one after the other is ended by the server at its other end until the Sentinel rests;
 //! it makes each again within a second, and takes no server for down for want of that second.
+//!
+//! A restart of the Sentinel would be shorter to write, and is the last resort only: it happens to a majority at once. After all pods
+//! went, two of three Sentinels spin; the end of both leaves no majority until they are back, and no failover in that time.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -315,7 +315,7 @@ impl Holder {
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         if let Err(error) = self.write(spec).await {
-            warn!(error = %Chain(&error), "could not release the leadership");
+            warn!(lease = %self.candidate.name, error = %Chain(&error), "cannot release the Lease");
         }
     }
 

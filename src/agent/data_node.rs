@@ -295,7 +295,7 @@ async fn watch(
                     let clean = handover::shut_down(&mut engine, grace(state)).await;
                     watch.write_last(environment, state, clean && is_told).await;
                     if !clean && let Err(error) = engine.kill().await {
-                        tracing::warn!(%error, "the engine could not be killed");
+                        tracing::warn!(%error, "cannot kill the engine");
                     }
                     return End::StartsOver;
                 }

@@ -106,7 +106,7 @@ pub(crate) async fn shut_down(engine: &mut Child, grace: Duration) -> bool {
     if let Some(pid) = engine.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
         // SIGTERM is Redis' own clean shutdown (documentation, "Redis signals handling").
         if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
-            tracing::warn!(%error, "could not signal the engine");
+            tracing::warn!(%error, "cannot send SIGTERM to the engine");
         }
     }
     match timeout(grace, engine.wait()).await {

@@ -281,7 +281,7 @@ async fn look(environment: &Environment, state: &State, followed: &mut SentinelW
         followed.knew = match keep_shown(environment, state, &connection, followed).await {
             Ok(knows) => knows.then(Instant::now),
             Err(error) => {
-                tracing::warn!(%error, "the Sentinel could not be shown its primary");
+                tracing::warn!(%error, "cannot show the Sentinel its primary");
                 None
             }
         };

@@ -94,7 +94,7 @@ impl Spin {
             } else if let Some(suspect) = search.suspects.pop() {
                 tracing::warn!(remote = %suspect.remote, "the Sentinel uses a processor without work, because of a connection that its peer left: the agent ends it");
                 if let Err(error) = cut(state, suspect).await {
-                    tracing::warn!(%error, remote = %suspect.remote, "the connection could not be ended");
+                    tracing::warn!(%error, remote = %suspect.remote, "cannot end the Sentinel's connection to its peer");
                 }
             } else {
                 (self.search, self.sweeps) = (None, self.sweeps.saturating_add(1));

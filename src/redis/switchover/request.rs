@@ -70,8 +70,8 @@ pub enum Error {
     /// A replica may have been ordered to become primary, and may yet become it.
     #[error("it is not known yet whether anybody takes over from {0}")]
     Undecided(Address),
-    /// Another is primary, and the one before could not be told.
-    #[error("{to} is primary, and {from} could not be told")]
+    /// Another is primary, and the one before took no order to follow it.
+    #[error("cannot make {from} a replica of the new primary {to}")]
     NotDemoted {
         /// The primary before.
         from: Address,

@@ -8,6 +8,7 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::model::audit::MemoryBudget;
 use redoubt::model::cache_policy::CachePolicy;
+use redoubt::model::uses::Advice;
 use redoubt::model::{Policy, UseKind};
 use redoubt::validate::uses::tenancy::{Admissions, admit};
 use redoubt::validate::uses::{ValidatedUse, layer_of, validate};
@@ -248,11 +249,13 @@ fn under_volatile_ttl_caches_should_end_before_sessions_and_sessions_before_limi
         let spec = json!({"limits": [{"name": "a", "quota": 10, "window": "1s"}, {"name": "b", "quota": 10, "window": window}]});
         tenant("RateLimitPolicy", "data", "api", 3, &spec)
     };
-    let advice = |policy: &str, uses: &[DeclaredUse]| -> Vec<(String, &'static str)> {
+    let advised = |policy: &str, uses: &[DeclaredUse]| -> Vec<(String, Advice)> {
         let admissions = admitted(&shared(policy), None, uses);
         assert_eq!(admissions.admitted.len(), uses.len(), "{:?}", admissions.refused);
-        let told = admissions.admitted.into_iter().filter_map(|it| Some((it.accepted.name, it.advice?.reason)));
-        told.collect()
+        admissions.admitted.into_iter().filter_map(|it| Some((it.accepted.name, it.advice?))).collect()
+    };
+    let advice = |policy: &str, uses: &[DeclaredUse]| -> Vec<(String, &'static str)> {
+        advised(policy, uses).into_iter().map(|(name, advice)| (name, advice.reason)).collect()
     };
     let short = || cache("web", 1, &json!({"maxTtl": "10m", "staleFor": "10m"}));
     let in_order = [short(), sessions("login", 2), limits("24h")];
@@ -264,5 +267,7 @@ fn under_volatile_ttl_caches_should_end_before_sessions_and_sessions_before_limi
     assert_eq!(advice("volatile-ttl", &stale), [("web".to_owned(), "TtlOrder")]);
     let small = [sessions("login", 2), limits("1m")];
     assert_eq!(advice("volatile-ttl", &small), [("login".to_owned(), "TtlOrder")]);
+    let message = &advised("volatile-ttl", &small)[0].1.message;
+    assert!(message.contains(" live up to 30m, ") && message.contains(" only 1m: "), "{message}");
     assert_eq!(advice("noeviction", &small), [("api".to_owned(), "EvictionPolicy")]);
 }

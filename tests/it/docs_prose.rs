@@ -340,6 +340,22 @@ fn no_line_of_the_log_shows_how_a_type_is_printed() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Values of messages whose debug output is the text of a person within quotes.
+const QUOTED: [&str; 5] = ["{image:?", "{text:?", "{request:?", "{value:?", "{:?} is not "];
+
+#[test]
+fn no_message_shows_how_a_type_is_printed() {
+    let mut found = Vec::new();
+    for path in sources("src/validate").into_iter().chain(sources("src/report")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let told = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_told = |line: &&str| line.contains(":?}") && !QUOTED.iter().any(|quoted| line.contains(quoted));
+        let lines = told.lines().filter(is_told).map(|line| format!("{}: {}", path.display(), line.trim()));
+        found.extend(lines.filter(|_| !path.ends_with("tests.rs")));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 fn folders(folder: &str) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
 }

@@ -25,8 +25,8 @@ impl Judge<'_> {
     /// A duration in milliseconds; a fault if it is not within the bounds.
     pub(super) fn bounded(&mut self, field: &'static str, given: Duration, least: Duration, most: Duration) -> u64 {
         if given < least || given > most {
-            let bounds = format!("{} to {}", told(least), told(most));
-            self.fault(field, format!("{} is not from {bounds}: write a duration such as 30m", told(given)));
+            let bounds = format!("{} to {}", written(least), written(most));
+            self.fault(field, format!("{} is not from {bounds}: write a duration such as 30m", written(given)));
         }
         u64::try_from(given.as_millis()).unwrap_or(u64::MAX)
     }
@@ -42,7 +42,7 @@ impl Judge<'_> {
 }
 
 /// A duration as it is written in a specification.
-fn told(duration: Duration) -> String {
+pub(super) fn written(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
     match () {
         () if duration == Duration::MAX => "a negative duration".to_owned(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::ValidatedUse;
 use super::answer::{Admitted, Refusal};
 use super::eviction::{Verdict, judge, suitable};
+use super::judge::written;
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
 use crate::model::uses::Advice;
@@ -163,11 +164,13 @@ fn of_order(it: &Admitted, admitted: &[Admitted], eviction_policy: &str) -> Opti
     Some(Advice {
         reason: "TtlOrder",
         message: format!(
-            "{} of this {} live up to {own:?}, and {} of {} only {theirs:?}: when memory is full, volatile-ttl drops those first",
+            "{} of this {} live up to {}, and {} of {} only {}: when memory is full, volatile-ttl drops those first",
             kind.words().data,
             kind.words().noun,
+            written(own),
             other.accepted.kind.words().data,
             other.accepted.policy.owner(),
+            written(theirs),
         ),
     })
 }

@@ -18,12 +18,14 @@ use super::data_file::DataFile;
 use super::disk::Disk;
 use super::endless::Endless;
 use super::engine::StartupProgress;
+use super::error_stats::ErrorStats;
 use super::filed::FileOffset;
 use super::functions::kept::Keeper;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
 use super::joining::Joining;
 use super::rivals::Rivals;
+use super::script_cache::ScriptCache;
 use super::silence::Silence;
 use super::standing::Standing;
 use super::state::State;
@@ -77,6 +79,8 @@ pub(crate) struct Watch {
     demoted: bool,
     writers: Writers,
     uncounted: Uncounted,
+    scripts: ScriptCache,
+    error_stats: ErrorStats,
     standing: Standing,
     /// Whether it follows what is no node of the layer.
     is_astray: bool,
@@ -146,6 +150,8 @@ impl Watch {
             demoted: start.primary.is_some() && start.was_primary,
             writers: Writers::default(),
             uncounted: Uncounted::default(),
+            scripts: ScriptCache::default(),
+            error_stats: ErrorStats::default(),
             standing: Standing::open(environment, own.as_ref()),
             is_astray: false,
             began_with: own.clone().filter(|_| recorded.shortened(&present).is_none()),
@@ -214,6 +220,8 @@ impl Watch {
                         if was_primary {
                             writers::end_pause(&connection).await;
                         }
+                        self.scripts.look(state, &connection, &info).await;
+                        self.error_stats.look(&connection, &info).await;
                         self.uncounted.look(state, &connection, &info).await;
                         self.look_at_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;

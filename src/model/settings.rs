@@ -64,6 +64,9 @@ pub fn settings(inputs: &SettingInputs<'_>) -> BTreeMap<String, String> {
     set("slowlog-log-slower-than", "10000".to_owned());
     // An entry has the refused command's key as it was sent, up to the largest value, in memory that no limit counts.
     set("acllog-max-len", "0".to_owned());
+    // The names of keys that clients track stay when their connection ends, and no limit counts how long they are. A client that tracks by
+    // prefix (`BCAST`) needs none of them.
+    set("tracking-table-max-keys", "1".to_owned());
     for name in ["lazyeviction", "lazyexpire", "lazyserver-del", "lazyuser-del"] {
         set(&name.replace("lazy", "lazyfree-lazy-"), "yes".to_owned());
     }

@@ -29,6 +29,23 @@ pub(crate) async fn refused_writes(connection: &Connection) -> Result<u64> {
     Ok(Info::parse(&text).refused_writes())
 }
 
+/// For how many first words of errors the server has a count (`INFO errorstats`).
+pub(crate) async fn error_counts(connection: &Connection) -> Result<u64> {
+    let text: String = connection.query(cmd("INFO").arg("errorstats")).await?;
+    let counts = text.lines().filter(|line| line.starts_with("errorstat_")).count();
+    Ok(u64::try_from(counts).unwrap_or(u64::MAX))
+}
+
+/// `CONFIG RESETSTAT`: all counters of `INFO` begin at zero.
+pub(crate) async fn reset_statistics(connection: &Connection) -> Result<()> {
+    connection.query(cmd("CONFIG").arg("RESETSTAT")).await
+}
+
+/// `SCRIPT FLUSH ASYNC`.
+pub(crate) async fn flush_scripts(connection: &Connection) -> Result<()> {
+    connection.query(cmd("SCRIPT").arg("FLUSH").arg("ASYNC")).await
+}
+
 /// `INFO everything`: all sections, in one answer. Those of commands are a third of it.
 pub async fn info_with_commands(connection: &Connection) -> Result<Info> {
     let text: String = connection.query(cmd("INFO").arg("everything")).await?;

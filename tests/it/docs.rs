@@ -230,7 +230,8 @@ fn the_pages_show_each_client_as_it_is_run() {
 }
 
 /// Pages that name the claim for each of their rows, with the least number of claims that they name.
-const PAGES_OF_CLAIMS: [(&str, usize); 2] = [("docs/design/attacks.md", 100), ("docs/design/first-hours.md", 70)];
+const PAGES_OF_CLAIMS: [(&str, usize); 3] =
+    [("docs/design/attacks.md", 100), ("docs/design/first-hours.md", 70), ("docs/design/review.md", 20)];
 
 #[test]
 fn every_claim_that_a_page_names_is_there() {
@@ -272,6 +273,22 @@ fn the_page_of_the_first_hours_has_a_row_for_each_number_with_a_claim_or_a_file(
         let shown = code_words(row[3]);
         let is_shown = |word: &&str| word.contains("::") || Path::new(word).is_file();
         assert!(!shown.is_empty() && shown.iter().all(is_shown), "{}: {shown:?}", row[0]);
+    }
+}
+
+#[test]
+fn the_page_of_the_review_has_a_row_for_each_fault_with_a_claim_or_a_file_or_says_that_code_is_gone() {
+    let page = fs::read_to_string("docs/design/review.md").unwrap();
+    let rows: Vec<Vec<&str>> = page.lines().filter(|line| line.starts_with("| ")).skip(1).map(cells).collect();
+    let numbers: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(numbers, (1..=30).map(|it| format!("F{it}")).collect::<Vec<_>>());
+    for row in rows {
+        let words = code_words(row[2]);
+        let files: Vec<&&str> =
+            words.iter().filter(|word| word.starts_with("src/") || word.starts_with("tests/")).collect();
+        assert!(files.iter().all(|file| Path::new(file).exists()), "{}: {files:?}", row[0]);
+        let is_shown = !files.is_empty() || words.iter().any(|word| word.contains("::"));
+        assert!(is_shown || row[2].contains("gone") || row[2].contains("crate"), "{}: {words:?}", row[0]);
     }
 }
 

@@ -16,7 +16,7 @@ use super::config::Environment;
 use super::functions::kept;
 use super::health::Health;
 use super::state::State;
-use super::{Error, Result, counters, exporter};
+use super::{Error, Result, counters, exporter, port};
 use crate::model::NodeKind;
 use crate::model::node_config::AGENT_PORT;
 use crate::redis::info::Info;
@@ -83,11 +83,7 @@ pub(crate) async fn serve(environment: &Environment, state: Arc<State>) -> Resul
         .route("/metrics", get(metrics))
         .route("/counters", get(counted))
         .with_state(Context { state, environment: environment.clone(), scraping: Arc::default() });
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the agent's port closed");
-        }
-    });
+    tokio::spawn(port::serve(listener, router, port::BOUNDS));
     Ok(())
 }
 

@@ -41,6 +41,7 @@ pub mod lineage_file;
 mod nomination;
 mod numbers;
 pub mod peers;
+mod port;
 mod prefix_jobs;
 pub mod promotion;
 pub mod redis_conf;

@@ -10,6 +10,7 @@ mod agent_process;
 mod agent_restarts;
 mod attacks_boot;
 mod attacks_demoted;
+mod attacks_exhaustion;
 mod attacks_files;
 mod attacks_hijack;
 mod attacks_kept;

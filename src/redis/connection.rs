@@ -1,16 +1,19 @@
 //! One connection to one server, bounded in time, without retries: its holder decides when to open another.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSub};
-use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, Value,
-};
+use ::redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use ::redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisConnectionInfo, RedisError, Value};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::error::{Cause, Error, Result};
+use super::reply_size::Bounded;
 
 /// Time to make a connection, log in included. Within a cluster it takes a millisecond; a silent node costs this much.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,18 +68,23 @@ impl Endpoint {
         }
     }
 
-    fn client(&self) -> Result<Client, RedisError> {
-        let login = RedisConnectionInfo::default()
+    fn login(&self) -> RedisConnectionInfo {
+        RedisConnectionInfo::default()
             .set_username(&self.username)
             .set_password(self.password.reveal())
             // The handshake's CLIENT SETINFO would be one more command that every user must be allowed.
-            .set_skip_set_lib_name();
-        let info: ConnectionInfo = ConnectionAddr::Tcp(self.address.clone(), self.port).into_connection_info()?;
+            .set_skip_set_lib_name()
+    }
+
+    /// Not by the client library's own way: on that a reply has no bound.
+    async fn connect(&self) -> io::Result<Bounded<TcpStream>> {
+        let stream = TcpStream::connect((self.address.as_str(), self.port)).await?;
+        // Our commands are small and their answers are waited for: nothing is gained by gathering them.
+        stream.set_nodelay(true)?;
         let keepalive =
             TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(Duration::from_secs(1)).with_retries(3);
-        // Our commands are small and their answers are waited for: nothing is gained by gathering them.
-        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-        Client::open(info.set_redis_settings(login).set_tcp_settings(tcp))
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Bounded::new(stream))
     }
 }
 
@@ -84,6 +92,8 @@ impl Endpoint {
 #[derive(Clone)]
 pub struct Connection {
     inner: MultiplexedConnection,
+    /// What reads and writes. It ends with the last clone, also where an answer is still to come.
+    driver: Arc<JoinSet<()>>,
     name: String,
 }
 
@@ -102,11 +112,14 @@ impl Connection {
     /// Connects and logs in, with own bounds.
     pub async fn open_with(endpoint: &Endpoint, connect: Duration, response: Duration) -> Result<Self> {
         let failed = |source: RedisError| Error::Connect { address: endpoint.name(), source: source.into() };
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(response));
-        let client = endpoint.client().map_err(failed)?;
-        let inner = client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
-        Ok(Self { inner, name: endpoint.name() })
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(response));
+        let login = endpoint.login();
+        let connecting =
+            async { MultiplexedConnection::new_with_config(&login, endpoint.connect().await?, config).await };
+        let (inner, driving) = in_time(connect, connecting).await.map_err(failed)?;
+        let mut driver = JoinSet::new();
+        driver.spawn(driving);
+        Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name() })
     }
 
     /// Sends one command.
@@ -151,7 +164,7 @@ impl Connection {
     pub fn with_response_timeout(&self, response: Duration) -> Self {
         let mut inner = self.inner.clone();
         inner.set_response_timeout(response);
-        Self { inner, name: self.name.clone() }
+        Self { inner, driver: Arc::clone(&self.driver), name: self.name.clone() }
     }
 
     fn failed(&self, command: &Cmd, error: impl Into<Cause>) -> Error {
@@ -172,15 +185,18 @@ impl Connection {
 /// A connection that listens to `channel`. It ends when the server is gone ([`KEEPALIVE_AFTER`]).
 pub async fn open_subscriber(endpoint: &Endpoint, channel: &str) -> Result<PubSub> {
     let subscribing = async {
-        let mut subscriber = endpoint.client()?.get_async_pubsub().await?;
+        let mut subscriber = PubSub::new(&endpoint.login(), endpoint.connect().await?).await?;
         subscriber.subscribe(channel).await?;
         Ok(subscriber)
     };
-    // The client library bounds only the other kind of connection: a node without power would hold us for minutes.
-    let result = tokio::time::timeout(CONNECT_TIMEOUT, subscribing).await.unwrap_or_else(|_| {
-        Err(RedisError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, "no subscription in time")))
-    });
+    let result = in_time(CONNECT_TIMEOUT, subscribing).await;
     result.map_err(|error| Error::Connect { address: endpoint.name(), source: error.into() })
+}
+
+/// A node without power would hold us for minutes.
+async fn in_time<T>(limit: Duration, connecting: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time").into());
+    timeout(limit, connecting).await.unwrap_or_else(late)
 }
 
 /// The command's first word, or its first two where the first is a family (`CONFIG SET`). Never a further argument.

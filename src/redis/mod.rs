@@ -15,6 +15,7 @@ pub(crate) mod keys;
 pub(crate) mod prefix_jobs;
 pub mod probe;
 mod reply;
+mod reply_size;
 pub mod rights;
 pub mod sentinel;
 pub mod server;

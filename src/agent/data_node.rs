@@ -19,7 +19,7 @@ use super::state::State;
 use super::unloadable::{self, Unloadable};
 use super::watch::Watch;
 use super::{
-    Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, prefix_jobs,
+    Error, Result, StopSignal, ancestry, aside, chain, chores, durable, functions, handover, lineage_file, prefix_jobs,
     redis_conf,
 };
 use crate::model::lineage::{Activity, Aside, AsideReason, Lineage};
@@ -249,7 +249,6 @@ async fn watch(
     let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
         ticks.tick().await;
         state.refresh_config(environment);
-        drop_aside(environment, state);
         let _ = watch.look(environment, state).await;
     };
     loop {
@@ -304,19 +303,11 @@ async fn watch(
     }
 }
 
-/// Removes what a person says is not needed.
+/// Removes what a person says is not needed, while no engine runs.
 fn drop_aside(environment: &Environment, state: &State) {
-    let config = state.config();
-    if config.drop_aside.is_empty() {
-        return;
-    }
-    let kept = state.aside();
-    for folder in kept.iter().map(|kept| &kept.folder).filter(|folder| config.drop_aside.contains(*folder)) {
-        if let Err(error) = aside::remove(environment, folder) {
-            tracing::warn!(error = %chain(&error), folder, "not removed");
-        }
-    }
-    if kept.iter().any(|kept| config.drop_aside.contains(&kept.folder)) {
+    let dropped = chores::dropped(state);
+    if !dropped.is_empty() {
+        chores::remove(environment, dropped);
         state.set_aside(aside::list(environment));
     }
 }

@@ -14,19 +14,25 @@ pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
 
 /// At most one piece of work at a time, on a thread of its own. Not on the runtime's threads: those are waited for at the end of the
 /// process, and one that hangs in the kernel never ends.
-#[derive(Debug, Default)]
-pub(super) struct Disk {
-    running: Option<(Instant, oneshot::Receiver<Result<()>>)>,
+#[derive(Debug)]
+pub(super) struct Disk<T = ()> {
+    running: Option<(Instant, oneshot::Receiver<Result<T>>)>,
 }
 
-impl Disk {
+impl<T> Default for Disk<T> {
+    fn default() -> Self {
+        Self { running: None }
+    }
+}
+
+impl<T: Send + 'static> Disk<T> {
     /// Whether nothing is running.
     pub(super) const fn is_idle(&self) -> bool {
         self.running.is_none()
     }
 
     /// Begins. Only while nothing is running.
-    pub(super) fn begin(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) {
+    pub(super) fn begin(&mut self, work: impl FnOnce() -> Result<T> + Send + 'static) {
         let (sender, receiver) = oneshot::channel();
         let spawned = thread::Builder::new().name("disk".to_owned()).spawn(move || {
             // The receiver is dropped: the process ends.
@@ -39,7 +45,7 @@ impl Disk {
     }
 
     /// The outcome of what has ended since the last question.
-    pub(super) fn ended(&mut self) -> Option<Result<()>> {
+    pub(super) fn ended(&mut self) -> Option<Result<T>> {
         let (_, receiver) = self.running.as_mut()?;
         match receiver.try_recv() {
             Ok(outcome) => {

@@ -10,6 +10,7 @@ mod append_files;
 pub(crate) mod aside;
 mod audit;
 pub(crate) mod boot;
+mod chores;
 mod chosen;
 pub mod config;
 pub(crate) mod counters;

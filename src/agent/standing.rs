@@ -43,6 +43,8 @@ pub(super) struct Standing {
     replaced: Option<Instant>,
     in_sync: Option<Instant>,
     proven: Option<Instant>,
+    /// Those that turned out to be in the layer and are to be removed.
+    proven_folders: Vec<String>,
     disk: Disk,
 }
 
@@ -172,7 +174,7 @@ impl Standing {
         if is_same {
             self.replaced = None;
             self.renew(environment, info, own);
-            self.drop_proven(environment, state, link.map(|link| link.primary)).await;
+            self.note_proven(state, link.map(|link| link.primary)).await;
         } else if let Some(of) = self.of.clone() {
             self.judge(environment, state, &of, link.map(|link| link.primary)).await;
         }

@@ -12,6 +12,7 @@ use super::activity::activity_of;
 use super::announcement::Announcement;
 use super::append_files::{Growth, Sizes};
 use super::boot::{Asking, Start};
+use super::chores::Chores;
 use super::config::Environment;
 use super::counters::Harvest;
 use super::data_file::DataFile;
@@ -91,6 +92,7 @@ pub(crate) struct Watch {
     endless: Endless,
     silence: Silence,
     disk: Disk,
+    chores: Chores,
     handed_over: Option<Instant>,
     /// Whether a script that cannot be killed keeps the server from all else, or it answers nothing.
     is_to_end: bool,
@@ -159,6 +161,7 @@ impl Watch {
             endless: Endless::default(),
             silence: Silence::default(),
             disk: Disk::default(),
+            chores: Chores::default(),
             handed_over: None,
             is_to_end: false,
             majority: None,
@@ -176,6 +179,8 @@ impl Watch {
 
     /// Looks once: health, role, record. Whether the server said all that is recorded of it.
     pub(crate) async fn look(&mut self, environment: &Environment, state: &State) -> bool {
+        self.chores.remove(self.standing.take_proven());
+        self.chores.look(environment, state);
         let asked = self.ask(environment, state).await;
         let is_told = asked.is_ok();
         match asked {
@@ -204,7 +209,7 @@ impl Watch {
                     self.standing.note_loaded(&info);
                     self.record(state, &info).await;
                     self.data_file.ask_for_snapshot(&connection, &info).await;
-                    self.keep_ancestry(environment, state, &info).await;
+                    self.keep_ancestry(state, &info).await;
                     self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
                     if self.is_chosen_as_replica && self.standing.is_idle() {
                         self.is_chosen_as_replica = false;
@@ -275,7 +280,7 @@ impl Watch {
 
     /// A primary whose volume hangs hands over while its server still answers: soon it would not, and what it confirms is in no file.
     async fn leave_hung_disk(&mut self, environment: &Environment, state: &State, info: &Info) {
-        let Some(hangs) = self.disk.hangs() else { return };
+        let Some(hangs) = self.disk.hangs().max(self.chores.hangs()) else { return };
         state.set_health(Health::DiskHangs);
         let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
         if info.role() != Some(Role::Primary) || !state.config().has_sentinels() || !is_due {

@@ -208,3 +208,36 @@ async fn a_primary_whose_volume_hangs_hands_over_and_can_still_be_stopped() {
     println!("ended {:.2?} after it was told to", began.elapsed());
     assert!(began.elapsed() < std::time::Duration::from_secs(15));
 }
+
+/// As above, where the volume hangs as a promoted server's agent writes the chain of histories: the agent's loop waited for that, so
+/// nothing handed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_primary_whose_volume_hangs_under_the_chain_of_histories_hands_over() {
+    // Long: only its agent can know.
+    let options = Options { data_nodes: 2, detection: 60_000, min_replicas: 0, ..Options::default() };
+    let mut layer = Layer::in_sync(&options).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let first = layer.primary().await.unwrap();
+    let second = layer.data_ids().into_iter().find(|id| *id != first).unwrap();
+    let folder = layer.data(second).join("redoubt");
+    eventually("the replica has the chain of its primary", SOON, async || {
+        let id = layer.lineage(second).await.and_then(|answer| answer.lineage).map(|own| own.replication_id);
+        let chain = std::fs::read_to_string(folder.join("ancestry.json")).unwrap_or_default();
+        id.is_some_and(|id| chain.contains(&id.0))
+    })
+    .await;
+    let obstacle = folder.join("ancestry.part");
+    assert!(std::process::Command::new("mkfifo").arg(&obstacle).status().unwrap().success());
+    layer.terminate_node(first).await;
+    layer.start_node(first);
+    eventually("the replica is primary", SOON, async || layer.primary().await == Some(second)).await;
+    let took = eventually("it is not ready", SOON, async || {
+        layer.readiness(second).await.is_some_and(|text| text.contains("DiskHangs") && !text.contains("200 OK"))
+    })
+    .await;
+    println!("not ready {took:.2?} after it was seen as primary");
+    let took = eventually("the other one is primary again", SOON, async || layer.primary().await == Some(first)).await;
+    println!("handed over {took:.2?} later");
+    assert!(layer.probe(second, "live").await.unwrap().contains("200 OK"));
+}

@@ -170,8 +170,9 @@ pub(super) fn has_room(environment: &Environment, bytes: u64) -> Result<()> {
 
 /// Removes a kept folder: a person said so, or its data is known to be in the layer.
 pub(crate) fn remove(environment: &Environment, folder: &str) -> Result<()> {
-    // The name comes from a document: only one of a listed folder is ever used as a path.
-    if !list(environment).iter().any(|aside| aside.folder == folder) {
+    // The name comes from a document: only one of a kept folder is ever used as a path. Not by [`list`], which removes half a set of
+    // links: another thread may be making one.
+    if folder.starts_with('.') || !names(environment).iter().any(|name| name == folder) {
         return Ok(());
     }
     let path = root(environment).join(folder);

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::aside;
-use super::super::config::Environment;
 use super::super::state::State;
 use super::{Standing, is_contained};
 use crate::model::Address;
@@ -15,8 +13,8 @@ use crate::model::lineage::AsideReason;
 const PROVEN_AFTER: Duration = Duration::from_mins(10);
 
 impl Standing {
-    /// Removes kept folders whose data is known to be in the primary's history.
-    pub(super) async fn drop_proven(&mut self, environment: &Environment, state: &State, primary: Option<Address>) {
+    /// Notes kept folders whose data is known to be in the primary's history.
+    pub(super) async fn note_proven(&mut self, state: &State, primary: Option<Address>) {
         let is_due = self.in_sync.is_some_and(|since| since.elapsed() >= PROVEN_AFTER)
             && self.proven.is_none_or(|at| at.elapsed() >= PROVEN_AFTER);
         if !is_due {
@@ -27,13 +25,15 @@ impl Standing {
             let Some(record) = kept.lineage.as_ref().filter(|_| kept.reason != AsideReason::LossAccepted) else {
                 continue;
             };
-            if is_contained(state, primary.as_ref(), record).await == Some(true)
-                && let Err(error) = aside::remove(environment, &kept.folder)
-            {
-                tracing::warn!(error = %super::super::chain(&error), folder = kept.folder, "not removed");
+            if is_contained(state, primary.as_ref(), record).await == Some(true) {
+                self.proven_folders.push(kept.folder);
             }
         }
-        state.set_aside(aside::list(environment));
+    }
+
+    /// The kept folders that are to be removed.
+    pub(crate) fn take_proven(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.proven_folders)
     }
 }
 
@@ -44,7 +44,9 @@ mod tests {
 
     use super::super::tests::primary;
     use super::*;
-    use crate::agent::aside::tests::node;
+    use crate::agent::aside::{self, tests::node};
+    use crate::agent::chores::Chores;
+    use crate::agent::config::Environment;
     use crate::agent::late_election::tests::config;
     use crate::model::lineage::{Ancestor, Ancestry, Lineage};
     use crate::model::{Offset, ReplicationId};
@@ -75,6 +77,7 @@ mod tests {
         let (info, own) = primary("a", "b", 0);
         let state = state(&environment, &own);
         let mut standing = Standing::open(&environment, Some(&own));
+        let mut chores = Chores::default();
         let folders = || aside::list(&environment).into_iter().map(|kept| kept.folder).collect::<BTreeSet<_>>();
         let all = BTreeSet::from([proven.clone(), chosen.clone(), unknown.clone(), "by-hand".to_owned()]);
         // A look each minute, and what it began on the volume, to its end.
@@ -84,6 +87,12 @@ mod tests {
                 standing.look(&environment, &state, info, Some(&own)).await;
                 while !standing.disk.is_idle() {
                     standing.advance();
+                    std::thread::yield_now();
+                }
+                chores.remove(standing.take_proven());
+                chores.look(&environment, &state);
+                while !chores.is_idle() {
+                    chores.look(&environment, &state);
                     std::thread::yield_now();
                 }
             }

@@ -166,10 +166,13 @@ impl Watch {
         let mut lineage = self.filed.on_volume(lineage);
         if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
-            let (has_loaded, held) = (self.served, self.standing.held().cloned());
+            let (has_loaded, held, chain_of) = (self.served, self.standing.held().cloned(), self.chores.take_chain());
             // An engine without an append-only file writes a snapshot as it ends, where its settings have one.
             let may_be_saved = clean && self.data_file.is_left();
             self.disk.begin(move || {
+                if let Some(chain_of) = chain_of {
+                    ancestry::write(&environment, &chain_of);
+                }
                 // What a demotion replaced a moment ago was not judged: at the next start the links say of what they are.
                 if let Some(Err(error)) = held.map(|held| aside::note_links(&environment, &held)) {
                     tracing::warn!(error = %chain(&error), "the record of the links is that of before");
@@ -190,7 +193,7 @@ impl Watch {
     }
 
     /// Takes over the chain of histories from the primary, or goes on with it as one.
-    pub(super) async fn keep_ancestry(&self, environment: &Environment, state: &State, info: &Info) {
+    pub(super) async fn keep_ancestry(&mut self, state: &State, info: &Info) {
         let known = state.ancestry();
         if known.of == info.replication_id() {
             return;
@@ -209,7 +212,7 @@ impl Watch {
             Some(_) => None,
         };
         if let Some(chain) = chain {
-            ancestry::write(environment, &chain);
+            self.chores.write_chain(chain.clone());
             state.set_ancestry(chain);
         }
     }

@@ -346,6 +346,31 @@ fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
     }
 }
 
+/// The word in front of each text that tells why a node's data cannot be used.
+fn unusable_words(source: &str) -> Vec<&str> {
+    let product = source.split("#[cfg(test)]").next().unwrap();
+    let texts = product.split("set_unusable(Some(").skip(1);
+    texts.map(|text| text.split('"').nth(1).unwrap().split(':').next().unwrap()).collect()
+}
+
+#[test]
+fn every_state_that_waits_for_a_person_is_explained_to_operators() {
+    let text = fs::read_to_string("docs/operations.md").unwrap();
+    let recovery = text.split("## Recovery\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let explained = code_words(recovery);
+    let decision = fs::read_to_string("src/model/boot/decision.rs").unwrap();
+    let words = decision.split("impl WaitReason").nth(1).unwrap().split("match self {").nth(1).unwrap();
+    let waits: Vec<&str> = words.split('}').next().unwrap().split('"').skip(1).step_by(2).collect();
+    assert!(waits.len() > 10, "{waits:?}");
+    let agent = [files("src/agent", "rs"), files("src/agent/watch", "rs"), files("src/agent/standing", "rs")].concat();
+    let sources: Vec<String> = agent.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let unusable: Vec<&str> = sources.iter().flat_map(|source| unusable_words(source)).collect();
+    assert!(unusable.len() >= 4, "{unusable:?}");
+    for word in waits.into_iter().chain(unusable).chain(["AskForFailover", "Follow"]) {
+        assert!(explained.contains(&word), "the recovery of docs/operations.md does not explain `{word}`");
+    }
+}
+
 #[test]
 fn every_annotation_that_a_document_names_is_one_of_ours() {
     let names = fs::read_to_string("src/api/names.rs").unwrap();

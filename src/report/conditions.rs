@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::draft::{ConditionDraft, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
+use super::draft::{ConditionDraft, ConditionKind, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
 use super::kept::Kept;
 use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::{Mode, NodeId};
@@ -54,7 +54,7 @@ pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept, old: &[
     Drafts {
         accepted: accepted(facts),
         memory_bounded: proven(
-            "MemoryBounded",
+            ConditionKind::MemoryBounded,
             "Bounded",
             "NotBounded",
             "every data node's maxmemory is as planned",
@@ -63,14 +63,14 @@ pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept, old: &[
         persisted: persisted(facts),
         functions_loaded: functions_loaded(facts, primary),
         users_in_place: proven(
-            "UsersInPlace",
+            ConditionKind::UsersInPlace,
             "InPlace",
             "NotInPlace",
             "every server has exactly the declared users",
             &[proofs::users(desired, observed), facts.subject.application_breaches.clone()].concat(),
         ),
         settings_applied: proven(
-            "SettingsApplied",
+            ConditionKind::SettingsApplied,
             "Applied",
             "NotApplied",
             "every directive was read back as declared",
@@ -86,17 +86,17 @@ pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept, old: &[
 fn accepted(facts: Facts<'_>) -> ConditionDraft {
     let unknown = &facts.subject.unknown_directives;
     if unknown.is_empty() {
-        return ConditionDraft::said("Accepted", Some(true), "Valid", "the specification is valid");
+        return ConditionDraft::said(ConditionKind::Accepted, Some(true), "Valid", "the specification is valid");
     }
     let message = format!(
         "the specification is valid; this version does not know these directives of spec.config, and the engine does not start with one that it does not know either: {}",
         unknown.join(", ")
     );
-    ConditionDraft::said("Accepted", Some(true), UNKNOWN_DIRECTIVES, message)
+    ConditionDraft::said(ConditionKind::Accepted, Some(true), UNKNOWN_DIRECTIVES, message)
 }
 
 fn proven(
-    kind: &'static str,
+    kind: ConditionKind,
     yes: &'static str,
     no: &'static str,
     sentence: &str,
@@ -111,7 +111,7 @@ fn proven(
 
 /// That the servers start without functions, should all of them end, takes nothing from what is loaded.
 fn functions_loaded(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
-    const KIND: &str = "FunctionsLoaded";
+    const KIND: ConditionKind = ConditionKind::FunctionsLoaded;
     let missing = proofs::functions(facts.desired, facts.observed, primary);
     if missing.is_empty() && facts.subject.leaves_out_functions {
         let message = "the primary answers for every library; their sources are too long for the layer's Secret, so once all data \
@@ -124,20 +124,26 @@ fn functions_loaded(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft
 fn persisted(facts: Facts<'_>) -> ConditionDraft {
     if facts.subject.keeps_data {
         let missing = proofs::persistence(facts.desired, facts.observed);
-        proven("Persisted", "Persisted", "NotPersisted", "every data node writes its files as declared", &missing)
+        proven(
+            ConditionKind::Persisted,
+            "Persisted",
+            "NotPersisted",
+            "every data node writes its files as declared",
+            &missing,
+        )
     } else {
         let message = "declared without persistence: the data is lost when all data pods are".to_owned();
-        ConditionDraft::said("Persisted", Some(false), "NotDeclared", message)
+        ConditionDraft::said(ConditionKind::Persisted, Some(false), "NotDeclared", message)
     }
 }
 
 fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
     if facts.desired.mode == Mode::Standalone {
         let message = "mode Standalone is one node".to_owned();
-        return ConditionDraft::said("HighlyAvailable", Some(false), "SingleNode", message);
+        return ConditionDraft::said(ConditionKind::HighlyAvailable, Some(false), "SingleNode", message);
     }
     let missing = proofs::availability(facts.desired, facts.observed, primary);
-    proven("HighlyAvailable", "Redundant", "NotRedundant", "any one node may be lost", &missing)
+    proven(ConditionKind::HighlyAvailable, "Redundant", "NotRedundant", "any one node may be lost", &missing)
 }
 
 fn progressing(facts: Facts<'_>) -> ConditionDraft {
@@ -160,7 +166,7 @@ fn progressing(facts: Facts<'_>) -> ConditionDraft {
     } else {
         (false, "AsDeclared", "nothing is left to do".to_owned())
     };
-    ConditionDraft::said("Progressing", Some(holds), reason, message)
+    ConditionDraft::said(ConditionKind::Progressing, Some(holds), reason, message)
 }
 
 /// Whether a step only records what already holds, or is about a user's library: the layer is whole all the while.
@@ -187,7 +193,7 @@ pub(crate) fn timed(said: Vec<ConditionDraft>, generation: i64, old: &[Condition
             let status = word(said.holds);
             let since = old.iter().find(|known| known.type_ == said.kind && known.status == status);
             Condition {
-                type_: said.kind.to_owned(),
+                type_: said.kind.name().to_owned(),
                 status: status.to_owned(),
                 reason: said.reason.into_owned(),
                 message: said.message.chars().take(LONGEST_MESSAGE).collect(),

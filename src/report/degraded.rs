@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::draft::{ConditionDraft, NEEDS_PERSON};
+use super::draft::{ConditionDraft, ConditionKind, NEEDS_PERSON};
 use super::facts::NOT_PROVEN_YET;
 use super::kept::{DATA_KEPT_ASIDE, Kept};
 use super::{Facts, kept, proofs, words};
@@ -45,11 +45,11 @@ pub(super) fn of(
         causes.push(cause("NotRedundant", highly_available.message.clone()));
     }
     let Some(first) = causes.first() else {
-        return ConditionDraft::said("Degraded", Some(false), "AsDeclared", "nothing is wrong");
+        return ConditionDraft::said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong");
     };
     let reason = first.reason.clone();
     let texts: Vec<&str> = causes.iter().map(|cause| cause.text.as_str()).collect();
-    ConditionDraft::said("Degraded", Some(true), reason, texts.join("; "))
+    ConditionDraft::said(ConditionKind::Degraded, Some(true), reason, texts.join("; "))
 }
 
 /// All causes, the gravest first.
@@ -160,8 +160,8 @@ fn first_word(words: &str) -> Cow<'static, str> {
 
 /// Whether the layer was Ready once and has lacked a replica or a Sentinel for long.
 fn lacks_redundancy(now_said: &ConditionDraft, old: &[Condition], now: Timestamp) -> bool {
-    let since = old.iter().find(|known| known.type_ == "HighlyAvailable" && known.status == "False");
+    let since = old.iter().find(|known| known.type_ == ConditionKind::HighlyAvailable && known.status == "False");
     now_said.reason == "NotRedundant"
         && since.is_some_and(|since| now.duration_since(since.last_transition_time.0) >= REDUNDANCY_LACKS)
-        && old.iter().any(|known| known.type_ == "Ready" && known.status == "True")
+        && old.iter().any(|known| known.type_ == ConditionKind::Ready && known.status == "True")
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::draft::{NEEDS_PERSON, UNKNOWN_DIRECTIVES};
+use super::draft::{ConditionKind, NEEDS_PERSON, UNKNOWN_DIRECTIVES};
 use super::kept;
 use super::promotion::{DONE, FAILED, REFUSED, WAITING};
 use crate::api::data_layer_status::{DataLayerStatus, PromotionStatus};
@@ -24,7 +24,8 @@ pub struct Transition {
 }
 
 /// Conditions whose changes are events. Each of the others is a part of these, or changes with every step of what is planned.
-const CONDITIONS_WITH_EVENTS: [&str; 4] = ["Ready", "Accepted", "Degraded", "EvictionSuits"];
+const CONDITIONS_WITH_EVENTS: [ConditionKind; 4] =
+    [ConditionKind::Ready, ConditionKind::Accepted, ConditionKind::Degraded, ConditionKind::EvictionSuits];
 
 /// The transitions between two statuses.
 pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transition> {
@@ -52,11 +53,12 @@ pub fn transitions(old: &DataLayerStatus, new: &DataLayerStatus) -> Vec<Transiti
 /// The transitions between two lists of conditions.
 pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     let mut transitions = Vec::new();
-    for condition in new.iter().filter(|condition| CONDITIONS_WITH_EVENTS.contains(&condition.type_.as_str())) {
+    let has_events = |condition: &&Condition| CONDITIONS_WITH_EVENTS.iter().any(|kind| condition.type_ == *kind);
+    for condition in new.iter().filter(has_events) {
         let before = old.iter().find(|known| known.type_ == condition.type_);
         let holds = condition.status == "True";
         let warns = condition.reason == UNKNOWN_DIRECTIVES;
-        let is_bad = warns || holds == (condition.type_ == "Degraded");
+        let is_bad = warns || holds == (condition.type_ == ConditionKind::Degraded);
         // What was never said before is news only if it is what everybody waits for, or a refusal.
         let is_news = match before {
             _ if warns => before.is_none_or(|before| before.message != condition.message),
@@ -65,9 +67,10 @@ pub fn of_conditions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
                 let is_new_wait = condition.reason == NEEDS_PERSON && before.reason != NEEDS_PERSON;
                 before.status != condition.status || is_new_wait
             }
-            None => {
-                matches!((condition.type_.as_str(), holds), ("Ready" | "Degraded", true) | ("Accepted", false))
+            None if holds => {
+                [ConditionKind::Ready, ConditionKind::Degraded].iter().any(|kind| condition.type_ == *kind)
             }
+            None => condition.type_ == ConditionKind::Accepted,
         };
         if is_news {
             transitions.push(Transition {

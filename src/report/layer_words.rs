@@ -1,5 +1,6 @@
 //! What a use is told of its layer.
 
+use super::draft::ConditionKind;
 use crate::api::data_layer_status::DataLayerStatus;
 
 /// Why a layer is not Ready, as its own status says it.
@@ -19,9 +20,9 @@ impl LayerCause {
     /// Of a layer with this status: what degrades it, or else what is missing; `is_new`: it was never Ready. `None`: it is
     /// Ready.
     pub fn of(status: &DataLayerStatus, is_new: bool) -> Option<Self> {
-        let find = |kind: &str| status.conditions.iter().find(|known| known.type_ == kind);
-        let missing = find("Ready").filter(|ready| ready.status != "True")?;
-        let trouble = find("Degraded").filter(|degraded| degraded.status == "True");
+        let find = |kind: ConditionKind| status.conditions.iter().find(|known| known.type_ == kind);
+        let missing = find(ConditionKind::Ready).filter(|ready| ready.status != "True")?;
+        let trouble = find(ConditionKind::Degraded).filter(|degraded| degraded.status == "True");
         let said = trouble.unwrap_or(missing);
         let (reason, message) = (said.reason.clone(), said.message.clone());
         Some(Self { reason, message, is_trouble: trouble.is_some(), is_new })

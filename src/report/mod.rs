@@ -22,7 +22,7 @@ mod words;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use self::draft::ConditionDraft;
+use self::draft::{ConditionDraft, ConditionKind};
 pub(crate) use self::facts::NOT_PROVEN_YET;
 pub use self::facts::{Facts, LayerSummary, StepFailure};
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
@@ -78,10 +78,10 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
 pub fn not_accepted(generation: i64, faults: &[String], old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let message = faults.join("; ");
     let said = vec![
-        ConditionDraft::said("Accepted", Some(false), "Invalid", message.clone()),
-        ConditionDraft::said("Ready", Some(false), "NotAccepted", message),
+        ConditionDraft::said(ConditionKind::Accepted, Some(false), "Invalid", message.clone()),
+        ConditionDraft::said(ConditionKind::Ready, Some(false), "NotAccepted", message),
         ConditionDraft::said(
-            "Progressing",
+            ConditionKind::Progressing,
             Some(false),
             "NotAccepted",
             "nothing is done until the specification is corrected",
@@ -102,14 +102,15 @@ pub fn change_refused(
     now: Timestamp,
 ) -> DataLayerStatus {
     let message = faults.join("; ");
-    let mut said = vec![ConditionDraft::said("Accepted", Some(false), reason, message.clone())];
+    let mut said = vec![ConditionDraft::said(ConditionKind::Accepted, Some(false), reason, message.clone())];
     if !has_served {
-        said.push(ConditionDraft::said("Ready", Some(false), "NotAccepted", message));
+        said.push(ConditionDraft::said(ConditionKind::Ready, Some(false), "NotAccepted", message));
     }
-    let is_resting = status.conditions.iter().any(|known| known.type_ == "Progressing" && known.status != "True");
+    let is_resting =
+        status.conditions.iter().any(|known| known.type_ == ConditionKind::Progressing && known.status != "True");
     if is_resting {
         let words = "what was accepted last stays in force until the specification is corrected";
-        said.push(ConditionDraft::said("Progressing", Some(false), "NotAccepted", words));
+        said.push(ConditionDraft::said(ConditionKind::Progressing, Some(false), "NotAccepted", words));
     }
     renewed(generation, said, status, old, now)
 }
@@ -126,7 +127,7 @@ fn renewed(
     said.extend(summary::for_waiters(&said, &old.conditions, now));
     let mut renewed = conditions::timed(said, generation, &old.conditions, now);
     let is_stale = |known: &Condition| {
-        [summary::RECONCILING, summary::STALLED].contains(&known.type_.as_str())
+        [ConditionKind::Reconciling, ConditionKind::Stalled].iter().any(|kind| known.type_ == *kind)
             || renewed.iter().any(|new| new.type_ == known.type_)
     };
     status.conditions.retain(|known| !is_stale(known));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::draft::{ConditionDraft, Drafts, PROVEN, RECORDING, SERVING};
+use super::draft::{ConditionDraft, ConditionKind, Drafts, PROVEN, RECORDING, SERVING};
 use super::{Facts, proofs, words};
 use crate::model::NodeId;
 use crate::model::function_library::is_users_library;
@@ -17,17 +17,22 @@ type Why = (Cow<'static, str>, String);
 
 /// The condition. `old`: the conditions before.
 pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> ConditionDraft {
-    let no = |(reason, message): Why| ConditionDraft::said("Ready", Some(false), reason, message);
+    let no = |(reason, message): Why| ConditionDraft::said(ConditionKind::Ready, Some(false), reason, message);
     let served = facts.observed.initialised && facts.observed.recorded;
     let unproven = unproven(facts, primary, drafts);
     if served && let Some(outage) = outage(facts, primary, drafts, old) {
         return no(outage);
     }
     match unproven {
-        None => ConditionDraft::said("Ready", Some(true), PROVEN, "proven on the live servers for this generation"),
+        None => ConditionDraft::said(
+            ConditionKind::Ready,
+            Some(true),
+            PROVEN,
+            "proven on the live servers for this generation",
+        ),
         Some(_) if served => {
             let message = "the layer serves; the other conditions say what is not as declared";
-            ConditionDraft::said("Ready", Some(true), SERVING, message)
+            ConditionDraft::said(ConditionKind::Ready, Some(true), SERVING, message)
         }
         Some(why) => no(why),
     }
@@ -38,7 +43,7 @@ fn outage(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Con
     let why = |reason: &'static str, message: String| Some((Cow::Borrowed(reason), message));
     let Some((node, server)) = primary.and_then(|node| Some((node, data(facts.observed, node)?))) else {
         // While it is moved as planned, both nodes hold it for a moment. A move that fails is over within seconds.
-        let was_ready = old.iter().any(|known| known.type_ == "Ready" && known.status == "True");
+        let was_ready = old.iter().any(|known| known.type_ == ConditionKind::Ready && known.status == "True");
         return (!(facts.observed.handover && was_ready)).then(|| no_primary(facts, drafts));
     };
     if facts.subject.keeps_data && server.persistence_trouble.is_some() {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::audit;
 use super::conditions::timed;
-use super::draft::{ConditionDraft, PROVEN, SERVING};
+use super::draft::{ConditionDraft, ConditionKind, PROVEN, SERVING};
 pub use super::layer_words::{LayerCause, LayerNote};
 use super::summary;
 use crate::api::data_layer_status::BindingReference;
@@ -104,7 +104,7 @@ pub struct LibraryTrouble {
 }
 
 fn said(
-    kind: &'static str,
+    kind: ConditionKind,
     holds: Option<bool>,
     reason: impl Into<Cow<'static, str>>,
     message: impl Into<String>,
@@ -120,14 +120,14 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
-        None if facts.name_taken => said("Accepted", Some(false), "NameTaken", binding(facts).message),
-        None => said("Accepted", Some(true), "Valid", format!("accepted by layer {}", path(facts))),
-        Some(trouble) => said("Accepted", None, "LayerNotAccepted", trouble.clone()),
+        None if facts.name_taken => said(ConditionKind::Accepted, Some(false), "NameTaken", binding(facts).message),
+        None => said(ConditionKind::Accepted, Some(true), "Valid", format!("accepted by layer {}", path(facts))),
+        Some(trouble) => said(ConditionKind::Accepted, None, "LayerNotAccepted", trouble.clone()),
     };
     let accepted = match &facts.library_trouble {
         // Memory that is full passes; a source that is refused has to be changed.
         Some(trouble) if accepted.holds == Some(true) && trouble.reason != "LoadFailed" => {
-            said("Accepted", Some(false), trouble.reason, with_what_stays(trouble, facts))
+            said(ConditionKind::Accepted, Some(false), trouble.reason, with_what_stays(trouble, facts))
         }
         Some(_) | None => accepted,
     };
@@ -135,24 +135,25 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     if facts.kind.has_user() {
         conditions.extend([user(facts), access(facts), binding(facts)]);
     }
-    let was_ready = old.conditions.iter().any(|known| known.type_ == "Ready" && known.status == "True");
-    let was_degraded = old.conditions.iter().any(|known| known.type_ == "Degraded" && known.status == "True");
+    let was_ready = old.conditions.iter().any(|known| known.type_ == ConditionKind::Ready && known.status == "True");
+    let was_degraded =
+        old.conditions.iter().any(|known| known.type_ == ConditionKind::Degraded && known.status == "True");
     let was_served = was_ready || was_degraded;
     let ready = ready(facts, &conditions, was_ready, was_served);
     let is_ready = ready.holds == Some(true);
-    let is_refused = conditions.iter().any(|it| it.kind == "Accepted" && it.holds == Some(false));
+    let is_refused = conditions.iter().any(|it| it.kind == ConditionKind::Accepted && it.holds == Some(false));
     conditions.push(if is_refused {
-        said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes")
+        said(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes")
     } else {
         progressing(facts, &ready)
     });
     // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
-        said("Degraded", Some(true), "LayerRefused", words.clone())
+        said(ConditionKind::Degraded, Some(true), "LayerRefused", words.clone())
     } else if !is_ready && was_served {
-        said("Degraded", Some(true), ready.reason.clone(), ready.message.clone())
+        said(ConditionKind::Degraded, Some(true), ready.reason.clone(), ready.message.clone())
     } else {
-        said("Degraded", Some(false), "AsDeclared", "nothing is wrong")
+        said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong")
     });
     if facts.kind.has_user() {
         conditions.push(eviction(facts));
@@ -210,7 +211,7 @@ fn finish(conditions: &mut Vec<ConditionDraft>, old: &UseStatus, now: Timestamp)
 }
 
 fn progressing(facts: &UseFacts, ready: &ConditionDraft) -> ConditionDraft {
-    let kind = "Progressing";
+    let kind = ConditionKind::Progressing;
     let note = facts.layer_note.as_ref().map(|note| (note.reason(), note.sentence(&path(facts))));
     if ready.holds != Some(true) {
         // Nothing is under way in a layer that is paused.
@@ -294,7 +295,7 @@ fn path(facts: &UseFacts) -> String {
 }
 
 fn functions(facts: &UseFacts) -> ConditionDraft {
-    let kind = "FunctionsLoaded";
+    let kind = ConditionKind::FunctionsLoaded;
     if let Some(trouble) = &facts.library_trouble {
         return said(kind, Some(false), trouble.reason, with_what_stays(trouble, facts));
     }
@@ -315,14 +316,14 @@ fn user(facts: &UseFacts) -> ConditionDraft {
     let silent = facts.silent.iter().map(|node| format!("{node} does not answer"));
     let why: Vec<String> = missing.chain(silent).collect();
     if why.is_empty() {
-        said("UserInPlace", Some(true), "InPlace", "every server has exactly the declared user")
+        said(ConditionKind::UserInPlace, Some(true), "InPlace", "every server has exactly the declared user")
     } else {
-        said("UserInPlace", Some(false), "NotInPlace", why.join("; "))
+        said(ConditionKind::UserInPlace, Some(false), "NotInPlace", why.join("; "))
     }
 }
 
 fn access(facts: &UseFacts) -> ConditionDraft {
-    let kind = "AccessProven";
+    let kind = ConditionKind::AccessProven;
     match &facts.violations {
         None => said(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
         Some(violations) if violations.is_empty() => said(
@@ -337,7 +338,7 @@ fn access(facts: &UseFacts) -> ConditionDraft {
 
 /// Whether the layer's eviction policy suits the use. It is served either way.
 fn eviction(facts: &UseFacts) -> ConditionDraft {
-    let kind = "EvictionSuits";
+    let kind = ConditionKind::EvictionSuits;
     match (&facts.layer_trouble, &facts.advice) {
         (Some(trouble), _) => said(kind, None, "LayerNotAccepted", trouble.clone()),
         (None, Some(advice)) => said(kind, Some(false), advice.reason, advice.message.clone()),
@@ -349,23 +350,28 @@ fn eviction(facts: &UseFacts) -> ConditionDraft {
 
 fn binding(facts: &UseFacts) -> ConditionDraft {
     match (&facts.binding, &facts.binding_trouble) {
-        (Some(name), Some(why)) if facts.name_taken => {
-            said("BindingWritten", Some(false), "NameTaken", format!("{why}; the binding stays in Secret {name}"))
-        }
+        (Some(name), Some(why)) if facts.name_taken => said(
+            ConditionKind::BindingWritten,
+            Some(false),
+            "NameTaken",
+            format!("{why}; the binding stays in Secret {name}"),
+        ),
         (None, Some(why)) if facts.name_taken => {
             let message = format!("{why}; the credentials that the binding showed stay valid");
-            said("BindingWritten", Some(false), "NameTaken", message)
+            said(ConditionKind::BindingWritten, Some(false), "NameTaken", message)
         }
-        (_, Some(why)) => said("BindingWritten", Some(false), "NotWritten", why),
-        (Some(name), None) => said("BindingWritten", Some(true), "Written", format!("Secret {name}")),
-        (None, None) => said("BindingWritten", Some(false), "NotWritten", "it is written once its user is in place"),
+        (_, Some(why)) => said(ConditionKind::BindingWritten, Some(false), "NotWritten", why),
+        (Some(name), None) => said(ConditionKind::BindingWritten, Some(true), "Written", format!("Secret {name}")),
+        (None, None) => {
+            said(ConditionKind::BindingWritten, Some(false), "NotWritten", "it is written once its user is in place")
+        }
     }
 }
 
 /// `was_ready`: whether it was before. One that serves by an earlier policy, or whose user only other nodes lack, goes on to.
 /// `was_served`: whether it was Ready once, and is Degraded since.
 fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_served: bool) -> ConditionDraft {
-    let no = |reason: Cow<'static, str>, message: String| said("Ready", Some(false), reason, message);
+    let no = |reason: Cow<'static, str>, message: String| said(ConditionKind::Ready, Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
         return no("LayerNotAccepted".into(), trouble.clone());
     }
@@ -380,13 +386,15 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_s
     // A server that is away has the user when it is back, from its file: those who use the others are not to wait for it. One that clients
     // reach and we do not may lack a user that is new.
     let only_unreachable_nodes_lack_it = facts.user_missing.is_empty() && (was_served || facts.unreached.is_empty());
-    let mut missing = conditions
-        .iter()
-        .filter(|it| it.holds != Some(true) && !(it.kind == "UserInPlace" && only_unreachable_nodes_lack_it));
+    let mut missing = conditions.iter().filter(|it| {
+        it.holds != Some(true) && !(it.kind == ConditionKind::UserInPlace && only_unreachable_nodes_lack_it)
+    });
     let serves_without = |it: &ConditionDraft| match it.kind {
-        "FunctionsLoaded" | "Accepted" => facts.earlier_policy.is_some(),
-        "BindingWritten" => facts.binding.is_some(),
-        "UserInPlace" => facts.primary.as_ref().is_some_and(|primary| !facts.user_missing.contains(primary)),
+        ConditionKind::FunctionsLoaded | ConditionKind::Accepted => facts.earlier_policy.is_some(),
+        ConditionKind::BindingWritten => facts.binding.is_some(),
+        ConditionKind::UserInPlace => {
+            facts.primary.as_ref().is_some_and(|primary| !facts.user_missing.contains(primary))
+        }
         _ => false,
     };
     let (Some(first), stays) = (missing.clone().next(), missing.all(serves_without)) else {
@@ -396,12 +404,12 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_s
                 let reason = if cause.is_trouble { cause.reason.clone().into() } else { "LayerPending".into() };
                 no(reason, format!("layer {} is not Ready yet: {}", path(facts), cause.message))
             }
-            None => said("Ready", Some(true), PROVEN, "proven on the live servers for this generation"),
+            None => said(ConditionKind::Ready, Some(true), PROVEN, "proven on the live servers for this generation"),
         };
     };
     let message = format!("{}: {}", first.kind, first.message);
     if stays && was_ready {
-        return said("Ready", Some(true), SERVING, format!("it is served as before; {message}"));
+        return said(ConditionKind::Ready, Some(true), SERVING, format!("it is served as before; {message}"));
     }
     no(first.reason.clone(), message)
 }
@@ -418,7 +426,8 @@ pub fn refused(
 ) -> UseStatus {
     let was_served = old.conditions.iter().any(|known| {
         known.status == "True"
-            && (known.type_ == "Ready" || (known.type_ == "Degraded" && known.reason == "NotAccepted"))
+            && (known.type_ == ConditionKind::Ready
+                || (known.type_ == ConditionKind::Degraded && known.reason == "NotAccepted"))
     });
     let degraded = if was_served {
         let message = match reason {
@@ -429,14 +438,14 @@ pub fn refused(
                 "it was served before; its user and binding are removed, its keys stay until their TTL: {message}"
             ),
         };
-        said("Degraded", Some(true), "NotAccepted", message)
+        said(ConditionKind::Degraded, Some(true), "NotAccepted", message)
     } else {
-        said("Degraded", Some(false), "AsDeclared", "it was never served")
+        said(ConditionKind::Degraded, Some(false), "AsDeclared", "it was never served")
     };
     let mut conditions = vec![
-        said("Accepted", Some(false), reason, message),
-        said("Ready", Some(false), "NotAccepted", message),
-        said("Progressing", Some(false), "NotAccepted", "nothing is done until that changes"),
+        said(ConditionKind::Accepted, Some(false), reason, message),
+        said(ConditionKind::Ready, Some(false), "NotAccepted", message),
+        said(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes"),
         degraded,
     ];
     let (state, message) = finish(&mut conditions, old, now);
@@ -456,10 +465,10 @@ pub fn refused(
 pub fn pending(kind: UseKind, generation: i64, layer: LayerReference, old: &UseStatus, now: Timestamp) -> UseStatus {
     let message = "its layer is being made";
     let mut conditions = vec![
-        said("Accepted", Some(true), "Valid", format!("the layer is of the {}'s own", kind.words().noun)),
-        said("Ready", Some(false), "LayerPending", message),
-        said("Progressing", Some(true), "LayerPending", message),
-        said("Degraded", Some(false), "AsDeclared", "nothing is wrong"),
+        said(ConditionKind::Accepted, Some(true), "Valid", format!("the layer is of the {}'s own", kind.words().noun)),
+        said(ConditionKind::Ready, Some(false), "LayerPending", message),
+        said(ConditionKind::Progressing, Some(true), "LayerPending", message),
+        said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong"),
     ];
     let (state, message) = finish(&mut conditions, old, now);
     UseStatus {

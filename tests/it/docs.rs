@@ -326,6 +326,12 @@ fn code_words(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
+/// The conditions that a source names. Their variants are spelt as their types.
+fn conditions_of(source: &str) -> Vec<&str> {
+    let behind = source.split("ConditionKind::").skip(1);
+    behind.filter_map(|rest| rest.split(|letter: char| !letter.is_ascii_alphabetic()).next()).collect()
+}
+
 #[test]
 fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
     let text = fs::read_to_string("docs/operations.md").unwrap();
@@ -339,9 +345,14 @@ fn every_condition_and_reason_of_the_code_is_explained_to_operators() {
             && word.chars().all(|letter| letter.is_ascii_alphabetic())
             && !["True", "False", "Unknown"].contains(word)
     };
-    let names: Vec<&str> = code.split('"').skip(1).step_by(2).filter(is_name).collect();
-    assert!(names.len() > 30, "{names:?}");
-    for name in names.into_iter().chain(["NameTaken", "Invalid", "NotAccepted"]) {
+    let reasons: Vec<&str> = code.split('"').skip(1).step_by(2).filter(is_name).collect();
+    let conditions = conditions_of(&code);
+    assert!(reasons.len() > 25 && conditions.len() > 8, "{reasons:?}, {conditions:?}");
+    let types = source("draft");
+    for name in &conditions {
+        assert!(types.contains(&format!("Self::{name} => \"{name}\"")), "{name} is the type of another condition");
+    }
+    for name in reasons.into_iter().chain(conditions).chain(["NameTaken", "Invalid", "NotAccepted"]) {
         assert!(explained.contains(&name), "docs/operations.md does not explain `{name}`");
     }
 }
@@ -419,9 +430,8 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
         "src/controller/uses/reconcile.rs",
     ] {
         let source = fs::read_to_string(path).unwrap();
-        for name in
-            source.split('"').skip(1).step_by(2).filter(is_name).filter(|name| !["True", "SessionStore"].contains(name))
-        {
+        let words = source.split('"').skip(1).step_by(2).filter(is_name);
+        for name in words.chain(conditions_of(&source)).filter(|name| !["True", "SessionStore"].contains(name)) {
             assert!(explained.contains(&name), "docs/uses does not explain `{name}` of {path}");
             count += 1;
         }

@@ -22,7 +22,7 @@ use crate::failure::Request;
 use crate::model::observed::Observed;
 use crate::model::{Address, LayerIdentity, NodeId};
 use crate::observe::kubernetes::{Children, children};
-use crate::report::draft::RECORDING;
+use crate::report::draft::{ConditionKind, RECORDING};
 use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the
@@ -73,7 +73,7 @@ impl Objects {
 /// Whether a status says that the layer was found as declared. Its objects are marked before it is told Ready; the status keeps the
 /// mark where all of them are deleted together.
 fn is_initialised(status: &DataLayerStatus) -> bool {
-    let ready = status.conditions.iter().find(|known| known.type_ == "Ready");
+    let ready = status.conditions.iter().find(|known| known.type_ == ConditionKind::Ready);
     status.initialised == Some(true) || ready.is_some_and(|ready| ready.status == "True" || ready.reason == RECORDING)
 }
 

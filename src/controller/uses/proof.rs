@@ -14,6 +14,7 @@ use crate::build::revision;
 use crate::model::NodeId;
 use crate::model::observed::ObservedServer;
 use crate::redis::use_access::violations;
+use crate::report::draft::ConditionKind;
 use crate::telemetry::Chain;
 
 /// Users of new uses that are proven in one pass at most: some 70 questions each, for which the pass of a layer that hundreds of uses
@@ -63,7 +64,7 @@ impl Served {
     fn was_ready(&self) -> bool {
         let status = self.object().and_then(|object| object.status.as_ref());
         let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
-        conditions.any(|known| known.type_ == "Ready" && known.status == "True")
+        conditions.any(|known| known.type_ == ConditionKind::Ready && known.status == "True")
     }
 
     fn is_proven(&self, context: &Context, pass: LayerPass<'_>) -> bool {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::config::Environment;
 use super::handover;
 use super::state::State;
-use crate::model::{Address, Mode, Role};
+use crate::model::{Address, Role};
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
 use crate::telemetry::Chain;
@@ -39,7 +39,7 @@ impl Announcement {
     ) {
         let config = state.config();
         let Some(own) = config.own_address().filter(|own| Some(*own) != state.announced().as_ref()) else { return };
-        if info.role() == Some(Role::Primary) && config.mode == Mode::Sentinel {
+        if info.role() == Some(Role::Primary) && config.has_sentinels() {
             if self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY) {
                 tracing::warn!(address = %own, "the primary has another address: it hands over");
                 if let Err(error) = handover::try_once(environment, state).await {

@@ -9,7 +9,7 @@ use super::config::Environment;
 use super::peers;
 use super::state::State;
 use crate::model::lineage::{Activity, LineageAnswer};
-use crate::model::{Mode, NodeKind, Role};
+use crate::model::{NodeKind, Role};
 use crate::redis::switchover::{Error as SwitchoverError, Switchover, switchover};
 use crate::redis::{Connection, server};
 use crate::telemetry::Chain;
@@ -31,7 +31,7 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 /// Kubernetes has decided, and everything it acknowledged is in its file.
 pub(crate) async fn hand_over(environment: &Environment, state: &State) {
     let config = state.config();
-    if config.mode != Mode::Sentinel || config.node.kind != NodeKind::Data {
+    if !config.has_sentinels() || config.node.kind != NodeKind::Data {
         return;
     }
     let endpoint = state.own_endpoint(environment);

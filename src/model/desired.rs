@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::engine::EngineVersion;
-use super::{LayerIdentity, Mode, NodeId, NodeKind};
+use super::{LayerIdentity, NodeId, NodeKind};
 
 /// The desired state of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,6 @@ pub struct Desired {
     pub layer: LayerIdentity,
     /// `metadata.generation` that this was made from.
     pub generation: i64,
-    /// Mode.
-    pub mode: Mode,
     /// `spec.paused`: observe and report, change nothing.
     pub paused: bool,
     /// The engine that the pods should run, as far as its image says which; `None`: it does not say, or nothing depends on it.
@@ -71,6 +69,11 @@ impl Desired {
     /// Whether Sentinels look after the primary.
     pub(crate) fn has_sentinels(&self) -> bool {
         self.nodes.keys().any(|node| node.kind == NodeKind::Sentinel)
+    }
+
+    /// Whether the layer is one server: no other node has to be up, or can take over.
+    pub(crate) fn is_single_node(&self) -> bool {
+        self.nodes.keys().eq([&NodeId::data(0)])
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::desired::Desired;
 use super::observed::{DataServer, Observed, ObservedServer, Replication, SentinelMaster, SentinelServer};
-use super::{Address, Mode, NodeId, NodeKind};
+use super::{Address, NodeId, NodeKind};
 
 /// The live data server of a node.
 pub(crate) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
@@ -45,7 +45,7 @@ pub(crate) fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
     masters(desired, observed).any(SentinelMaster::is_failing_over)
 }
 
-/// The node that says it is primary and that a majority of the declared Sentinels names. Standalone: the only node.
+/// The node that says it is primary and that a majority of the declared Sentinels names. Without Sentinels: the only node.
 pub(crate) fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
     let says_so = |node: &NodeId| {
         data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
@@ -53,7 +53,7 @@ pub(crate) fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> 
     let sentinels = of_kind(desired, NodeKind::Sentinel).count();
     // One that is no longer declared may still be it: it has to be moved before it is removed.
     observed.nodes.keys().copied().filter(|node| node.kind == NodeKind::Data).filter(says_so).find(|node| {
-        if desired.mode == Mode::Standalone {
+        if !desired.has_sentinels() {
             return desired.nodes.contains_key(node);
         }
         let address = address(observed, *node);

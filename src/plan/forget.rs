@@ -11,14 +11,14 @@ use super::roles::{address, config_epoch, data, is_in_sync, of_kind, sentinel};
 use super::{Plan, Step, Waiting, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedNode, Replication};
-use crate::model::{Address, Mode, NodeId, NodeKind};
+use crate::model::{Address, NodeId, NodeKind};
 
 /// Time between two resets.
 pub(crate) const RESET_SPACING_MILLISECONDS: u64 = 30_000;
 
 /// Tells who remembers too much, and resets one of them when all is calm.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    if desired.mode == Mode::Standalone {
+    if !desired.has_sentinels() {
         return;
     }
     let remembering: Vec<NodeId> =

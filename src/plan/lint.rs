@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::reason::RestartReason;
 use super::{Plan, Step, Waiting};
-use crate::model::Mode;
 use crate::model::desired::Desired;
 
 /// What is wrong with a plan, in sentences; empty: nothing.
@@ -62,10 +61,10 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
     faults
 }
 
-/// Whether a step takes the primary's pod away. The only node of a Standalone layer has no node to move to.
+/// Whether a step takes the primary's pod away. Without Sentinels there is no node to move to.
 fn is_taken(desired: &Desired, plan: &Plan, step: &Step) -> bool {
     let takes = matches!(step, Step::RestartPod { .. } | Step::RemoveNode { .. });
-    takes && plan.primary == Some(step.node()) && desired.mode != Mode::Standalone
+    takes && plan.primary == Some(step.node()) && desired.has_sentinels()
 }
 
 /// What is applied now is not deleted in the same batch, nor built on before it was seen.
@@ -80,18 +79,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::desired::SentinelSettings;
+    use crate::model::desired::{DesiredNode, SentinelSettings};
     use crate::model::{LayerIdentity, NodeId};
 
     fn desired() -> Desired {
+        let sentinel =
+            DesiredNode { workload_digest: "a".into(), restart_revision: "b".into(), config_digest: "c".into() };
         Desired {
             layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
             generation: 1,
-            mode: Mode::Sentinel,
             paused: false,
             engine: None,
             disruption_needs_approval: false,
-            nodes: BTreeMap::new(),
+            nodes: [(NodeId::sentinel(0), sentinel)].into(),
             settings: BTreeMap::new(),
             start_only: BTreeSet::new(),
             users: BTreeMap::new(),

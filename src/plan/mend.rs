@@ -9,12 +9,12 @@ use super::roles::{address, config_epoch, data, masters, of_kind, sentinel};
 use super::{Plan, Step, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{DataServer, Observed, Replication};
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind};
 
 /// Re-points one replica.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let Some(primary) = plan.primary else { return };
-    if desired.mode == Mode::Standalone || safety::is_busy(plan) || !had_time_to_repair(desired, observed, primary) {
+    if !desired.has_sentinels() || safety::is_busy(plan) || !had_time_to_repair(desired, observed, primary) {
         return;
     }
     let wrong = of_kind(desired, NodeKind::Data).find_map(|node| {

@@ -7,7 +7,7 @@ use super::roles::{config_epoch, of_kind};
 use super::{Plan, Refused, Step, Waiting, forget, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind};
 
 /// Plans the next part of a removal: one node at a time, the primary last. A move of the primary has to have all replicas
 /// that could be elected as its candidates, so those that go are gone by then.
@@ -51,7 +51,7 @@ fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Re
     if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
         return Err(refusal);
     }
-    if plan.primary == Some(node) && desired.mode == Mode::Sentinel {
+    if plan.primary == Some(node) && desired.has_sentinels() {
         return move_primary(desired, observed, node, RestartReason::ScaleIn).map(Some);
     }
     let config_epoch = config_epoch(desired, observed);

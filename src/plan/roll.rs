@@ -7,7 +7,7 @@ use super::roles::config_epoch;
 use super::{Plan, Step, Waiting, hold, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedPod, ObservedServer, ObservedWorkload};
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind};
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let mut outdated: Vec<NodeId> =
@@ -42,7 +42,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
     if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
         plan.refused.push(refusal);
-    } else if is_primary(&node) && desired.mode == Mode::Sentinel {
+    } else if is_primary(&node) && desired.has_sentinels() {
         match move_primary(desired, observed, node, RestartReason::PrimaryMovesFirst) {
             Ok(step) => plan.steps.push(step),
             Err(refusal) => plan.refused.push(refusal),

@@ -8,7 +8,7 @@ use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
 use super::{Plan, Refused, Step};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer, SentinelMaster};
-use crate::model::{Mode, NodeId, NodeKind};
+use crate::model::{NodeId, NodeKind};
 
 /// Whether the plan has no room for a disruption: it has one, or it still mends what a restart builds on. What running
 /// servers are told does not count: a library that is refused for want of memory would hold the roll that brings memory.
@@ -31,7 +31,7 @@ pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeI
     if let Some(down) = declared.chain(observed.nodes.keys()).copied().find(|other| is_away(other)) {
         return Some(Refused::AnotherNodeIsDown { node, down });
     }
-    if desired.mode == Mode::Standalone {
+    if desired.is_single_node() {
         return None;
     }
     let Some(primary) = primary else { return Some(Refused::Unknown { node, about: node }) };

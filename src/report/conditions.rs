@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::draft::{ConditionDraft, ConditionKind, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
 use super::kept::Kept;
 use super::{Facts, degraded, promotion, proofs, service, words};
-use crate::model::{Mode, NodeId};
+use crate::model::NodeId;
 use crate::plan::reason::ApplyReason;
 use crate::plan::{Promotion, Step, Waiting};
 
@@ -138,7 +138,7 @@ fn persisted(facts: Facts<'_>) -> ConditionDraft {
 }
 
 fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
-    if facts.desired.mode == Mode::Standalone {
+    if facts.desired.is_single_node() {
         let message = "mode Standalone is one node".to_owned();
         return ConditionDraft::said(ConditionKind::HighlyAvailable, Some(false), "SingleNode", message);
     }

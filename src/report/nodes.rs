@@ -7,7 +7,7 @@ use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus,
 use crate::api::names;
 use crate::model::observed::{Observed, ObservedServer, Replication};
 use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
-use crate::model::{Mode, NodeId, NodeKind, Purpose};
+use crate::model::{NodeId, NodeKind, Purpose};
 
 /// Every declared node with its role, its state, and what it keeps.
 pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept) -> Vec<NodeStatus> {
@@ -105,7 +105,7 @@ pub(crate) fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditS
         audit::item(audit),
     ];
     let redundant = of("no single point of failure", &drafts.highly_available);
-    items.push(if facts.desired.mode == Mode::Standalone { redundant } else { spread(facts, redundant) });
+    items.push(if facts.desired.is_single_node() { redundant } else { spread(facts, redundant) });
     items
 }
 

@@ -8,7 +8,7 @@ use redoubt::model::observed::{
     DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
     SentinelServer,
 };
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, Offset, PodRole};
+use redoubt::model::{Address, LayerIdentity, NodeId, NodeKind, Offset, PodRole};
 use redoubt::plan::{Plan, Refused, Step, Waiting, plan};
 
 pub fn nodes() -> Vec<NodeId> {
@@ -28,7 +28,6 @@ pub fn desired(revision: &str) -> Desired {
     Desired {
         layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
         generation: 1,
-        mode: Mode::Sentinel,
         paused: false,
         engine: None,
         disruption_needs_approval: false,

@@ -2,7 +2,7 @@
 
 use redoubt::model::desired::{Desired, PromotionRequest};
 use redoubt::model::observed::{Observed, ObservedServer, Replication};
-use redoubt::model::{Mode, NodeId, NodeKind, PodRole};
+use redoubt::model::{NodeId, NodeKind, PodRole};
 use redoubt::plan::promotion::{Held, Impossible};
 use redoubt::plan::reason::RestartReason;
 use redoubt::plan::{Plan, Promotion, Refused, Step, Waiting, plan, route};
@@ -40,7 +40,6 @@ fn a_primary_that_is_asked_for_is_moved_to_and_that_is_the_answer() {
 }
 
 fn without_sentinels(mut desired: Desired) -> Desired {
-    desired.mode = Mode::Standalone;
     desired.nodes.retain(|node, _| node.kind == NodeKind::Data);
     desired
 }

@@ -9,7 +9,7 @@ use redoubt::model::audit::AuditReport;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser, PromotionRequest};
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
-use redoubt::model::{Mode, NodeId, NodeKind, Purpose};
+use redoubt::model::{NodeId, NodeKind, Purpose};
 use redoubt::plan::plan;
 use redoubt::report::{Facts, LayerSummary, StepFailure, change_refused, not_accepted, status};
 
@@ -390,7 +390,6 @@ fn without_a_primary_it_is_told_what_keeps_one_away() {
         status.conditions.iter().find(|said| said.type_ == "Ready").unwrap().message.clone()
     };
     assert!(ready(&sample).contains("FailedCreate: no PriorityClass with name nope was found"), "{}", ready(&sample));
-    sample.desired.mode = Mode::Standalone;
     sample.desired.nodes.retain(|node, _| node.kind == NodeKind::Data);
     assert!(ready(&sample).starts_with("the data node does not serve: "), "{}", ready(&sample));
 }

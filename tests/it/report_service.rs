@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use redoubt::api::data_layer_status::DataLayerStatus;
+use redoubt::model::NodeId;
 use redoubt::model::engine::EngineVersion;
 use redoubt::model::observed::{Away, ObservedServer, Replication};
-use redoubt::model::{Mode, NodeId};
 use redoubt::report::StepFailure;
 
 use crate::report::Sample;
@@ -355,7 +355,6 @@ fn an_approval_says_what_restarts_and_how_it_is_given() {
 #[test]
 fn a_node_without_replicas_that_we_restart_is_no_trouble() {
     let mut sample = Sample::healthy();
-    sample.desired.mode = Mode::Standalone;
     sample.desired.nodes.retain(|node, _| *node == NodeId::data(0));
     sample.observed.nodes.retain(|node, _| *node == NodeId::data(0));
     let before = sample.status();

@@ -84,7 +84,6 @@ pub(super) fn desired(
     Desired {
         layer: layer.identity.clone(),
         generation: object.metadata.generation.unwrap_or_default(),
-        mode: layer.mode,
         paused: object.spec.paused.unwrap_or(false),
         engine: engine(layer),
         disruption_needs_approval: needs_approval(object),

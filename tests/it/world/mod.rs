@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredNode, PromotionRequest, SentinelSettings};
 use redoubt::model::lineage::Lineage;
-use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind, PodRole};
+use redoubt::model::{Address, LayerIdentity, NodeId, NodeKind, PodRole};
 use redoubt::plan::{Plan, Promotion, Step, plan};
 
 pub use data::{Boot, Data};
@@ -238,7 +238,6 @@ impl World {
         Desired {
             layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
             generation: 1,
-            mode: Mode::Sentinel,
             paused: self.specification.paused,
             engine: None,
             disruption_needs_approval: self.specification.needs_approval,

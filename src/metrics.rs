@@ -23,7 +23,7 @@ pub enum Error {
     /// The port is not to be had.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Where.
+        /// Address and port that it was to listen on.
         address: SocketAddr,
         /// Why not.
         source: std::io::Error,

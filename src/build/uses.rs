@@ -17,7 +17,7 @@ use crate::validate::uses::ValidatedUse;
 /// What a binding shows.
 #[derive(Clone, Copy)]
 pub struct BindingCredentials<'a> {
-    /// Name of the user.
+    /// Name of the use's ACL user.
     pub user: &'a str,
     /// Its password.
     pub password: &'a str,

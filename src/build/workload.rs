@@ -20,7 +20,7 @@ pub struct BuiltNode {
     pub workload: StatefulSet,
     /// Its node-config document.
     pub document: String,
-    /// Its revisions, for the planner.
+    /// Digests that the planner compares with those of the live objects.
     pub revisions: DesiredNode,
 }
 

@@ -54,7 +54,7 @@ pub enum Error {
     /// The server did not take it. A load is a write: full memory, too few replicas and a replica refuse it.
     #[error("cannot load function library {library}")]
     Load {
-        /// The library.
+        /// Its name, as in `#!lua name=…`.
         library: String,
         /// Cause.
         #[source]
@@ -63,7 +63,7 @@ pub enum Error {
     /// It was taken, but does not say its digest.
     #[error("cannot ask function library {library} for its digest")]
     Verify {
-        /// The library.
+        /// Its name, as in `#!lua name=…`.
         library: String,
         /// Cause.
         #[source]
@@ -72,7 +72,7 @@ pub enum Error {
     /// It says another digest: another process loaded one of this name at the same time.
     #[error("function library {library} answers digest {found} instead of {wanted}")]
     Differs {
-        /// The library.
+        /// Its name, as in `#!lua name=…`.
         library: String,
         /// What it answers.
         found: String,
@@ -84,7 +84,7 @@ pub enum Error {
         "function library {library} registered {function}: names that begin with redoubt or fnl_ are the operator's"
     )]
     Reserved {
-        /// The library.
+        /// Its name, as in `#!lua name=…`.
         library: String,
         /// Name that it registered.
         function: String,

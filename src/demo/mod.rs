@@ -47,21 +47,21 @@ pub(crate) enum Step {
     Wait,
     /// Log a user in: create the session ID.
     Login {
-        /// The user.
+        /// The user that the session belongs to.
         user: String,
         /// Random, 128 bits.
         id: String,
     },
     /// Read a session, and what the reading did to its time to live.
     Read {
-        /// The user.
+        /// The user that the session belongs to.
         user: String,
-        /// The session.
+        /// ID of the session.
         id: String,
     },
     /// Sessions that many connections save while another revokes them.
     Race {
-        /// Sessions.
+        /// Number of sessions.
         rounds: u32,
         /// Connections that save.
         savers: u32,
@@ -84,14 +84,14 @@ pub(crate) enum Step {
     Gap,
     /// Log a user in on several devices, then revoke all.
     Everywhere {
-        /// The user.
+        /// The user that the sessions belong to.
         user: String,
-        /// Sessions.
+        /// Number of sessions, one for each device.
         devices: u32,
     },
     /// Call all limits of a policy for a subject, again and again.
     Limit {
-        /// The subject.
+        /// What the limits count the calls of.
         subject: String,
         /// How often.
         calls: u32,

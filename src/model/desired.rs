@@ -10,7 +10,7 @@ use super::{LayerIdentity, NodeId, NodeKind};
 /// The desired state of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// The layer.
+    /// Namespace, name and UID of the layer.
     pub layer: LayerIdentity,
     /// `metadata.generation` that this was made from.
     pub generation: i64,
@@ -102,11 +102,11 @@ pub struct DesiredLibrary {
 /// What a Sentinel is told about its primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentinelSettings {
-    /// `quorum`.
+    /// `quorum`: Sentinels that must agree that the primary is down.
     pub quorum: u16,
     /// `down-after-milliseconds`.
     pub detection: Duration,
-    /// `failover-timeout`.
+    /// `failover-timeout`: three detections, 10 s at least.
     pub failover_timeout: Duration,
     /// `parallel-syncs`: all data nodes at once. Replicas resume their sync from the backlog, so none is away for long, and writers
     /// wait for the first that is back.

@@ -4,7 +4,6 @@
 //! Source: `src/config.c` of Redis 7.0 to 8.0 and Valkey 7.2 to 8.0, and the answers of a real 7.0 (`tests/it/directives.rs`).
 //! A directive that is not here is put into `redis.conf` as it is written, and rolls the nodes when it changes: no code here
 //! can tell how a server spells its value, so it is not compared with a running one.
-
 //!
 //! Why a table, although a server says itself what it refuses: with it a wrong value is refused before any pod restarts, with the nearest
 //! name; the memory plan reads `repl-backlog-size` and `proto-max-bulk-len` from it; and a change of what takes effect at a start rolls.

@@ -21,7 +21,7 @@ pub struct MemoryPlan {
     /// `maxmemory`, bytes. A server counts the buffers of connections in it, so that writes are refused sooner; they have their own
     /// term because they also grow when nothing is written.
     pub maxmemory: u64,
-    /// Connections of applications.
+    /// Most connections that applications may open together.
     pub max_connections: u32,
     /// For connections, ours included, before they ask for anything large, bytes.
     pub connections: u64,
@@ -41,7 +41,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Divides `demand.limit`.
+    /// Divides `demand.limit`. An error, with the least that would do, where the limit is too small.
     pub fn divide(demand: &Demand) -> Result<Self, TooSmall> {
         Self::try_divide(demand).ok_or_else(|| TooSmall { demand: *demand, least: least(demand) })
     }

@@ -31,7 +31,7 @@ pub struct Observed {
 pub struct ObservedNode {
     /// Announced address: `clusterIP` of the node's Service, if that exists.
     pub address: Option<Address>,
-    /// Its StatefulSet.
+    /// `None`: there is no StatefulSet.
     pub workload: Option<ObservedWorkload>,
     /// `None`: there is no pod.
     pub pod: Option<ObservedPod>,
@@ -59,11 +59,11 @@ pub struct Away {
 /// A node's StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedWorkload {
-    /// `metadata.uid`.
+    /// `metadata.uid`: the precondition of its removal.
     pub uid: String,
     /// Digest recorded when it was applied; empty when the live object was edited since (then it is applied again).
     pub workload_digest: String,
-    /// Restart revision of its template.
+    /// Digest of what only a new pod can take, as its template has it.
     pub restart_revision: String,
     /// Restarts that a person asked for, as its template has them: annotation → value.
     pub restarts: BTreeMap<String, String>,
@@ -74,7 +74,7 @@ pub struct ObservedWorkload {
 /// A node's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedPod {
-    /// `metadata.uid`.
+    /// `metadata.uid`: the precondition of a restart, a patch and a label.
     pub uid: String,
     /// Restart revision that it was created from.
     pub restart_revision: String,
@@ -106,13 +106,13 @@ pub enum ObservedServer {
     Unknown,
     /// It answers, but is loading its dataset.
     Loading,
-    /// A data node.
+    /// It answers as a data server.
     Data(Box<DataServer>),
-    /// A Sentinel.
+    /// It answers as a Sentinel.
     Sentinel(Box<SentinelServer>),
 }
 
-/// A live data server.
+/// What the server of a data node answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataServer {
     /// `run_id`: changes with each start; the precondition of every command to it.
@@ -131,7 +131,7 @@ pub struct DataServer {
     pub libraries: BTreeMap<String, String>,
     /// Users' libraries among them: name → their functions, without the one that answers the digest.
     pub functions: BTreeMap<String, Functions>,
-    /// `used_memory`, bytes.
+    /// `used_memory`: bytes that the server has allocated.
     pub used_memory: u64,
     /// `maxmemory`, bytes; 0 is unbounded.
     pub maxmemory: u64,
@@ -153,7 +153,7 @@ pub enum Replication {
         /// Announced address → acknowledged offset, replicas in state `online` only.
         replicas: BTreeMap<Address, Offset>,
     },
-    /// Follows.
+    /// Copies another server.
     Replica {
         /// Whom it was told to follow.
         primary: Address,
@@ -172,7 +172,7 @@ pub enum Replication {
 /// A live Sentinel and what it believes of the layer's primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelServer {
-    /// `run_id` of the process.
+    /// `run_id`: changes with each start; the precondition of every command to it.
     pub run_id: String,
     /// What it monitors under the layer's master name; `None`: nothing yet.
     pub master: Option<SentinelMaster>,
@@ -187,7 +187,7 @@ pub struct SentinelServer {
 /// What one Sentinel answers to `SENTINEL MASTER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelMaster {
-    /// Address of the primary.
+    /// Address of the server that it takes for the primary.
     pub address: Address,
     /// `config-epoch`: number of the failover that made the primary.
     pub config_epoch: u64,
@@ -197,7 +197,7 @@ pub struct SentinelMaster {
     pub quorum: u16,
     /// `down-after-milliseconds`.
     pub detection: Duration,
-    /// `failover-timeout`.
+    /// `failover-timeout`, as this Sentinel has it.
     pub failover_timeout: Duration,
     /// `parallel-syncs`: replicas that are repointed at the same time in a failover.
     pub parallel_syncs: u16,

@@ -49,22 +49,22 @@ pub enum Waiting {
     },
     /// The server does not answer.
     Server {
-        /// The node of the server.
+        /// A data node or a Sentinel.
         node: NodeId,
     },
     /// The server answers, and the pod is not ready.
     NotReady {
-        /// The node of the pod.
+        /// A data node or a Sentinel.
         node: NodeId,
     },
     /// The server is loading its dataset.
     Loading {
-        /// The node of the server.
+        /// A data node.
         node: NodeId,
     },
     /// The replica is not in sync.
     Sync {
-        /// The replica.
+        /// A data node other than the primary.
         node: NodeId,
     },
     /// No Sentinel majority agrees on a primary that says it is one.
@@ -125,7 +125,7 @@ pub enum Refused {
     AnotherNodeIsDown {
         /// The node that would have been next.
         node: NodeId,
-        /// The node that is down.
+        /// The first of those that are not up, or not gone yet.
         down: NodeId,
     },
     /// The Sentinel is in the middle of a failover.

@@ -53,7 +53,7 @@ pub enum Step {
     },
     /// Set the labels of a pod that follow live roles.
     LabelPod {
-        /// The node of the pod.
+        /// A data node or a Sentinel.
         node: NodeId,
         /// Precondition: this very pod.
         pod_uid: String,
@@ -88,7 +88,7 @@ pub enum Step {
     },
     /// Create or mend a user on a running server (data node or Sentinel).
     SetUser {
-        /// The node of the server.
+        /// A data node or a Sentinel.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,
@@ -97,7 +97,7 @@ pub enum Step {
     },
     /// Remove a user that is not declared, and end its connections.
     DeleteUser {
-        /// The node of the server.
+        /// A data node or a Sentinel.
         node: NodeId,
         /// Precondition: this very server process.
         run_id: String,

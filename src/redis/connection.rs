@@ -28,7 +28,7 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(2);
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a password.
+    /// Takes a password: no `Debug` output shows it from then on.
     pub fn new(password: impl Into<String>) -> Self {
         Self(password.into())
     }

@@ -25,7 +25,7 @@ pub struct Hello<'a> {
     pub sender_port: u16,
     /// `run_id` of that Sentinel, 40 hexadecimal characters.
     pub run_id: &'a str,
-    /// Name of the primary.
+    /// Name under which the Sentinels watch the primary.
     pub master_name: &'a str,
     /// Address that the primary announces.
     pub primary: &'a Address,

@@ -29,7 +29,7 @@ pub struct OnlineReplica {
 /// One `dbN:` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
-    /// `db0`.
+    /// As `INFO` has it: `db0`.
     pub name: String,
     /// Keys of the database, those with an expiry included.
     pub keys: u64,
@@ -63,7 +63,7 @@ pub struct PrimaryLink {
     pub up: bool,
     /// `master_sync_in_progress:1`.
     pub syncing: bool,
-    /// `slave_priority`.
+    /// `slave_priority`: 0 is never promoted.
     pub priority: u32,
     /// Seconds without a link; since the process began where it never had one. `None`: it is up, or nothing is said.
     pub down_seconds: Option<u64>,

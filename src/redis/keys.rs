@@ -23,7 +23,7 @@ const SAMPLES: u8 = 5;
 /// How long a server was busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meter {
-    /// In all.
+    /// With all writes together.
     pub busy: Duration,
     /// With what was sent in one write, at most.
     pub longest: Duration,

@@ -201,7 +201,7 @@ pub async fn failover(connection: &Connection, master_name: &str) -> Result<()> 
     connection.query(cmd("SENTINEL").arg("FAILOVER").arg(master_name)).await
 }
 
-/// `SENTINEL MONITOR`.
+/// `SENTINEL MONITOR`: it watches the primary at this address. Refused where it watches one of this name.
 pub async fn monitor(
     connection: &Connection,
     master_name: &str,

@@ -52,7 +52,7 @@ pub async fn info_with_commands(connection: &Connection) -> Result<Info> {
     Ok(Info::parse(&text))
 }
 
-/// `INFO replication`.
+/// `INFO replication`: role, offset, and the replicas or the link.
 pub async fn replication(connection: &Connection) -> Result<Info> {
     let text: String = connection.query(cmd("INFO").arg("replication")).await?;
     Ok(Info::parse(&text))
@@ -78,7 +78,7 @@ pub async fn pause_writes(connection: &Connection, milliseconds: u64) -> Result<
     connection.query(cmd("CLIENT").arg("PAUSE").arg(milliseconds).arg("WRITE")).await
 }
 
-/// `CLIENT UNPAUSE`.
+/// `CLIENT UNPAUSE`: ends what [`pause_writes`] began.
 pub async fn unpause(connection: &Connection) -> Result<()> {
     connection.query(cmd("CLIENT").arg("UNPAUSE")).await
 }
@@ -170,7 +170,7 @@ pub async fn liveness(connection: &Connection) -> Result<Option<Class>> {
 pub enum RoleReply {
     /// Takes writes.
     Primary {
-        /// Own offset.
+        /// Offset of the replication stream that it writes.
         offset: Offset,
         /// Replicas: announced address, port, acknowledged offset.
         replicas: Vec<(Address, u16, Offset)>,
@@ -186,14 +186,14 @@ pub enum RoleReply {
         /// Processed offset; `None` before the first sync.
         offset: Option<Offset>,
     },
-    /// A Sentinel.
+    /// Watches primaries and holds no data.
     Sentinel {
         /// Names that it monitors.
         masters: Vec<String>,
     },
 }
 
-/// `ROLE`.
+/// `ROLE`. An error where the answer is of no known role.
 pub async fn role(connection: &Connection) -> Result<RoleReply> {
     let reply: Value = connection.query(&cmd("ROLE")).await?;
     parse_role(&reply).ok_or_else(|| connection.bad_reply("ROLE", "neither master, slave nor sentinel"))
@@ -226,7 +226,7 @@ fn parse_role(reply: &Value) -> Option<RoleReply> {
 /// A directive that the server did not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedSetting {
-    /// The directive.
+    /// Its name in `redis.conf`.
     pub name: String,
     /// The server's words.
     pub reason: String,

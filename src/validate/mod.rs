@@ -47,7 +47,7 @@ pub struct ValidatedLayer {
     pub mode: Mode,
     /// What the data is for.
     pub purpose: Purpose,
-    /// Image of the engine.
+    /// Image of the engine: the specification's, or else the default that was resolved.
     pub engine_image: String,
     /// Image that the agent is copied from.
     pub agent_image: String,
@@ -83,7 +83,7 @@ pub struct ValidatedLayer {
     pub settings: BTreeMap<String, String>,
     /// What is said of the directives that this version does not know.
     pub unknown_directives: Vec<String>,
-    /// Connections of applications.
+    /// Most connections that applications may open together.
     pub max_connections: u32,
     /// Whether the layer has an application user and binding Secret.
     pub application_access: bool,

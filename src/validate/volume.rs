@@ -7,7 +7,7 @@ use crate::model::memory::MemoryPlan;
 /// A data node's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Bytes.
+    /// Bytes that the claim asks for.
     pub size: u64,
     /// Class; `None`: the cluster's default.
     pub storage_class: Option<String>,

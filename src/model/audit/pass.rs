@@ -15,7 +15,7 @@ const PAGE: [u16; 2] = [16, 512];
 /// What a cursor of `SCAN` belongs to: one server process with one line of data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// `run_id` of the process.
+    /// `run_id` of the process: a restart ends its cursors.
     pub run_id: String,
     /// The line of data: a replica that is filled again has another dataset.
     pub replication_id: ReplicationId,
@@ -26,7 +26,7 @@ pub struct Standing {
 /// Where the next page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Number of the database.
+    /// Number of the database, from 0.
     pub database: u32,
     /// Cursor of `SCAN`; 0: from the beginning.
     pub cursor: u64,

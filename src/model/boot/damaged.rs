@@ -6,7 +6,7 @@ use crate::model::lineage::{Comparison, Lineage, compare};
 /// What is known of the data of another data node.
 #[derive(Clone, Copy, Debug)]
 pub struct Holding<'a> {
-    /// Which.
+    /// Ordinal of that node.
     pub ordinal: u16,
     /// Its record. `None`: it is silent, or has no data.
     pub record: Option<&'a Lineage>,

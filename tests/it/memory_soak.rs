@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -300,7 +302,19 @@ async fn everything_at_once(engine: &Engine, tenths: u64, are_taken: bool, lasti
         all.extend(join_all((0..50).map(|_| primary.connect())).await);
     }
     let (large_ones, small_ones) = all.split_at(LARGE);
-    let (mut most, mut refused, mut writes) = (0, 0_u64, 0_u64);
+    let (mut refused, mut writes, mut large_values) = (0_u64, 0_u64, 0_u64);
+    let ended = Arc::new(AtomicBool::new(false));
+    let sampled = {
+        let ended = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            let mut most = 0;
+            while !ended.load(Ordering::Relaxed) {
+                most = most.max(charged(pid));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        })
+    };
     let large = "x".repeat(1 << 20);
     let until = Instant::now() + lasting;
     for some in small_ones.chunks(99).cycle() {
@@ -316,13 +330,17 @@ async fn everything_at_once(engine: &Engine, tenths: u64, are_taken: bool, lasti
             connection.query::<()>(cmd("SET").arg(format!("large{number}")).arg(&large)).await.is_ok()
         });
         let (small, big) = tokio::join!(join_all(small), join_all(big));
+        large_values += u64::try_from(big.iter().filter(|is_taken| **is_taken).count()).unwrap();
         for is_taken in small.into_iter().chain(big) {
             writes += 1;
             refused += u64::from(!is_taken);
         }
-        most = most.max(charged(pid));
     }
+    ended.store(true, Ordering::Relaxed);
+    let most = sampled.join().unwrap();
     signal("-CONT");
+    assert!(field(&admin, "aof_rewrites").await > 0, "{}: no file was written again", engine.name);
+    assert!(!are_taken || large_values > 0, "{}: no large value was taken", engine.name);
     let (own, ended) = (resident(pid), field(&admin, "evicted_clients").await);
     println!(
         "{}, {tenths}/10 full: of {} MiB at most {} with its child, {} alone; {writes} writes, {refused} refused, {ended} connections ended",

@@ -181,15 +181,19 @@ async fn a_binding_that_was_deleted_or_edited_is_back_and_nothing_is_asked_at_re
     .await;
     println!("edited: undone after {took:?}");
 
-    // At rest the watches say all. Each of the nine is made again every five minutes or so, and all at once at worst.
+    // At rest the watches say all, and a pass, which is every 3 s, asks for nothing. Each of the nine watches is made again every five minutes
+    // or so: not in two windows one after the other.
     layer.ready().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (faults, watched) = (place::faults(&namespace.name), Duration::from_secs(30));
-    let before = faults.requests();
-    tokio::time::sleep(watched).await;
-    let asked = faults.requests() - before;
-    println!("{asked} requests in {watched:?} at rest");
-    assert!(asked <= 12, "{asked} requests in {watched:?} at rest");
+    let mut windows = Vec::new();
+    for _ in 0..2 {
+        let before = faults.requests();
+        tokio::time::sleep(watched).await;
+        windows.push(faults.requests() - before);
+    }
+    println!("{windows:?} requests in {watched:?} at rest");
+    assert!(windows.iter().any(|asked| *asked <= 5), "{windows:?} requests in {watched:?} at rest");
     namespace.delete().await;
 }
 

@@ -73,10 +73,16 @@ fn limit(config: &NodeConfig, costs_a_restart_only: bool) -> Duration {
 mod tests {
     use super::super::late_election::tests::config;
     use super::*;
+    use crate::model::Address;
 
     #[test]
     fn a_silent_server_is_ended_sooner_where_that_costs_a_restart_only() {
-        let with = |detection_milliseconds| NodeConfig { detection_milliseconds, ..config(true) };
+        let sentinels = std::collections::BTreeMap::from([(0, Address("10.0.1.1".to_owned()))]);
+        let with = |detection_milliseconds| NodeConfig {
+            detection_milliseconds,
+            sentinels: sentinels.clone(),
+            ..config(true)
+        };
         assert_eq!(limit(&with(5_000), true), END_AFTER);
         assert_eq!(limit(&with(60_000), true), Duration::from_mins(2), "the Sentinels come first");
         assert_eq!(limit(&with(5_000), false), END_AFTER_AT_LAST);

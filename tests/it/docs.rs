@@ -230,8 +230,12 @@ fn the_pages_show_each_client_as_it_is_run() {
 }
 
 /// Pages that name the claim for each of their rows, with the least number of claims that they name.
-const PAGES_OF_CLAIMS: [(&str, usize); 3] =
-    [("docs/design/attacks.md", 100), ("docs/design/first-hours.md", 70), ("docs/design/review.md", 20)];
+const PAGES_OF_CLAIMS: [(&str, usize); 4] = [
+    ("docs/design/attacks.md", 100),
+    ("docs/design/first-hours.md", 70),
+    ("docs/design/review.md", 20),
+    ("docs/design/tests.md", 55),
+];
 
 #[test]
 fn every_claim_that_a_page_names_is_there() {

@@ -1,5 +1,7 @@
 //! Changes of a running layer, under load: nothing that was acknowledged is lost, and what is wrong is stopped and undone.
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, EvictParams};
 use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, sentinel, server};
 use serde_json::{Value, json};
@@ -99,6 +101,27 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     // It has its volume again, with the data of when it went, as a primary.
     scaled("3", 4).await;
     namespace.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_data_pod_or_sentinel_is_not_evicted_while_one_is_away() {
+    let (namespace, layer) = TestNamespace::with_layer("nl-budget").await;
+    let primary = layer.wait_until_in_sync().await;
+    let pods: Api<Pod> = layer.api();
+    let evict = async |node| pods.evict(&layer.pod(node), &EvictParams::default()).await;
+    let replicas: Vec<NodeId> = (0..3).map(NodeId::data).filter(|node| *node != primary).collect();
+    for [first, second] in [[replicas[0], replicas[1]], [NodeId::sentinel(0), NodeId::sentinel(1)]] {
+        let old = layer.pods().await;
+        let uid = |node| old[&layer.pod(node)].metadata.uid.clone().unwrap();
+        // The controller of budgets counts the pods that are ready a moment later.
+        eventually("the first is evicted", SOON, async || evict(first).await.is_ok()).await;
+        let refused = evict(second).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 429), "{refused:?}");
+        layer.is_replaced(first, &uid(first)).await;
+        assert_eq!(layer.pods().await[&layer.pod(second)].metadata.uid, Some(uid(second)));
+        layer.ready().await;
+    }
+    namespace.leave(layer).await;
 }
 
 /// Quorum and voters as each Sentinel counts them.

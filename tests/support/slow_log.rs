@@ -1,7 +1,7 @@
 //! What a server carried out, command by command, from its slow log: how much one command or one write asks for can be counted, whatever
 //! else the machine does meanwhile.
 
-use redis::cmd;
+use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, cmd};
 use redoubt::redis::{Connection, Endpoint, server};
 
 use super::layer::Layer;
@@ -63,7 +63,13 @@ impl SlowLog {
     /// What was carried out since, the oldest first.
     pub async fn calls(&self) -> Vec<Call> {
         type Entry = (u64, u64, u64, Vec<Vec<u8>>, String, String);
-        let entries: Vec<Entry> = self.connect().await.query(cmd("SLOWLOG").arg("GET").arg(-1)).await.unwrap();
+        // A client without our bound on a reply: a log of some ten thousand commands is longer.
+        let address = ConnectionAddr::Tcp(self.0.address.clone(), self.0.port).into_connection_info().unwrap();
+        let login = RedisConnectionInfo::default().set_username(&self.0.username).set_password("none");
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(super::layer::SOON));
+        let client = redis::Client::open(address.set_redis_settings(login)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        let entries: Vec<Entry> = cmd("SLOWLOG").arg("GET").arg(-1).query_async(&mut connection).await.unwrap();
         let call = |(_, at, microseconds, words, client, _): Entry| {
             let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
             let more = words

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use redoubt::model::node_config::REDIS_PORT;
 use redoubt::model::{NodeId, NodeKind};
-use redoubt::redis::{Connection, Endpoint};
+use redoubt::redis::{Connection, Endpoint, server};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -122,12 +123,83 @@ async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
         assert_eq!(primary, None, "began by itself, with {:?}", layer.get("lost").await);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    println!("waiting: {:?}", layer.condition("Degraded").await);
+    let (status, reason, message) = layer.condition("Degraded").await.unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "NeedsPerson"), "{message}");
+    assert!(message.contains("DataMissing") && message.contains("redoubt.dev/accept-loss"), "{message}");
     kubectl(&["-n", &namespace.name, "annotate", "datalayer", "web", "redoubt.dev/accept-loss=1"]);
     let took = eventually("it goes on", SOON, async || layer.set("new").await).await;
     println!("writable {took:?} after the loss was accepted");
     layer.ready().await;
     assert_eq!(layer.get("lost").await, None);
     assert_eq!(layer.pod_uids().await, pods, "no pod may have to be deleted");
+    namespace.delete().await;
+}
+
+/// What a node had alone is told in the status, by an event and in `Degraded`, and goes when a person says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_one_node_had_alone_is_told_until_a_person_drops_it() {
+    let namespace = TestNamespace::create("nl-aside").await;
+    let layer = namespace.layer("web", json!({"durability": {"minReplicasToWrite": 0}})).await;
+    layer.ready().await;
+    assert!(layer.set("of-all").await);
+    let primary = layer.wait_until_in_sync().await;
+    let alone = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
+    // A second primary for a while, as one behind a cut network is. The operator would end it at once.
+    place::stop_operator(&namespace.name);
+    let (endpoints, operator) = (layer.endpoints().await, layer.as_operator(alone).await);
+    let operator = Connection::open(&operator).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&endpoints[&alone]).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    let folders = plane().kubelet.folders(&namespace.name, &layer.pod(alone));
+    let files = folders["data"].join("aside/.standing/appendonlydir");
+    eventually("there are links to its files", SOON, async || {
+        let files = std::fs::read_dir(&files).into_iter().flatten().flatten();
+        let mut texts = files.filter_map(|file| std::fs::read(file.path()).ok());
+        texts.any(|text| text.windows(9).any(|words| words == b"only-here"))
+    })
+    .await;
+    let record = folders["data"].join("redoubt/lineage.json");
+    eventually("its record says that it is a primary with this key", SOON, async || {
+        let record = std::fs::read_to_string(&record).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
+        record["role"] == "Primary" && record["keys"] == 2
+    })
+    .await;
+    server::replica_of(&operator, &endpoints[&primary].address, REDIS_PORT).await.unwrap();
+    place::start_operator(&namespace.name);
+
+    let kept = async || {
+        let nodes = layer.object().await.status.map(|status| status.nodes).unwrap_or_default();
+        nodes.into_iter().filter(|node| !node.kept_aside.is_empty()).map(|node| (node.name, node.kept_aside)).collect()
+    };
+    let mut told: Vec<(String, Vec<redoubt::api::data_layer_status::KeptAside>)> = Vec::new();
+    eventually("the status names what is kept", SOON, async || {
+        told = kept().await;
+        !told.is_empty()
+    })
+    .await;
+    assert_eq!((told.len(), told[0].0.as_str(), told[0].1.len()), (1, layer.pod_owner(alone).as_str(), 1), "{told:?}");
+    let folder = told[0].1[0].folder.clone();
+    eventually("Degraded says so", SOON, async || {
+        let degraded = layer.condition("Degraded").await;
+        degraded.is_some_and(|(status, reason, message)| {
+            status == "True" && reason == "DataKeptAside" && message.contains(&folder)
+        })
+    })
+    .await;
+    let events = || {
+        let all = kubectl(&["-n", &namespace.name, "get", "events.events.k8s.io", "-o", "jsonpath={.items[*].note}"]);
+        all.matches(&format!("/data/aside/{folder} holds")).count()
+    };
+    eventually("there is one event of it", SOON, async || events() == 1).await;
+    kubectl(&["-n", &namespace.name, "annotate", "datalayer", "web", &format!("redoubt.dev/drop-aside={folder}")]);
+    eventually("it is dropped", SOON, async || {
+        kept().await.is_empty() && !folders["data"].join("aside").join(&folder).exists()
+    })
+    .await;
+    layer.ready().await;
+    eventually("Degraded is over", SOON, async || !layer.is("Degraded").await).await;
+    assert_eq!(events(), 1, "told once");
     namespace.delete().await;
 }

@@ -53,6 +53,18 @@ fn config(name: &str, value: &str) -> Result<Option<String>, Vec<String>> {
 }
 
 #[test]
+fn a_decision_for_a_node_that_is_no_more_is_none_and_makes_nothing_invalid() {
+    let mut faults = Vec::new();
+    let mut decided = |ordinal: &str| {
+        let mut layer = layer(&json!({"mode": "Sentinel"}));
+        layer.annotations_mut().insert(ANNOTATION_ACCEPT_LOSS.to_owned(), ordinal.to_owned());
+        accepted_loss(&layer, 2, &mut faults)
+    };
+    assert_eq!([decided("2"), decided("3"), decided("9")], [Some(2), None, None]);
+    assert_eq!(faults.len(), 0);
+}
+
+#[test]
 fn the_smallest_layer_is_safe() {
     let layer = judged(&json!({"mode": "Sentinel"})).unwrap();
     assert_eq!((layer.data_nodes, layer.sentinels, layer.quorum, layer.max_connections), (3, 3, 2, 1_000));

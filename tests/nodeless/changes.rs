@@ -100,6 +100,9 @@ async fn replicas_are_added_and_removed_under_load_and_nothing_is_lost() {
     scaled("2", 3).await;
     // It has its volume again, with the data of when it went, as a primary.
     scaled("3", 4).await;
+    // Several at once, up and down.
+    scaled("5", 6).await;
+    scaled("1", 2).await;
     namespace.delete().await;
 }
 

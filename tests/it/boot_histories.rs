@@ -37,6 +37,8 @@ enum Event {
     StartAll,
     /// These Sentinels end and lose their volumes; they are back at once.
     LoseSentinels(u8),
+    /// The same in the middle of the next failover: the replica is promoted, and no Sentinel names it yet.
+    LoseSentinelsInFailover(u8),
     StopSentinel(usize),
     StopSentinels,
     StartSentinels,
@@ -143,6 +145,7 @@ impl World {
             Event::StopAll => (0..NODES).for_each(|node| self.stop(node, node % 2 == 0)),
             Event::StartAll => (0..NODES).for_each(|node| self.start(node)),
             Event::LoseSentinels(mask) => self.lose_sentinels(mask),
+            Event::LoseSentinelsInFailover(mask) => self.lost_in_failover = Some(mask),
             Event::StopSentinel(index) => self.sentinels[index].runs = false,
             Event::StopSentinels => self.sentinels.iter_mut().for_each(|known| known.runs = false),
             Event::StartSentinels => self.sentinels.iter_mut().for_each(|known| known.runs = true),
@@ -178,7 +181,7 @@ impl World {
     }
 
     /// As `epochs::recorded`: a new one begins with what the data nodes that it reaches recorded.
-    fn lose_sentinels(&mut self, mask: u8) {
+    pub fn lose_sentinels(&mut self, mask: u8) {
         for index in (0..SENTINELS).filter(|index| mask & (1 << index) != 0) {
             let zone = self.sentinels[index].zone;
             let reached = (0..NODES).filter(|node| self.node(*node).runs && self.zone(*node) == zone);

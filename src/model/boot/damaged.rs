@@ -36,8 +36,7 @@ pub fn replaces_damaged(
 /// suddenly may have a later offset than a replica that was in sync to the end: it yields to that one, as it does where its engine is dead
 /// for another reason (rule 2). A record says that its node was in sync at its own end, which may have come before. So it counts only where
 /// each of the `rest`, the data nodes that are neither of the two, has a whole dataset and none is newer: one of them may have confirmed
-/// more. A record that was lost says nothing of
-/// that, neither theirs nor the own one.
+/// more. A record that was lost says nothing of that, and no other one makes up for it.
 pub fn holds_all<'a>(
     theirs: &Lineage,
     own: &Lineage,
@@ -55,7 +54,8 @@ pub fn holds_all<'a>(
     let mut has_no_less_than_the_rest = || rest.all(|other| other.is_some_and(has_no_less));
     theirs.synced
         && match compare(theirs, own, layer_uid) {
-            Comparison::Newer | Comparison::Equal => !own.is_of_unknown_origin() || has_no_less_than_the_rest(),
+            // What a node held whose record was lost is known of no other: the others may have been filled since.
+            Comparison::Newer | Comparison::Equal => !own.is_of_unknown_origin(),
             Comparison::Older => was_in_sync && has_no_less_than_the_rest(),
             Comparison::Unrelated => false,
         }

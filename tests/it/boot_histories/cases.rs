@@ -281,3 +281,21 @@ fn a_chosen_replica_that_may_not_promote_itself_starts_over() {
     let lost = [Event::Stop(1, false), Event::Damage(0), Event::KillEngine(0), Event::CutNode(0), Event::LoseRecord(1)];
     play(true, &[&[Event::Split(46), Event::Rest(1)], &lost[..], &[Event::StartAll]].concat()).unwrap();
 }
+
+/// The others were filled since from one that had less, and so tell nothing of what these files held.
+#[test]
+fn damaged_files_whose_record_was_lost_stay_whatever_the_others_have_by_then() {
+    let lost = [Event::Stop(2, false), Event::Rest(1), Event::LoseVolume(0), Event::KillEngine(1)];
+    play(true, &[&lost[..], &[Event::LoseRecord(1), Event::LoseSentinels(7), Event::Damage(1)]].concat()).unwrap();
+}
+
+/// The replica is promoted, and the Sentinel that elected it is gone before any names it.
+#[test]
+fn a_failover_in_which_the_sentinels_are_lost_loses_nothing() {
+    for mask in 1..8 {
+        for then in [vec![], vec![Event::StopAll, Event::StartAll], vec![Event::KillEngine(1)]] {
+            let lost = [Event::Rest(6), Event::LoseSentinelsInFailover(mask), Event::Stop(0, false), Event::Rest(30)];
+            play(true, &[&lost[..], &then, &[Event::Start(0)]].concat()).unwrap();
+        }
+    }
+}

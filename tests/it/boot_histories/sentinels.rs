@@ -146,6 +146,14 @@ impl World {
         let epoch = self.sentinels_of(zone).map(|known| known.current_epoch).max().unwrap_or(0) + 1;
         self.go_on_without_the_rest(zone, sees);
         self.promote(best);
+        if let Some(mask) = self.lost_in_failover.take() {
+            // Those that voted know the epoch, and none of them that the replica was promoted.
+            self.sentinels.iter_mut().filter(|known| known.runs && known.zone == zone).for_each(|known| {
+                known.current_epoch = epoch;
+            });
+            self.lose_sentinels(mask | 1 << index);
+            return true;
+        }
         for other in knows.into_iter().filter(|node| *node != best) {
             if self.zone(other) == zone && self.node(other).engine.is_some() && !self.is_primary(other) {
                 self.follow(other, best);

@@ -135,6 +135,8 @@ pub struct World {
     pub counter: usize,
     pub histories: usize,
     pub lost: Option<String>,
+    /// The Sentinels that lose their volumes once the next failover has promoted its replica.
+    pub lost_in_failover: Option<u8>,
 }
 
 impl World {
@@ -155,6 +157,7 @@ impl World {
             contested: Writes::default(),
             kept_aside: Writes::default(),
             is_deciding: false,
+            lost_in_failover: None,
             counter: 0,
             histories: 0,
             lost: None,

@@ -162,9 +162,13 @@ async fn the_copy_that_a_person_chose_is_not_overwritten_and_the_decision_counts
     }
     // Another incident, with the annotation still there: the node that was chosen then has less than another.
     let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
-    ids.iter().for_each(|id| layer.kill_node(*id));
+    for id in &ids {
+        layer.kill_node(*id);
+    }
     edit_record(&layer, serving, |record| record.term += 5);
-    ids.iter().for_each(|id| layer.start_node(*id));
+    for id in ids {
+        layer.start_node(id);
+    }
     let newest = async || layer.primary().await == Some(serving);
     eventually("the newest is primary: the decision is spent", SOON, newest).await;
     layer.wait_until_in_sync().await;

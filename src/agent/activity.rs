@@ -1,16 +1,16 @@
 //! What an agent tells its peers that its running engine is doing.
 
 use super::health::Health;
-use super::joining::Joining;
+use super::replica_state::ReplicaState;
 use crate::model::lineage::Activity;
 use crate::redis::info::Info;
 
 /// By what the server says, and by whether it was sent all that its primary writes.
-pub(super) fn activity_of(info: &Info, joining: &Joining) -> Activity {
+pub(super) fn activity_of(info: &Info, replica_state: &ReplicaState) -> Activity {
     match Health::of_answer(info) {
         Health::Loading => Activity::Loading,
         // Its primary has what this one was not sent yet.
-        _ if info.primary_link().is_some_and(|link| link.up) && !joining.is_done() => Activity::Loading,
+        _ if info.primary_link().is_some_and(|link| link.up) && !replica_state.is_acknowledging() => Activity::Loading,
         // A replica whose first sync is under way or has yet to begin has nothing to give, and cannot be elected: a primary
         // that asked for a failover because of it would ask without end. One that only lost its link serves what it has.
         Health::Syncing if info.primary_link().is_some_and(|link| link.syncing || link.priority == 0) => {
@@ -34,8 +34,8 @@ mod tests {
 
     #[test]
     fn a_replica_that_was_never_linked_since_its_start_is_not_electable() {
-        let joining = Joining::default();
-        assert_eq!(activity_of(&replica(0), &joining), Activity::Loading);
-        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE), &joining), Activity::Serving);
+        let replica_state = ReplicaState::default();
+        assert_eq!(activity_of(&replica(0), &replica_state), Activity::Loading);
+        assert_eq!(activity_of(&replica(redis_conf::PRIORITY_WHOLE), &replica_state), Activity::Serving);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Sizes(BTreeMap<String, u64>);
 /// A file that is shorter than the record says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} has {bytes} bytes, and had {recorded} when the node's record was written")]
-pub(crate) struct Shortened {
+pub(crate) struct TruncatedFile {
     name: String,
     bytes: u64,
     recorded: u64,
@@ -46,10 +46,10 @@ impl Sizes {
     }
 
     /// The first file that was longer in these sizes than it is now.
-    pub(crate) fn shortened(&self, now: &Self) -> Option<Shortened> {
+    pub(crate) fn truncated(&self, now: &Self) -> Option<TruncatedFile> {
         self.0.iter().find_map(|(name, recorded)| {
             let bytes = *now.0.get(name)?;
-            (bytes < *recorded).then(|| Shortened { name: name.clone(), bytes, recorded: *recorded })
+            (bytes < *recorded).then(|| TruncatedFile { name: name.clone(), bytes, recorded: *recorded })
         })
     }
 
@@ -112,13 +112,13 @@ mod tests {
     #[test]
     fn only_a_file_that_is_shorter_under_its_own_name_is_damaged() {
         let recorded = sizes([("1.base", 90), ("1.incr", 100)]);
-        let is_damaged = |now: Sizes| recorded.shortened(&now).is_some();
+        let is_damaged = |now: Sizes| recorded.truncated(&now).is_some();
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 99)])));
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 0)])));
         assert!(!is_damaged(recorded.clone()) && !is_damaged(sizes([("1.base", 90), ("1.incr", 101)])));
         assert!(!is_damaged(sizes([("2.base", 40), ("2.incr", 0)])), "rewritten");
         assert!(!is_damaged(sizes([("1.base", 90), ("1.incr", 100), ("2.incr", 0)])), "being rewritten");
-        assert!(Sizes::default().shortened(&sizes([("1.incr", 0)])).is_none(), "an older agent's record");
+        assert!(Sizes::default().truncated(&sizes([("1.incr", 0)])).is_none(), "an older agent's record");
     }
 
     #[test]

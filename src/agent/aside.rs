@@ -6,12 +6,12 @@
 
 mod files;
 mod folders;
-mod standing_links;
+mod links;
 
 #[cfg(test)]
 pub(super) use folders::tests;
 pub(crate) use folders::{keep, list, move_away, remove};
-pub(crate) use standing_links::{
-    free_standing, is_current, link_files, note_links, renew_standing, restore_standing, standing_has_commands,
-    standing_record, store_standing, take_links,
+pub(crate) use links::{
+    free_links, is_current, keep_links, link_files, links_have_commands, links_record, note_links, renew_links,
+    restore_links, take_links,
 };

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 const ALONE_FOR: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
+pub(crate) struct EngineStart {
     /// Whom to follow; `None`: as primary.
     pub primary: Option<Address>,
     /// Whether the Sentinels may promote the node before its first sync.
@@ -48,7 +48,7 @@ pub(crate) struct Start {
 }
 
 /// Questions to the layer, and since when who has been silent.
-pub(crate) struct Asking {
+pub(crate) struct LayerPoll {
     began: Instant,
     /// End of the last round.
     asked: Instant,
@@ -63,7 +63,7 @@ pub(crate) struct Asking {
 }
 
 /// One round of them: what the rule says, and what it was told.
-struct Round {
+struct PollRound {
     decision: BootDecision,
     /// Whether a replica that runs becomes primary by it.
     promotes_itself: bool,
@@ -71,7 +71,7 @@ struct Round {
     views: Vec<View>,
 }
 
-impl Default for Asking {
+impl Default for LayerPoll {
     /// No peer was asked yet.
     fn default() -> Self {
         let now = Instant::now();
@@ -87,7 +87,7 @@ impl Default for Asking {
     }
 }
 
-impl Asking {
+impl LayerPoll {
     /// What passed since the last round is no silence where this agent did not ask: its process stood still, or did other work.
     fn leave_out_pause(&mut self) {
         let pause = self.asked.elapsed();
@@ -131,7 +131,7 @@ impl Asking {
     }
 
     /// `runs`: the engine runs, as a replica.
-    async fn round(&mut self, state: &State, config: &NodeConfig, runs: bool) -> Round {
+    async fn round(&mut self, state: &State, config: &NodeConfig, runs: bool) -> PollRound {
         let (facts, answers, views) = self.gather(state, config).await;
         let undecided = undecided(&facts);
         self.refused_since = match undecided {
@@ -146,7 +146,7 @@ impl Asking {
         let word = barred.map_or_else(|| undecided.word(), WaitReason::word);
         state.set_needs_person(needs_person.then(|| word.to_owned()));
         let decision = decide(&facts);
-        Round { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
+        PollRound { promotes_itself: promotes_itself(&facts, &decision), decision, answers, views }
     }
 
     /// What this node, of which the engine runs as primary, does about another one that serves; and whether a person's decision for
@@ -161,9 +161,9 @@ impl Asking {
 
     /// What the rule says of this node now, of which the engine runs as a replica that has no primary to follow: it was started on what
     /// was known then.
-    pub(crate) async fn again(&mut self, state: &State) -> Again {
+    pub(crate) async fn again(&mut self, state: &State) -> RunningDecision {
         let config = state.config();
-        let Round { decision, promotes_itself, answers, .. } = self.round(state, &config, true).await;
+        let PollRound { decision, promotes_itself, answers, .. } = self.round(state, &config, true).await;
         let is_long = self.began.elapsed() >= ALONE_FOR;
         let serves = |primary: &u16| {
             answers.get(primary).and_then(Option::as_ref).is_some_and(|answer| {
@@ -177,13 +177,17 @@ impl Asking {
             }
             _ => None,
         };
-        Again { promotes_itself, electable: matches!(decision, BootDecision::Follow { electable: true, .. }), follows }
+        RunningDecision {
+            promotes_itself,
+            electable: matches!(decision, BootDecision::Follow { electable: true, .. }),
+            follows,
+        }
     }
 }
 
 /// What the rule says to a replica that runs and has no primary to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Again {
+pub(crate) struct RunningDecision {
     /// It becomes primary.
     pub promotes_itself: bool,
     /// The Sentinels may promote it, as the best of what is left.
@@ -193,8 +197,8 @@ pub(crate) struct Again {
 }
 
 /// Asks until the rule says how to start. Ends only then: the caller races it with the order to stop.
-pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) -> Start {
-    let mut asking = Asking::default();
+pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) -> EngineStart {
+    let mut poll = LayerPoll::default();
     let mut last_decision = None;
     let mut last_request: Option<Instant> = None;
     let mut yields = false;
@@ -204,7 +208,7 @@ pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) 
         state.refresh_config(environment);
         chosen::forget_overtaken(environment, state);
         let config = state.config();
-        let Round { decision, answers, views, .. } = asking.round(state, &config, false).await;
+        let PollRound { decision, answers, views, .. } = poll.round(state, &config, false).await;
         if last_decision.as_ref() != Some(&decision) {
             let told: Vec<String> = views.iter().map(ToString::to_string).collect();
             tracing::info!(decision = %decision, sentinels = told.join(", "), "the boot rule says how this node starts");
@@ -214,13 +218,19 @@ pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) 
         let told_term = answers.values().flatten().filter_map(|answer| answer.lineage.as_ref()?.term.into()).max();
         highest_term = told_term.unwrap_or(0).max(highest_term);
         let was_primary = state.lineage().is_some_and(|own| own.role == Role::Primary);
-        let start =
-            |primary, electable| Start { primary, electable, highest_term, chosen_under: None, yields, was_primary };
+        let start = |primary, electable| EngineStart {
+            primary,
+            electable,
+            highest_term,
+            chosen_under: None,
+            yields,
+            was_primary,
+        };
         match decision {
             BootDecision::StartPrimary(PrimaryReason::LossAccepted) => {
                 let epoch = chosen::epoch(&config, state.lineage().as_ref(), seen_epoch, &views);
                 chosen::announce(state, &config, epoch).await;
-                return Start { chosen_under: Some(epoch), ..start(None, true) };
+                return EngineStart { chosen_under: Some(epoch), ..start(None, true) };
             }
             BootDecision::StartPrimary(_) => return start(None, true),
             BootDecision::Follow { primary, electable } => {
@@ -337,19 +347,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_time_in_which_the_agent_stood_still_is_no_silence_of_its_peers() {
         let second = Duration::from_secs(1);
-        let mut asking = Asking::default();
-        asking.last_answers.insert(1, Instant::now());
+        let mut poll = LayerPoll::default();
+        poll.last_answers.insert(1, Instant::now());
         for _ in 0..20 {
             tokio::time::advance(second).await;
-            asking.leave_out_pause();
-            asking.asked = Instant::now();
+            poll.leave_out_pause();
+            poll.asked = Instant::now();
         }
-        assert_eq!((asking.silence_of(1), asking.silence_of(2)), (20 * second, 20 * second));
+        assert_eq!((poll.silence_of(1), poll.silence_of(2)), (20 * second, 20 * second));
         tokio::time::advance(300 * second).await;
-        asking.leave_out_pause();
-        assert_eq!((asking.silence_of(1), asking.silence_of(2)), (20 * second, 20 * second));
-        assert_eq!(asking.sentinels_answered.elapsed(), 20 * second);
-        asking.last_answers.insert(1, Instant::now());
-        assert_eq!(asking.silence_of(1), Duration::ZERO);
+        poll.leave_out_pause();
+        assert_eq!((poll.silence_of(1), poll.silence_of(2)), (20 * second, 20 * second));
+        assert_eq!(poll.sentinels_answered.elapsed(), 20 * second);
+        poll.last_answers.insert(1, Instant::now());
+        assert_eq!(poll.silence_of(1), Duration::ZERO);
     }
 }

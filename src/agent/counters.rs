@@ -105,12 +105,12 @@ impl Counters {
 
 /// Looks every few seconds, besides all else that the agent does.
 #[derive(Debug, Default)]
-pub(crate) struct Harvest {
+pub(crate) struct CounterPoll {
     began: Option<Instant>,
     look: Option<JoinHandle<()>>,
 }
 
-impl Harvest {
+impl CounterPoll {
     /// Begins a look if one is due and none is under way.
     pub(crate) fn look(&mut self, counters: &Arc<Counters>, connection: &Connection) {
         let is_due = self.began.is_none_or(|began| began.elapsed() >= EVERY);

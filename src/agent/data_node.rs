@@ -9,18 +9,18 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::boot::{Start, wait_for_decision};
+use super::boot::{EngineStart, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
+use super::damaged_files::{self, DamagedFiles};
 use super::engine::{self, Restarts, StartupProgress};
 use super::functions::{FunctionSnapshot, Source};
 use super::health::Health;
-use super::last_words::LastWords;
 use super::state::State;
-use super::unloadable::{self, Unloadable};
+use super::stderr_tail::StderrTail;
 use super::watch::Watch;
 use super::{
-    Error, Result, StopSignal, ancestry, aside, chain, chores, durable, functions, handover, lineage_file, prefix_jobs,
-    redis_conf,
+    Error, Result, StopSignal, ancestry, aside, chain, durable, functions, handover, lineage_file, prefix_jobs,
+    redis_conf, volume_tasks,
 };
 use crate::model::lineage::{Activity, Aside, AsideReason, Lineage};
 use crate::model::{Address, Role};
@@ -51,8 +51,8 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
     state.set_aside(aside::list(environment));
     state.set_ancestry(ancestry::read(environment));
     let mut restarts = Restarts::default();
-    let last_words = LastWords::default();
-    let mut unloadable = Unloadable::default();
+    let stderr_tail = StderrTail::default();
+    let mut damaged_files = DamagedFiles::default();
     let mut not_before = Instant::now();
     // The source of which the last engine did not take the functions.
     let mut refused = None;
@@ -65,13 +65,13 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
             decided = async {
                 drop_aside(environment, state);
                 look_at_files(environment, state)?;
-                unloadable.set_aside_damaged(environment, state, &program).await?;
+                damaged_files.set_aside_damaged(environment, state, &program).await?;
                 decide(environment, state, refused).await
             } => decided,
             () = stop.received() => return Ok(()),
         };
         // Another node's data replaces what an engine would load of a file that lost its end, or a person chooses it.
-        if decided.is_ok() && unloadable::shortened(environment, state).is_some() {
+        if decided.is_ok() && damaged_files::truncated(environment, state).is_some() {
             not_before = Instant::now() + DECIDE_EVERY;
         }
         if Instant::now() < not_before {
@@ -83,7 +83,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         let began = Instant::now();
         let put = decided.as_ref().ok().and_then(|decided| Some(decided.functions.as_ref()?.source));
         let started = decided
-            .and_then(|decided| Ok((start_engine(environment, state, &program, &decided, &last_words)?, decided)));
+            .and_then(|decided| Ok((start_engine(environment, state, &program, &decided, &stderr_tail)?, decided)));
         let (reached, exit, status) = match started {
             Ok((engine, decided)) => match live(environment, state, engine, &decided, stop).await {
                 End::Stopped => return Ok(()),
@@ -105,11 +105,11 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
             None => refused,
         };
         functions::remove(environment);
-        unloadable.note(reached, exit);
+        damaged_files.note(reached, exit);
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
-        let counted = if unloadable.is_known() { StartupProgress::Loading } else { reached };
+        let counted = if damaged_files.is_known() { StartupProgress::Loading } else { reached };
         let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
-            return Err(restarts.ends_at_once(&program, status, &last_words.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &stderr_tail.told().await).into());
         };
         tracing::warn!(
             status,
@@ -123,7 +123,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
 
 /// How to start the engine.
 struct StartDecision {
-    start: Start,
+    start: EngineStart,
     /// With an append-only file: as the data on the volume is, whatever is wanted. The operator tells the running server, which
     /// then writes all into the other file.
     append_only: bool,
@@ -159,20 +159,20 @@ fn start_engine(
     state: &State,
     program: &Path,
     decided: &StartDecision,
-    last_words: &LastWords,
+    stderr_tail: &StderrTail,
 ) -> Result<Child> {
     let StartDecision { start, append_only, functions } = decided;
     let is_decided = start.chosen_under.is_some() || (start.yields && start.primary.is_some());
     // The rule starts a chosen node by itself where the others gave their damaged files away for it.
-    let is_chosen = start.primary.is_none() && state.lineage().is_some() && unloadable::is_chosen(state);
-    if is_decided || unloadable::is_chosen_in_part(environment, state) {
+    let is_chosen = start.primary.is_none() && state.lineage().is_some() && damaged_files::is_chosen(state);
+    if is_decided || damaged_files::is_chosen_in_part(environment, state) {
         keep_decided(environment, state)?;
     } else if is_chosen && let Err(error) = keep_decided(environment, state) {
         // The node goes on with that data, so nothing of it is lost.
         tracing::warn!(error = %chain(&error), "no copy is kept of the data that a person chose");
     }
     if start.primary.is_some() && state.lineage().as_ref().is_some_and(Lineage::is_of_unknown_origin) {
-        aside::free_standing(environment)?;
+        aside::free_links(environment)?;
         state.set_aside(aside::list(environment));
     }
     let mut config = Arc::unwrap_or_clone(state.config());
@@ -203,7 +203,7 @@ fn start_engine(
     state.set_announced(Some(own));
     state.set_activity(Activity::Loading);
     state.set_health(Health::Starting);
-    Ok(engine::start(program, &path, false, last_words)?)
+    Ok(engine::start(program, &path, false, stderr_tail)?)
 }
 
 /// Keeps the files of a node that a person's decision is about, once: an engine that ends while it reads them is started again.
@@ -305,9 +305,9 @@ async fn watch(
 
 /// Removes what a person says is not needed, while no engine runs.
 fn drop_aside(environment: &Environment, state: &State) {
-    let dropped = chores::dropped(state);
+    let dropped = volume_tasks::dropped(state);
     if !dropped.is_empty() {
-        chores::remove(environment, dropped);
+        volume_tasks::remove(environment, dropped);
         state.set_aside(aside::list(environment));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use super::last_words::LastWords;
+use super::stderr_tail::StderrTail;
 
 /// Programs that are an engine, in the order in which they are looked for.
 const PROGRAMS: [&str; 2] = ["valkey-server", "redis-server"];
@@ -127,12 +127,12 @@ pub(crate) fn find() -> Result<PathBuf, Error> {
 }
 
 /// Starts it with a configuration file. Its log goes to standard output, ours to standard error. What it says on standard error, which
-/// is why it does not take its configuration, is passed on and kept in `words`.
+/// is why it does not take its configuration, is passed on and kept in `stderr_tail`.
 pub(super) fn start(
     program: &Path,
     configuration: &Path,
     as_sentinel: bool,
-    words: &LastWords,
+    stderr_tail: &StderrTail,
 ) -> Result<Child, Error> {
     let mut command = Command::new(program);
     command.arg(configuration);
@@ -144,7 +144,7 @@ pub(super) fn start(
     command.stderr(Stdio::piped());
     let mut child =
         command.spawn().map_err(|source| Error::Start { program: program.display().to_string(), source })?;
-    words.listen(child.stderr.take());
+    stderr_tail.listen(child.stderr.take());
     Ok(child)
 }
 

@@ -54,11 +54,11 @@ pub(super) async fn recorded(state: &State) -> u64 {
 
 /// When the own Sentinel's epoch was compared last.
 #[derive(Default)]
-pub(super) struct Raise {
+pub(super) struct EpochCheck {
     looked: Option<Instant>,
 }
 
-impl Raise {
+impl EpochCheck {
     /// Between two comparisons, unless the Sentinel was shown its primary just now.
     const LOOK_EVERY: Duration = Duration::from_secs(10);
 

@@ -5,7 +5,7 @@
 //! last, what another node's had, or what the operator put among the node's secrets. Tried on Redis 7.0, 8.0 and 8.6 and Valkey 8.1
 //! and 9.1: the first call that is answered finds its function.
 
-pub(crate) mod kept;
+pub(crate) mod file;
 mod snapshot;
 
 use std::fs;
@@ -58,7 +58,7 @@ pub(super) async fn find(
     let is_asked = |source: Source| refused.is_none_or(|refused| source > refused);
     let found = |source, snapshot: Option<Vec<u8>>| Some(FunctionSnapshot { source, snapshot: snapshot? });
     if is_asked(Source::Own)
-        && let own @ Some(_) = found(Source::Own, kept::read(environment).as_deref().and_then(snapshot::of_dump))
+        && let own @ Some(_) = found(Source::Own, file::read(environment).as_deref().and_then(snapshot::of_dump))
     {
         return own;
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::config::Environment;
-use super::functions::kept;
+use super::functions::file;
 use super::health::Health;
 use super::state::State;
 use super::{Error, Result, counters, exporter, port};
@@ -119,7 +119,7 @@ async fn audit(Shared(context): Shared<Context>) -> Response {
 async fn functions(Shared(context): Shared<Context>, Path(layer): Path<String>) -> Response {
     let config = context.state.config();
     let is_kept = !config.keeps_data && config.node.kind == NodeKind::Data && config.layer.uid == layer;
-    match is_kept.then(|| kept::read(&context.environment)).flatten() {
+    match is_kept.then(|| file::read(&context.environment)).flatten() {
         Some(dump) => ([(header::CONTENT_TYPE, "application/octet-stream")], dump).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

@@ -1,13 +1,13 @@
 //! A replica that the Sentinels name as primary becomes primary.
 
-use super::boot::Again;
+use super::boot::RunningDecision;
 use crate::redis::{Connection, server};
 
 /// Sentinels elect among the replicas of the node that they name, never that node: one that they name and that runs as a replica is
 /// promoted by none. So it is when all nodes restart before most Sentinels heard of the last failover: they name its loser, whom
 /// its winner follows to be elected; then they hear of it, name the winner, and each of the two follows the other, without end. Where
 /// they name no primary the rule decides as at a start, unless a node has begun to start as primary.
-pub(super) async fn accept_nomination(connection: &Connection, again: &Again) {
+pub(super) async fn accept_nomination(connection: &Connection, again: &RunningDecision) {
     if !again.promotes_itself {
         return;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::boot::Asking;
+use super::boot::LayerPoll;
 use super::state::State;
 use crate::model::boot::{Rivalry, WaitReason, prevailing};
 use crate::model::lineage::{Activity, Lineage, LineageAnswer};
@@ -25,7 +25,7 @@ const LOOK_AT_RIVAL_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Rivals {
     looked: Option<Instant>,
     /// While another primary serves, or is named and silent: since when, and what was heard.
-    asking: Option<Asking>,
+    poll: Option<LayerPoll>,
     needs_person: bool,
 }
 
@@ -37,15 +37,15 @@ impl Rivals {
 
     /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
     pub(super) async fn look(&mut self, state: &State) -> Option<&'static str> {
-        let every = if self.asking.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
+        let every = if self.poll.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
         if !state.config().has_sentinels() || self.looked.is_some_and(|at| at.elapsed() < every) {
             return None;
         }
         self.looked = Some(Instant::now());
-        let mut asking = self.asking.take().unwrap_or_default();
-        let (rivalry, is_chosen) = asking.rivalry(state).await;
+        let mut poll = self.poll.take().unwrap_or_default();
+        let (rivalry, is_chosen) = poll.rivalry(state).await;
         if rivalry != Rivalry::Alone {
-            self.asking = Some(asking);
+            self.poll = Some(poll);
         }
         match rivalry {
             Rivalry::Alone | Rivalry::GoesOn => {

@@ -6,19 +6,19 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
+use super::client_memory::ClientMemory;
 use super::config::{Environment, read_secret, read_users};
-use super::dissent::Dissent;
+use super::disagreement::Disagreement;
 use super::engine::{self, Restarts, StartupProgress};
-use super::epochs::Raise;
+use super::epochs::EpochCheck;
 use super::health::Health;
-use super::last_words::LastWords;
 use super::late_election::LateElection;
 use super::rivals::serving_primary;
-use super::silence::Silence;
 use super::spin::Spin;
 use super::state::State;
-use super::uncounted::Uncounted;
+use super::stderr_tail::StderrTail;
 use super::unknown_replicas::{self, UnknownReplicas};
+use super::unresponsive::UnresponsiveServer;
 use super::{
     Error, Result, StopSignal, chain, durable, epochs, handover, introduction, peers, promotion, sentinel_conf, stray,
 };
@@ -42,12 +42,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut StopSignal) -> Result<()> {
     let program = engine::find()?;
     let mut restarts = Restarts::default();
-    let words = LastWords::default();
+    let stderr_tail = StderrTail::default();
     let mut adds_replicas = false;
     loop {
         state.set_health(Health::Starting);
         let started = tokio::select! {
-            started = configure_and_start(environment, state, &program, adds_replicas, &words) => started,
+            started = configure_and_start(environment, state, &program, adds_replicas, &stderr_tail) => started,
             () = stop.received() => return Ok(()),
         };
         let began = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         };
         state.set_health(Health::Starting);
         let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
-            return Err(restarts.ends_at_once(&program, status, &words.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &stderr_tail.told().await).into());
         };
         tracing::warn!(status, ?pause, "the Sentinel ended; it starts again after the pause");
         tokio::select! {
@@ -158,12 +158,12 @@ async fn configure_and_start(
     state: &State,
     program: &Path,
     adds_replicas: bool,
-    words: &LastWords,
+    stderr_tail: &StderrTail,
 ) -> Result<Child> {
     state.refresh_config(environment);
     let path = write_configuration(environment, state, adds_replicas).await?;
     state.set_trouble(None);
-    Ok(engine::start(program, &path, true, words)?)
+    Ok(engine::start(program, &path, true, stderr_tail)?)
 }
 
 /// Renders the file around what the old one remembers. Only while the Sentinel does not run: then it rewrites the file
@@ -201,13 +201,13 @@ const KNOWS_FOR: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct SentinelWatch {
     connection: Option<Connection>,
-    pace: Pace,
-    dissent: Dissent,
-    raise: Raise,
+    info_period: InfoPeriod,
+    disagreement: Disagreement,
+    epochs: EpochCheck,
     unknown: UnknownReplicas,
     late: LateElection,
-    silence: Silence,
-    uncounted: Uncounted,
+    unresponsive: UnresponsiveServer,
+    client_memory: ClientMemory,
     /// Whether the Sentinel answers nothing any more.
     is_to_end: bool,
     /// When it last knew all that it should.
@@ -217,13 +217,13 @@ struct SentinelWatch {
 /// Keeps the periods of the Sentinel's `PING` and `INFO` ([`info_window`]): set after each start, and that of `INFO` again where a
 /// planned move, which changes it for some seconds, was killed.
 #[derive(Default)]
-struct Pace {
+struct InfoPeriod {
     looked: Option<Instant>,
     was_off: bool,
     pings: bool,
 }
 
-impl Pace {
+impl InfoPeriod {
     /// Longer than a planned move takes: what is off at two looks in a row was left behind.
     const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -268,15 +268,15 @@ async fn look(environment: &Environment, state: &State, followed: &mut SentinelW
         Err(error) => {
             state.set_health(Health::of_error(error.class(), &state.health()));
             // What it knows is in its file.
-            followed.is_to_end = followed.silence.look(&state.config(), &error, true);
+            followed.is_to_end = followed.unresponsive.look(&state.config(), &error, true);
             return false;
         }
     };
-    followed.silence.ends(None);
+    followed.unresponsive.ends(None);
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
-    followed.uncounted.look_at_sentinel(&connection, pid).await;
-    followed.pace.keep(&connection, state.config().node.ordinal).await;
+    followed.client_memory.look_at_sentinel(&connection, pid).await;
+    followed.info_period.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
         followed.knew = match keep_shown(environment, state, &connection, followed).await {
             Ok(knows) => knows.then(Instant::now),
@@ -307,7 +307,7 @@ async fn keep_shown(
     if stray::correct(state, &own, connection).await? {
         return Ok(false);
     }
-    if let Some(right) = followed.dissent.look(state, &own).await {
+    if let Some(right) = followed.disagreement.look(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
@@ -315,10 +315,10 @@ async fn keep_shown(
         return Ok(false);
     }
     let introduced = introduction::introduce(connection, &config, &own).await?;
-    let is_raised = followed.raise.look(connection, &config, &own).await?;
+    let is_raised = followed.epochs.look(connection, &config, &own).await?;
     followed.unknown.look(&config, &own).await;
     followed.late.look(connection, &config, &own).await?;
-    Ok(introduced == 0 && !is_raised && !followed.dissent.is_suspected() && !followed.unknown.is_suspected())
+    Ok(introduced == 0 && !is_raised && !followed.disagreement.is_suspected() && !followed.unknown.is_suspected())
 }
 
 async fn show(

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
 use super::counters::Counters;
-use super::functions::kept::Kept;
+use super::functions::file::FunctionFile;
 use super::health::Health;
-use super::verdict::Verdict;
+use super::shared_health::SharedHealth;
 use super::{Error, chain, durable};
 use crate::model::audit::{AuditMark, AuditReport};
 use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
@@ -26,9 +26,9 @@ const NOTICES: usize = 3;
 /// The shared state. Locks are held for a copy, never across an await.
 pub(crate) struct State {
     password: Secret,
-    verdict: Verdict,
+    health: SharedHealth,
     counters: Arc<Counters>,
-    functions: Arc<Kept>,
+    functions: Arc<FunctionFile>,
     inner: Mutex<Inner>,
 }
 
@@ -79,7 +79,7 @@ impl State {
     pub(crate) fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self {
             password: read_secret(environment, "agent-password")?,
-            verdict: Verdict::default(),
+            health: SharedHealth::default(),
             counters: Arc::default(),
             functions: Arc::default(),
             inner: Mutex::new(Inner {
@@ -210,17 +210,17 @@ impl State {
 
     /// The verdict on the engine.
     pub(crate) fn health(&self) -> Health {
-        self.verdict.get()
+        self.health.get()
     }
 
     /// Replaces the verdict.
     pub(crate) fn set_health(&self, health: Health) {
-        self.verdict.set(health);
+        self.health.set(health);
     }
 
-    /// See [`Verdict::first_ready`].
+    /// See [`SharedHealth::first_ready`].
     pub(crate) async fn first_ready(&self, within: Duration) {
-        self.verdict.first_ready(within).await;
+        self.health.first_ready(within).await;
     }
 
     /// What the server's functions counted.
@@ -229,7 +229,7 @@ impl State {
     }
 
     /// What is known of the server's functions.
-    pub(crate) const fn functions(&self) -> &Arc<Kept> {
+    pub(crate) const fn functions(&self) -> &Arc<FunctionFile> {
         &self.functions
     }
 

@@ -11,26 +11,26 @@ use tokio::time::Instant;
 use super::activity::activity_of;
 use super::announcement::Announcement;
 use super::append_files::{Growth, Sizes};
-use super::boot::{Asking, Start};
-use super::chores::Chores;
+use super::boot::{EngineStart, LayerPoll};
+use super::busy_script::BusyScript;
+use super::client_memory::ClientMemory;
 use super::config::Environment;
-use super::counters::Harvest;
+use super::counters::CounterPoll;
 use super::data_file::DataFile;
 use super::disk::Disk;
-use super::endless::Endless;
 use super::engine::StartupProgress;
 use super::error_stats::ErrorStats;
-use super::filed::FileOffset;
-use super::functions::kept::Keeper;
+use super::file_links::FileLinks;
+use super::file_offset::FileOffset;
+use super::functions::file::FunctionPoll;
 use super::health::Health;
 use super::hit_ratio::HitHistory;
-use super::joining::Joining;
+use super::replica_state::ReplicaState;
 use super::rivals::Rivals;
 use super::script_cache::ScriptCache;
-use super::silence::Silence;
-use super::standing::Standing;
 use super::state::State;
-use super::uncounted::Uncounted;
+use super::unresponsive::UnresponsiveServer;
+use super::volume_tasks::VolumeTasks;
 use super::writers::Writers;
 use super::wrong_primary::WrongPrimary;
 use super::{aside, handover, lineage_file, nomination, strangers, writers};
@@ -71,28 +71,28 @@ pub(crate) struct Watch {
     primary_as: Option<ReplicationId>,
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
-    joining: Joining,
+    replica_state: ReplicaState,
     /// Since when it is a replica without a link.
     alone_since: Option<Instant>,
     /// While the rule is asked again ([`Watch::decide_again`]).
-    asking: Option<Asking>,
+    poll: Option<LayerPoll>,
     announcement: Announcement,
     demoted: bool,
     writers: Writers,
-    uncounted: Uncounted,
+    client_memory: ClientMemory,
     scripts: ScriptCache,
     error_stats: ErrorStats,
-    standing: Standing,
+    file_links: FileLinks,
     /// Whether it follows what is no node of the layer.
     is_astray: bool,
     /// The record of the data that the server began with. `None`: there was none, or its files had lost some of it.
     began_with: Option<Lineage>,
     /// How long the append-only files were some seconds ago.
     growth: Arc<Mutex<Growth>>,
-    endless: Endless,
-    silence: Silence,
+    busy_script: BusyScript,
+    unresponsive: UnresponsiveServer,
     disk: Disk,
-    chores: Chores,
+    volume_tasks: VolumeTasks,
     handed_over: Option<Instant>,
     /// Whether a script that cannot be killed keeps the server from all else, or it answers nothing.
     is_to_end: bool,
@@ -104,16 +104,16 @@ pub(crate) struct Watch {
     written: Option<(Instant, Lineage)>,
     /// Which file has the data.
     data_file: DataFile,
-    filed: FileOffset,
+    file_offset: FileOffset,
     was_in_sync: bool,
     hits: HitHistory,
-    harvest: Harvest,
-    keeper: Keeper,
+    counter_poll: CounterPoll,
+    function_poll: FunctionPoll,
 }
 
 impl Watch {
     /// Of an engine that is being started.
-    pub(crate) fn new(environment: &Environment, state: &State, start: &Start, append_only: bool) -> Self {
+    pub(crate) fn new(environment: &Environment, state: &State, start: &EngineStart, append_only: bool) -> Self {
         let uid = state.config().layer.uid.clone();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
@@ -144,24 +144,24 @@ impl Watch {
             last_role,
             primary_as: None,
             linked: false,
-            joining: Joining::default(),
+            replica_state: ReplicaState::default(),
             alone_since: None,
-            asking: None,
+            poll: None,
             announcement: Announcement::default(),
             // Clients of the predecessor that come back while this one loads must not stay.
             demoted: start.primary.is_some() && start.was_primary,
             writers: Writers::default(),
-            uncounted: Uncounted::default(),
+            client_memory: ClientMemory::default(),
             scripts: ScriptCache::default(),
             error_stats: ErrorStats::default(),
-            standing: Standing::open(environment, own.as_ref()),
+            file_links: FileLinks::open(environment, own.as_ref()),
             is_astray: false,
-            began_with: own.clone().filter(|_| recorded.shortened(&present).is_none()),
+            began_with: own.clone().filter(|_| recorded.truncated(&present).is_none()),
             growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),
-            endless: Endless::default(),
-            silence: Silence::default(),
+            busy_script: BusyScript::default(),
+            unresponsive: UnresponsiveServer::default(),
             disk: Disk::default(),
-            chores: Chores::default(),
+            volume_tasks: VolumeTasks::default(),
             handed_over: None,
             is_to_end: false,
             majority: None,
@@ -169,25 +169,25 @@ impl Watch {
             baseline: None,
             written: None,
             data_file: DataFile::new(append_only),
-            filed: FileOffset::default(),
+            file_offset: FileOffset::default(),
             was_in_sync: false,
             hits: HitHistory::default(),
-            harvest: Harvest::default(),
-            keeper: Keeper::default(),
+            counter_poll: CounterPoll::default(),
+            function_poll: FunctionPoll::default(),
         }
     }
 
     /// Looks once: health, role, record. Whether the server said all that is recorded of it.
     pub(crate) async fn look(&mut self, environment: &Environment, state: &State) -> bool {
-        self.chores.remove(self.standing.take_proven());
-        self.chores.look(environment, state);
+        self.volume_tasks.remove(self.file_links.take_proven());
+        self.volume_tasks.look(environment, state);
         let asked = self.ask(environment, state).await;
         let is_told = asked.is_ok();
         match asked {
             Ok((info, connection)) => {
                 self.answered = true;
-                self.endless.rests();
-                self.silence.ends(Some(&info));
+                self.busy_script.ends();
+                self.unresponsive.ends(Some(&info));
                 let stopping = state.health() == Health::Stopping;
                 if !stopping {
                     let health = Health::of_answer(&info);
@@ -198,22 +198,22 @@ impl Watch {
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;
-                    self.harvest.look(state.counters(), &connection);
-                    self.keeper.look(environment, &state.config(), state.functions(), &connection);
-                    self.joining.look(&info, Instant::now());
+                    self.counter_poll.look(state.counters(), &connection);
+                    self.function_poll.look(environment, &state.config(), state.functions(), &connection);
+                    self.replica_state.note(&info, Instant::now());
                     if let Some(stranger) = strangers::stranger_followed(state, &info).await {
                         tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");
                         (self.is_astray, self.is_to_end) = (true, true);
                         return false;
                     }
-                    self.standing.note_loaded(&info);
+                    self.file_links.note_loaded(&info);
                     self.record(state, &info).await;
                     self.data_file.ask_for_snapshot(&connection, &info).await;
                     self.keep_ancestry(state, &info).await;
-                    self.standing.look(environment, state, &info, state.lineage().as_ref()).await;
-                    if self.is_chosen_as_replica && self.standing.is_idle() {
+                    self.file_links.look(environment, state, &info, state.lineage().as_ref()).await;
+                    if self.is_chosen_as_replica && self.file_links.is_idle() {
                         self.is_chosen_as_replica = false;
-                        self.standing.keep_chosen(environment, state);
+                        self.file_links.keep_chosen(environment, state);
                     }
                     if info.keys().0 > 0 {
                         state.note_keys(environment);
@@ -227,14 +227,14 @@ impl Watch {
                         }
                         self.scripts.look(state, &connection, &info).await;
                         self.error_stats.look(&connection, &info).await;
-                        self.uncounted.look(state, &connection, &info).await;
+                        self.client_memory.look(state, &connection, &info).await;
                         self.look_at_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;
                         self.keep_priority(&connection, &info, &again).await;
                         nomination::accept_nomination(&connection, &again).await;
                         self.leave_hung_disk(environment, state, &info).await;
                         self.announcement.keep(environment, state, &connection, &info).await;
-                        state.set_activity(activity_of(&info, &self.joining));
+                        state.set_activity(activity_of(&info, &self.replica_state));
                     }
                 }
                 self.connection = Some(connection);
@@ -243,12 +243,12 @@ impl Watch {
                 if state.health() != Health::Stopping {
                     state.set_health(Health::of_error(error.class(), &state.health()));
                 }
-                let is_silent = self.silence.look(&state.config(), &error, self.data_file.is_append_only());
+                let is_silent = self.unresponsive.look(&state.config(), &error, self.data_file.is_append_only());
                 if is_silent {
                     state.notice("its server ran and answered nothing: it was ended and restarted".to_owned());
                 }
                 self.is_to_end =
-                    self.endless.look(&error, self.connection.as_ref(), self.data_file.is_append_only()).await
+                    self.busy_script.look(&error, self.connection.as_ref(), self.data_file.is_append_only()).await
                         || is_silent;
                 if !error.class().is_alive() {
                     self.connection = None;
@@ -280,7 +280,7 @@ impl Watch {
 
     /// A primary whose volume hangs hands over while its server still answers: soon it would not, and what it confirms is in no file.
     async fn leave_hung_disk(&mut self, environment: &Environment, state: &State, info: &Info) {
-        let Some(hangs) = self.disk.hangs().max(self.chores.hangs()) else { return };
+        let Some(hangs) = self.disk.hangs().max(self.volume_tasks.hangs()) else { return };
         state.set_health(Health::DiskHangs);
         let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
         if info.role() != Some(Role::Primary) || !state.config().has_sentinels() || !is_due {
@@ -298,9 +298,9 @@ impl Watch {
         if !std::mem::take(&mut self.is_astray) {
             return;
         }
-        let record = self.standing.record(environment);
+        let record = self.file_links.record(environment);
         let restored = match &record {
-            Some(record) => aside::restore_standing(environment, record),
+            Some(record) => aside::restore_links(environment, record),
             None => Ok(false),
         };
         match restored {

@@ -16,8 +16,8 @@ pub(crate) const MOST: usize = 3;
 /// What holds a dataset: all that any engine loads, and the record.
 pub(super) const FILES: [&str; 4] = ["appendonlydir", "appendonly.aof", "dump.rdb", "redoubt/lineage.json"];
 
-/// The folder of the links, renewed while the dataset is the same ([`crate::agent::standing`]). It is no kept folder.
-pub(super) const STANDING: &str = ".standing";
+/// The folder of the links, renewed while the dataset is the same ([`crate::agent::file_links`]). It is no kept folder.
+pub(super) const LINKS: &str = ".standing";
 
 const NOTE: &str = "note.json";
 /// A folder that is not whole yet. Its originals are still in place.
@@ -43,7 +43,7 @@ fn names(environment: &Environment) -> Vec<String> {
 
 fn completed(environment: &Environment, name: &str) -> Option<Aside> {
     let folder = root(environment).join(name);
-    if name == STANDING {
+    if name == LINKS {
         return None;
     }
     if name.starts_with(LINKING) {
@@ -198,7 +198,7 @@ fn time_name(seconds: u64) -> String {
 #[cfg(test)]
 pub(in crate::agent) mod tests {
     use super::*;
-    use crate::agent::aside::standing_links::{free_standing, is_current, renew_standing, standing_record};
+    use crate::agent::aside::links::{free_links, is_current, links_record, renew_links};
 
     /// A node's folders with a small dataset.
     pub(crate) fn node(name: &str) -> Environment {
@@ -257,18 +257,18 @@ pub(in crate::agent) mod tests {
             "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":true}"#;
         fs::write(environment.data.join("redoubt/lineage.json"), text).unwrap();
         let record = crate::agent::lineage_file::parse(text).unwrap();
-        renew_standing(&environment, &record).unwrap();
-        assert_eq!(standing_record(&environment), Some(record.clone()));
-        free_standing(&environment).unwrap();
+        renew_links(&environment, &record).unwrap();
+        assert_eq!(links_record(&environment), Some(record.clone()));
+        free_links(&environment).unwrap();
         assert_eq!(list(&environment), [], "they are links to the node's files");
         let incr = environment.data.join("appendonlydir/appendonly.aof.1.incr.aof");
         fs::remove_file(&incr).unwrap();
         fs::write(&incr, "SET b 2").unwrap();
-        free_standing(&environment).unwrap();
+        free_links(&environment).unwrap();
         let kept = list(&environment);
         let held = root(&environment).join(&kept[0].folder).join("appendonlydir/appendonly.aof.1.incr.aof");
         assert_eq!(fs::read_to_string(held).unwrap(), "SET a 1");
-        renew_standing(&environment, &record).unwrap();
+        renew_links(&environment, &record).unwrap();
         assert!(is_current(&environment));
         fs::remove_dir_all(environment.data).unwrap();
     }

@@ -4,15 +4,15 @@
 //! expiry, or a cache takes more memory than it may, the primary goes through its keys for that as well. Keys are listed in pages. After each page a pause follows that leaves
 //! the server all but a small share of its time, and no command of a page should take longer than 5 ms.
 
-mod duty;
 pub(super) mod metrics;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use self::duty::Duty;
+use self::tasks::AuditTasks;
 use super::config::Environment;
 use super::state::State;
 use super::{chain, durable, removal};
@@ -48,8 +48,8 @@ pub(super) async fn run(environment: Environment, state: Arc<State>) {
 /// What goes on between two pages.
 #[derive(Default)]
 struct Auditor {
-    connection: Option<Own>,
-    work: Option<Work>,
+    connection: Option<AuditConnection>,
+    work: Option<AuditPass>,
     size: PageSize,
     /// What the server was at the last look.
     stood: Option<Standing>,
@@ -65,16 +65,16 @@ struct Auditor {
 }
 
 /// A connection of the audit's own: it has a database of its own.
-struct Own {
+struct AuditConnection {
     connection: Connection,
     run_id: String,
     database: Option<u32>,
 }
 
 /// A pass that is under way.
-struct Work {
+struct AuditPass {
     pass: Pass,
-    duty: Duty,
+    tasks: AuditTasks,
     list: String,
     began: Instant,
     busy: Duration,
@@ -105,13 +105,13 @@ impl Auditor {
     }
 
     async fn try_step(&mut self, environment: &Environment, state: &State) -> Result<Duration, Error> {
-        let Some((replication_id, role)) = duty::stands(state) else {
+        let Some((replication_id, role)) = tasks::stands(state) else {
             self.connection = None;
             return Ok(LOOK_EVERY);
         };
         let own = match self.connection.take() {
             Some(own) => own,
-            None => Own::open(environment, state).await?,
+            None => AuditConnection::open(environment, state).await?,
         };
         let own = self.connection.insert(own);
         let standing = Standing { run_id: own.run_id.clone(), replication_id, role };
@@ -130,28 +130,28 @@ impl Auditor {
             if !is_news && self.rests_until.is_some_and(|until| Instant::now() < until) {
                 return Ok(LOOK_EVERY);
             }
-            let duty = duty::of(state, role, &declared).await;
-            if !duty.is_some_and(|duty| duty.reports) {
+            let tasks = tasks::of(state, role, &declared).await;
+            if !tasks.is_some_and(|tasks| tasks.reports) {
                 // Another node tells from now on.
                 state.set_audit(None);
             }
-            let Some(duty) = duty else {
+            let Some(tasks) = tasks else {
                 self.rests_until = Some(Instant::now() + REST[0]);
                 self.last_list = Some(list);
                 return Ok(LOOK_EVERY);
             };
             let is_of_this =
-                |known: &(Standing, String, Shrink)| duty.shrinks && known.0 == standing && known.1 == list;
+                |known: &(Standing, String, Shrink)| tasks.shrinks && known.0 == standing && known.1 == list;
             let shrink = self.shrink.take().filter(is_of_this).map(|(_, _, shrink)| shrink);
             let hunt = self.hunt.clone();
             self.work =
-                Some(Work::begin(&own.connection, standing.clone(), duty, list, &declared, shrink, hunt).await?);
+                Some(AuditPass::begin(&own.connection, standing.clone(), tasks, list, &declared, shrink, hunt).await?);
         }
         let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
         let mut pause = LOOK_EVERY;
         if work.pass.position().is_some() {
             let busy = work.page(own, state, &mut self.size).await?;
-            let share = if work.duty.is_on_primary { SHARE_OF_PRIMARY } else { SHARE_OF_REPLICA };
+            let share = if work.tasks.is_on_primary { SHARE_OF_PRIMARY } else { SHARE_OF_REPLICA };
             pause = pause_after(busy, share);
         }
         if work.pass.position().is_none() {
@@ -169,7 +169,7 @@ impl Auditor {
     }
 }
 
-impl Own {
+impl AuditConnection {
     async fn open(environment: &Environment, state: &State) -> Result<Self, Error> {
         let connection = Connection::open(&state.own_endpoint(environment)).await?;
         let info = server::info(&connection).await?;
@@ -186,11 +186,11 @@ impl Own {
     }
 }
 
-impl Work {
+impl AuditPass {
     async fn begin(
         connection: &Connection,
         standing: Standing,
-        duty: Duty,
+        tasks: AuditTasks,
         list: String,
         declared: &DeclaredPrefixes,
         shrink: Option<Shrink>,
@@ -199,10 +199,10 @@ impl Work {
         let info = server::info(connection).await?;
         let databases =
             info.databases().filter_map(|database| database.name.strip_prefix("db")?.parse().ok()).collect();
-        let tally = Tally::new(Arc::new(Prefixes::new(declared)), duty.repairs, hunt);
+        let tally = Tally::new(Arc::new(Prefixes::new(declared)), tasks.repairs, hunt);
         Ok(Self {
             pass: Pass::new(standing, databases, tally),
-            duty,
+            tasks,
             list,
             began: Instant::now(),
             busy: Duration::ZERO,
@@ -212,7 +212,7 @@ impl Work {
     }
 
     /// Counts one page. How long the server was busy with it.
-    async fn page(&mut self, own: &mut Own, state: &State, size: &mut PageSize) -> Result<Duration, Error> {
+    async fn page(&mut self, own: &mut AuditConnection, state: &State, size: &mut PageSize) -> Result<Duration, Error> {
         let Some(position) = self.pass.position() else { return Ok(Duration::ZERO) };
         own.select(position.database).await?;
         let (connection, mut meter) = (&own.connection, keys::Meter::default());
@@ -274,8 +274,8 @@ impl Work {
         }
         let mut report = self.pass.tally.report();
         let shrink = Shrink::new(self.pass.tally.prefixes(), &report.prefixes);
-        let shrink = Some(shrink).filter(|shrink| self.duty.shrinks && !shrink.is_done());
-        if !self.duty.reports {
+        let shrink = Some(shrink).filter(|shrink| self.tasks.shrinks && !shrink.is_done());
+        if !self.tasks.reports {
             return shrink;
         }
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{SENTINEL_ANSWER_HOLDS, Watch};
-use crate::agent::boot::Again;
+use crate::agent::boot::RunningDecision;
 use crate::agent::rivals::Rivals;
 use crate::agent::state::State;
 use crate::agent::{chosen, peers, redis_conf};
@@ -63,7 +63,7 @@ impl Watch {
 
     /// The boot rule once more, for a replica that finds no primary to follow: before it took part in what a primary writes, because the
     /// rule may say another thing by now; later, if the Sentinels name this very node, or did not end it within [`ELECTED_WITHIN`].
-    pub(super) async fn decide_again(&mut self, state: &State, info: &Info) -> Again {
+    pub(super) async fn decide_again(&mut self, state: &State, info: &Info) -> RunningDecision {
         let followed = info.primary_link().filter(|link| !link.up && !link.syncing).map(|link| link.primary);
         let config = state.config();
         let is_own = |named: &Address| config.own_address() == Some(named);
@@ -73,17 +73,19 @@ impl Watch {
         let is_late = alone_since.is_some_and(|since| since.elapsed() >= ELECTED_WITHIN);
         // Who takes part and follows whom the Sentinels name is theirs to promote; a person may choose it all the same.
         let is_chosen = config.accept_loss == Some(config.node.ordinal);
-        let Some(followed) = followed.filter(|_| !self.joining.is_done() || !is_told || is_late || is_chosen) else {
-            self.asking = None;
+        let Some(followed) =
+            followed.filter(|_| !self.replica_state.is_acknowledging() || !is_told || is_late || is_chosen)
+        else {
+            self.poll = None;
             if !self.rivals.needs_person() {
                 if !self.is_chosen {
                     state.set_accepting(false);
                 }
                 state.set_needs_person(None);
             }
-            return Again::default();
+            return RunningDecision::default();
         };
-        let again = self.asking.get_or_insert_default().again(state).await;
+        let again = self.poll.get_or_insert_default().again(state).await;
         if state.is_accepting() {
             self.starts_over = Some("a person chose its data");
         } else if again.follows.as_ref().is_some_and(|primary| *primary != followed) {
@@ -151,12 +153,12 @@ impl Watch {
 
     /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left: else a layer whose
     /// primary came back empty would have no replica to elect.
-    pub(super) async fn keep_priority(&self, connection: &Connection, info: &Info, again: &Again) {
+    pub(super) async fn keep_priority(&self, connection: &Connection, info: &Info, again: &RunningDecision) {
         let Some(link) = info.primary_link() else { return };
         if link.priority != 0 || link.syncing {
             return;
         }
-        if (link.up && self.joining.is_done()) || again.electable {
+        if (link.up && self.replica_state.is_acknowledging()) || again.electable {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {

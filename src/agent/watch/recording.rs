@@ -73,7 +73,7 @@ impl Watch {
         self.keep_chosen(state, &config, role, views.as_deref()).await;
         let stays = role == Role::Primary || (in_sync && self.was_in_sync);
         self.data_file.look(info, stays, config.keeps_data);
-        self.filed.note(info);
+        self.file_offset.note(info);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
         state.set_lineage(Some(Lineage {
@@ -142,7 +142,7 @@ impl Watch {
             state.set_trouble(outcome.err().as_ref());
         }
         let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
-        let lineage = self.filed.on_volume(lineage);
+        let lineage = self.file_offset.on_volume(lineage);
         let is_due = self.written.as_ref().is_none_or(|(at, written)| {
             let moved = (written.role, written.synced, written.epoch, written.term, written.link_up, written.accepted)
                 != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up, lineage.accepted);
@@ -163,10 +163,11 @@ impl Watch {
     pub(crate) async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
-        let mut lineage = self.filed.on_volume(lineage);
+        let mut lineage = self.file_offset.on_volume(lineage);
         if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
-            let (has_loaded, held, chain_of) = (self.served, self.standing.held().cloned(), self.chores.take_chain());
+            let (has_loaded, held, chain_of) =
+                (self.served, self.file_links.held().cloned(), self.volume_tasks.take_chain());
             // An engine without an append-only file writes a snapshot as it ends, where its settings have one.
             let may_be_saved = clean && self.data_file.is_left();
             self.disk.begin(move || {
@@ -199,7 +200,7 @@ impl Watch {
             return;
         }
         let chain = match info.primary_link() {
-            None => Some(ancestry::continued(&known, info, self.began_with.as_ref(), self.standing.loaded_as())),
+            None => Some(ancestry::continued(&known, info, self.began_with.as_ref(), self.file_links.loaded_as())),
             Some(link) if link.up && !link.syncing => {
                 let config = state.config();
                 let primary = config.data_nodes.iter().find(|(_, address)| **address == link.primary);
@@ -212,7 +213,7 @@ impl Watch {
             Some(_) => None,
         };
         if let Some(chain) = chain {
-            self.chores.write_chain(chain.clone());
+            self.volume_tasks.write_chain(chain.clone());
             state.set_ancestry(chain);
         }
     }

@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the server's functions.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct FunctionFile {
     /// The digests of the libraries that are in the file.
     digests: Mutex<Option<String>>,
     /// Whether the server is of no use before the operator has loaded its functions.
@@ -40,7 +40,7 @@ fn path(environment: &Environment) -> PathBuf {
     environment.data.join(FILE)
 }
 
-impl Kept {
+impl FunctionFile {
     /// Notes whether a server that starts has to wait for its functions.
     pub(crate) fn set_waiting(&self, is_waiting: bool) {
         self.is_waiting.store(is_waiting, Ordering::Relaxed);
@@ -81,18 +81,18 @@ impl Kept {
 
 /// Looks each second, besides all else that the agent does.
 #[derive(Debug, Default)]
-pub(crate) struct Keeper {
+pub(crate) struct FunctionPoll {
     began: Option<Instant>,
     look: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl FunctionPoll {
     /// Begins a look if one is due and none is under way.
     pub(crate) fn look(
         &mut self,
         environment: &Environment,
         config: &NodeConfig,
-        kept: &Arc<Kept>,
+        kept: &Arc<FunctionFile>,
         connection: &Connection,
     ) {
         let is_due = kept.is_waiting() || self.began.is_none_or(|began| began.elapsed() >= EVERY);

@@ -21,13 +21,13 @@ const END_AFTER_UNSAVED: Duration = Duration::from_mins(5);
 
 /// Since when a server is busy.
 #[derive(Debug, Default)]
-pub(super) struct Endless {
+pub(super) struct BusyScript {
     since: Option<Instant>,
 }
 
-impl Endless {
+impl BusyScript {
     /// The server answered something else.
-    pub(super) fn rests(&mut self) {
+    pub(super) fn ends(&mut self) {
         if let Some(since) = self.since.take() {
             tracing::info!(after = ?since.elapsed(), "the server is no longer busy with a script");
         }

@@ -1,4 +1,4 @@
-//! The verdict on the engine as it is now, and waiting for the first good one.
+//! The health of the engine, shared by its tasks, and waiting until it is ready for the first time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio::time::timeout;
 use super::health::Health;
 
 /// What is known of the engine, shared.
-pub(super) struct Verdict {
+pub(super) struct SharedHealth {
     health: watch::Sender<Health>,
     was_ready: AtomicBool,
 }
 
-impl Default for Verdict {
+impl Default for SharedHealth {
     fn default() -> Self {
         Self { health: watch::Sender::new(Health::Deciding), was_ready: AtomicBool::new(false) }
     }
 }
 
-impl Verdict {
+impl SharedHealth {
     pub(super) fn get(&self) -> Health {
         self.health.borrow().clone()
     }
@@ -50,21 +50,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_readiness_is_waited_for() {
-        let (verdict, began) = (Verdict::default(), Instant::now());
-        verdict.first_ready(READY_WITHIN).await;
+        let (health, began) = (SharedHealth::default(), Instant::now());
+        health.first_ready(READY_WITHIN).await;
         assert_eq!(began.elapsed(), READY_WITHIN, "never ready");
         let serving = async {
             sleep(Duration::from_millis(100)).await;
-            verdict.set(Health::Syncing);
+            health.set(Health::Syncing);
             sleep(Duration::from_millis(100)).await;
-            verdict.set(Health::Serving);
+            health.set(Health::Serving);
         };
         let began = Instant::now();
-        tokio::join!(verdict.first_ready(READY_WITHIN), serving);
+        tokio::join!(health.first_ready(READY_WITHIN), serving);
         assert_eq!(began.elapsed(), Duration::from_millis(200), "no longer than until it is");
-        verdict.set(Health::Silent);
+        health.set(Health::Silent);
         let began = Instant::now();
-        verdict.first_ready(READY_WITHIN).await;
+        health.first_ready(READY_WITHIN).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "it was");
     }
 }

@@ -7,9 +7,9 @@ use crate::model::lineage::{Activity, LineageAnswer};
 use crate::model::{ReplicationId, Role};
 
 /// What a node has to do.
-#[expect(clippy::struct_excessive_bools, reason = "each is a duty of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a task of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Duty {
+pub(super) struct AuditTasks {
     /// It tells what it finds.
     pub(super) reports: bool,
     /// It gives keys an expiry.
@@ -26,7 +26,7 @@ pub(super) fn stands(state: &State) -> Option<(ReplicationId, Role)> {
 }
 
 /// What this node has to do now; `None`: nothing.
-pub(super) async fn of(state: &State, role: Role, declared: &DeclaredPrefixes) -> Option<Duty> {
+pub(super) async fn of(state: &State, role: Role, declared: &DeclaredPrefixes) -> Option<AuditTasks> {
     let config = state.config();
     let others = peers::ask_agents(&config).await;
     let answers: Vec<_> = others.into_iter().filter_map(|(ordinal, answer)| Some((ordinal, answer?))).collect();
@@ -34,18 +34,18 @@ pub(super) async fn of(state: &State, role: Role, declared: &DeclaredPrefixes) -
 }
 
 /// The same, by what the other data nodes of the layer answered.
-fn decide(own: u16, role: Role, declared: &DeclaredPrefixes, others: &[(u16, LineageAnswer)]) -> Option<Duty> {
+fn decide(own: u16, role: Role, declared: &DeclaredPrefixes, others: &[(u16, LineageAnswer)]) -> Option<AuditTasks> {
     let repairs = declared.mode == AuditMode::Repair;
     let shrinks = declared.prefixes.iter().any(|it| it.budget.is_some_and(|budget| budget.shrinks));
     let mut fit = others.iter().filter(|(_, answer)| is_fit(answer));
     match role {
         Role::Primary => {
             let reports = fit.next().is_none();
-            (reports || repairs || shrinks).then_some(Duty { reports, repairs, shrinks, is_on_primary: true })
+            (reports || repairs || shrinks).then_some(AuditTasks { reports, repairs, shrinks, is_on_primary: true })
         }
         Role::Replica => {
             let is_first = fit.all(|(ordinal, _)| *ordinal > own);
-            is_first.then_some(Duty { reports: true, repairs: false, shrinks: false, is_on_primary: false })
+            is_first.then_some(AuditTasks { reports: true, repairs: false, shrinks: false, is_on_primary: false })
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     fn the_first_fit_replica_audits_and_the_primary_only_where_there_is_none() {
         let (primary, replica) = (answer(Role::Primary), answer(Role::Replica));
         let reports = |own, role, others: &[(u16, LineageAnswer)]| {
-            decide(own, role, &declared(AuditMode::Report, false), others).is_some_and(|duty| duty.reports)
+            decide(own, role, &declared(AuditMode::Report, false), others).is_some_and(|tasks| tasks.reports)
         };
         assert!(reports(1, Role::Replica, &[(0, primary.clone()), (2, replica.clone())]));
         assert!(!reports(2, Role::Replica, &[(0, primary.clone()), (1, replica.clone())]));
@@ -132,14 +132,14 @@ mod tests {
     #[test]
     fn only_a_primary_repairs_and_shrinks_and_it_does_whichever_node_reports() {
         let replica = answer(Role::Replica);
-        let duty = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, &declared(mode, false), others);
-        let both = Some(Duty { reports: false, repairs: true, shrinks: false, is_on_primary: true });
-        assert_eq!(duty(Role::Primary, AuditMode::Repair, &[(1, replica.clone())]), both);
-        assert_eq!(duty(Role::Primary, AuditMode::Report, &[(1, replica)]), None);
-        assert!(duty(Role::Primary, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && duty.repairs));
-        assert!(duty(Role::Replica, AuditMode::Repair, &[]).is_some_and(|duty| duty.reports && !duty.repairs));
+        let tasks = |role, mode, others: &[(u16, LineageAnswer)]| decide(0, role, &declared(mode, false), others);
+        let both = Some(AuditTasks { reports: false, repairs: true, shrinks: false, is_on_primary: true });
+        assert_eq!(tasks(Role::Primary, AuditMode::Repair, &[(1, replica.clone())]), both);
+        assert_eq!(tasks(Role::Primary, AuditMode::Report, &[(1, replica)]), None);
+        assert!(tasks(Role::Primary, AuditMode::Repair, &[]).is_some_and(|tasks| tasks.reports && tasks.repairs));
+        assert!(tasks(Role::Replica, AuditMode::Repair, &[]).is_some_and(|tasks| tasks.reports && !tasks.repairs));
         let shrinking = |role, others: &[(u16, LineageAnswer)]| {
-            decide(0, role, &declared(AuditMode::Report, true), others).is_some_and(|duty| duty.shrinks)
+            decide(0, role, &declared(AuditMode::Report, true), others).is_some_and(|tasks| tasks.shrinks)
         };
         assert!(shrinking(Role::Primary, &[(1, answer(Role::Replica))]) && !shrinking(Role::Replica, &[]));
     }

@@ -25,7 +25,7 @@ const ASK_FOR: Duration = Duration::from_secs(10);
 
 /// What is followed of the links.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct FileLinks {
     /// The record of the newest data that they may hold. `None`: there are none, or what they hold is known to be in the node's history.
     of: Option<Lineage>,
     /// Whether that data was written by this very engine as primary.
@@ -62,7 +62,7 @@ impl Files {
 }
 
 /// How far the renewal of the links is. A server replaces its files without a word, so between the links and their taking the place of
-/// the standing ones it is asked again: what was linked is of the history that it had before only if it has that one still.
+/// the ones before it is asked again: what was linked is of the history that it had before only if it has that one still.
 #[derive(Debug, Default)]
 enum Renewal {
     #[default]
@@ -71,14 +71,14 @@ enum Renewal {
     Linking(Files),
     /// They are made, and the server was not asked since.
     Linked(Files),
-    /// They are being put in the place of the standing ones.
+    /// They are being put in the place of the ones before.
     Taking(Files, Lineage),
 }
 
-impl Standing {
+impl FileLinks {
     /// Before the engine starts: links of an earlier life whose data was replaced meanwhile stay as they are.
     pub(super) fn open(environment: &Environment, own: Option<&Lineage>) -> Self {
-        let earlier = aside::standing_record(environment);
+        let earlier = aside::links_record(environment);
         let is_other = |earlier: &&Lineage| own.is_some_and(|own| !is_continued(earlier, own));
         if let Some(earlier) = earlier.as_ref().filter(is_other) {
             return Self { of: Some(earlier.clone()), ..Self::default() };
@@ -91,7 +91,7 @@ impl Standing {
             return Self { of: Some(own.clone()), ..Self::default() };
         }
         if let Some(own) = own
-            && let Err(error) = aside::renew_standing(environment, own)
+            && let Err(error) = aside::renew_links(environment, own)
         {
             tracing::warn!(error = %super::chain(&error), "the node's files have no links");
         }
@@ -101,7 +101,7 @@ impl Standing {
 
     /// The record of what the links hold at the least. `None`: there are none.
     pub(super) fn record(&self, environment: &Environment) -> Option<Lineage> {
-        self.of.clone().filter(|_| self.is_current).or_else(|| aside::standing_record(environment))
+        self.of.clone().filter(|_| self.is_current).or_else(|| aside::links_record(environment))
     }
 
     /// The record of the newest data that the links may hold, where it is not known to be in the node's history.
@@ -229,7 +229,7 @@ impl Standing {
     async fn judge(&mut self, environment: &Environment, state: &State, of: &Lineage, primary: Option<Address>) {
         let since = *self.replaced.get_or_insert_with(Instant::now);
         // A record that counts no keys may be older than what was written.
-        if of.is_empty() && !aside::standing_has_commands(environment) {
+        if of.is_empty() && !aside::links_have_commands(environment) {
             self.forget();
             return;
         }
@@ -245,7 +245,7 @@ impl Standing {
                 Some(false) | None => {}
             }
         }
-        match aside::store_standing(environment, AsideReason::Replaced, of) {
+        match aside::keep_links(environment, AsideReason::Replaced, of) {
             Ok(_) => {
                 state.set_aside(aside::list(environment));
                 state.set_unusable(None);
@@ -253,7 +253,7 @@ impl Standing {
             }
             // The links stay as they are, and are not renewed, until there is room.
             Err(error) => state.set_unusable(Some(&format!(
-                "AsideFull: what this node had before it followed its primary is in /data/aside/.standing: {error}"
+                "AsideFull: what this node had before it followed its primary is in /data/aside/.links: {error}"
             ))),
         }
     }
@@ -266,7 +266,7 @@ impl Standing {
     /// Has the links become a kept folder, because a person chose their data and this node was promoted with it.
     pub(super) fn keep_chosen(&mut self, environment: &Environment, state: &State) {
         let Some(of) = self.of.clone().filter(|_| state.config().keeps_data) else { return };
-        match aside::store_standing(environment, AsideReason::LossAccepted, &of) {
+        match aside::keep_links(environment, AsideReason::LossAccepted, &of) {
             Ok(_) => self.forget(),
             // The node goes on with that data, so nothing of it is lost.
             Err(error) => {
@@ -336,10 +336,10 @@ pub(super) mod tests {
     }
 
     /// A look, and what it began on the volume, to its end.
-    fn look(standing: &mut Standing, environment: &Environment, (info, own): &(Info, Lineage)) {
-        standing.renew(environment, info, own);
-        while !standing.disk.is_idle() {
-            standing.advance();
+    fn look(links: &mut FileLinks, environment: &Environment, (info, own): &(Info, Lineage)) {
+        links.renew(environment, info, own);
+        while !links.disk.is_idle() {
+            links.advance();
             std::thread::yield_now();
         }
     }
@@ -349,19 +349,19 @@ pub(super) mod tests {
     fn links_take_the_place_of_others_only_where_the_server_has_the_same_history_afterwards() {
         let environment = node("standing-other");
         let (a, stranger) = (primary("a", "0000", 0), primary("s", "0000", 1));
-        let mut standing = Standing::open(&environment, Some(&a.1));
+        let mut links = FileLinks::open(&environment, Some(&a.1));
         let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
-        look(&mut standing, &environment, &a);
-        look(&mut standing, &environment, &a);
-        assert_eq!(standing.linked, Some(Files::of(&a.0)));
-        standing.renewed = None;
+        look(&mut links, &environment, &a);
+        look(&mut links, &environment, &a);
+        assert_eq!(links.linked, Some(Files::of(&a.0)));
+        links.renewed = None;
         replace_files(&environment, "SET s 1");
-        look(&mut standing, &environment, &a);
-        assert!(matches!(standing.renewal, Renewal::Linked(_)), "the server is asked again first");
+        look(&mut links, &environment, &a);
+        assert!(matches!(links.renewal, Renewal::Linked(_)), "the server is asked again first");
         assert_eq!(held(), "SET a 1");
-        look(&mut standing, &environment, &stranger);
+        look(&mut links, &environment, &stranger);
         assert_eq!(held(), "SET a 1");
-        assert!(aside::restore_standing(&environment, &standing.record(&environment).unwrap()).unwrap());
+        assert!(aside::restore_links(&environment, &links.record(&environment).unwrap()).unwrap());
         assert_eq!(fs::read_to_string(incr(&environment, "")).unwrap(), "SET a 1");
         fs::remove_dir_all(&environment.data).unwrap();
     }
@@ -371,16 +371,16 @@ pub(super) mod tests {
     fn links_stay_where_a_full_sync_replaced_the_files_and_the_record_is_of_before() {
         let environment = node("standing-half");
         let (_, a) = primary("a", "0000", 0);
-        drop(Standing::open(&environment, Some(&a)));
+        drop(FileLinks::open(&environment, Some(&a)));
         let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
         replace_files(&environment, "SET s 1");
         let demoted = Lineage { role: Role::Replica, ..primary("b", "a", 0).1 };
         for last in [Lineage { synced: false, ..demoted.clone() }, Lineage { link_up: false, ..demoted.clone() }] {
-            let standing = Standing::open(&environment, Some(&last));
-            assert_eq!((held().as_str(), standing.held()), ("SET a 1", Some(&last)));
+            let links = FileLinks::open(&environment, Some(&last));
+            assert_eq!((held().as_str(), links.held()), ("SET a 1", Some(&last)));
         }
         let whole = demoted;
-        drop(Standing::open(&environment, Some(&whole)));
+        drop(FileLinks::open(&environment, Some(&whole)));
         assert_eq!(held(), "SET s 1");
         fs::remove_dir_all(&environment.data).unwrap();
     }
@@ -391,14 +391,14 @@ pub(super) mod tests {
     fn the_record_of_the_links_is_that_of_their_data() {
         let environment = node("standing-record");
         let a = primary("a", "0000", 0);
-        let mut standing = Standing::open(&environment, Some(&a.1));
+        let mut links = FileLinks::open(&environment, Some(&a.1));
         lineage_file::write(&environment, &Lineage { synced: false, ..primary("r", "0000", 0).1 }).unwrap();
         replace_files(&environment, "SET b 1");
         let b = primary("b", "a", 1);
-        look(&mut standing, &environment, &b);
-        look(&mut standing, &environment, &b);
-        assert_eq!(aside::standing_record(&environment), Some(b.1.clone()));
-        assert!(aside::standing_has_commands(&environment), "whatever the record counts");
+        look(&mut links, &environment, &b);
+        look(&mut links, &environment, &b);
+        assert_eq!(aside::links_record(&environment), Some(b.1.clone()));
+        assert!(aside::links_have_commands(&environment), "whatever the record counts");
         fs::remove_dir_all(&environment.data).unwrap();
     }
 
@@ -407,17 +407,17 @@ pub(super) mod tests {
     fn what_a_primary_wrote_while_links_were_made_is_counted() {
         let environment = node("standing-counts");
         let (info, own) = primary("a", "0000", 0);
-        let mut standing = Standing::open(&environment, Some(&own));
-        standing.renew(&environment, &info, &own);
-        assert!(!standing.disk.is_idle());
+        let mut links = FileLinks::open(&environment, Some(&own));
+        links.renew(&environment, &info, &own);
+        assert!(!links.disk.is_idle());
         let later = Lineage { keys: own.keys + 1, ..own.clone() };
-        standing.note_primary(&info, Some(&later));
-        assert_eq!((standing.of.as_ref(), standing.as_primary), (Some(&later), true));
+        links.note_primary(&info, Some(&later));
+        assert_eq!((links.of.as_ref(), links.as_primary), (Some(&later), true));
         let (stranger, theirs) = primary("s", "0000", 1);
-        standing.note_primary(&stranger, Some(&theirs));
-        assert_eq!(standing.of, Some(later), "a stranger's data is not in the links");
-        while !standing.disk.is_idle() {
-            standing.advance();
+        links.note_primary(&stranger, Some(&theirs));
+        assert_eq!(links.of, Some(later), "a stranger's data is not in the links");
+        while !links.disk.is_idle() {
+            links.advance();
             std::thread::yield_now();
         }
         fs::remove_dir_all(&environment.data).unwrap();
@@ -425,12 +425,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_primary_that_was_promoted_from_an_unknown_history_has_not_what_it_read() {
-        let mut standing = Standing::default();
-        standing
-            .note_loaded(&Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:r\n"));
-        standing.note_loaded(&Info::parse("role:master\nmaster_replid:c\nmaster_replid2:s\n"));
-        assert!(!standing.is_read(&primary("c", "s", 0).1), "it followed a primary between two looks");
-        assert!(standing.is_read(&primary("c", "r", 0).1), "promoted before it followed anybody");
-        assert!(standing.is_read(&primary("d", "0000", 0).1), "without replicas for an hour");
+        let mut links = FileLinks::default();
+        links.note_loaded(&Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:r\n"));
+        links.note_loaded(&Info::parse("role:master\nmaster_replid:c\nmaster_replid2:s\n"));
+        assert!(!links.is_read(&primary("c", "s", 0).1), "it followed a primary between two looks");
+        assert!(links.is_read(&primary("c", "r", 0).1), "promoted before it followed anybody");
+        assert!(links.is_read(&primary("d", "0000", 0).1), "without replicas for an hour");
     }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::state::State;
-use super::{Standing, is_contained};
+use super::{FileLinks, is_contained};
 use crate::model::Address;
 use crate::model::lineage::AsideReason;
 
 /// How long a node must be in sync, and a kept folder's data known to be in its primary's history, before the folder is removed.
 const PROVEN_AFTER: Duration = Duration::from_mins(10);
 
-impl Standing {
+impl FileLinks {
     /// Notes kept folders whose data is known to be in the primary's history.
     pub(super) async fn note_proven(&mut self, state: &State, primary: Option<Address>) {
         let is_due = self.in_sync.is_some_and(|since| since.elapsed() >= PROVEN_AFTER)
@@ -45,9 +45,9 @@ mod tests {
     use super::super::tests::primary;
     use super::*;
     use crate::agent::aside::{self, tests::node};
-    use crate::agent::chores::Chores;
     use crate::agent::config::Environment;
     use crate::agent::late_election::tests::config;
+    use crate::agent::volume_tasks::VolumeTasks;
     use crate::model::lineage::{Ancestor, Ancestry, Lineage};
     use crate::model::{Offset, ReplicationId};
     use crate::redis::info::Info;
@@ -76,23 +76,23 @@ mod tests {
         fs::create_dir_all(environment.data.join("aside/by-hand")).unwrap();
         let (info, own) = primary("a", "b", 0);
         let state = state(&environment, &own);
-        let mut standing = Standing::open(&environment, Some(&own));
-        let mut chores = Chores::default();
+        let mut links = FileLinks::open(&environment, Some(&own));
+        let mut volume_tasks = VolumeTasks::default();
         let folders = || aside::list(&environment).into_iter().map(|kept| kept.folder).collect::<BTreeSet<_>>();
         let all = BTreeSet::from([proven.clone(), chosen.clone(), unknown.clone(), "by-hand".to_owned()]);
         // A look each minute, and what it began on the volume, to its end.
         let mut minutes = async |count: u32, info: &Info| {
             for _ in 0..count {
                 tokio::time::advance(Duration::from_mins(1)).await;
-                standing.look(&environment, &state, info, Some(&own)).await;
-                while !standing.disk.is_idle() {
-                    standing.advance();
+                links.look(&environment, &state, info, Some(&own)).await;
+                while !links.disk.is_idle() {
+                    links.advance();
                     std::thread::yield_now();
                 }
-                chores.remove(standing.take_proven());
-                chores.look(&environment, &state);
-                while !chores.is_idle() {
-                    chores.look(&environment, &state);
+                volume_tasks.remove(links.take_proven());
+                volume_tasks.look(&environment, &state);
+                while !volume_tasks.is_idle() {
+                    volume_tasks.look(&environment, &state);
                     std::thread::yield_now();
                 }
             }

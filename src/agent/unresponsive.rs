@@ -22,7 +22,7 @@ const LOOKS: u32 = 4;
 
 /// Since when a server that answered is silent.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct UnresponsiveServer {
     since: Option<Instant>,
     looks: u32,
     answered: bool,
@@ -30,7 +30,7 @@ pub(super) struct Silence {
     takes_in: bool,
 }
 
-impl Silence {
+impl UnresponsiveServer {
     /// The server answered.
     pub(super) fn ends(&mut self, info: Option<&Info>) {
         if let Some(since) = self.since.take().filter(|_| self.looks >= LOOKS) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::append_files::Shortened;
+use super::append_files::TruncatedFile;
 use super::config::Environment;
 use super::engine::StartupProgress;
 use super::state::State;
@@ -34,7 +34,7 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the files from how the engine ended.
 #[derive(Debug, Default)]
-pub(super) struct Unloadable {
+pub(super) struct DamagedFiles {
     /// Ends in a row by the engine's own exit, before it served.
     ends: u32,
     /// Whether it had answered that it loads before it ended.
@@ -45,7 +45,7 @@ pub(super) struct Unloadable {
     was_short: bool,
 }
 
-impl Unloadable {
+impl DamagedFiles {
     /// Notes an end. An engine that was killed (want of memory) says nothing of its files; one that crashes over them was loading.
     pub(super) fn note(&mut self, reached: StartupProgress, status: Option<ExitStatus>) {
         let crashed = status.is_some_and(|status| matches!(status.signal(), Some(SIGABRT | SIGSEGV)));
@@ -79,14 +79,14 @@ impl Unloadable {
         state: &State,
         program: &Path,
     ) -> Result<()> {
-        let shortened = shortened(environment, state);
-        let was_short = std::mem::replace(&mut self.was_short, shortened.is_some());
-        match &shortened {
-            Some(shortened) if !was_short => tracing::warn!(%shortened, "the node's files lost some of its data"),
+        let truncated = truncated(environment, state);
+        let was_short = std::mem::replace(&mut self.was_short, truncated.is_some());
+        match &truncated {
+            Some(truncated) if !was_short => tracing::warn!(%truncated, "the node's files lost some of its data"),
             None if was_short => state.set_unusable(None),
             Some(_) | None => {}
         }
-        if self.ends < ENDS && shortened.is_none() {
+        if self.ends < ENDS && truncated.is_none() {
             return Ok(());
         }
         let Some(own) = state.lineage() else {
@@ -94,11 +94,11 @@ impl Unloadable {
             return Ok(());
         };
         let files = files(environment, own.append_only.unwrap_or(true));
-        if shortened.is_none() && self.verdict.is_none() {
+        if truncated.is_none() && self.verdict.is_none() {
             let is_damaged = self.was_loading || check(state, environment, program, &files).await;
             self.verdict = Some(is_damaged);
         }
-        if shortened.is_none() && !self.is_known() {
+        if truncated.is_none() && !self.is_known() {
             return Ok(());
         }
         let config = state.config();
@@ -109,9 +109,9 @@ impl Unloadable {
         let Some(taken_from) =
             replaces_damaged((config.node.ordinal, &own), &config.layer.uid, config.accept_loss, &others)
         else {
-            let damage = shortened.map_or_else(
+            let damage = truncated.map_or_else(
                 || "the engine does not load the node's files".to_owned(),
-                |shortened| format!("the node's files lost some of its data ({shortened})"),
+                |truncated| format!("the node's files lost some of its data ({truncated})"),
             );
             state.set_unusable(Some(&format!(
                 "DataUnloadable: {damage}, and no other node that answers has loaded as much; mend the files, or choose a \
@@ -134,7 +134,7 @@ impl Unloadable {
 }
 
 /// The append-only file that lost its end, where another node may have it and no person chose what is left.
-pub(super) fn shortened(environment: &Environment, state: &State) -> Option<Shortened> {
+pub(super) fn truncated(environment: &Environment, state: &State) -> Option<TruncatedFile> {
     if is_chosen(state) { None } else { lost_end(environment, state) }
 }
 
@@ -144,12 +144,12 @@ pub(super) fn is_chosen_in_part(environment: &Environment, state: &State) -> boo
 }
 
 /// The append-only file that lost its end, where another node may have it.
-fn lost_end(environment: &Environment, state: &State) -> Option<Shortened> {
+fn lost_end(environment: &Environment, state: &State) -> Option<TruncatedFile> {
     let config = state.config();
     if !config.keeps_data || config.data_nodes.len() < 2 || state.lineage().is_none() {
         return None;
     }
-    lineage_file::shortened(environment)
+    lineage_file::truncated(environment)
 }
 
 /// Whether a person chose this node's data, in this incident.
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_was_killed_says_nothing_of_its_files() {
-        let mut files = Unloadable::default();
+        let mut files = DamagedFiles::default();
         for _ in 0..5 {
             files.note(StartupProgress::Loading, Some(ExitStatus::from_raw(9)));
         }

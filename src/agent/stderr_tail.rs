@@ -22,12 +22,12 @@ const REST_WITHIN: Duration = Duration::from_millis(500);
 
 /// The last words of the engine that was started last.
 #[derive(Default)]
-pub(super) struct LastWords {
+pub(super) struct StderrTail {
     lines: Arc<Mutex<VecDeque<String>>>,
     reader: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl LastWords {
+impl StderrTail {
     /// Forgets those of the engine before, and keeps those of this one.
     pub(super) fn listen(&self, errors: Option<ChildStderr>) {
         lock(&self.lines).clear();
@@ -97,7 +97,7 @@ mod tests {
     async fn said(script: &str) -> String {
         let path = std::env::temp_dir().join(format!("redoubt-words-{}-{:x}", std::process::id(), script.len()));
         std::fs::write(&path, script).unwrap();
-        let words = LastWords::default();
+        let words = StderrTail::default();
         let mut child = start(Path::new("/bin/sh"), &path, false, &words).unwrap();
         child.wait().await.unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::files::{link, size};
-use super::folders::{FILES, STANDING, finish, has_room, note, root, write_note};
+use super::folders::{FILES, LINKS, finish, has_room, note, root, write_note};
 use crate::agent::append_files::Sizes;
 use crate::agent::config::Environment;
 use crate::agent::{Result, durable, lineage_file};
@@ -13,26 +13,26 @@ use crate::model::lineage::{Aside, AsideReason, Lineage};
 /// Links that were made, and are not known yet to be of the data that they are taken for.
 const RENEWED: &str = ".renewed";
 
-/// The record of the data that the standing links hold. `None`: there are none.
-pub(crate) fn standing_record(environment: &Environment) -> Option<Lineage> {
-    let text = fs::read_to_string(root(environment).join(STANDING).join("redoubt/lineage.json")).ok()?;
+/// The record of the data that the links hold. `None`: there are none.
+pub(crate) fn links_record(environment: &Environment) -> Option<Lineage> {
+    let text = fs::read_to_string(root(environment).join(LINKS).join("redoubt/lineage.json")).ok()?;
     lineage_file::parse(&text).ok()
 }
 
-/// Makes the standing links those of the files as they are. Only while the engine is off: see [`link_files`].
-pub(crate) fn renew_standing(environment: &Environment, record: &Lineage) -> Result<()> {
+/// Makes the links those of the files as they are. Only while the engine is off: see [`link_files`].
+pub(crate) fn renew_links(environment: &Environment, record: &Lineage) -> Result<()> {
     link_files(environment)?;
     take_links(environment, record)
 }
 
-/// Makes links of the files as they are, next to the standing ones; none where those are links to the same files. A running server may
+/// Makes links of the files as they are, next to the ones before; none where those are links to the same files. A running server may
 /// replace its files meanwhile, so the caller asks it afterwards whose data it has, and then calls [`take_links`].
 pub(crate) fn link_files(environment: &Environment) -> Result<()> {
     let part = root(environment).join(RENEWED);
     let _ = fs::remove_dir_all(&part);
-    let standing = root(environment).join(STANDING);
+    let links = root(environment).join(LINKS);
     let is_empty = FILES[..3].iter().all(|name| !environment.data.join(name).exists());
-    if is_empty || (standing.exists() && is_current(environment)) {
+    if is_empty || (links.exists() && is_current(environment)) {
         return Ok(());
     }
     fs::create_dir_all(part.join("redoubt")).map_err(durable::failed("make", &part))?;
@@ -46,22 +46,22 @@ pub(crate) fn link_files(environment: &Environment) -> Result<()> {
     Ok(())
 }
 
-/// Puts the links that [`link_files`] made in the place of the standing ones. `record`: of their data, which is not always the record
+/// Puts the links that [`link_files`] made in the place of the ones before. `record`: of their data, which is not always the record
 /// on the volume: that one is written at other times.
 pub(crate) fn take_links(environment: &Environment, record: &Lineage) -> Result<()> {
-    let (standing, part) = (root(environment).join(STANDING), root(environment).join(RENEWED));
+    let (links, part) = (root(environment).join(LINKS), root(environment).join(RENEWED));
     if part.exists() {
         write_record(&part, record)?;
-        let _ = fs::remove_dir_all(&standing);
-        return fs::rename(&part, &standing).map_err(durable::failed("move to", &standing));
+        let _ = fs::remove_dir_all(&links);
+        return fs::rename(&part, &links).map_err(durable::failed("move to", &links));
     }
     note_links(environment, record)
 }
 
 /// Writes of which data the links are, without touching them. Where there are none, nothing is written.
 pub(crate) fn note_links(environment: &Environment, record: &Lineage) -> Result<()> {
-    let standing = root(environment).join(STANDING);
-    if standing.exists() { write_record(&standing, record) } else { Ok(()) }
+    let links = root(environment).join(LINKS);
+    if links.exists() { write_record(&links, record) } else { Ok(()) }
 }
 
 /// Not flushed: links that a power cut takes are made again at the next start.
@@ -73,30 +73,28 @@ fn write_record(folder: &Path, record: &Lineage) -> Result<()> {
     fs::rename(&part, &path).map_err(durable::failed("move to", &path))
 }
 
-/// Whether commands were appended to the files that the standing links hold. A record that counts no keys may be older than they are.
-pub(crate) fn standing_has_commands(environment: &Environment) -> bool {
-    let standing = root(environment).join(STANDING);
+/// Whether commands were appended to the files that the links hold. A record that counts no keys may be older than they are.
+pub(crate) fn links_have_commands(environment: &Environment) -> bool {
+    let links = root(environment).join(LINKS);
     let is_appended = |path: &Path| path.extension().is_some_and(|end| end == "aof") && size(path) > 0;
-    let entries = fs::read_dir(standing.join(FILES[0])).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).chain([standing.join(FILES[1])]).any(|path| is_appended(&path))
+    let entries = fs::read_dir(links.join(FILES[0])).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).chain([links.join(FILES[1])]).any(|path| is_appended(&path))
 }
 
-/// Whether the standing links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
+/// Whether the links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
 pub(crate) fn is_current(environment: &Environment) -> bool {
-    let standing = root(environment).join(STANDING);
-    FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&standing.join(name)))
+    let links = root(environment).join(LINKS);
+    FILES[..3].iter().all(|name| inodes(&environment.data.join(name)) == inodes(&links.join(name)))
 }
 
-/// Makes the standing links free for files that were put in the place of those that they hold, which become a kept folder. Files
+/// Makes the links free for files that were put in the place of those that they hold, which become a kept folder. Files
 /// without a record may be such files.
 ///
 /// # Errors
 /// As [`super::folders::keep`]; the links are still there then.
-pub(crate) fn free_standing(environment: &Environment) -> Result<()> {
-    match standing_record(environment) {
-        Some(earlier) if !is_current(environment) => {
-            store_standing(environment, AsideReason::Replaced, &earlier).map(drop)
-        }
+pub(crate) fn free_links(environment: &Environment) -> Result<()> {
+    match links_record(environment) {
+        Some(earlier) if !is_current(environment) => keep_links(environment, AsideReason::Replaced, &earlier).map(drop),
         Some(_) | None => Ok(()),
     }
 }
@@ -114,37 +112,33 @@ fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {
     inodes
 }
 
-/// Turns the standing links into a kept folder. `None`: there are none.
+/// Turns the links into a kept folder. `None`: there are none.
 ///
 /// # Errors
 /// As [`super::folders::keep`]; the links are still there then.
-pub(crate) fn store_standing(
-    environment: &Environment,
-    reason: AsideReason,
-    lineage: &Lineage,
-) -> Result<Option<Aside>> {
-    let standing = root(environment).join(STANDING);
-    let bytes = FILES[..3].iter().map(|name| size(&standing.join(name))).sum();
+pub(crate) fn keep_links(environment: &Environment, reason: AsideReason, lineage: &Lineage) -> Result<Option<Aside>> {
+    let links = root(environment).join(LINKS);
+    let bytes = FILES[..3].iter().map(|name| size(&links.join(name))).sum();
     if bytes == 0 {
         return Ok(None);
     }
     // The room that they take is taken already.
     has_room(environment, 0)?;
     let note = note(environment, reason, Some(lineage), bytes);
-    write_note(&standing, &note)?;
-    finish(environment, &standing, &note)?;
+    write_note(&links, &note)?;
+    finish(environment, &links, &note)?;
     Ok(Some(note))
 }
 
-/// Puts the files that the standing links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
+/// Puts the files that the links hold in the place of the dataset, with their record. Only while the engine is off. `false`:
 /// there are none.
-pub(crate) fn restore_standing(environment: &Environment, lineage: &Lineage) -> Result<bool> {
-    let standing = root(environment).join(STANDING);
-    if FILES[..3].iter().all(|name| !standing.join(name).exists()) {
+pub(crate) fn restore_links(environment: &Environment, lineage: &Lineage) -> Result<bool> {
+    let links = root(environment).join(LINKS);
+    if FILES[..3].iter().all(|name| !links.join(name).exists()) {
         return Ok(false);
     }
     for name in &FILES[..3] {
-        let (from, to) = (standing.join(name), environment.data.join(name));
+        let (from, to) = (links.join(name), environment.data.join(name));
         let removed = if to.is_dir() { fs::remove_dir_all(&to) } else { fs::remove_file(&to) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -157,6 +151,6 @@ pub(crate) fn restore_standing(environment: &Environment, lineage: &Lineage) -> 
         }
     }
     lineage_file::write_with(environment, lineage, Sizes::default())?;
-    let _ = fs::remove_dir_all(&standing);
+    let _ = fs::remove_dir_all(&links);
     Ok(true)
 }

@@ -17,35 +17,35 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Whether a server takes part, by what its looks told since its start.
 #[derive(Debug, Default)]
-pub(super) struct Joining {
+pub(super) struct ReplicaState {
     /// The first look with a link since the last full sync, and the offset that it told.
     linked: Option<(Instant, Offset)>,
-    joined: bool,
+    acknowledging: bool,
 }
 
-impl Joining {
+impl ReplicaState {
     /// Takes in a look. A link that is lost and comes back without a full sync is sent what it missed at once.
-    pub(super) fn look(&mut self, info: &Info, now: Instant) {
+    pub(super) fn note(&mut self, info: &Info, now: Instant) {
         let Some(link) = info.primary_link() else {
-            *self = Self { linked: None, joined: true };
+            *self = Self { linked: None, acknowledging: true };
             return;
         };
         if link.syncing {
-            self.joined = false;
+            self.acknowledging = false;
         }
-        if !link.up && !self.joined {
+        if !link.up && !self.acknowledging {
             self.linked = None;
         }
-        if !link.up || self.joined {
+        if !link.up || self.acknowledging {
             return;
         }
         let (since, offset) = *self.linked.get_or_insert((now, info.offset()));
-        self.joined = info.offset() > offset || now.duration_since(since) >= ACKNOWLEDGED_WITHIN;
+        self.acknowledging = info.offset() > offset || now.duration_since(since) >= ACKNOWLEDGED_WITHIN;
     }
 
     /// Whether it is sent what its primary writes, or was until its link went down; a primary always is.
-    pub(super) const fn is_done(&self) -> bool {
-        self.joined
+    pub(super) const fn is_acknowledging(&self) -> bool {
+        self.acknowledging
     }
 }
 
@@ -61,11 +61,11 @@ mod tests {
     }
 
     fn after(looks: &[(u64, Info)]) -> bool {
-        let (began, mut joining) = (Instant::now(), Joining::default());
+        let (began, mut replica_state) = (Instant::now(), ReplicaState::default());
         for (milliseconds, info) in looks {
-            joining.look(info, began + Duration::from_millis(*milliseconds));
+            replica_state.note(info, began + Duration::from_millis(*milliseconds));
         }
-        joining.is_done()
+        replica_state.is_acknowledging()
     }
 
     #[test]

@@ -27,12 +27,12 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 /// Whom the others name, and since when that was another than ours.
 #[derive(Default)]
-pub(crate) struct Dissent {
+pub(crate) struct Disagreement {
     looked: Option<Instant>,
     since: Option<(Address, Instant)>,
 }
 
-impl Dissent {
+impl Disagreement {
     /// Whether the others named another primary at the last look.
     pub(crate) const fn is_suspected(&self) -> bool {
         self.since.is_some()

@@ -12,14 +12,14 @@ use crate::model::lineage::Ancestry;
 
 /// What is to be done, and what is being done.
 #[derive(Debug, Default)]
-pub(super) struct Chores {
+pub(super) struct VolumeTasks {
     chain: Option<Ancestry>,
     writing: Disk,
     unneeded: BTreeSet<String>,
     removing: Disk<BTreeSet<String>>,
 }
 
-impl Chores {
+impl VolumeTasks {
     /// Has a chain written with the next look. Of several only the last is.
     pub(super) fn write_chain(&mut self, chain: Ancestry) {
         self.chain = Some(chain);

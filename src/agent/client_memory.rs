@@ -30,7 +30,7 @@ const SENTINEL_ROUND_EVERY: Duration = Duration::from_secs(5);
 
 /// What is followed of it.
 #[derive(Debug, Default)]
-pub(super) struct Uncounted {
+pub(super) struct ClientMemory {
     looks: u32,
     /// What was found to be data after all: a script may write more than one value, bytes.
     tolerated: u64,
@@ -39,7 +39,7 @@ pub(super) struct Uncounted {
     looked: Option<Instant>,
 }
 
-impl Uncounted {
+impl ClientMemory {
     /// Looks at a data node that answers.
     pub(super) async fn look(&mut self, state: &State, connection: &Connection, info: &Info) {
         let room = room(&state.config());

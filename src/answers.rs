@@ -8,7 +8,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use crate::model::audit::{AUDIT_FORMAT, AuditReport};
-use crate::model::counters::{Counted, MOST_ROWS};
+use crate::model::counters::{CounterRows, MOST_ROWS};
 use crate::model::lineage::LineageAnswer;
 use crate::model::node_config::AGENT_PORT;
 
@@ -27,7 +27,7 @@ pub(crate) async fn fetch(address: &str) -> Option<LineageAnswer> {
 }
 
 /// What the server of the agent at an IP address counted; the agent reads that first. `None`: as for [`fetch`]. Not bounded in time.
-pub async fn counted(address: &str) -> Option<Counted> {
+pub async fn counted(address: &str) -> Option<CounterRows> {
     get(address, "counters", LARGEST_COUNTERS).await
 }
 

@@ -64,7 +64,7 @@
 //! # Invariants: what is deliberately absent
 //!
 //! - No state of ours outside Redis and the API server: the loop is the state machine, status is a report.
-//! - No sleep and no hidden retry inside a reconcile: what is not ready becomes [`plan::Waiting`]. The move of a primary, which takes
+//! - No sleep and no hidden retry inside a reconcile: what is not ready becomes [`plan::WaitReason`]. The move of a primary, which takes
 //!   seconds, is a task of its own.
 //! - No effect on stale facts: every [`plan::Step`] names the process, pod or object that it was decided for.
 //! - No client waits for a Lease: every replica of the operator points the Services, and only its leader does all else.

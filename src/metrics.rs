@@ -85,19 +85,19 @@ impl Metrics {
     }
 
     /// This replica leads for as long as the answer lives: work that is dropped has ended too.
-    pub(crate) fn leads(&self) -> Leads {
+    pub(crate) fn leads(&self) -> LeaderGuard {
         self.leader.set(1);
-        Leads(self.leader.clone())
+        LeaderGuard(self.leader.clone())
     }
 
     /// Answers with these metrics too, for as long as the answer lives. An error: some of their names are taken.
     pub(crate) fn include<C: prometheus::core::Collector + Clone + 'static>(
         &self,
         collector: &C,
-    ) -> Result<Included, Error> {
+    ) -> Result<IncludedMetrics, Error> {
         self.registry.register(Box::new(collector.clone()))?;
         let (registry, collector) = (self.registry.clone(), collector.clone());
-        Ok(Included(Some(Box::new(move || {
+        Ok(IncludedMetrics(Some(Box::new(move || {
             // Only what was registered is taken out: there is nothing else to do about an error.
             let _ = registry.unregister(Box::new(collector));
         }))))
@@ -118,9 +118,9 @@ impl Metrics {
 
 /// See [`Metrics::leads`].
 #[must_use]
-pub(crate) struct Leads(IntGauge);
+pub(crate) struct LeaderGuard(IntGauge);
 
-impl Drop for Leads {
+impl Drop for LeaderGuard {
     fn drop(&mut self) {
         self.0.set(0);
     }
@@ -128,9 +128,9 @@ impl Drop for Leads {
 
 /// See [`Metrics::include`].
 #[must_use]
-pub(crate) struct Included(Option<Box<dyn FnOnce() + Send + Sync>>);
+pub(crate) struct IncludedMetrics(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-impl Drop for Included {
+impl Drop for IncludedMetrics {
     fn drop(&mut self) {
         if let Some(exclude) = self.0.take() {
             exclude();

@@ -135,7 +135,7 @@ impl RootKey {
 
 /// The Secrets of one layer that hold its passwords; `None`: there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stored<'a> {
+pub(crate) struct PasswordSecrets<'a> {
     /// `NAME-redis-system`.
     pub system: Option<&'a KubernetesSecret>,
     /// `NAME-redis-app`.
@@ -146,19 +146,19 @@ pub(crate) struct Stored<'a> {
 
 /// The passwords of every layer that this process has led.
 #[derive(Debug)]
-pub(crate) struct Vault {
+pub(crate) struct PasswordCache {
     root: RootKey,
     known: PerObject<Passwords>,
 }
 
-impl Vault {
-    /// A vault that has seen no layer yet.
+impl PasswordCache {
+    /// A cache that has seen no layer yet.
     pub(crate) fn new(root: RootKey) -> Self {
         Self { root, known: PerObject::default() }
     }
 
     /// The layer's passwords, by its Secrets as they are now.
-    pub(crate) fn passwords(&self, layer_uid: &str, stored: Stored<'_>) -> Passwords {
+    pub(crate) fn passwords(&self, layer_uid: &str, stored: PasswordSecrets<'_>) -> Passwords {
         let mut known = self.known.lock();
         known.entry(layer_uid.to_owned()).or_insert_with(|| judged(&self.root, layer_uid, stored)).clone()
     }
@@ -198,7 +198,7 @@ impl Vault {
 }
 
 /// Which copy counts, for a layer that this process has not led yet.
-fn judged(root: &RootKey, layer_uid: &str, stored: Stored<'_>) -> Passwords {
+fn judged(root: &RootKey, layer_uid: &str, stored: PasswordSecrets<'_>) -> Passwords {
     let derived = root.passwords(layer_uid);
     let Some(system) = stored.system else { return derived };
     if system.annotations().get(ANNOTATION_ROOT_KEY) == Some(&root.id()) {
@@ -240,8 +240,8 @@ mod tests {
         }
     }
 
-    const fn of(system: &KubernetesSecret) -> Stored<'_> {
-        Stored { system: Some(system), application: None, administrator: None }
+    const fn of(system: &KubernetesSecret) -> PasswordSecrets<'_> {
+        PasswordSecrets { system: Some(system), application: None, administrator: None }
     }
 
     fn complete(password: &str) -> Vec<(&str, &str)> {
@@ -250,16 +250,19 @@ mod tests {
 
     #[test]
     fn a_deleted_secret_comes_back_with_the_same_passwords_after_a_restart_of_the_operator() {
-        let before = Vault::new(RootKey::fixed("k")).passwords("uid-1", Stored::default());
-        let after = Vault::new(RootKey::fixed("k")).passwords("uid-1", Stored::default());
+        let before = PasswordCache::new(RootKey::fixed("k")).passwords("uid-1", PasswordSecrets::default());
+        let after = PasswordCache::new(RootKey::fixed("k")).passwords("uid-1", PasswordSecrets::default());
         assert_eq!(before, after);
         assert_eq!(before.operator.reveal().len(), PASSWORD_LENGTH);
     }
 
     #[test]
     fn layers_and_users_have_different_passwords() {
-        let vault = Vault::new(RootKey::fixed("k"));
-        let (one, other) = (vault.passwords("uid-1", Stored::default()), vault.passwords("uid-2", Stored::default()));
+        let cache = PasswordCache::new(RootKey::fixed("k"));
+        let (one, other) = (
+            cache.passwords("uid-1", PasswordSecrets::default()),
+            cache.passwords("uid-2", PasswordSecrets::default()),
+        );
         assert_ne!(one.operator, other.operator);
         assert_ne!(one.operator, one.agent);
     }
@@ -277,44 +280,45 @@ mod tests {
         let old = secret(Some("another"), &complete("stored"));
         let application = secret(None, &[("password", "app")]);
         let administrator = secret(None, &[("password", "admin")]);
-        let bindings = Stored { application: Some(&application), administrator: Some(&administrator), ..of(&old) };
+        let bindings =
+            PasswordSecrets { application: Some(&application), administrator: Some(&administrator), ..of(&old) };
         let passwords = judged(&root, "uid-1", bindings);
         assert_eq!((passwords.sentinel.reveal(), passwords.application.reveal()), ("stored", "app"));
         assert_eq!(passwords.administrator.reveal(), "admin");
-        assert_eq!(Vault::new(root).root_key_of("uid-1", &passwords), None);
+        assert_eq!(PasswordCache::new(root).root_key_of("uid-1", &passwords), None);
     }
 
     #[test]
     fn what_a_leader_once_used_it_goes_on_using() {
-        let vault = Vault::new(RootKey::fixed("k"));
+        let cache = PasswordCache::new(RootKey::fixed("k"));
         let old = secret(Some("another"), &complete("stored"));
-        let first = vault.passwords("uid-1", of(&old));
-        assert_eq!(vault.passwords("uid-1", Stored::default()), first);
-        assert_eq!(vault.passwords("uid-1", of(&secret(None, &complete("edited")))), first);
+        let first = cache.passwords("uid-1", of(&old));
+        assert_eq!(cache.passwords("uid-1", PasswordSecrets::default()), first);
+        assert_eq!(cache.passwords("uid-1", of(&secret(None, &complete("edited")))), first);
     }
 
     #[test]
     fn each_rotation_of_a_store_has_a_password_of_its_own_and_a_lost_root_key_changes_none() {
-        let vault = Vault::new(RootKey::fixed("k"));
+        let cache = PasswordCache::new(RootKey::fixed("k"));
         let (first, second) = (
-            vault.use_password(UseKind::SessionStore, "uid-1", 0, None),
-            vault.use_password(UseKind::SessionStore, "uid-1", 1, None),
+            cache.use_password(UseKind::SessionStore, "uid-1", 0, None),
+            cache.use_password(UseKind::SessionStore, "uid-1", 1, None),
         );
         assert_ne!(first, second);
-        assert_ne!(first, vault.use_password(UseKind::SessionStore, "uid-2", 0, None));
+        assert_ne!(first, cache.use_password(UseKind::SessionStore, "uid-2", 0, None));
         let mut binding = secret(Some("another"), &[("password", "stored")]);
         binding.annotations_mut().insert(ANNOTATION_ROTATION.to_owned(), "0".to_owned());
-        let believed = vault.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding));
+        let believed = cache.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding));
         assert_eq!(believed.reveal(), "stored");
-        assert_eq!(vault.root_key_of_use(UseKind::SessionStore, "uid-1", 0, &believed), None);
+        assert_eq!(cache.root_key_of_use(UseKind::SessionStore, "uid-1", 0, &believed), None);
         assert_eq!(
-            vault.use_password(UseKind::SessionStore, "uid-1", 1, Some(&binding)),
+            cache.use_password(UseKind::SessionStore, "uid-1", 1, Some(&binding)),
             second,
             "the next one is derived again"
         );
         binding.annotations_mut().insert(ANNOTATION_ROOT_KEY.to_owned(), RootKey::fixed("k").id());
         assert_eq!(
-            vault.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding)),
+            cache.use_password(UseKind::SessionStore, "uid-1", 0, Some(&binding)),
             first,
             "an edit by hand is undone"
         );
@@ -322,9 +326,9 @@ mod tests {
 
     #[test]
     fn nothing_prints_a_password_or_the_root_key() {
-        let vault = Vault::new(RootKey::fixed("the-root"));
-        let password = vault.passwords("uid-1", Stored::default()).operator;
-        let printed = format!("{vault:?}");
+        let cache = PasswordCache::new(RootKey::fixed("the-root"));
+        let password = cache.passwords("uid-1", PasswordSecrets::default()).operator;
+        let printed = format!("{cache:?}");
         assert!(!printed.contains("the-root") && !printed.contains(password.reveal()), "{printed}");
     }
 }

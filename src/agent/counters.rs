@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::model::UseKind;
-use crate::model::counters::{Counted, MOST_ROWS, Tally};
+use crate::model::counters::{CounterRows, MOST_ROWS, Tally};
 use crate::redis::Connection;
 use crate::redis::counters::{counting_kinds, page};
 
@@ -73,7 +73,7 @@ impl Counters {
         let _ = timeout(LAST_WITHIN, self.look(connection)).await;
     }
 
-    pub(crate) fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> CounterRows {
         self.tally().counted()
     }
 

@@ -21,7 +21,7 @@ use super::config::Environment;
 use super::engine::StartupProgress;
 use super::state::State;
 use super::{Result, aside, lineage_file, peers};
-use crate::model::boot::{Holding, in_force, replaces_damaged};
+use crate::model::boot::{PeerData, in_force, replaces_damaged};
 use crate::model::lineage::{AsideReason, LineageAnswer};
 
 /// Ends in a row before the engine served after which its files are examined. One may be chance: a port that was still bound.
@@ -104,8 +104,8 @@ impl DamagedFiles {
         let config = state.config();
         let answers = peers::ask_agents(&config).await;
         // Records that promise as much may be of files that do not load either: seen where all are damaged.
-        let others: Vec<Holding<'_>> =
-            answers.iter().map(|(ordinal, answer)| holding(*ordinal, answer.as_ref())).collect();
+        let others: Vec<PeerData<'_>> =
+            answers.iter().map(|(ordinal, answer)| peer(*ordinal, answer.as_ref())).collect();
         let Some(taken_from) =
             replaces_damaged((config.node.ordinal, &own), &config.layer.uid, config.accept_loss, &others)
         else {
@@ -159,9 +159,9 @@ pub(super) fn is_chosen(state: &State) -> bool {
     accept_loss == Some(ordinal) && in_force(accept_loss, &config.layer.uid, own.iter()) == Some(ordinal)
 }
 
-fn holding(ordinal: u16, answer: Option<&LineageAnswer>) -> Holding<'_> {
+fn peer(ordinal: u16, answer: Option<&LineageAnswer>) -> PeerData<'_> {
     let record = answer.and_then(|answer| answer.lineage.as_ref());
-    Holding { ordinal, record, is_loaded: answer.is_some_and(|answer| answer.loaded) }
+    PeerData { ordinal, record, is_loaded: answer.is_some_and(|answer| answer.loaded) }
 }
 
 /// What the engine loads, and the program that examines it.
@@ -258,8 +258,8 @@ mod tests {
     fn a_decision_that_was_carried_out_gives_no_damaged_file_away() {
         let own = record(7, true, true);
         let chosen = |own: &Lineage, by: &Lineage| {
-            let holding = Holding { ordinal: 2, record: Some(by), is_loaded: true };
-            replaces_damaged((0, own), "uid", Some(1), &[holding])
+            let peer = PeerData { ordinal: 2, record: Some(by), is_loaded: true };
+            replaces_damaged((0, own), "uid", Some(1), &[peer])
         };
         assert_eq!(chosen(&own, &record(6, true, true)), Some(1), "a person chose it after the damage");
         let spent = Lineage { accepted: Some(1), ..own.clone() };

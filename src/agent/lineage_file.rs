@@ -24,7 +24,7 @@ fn path(environment: &Environment) -> PathBuf {
 /// The record as it is on the volume.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Stored {
+struct StoredRecord {
     #[serde(flatten)]
     lineage: Lineage,
     /// No peer needs them. Empty: an older agent's record, or data that is in no append-only file.
@@ -130,7 +130,7 @@ pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
 /// How long the append-only files were by the record. Empty: it does not say.
 pub(crate) fn sizes(environment: &Environment) -> Sizes {
     let text = durable::read(&path(environment)).ok().flatten();
-    let stored = text.and_then(|text| serde_json::from_str::<Stored>(&text).ok());
+    let stored = text.and_then(|text| serde_json::from_str::<StoredRecord>(&text).ok());
     stored
         .filter(|stored| stored.lineage.append_only != Some(false))
         .map(|stored| stored.append_files)
@@ -178,7 +178,7 @@ pub(crate) fn write(environment: &Environment, lineage: &Lineage) -> Result<()> 
 /// Writes the record of data in files that have at least these sizes.
 pub(crate) fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
     let path = path(environment);
-    let stored = Stored { lineage: lineage.clone(), append_files };
+    let stored = StoredRecord { lineage: lineage.clone(), append_files };
     let text = serde_json::to_string(&stored).map_err(|error| durable::failed("render", &path)(error.into()))?;
     durable::replace(&path, &text)
 }

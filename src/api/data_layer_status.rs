@@ -121,12 +121,12 @@ pub struct NodeStatus {
     pub state: Option<String>,
     /// Data that it keeps aside on its volume, as its agent reported last.
     #[serde(default, rename = "keptAside", skip_serializing_if = "Vec::is_empty")]
-    pub kept_aside: Vec<KeptAside>,
+    pub kept_aside: Vec<KeptFolder>,
 }
 
 /// Data files that are no longer the dataset of a node and that are not thrown away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct KeptAside {
+pub struct KeptFolder {
     /// Name of the folder below `/data/aside`.
     pub folder: String,
     /// Bytes of the files.

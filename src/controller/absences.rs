@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use crate::model::observed::{Away, Observed, ObservedNode, ObservedServer};
+use crate::model::observed::{Observed, ObservedNode, ObservedServer, UnavailableNode};
 use crate::model::{LayerIdentity, NodeId};
 use crate::observe::kubernetes::Children;
 use crate::observe::refusals;
@@ -64,7 +64,8 @@ impl Absences {
                 Some(about) => self.words(client, layer, &uid, &about, absence.clone()).await,
                 None => None,
             };
-            seen.away = Some(Away { seconds: absence.since.elapsed().as_secs(), planned: absence.planned, words });
+            seen.away =
+                Some(UnavailableNode { seconds: absence.since.elapsed().as_secs(), planned: absence.planned, words });
         }
     }
 

@@ -22,9 +22,9 @@ use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
 use super::uses::index::{Index, UsePlace};
 use super::uses::memory::Memory;
-use super::watches::{Watched, WatchedUse};
+use super::watches::{WatchedLayer, WatchedUse};
 use crate::act::Writer;
-use crate::act::secrets::Vault;
+use crate::act::secrets::PasswordCache;
 use crate::api::data_layer::DataLayer;
 use crate::metrics::Metrics;
 use crate::model::UseKind;
@@ -57,7 +57,7 @@ pub(crate) struct Context {
     pub metrics: Metrics,
     /// What the watches know.
     pub stores: Stores,
-    pub layers: Store<Watched>,
+    pub layers: Store<WatchedLayer>,
     pub declared: BTreeMap<UseKind, Store<WatchedUse>>,
     /// Namespaces, by their metadata; `None`: only one is watched, and Namespace objects may not be read.
     pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
@@ -73,7 +73,7 @@ pub(crate) struct Context {
     pub pool: Pool,
     /// Subscriptions to Sentinels.
     pub listeners: Listeners,
-    pub(crate) vault: Vault,
+    pub(crate) passwords: PasswordCache,
     /// Failed passes.
     pub(crate) backoff: Backoff,
     /// When passes began.
@@ -85,7 +85,7 @@ pub(crate) struct Context {
     /// Moves of primaries that are under way.
     pub(crate) handovers: Handovers,
     /// Starts a pass over a layer.
-    pub(crate) wake: UnboundedSender<ObjectRef<Watched>>,
+    pub(crate) wake: UnboundedSender<ObjectRef<WatchedLayer>>,
     /// Which nodes are away, and since when.
     pub(crate) absences: Absences,
     /// Which servers turn clients away.
@@ -201,7 +201,7 @@ impl Context {
             uses,
             pool,
             listeners,
-            vault,
+            passwords,
             backoff,
             pace,
             unreadable,
@@ -215,7 +215,7 @@ impl Context {
         absences.retain(&workloads);
         pool.retain(&pods);
         listeners.retain(&pods);
-        vault.retain(is_layer);
+        passwords.retain(is_layer);
         pace.retain(is_layer);
         unreadable_uses.retain(is_layer);
         handovers.retain(is_layer);

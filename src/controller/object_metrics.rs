@@ -9,7 +9,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-use super::watches::{Watched, WatchedUse};
+use super::watches::{WatchedLayer, WatchedUse};
 use crate::api::data_layer::DataPurpose;
 
 /// The metrics, in the order of their names and labels.
@@ -44,14 +44,14 @@ const METRICS: [(&str, &str, &[&str]); 5] = [
 /// Answers for the objects of these watches.
 #[derive(Clone)]
 pub(super) struct ObjectMetrics {
-    layers: Store<Watched>,
+    layers: Store<WatchedLayer>,
     uses: Vec<Store<WatchedUse>>,
     descriptions: Vec<Desc>,
 }
 
 impl ObjectMetrics {
     /// Of layers and of uses of every kind.
-    pub(super) fn new(layers: Store<Watched>, uses: Vec<Store<WatchedUse>>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(layers: Store<WatchedLayer>, uses: Vec<Store<WatchedUse>>) -> Result<Self, prometheus::Error> {
         let describe = |(name, help, labels): (&str, &str, &[&str])| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
@@ -67,18 +67,18 @@ impl Collector for ObjectMetrics {
 
     fn collect(&self) -> Vec<MetricFamily> {
         // A name that Prometheus refuses would be refused by `new` already.
-        let Ok(sheet) = Sheet::new() else { return Vec::new() };
+        let Ok(gauges) = ObjectGauges::new() else { return Vec::new() };
         for layer in self.layers.state() {
-            sheet.layer(&layer);
+            gauges.layer(&layer);
         }
         for used in self.uses.iter().flat_map(Store::state) {
-            sheet.used(&used);
+            gauges.used(&used);
         }
-        sheet.families()
+        gauges.families()
     }
 }
 
-struct Sheet {
+struct ObjectGauges {
     conditions: IntGaugeVec,
     unobserved: IntGaugeVec,
     unreadable: IntGaugeVec,
@@ -86,7 +86,7 @@ struct Sheet {
     uses: IntGaugeVec,
 }
 
-impl Sheet {
+impl ObjectGauges {
     fn new() -> Result<Self, prometheus::Error> {
         let [conditions, unobserved, unreadable, layers, uses] =
             METRICS.map(|(name, help, labels)| IntGaugeVec::new(Opts::new(name, help), labels));
@@ -99,7 +99,7 @@ impl Sheet {
         })
     }
 
-    fn layer(&self, watched: &Watched) {
+    fn layer(&self, watched: &WatchedLayer) {
         let layer = match &watched.0 {
             Ok(layer) => layer,
             Err(invalid) => return self.unreadable("DataLayer", &invalid.metadata),

@@ -14,7 +14,7 @@ use super::error::Error;
 use super::layer::{self, routing};
 use super::publish;
 use super::uses::reconcile as use_pass;
-use super::watches::{Watched, WatchedUse};
+use super::watches::{WatchedLayer, WatchedUse};
 use crate::failure::Class;
 use crate::telemetry::{Chain, span_of_layer, span_of_use};
 
@@ -22,7 +22,7 @@ use crate::telemetry::{Chain, span_of_layer, span_of_use};
 const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 
 /// One pass over one layer.
-pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
+pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>) -> Result<Action, Error> {
     let object = match &watched.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -95,7 +95,7 @@ async fn warn_unreadable(object: ObjectReference, context: &Context, words: &str
 
 /// How long a layer is left alone after a failed pass.
 #[expect(clippy::needless_pass_by_value, reason = "the form that kube's controller calls")]
-pub(super) fn after_failure(watched: Arc<Watched>, error: &Error, context: Arc<Context>) -> Action {
+pub(super) fn after_failure(watched: Arc<WatchedLayer>, error: &Error, context: Arc<Context>) -> Action {
     let pause = context.backoff.failed(&watched.uid().unwrap_or_default(), error.class(), rand::random());
     let (layer, namespace) = (watched.name_any(), watched.namespace().unwrap_or_default());
     if error.class() == Class::Conflict {

@@ -9,10 +9,10 @@ const REPORTED_FOR: Duration = Duration::from_secs(30);
 
 /// `rejected_connections` of the servers as last seen, by `run_id`, and when it grew.
 #[derive(Debug, Default)]
-pub(crate) struct Rejections(Mutex<BTreeMap<String, Rejected>>);
+pub(crate) struct Rejections(Mutex<BTreeMap<String, RejectionCount>>);
 
 #[derive(Debug)]
-struct Rejected {
+struct RejectionCount {
     count: u64,
     grew: Option<Instant>,
     looked: Instant,
@@ -23,7 +23,7 @@ impl Rejections {
     pub(crate) fn note(&self, run_id: &str, count: u64) -> bool {
         let now = Instant::now();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = known.entry(run_id.to_owned()).or_insert(Rejected { count, grew: None, looked: now });
+        let seen = known.entry(run_id.to_owned()).or_insert(RejectionCount { count, grew: None, looked: now });
         if count > seen.count {
             seen.grew = Some(now);
         }

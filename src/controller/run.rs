@@ -28,11 +28,11 @@ use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
 use super::uses::index::Index;
 use super::uses::memory;
-use super::uses::relay::{self, News};
+use super::uses::relay::{self, Streams};
 use super::watches::{all_layers, all_uses, layer_of, namespaces, secrets, uniquely, watched};
 use super::{cluster_domain, kinds};
 use crate::act::Writer;
-use crate::act::secrets::{RootKey, Vault};
+use crate::act::secrets::{PasswordCache, RootKey};
 use crate::api::names::OPERATOR;
 use crate::lease::{self, Stop};
 use crate::metrics::{self, Metrics};
@@ -123,7 +123,7 @@ async fn control_kinds(
         uses: memory::Memory::default(),
         pool: Pool::default(),
         listeners,
-        vault: Vault::new(root),
+        passwords: PasswordCache::new(root),
         backoff: Backoff::default(),
         pace: Pace::default(),
         unreadable: ReportedUnreadable::default(),
@@ -165,9 +165,9 @@ async fn control_kinds(
             tracing::debug!(error = %Chain(&error), "controller");
         }
     });
-    let news =
-        News { layers: layers_touched, uses: uses_touched, namespaces: namespace_changes, secrets: secret_changes };
-    let relaying = relay::relay(&context, news, to_layers, to_uses);
+    let streams =
+        Streams { layers: layers_touched, uses: uses_touched, namespaces: namespace_changes, secrets: secret_changes };
+    let relaying = relay::relay(&context, streams, to_layers, to_uses);
     tokio::select! {
         _ = futures::future::join(reconciling, futures::future::join_all(reconciling_uses)) => {}
         () = relaying => {}
@@ -185,7 +185,7 @@ async fn prune_caches(context: &Context) {
 }
 
 /// Lets the operator's metrics tell of the objects, for as long as the answer lives.
-fn include_objects(context: &Context) -> Option<metrics::Included> {
+fn include_objects(context: &Context) -> Option<metrics::IncludedMetrics> {
     let uses = context.declared.values().cloned().collect();
     let objects = ObjectMetrics::new(context.layers.clone(), uses).map_err(metrics::Error::from);
     let included = objects.and_then(|objects| context.metrics.include(&objects));

@@ -41,7 +41,7 @@ struct CachedSecret {
 }
 
 /// What the watch says of a name.
-enum Watched {
+enum WatchedVersion {
     /// The watch has not seen everything, or is not allowed.
     Blind,
     /// It has seen everything.
@@ -53,14 +53,14 @@ type Version = Option<String>;
 
 impl CachedSecret {
     /// Whether it is still what the API server has. `belief`: how long it counts where no watch says.
-    fn holds(&mut self, watched: Watched, belief: Duration) -> bool {
+    fn holds(&mut self, watched: WatchedVersion, belief: Duration) -> bool {
         match watched {
-            Watched::Blind => self.read.elapsed() < belief,
-            Watched::At(version) if version == version_of(self.secret.as_ref()) => {
+            WatchedVersion::Blind => self.read.elapsed() < belief,
+            WatchedVersion::At(version) if version == version_of(self.secret.as_ref()) => {
                 self.seen = Some(version);
                 true
             }
-            Watched::At(version) => {
+            WatchedVersion::At(version) => {
                 // A Secret with our label that the watch does not show: it lags, or the Secret came and went since.
                 let may_lag = version.is_some() || !self.is_labelled() || self.read.elapsed() < LAG;
                 self.seen == Some(version) && may_lag
@@ -149,7 +149,7 @@ impl SecretCache {
         let watched = self.watched(&namespace, &name);
         let mut all = self.lock();
         let Some(known) = all.get_mut(&(namespace, name)) else { return true };
-        if matches!(watched, Watched::At(None)) {
+        if matches!(watched, WatchedVersion::At(None)) {
             known.was_shown(secret);
         }
         !known.holds(watched, Duration::ZERO)
@@ -165,20 +165,20 @@ impl SecretCache {
         self.lock().insert(key, CachedSecret { secret, seen, read: now, used: now });
     }
 
-    fn watched(&self, namespace: &str, name: &str) -> Watched {
+    fn watched(&self, namespace: &str, name: &str) -> WatchedVersion {
         match self.watch.wait_until_ready().now_or_never() {
             Some(Ok(())) => {
                 let found = self.watch.get(&ObjectRef::new(name).within(namespace));
-                Watched::At(found.and_then(|secret| secret.metadata.resource_version.clone()))
+                WatchedVersion::At(found.and_then(|secret| secret.metadata.resource_version.clone()))
             }
-            Some(Err(_)) | None => Watched::Blind,
+            Some(Err(_)) | None => WatchedVersion::Blind,
         }
     }
 
     fn seen(&self, namespace: &str, name: &str) -> Option<Version> {
         match self.watched(namespace, name) {
-            Watched::Blind => None,
-            Watched::At(version) => Some(version),
+            WatchedVersion::Blind => None,
+            WatchedVersion::At(version) => Some(version),
         }
     }
 

@@ -17,13 +17,13 @@ const LONGEST: Duration = Duration::from_secs(5);
 const FORGOTTEN: Duration = Duration::from_mins(1);
 
 /// Pauses that double, each shortened by up to a half at random: watches that fail together are not tried together.
-pub(super) struct Pauses(Duration);
+pub(super) struct WatchBackoff(Duration);
 
-pub(super) fn pauses() -> ResetTimerBackoff<Pauses> {
-    ResetTimerBackoff::new(Pauses(FIRST), FORGOTTEN)
+pub(super) fn pauses() -> ResetTimerBackoff<WatchBackoff> {
+    ResetTimerBackoff::new(WatchBackoff(FIRST), FORGOTTEN)
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -33,7 +33,7 @@ impl Iterator for Pauses {
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.0 = FIRST;
     }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_again_after_a_reset() {
-        let mut pauses = Pauses(FIRST);
+        let mut pauses = WatchBackoff(FIRST);
         for longest in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
             let pause = pauses.next().unwrap();
             assert!(

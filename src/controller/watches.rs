@@ -29,7 +29,7 @@ use crate::model::UseKind;
 use crate::validate::uses::layer_of as layer_of_use;
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
-pub(super) type Watched = DeserializeGuard<DataLayer>;
+pub(super) type WatchedLayer = DeserializeGuard<DataLayer>;
 pub(super) type SecretMeta = PartialObjectMeta<Secret>;
 pub(super) type NamespaceMeta = PartialObjectMeta<Namespace>;
 
@@ -159,7 +159,7 @@ where
 }
 
 /// All layers that are looked after.
-pub(super) fn all_layers(client: &Client, scope: Option<&str>) -> Api<Watched> {
+pub(super) fn all_layers(client: &Client, scope: Option<&str>) -> Api<WatchedLayer> {
     match scope {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -245,7 +245,7 @@ pub(super) fn secrets(client: &Client, scope: Option<&str>) -> (Store<SecretMeta
 }
 
 /// The layer that a pod belongs to, by its label.
-pub(super) fn layer_of(pod: &Pod) -> Option<ObjectRef<Watched>> {
+pub(super) fn layer_of(pod: &Pod) -> Option<ObjectRef<WatchedLayer>> {
     let name = pod.labels().get(names::LABEL_LAYER)?;
     Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
 }

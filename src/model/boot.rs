@@ -11,7 +11,7 @@ mod in_force;
 mod rivals;
 mod times;
 
-pub use damaged::{Holding, holds_all, replaces_damaged};
+pub use damaged::{PeerData, holds_all, replaces_damaged};
 pub use decision::{BootDecision, PrimaryReason, WaitReason};
 pub use facts::{BootFacts, Peer, SentinelAnswer};
 pub use in_force::in_force;

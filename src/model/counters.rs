@@ -24,9 +24,9 @@ pub struct Row {
 
 /// What an agent tells of its server: the rows of each kind, by `kind` of the custom resource. A kind that is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted(BTreeMap<String, Vec<Row>>);
+pub struct CounterRows(BTreeMap<String, Vec<Row>>);
 
-impl Counted {
+impl CounterRows {
     /// The rows of a kind.
     pub fn of(&self, kind: UseKind) -> &[Row] {
         self.0.get(kind.words().kind).map_or(&[], Vec::as_slice)
@@ -72,14 +72,14 @@ impl Tally {
     }
 
     /// The sums as they are.
-    pub(crate) fn counted(&self) -> Counted {
+    pub(crate) fn counted(&self) -> CounterRows {
         let row = |((owner, part), sum): (&(String, String), &Sum)| Row {
             owner: owner.clone(),
             part: part.clone(),
             counts: sum.total.clone(),
         };
         let kinds = self.0.iter().map(|(kind, sums)| (kind.words().kind.to_owned(), sums.iter().map(row).collect()));
-        Counted(kinds.collect())
+        CounterRows(kinds.collect())
     }
 
     /// Each use, part and sums of a kind, in order.
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_an_agent_tells_is_read_by_a_version_that_knows_other_kinds() {
         let text = r#"{"CacheThing":[{"owner":"a/b","part":"","counts":[1,2,3,4]}],"RateLimitPolicy":[{"owner":"shop/api","part":"second","counts":[1,0,0]}]}"#;
-        let counted: Counted = serde_json::from_str(text).unwrap();
+        let counted: CounterRows = serde_json::from_str(text).unwrap();
         assert_eq!(counted.of(KIND), [row("shop/api", [1, 0, 0])]);
         assert_eq!(serde_json::to_string(&counted).unwrap(), text);
     }

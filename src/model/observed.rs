@@ -36,7 +36,7 @@ pub struct ObservedNode {
     /// `None`: there is no pod.
     pub pod: Option<ObservedPod>,
     /// Since when it is away; `None`: its pod is ready, or it was not looked at.
-    pub away: Option<Away>,
+    pub away: Option<UnavailableNode>,
     /// What its server answered.
     pub server: ObservedServer,
     /// Whether its agent says that the engine of its pod does not load the node's files, and no other node has them.
@@ -47,7 +47,7 @@ pub struct ObservedNode {
 
 /// A node without a ready pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Away {
+pub struct UnavailableNode {
     /// For how long, as far as this process knows, seconds.
     pub seconds: u64,
     /// Whether it began with a step of our own: a restart.

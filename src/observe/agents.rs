@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::answers;
 use crate::model::audit::AuditReport;
-use crate::model::counters::Counted;
+use crate::model::counters::CounterRows;
 use crate::model::lineage::{Aside, LineageAnswer};
 
 /// An agent answers from memory. One that is silent has nothing to say in this pass, and makes none longer that hurries.
@@ -19,7 +19,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(150);
 const COUNTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the servers at these addresses counted; without those whose agent does not answer.
-pub(crate) async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, Counted> {
+pub(crate) async fn counted<K: Ord>(addresses: impl IntoIterator<Item = (K, String)>) -> BTreeMap<K, CounterRows> {
     let asking = addresses.into_iter().map(async |(key, address)| {
         Some((key, timeout(COUNTS_WITHIN, answers::counted(&address)).await.ok().flatten()?))
     });

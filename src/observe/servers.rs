@@ -17,7 +17,7 @@ use crate::model::desired::DesiredUser;
 use crate::model::observed::ObservedServer;
 use crate::observe::agents;
 use crate::observe::events::LastMove;
-use crate::redis::probe::{DataProbe, Probed, probe_data, probe_sentinel};
+use crate::redis::probe::{DataProbe, ProbeResult, probe_data, probe_sentinel};
 use crate::redis::user_forms::UserForms;
 use crate::redis::{Class, Connection, Endpoint};
 
@@ -160,7 +160,7 @@ impl Pool {
 
     /// Asks over the connection that is open, and over a new one where that turns out to be dead: Sentinels cut all connections
     /// of the replica that they promote, and that very server is the one which matters then.
-    async fn probe(&self, question: &Question) -> Result<(Connection, Probed), Probed> {
+    async fn probe(&self, question: &Question) -> Result<(Connection, ProbeResult), ProbeResult> {
         let open = self.connections().get(&question.pod_uid).cloned();
         if let Some(connection) = open {
             let probed = self.probe_over(&connection, question).await;
@@ -169,13 +169,13 @@ impl Pool {
             }
             self.connections().remove(&question.pod_uid);
         }
-        let connection = Connection::open(&question.endpoint).await.map_err(Probed::unknown)?;
+        let connection = Connection::open(&question.endpoint).await.map_err(ProbeResult::unknown)?;
         self.connections().insert(question.pod_uid.clone(), connection.clone());
         let probed = self.probe_over(&connection, question).await;
         Ok((connection, probed))
     }
 
-    async fn probe_over(&self, connection: &Connection, question: &Question) -> Probed {
+    async fn probe_over(&self, connection: &Connection, question: &Question) -> ProbeResult {
         match &question.probe {
             ServerProbe::Data(probe) => probe_data(connection, probe, &self.forms).await,
             ServerProbe::Sentinel { master_name, users } => {
@@ -199,7 +199,7 @@ impl Pool {
 }
 
 /// Dead, or logged in with rights of yesterday.
-fn is_useless(probed: &Probed) -> bool {
+fn is_useless(probed: &ProbeResult) -> bool {
     probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied))
 }
 

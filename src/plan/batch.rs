@@ -1,7 +1,7 @@
 //! A plan: the next safe batch of steps, and why the rest is left undone.
 
 use super::promotion::Promotion;
-use super::reason::{Refused, Waiting};
+use super::reason::{RefusalReason, WaitReason};
 use super::step::Step;
 use crate::model::NodeId;
 
@@ -15,9 +15,9 @@ pub struct Plan {
     /// Steps in the order in which they are to be done; each names its precondition.
     pub steps: Vec<Step>,
     /// What is not done yet, and what it waits for.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitReason>,
     /// What will not be done, and why not.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusalReason>,
     /// What becomes of a person's request to move the primary; `None`: there is none that is not answered.
     pub promotion: Option<Promotion>,
 }

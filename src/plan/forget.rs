@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::roles::{address, config_epoch, data, is_in_sync, of_kind, sentinel};
-use super::{Plan, Step, Waiting, safety};
+use super::{Plan, Step, WaitReason, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedNode, Replication};
 use crate::model::{Address, NodeId, NodeKind};
@@ -23,7 +23,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
     let remembering: Vec<NodeId> =
         of_kind(desired, NodeKind::Sentinel).filter(|node| !stale(desired, observed, *node).is_empty()).collect();
-    plan.waiting.extend(remembering.iter().map(|node| Waiting::Forgetting { node: *node }));
+    plan.waiting.extend(remembering.iter().map(|node| WaitReason::Forgetting { node: *node }));
     let Some(primary) = plan.primary else { return };
     if safety::is_busy(plan) || !is_quiet(desired, observed, primary) {
         return;

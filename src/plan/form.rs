@@ -2,7 +2,7 @@
 
 use super::nodes::is_leaving;
 use super::reason::ApplyReason;
-use super::{Plan, Step, Waiting, hold};
+use super::{Plan, Step, WaitReason, hold};
 use crate::model::desired::{Desired, DesiredNode};
 use crate::model::observed::{Observed, ObservedNode, ObservedServer};
 use crate::model::{NodeId, NodeKind};
@@ -16,7 +16,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let without: Vec<_> = desired.nodes.keys().copied().filter(|node| lacks_address(node)).collect();
     for node in without {
         plan.steps.push(Step::ApplyService { node });
-        plan.waiting.push(Waiting::Address { node });
+        plan.waiting.push(WaitReason::Address { node });
     }
     if !plan.waiting.is_empty() {
         return;
@@ -32,14 +32,14 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         }
         let Some(seen) = seen else { continue };
         if is_leaving(observed, *node) {
-            plan.waiting.push(Waiting::Termination { node: *node });
+            plan.waiting.push(WaitReason::Termination { node: *node });
             continue;
         }
         match &seen.pod {
-            None => plan.waiting.push(Waiting::Pod { node: *node, trouble: words(seen) }),
+            None => plan.waiting.push(WaitReason::Pod { node: *node, trouble: words(seen) }),
             Some(pod) if pod.trouble.is_some() || words(seen).is_some() => {
                 let trouble = pod.trouble.clone().or_else(|| words(seen));
-                plan.waiting.push(Waiting::Pod { node: *node, trouble });
+                plan.waiting.push(WaitReason::Pod { node: *node, trouble });
             }
             Some(pod) => {
                 // The document belongs to the pod's revision, so an older pod keeps its own until its turn. One that is down has
@@ -56,10 +56,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
                     });
                 }
                 match seen.server {
-                    ObservedServer::Unknown => plan.waiting.push(Waiting::Server { node: *node }),
-                    ObservedServer::Loading => plan.waiting.push(Waiting::Loading { node: *node }),
+                    ObservedServer::Unknown => plan.waiting.push(WaitReason::Server { node: *node }),
+                    ObservedServer::Loading => plan.waiting.push(WaitReason::Loading { node: *node }),
                     ObservedServer::Data(_) | ObservedServer::Sentinel(_) if !pod.ready => {
-                        plan.waiting.push(Waiting::NotReady { node: *node });
+                        plan.waiting.push(WaitReason::NotReady { node: *node });
                     }
                     ObservedServer::Data(_) | ObservedServer::Sentinel(_) => {}
                 }

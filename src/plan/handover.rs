@@ -1,6 +1,6 @@
 //! The planned move of the primary to a replica.
 
-use super::reason::{Refused, RestartReason};
+use super::reason::{RefusalReason, RestartReason};
 use super::roles::{config_epoch, data, is_in_sync, of_kind};
 use super::step::Step;
 use crate::model::desired::Desired;
@@ -13,7 +13,7 @@ pub(super) fn move_primary(
     observed: &Observed,
     from: NodeId,
     reason: RestartReason,
-) -> Result<Step, Refused> {
+) -> Result<Step, RefusalReason> {
     let candidates: Vec<NodeId> =
         of_kind(desired, NodeKind::Data).filter(|node| *node != from && is_in_sync(observed, *node, from)).collect();
     let to = None;
@@ -21,7 +21,7 @@ pub(super) fn move_primary(
         (Some(server), Some(config_epoch)) if !candidates.is_empty() => {
             Ok(Step::Switchover { from, from_run_id: server.run_id.clone(), config_epoch, candidates, to, reason })
         }
-        _ => Err(Refused::NoInSyncReplica { node: from }),
+        _ => Err(RefusalReason::NoInSyncReplica { node: from }),
     }
 }
 
@@ -31,11 +31,11 @@ pub(super) fn move_primary_to(
     from: NodeId,
     wanted: NodeId,
     reason: RestartReason,
-) -> Result<Step, Refused> {
+) -> Result<Step, RefusalReason> {
     let mut step = move_primary(desired, observed, from, reason)?;
     if let Step::Switchover { candidates, to, .. } = &mut step {
         if !candidates.contains(&wanted) {
-            return Err(Refused::NotInSync { node: from, behind: wanted });
+            return Err(RefusalReason::NotInSync { node: from, behind: wanted });
         }
         *to = Some(wanted);
     }

@@ -2,7 +2,7 @@
 
 use super::nodes::is_of_another_revision;
 use super::roles::{data, of_kind};
-use super::{Plan, Refused};
+use super::{Plan, RefusalReason};
 use crate::model::desired::Desired;
 use crate::model::engine::EngineVersion;
 use crate::model::observed::{DataServer, Observed};
@@ -12,7 +12,7 @@ use crate::model::{NodeId, NodeKind};
 const ROOM_PERCENT: u64 = 5;
 
 /// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node among them.
-pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Option<Refused> {
+pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Option<RefusalReason> {
     let node = of_kind(desired, NodeKind::Data).find(|node| is_of_another_revision(desired, observed, *node))?;
     older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
 }
@@ -24,20 +24,24 @@ pub(super) fn older_engine(
     observed: &Observed,
     primary: Option<NodeId>,
     node: NodeId,
-) -> Option<Refused> {
+) -> Option<RefusalReason> {
     let wanted = desired.engine?;
     let nodes = observed.nodes.keys().copied().filter(|other| primary.is_none_or(|primary| primary == *other));
     let running = nodes.filter_map(|other| data(observed, other)).find(|server| {
         EngineVersion::of_server(&server.version).is_some_and(|running| wanted.reads(running) == Some(false))
     })?;
-    Some(Refused::OlderEngine { node, running: running.version.clone(), wanted: wanted.to_string() })
+    Some(RefusalReason::OlderEngine { node, running: running.version.clone(), wanted: wanted.to_string() })
 }
 
 /// Whether less memory is wanted than the primary holds.
-fn memory(desired: &Desired, observed: &Observed, primary: NodeId, node: NodeId) -> Option<Refused> {
+fn memory(desired: &Desired, observed: &Observed, primary: NodeId, node: NodeId) -> Option<RefusalReason> {
     let server = data(observed, primary)?;
     let maxmemory = maxmemory(desired)?;
-    is_too_little(server, maxmemory).then_some(Refused::MemoryBelowData { node, held: server.used_memory, maxmemory })
+    is_too_little(server, maxmemory).then_some(RefusalReason::MemoryBelowData {
+        node,
+        held: server.used_memory,
+        maxmemory,
+    })
 }
 
 /// Whether a running server must not be told its new sizes: it would refuse writes from then on. One that evicts any key makes
@@ -51,7 +55,7 @@ pub(super) fn holds_live(desired: &Desired, server: &DataServer) -> bool {
 pub(super) fn refuse(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let Some(primary) = plan.primary else { return };
     let is_held = data(observed, primary).is_some_and(|server| holds_live(desired, server));
-    let is_refused = plan.refused.iter().any(|refused| matches!(refused, Refused::MemoryBelowData { .. }));
+    let is_refused = plan.refused.iter().any(|refused| matches!(refused, RefusalReason::MemoryBelowData { .. }));
     if is_held && !is_refused {
         plan.refused.extend(memory(desired, observed, primary, primary));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::reason::RestartReason;
-use super::{Plan, Step, Waiting};
+use super::{Plan, Step, WaitReason};
 use crate::model::desired::Desired;
 
 /// What is wrong with a plan, in sentences; empty: nothing.
@@ -15,20 +15,20 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
         }
     };
     let disruptions: Vec<&Step> = plan.steps.iter().filter(|step| step.is_disruptive()).collect();
-    let waits = |waiting: &Waiting| plan.waiting.contains(waiting);
+    let waits = |waiting: &WaitReason| plan.waiting.contains(waiting);
     expect(disruptions.len() <= 1, "more than one node is disturbed");
     expect(plan.steps.iter().collect::<BTreeSet<_>>().len() == plan.steps.len(), "a step is there twice");
     let routes = |step: &Step| matches!(step, Step::PointService { .. } | Step::LabelPod { .. });
     expect(plan.steps.iter().is_sorted_by_key(|step| !routes(step)), "clients are routed after another step");
-    expect(plan.steps.is_empty() || !waits(&Waiting::Paused), "a paused layer is changed");
-    expect(!(waits(&Waiting::Failover) && waits(&Waiting::Primary)), "no primary is told twice");
+    expect(plan.steps.is_empty() || !waits(&WaitReason::Paused), "a paused layer is changed");
+    expect(!(waits(&WaitReason::Failover) && waits(&WaitReason::Primary)), "no primary is told twice");
     let is_idle = plan.steps.is_empty() && plan.waiting.is_empty() && plan.refused.is_empty();
     expect(!is_idle || plan.initialised, "a converged layer is not recorded as initialised");
     for step in disruptions {
         let is_broken = matches!(step, Step::RestartPod { reason: RestartReason::BrokenRevision, .. });
-        expect(is_broken || !waits(&Waiting::Failover), "a node is disturbed while a failover is under way");
+        expect(is_broken || !waits(&WaitReason::Failover), "a node is disturbed while a failover is under way");
         let restarts = matches!(step, Step::RestartPod { .. });
-        expect(!(restarts && waits(&Waiting::Approval)), "a restart does not wait for its approval");
+        expect(!(restarts && waits(&WaitReason::Approval)), "a restart does not wait for its approval");
         expect(plan.refused.iter().all(|refused| refused.node() != step.node()), "a node is disturbed that may not be");
         expect(!is_taken(desired, plan, step), "the primary is taken away");
         expect(!plan.steps.iter().any(|other| other != step && contradicts(other, step)), "two steps contradict");
@@ -124,7 +124,7 @@ mod tests {
         plan.primary = Some(NodeId::data(0));
         assert_eq!(lint(&desired(), &plan), ["the primary is taken away"]);
         plan.primary = None;
-        plan.waiting.push(Waiting::Failover);
+        plan.waiting.push(WaitReason::Failover);
         assert_eq!(lint(&desired(), &plan), ["a node is disturbed while a failover is under way"]);
         assert_eq!(lint(&desired(), &Plan::default()), ["a converged layer is not recorded as initialised"]);
     }

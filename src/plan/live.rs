@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::roles::{data, of_kind, sentinel};
-use super::{Plan, Step, Waiting, hold};
+use super::{Plan, Step, WaitReason, hold};
 use crate::model::desired::{Desired, DesiredLibrary, SentinelSettings};
 use crate::model::function_library::is_users_library;
 use crate::model::observed::{DataServer, Observed, SentinelMaster};
@@ -86,7 +86,7 @@ fn libraries(desired: &Desired, primary: NodeId, server: &DataServer, plan: &mut
         desired.libraries.iter().filter_map(load).partition(Step::is_of_users_library);
     if desired.gathering {
         // The layer does not wait for a user's library.
-        plan.waiting.extend(ours.iter().map(|_| Waiting::Gathering));
+        plan.waiting.extend(ours.iter().map(|_| WaitReason::Gathering));
     } else {
         plan.steps.extend(ours);
     }

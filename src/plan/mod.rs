@@ -25,14 +25,14 @@ use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 pub use batch::Plan;
 pub use promotion::Promotion;
-pub use reason::{Refused, Waiting};
+pub use reason::{RefusalReason, WaitReason};
 pub use step::Step;
 
 /// Plans what routes clients, and nothing else: what a replica of the operator does that does not lead.
 pub fn route(desired: &Desired, observed: &Observed) -> Plan {
     let mut plan = Plan { initialised: observed.initialised, ..Plan::default() };
     if desired.paused {
-        plan.waiting.push(Waiting::Paused);
+        plan.waiting.push(WaitReason::Paused);
         return plan;
     }
     plan.primary = roles::primary(desired, observed);
@@ -52,12 +52,12 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 fn batch(desired: &Desired, observed: &Observed) -> Plan {
     // Clients first, however many other steps there are.
     let mut plan = route(desired, observed);
-    if plan.waiting.contains(&Waiting::Paused) {
+    if plan.waiting.contains(&WaitReason::Paused) {
         return plan;
     }
     if observed.handover {
         // What is seen in the middle of it is nothing to build on.
-        plan.waiting.push(Waiting::Handover);
+        plan.waiting.push(WaitReason::Handover);
         return plan;
     }
     form::plan(desired, observed, &mut plan);

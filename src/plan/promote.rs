@@ -1,10 +1,10 @@
 //! A move of the primary that a person asks for: to the node that they name, once, while nothing else is under way.
 
 use super::handover::move_primary_to;
-use super::promotion::{Held, Impossible, Promotion};
+use super::promotion::{Impossible, Promotion, PromotionBlocker};
 use super::reason::RestartReason;
 use super::roles::of_kind;
-use super::{Plan, Refused, Waiting, safety};
+use super::{Plan, RefusalReason, WaitReason, safety};
 use crate::model::desired::{Desired, PromotionRequest};
 use crate::model::observed::Observed;
 use crate::model::{NodeId, NodeKind};
@@ -21,7 +21,7 @@ fn decide(
     observed: &Observed,
     request: &PromotionRequest,
     plan: &mut Plan,
-) -> Result<Promotion, Held> {
+) -> Result<Promotion, PromotionBlocker> {
     if !desired.has_sentinels() {
         return Ok(Promotion::Impossible(Impossible::Standalone));
     }
@@ -36,19 +36,19 @@ fn decide(
         return Ok(Promotion::Failed(why.clone()));
     }
     // A roll that waits for an approval has not begun, and a library that waits for others is loaded on the new primary.
-    let comes_first = |waiting: &&Waiting| !matches!(waiting, Waiting::Approval | Waiting::Gathering);
+    let comes_first = |waiting: &&WaitReason| !matches!(waiting, WaitReason::Approval | WaitReason::Gathering);
     if let Some(first) = plan.waiting.iter().find(comes_first) {
-        return Err(Held::Waiting(first.clone()));
+        return Err(PromotionBlocker::Waiting(first.clone()));
     }
     if let Some(refused) = plan.refused.first() {
-        return Err(Held::Refused(refused.clone()));
+        return Err(PromotionBlocker::Refused(refused.clone()));
     }
     // A layer that is still being made serves no client.
     if safety::is_busy(plan) || !observed.initialised {
-        return Err(Held::Steps);
+        return Err(PromotionBlocker::Steps);
     }
-    let Some(from) = plan.primary else { return Err(Held::Waiting(Waiting::Primary)) };
-    begin(desired, observed, from, to, plan).map_err(Held::Refused)
+    let Some(from) = plan.primary else { return Err(PromotionBlocker::Waiting(WaitReason::Primary)) };
+    begin(desired, observed, from, to, plan).map_err(PromotionBlocker::Refused)
 }
 
 fn begin(
@@ -57,7 +57,7 @@ fn begin(
     from: NodeId,
     to: NodeId,
     plan: &mut Plan,
-) -> Result<Promotion, Refused> {
+) -> Result<Promotion, RefusalReason> {
     if let Some(refusal) = safety::veto(desired, observed, Some(from), from) {
         return Err(refusal);
     }

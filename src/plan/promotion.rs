@@ -1,6 +1,6 @@
 //! What becomes of a person's request to move the primary.
 
-use super::reason::{Refused, Waiting};
+use super::reason::{RefusalReason, WaitReason};
 
 /// What becomes of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Promotion {
     /// As the layer is declared, it cannot be done.
     Impossible(Impossible),
     /// Not now.
-    Held(Held),
+    Held(PromotionBlocker),
     /// The move begins with this plan.
     Begins,
 }
@@ -28,11 +28,11 @@ pub enum Impossible {
 
 /// What a request waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum PromotionBlocker {
     /// Something else that is waited for.
-    Waiting(Waiting),
+    Waiting(WaitReason),
     /// What forbids to move the primary, or another change of the layer.
-    Refused(Refused),
+    Refused(RefusalReason),
     /// Steps that come first.
     Steps,
 }

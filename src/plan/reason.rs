@@ -32,7 +32,7 @@ pub enum RestartReason {
 
 /// What is not done yet, and what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Waiting {
+pub enum WaitReason {
     /// A function library was loaded a moment ago; the next load takes what has come together since.
     Gathering,
     /// The node's Service has no address yet.
@@ -89,7 +89,7 @@ pub enum Waiting {
         /// The node that is being removed.
         node: NodeId,
         /// What forbids the next part of it; `None`: it is under way.
-        because: Option<Refused>,
+        because: Option<RefusalReason>,
     },
     /// A failover is under way.
     Failover,
@@ -103,7 +103,7 @@ pub enum Waiting {
 
 /// What will not be done, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refused {
+pub enum RefusalReason {
     /// The primary will not be stopped without an in-sync replica that may take over.
     NoInSyncReplica {
         /// The primary that stays.
@@ -160,7 +160,7 @@ pub enum Refused {
     },
 }
 
-impl Refused {
+impl RefusalReason {
     /// The node that is not disturbed.
     pub(crate) const fn node(&self) -> NodeId {
         match self {

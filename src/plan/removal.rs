@@ -4,7 +4,7 @@ use super::handover::move_primary;
 use super::nodes::{is_leaving, is_outdated, undeclared};
 use super::reason::RestartReason;
 use super::roles::{config_epoch, of_kind};
-use super::{Plan, Refused, Step, Waiting, forget, safety};
+use super::{Plan, RefusalReason, Step, WaitReason, forget, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::Observed;
 use crate::model::{NodeId, NodeKind};
@@ -25,11 +25,11 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         }
         Err(refusal) => Some(refusal),
     };
-    plan.waiting.push(Waiting::Removal { node, because });
+    plan.waiting.push(WaitReason::Removal { node, because });
 }
 
 /// The next step of a removal; none: it is under way, or something else comes first.
-fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Result<Option<Step>, Refused> {
+fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Result<Option<Step>, RefusalReason> {
     let Some(seen) = observed.nodes.get(&node) else { return Ok(None) };
     if safety::is_busy(plan) || is_leaving(observed, node) {
         return Ok(None);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Plan, Step, Waiting};
+use super::{Plan, Step, WaitReason};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, Replication};
 pub(super) use crate::model::roles::{
@@ -68,24 +68,24 @@ fn role(observed: &Observed, node: NodeId, labelled: Option<PodRole>, primary: N
 
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if is_failing_over(desired, observed) {
-        plan.waiting.push(Waiting::Failover);
+        plan.waiting.push(WaitReason::Failover);
     }
     let Some(primary) = plan.primary else {
-        if !plan.waiting.contains(&Waiting::Failover) {
-            plan.waiting.push(Waiting::Primary);
+        if !plan.waiting.contains(&WaitReason::Failover) {
+            plan.waiting.push(WaitReason::Primary);
         }
         return;
     };
     for node in of_kind(desired, NodeKind::Data) {
         let has_pod = observed.nodes.get(&node).is_some_and(|seen| seen.pod.is_some());
         if has_pod && node != primary && !is_in_sync(observed, node, primary) {
-            plan.waiting.push(Waiting::Sync { node });
+            plan.waiting.push(WaitReason::Sync { node });
         }
     }
     for node in of_kind(desired, NodeKind::Sentinel) {
         let names_it = sentinel(observed, node).and_then(|server| server.master.as_ref()).map(|master| &master.address);
         if names_it != address(observed, primary) || !knows_all(desired, observed, node) {
-            plan.waiting.push(Waiting::SentinelView { node });
+            plan.waiting.push(WaitReason::SentinelView { node });
         }
     }
 }

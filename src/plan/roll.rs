@@ -4,7 +4,7 @@ use super::handover::move_primary;
 use super::nodes::{is_of_another_revision, is_outdated, is_to_restart, undeclared};
 use super::reason::{ApplyReason, RestartReason};
 use super::roles::config_epoch;
-use super::{Plan, Step, Waiting, hold, safety};
+use super::{Plan, Step, WaitReason, hold, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedPod, ObservedServer, ObservedWorkload};
 use crate::model::{NodeId, NodeKind};
@@ -28,7 +28,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         // Who asks for a restart by name approves it.
         outdated.retain(|node| !is_of_another_revision(desired, observed, *node));
         if outdated.is_empty() {
-            plan.waiting.push(Waiting::Approval);
+            plan.waiting.push(WaitReason::Approval);
             return;
         }
     }

@@ -5,7 +5,7 @@
 
 use super::nodes::is_leaving;
 use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
-use super::{Plan, Refused, Step};
+use super::{Plan, RefusalReason, Step};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedServer, SentinelMaster};
 use crate::model::{NodeId, NodeKind};
@@ -20,7 +20,12 @@ pub(super) fn is_busy(plan: &Plan) -> bool {
 }
 
 /// The fact that forbids to take this node away now; `None`: it may go (the primary, once it was moved).
-pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeId>, node: NodeId) -> Option<Refused> {
+pub(super) fn veto(
+    desired: &Desired,
+    observed: &Observed,
+    primary: Option<NodeId>,
+    node: NodeId,
+) -> Option<RefusalReason> {
     let is_away = |other: &NodeId| {
         if *other == node {
             return false;
@@ -29,29 +34,29 @@ pub(super) fn veto(desired: &Desired, observed: &Observed, primary: Option<NodeI
     };
     let declared = desired.nodes.keys();
     if let Some(down) = declared.chain(observed.nodes.keys()).copied().find(|other| is_away(other)) {
-        return Some(Refused::AnotherNodeIsDown { node, down });
+        return Some(RefusalReason::AnotherNodeIsDown { node, down });
     }
     if desired.is_single_node() {
         return None;
     }
-    let Some(primary) = primary else { return Some(Refused::Unknown { node, about: node }) };
+    let Some(primary) = primary else { return Some(RefusalReason::Unknown { node, about: node }) };
     let others = || of_kind(desired, NodeKind::Data).filter(|other| *other != primary && *other != node);
     if let Some(behind) = others().find(|other| !is_in_sync(observed, *other, primary)) {
-        return Some(Refused::NotInSync { node, behind });
+        return Some(RefusalReason::NotInSync { node, behind });
     }
     if node == primary && others().next().is_none() {
-        return Some(Refused::NoInSyncReplica { node: primary });
+        return Some(RefusalReason::NoInSyncReplica { node: primary });
     }
     // It may elect by an agent's order, of which the others, who see a primary in good health, know nothing.
     let electing = sentinel(observed, node).and_then(|server| server.master.as_ref());
     if electing.is_some_and(SentinelMaster::is_failing_over) {
-        return Some(Refused::Electing { node });
+        return Some(RefusalReason::Electing { node });
     }
     let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);
     if let Some(about) = sentinels.into_iter().find(|other| !is_calm(desired, observed, *other, primary)) {
-        return Some(Refused::Unknown { node, about });
+        return Some(RefusalReason::Unknown { node, about });
     }
-    (!leaves_a_majority(desired, observed, node)).then_some(Refused::NoSentinelMajority { node })
+    (!leaves_a_majority(desired, observed, node)).then_some(RefusalReason::NoSentinelMajority { node })
 }
 
 /// Whether the node serves, by Kubernetes' word and its own.

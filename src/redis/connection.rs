@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::error::{Cause, Error, Result};
-use super::reply_size::Bounded;
+use super::reply_size::BoundedStream;
 
 /// Time to make a connection, log in included. Within a cluster it takes a millisecond; a silent node costs this much.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -77,14 +77,14 @@ impl Endpoint {
     }
 
     /// Not by the client library's own way: on that a reply has no bound.
-    async fn connect(&self) -> io::Result<Bounded<TcpStream>> {
+    async fn connect(&self) -> io::Result<BoundedStream<TcpStream>> {
         let stream = TcpStream::connect((self.address.as_str(), self.port)).await?;
         // Our commands are small and their answers are waited for: nothing is gained by gathering them.
         stream.set_nodelay(true)?;
         let keepalive =
             TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(Duration::from_secs(1)).with_retries(3);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Bounded::new(stream))
+        Ok(BoundedStream::new(stream))
     }
 }
 

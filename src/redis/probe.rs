@@ -31,7 +31,7 @@ pub struct DataProbe {
 
 /// What a look found.
 #[derive(Clone, Debug, Default)]
-pub struct Probed {
+pub struct ProbeResult {
     /// The server in the model's words.
     pub server: ObservedServer,
     /// Its `INFO`, as far as it answered.
@@ -40,7 +40,7 @@ pub struct Probed {
     pub faults: Vec<Error>,
 }
 
-impl Probed {
+impl ProbeResult {
     /// A server that gave no answer; also for the caller that could not even connect.
     pub(crate) fn unknown(fault: Error) -> Self {
         let server = if fault.class() == Class::Loading { ObservedServer::Loading } else { ObservedServer::Unknown };
@@ -85,7 +85,7 @@ impl<'a> Replies<'a> {
 }
 
 /// Looks at a data node.
-pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &UserForms) -> Probed {
+pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &UserForms) -> ProbeResult {
     let mut info = command(&["INFO"]);
     info.arg(&SECTIONS);
     let mut commands = vec![info, command(&["ACL", "LIST"]), command(&["FUNCTION", "LIST"])];
@@ -99,14 +99,14 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
     }
     let mut replies = match Replies::ask(connection, &commands).await {
         Ok(replies) => replies,
-        Err(fault) => return Probed::unknown(fault),
+        Err(fault) => return ProbeResult::unknown(fault),
     };
     let info = match replies.next() {
         Ok(reply) => Info::parse(&text(&reply).unwrap_or_default()),
-        Err(fault) => return Probed::unknown(fault),
+        Err(fault) => return ProbeResult::unknown(fault),
     };
     if info.is_loading() {
-        return Probed { server: ObservedServer::Loading, info, faults: Vec::new() };
+        return ProbeResult { server: ObservedServer::Loading, info, faults: Vec::new() };
     }
     let lines: Vec<String> = replies.take("ACL LIST");
     let listed = functions::libraries(&replies.next().unwrap_or(Value::Nil));
@@ -118,7 +118,11 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
     }
     let settings = if probe.settings.is_empty() { BTreeMap::new() } else { replies.take("CONFIG GET") };
     let (Some(run_id), Some(replication)) = (info.run_id(), info.replication()) else {
-        return Probed { faults: vec![connection.bad_reply("INFO", "no run_id or role")], info, ..Probed::default() };
+        return ProbeResult {
+            faults: vec![connection.bad_reply("INFO", "no run_id or role")],
+            info,
+            ..ProbeResult::default()
+        };
     };
     let (users, mut faults) = forms.compare(connection, run_id, &lines, &probe.users).await;
     faults.append(&mut replies.faults);
@@ -138,7 +142,7 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         persistence_trouble: info.persistence_trouble().map(str::to_owned),
         version: info.version().unwrap_or_default(),
     };
-    Probed { server: ObservedServer::Data(Box::new(server)), info, faults }
+    ProbeResult { server: ObservedServer::Data(Box::new(server)), info, faults }
 }
 
 /// Whether a server has no connection left.
@@ -153,26 +157,26 @@ pub async fn probe_sentinel(
     master_name: &str,
     users: &BTreeMap<String, DesiredUser>,
     forms: &UserForms,
-) -> Probed {
+) -> ProbeResult {
     let mut commands = vec![command(&["INFO"]), command(&["ACL", "LIST"])];
     commands.extend(master_questions(master_name));
     let mut replies = match Replies::ask(connection, &commands).await {
         Ok(replies) => replies,
-        Err(fault) => return Probed::unknown(fault),
+        Err(fault) => return ProbeResult::unknown(fault),
     };
     let info = match replies.next() {
         Ok(reply) => Info::parse(&text(&reply).unwrap_or_default()),
-        Err(fault) => return Probed::unknown(fault),
+        Err(fault) => return ProbeResult::unknown(fault),
     };
     let Some(run_id) = info.run_id() else {
-        return Probed { faults: vec![connection.bad_reply("INFO", "no run_id")], info, ..Probed::default() };
+        return ProbeResult { faults: vec![connection.bad_reply("INFO", "no run_id")], info, ..ProbeResult::default() };
     };
     let lines: Vec<String> = replies.take("ACL LIST");
     let beliefs: Vec<Result<Value>> = replies.rest.by_ref().collect();
     // A belief that cannot be read is not "monitors nothing": that would lead to an order what to monitor.
     let master = match read_master(connection, master_name, beliefs) {
         Ok(master) => master,
-        Err(fault) => return Probed { server: ObservedServer::Unknown, faults: vec![fault], info },
+        Err(fault) => return ProbeResult { server: ObservedServer::Unknown, faults: vec![fault], info },
     };
     let (report, mut faults) = forms.compare(connection, run_id, &lines, users).await;
     faults.append(&mut replies.faults);
@@ -183,5 +187,5 @@ pub async fn probe_sentinel(
         users_foreign: report.foreign,
         tilt: info.field("sentinel_tilt") == Some("1"),
     };
-    Probed { server: ObservedServer::Sentinel(Box::new(server)), info, faults }
+    ProbeResult { server: ObservedServer::Sentinel(Box::new(server)), info, faults }
 }

@@ -17,7 +17,7 @@ const LONGEST_NUMBER: usize = 20;
 /// How far the reply that is being read is. It follows the form of replies and keeps nothing of them.
 #[derive(Debug, Default)]
 struct ReplySize {
-    at: At,
+    at: ParserState,
     bytes: u64,
     elements: u64,
     /// Elements that are still to come; 0: the next byte begins a reply.
@@ -25,7 +25,7 @@ struct ReplySize {
 }
 
 #[derive(Debug, Default)]
-enum At {
+enum ParserState {
     /// An element begins.
     #[default]
     Begin,
@@ -42,11 +42,11 @@ impl ReplySize {
     fn note(&mut self, mut arrived: &[u8]) -> Result<(), &'static str> {
         while let Some((first, rest)) = arrived.split_first() {
             let taken = match &mut self.at {
-                At::Begin => {
+                ParserState::Begin => {
                     self.begin(*first)?;
                     1
                 }
-                At::Line(is_return) => {
+                ParserState::Line(is_return) => {
                     let is_end = *is_return && *first == b'\n';
                     // A line may be long: all but its end is taken at once.
                     let until = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
@@ -57,7 +57,7 @@ impl ReplySize {
                     }
                     taken
                 }
-                At::Number(kind, digits) => {
+                ParserState::Number(kind, digits) => {
                     if *first == b'\n' {
                         let (kind, number) = (*kind, number(digits)?);
                         self.announced(kind, number)?;
@@ -68,7 +68,7 @@ impl ReplySize {
                     }
                     1
                 }
-                At::Text(left) => {
+                ParserState::Text(left) => {
                     let taken = arrived.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= taken as u64;
                     if *left == 0 {
@@ -95,8 +95,8 @@ impl ReplySize {
         }
         self.elements += 1;
         self.at = match kind {
-            b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|' => At::Number(kind, Vec::new()),
-            _ => At::Line(false),
+            b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|' => ParserState::Number(kind, Vec::new()),
+            _ => ParserState::Line(false),
         };
         if self.elements > MOST_ELEMENTS { Err(TOO_MANY) } else { Ok(()) }
     }
@@ -116,7 +116,7 @@ impl ReplySize {
                 if number > LARGEST_REPLY {
                     return Err("the server announces a reply of more than 16 MiB");
                 }
-                self.at = At::Text(number + 2);
+                self.at = ParserState::Text(number + 2);
                 return Ok(());
             }
             b'*' | b'~' | b'>' => number,
@@ -134,7 +134,7 @@ impl ReplySize {
 
     /// An element is whole, apart from those that it announced.
     fn end(&mut self) {
-        (self.at, self.open) = (At::Begin, self.open.saturating_sub(1));
+        (self.at, self.open) = (ParserState::Begin, self.open.saturating_sub(1));
     }
 }
 
@@ -148,18 +148,18 @@ fn number(digits: &[u8]) -> Result<i64, &'static str> {
 
 /// A connection on which a reply beyond the bounds is an error, which ends it.
 #[derive(Debug)]
-pub(super) struct Bounded<S> {
+pub(super) struct BoundedStream<S> {
     inner: S,
     reply: ReplySize,
 }
 
-impl<S> Bounded<S> {
+impl<S> BoundedStream<S> {
     pub(super) fn new(inner: S) -> Self {
         Self { inner, reply: ReplySize::default() }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = into.filled().len();
@@ -169,7 +169,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
     }
@@ -216,7 +216,10 @@ mod tests {
             for pieces in 1..=form.len() {
                 let text = String::from_utf8_lossy(form);
                 let size = read(form, pieces).unwrap();
-                assert!(matches!(size.at, At::Begin) && size.open == 0 && size.bytes == 0, "{text:?} {size:?}");
+                assert!(
+                    matches!(size.at, ParserState::Begin) && size.open == 0 && size.bytes == 0,
+                    "{text:?} {size:?}"
+                );
                 let unfinished = read(&form[..form.len() - 1], pieces).unwrap();
                 assert_ne!(unfinished.open, 0, "{text:?} without its last byte");
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use self::request::Moved;
+pub(crate) use self::request::SwitchoverResult;
 use self::request::{Candidate, LOOK_EVERY};
 pub use self::request::{Error, Step, Switchover};
 use super::connection::Connection;
@@ -29,12 +29,12 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const LAST_ORDER: Duration = Duration::from_millis(300);
 
 /// Moves the primary. On an error writers are let go on where they were, once it is sure that no other node becomes primary.
-pub async fn switchover(request: &Switchover) -> Result<Moved, Error> {
+pub async fn switchover(request: &Switchover) -> Result<SwitchoverResult, Error> {
     switchover_watched(request, async |_| ()).await
 }
 
 /// As [`switchover`], and calls `watch` after each command: tests end the mover there.
-pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step)) -> Result<Moved, Error> {
+pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step)) -> Result<SwitchoverResult, Error> {
     let (from_address, from_endpoint) = &request.from;
     let from = Connection::open(from_endpoint).await?;
     let candidates = fitness::fit_candidates(request, &from, &watch).await?;
@@ -55,7 +55,7 @@ pub async fn switchover_watched(request: &Switchover, watch: impl AsyncFn(Step))
     server::cut_clients(&from).await?;
     watch(Step::ClientsCut).await;
     tracing::info!(from = %from_address, %to, milliseconds = paused_at.elapsed().as_millis(), "primary moved");
-    Ok(Moved { to, paused: paused_at.elapsed() })
+    Ok(SwitchoverResult { to, paused: paused_at.elapsed() })
 }
 
 /// Everything that happens while writers stand still: catch up, elect, demote.

@@ -4,11 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::draft::{ConditionDraft, ConditionKind, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
-use super::kept::Kept;
+use super::kept::KeptFolders;
 use super::{Facts, degraded, promotion, proofs, service, words};
 use crate::model::NodeId;
 use crate::plan::reason::ApplyReason;
-use crate::plan::{Promotion, Step, Waiting};
+use crate::plan::{Promotion, Step, WaitReason};
 
 /// Characters of a message; longer ones are cut (the API server's limit is 32,768, a reader's much less).
 const LONGEST_MESSAGE: usize = 1024;
@@ -48,7 +48,13 @@ pub(crate) fn with_ready(
 
 /// The conditions of an accepted layer but `Ready`.
 /// `old`: the conditions before, with their times. `kept`: what the nodes keep aside.
-pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept, old: &[Condition], now: Timestamp) -> Drafts {
+pub(super) fn of(
+    facts: Facts<'_>,
+    primary: Option<NodeId>,
+    kept: &KeptFolders,
+    old: &[Condition],
+    now: Timestamp,
+) -> Drafts {
     let Facts { desired, observed, .. } = facts;
     let highly_available = highly_available(facts, primary);
     Drafts {
@@ -157,7 +163,7 @@ fn progressing(facts: Facts<'_>) -> ConditionDraft {
     }
     let (holds, reason, message) = if facts.desired.paused {
         (false, "Paused", "spec.paused is set: nothing is changed".to_owned())
-    } else if facts.plan.waiting.contains(&Waiting::Approval) {
+    } else if facts.plan.waiting.contains(&WaitReason::Approval) {
         (true, "AwaitsApproval", waiting.join("; "))
     } else if !waiting.is_empty() {
         (true, "Waiting", waiting.join("; "))

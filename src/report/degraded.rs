@@ -7,12 +7,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::draft::{ConditionDraft, ConditionKind, NEEDS_PERSON};
 use super::facts::NOT_PROVEN_YET;
-use super::kept::{DATA_KEPT_ASIDE, Kept};
+use super::kept::{DATA_KEPT_ASIDE, KeptFolders};
 use super::{Facts, kept, proofs, words};
 use crate::model::NodeId;
-use crate::model::observed::{Away, Observed};
+use crate::model::observed::{Observed, UnavailableNode};
 use crate::plan::form::ABSENT_SECONDS;
-use crate::plan::{Refused, Waiting};
+use crate::plan::{RefusalReason, WaitReason};
 
 /// How long a node that we restarted ourselves may be away before that is trouble, seconds.
 const PLANNED_SECONDS: u64 = 60;
@@ -35,7 +35,7 @@ fn cause(reason: impl Into<Cow<'static, str>>, text: String) -> Cause {
 /// before, with their times.
 pub(super) fn of(
     facts: Facts<'_>,
-    kept: &Kept,
+    kept: &KeptFolders,
     highly_available: &ConditionDraft,
     old: &[Condition],
     now: Timestamp,
@@ -53,7 +53,7 @@ pub(super) fn of(
 }
 
 /// All causes, the gravest first.
-fn causes(facts: Facts<'_>, kept: &Kept) -> Vec<Cause> {
+fn causes(facts: Facts<'_>, kept: &KeptFolders) -> Vec<Cause> {
     // First, and in a new layer as well: nothing else ends it.
     let mut causes: Vec<Cause> = facts.waits.iter().map(|wait| cause(NEEDS_PERSON, wait.clone())).collect();
     causes.extend(facts.plan.refused.iter().filter_map(held));
@@ -89,57 +89,59 @@ fn causes(facts: Facts<'_>, kept: &Kept) -> Vec<Cause> {
 }
 
 /// A refusal that only another specification ends, or fewer data. Every other one passes with what it waits for.
-fn held(refused: &Refused) -> Option<Cause> {
+fn held(refused: &RefusalReason) -> Option<Cause> {
     let reason = match refused {
-        Refused::OlderEngine { .. } => "OlderEngine",
-        Refused::MemoryBelowData { .. } => "MemoryBelowData",
-        Refused::NoInSyncReplica { .. }
-        | Refused::NotInSync { .. }
-        | Refused::NoSentinelMajority { .. }
-        | Refused::AnotherNodeIsDown { .. }
-        | Refused::Electing { .. }
-        | Refused::Unknown { .. } => return None,
+        RefusalReason::OlderEngine { .. } => "OlderEngine",
+        RefusalReason::MemoryBelowData { .. } => "MemoryBelowData",
+        RefusalReason::NoInSyncReplica { .. }
+        | RefusalReason::NotInSync { .. }
+        | RefusalReason::NoSentinelMajority { .. }
+        | RefusalReason::AnotherNodeIsDown { .. }
+        | RefusalReason::Electing { .. }
+        | RefusalReason::Unknown { .. } => return None,
     };
     Some(cause(reason, words::refused(refused)))
 }
 
 /// The reason of a wait that is trouble: a node that served is away and we did not take it away just now, or Kubernetes says that it cannot start
 /// a node's pod. In a layer that was never Ready the first is only a matter of time, and so is the second for a while.
-fn trouble(facts: Facts<'_>, what: &Waiting) -> Option<Cow<'static, str>> {
+fn trouble(facts: Facts<'_>, what: &WaitReason) -> Option<Cow<'static, str>> {
     let observed = facts.observed;
     let is_unplanned = |node: &NodeId| observed.initialised && !is_taken(observed, *node);
     let (reason, is_trouble) = match what {
-        Waiting::Pod { node, trouble: Some(words) } => {
+        WaitReason::Pod { node, trouble: Some(words) } => {
             let is_told = observed.initialised || away(observed, *node).seconds >= ABSENT_SECONDS;
             (first_word(words), is_told)
         }
-        Waiting::Pod { node, trouble: None } | Waiting::Termination { node } => {
+        WaitReason::Pod { node, trouble: None } | WaitReason::Termination { node } => {
             (Cow::Borrowed("PodMissing"), is_unplanned(node))
         }
-        Waiting::Server { node } => (Cow::Borrowed("NoAnswer"), is_unplanned(node)),
-        Waiting::NotReady { node } => (Cow::Borrowed("PodNotReady"), is_unplanned(node)),
+        WaitReason::Server { node } => (Cow::Borrowed("NoAnswer"), is_unplanned(node)),
+        WaitReason::NotReady { node } => (Cow::Borrowed("PodNotReady"), is_unplanned(node)),
         // How long it takes depends on the data.
-        Waiting::Loading { node } => (Cow::Borrowed("Loading"), observed.initialised && !away(observed, *node).planned),
-        Waiting::Primary => {
+        WaitReason::Loading { node } => {
+            (Cow::Borrowed("Loading"), observed.initialised && !away(observed, *node).planned)
+        }
+        WaitReason::Primary => {
             let is_ours = observed.nodes.keys().any(|node| is_taken(observed, *node));
             // While it is moved as planned both nodes hold it for a moment, and the layer is Ready.
             (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours && !observed.handover)
         }
-        Waiting::Gathering
-        | Waiting::Address { .. }
-        | Waiting::Sync { .. }
-        | Waiting::SentinelView { .. }
-        | Waiting::Forgetting { .. }
-        | Waiting::Removal { .. }
-        | Waiting::Failover
-        | Waiting::Handover
-        | Waiting::Approval
-        | Waiting::Paused => return None,
+        WaitReason::Gathering
+        | WaitReason::Address { .. }
+        | WaitReason::Sync { .. }
+        | WaitReason::SentinelView { .. }
+        | WaitReason::Forgetting { .. }
+        | WaitReason::Removal { .. }
+        | WaitReason::Failover
+        | WaitReason::Handover
+        | WaitReason::Approval
+        | WaitReason::Paused => return None,
     };
     is_trouble.then_some(reason)
 }
 
-fn away(observed: &Observed, node: NodeId) -> Away {
+fn away(observed: &Observed, node: NodeId) -> UnavailableNode {
     observed.nodes.get(&node).and_then(|seen| seen.away.clone()).unwrap_or_default()
 }
 

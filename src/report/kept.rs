@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Facts;
-use crate::api::data_layer_status::{KeptAside, NodeStatus};
+use crate::api::data_layer_status::{KeptFolder, NodeStatus};
 use crate::api::names;
 use crate::model::NodeId;
 use crate::model::lineage::{Aside, AsideReason};
@@ -11,12 +11,12 @@ use crate::model::lineage::{Aside, AsideReason};
 /// The reason of `Degraded`, and of an event for each folder.
 pub(super) const DATA_KEPT_ASIDE: &str = "DataKeptAside";
 
-pub(super) type Kept = BTreeMap<NodeId, Vec<KeptAside>>;
+pub(super) type KeptFolders = BTreeMap<NodeId, Vec<KeptFolder>>;
 
 /// What each declared node keeps. A volume has what it had while the agent of its node does not answer. `old`: the nodes as they were
 /// told last.
-pub(super) fn of(facts: Facts<'_>, old: &[NodeStatus]) -> Kept {
-    let of_node = |node: &NodeId| -> Vec<KeptAside> {
+pub(super) fn of(facts: Facts<'_>, old: &[NodeStatus]) -> KeptFolders {
+    let of_node = |node: &NodeId| -> Vec<KeptFolder> {
         let seen = facts.observed.nodes.get(node).and_then(|seen| seen.aside.as_ref());
         let name = names::node(&facts.desired.layer.name, *node);
         let before = || old.iter().find(|told| told.name == name).map(|told| told.kept_aside.clone());
@@ -25,13 +25,13 @@ pub(super) fn of(facts: Facts<'_>, old: &[NodeStatus]) -> Kept {
     facts.desired.nodes.keys().map(|node| (*node, of_node(node))).collect()
 }
 
-fn told(aside: &Aside) -> KeptAside {
+fn told(aside: &Aside) -> KeptFolder {
     let why = match aside.reason {
         AsideReason::Damaged => "the engine did not load it, and the node was filled from another",
         AsideReason::Replaced => "the primary that the node follows is not known to have all of it",
         AsideReason::LossAccepted => "a person chose which node's data to go on with",
     };
-    KeptAside {
+    KeptFolder {
         folder: aside.folder.clone(),
         bytes: i64::try_from(aside.bytes).unwrap_or(i64::MAX),
         why: why.to_owned(),
@@ -39,8 +39,8 @@ fn told(aside: &Aside) -> KeptAside {
 }
 
 /// Where it is, why, and what ends it.
-pub(super) fn sentence(node: &str, kept: &KeptAside) -> String {
-    let KeptAside { folder, bytes, why } = kept;
+pub(super) fn sentence(node: &str, kept: &KeptFolder) -> String {
+    let KeptFolder { folder, bytes, why } = kept;
     format!(
         "{node}: /data/aside/{folder} holds {bytes} bytes of data: {why}; once it is not needed, name it in redoubt.dev/drop-aside"
     )

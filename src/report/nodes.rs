@@ -1,7 +1,7 @@
 //! Nodes, memory and the production checklist.
 
 use super::draft::{ConditionDraft, Drafts};
-use super::kept::Kept;
+use super::kept::KeptFolders;
 use super::{Facts, audit, proofs};
 use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
@@ -10,7 +10,7 @@ use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
 use crate::model::{NodeId, NodeKind, Purpose};
 
 /// Every declared node with its role, its state, and what it keeps.
-pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &Kept) -> Vec<NodeStatus> {
+pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &KeptFolders) -> Vec<NodeStatus> {
     let one = |node: &NodeId| NodeStatus {
         kept_aside: kept.get(node).cloned().unwrap_or_default(),
         ..one(facts, *node, primary)

@@ -6,7 +6,7 @@ use crate::api::names;
 use crate::model::NodeKind;
 use crate::model::roles::of_kind;
 use crate::plan::Promotion;
-use crate::plan::promotion::{Held, Impossible};
+use crate::plan::promotion::{Impossible, PromotionBlocker};
 
 pub(super) const DONE: &str = "Done";
 pub(super) const FAILED: &str = "Failed";
@@ -62,11 +62,11 @@ fn refused(facts: Facts<'_>, request: &str, why: Impossible) -> String {
 }
 
 /// Why a request has to wait, as a sentence.
-pub(super) fn waits(facts: Facts<'_>, request: &str, held: &Held) -> String {
+pub(super) fn waits(facts: Facts<'_>, request: &str, held: &PromotionBlocker) -> String {
     let because = match held {
-        Held::Waiting(what) => words::waiting(facts, what),
-        Held::Refused(what) => words::refused(what),
-        Held::Steps => "other changes come first".to_owned(),
+        PromotionBlocker::Waiting(what) => words::waiting(facts, what),
+        PromotionBlocker::Refused(what) => words::refused(what),
+        PromotionBlocker::Steps => "other changes come first".to_owned(),
     };
     format!("{request} is not made primary yet: {because}")
 }

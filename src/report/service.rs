@@ -13,11 +13,12 @@ use crate::model::observed::{DataServer, Replication};
 use crate::model::roles::data;
 
 /// A word and a sentence.
-type Why = (Cow<'static, str>, String);
+type ReasonAndMessage = (Cow<'static, str>, String);
 
 /// The condition. `old`: the conditions before.
 pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> ConditionDraft {
-    let no = |(reason, message): Why| ConditionDraft::said(ConditionKind::Ready, Some(false), reason, message);
+    let no =
+        |(reason, message): ReasonAndMessage| ConditionDraft::said(ConditionKind::Ready, Some(false), reason, message);
     let served = facts.observed.initialised && facts.observed.recorded;
     let unproven = unproven(facts, primary, drafts);
     if served && let Some(outage) = outage(facts, primary, drafts, old) {
@@ -39,7 +40,7 @@ pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, 
 }
 
 /// Why clients of a layer that was Ready before are not served.
-fn outage(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> Option<Why> {
+fn outage(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> Option<ReasonAndMessage> {
     let why = |reason: &'static str, message: String| Some((Cow::Borrowed(reason), message));
     let Some((node, server)) = primary.and_then(|node| Some((node, data(facts.observed, node)?))) else {
         // While it is moved as planned, both nodes hold it for a moment. A move that fails is over within seconds.
@@ -78,14 +79,14 @@ fn refuses_writes(node: NodeId, server: &DataServer) -> Option<String> {
 }
 
 /// Without a primary, what keeps one away is the reason, where it is known.
-fn no_primary(facts: Facts<'_>, drafts: &Drafts) -> Why {
+fn no_primary(facts: Facts<'_>, drafts: &Drafts) -> ReasonAndMessage {
     let degraded = &drafts.degraded;
     let reason = if degraded.holds == Some(true) { degraded.reason.clone() } else { Cow::Borrowed("NoPrimary") };
     (reason, words::no_primary(facts))
 }
 
 /// What of everything that is declared is not proven, or not done; `None`: nothing.
-fn unproven(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Option<Why> {
+fn unproven(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Option<ReasonAndMessage> {
     if primary.is_none() {
         return Some(no_primary(facts, drafts));
     }

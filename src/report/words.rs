@@ -4,11 +4,11 @@ use super::{Facts, proofs};
 use crate::api::names;
 use crate::model::NodeId;
 use crate::model::desired::Desired;
-use crate::plan::{Refused, Waiting};
+use crate::plan::{RefusalReason, WaitReason};
 
 /// Why no node serves: what is waited for, as far as it is more than the missing primary.
 pub(super) fn no_primary(facts: Facts<'_>) -> String {
-    let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, Waiting::Primary));
+    let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, WaitReason::Primary));
     let because: Vec<String> = together(facts, waits).into_iter().map(|(_, told)| told).collect();
     let fact = if facts.desired.has_sentinels() {
         "there is no primary: no data node says that it is one while most Sentinels name it"
@@ -21,9 +21,9 @@ pub(super) fn no_primary(facts: Facts<'_>) -> String {
 /// What is waited for, each with its sentence: nodes whose pods do not run for one and the same reason share the first one's.
 pub(super) fn together<'plan>(
     facts: Facts<'_>,
-    waits: impl IntoIterator<Item = &'plan Waiting>,
-) -> Vec<(&'plan Waiting, String)> {
-    let mut told: Vec<(&Waiting, Vec<NodeId>)> = Vec::new();
+    waits: impl IntoIterator<Item = &'plan WaitReason>,
+) -> Vec<(&'plan WaitReason, String)> {
+    let mut told: Vec<(&WaitReason, Vec<NodeId>)> = Vec::new();
     for what in waits {
         let Some((node, why)) = pod(what) else {
             told.push((what, Vec::new()));
@@ -34,7 +34,7 @@ pub(super) fn together<'plan>(
             None => told.push((what, vec![node])),
         }
     }
-    let sentence = |what: &Waiting, nodes: &[NodeId]| match pod(what) {
+    let sentence = |what: &WaitReason, nodes: &[NodeId]| match pod(what) {
         Some((_, why)) => pods(nodes, why),
         None => waiting(facts, what),
     };
@@ -42,9 +42,9 @@ pub(super) fn together<'plan>(
 }
 
 /// The node whose pod does not run, and why.
-fn pod(what: &Waiting) -> Option<(NodeId, Option<&String>)> {
+fn pod(what: &WaitReason) -> Option<(NodeId, Option<&String>)> {
     match what {
-        Waiting::Pod { node, trouble } => Some((*node, trouble.as_ref())),
+        WaitReason::Pod { node, trouble } => Some((*node, trouble.as_ref())),
         _ => None,
     }
 }
@@ -58,32 +58,32 @@ fn pods(nodes: &[NodeId], why: Option<&String>) -> String {
 }
 
 /// What one wait is for.
-pub(super) fn waiting(facts: Facts<'_>, what: &Waiting) -> String {
+pub(super) fn waiting(facts: Facts<'_>, what: &WaitReason) -> String {
     match what {
-        Waiting::Gathering => "changes of function libraries are being gathered".to_owned(),
-        Waiting::Address { node } => format!("{node} has no address yet"),
-        Waiting::Pod { node, trouble } => pods(&[*node], trouble.as_ref()),
-        Waiting::Server { node } => format!("the server of {node} does not answer"),
-        Waiting::NotReady { node } => format!("the pod of {node} is not ready"),
-        Waiting::Loading { node } => format!("{node} is loading its data"),
-        Waiting::Sync { node } => format!("{node} is not in sync yet"),
-        Waiting::Primary if !facts.desired.has_sentinels() => {
+        WaitReason::Gathering => "changes of function libraries are being gathered".to_owned(),
+        WaitReason::Address { node } => format!("{node} has no address yet"),
+        WaitReason::Pod { node, trouble } => pods(&[*node], trouble.as_ref()),
+        WaitReason::Server { node } => format!("the server of {node} does not answer"),
+        WaitReason::NotReady { node } => format!("the pod of {node} is not ready"),
+        WaitReason::Loading { node } => format!("{node} is loading its data"),
+        WaitReason::Sync { node } => format!("{node} is not in sync yet"),
+        WaitReason::Primary if !facts.desired.has_sentinels() => {
             "the data node does not serve as a primary yet".to_owned()
         }
-        Waiting::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
-        Waiting::SentinelView { node } => format!("{node} does not know all others yet"),
-        Waiting::Forgetting { node } => {
+        WaitReason::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
+        WaitReason::SentinelView { node } => format!("{node} does not know all others yet"),
+        WaitReason::Forgetting { node } => {
             format!("{node} still lists a removed node; the Sentinels forget it one after the other, about 30 s apart")
         }
-        Waiting::Termination { node } => format!("the pod of {node} is being deleted"),
-        Waiting::Removal { node, because: None } => format!("{node} is being removed"),
-        Waiting::Removal { node, because: Some(why) } => {
+        WaitReason::Termination { node } => format!("the pod of {node} is being deleted"),
+        WaitReason::Removal { node, because: None } => format!("{node} is being removed"),
+        WaitReason::Removal { node, because: Some(why) } => {
             format!("{node} is to be removed, but not yet: {}", refused(why))
         }
-        Waiting::Failover => "a failover is under way".to_owned(),
-        Waiting::Handover => "the primary is being moved".to_owned(),
-        Waiting::Approval => approval(facts),
-        Waiting::Paused => "spec.paused is set".to_owned(),
+        WaitReason::Failover => "a failover is under way".to_owned(),
+        WaitReason::Handover => "the primary is being moved".to_owned(),
+        WaitReason::Approval => approval(facts),
+        WaitReason::Paused => "spec.paused is set".to_owned(),
     }
 }
 
@@ -94,26 +94,26 @@ const fn at_rest(bytes: u64) -> u64 {
 }
 
 /// A refusal as a sentence.
-pub(super) fn refused(refused: &Refused) -> String {
+pub(super) fn refused(refused: &RefusalReason) -> String {
     match refused {
-        Refused::NoInSyncReplica { node } => {
+        RefusalReason::NoInSyncReplica { node } => {
             format!("the primary {node} is not stopped: no replica is in sync and may take over")
         }
-        Refused::NotInSync { node, behind } => format!("{node} is not disturbed while {behind} is not in sync"),
-        Refused::NoSentinelMajority { node } => {
+        RefusalReason::NotInSync { node, behind } => format!("{node} is not disturbed while {behind} is not in sync"),
+        RefusalReason::NoSentinelMajority { node } => {
             format!("{node} is not disturbed: too few Sentinels of those that are remembered would be left")
         }
-        Refused::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
-        Refused::Electing { node } => format!("{node} is not changed: it is in the middle of a failover"),
-        Refused::OlderEngine { node, running, wanted } => format!(
+        RefusalReason::AnotherNodeIsDown { node, down } => format!("{node} is not restarted while {down} is down"),
+        RefusalReason::Electing { node } => format!("{node} is not changed: it is in the middle of a failover"),
+        RefusalReason::OlderEngine { node, running, wanted } => format!(
             "{node} is not changed: {wanted} cannot read the files of {running}, which runs; name an image of that version or a later one in engine.image"
         ),
-        Refused::MemoryBelowData { node, held, maxmemory } => format!(
+        RefusalReason::MemoryBelowData { node, held, maxmemory } => format!(
             "{node} is not changed: maxmemory would be {}Mi, and the primary holds {}Mi or more; raise memory.limit, or delete data first",
             maxmemory >> 20,
             at_rest(*held) >> 20
         ),
-        Refused::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
+        RefusalReason::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
     }
 }
 

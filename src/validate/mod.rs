@@ -128,7 +128,7 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let mut faults = admission::broken_rules(layer);
     faults.extend(access_fault(&layer.spec));
     faults.extend(image_fault(&layer.spec, &resolved.allowed_images));
-    judge(layer, resolved, faults, Since::Now).map_err(told_once)
+    judge(layer, resolved, faults, SpecificationAge::Now).map_err(told_once)
 }
 
 /// Leaves out a broken rule of admission about a field of which a fault says more.
@@ -147,12 +147,12 @@ fn told_once(faults: Vec<Fault>) -> Vec<Fault> {
 /// Judges a layer with a specification that was accepted before. A rule of admission that is newer than it does not count: a
 /// layer that runs is looked after.
 pub(crate) fn validate_accepted(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
-    judge(layer, resolved, Vec::new(), Since::Before)
+    judge(layer, resolved, Vec::new(), SpecificationAge::Before)
 }
 
 /// Since when a specification is there: what was accepted before a rule was written is not held against it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
+enum SpecificationAge {
     /// It is judged for the first time.
     Now,
     /// It was accepted.
@@ -163,7 +163,7 @@ fn judge(
     layer: &DataLayer,
     resolved: &ResolvedDefaults,
     mut faults: Vec<Fault>,
-    since: Since,
+    since: SpecificationAge,
 ) -> Result<ValidatedLayer, Vec<Fault>> {
     let spec = &layer.spec;
     let identity = identity_of(layer, &mut faults);
@@ -183,7 +183,8 @@ fn judge(
     let keeps_data = append_only || snapshots;
     let memory = memory_of(spec, defaults, keeps_data, replicas > 0, &mut faults);
     let volume = volume::decide(spec, resolved.volumes, keeps_data, memory, &mut faults).inspect(|volume| {
-        faults.extend(volume.too_small(resolved.volumes, keeps_data, memory).filter(|_| since == Since::Now));
+        faults
+            .extend(volume.too_small(resolved.volumes, keeps_data, memory).filter(|_| since == SpecificationAge::Now));
     });
     let durability = spec.durability.clone().unwrap_or_default();
     // At one replica each of its restarts would stop all writes.

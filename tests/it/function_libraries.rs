@@ -14,7 +14,7 @@ use redoubt::model::function_library::{Functions, LibrarySource};
 use redoubt::model::observed::{DataServer, ObservedServer};
 use redoubt::model::{NodeId, Policy, UseKind};
 use redoubt::plan::lint::lint;
-use redoubt::plan::{Step, Waiting, plan};
+use redoubt::plan::{Step, WaitReason, plan};
 use redoubt::redis::probe::{DataProbe, probe_data};
 use redoubt::redis::rights::Grant;
 use redoubt::redis::use_access::violations;
@@ -129,7 +129,12 @@ fn a_layer_admits_libraries_without_a_place_up_to_its_limit() {
 }
 
 /// The steps on the primary of a layer that has these libraries, with its plan's waits.
-fn steps(wanted: &[(&str, &str)], kept: &[&str], live: &[(&str, &str)], gathering: bool) -> (Vec<Step>, Vec<Waiting>) {
+fn steps(
+    wanted: &[(&str, &str)],
+    kept: &[&str],
+    live: &[(&str, &str)],
+    gathering: bool,
+) -> (Vec<Step>, Vec<WaitReason>) {
     let mut desired = desired("old");
     let of = |(name, digest): &(&str, &str)| ((*name).to_owned(), DesiredLibrary { digest: (*digest).to_owned() });
     desired.libraries = wanted.iter().map(of).collect();
@@ -163,7 +168,7 @@ fn libraries_of_users_are_loaded_last_and_those_that_are_not_wanted_are_deleted_
     assert_eq!(found, [load("redoubt"), delete("fnl_gone"), load("fnl_a")]);
     assert_eq!(waiting, []);
     let (found, waiting) = steps(&wanted, &["fnl_kept"], &live, true);
-    assert_eq!((found, waiting), (vec![delete("fnl_gone")], vec![Waiting::Gathering]));
+    assert_eq!((found, waiting), (vec![delete("fnl_gone")], vec![WaitReason::Gathering]));
     // The layer itself waits for no user's library.
     assert_eq!(steps(&[("fnl_a", "new")], &[], &[], true), (vec![], vec![]));
     assert_eq!(steps(&[], &["fnl_a"], &[("fnl_a", "old")], false), (vec![], vec![]));

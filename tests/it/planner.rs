@@ -9,7 +9,7 @@ use redoubt::model::observed::{
     SentinelServer,
 };
 use redoubt::model::{Address, LayerIdentity, NodeId, NodeKind, Offset, PodRole};
-use redoubt::plan::{Plan, Refused, Step, Waiting, plan};
+use redoubt::plan::{Plan, RefusalReason, Step, WaitReason, plan};
 
 pub fn nodes() -> Vec<NodeId> {
     (0..3).map(NodeId::data).chain((0..3).map(NodeId::sentinel)).collect()
@@ -228,7 +228,7 @@ fn while_the_primary_is_moved_only_clients_are_routed() {
     observed.primary_service = Some(NodeId::data(1));
     let plan = plan(&desired("new"), &observed);
     assert!(matches!(plan.steps[..], [Step::PointService { .. }]), "{plan:?}");
-    assert_eq!(plan.waiting, [Waiting::Handover]);
+    assert_eq!(plan.waiting, [WaitReason::Handover]);
 }
 
 #[test]
@@ -269,7 +269,10 @@ fn a_roll_stops_at_a_node_that_does_not_come_up_and_a_reverted_one_recovers() {
     let stuck = plan(&desired("bad"), &observed);
     let is_disruption = |step: &Step| matches!(step, Step::RestartPod { .. } | Step::Switchover { .. });
     assert!(!stuck.steps.iter().any(is_disruption), "{stuck:?}");
-    assert!(stuck.refused.iter().any(|refused| matches!(refused, Refused::AnotherNodeIsDown { .. })), "{stuck:?}");
+    assert!(
+        stuck.refused.iter().any(|refused| matches!(refused, RefusalReason::AnotherNodeIsDown { .. })),
+        "{stuck:?}"
+    );
     // Reverted: the template first, then the pod that never came up, and nobody else.
     let reverted = desired("old");
     let mut disturbed = Vec::new();
@@ -340,7 +343,7 @@ fn a_primary_without_an_in_sync_replica_is_neither_stopped_nor_moved() {
         !plan.steps.iter().any(|step| matches!(step, Step::Switchover { .. } | Step::RestartPod { .. })),
         "{plan:?}"
     );
-    assert!(plan.waiting.contains(&Waiting::Sync { node: NodeId::data(1) }));
+    assert!(plan.waiting.contains(&WaitReason::Sync { node: NodeId::data(1) }));
 }
 
 /// Unknown is dangerous: whatever single fact is taken away, no pod is restarted and no primary moved that was not before.
@@ -364,7 +367,7 @@ fn taking_a_fact_away_adds_no_disruption() {
 fn a_paused_layer_is_only_looked_at() {
     let paused = Desired { paused: true, ..desired("new") };
     let plan = plan(&paused, &Observed::default());
-    assert_eq!((plan.steps, plan.waiting), (vec![], vec![Waiting::Paused]));
+    assert_eq!((plan.steps, plan.waiting), (vec![], vec![WaitReason::Paused]));
 }
 
 /// A use's user and library come and go like any other, on Sentinels too; and a changed policy is one load on the primary.
@@ -401,6 +404,6 @@ fn users_and_policies_of_uses_come_and_go() {
     // Right after a load the next one waits for what else may change.
     wanted.gathering = true;
     let next = plan(&wanted, &seen);
-    assert!(next.waiting.contains(&Waiting::Gathering));
+    assert!(next.waiting.contains(&WaitReason::Gathering));
     assert!(!next.steps.iter().any(|step| matches!(step, Step::LoadLibrary { .. })));
 }

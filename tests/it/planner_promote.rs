@@ -3,9 +3,9 @@
 use redoubt::model::desired::{Desired, PromotionRequest};
 use redoubt::model::observed::{Observed, ObservedServer, Replication};
 use redoubt::model::{NodeId, NodeKind, PodRole};
-use redoubt::plan::promotion::{Held, Impossible};
+use redoubt::plan::promotion::{Impossible, PromotionBlocker};
 use redoubt::plan::reason::RestartReason;
-use redoubt::plan::{Plan, Promotion, Refused, Step, Waiting, plan, route};
+use redoubt::plan::{Plan, Promotion, RefusalReason, Step, WaitReason, plan, route};
 
 use crate::planner::{converged, desired};
 
@@ -84,28 +84,37 @@ fn what_is_unsafe_waits_and_says_for_what() {
             }
             seen.nodes.get_mut(&behind).unwrap().server = ObservedServer::Data(it);
         });
-        assert_eq!(lags, Held::Waiting(Waiting::Sync { node: behind }));
+        assert_eq!(lags, PromotionBlocker::Waiting(WaitReason::Sync { node: behind }));
     }
     let unknown = |node| {
         held("unknown", asked(), &move |seen: &mut Observed| {
             seen.nodes.get_mut(&node).unwrap().server = ObservedServer::Unknown;
         })
     };
-    assert_eq!(unknown(NodeId::sentinel(0)), Held::Waiting(Waiting::Server { node: NodeId::sentinel(0) }));
-    assert_eq!(unknown(ASKED), Held::Waiting(Waiting::Server { node: ASKED }));
-    assert!(matches!(unknown(NodeId::data(0)), Held::Waiting(_)), "the primary is in doubt");
+    assert_eq!(
+        unknown(NodeId::sentinel(0)),
+        PromotionBlocker::Waiting(WaitReason::Server { node: NodeId::sentinel(0) })
+    );
+    assert_eq!(unknown(ASKED), PromotionBlocker::Waiting(WaitReason::Server { node: ASKED }));
+    assert!(matches!(unknown(NodeId::data(0)), PromotionBlocker::Waiting(_)), "the primary is in doubt");
     let rolls = held("a roll is under way", Desired { promotion: asked().promotion, ..desired("new") }, &|_| {});
-    assert_eq!(rolls, Held::Steps);
+    assert_eq!(rolls, PromotionBlocker::Steps);
     let paused = held("paused", Desired { paused: true, ..asked() }, &|_| {});
-    assert_eq!(paused, Held::Waiting(Waiting::Paused));
+    assert_eq!(paused, PromotionBlocker::Waiting(WaitReason::Paused));
     let moved = held("the primary is being moved", asked(), &|seen| seen.handover = true);
-    assert_eq!(moved, Held::Waiting(Waiting::Handover));
+    assert_eq!(moved, PromotionBlocker::Waiting(WaitReason::Handover));
     let new = held("a layer that is being made", asked(), &|seen| seen.initialised = false);
-    assert_eq!(new, Held::Steps);
+    assert_eq!(new, PromotionBlocker::Steps);
     let away = held("a pod is not ready", asked(), &|seen| {
         seen.nodes.get_mut(&NodeId::data(1)).unwrap().pod.as_mut().unwrap().ready = false;
     });
-    assert!(matches!(away, Held::Waiting(_) | Held::Refused(Refused::AnotherNodeIsDown { .. })), "{away:?}");
+    assert!(
+        matches!(
+            away,
+            PromotionBlocker::Waiting(_) | PromotionBlocker::Refused(RefusalReason::AnotherNodeIsDown { .. })
+        ),
+        "{away:?}"
+    );
 }
 
 #[test]
@@ -113,7 +122,7 @@ fn a_roll_that_waits_for_its_approval_holds_no_request() {
     let waiting =
         Desired { disruption_needs_approval: true, promotion: asking(Some(ASKED)).promotion, ..desired("new") };
     let next = planned(&waiting, &converged(NodeId::data(0)));
-    assert!(moves(&next) && next.waiting == [Waiting::Approval], "{next:?}");
+    assert!(moves(&next) && next.waiting == [WaitReason::Approval], "{next:?}");
 }
 
 #[test]

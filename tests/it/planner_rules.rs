@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redoubt::model::desired::Desired;
 use redoubt::model::engine::EngineVersion;
-use redoubt::model::observed::{Away, DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster};
+use redoubt::model::observed::{
+    DataServer, Observed, ObservedNode, ObservedServer, Replication, SentinelMaster, UnavailableNode,
+};
 use redoubt::model::{Address, NodeId, Offset};
 use redoubt::plan::reason::ApplyReason;
-use redoubt::plan::{Refused, Step, Waiting, plan};
+use redoubt::plan::{RefusalReason, Step, WaitReason, plan};
 
 use crate::planner::{address, converged, desired, nodes};
 
@@ -99,7 +101,7 @@ fn a_count_that_is_right_with_a_wrong_address_is_no_full_view() {
     known.insert(Address("10.0.9.9".to_owned()), BTreeSet::new());
     let plan = plan(&desired("old"), &observed);
     let node = NodeId::sentinel(0);
-    assert_eq!(plan.waiting, [Waiting::SentinelView { node }, Waiting::Forgetting { node }]);
+    assert_eq!(plan.waiting, [WaitReason::SentinelView { node }, WaitReason::Forgetting { node }]);
 }
 
 #[test]
@@ -108,10 +110,10 @@ fn a_failover_is_told_from_a_missing_primary() {
     for master in masters_of(&mut observed) {
         master.flags.insert("failover_in_progress".to_owned());
     }
-    assert_eq!(plan(&desired("old"), &observed).waiting, [Waiting::Failover]);
+    assert_eq!(plan(&desired("old"), &observed).waiting, [WaitReason::Failover]);
     observed.nodes.get_mut(&NodeId::data(0)).unwrap().server = ObservedServer::Unknown;
     let waiting = plan(&desired("old"), &observed).waiting;
-    assert!(waiting.contains(&Waiting::Failover) && !waiting.contains(&Waiting::Primary), "{waiting:?}");
+    assert!(waiting.contains(&WaitReason::Failover) && !waiting.contains(&WaitReason::Primary), "{waiting:?}");
 }
 
 #[test]
@@ -178,11 +180,11 @@ fn a_pod_that_is_being_deleted_is_waited_for_and_holds_the_roll() {
     let mut observed = converged(NodeId::data(0));
     observed.nodes.get_mut(&NodeId::data(2)).unwrap().pod.as_mut().unwrap().deleting = true;
     let resting = plan(&desired("old"), &observed);
-    assert_eq!(resting.waiting, [Waiting::Termination { node: NodeId::data(2) }]);
+    assert_eq!(resting.waiting, [WaitReason::Termination { node: NodeId::data(2) }]);
     let rolling = plan(&desired("new"), &observed);
     assert_eq!(rolling.steps, []);
     let down = NodeId::data(2);
-    assert_eq!(rolling.refused, [Refused::AnotherNodeIsDown { node: NodeId::data(1), down }]);
+    assert_eq!(rolling.refused, [RefusalReason::AnotherNodeIsDown { node: NodeId::data(1), down }]);
 }
 
 #[test]
@@ -251,7 +253,7 @@ fn no_sentinel_is_restarted_if_those_left_are_no_majority_of_those_remembered() 
         }
     }
     let stuck = plan(&wanted, &observed);
-    assert_eq!(stuck.refused, [Refused::NoSentinelMajority { node: NodeId::sentinel(0) }]);
+    assert_eq!(stuck.refused, [RefusalReason::NoSentinelMajority { node: NodeId::sentinel(0) }]);
     assert_eq!(stuck.steps, []);
 }
 
@@ -261,7 +263,7 @@ fn without_pods(nodes: &[NodeId], seconds: u64) -> Observed {
     for node in nodes {
         let seen = observed.nodes.get_mut(node).unwrap();
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-        seen.away = Some(Away { seconds, ..Away::default() });
+        seen.away = Some(UnavailableNode { seconds, ..UnavailableNode::default() });
     }
     observed
 }
@@ -290,7 +292,7 @@ fn a_pod_that_was_evicted_a_moment_ago_comes_back_as_it_was() {
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::ApplyWorkload { .. })), "{plan:?}");
 }
 
-fn refused_of(desired: &Desired, observed: &Observed) -> Vec<Refused> {
+fn refused_of(desired: &Desired, observed: &Observed) -> Vec<RefusalReason> {
     let plan = plan(desired, observed);
     let is_restart =
         |step: &Step| matches!(step, Step::RestartPod { .. } | Step::Switchover { .. } | Step::ApplyWorkload { .. });
@@ -307,7 +309,7 @@ fn an_engine_that_cannot_read_the_primarys_files_is_not_rolled_out() {
     }
     let node = NodeId::data(0);
     let (running, wanted) = ("redis 8.0.2".to_owned(), "redis 7.0".to_owned());
-    let older = Refused::OlderEngine { node, running, wanted };
+    let older = RefusalReason::OlderEngine { node, running, wanted };
     assert_eq!(refused_of(&with("redis:7.0"), &observed), std::slice::from_ref(&older));
     assert_eq!(refused_of(&with("valkey:8.1"), &observed).len(), 1);
     for image in ["redis:8.0", "redis:latest", "redis:99.0"] {
@@ -317,7 +319,7 @@ fn an_engine_that_cannot_read_the_primarys_files_is_not_rolled_out() {
     let mut missing = observed.clone();
     let seen = missing.nodes.get_mut(&NodeId::data(1)).unwrap();
     (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-    seen.away = Some(Away { seconds: 60, ..Away::default() });
+    seen.away = Some(UnavailableNode { seconds: 60, ..UnavailableNode::default() });
     assert_eq!(refused_of(&with("redis:7.0"), &missing), [older]);
     // A step that is taken back: one replica has newer files, and the primary has all of the data.
     for ordinal in [0, 2] {
@@ -343,7 +345,7 @@ fn memory_that_cannot_hold_the_data_is_neither_rolled_out_nor_set() {
         }
         desired
     };
-    let held = |mebibytes: u64| Refused::MemoryBelowData {
+    let held = |mebibytes: u64| RefusalReason::MemoryBelowData {
         node: NodeId::data(0),
         held: 220 << 20,
         maxmemory: mebibytes << 20,
@@ -388,5 +390,5 @@ fn a_restart_that_a_person_asks_for_is_an_orderly_roll_and_needs_no_further_appr
     observed.nodes.get_mut(&NodeId::data(0)).unwrap().pod.as_mut().unwrap().restarts = restarts;
     assert_eq!(plan(&desired, &observed).steps, []);
     desired.nodes.get_mut(&NodeId::data(1)).unwrap().restart_revision = "new".to_owned();
-    assert_eq!(plan(&desired, &observed).waiting, [Waiting::Approval]);
+    assert_eq!(plan(&desired, &observed).waiting, [WaitReason::Approval]);
 }

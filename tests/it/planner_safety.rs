@@ -2,12 +2,12 @@
 
 use redoubt::model::NodeId;
 use redoubt::model::observed::{Observed, ObservedServer, Replication};
-use redoubt::plan::{Refused, Step, plan};
+use redoubt::plan::{RefusalReason, Step, plan};
 
 use crate::planner::{converged, desired};
 
 /// What the planner refuses where this node alone is to be restarted, and whether it restarts anything.
-fn refused(node: NodeId, spoil: impl FnOnce(&mut Observed)) -> (Vec<Refused>, bool) {
+fn refused(node: NodeId, spoil: impl FnOnce(&mut Observed)) -> (Vec<RefusalReason>, bool) {
     let mut wanted = desired("old");
     "new".clone_into(&mut wanted.nodes.get_mut(&node).unwrap().restart_revision);
     let mut observed = converged(NodeId::data(0));
@@ -31,7 +31,7 @@ fn no_replica_is_restarted_while_another_is_not_in_sync() {
         let Replication::Replica { link_up, .. } = &mut server.replication else { panic!() };
         *link_up = false;
     });
-    assert_eq!(verdict, (vec![Refused::NotInSync { node, behind }], false));
+    assert_eq!(verdict, (vec![RefusalReason::NotInSync { node, behind }], false));
 }
 
 #[test]
@@ -41,5 +41,5 @@ fn no_sentinel_is_restarted_while_it_elects() {
         let ObservedServer::Sentinel(server) = &mut observed.nodes.get_mut(&node).unwrap().server else { panic!() };
         server.master.as_mut().unwrap().flags.insert("failover_in_progress".to_owned());
     });
-    assert_eq!(verdict, (vec![Refused::Electing { node }], false));
+    assert_eq!(verdict, (vec![RefusalReason::Electing { node }], false));
 }

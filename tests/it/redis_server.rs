@@ -7,7 +7,7 @@ use redis::cmd;
 use redoubt::dataplane::{Library, built_in_libraries, load};
 use redoubt::model::observed::{DataServer, ObservedServer, Replication};
 use redoubt::model::{Address, Offset};
-use redoubt::redis::probe::{DataProbe, Probed, probe_data};
+use redoubt::redis::probe::{DataProbe, ProbeResult, probe_data};
 use redoubt::redis::server::{RoleReply, ShutdownData};
 use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::{Class, Connection, server};
@@ -17,7 +17,7 @@ use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn data(probed: Probed) -> DataServer {
+fn data(probed: ProbeResult) -> DataServer {
     match probed.server {
         ObservedServer::Data(server) => *server,
         other => panic!("{other:?}: {:?}", probed.faults),

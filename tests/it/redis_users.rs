@@ -9,7 +9,7 @@ use redoubt::dataplane::{built_in_libraries, load};
 use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
 use redoubt::model::observed::{DataServer, ObservedServer};
-use redoubt::redis::probe::{DataProbe, Probed, probe_data};
+use redoubt::redis::probe::{DataProbe, ProbeResult, probe_data};
 use redoubt::redis::rights::Grant;
 use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::users::{self, PasswordDigests, acl_file, data_users, use_on_data};
@@ -53,7 +53,7 @@ pub async fn connect(process: &Process, user: &str) -> Connection {
     Connection::open(&process.endpoint(user, &password(user))).await.unwrap()
 }
 
-fn data(probed: Probed) -> DataServer {
+fn data(probed: ProbeResult) -> DataServer {
     assert!(probed.faults.is_empty(), "{:?}", probed.faults);
     match probed.server {
         ObservedServer::Data(server) => *server,

@@ -8,7 +8,7 @@ use redoubt::api::data_layer_status::{DataLayerStatus, MemoryStatus};
 use redoubt::model::audit::AuditReport;
 use redoubt::model::desired::{Desired, DesiredLibrary, DesiredUser, PromotionRequest};
 use redoubt::model::engine::EngineVersion;
-use redoubt::model::observed::{Away, DataServer, Observed, ObservedServer, Replication, SentinelServer};
+use redoubt::model::observed::{DataServer, Observed, ObservedServer, Replication, SentinelServer, UnavailableNode};
 use redoubt::model::{NodeId, NodeKind, Purpose};
 use redoubt::plan::plan;
 use redoubt::report::{Facts, LayerSummary, StepFailure, change_refused, not_accepted, status};
@@ -309,7 +309,7 @@ fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
 }
 
 /// The layer after the pod of its third data node is gone.
-fn without_a_pod(away: Away) -> Sample {
+fn without_a_pod(away: UnavailableNode) -> Sample {
     let mut sample = Sample::healthy();
     let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
     (seen.pod, seen.server, seen.away) = (None, ObservedServer::Unknown, Some(away));
@@ -325,7 +325,7 @@ fn degraded(sample: &Sample) -> String {
 #[test]
 fn a_pod_that_is_refused_is_told_in_the_words_of_kubernetes_in_a_new_layer_too() {
     let words = Some("FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small".to_owned());
-    let mut sample = without_a_pod(Away { seconds: 5, planned: true, words });
+    let mut sample = without_a_pod(UnavailableNode { seconds: 5, planned: true, words });
     let told =
         "True the pod of redis-2 does not run: FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small";
     assert_eq!(degraded(&sample), told);
@@ -350,7 +350,7 @@ fn pods_that_do_not_run_for_one_reason_are_named_together() {
     ] {
         let seen = sample.observed.nodes.get_mut(&node).unwrap();
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-        seen.away = Some(Away { seconds: 9, planned: true, words: Some(words.to_owned()) });
+        seen.away = Some(UnavailableNode { seconds: 9, planned: true, words: Some(words.to_owned()) });
     }
     let together = format!("the pods of redis-0, redis-2, sentinel-0 do not run: {pull}");
     let alone = "the pod of redis-1 does not run: FailedMount: no";
@@ -365,7 +365,7 @@ fn pods_that_do_not_run_for_one_reason_are_named_together() {
 #[test]
 fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago() {
     let is_degraded = |seconds, planned, initialised| {
-        let mut sample = without_a_pod(Away { seconds, planned, words: None });
+        let mut sample = without_a_pod(UnavailableNode { seconds, planned, words: None });
         sample.observed.initialised = initialised;
         degraded(&sample)
     };
@@ -382,7 +382,7 @@ fn without_a_primary_it_is_told_what_keeps_one_away() {
     for seen in sample.observed.nodes.values_mut() {
         let words = Some("FailedCreate: no PriorityClass with name nope was found".to_owned());
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-        seen.away = Some(Away { seconds: 9, planned: false, words });
+        seen.away = Some(UnavailableNode { seconds: 9, planned: false, words });
     }
     sample.observed.initialised = false;
     let ready = |sample: &Sample| {
@@ -498,9 +498,9 @@ fn what_a_server_that_was_just_taken_away_does_not_answer_is_no_fault() {
     sample.faults = vec![(NodeId::data(1), "no answer within 5s".to_owned())];
     for (away, is_fault) in [
         (None, true),
-        (Some(Away { seconds: 5, planned: false, words: None }), true),
-        (Some(Away { seconds: 5, planned: true, words: None }), false),
-        (Some(Away { seconds: 300, planned: true, words: None }), true),
+        (Some(UnavailableNode { seconds: 5, planned: false, words: None }), true),
+        (Some(UnavailableNode { seconds: 5, planned: true, words: None }), false),
+        (Some(UnavailableNode { seconds: 300, planned: true, words: None }), true),
     ] {
         sample.observed.nodes.get_mut(&NodeId::data(1)).unwrap().away.clone_from(&away);
         let told = text(&sample.status());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::model::NodeId;
 use redoubt::model::engine::EngineVersion;
-use redoubt::model::observed::{Away, ObservedServer, Replication};
+use redoubt::model::observed::{ObservedServer, Replication, UnavailableNode};
 use redoubt::report::StepFailure;
 
 use crate::report::Sample;
@@ -117,7 +117,7 @@ fn roll(sample: &mut Sample) {
 fn lose(sample: &mut Sample, ordinal: u16, planned: bool) {
     let seen = sample.observed.nodes.get_mut(&NodeId::data(ordinal)).unwrap();
     (seen.pod, seen.server) = (None, ObservedServer::Unknown);
-    seen.away = Some(Away { seconds: 1, planned, words: None });
+    seen.away = Some(UnavailableNode { seconds: 1, planned, words: None });
 }
 
 fn holds(status: &DataLayerStatus, kind: &str) -> Option<bool> {

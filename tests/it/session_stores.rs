@@ -8,7 +8,7 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::Tenant;
 use redoubt::api::uses::{DeclaredUse, UseSpec};
 use redoubt::model::{Policy, SessionPolicy, UseKind};
-use redoubt::validate::uses::tenancy::{Admissions, Host, admit};
+use redoubt::validate::uses::tenancy::{Admissions, HostLayer, admit};
 use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn admitted_by(layer: &DataLayer, stores: &[DeclaredUse]) -> Admissions {
     admit(&host(layer), None, stores.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH)
 }
 
-pub fn host(layer: &DataLayer) -> Host {
+pub fn host(layer: &DataLayer) -> HostLayer {
     let resolved = ResolvedDefaults {
         engine_image: "engine".to_owned(),
         agent_image: "agent".to_owned(),
@@ -51,7 +51,7 @@ pub fn host(layer: &DataLayer) -> Host {
         allowed_images: Vec::new(),
         service_domain: "svc".to_owned(),
     };
-    Host::of(layer, &validate(layer, &resolved).unwrap())
+    HostLayer::of(layer, &validate(layer, &resolved).unwrap())
 }
 
 fn names(admissions: &Admissions) -> Vec<&str> {

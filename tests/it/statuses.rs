@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer_status::DataLayerStatus;
 use redoubt::api::use_status::{FunctionsStatus, LayerReference, UseStatus};
-use redoubt::model::observed::{Away, ObservedServer, Replication};
+use redoubt::model::observed::{ObservedServer, Replication, UnavailableNode};
 use redoubt::model::{NodeId, UseKind};
 use redoubt::report::uses::{LayerCause, LayerNote, LibraryTrouble, UseFacts, pending, refused, status};
 use redoubt::report::{change_refused, not_accepted};
@@ -52,7 +52,7 @@ fn no_image(sample: &mut Sample) {
     made_new(sample);
     for seen in sample.observed.nodes.values_mut() {
         let words = Some("ImagePullBackOff: no such image".to_owned());
-        seen.away = Some(Away { seconds: 9, planned: true, words });
+        seen.away = Some(UnavailableNode { seconds: 9, planned: true, words });
     }
 }
 
@@ -82,7 +82,7 @@ fn layers() -> Vec<State> {
         let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
         (seen.pod, seen.server) = (None, ObservedServer::Unknown);
         let words = Some("ImagePullBackOff: no such image".to_owned());
-        seen.away = Some(Away { seconds: 9, planned: true, words });
+        seen.away = Some(UnavailableNode { seconds: 9, planned: true, words });
     };
     let faults = ["spec.memory.limit: 20Mi is too small".to_owned()];
     let none = DataLayerStatus::default();

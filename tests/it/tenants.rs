@@ -15,7 +15,7 @@ use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
 use redoubt::redis::rights::Grant;
 use redoubt::redis::users::use_on_data;
-use redoubt::validate::uses::tenancy::{Host, admit};
+use redoubt::validate::uses::tenancy::{HostLayer, admit};
 use serde_json::{Value, json};
 
 use crate::session_stores::{by_selector, host, layer};
@@ -25,7 +25,7 @@ const KINDS: [UseKind; 3] = [UseKind::SessionStore, UseKind::RateLimitPolicy, Us
 const NAMES: [&str; 3] = ["web", "api", "a"];
 const PREFIXES: [Option<&str>; 5] = [None, Some("web:"), Some("web:admin:"), Some("a:"), Some("api:web:")];
 
-static HOST: LazyLock<Host> =
+static HOST: LazyLock<HostLayer> =
     LazyLock::new(|| host(&layer(&json!({"mode": "Sentinel", "access": {"namespaces": by_selector()}}))));
 
 #[derive(Clone, Debug)]

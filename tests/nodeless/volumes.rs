@@ -173,7 +173,7 @@ async fn data_that_one_node_had_alone_is_told_until_a_person_drops_it() {
         let nodes = layer.object().await.status.map(|status| status.nodes).unwrap_or_default();
         nodes.into_iter().filter(|node| !node.kept_aside.is_empty()).map(|node| (node.name, node.kept_aside)).collect()
     };
-    let mut told: Vec<(String, Vec<redoubt::api::data_layer_status::KeptAside>)> = Vec::new();
+    let mut told: Vec<(String, Vec<redoubt::api::data_layer_status::KeptFolder>)> = Vec::new();
     eventually("the status names what is kept", SOON, async || {
         told = kept().await;
         !told.is_empty()

@@ -17,8 +17,8 @@ use super::config::Environment;
 use super::state::State;
 use super::{chain, durable, removal};
 use crate::model::audit::{
-    Candidate, CountedKey, DeclaredPrefixes, Expiry, Hunt, PREFIXES_FORMAT, PageSize, Pass, Prefixes, Shrink, Standing,
-    Tally, pause_after, short_hash,
+    Candidate, CountedKey, CursorScope, DeclaredPrefixes, Expiry, LargeKeySearch, PREFIXES_FORMAT, PageSize, Pass,
+    Prefixes, Shrink, Tally, pause_after, short_hash,
 };
 use crate::model::node_config::PREFIXES_FILE;
 use crate::redis::keys::{self, Removal};
@@ -52,15 +52,15 @@ struct Auditor {
     work: Option<AuditPass>,
     size: PageSize,
     /// What the server was at the last look.
-    stood: Option<Standing>,
+    scope: Option<CursorScope>,
     /// No pass begins before, as long as it stays so.
     rests_until: Option<Instant>,
     /// The list that the last pass went by.
     last_list: Option<String>,
     /// What the next pass is to remove, if it is of this standing and list: the last one measured it.
-    shrink: Option<(Standing, String, Shrink)>,
+    shrink: Option<(CursorScope, String, Shrink)>,
     /// What the last pass found of large keys.
-    hunt: Hunt,
+    search: LargeKeySearch,
     refused: Option<Class>,
 }
 
@@ -114,13 +114,13 @@ impl Auditor {
             None => AuditConnection::open(environment, state).await?,
         };
         let own = self.connection.insert(own);
-        let standing = Standing { run_id: own.run_id.clone(), replication_id, role };
-        if self.stood.as_ref() != Some(&standing) {
+        let scope = CursorScope { run_id: own.run_id.clone(), replication_id, role };
+        if self.scope.as_ref() != Some(&scope) {
             // What was found at rest is of other data, and a new primary has to repair what the one before left.
             self.rests_until = None;
-            self.stood = Some(standing.clone());
+            self.scope = Some(scope.clone());
         }
-        if self.work.as_ref().is_some_and(|work| !work.pass.is_of(&standing)) {
+        if self.work.as_ref().is_some_and(|work| !work.pass.is_of(&scope)) {
             tracing::info!("another server process, role or dataset: the audit of the keys begins again");
             self.work = None;
         }
@@ -141,11 +141,11 @@ impl Auditor {
                 return Ok(LOOK_EVERY);
             };
             let is_of_this =
-                |known: &(Standing, String, Shrink)| tasks.shrinks && known.0 == standing && known.1 == list;
+                |known: &(CursorScope, String, Shrink)| tasks.shrinks && known.0 == scope && known.1 == list;
             let shrink = self.shrink.take().filter(is_of_this).map(|(_, _, shrink)| shrink);
-            let hunt = self.hunt.clone();
+            let search = self.search.clone();
             self.work =
-                Some(AuditPass::begin(&own.connection, standing.clone(), tasks, list, &declared, shrink, hunt).await?);
+                Some(AuditPass::begin(&own.connection, scope.clone(), tasks, list, &declared, shrink, search).await?);
         }
         let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
         let mut pause = LOOK_EVERY;
@@ -157,11 +157,11 @@ impl Auditor {
         if work.pass.position().is_none() {
             let took = work.began.elapsed();
             let found = work.end(state);
-            self.hunt = work.pass.tally.hunt_on();
+            self.search = work.pass.tally.next_search();
             // What was removed is measured again at once, and what is still too much removed.
             let goes_on = work.shrink.is_some() || found.is_some();
             self.rests_until = (!goes_on).then(|| Instant::now() + (took * REST_FACTOR).clamp(REST[0], REST[1]));
-            self.shrink = found.map(|shrink| (standing, work.list.clone(), shrink));
+            self.shrink = found.map(|shrink| (scope, work.list.clone(), shrink));
             self.last_list = Some(std::mem::take(&mut work.list));
             self.work = None;
         }
@@ -189,19 +189,19 @@ impl AuditConnection {
 impl AuditPass {
     async fn begin(
         connection: &Connection,
-        standing: Standing,
+        scope: CursorScope,
         tasks: AuditTasks,
         list: String,
         declared: &DeclaredPrefixes,
         shrink: Option<Shrink>,
-        hunt: Hunt,
+        search: LargeKeySearch,
     ) -> Result<Self, Error> {
         let info = server::info(connection).await?;
         let databases =
             info.databases().filter_map(|database| database.name.strip_prefix("db")?.parse().ok()).collect();
-        let tally = Tally::new(Arc::new(Prefixes::new(declared)), tasks.repairs, hunt);
+        let tally = Tally::new(Arc::new(Prefixes::new(declared)), tasks.repairs, search);
         Ok(Self {
-            pass: Pass::new(standing, databases, tally),
+            pass: Pass::new(scope, databases, tally),
             tasks,
             list,
             began: Instant::now(),

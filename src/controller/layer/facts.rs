@@ -13,7 +13,7 @@ use super::super::context::{Context, Defaults};
 use super::resolved::Resolved;
 use super::specification;
 use crate::act::kube::key_of;
-use crate::act::secrets::{Passwords, Stored};
+use crate::act::secrets::{PasswordSecrets, Passwords};
 use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::api::names;
@@ -26,7 +26,7 @@ use crate::report::draft::{ConditionKind, RECORDING};
 use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the
-/// vault.
+/// password cache.
 const SECRETS_BELIEVED: Duration = Duration::from_secs(30);
 
 /// What the watches show of a layer.
@@ -142,7 +142,7 @@ impl LayerFacts {
         let Secrets { system, application, administrator } = &self.secrets;
         let [system, application, administrator] =
             [system, application, administrator].map(|secret| secret.as_ref().filter(ours));
-        context.vault.passwords(&self.identity.uid, Stored { system, application, administrator })
+        context.passwords.passwords(&self.identity.uid, PasswordSecrets { system, application, administrator })
     }
 }
 

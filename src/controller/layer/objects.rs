@@ -30,7 +30,7 @@ pub(super) async fn apply_static(
     let uid_of = |secret: &Secret| secret.owner_references().first().map(|owner| owner.uid.clone()).unwrap_or_default();
     for secret in &objects.secrets {
         let mut secret = secret.clone();
-        if let Some(key) = context.vault.root_key_of(&uid_of(&secret), &build.passwords) {
+        if let Some(key) = context.passwords.root_key_of(&uid_of(&secret), &build.passwords) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
         if secret.name_any() == names::system_secret(&accepted.layer.identity.name) {

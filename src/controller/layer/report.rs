@@ -19,7 +19,7 @@ use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
 use crate::model::desired::Desired;
-use crate::plan::{Plan, Waiting};
+use crate::plan::{Plan, WaitReason};
 use crate::report::uses::{LayerCause, LayerNote};
 use crate::report::{self, Facts, StepFailure};
 use crate::validate::Fault;
@@ -126,8 +126,8 @@ fn pause(context: &Context, desired: &Desired, recorded: bool, plan: &Plan, undo
         return pause.min(LONGEST_WITH_FAILURES);
     }
     context.backoff.succeeded(&desired.layer.uid);
-    let is_others = |waiting: &Waiting| {
-        matches!(waiting, Waiting::Approval | Waiting::Paused | Waiting::Pod { trouble: Some(_), .. })
+    let is_others = |waiting: &WaitReason| {
+        matches!(waiting, WaitReason::Approval | WaitReason::Paused | WaitReason::Pod { trouble: Some(_), .. })
     };
     // The layer is not Ready before it is marked as initialised.
     let is_recorded = recorded || !plan.initialised;

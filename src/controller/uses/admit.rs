@@ -13,7 +13,7 @@ use super::binding::RelatedObjects;
 use super::functions;
 use super::index::UsePlace;
 use super::of_layer::Uses;
-use super::served::{Binding, Served};
+use super::served::{Binding, ServedUse};
 use super::tenants::{self, Applicants};
 use crate::api::data_layer::DataLayer;
 use crate::failure::Request;
@@ -21,7 +21,7 @@ use crate::model::function_library::Functions;
 use crate::telemetry::Chain;
 use crate::validate::ValidatedLayer;
 use crate::validate::uses::ValidatedUse;
-use crate::validate::uses::tenancy::{Admissions, Host, admit};
+use crate::validate::uses::tenancy::{Admissions, HostLayer, admit};
 
 impl Uses {
     /// All uses that the layer serves or refuses now, with their bindings and libraries. `accepted`: the object with the specification
@@ -33,7 +33,7 @@ impl Uses {
         object: Option<&DataLayer>,
     ) -> Result<Self, Request> {
         // Tenants are judged by what was accepted: a specification that is refused takes nothing from them.
-        let (host, metadata) = (Host::of(accepted, layer), &accepted.metadata);
+        let (host, metadata) = (HostLayer::of(accepted, layer), &accepted.metadata);
         let status = object.map(|object| object.status.clone().unwrap_or_default());
         let stored = tenants::stored(context, metadata, status.as_ref()).await?;
         let list = stored.clone().unwrap_or_default();
@@ -77,7 +77,7 @@ impl Uses {
             };
             let library = related.libraries.remove(uid);
             context.uses.policies.insert(uid, admitted.accepted.policy.clone());
-            served.push(Served { admitted, object, binding, library, callable: Functions::new() });
+            served.push(ServedUse { admitted, object, binding, library, callable: Functions::new() });
         }
         let libraries = served.iter().map(|it| it.object.as_ref()).chain(applicants.unreadable.iter().map(Arc::as_ref));
         let callable = functions::callable(libraries);

@@ -15,7 +15,7 @@ use super::super::watches::WatchedUse;
 use super::functions::library_of;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
-use super::served::{Binding, Served};
+use super::served::{Binding, ServedUse};
 use crate::act::kube::key_of;
 use crate::act::{Applied, StepOutcome};
 use crate::api::names;
@@ -203,7 +203,7 @@ async fn remove(context: &Context, namespace: &str, name: &str, uid: &str) -> Re
     Ok(())
 }
 
-impl Served {
+impl ServedUse {
     /// Writes what the use's own objects show, and asks for the keys that it wants removed.
     async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> BindingOutcome {
         let mut written = self.write_binding(context, pass, rotation).await;
@@ -256,7 +256,7 @@ impl Served {
         };
         let (accepted, password) = (self.accepted(), self.password(context, shown));
         let mut secret = self.with_credentials(context, rotation, shown, |shown| binding(accepted, pass.layer, shown));
-        if let Some(key) = context.vault.root_key_of_use(accepted.kind, &accepted.uid, shown, &password) {
+        if let Some(key) = context.passwords.root_key_of_use(accepted.kind, &accepted.uid, shown, &password) {
             secret.annotations_mut().insert(names::ANNOTATION_ROOT_KEY.to_owned(), key);
         }
         // One of a former name stays until this one is written.

@@ -4,14 +4,14 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 
 use super::super::context::Context;
 use super::binding::{BELIEVED, is_owned_by};
-use super::served::Served;
+use super::served::ServedUse;
 use crate::act::kube::key_of;
 use crate::act::{Applied, StepOutcome};
 use crate::api::names;
 use crate::telemetry::Chain;
 use crate::validate::uses::ValidatedUse;
 
-impl Served {
+impl ServedUse {
     /// Name of the Secret for a rate limit service that was told last.
     pub(super) fn told_export(&self) -> Option<String> {
         self.object.status()?.export.as_ref().map(|export| export.name.clone())

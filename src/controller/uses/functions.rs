@@ -13,7 +13,7 @@ use super::super::observation::LayerPass;
 use super::super::watches::WatchedUse;
 use super::memory::{FailedLoad, LoadedLibrary};
 use super::of_layer::Uses;
-use super::served::Served;
+use super::served::ServedUse;
 use crate::act::StepOutcome;
 use crate::api::uses::DeclaredUse;
 use crate::build::revision;
@@ -75,13 +75,13 @@ pub(super) fn callable<'a>(uses: impl Iterator<Item = &'a WatchedUse>) -> BTreeM
 
 /// Gives each user the functions of its namespace, namespace by namespace, as far as they have room in the ACL file: all functions of
 /// a namespace, or none.
-pub(super) fn share(context: &Context, functions: &BTreeMap<String, Functions>, served: &mut [Served]) {
+pub(super) fn share(context: &Context, functions: &BTreeMap<String, Functions>, served: &mut [ServedUse]) {
     let mut room = MOST_RIGHTS;
     for (namespace, functions) in functions {
-        let is_user = |it: &&mut Served| it.accepted().kind.has_user() && it.accepted().namespace == *namespace;
+        let is_user = |it: &&mut ServedUse| it.accepted().kind.has_user() && it.accepted().namespace == *namespace;
         // Two credentials while one is rotated, and both rights of a function that reads only.
         let each: usize = functions.keys().map(|name| 2 * (2 * name.len() + "+fcall| +fcall_ro| ".len())).sum();
-        let users: Vec<&mut Served> = served.iter_mut().filter(is_user).collect();
+        let users: Vec<&mut ServedUse> = served.iter_mut().filter(is_user).collect();
         let needed = each * users.len();
         if needed > room {
             let key = ObjectMeta {
@@ -189,7 +189,7 @@ impl Uses {
 
     /// Remembers the policies that a library of a kind holds, now that it is loaded.
     fn note_loaded(&self, context: &Context, layer_uid: &str, library: &str, digest: &str) {
-        let of_kind = self.served.iter().map(Served::accepted).filter(|it| it.kind.words().library == library);
+        let of_kind = self.served.iter().map(ServedUse::accepted).filter(|it| it.kind.words().library == library);
         let policies: BTreeMap<String, String> =
             of_kind.map(|it| (it.uid.clone(), revision::digest(&it.policy.json()))).collect();
         if !policies.is_empty() {
@@ -209,7 +209,7 @@ impl FailedLoad {
     }
 }
 
-impl Served {
+impl ServedUse {
     fn library_name(&self) -> Option<&String> {
         self.library.as_ref()?.as_ref().ok().map(|library| &library.name)
     }

@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 
 use super::super::context::Context;
 use super::super::observation::LayerPass;
-use super::served::Served;
+use super::served::ServedUse;
 use crate::api::names::ANNOTATION_INVALIDATE_PREFIX;
 use crate::api::use_status::{InvalidationState, InvalidationStatus};
 use crate::build::revision;
@@ -13,7 +13,7 @@ use crate::model::prefix_job::{JobState, LONGEST_BEGINNING, PrefixJob};
 use crate::redis::{Connection, prefix_jobs};
 use crate::telemetry::Chain;
 
-impl Served {
+impl ServedUse {
     /// What the annotation asks for and how far that is; `None`: it asks for nothing.
     pub(super) async fn invalidation(&self, context: &Context, pass: LayerPass<'_>) -> Option<InvalidationStatus> {
         let policy = &self.accepted().policy;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::model::counters::Counted;
+use crate::model::counters::CounterRows;
 use crate::model::{NodeId, UseKind};
 
 /// What the agents of a layer told.
@@ -11,7 +11,7 @@ use crate::model::{NodeId, UseKind};
 pub(super) struct LayerCounts {
     /// When they were asked last; `None`: they are to be asked now.
     pub(super) asked: Option<Instant>,
-    pub(super) by_node: BTreeMap<NodeId, Counted>,
+    pub(super) by_node: BTreeMap<NodeId, CounterRows>,
     /// The rows of each use, summed over the nodes.
     pub(super) sums: BTreeMap<(UseKind, String), BTreeMap<String, Vec<u64>>>,
 }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::model::counters::{Row, Tally};
 
-    fn counted(rows: &[(UseKind, &str, &str, &[u64])]) -> Counted {
+    fn counted(rows: &[(UseKind, &str, &str, &[u64])]) -> CounterRows {
         let mut tally = Tally::default();
         for (kind, owner, part, counts) in rows {
             let row = Row { owner: (*owner).to_owned(), part: (*part).to_owned(), counts: counts.to_vec() };

@@ -18,7 +18,7 @@ pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 /// What is remembered of the uses and their layers while this process leads. All of it can be found out again.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pub(super) tenants: PerObject<Stored>,
+    pub(super) tenants: PerObject<StoredTenants>,
     pub(super) proofs: PerObject<Proof>,
     /// Of a layer's users, by node and user.
     pub(in crate::controller) application: PerObject<BTreeMap<(NodeId, &'static str), Proof>>,
@@ -53,7 +53,7 @@ pub(super) struct FailedLoad {
 }
 
 /// A list that this process stored, and the version of the layer that the watch showed at that time.
-pub(super) type Stored = (Option<String>, Vec<Tenant>);
+pub(super) type StoredTenants = (Option<String>, Vec<Tenant>);
 
 /// Who was asked what, when, and what was wrong.
 pub(in crate::controller) type Proof = (String, Instant, Vec<String>);

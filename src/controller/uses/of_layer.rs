@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::watches::WatchedUse;
 use super::index::UsePlace;
-use super::served::Served;
+use super::served::ServedUse;
 use crate::model::{Policy, UseKind};
 use crate::validate::uses::tenancy::Refusal;
 
@@ -13,7 +13,7 @@ use crate::validate::uses::tenancy::Refusal;
 pub(super) const TOGETHER: usize = 8;
 
 pub(in crate::controller) struct Uses {
-    pub(super) served: Vec<Served>,
+    pub(super) served: Vec<ServedUse>,
     /// Uses that the layer does not serve, and why.
     pub(super) refused: Vec<(Arc<WatchedUse>, Refusal)>,
     /// Uses of which too little is known now: their users stay as they are.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::of_layer::Uses;
-use super::served::Served;
+use super::served::ServedUse;
 use crate::model::audit::{AuditMode, DeclaredPrefix, DeclaredPrefixes, PREFIXES_FORMAT};
 
 impl Uses {
@@ -13,7 +13,7 @@ impl Uses {
         let unknown = |prefix: &str| DeclaredPrefix { prefix: prefix.to_owned(), ..DeclaredPrefix::default() };
         let mut prefixes: BTreeMap<&str, DeclaredPrefix> =
             self.reserved.iter().map(|prefix| (prefix.as_str(), unknown(prefix))).collect();
-        for accepted in self.served.iter().map(Served::accepted).filter(|accepted| accepted.kind.has_user()) {
+        for accepted in self.served.iter().map(ServedUse::accepted).filter(|accepted| accepted.kind.has_user()) {
             let (prefix, lifetime_milliseconds) = (accepted.policy.prefix(), accepted.policy.lifetime_milliseconds());
             let declared = DeclaredPrefix { lifetime_milliseconds, budget: accepted.budget, ..unknown(prefix) };
             prefixes.insert(prefix, declared);

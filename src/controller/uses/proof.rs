@@ -9,7 +9,7 @@ use super::super::observation::LayerPass;
 use super::counts;
 use super::memory::PROOF_HOLDS;
 use super::of_layer::{TOGETHER, Uses};
-use super::served::Served;
+use super::served::ServedUse;
 use crate::build::revision;
 use crate::model::NodeId;
 use crate::model::observed::ObservedServer;
@@ -47,7 +47,7 @@ impl Uses {
     }
 }
 
-impl Served {
+impl ServedUse {
     /// Who was asked what: process, user and rules.
     fn question(&self, pass: LayerPass<'_>) -> Option<(String, NodeId, String)> {
         let node = pass.primary?;

@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use super::super::context::Context;
-use super::super::watches::{NamespaceMeta, SecretMeta, Watched, WatchedUse};
+use super::super::watches::{NamespaceMeta, SecretMeta, WatchedLayer, WatchedUse};
 use super::index::{Place, UsePlace};
 use crate::model::UseKind;
 
@@ -33,8 +33,8 @@ impl SeenVersions {
 }
 
 /// What the watches tell.
-pub(in crate::controller) struct News {
-    pub(in crate::controller) layers: UnboundedReceiver<Watched>,
+pub(in crate::controller) struct Streams {
+    pub(in crate::controller) layers: UnboundedReceiver<WatchedLayer>,
     pub(in crate::controller) uses: UnboundedReceiver<WatchedUse>,
     pub(in crate::controller) namespaces: BoxStream<'static, NamespaceMeta>,
     pub(in crate::controller) secrets: BoxStream<'static, SecretMeta>,
@@ -43,8 +43,8 @@ pub(in crate::controller) struct News {
 /// Relays until the process stops leading.
 pub(in crate::controller) async fn relay(
     context: &Context,
-    mut news: News,
-    to_layers: UnboundedSender<ObjectRef<Watched>>,
+    mut streams: Streams,
+    to_layers: UnboundedSender<ObjectRef<WatchedLayer>>,
     to_uses: BTreeMap<UseKind, UnboundedSender<ObjectRef<WatchedUse>>>,
 ) {
     let (mut seen_layers, mut seen_uses) = (SeenVersions::default(), SeenVersions::default());
@@ -59,7 +59,7 @@ pub(in crate::controller) async fn relay(
     };
     loop {
         futures::select! {
-            layer = news.layers.next().fuse() => {
+            layer = streams.layers.next().fuse() => {
                 let Some(layer) = layer else { return };
                 let place = (layer.namespace().unwrap_or_default(), layer.name_any());
                 let is_there = context.layer(&place.0, &place.1).is_some();
@@ -70,7 +70,7 @@ pub(in crate::controller) async fn relay(
                     seen_layers.forget(kube::Resource::meta(&layer));
                 }
             }
-            changed = news.uses.next().fuse() => {
+            changed = streams.uses.next().fuse() => {
                 let Some(changed) = changed else { return };
                 let place = (changed.kind(), (changed.namespace().unwrap_or_default(), changed.name_any()));
                 let is_there = context.declared_use(&place).is_some();
@@ -83,11 +83,11 @@ pub(in crate::controller) async fn relay(
                     seen_uses.forget(kube::Resource::meta(&changed));
                 }
             }
-            namespace = news.namespaces.next().fuse() => {
+            namespace = streams.namespaces.next().fuse() => {
                 let Some(namespace) = namespace else { return };
                 context.index.foreign_layers_of(&namespace.name_any()).into_iter().for_each(wake_layer);
             }
-            secret = news.secrets.next().fuse() => {
+            secret = streams.secrets.next().fuse() => {
                 let Some(secret) = secret else { return };
                 if context.secrets.is_news(&secret)
                     && let Some(layer) = layer_of_secret(context, &secret)

@@ -13,7 +13,7 @@ use super::binding::{BindingOutcome, UsesOutcome};
 use super::counts;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
-use super::served::Served;
+use super::served::ServedUse;
 use super::tenants::Applicants;
 use crate::api::data_layer::DataLayer;
 use crate::api::use_status::{LayerReference, UseStatus};
@@ -89,7 +89,7 @@ impl Uses {
     }
 }
 
-impl Served {
+impl ServedUse {
     /// What is told of a use with a user, and whether something is still under way.
     fn user_facts(
         &self,

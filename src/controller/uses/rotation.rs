@@ -18,7 +18,7 @@ use kube::ResourceExt as _;
 
 use super::super::observation::{LayerPass, Observation};
 use super::of_layer::Uses;
-use super::served::Served;
+use super::served::ServedUse;
 use crate::api::names;
 use crate::api::use_status::RotationStatus;
 use crate::model::NodeKind;
@@ -160,7 +160,7 @@ async fn is_unused(desired: &Desired, seen: &Observation, user: &str) -> bool {
     true
 }
 
-impl Served {
+impl ServedUse {
     fn told(&self) -> Option<RotationState> {
         RotationState::told(self.object()?.status.as_ref()?.rotation.as_ref()?)
     }

@@ -21,10 +21,10 @@ use crate::redis::rights::Grant;
 use crate::redis::users::use_user_name;
 use crate::report::uses::{LibraryTrouble, UseFacts};
 use crate::validate::uses::ValidatedUse;
-use crate::validate::uses::tenancy::Admitted;
+use crate::validate::uses::tenancy::AdmittedUse;
 
-pub(super) struct Served {
-    pub(super) admitted: Admitted,
+pub(super) struct ServedUse {
+    pub(super) admitted: AdmittedUse,
     pub(super) object: Arc<WatchedUse>,
     pub(super) binding: Binding,
     /// Of a function library: what is to be loaded, or why nothing is. `None`: it is of another kind.
@@ -41,13 +41,13 @@ pub(super) enum Binding {
     Unreadable(String),
 }
 
-impl Served {
+impl ServedUse {
     pub(super) fn user(&self, rotation: u32) -> String {
         use_user_name(self.accepted().kind, &self.accepted().namespace, &self.accepted().name, rotation)
     }
 
     pub(super) fn password(&self, context: &Context, rotation: u32) -> Secret {
-        context.vault.use_password(self.accepted().kind, &self.accepted().uid, rotation, self.binding())
+        context.passwords.use_password(self.accepted().kind, &self.accepted().uid, rotation, self.binding())
     }
 
     pub(super) fn facts(&self, layer: &DataLayer) -> UseFacts {

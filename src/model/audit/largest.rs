@@ -9,12 +9,12 @@ use super::report::{LargeKey, MOST_LARGEST, short_hash};
 
 /// What the passes before found. It holds names of keys, which its `Debug` form hides.
 #[derive(Clone, Default)]
-pub(crate) struct Hunt {
+pub(crate) struct LargeKeySearch {
     passes: u64,
     known: BTreeSet<Vec<u8>>,
 }
 
-impl Hunt {
+impl LargeKeySearch {
     /// Passes before this one.
     pub(crate) fn passes(&self) -> u64 {
         self.passes
@@ -26,9 +26,9 @@ impl Hunt {
     }
 }
 
-impl fmt::Debug for Hunt {
+impl fmt::Debug for LargeKeySearch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Hunt({} passes, {} keys)", self.passes, self.known.len())
+        write!(formatter, "LargeKeySearch({} passes, {} keys)", self.passes, self.known.len())
     }
 }
 
@@ -65,9 +65,12 @@ impl Largest {
         self.0.iter().map(told).collect()
     }
 
-    /// For the pass after that which went by `hunt`.
-    pub(super) fn hunt_on(&self, hunt: &Hunt) -> Hunt {
-        Hunt { passes: hunt.passes.wrapping_add(1), known: self.0.iter().map(|large| large.key.clone()).collect() }
+    /// For the pass after that which went by `search`.
+    pub(super) fn next_search(&self, search: &LargeKeySearch) -> LargeKeySearch {
+        LargeKeySearch {
+            passes: search.passes.wrapping_add(1),
+            known: self.0.iter().map(|large| large.key.clone()).collect(),
+        }
     }
 }
 
@@ -93,9 +96,9 @@ mod tests {
     fn the_largest_key_is_found_within_sixteen_passes_and_is_told_until_it_is_gone() {
         const KEYS: usize = 20_000;
         for place in [0, 999, 1_000, 12_345, KEYS - 1] {
-            let (mut hunt, mut first_told) = (Hunt::default(), None);
+            let (mut search, mut first_told) = (LargeKeySearch::default(), None);
             for pass in 0..40 {
-                let mut tally = Tally::new(web(), false, hunt);
+                let mut tally = Tally::new(web(), false, search);
                 // It is gone in the end.
                 for number in (0..KEYS).filter(|number| *number != place || pass < 30) {
                     let key = format!("web:{number}");
@@ -110,8 +113,8 @@ mod tests {
                     first_told.get_or_insert(pass);
                 }
                 assert_eq!(is_told, pass < 30 && first_told.is_some(), "key {place} in pass {pass}");
-                hunt = tally.hunt_on();
-                assert!(!format!("{hunt:?} {tally:?}").contains("web:1"), "no name of a key gets into a log");
+                search = tally.next_search();
+                assert!(!format!("{search:?} {tally:?}").contains("web:1"), "no name of a key gets into a log");
             }
             assert!(first_told.is_some_and(|pass| pass < 16), "key {place}: {first_told:?}");
         }
@@ -120,8 +123,8 @@ mod tests {
     /// A key that is measured only because it was large is no part of the sample.
     #[test]
     fn what_was_large_before_makes_no_sum_larger() {
-        let pass = |hunt| {
-            let mut tally = Tally::new(web(), false, hunt);
+        let pass = |search| {
+            let mut tally = Tally::new(web(), false, search);
             for number in 0..17_000 {
                 let key = format!("web:{number}");
                 if let Some(found) = tally.count(key.as_bytes(), Expiry::Ends).filter(CountedKey::is_measured) {
@@ -130,8 +133,8 @@ mod tests {
             }
             tally
         };
-        let first = pass(Hunt::default());
-        let next = pass(first.hunt_on());
+        let first = pass(LargeKeySearch::default());
+        let next = pass(first.next_search());
         assert_eq!((first.report().largest[0].bytes, next.report().largest[0].bytes), (1_000_000, 1_000_000));
         // One in sixteen was the large one in the first pass, and none in the next.
         assert_eq!((first.report().bytes, next.report().bytes), (1_699_900 + 16 * 999_900 + 100, 1_700_000));

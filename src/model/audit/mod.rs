@@ -10,8 +10,8 @@ mod report;
 mod shrink;
 mod tally;
 
-pub(crate) use self::largest::Hunt;
-pub use self::pass::{LONGEST_COMMAND, Pass, Position, Standing};
+pub(crate) use self::largest::LargeKeySearch;
+pub use self::pass::{CursorScope, LONGEST_COMMAND, Pass, Position};
 pub(crate) use self::pass::{PageSize, pause_after};
 pub(crate) use self::prefixes::PrefixAudit;
 pub use self::prefixes::{AuditMode, DeclaredPrefix, DeclaredPrefixes, MemoryBudget, PREFIXES_FORMAT, Prefixes};

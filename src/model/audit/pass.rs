@@ -14,7 +14,7 @@ const PAGE: [u16; 2] = [16, 512];
 
 /// What a cursor of `SCAN` belongs to: one server process with one line of data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct CursorScope {
     /// `run_id` of the process: a restart ends its cursors.
     pub run_id: String,
     /// The line of data: a replica that is filled again has another dataset.
@@ -35,7 +35,7 @@ pub struct Position {
 /// A pass over all keys of a server. It resumes where it was while the server is the same; nothing of it is stored.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    standing: Standing,
+    scope: CursorScope,
     databases: Vec<u32>,
     cursor: u64,
     /// What was counted.
@@ -44,16 +44,16 @@ pub struct Pass {
 
 impl Pass {
     /// A pass over these databases, from the beginning.
-    pub(crate) fn new(standing: Standing, mut databases: Vec<u32>, tally: Tally) -> Self {
+    pub(crate) fn new(scope: CursorScope, mut databases: Vec<u32>, tally: Tally) -> Self {
         databases.sort_unstable_by(|one, other| other.cmp(one));
         databases.dedup();
-        Self { standing, databases, cursor: 0, tally }
+        Self { scope, databases, cursor: 0, tally }
     }
 
     /// Whether it goes on at a server that stands so. If not, its cursor means nothing there and what it counted is of other data: a
     /// new pass begins.
-    pub(crate) fn is_of(&self, standing: &Standing) -> bool {
-        self.standing == *standing
+    pub(crate) fn is_of(&self, scope: &CursorScope) -> bool {
+        self.scope == *scope
     }
 
     /// The next page; `None`: the pass is whole.
@@ -114,7 +114,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Expiry, Hunt, Prefixes};
+    use super::super::{Expiry, LargeKeySearch, Prefixes};
     use super::*;
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
     /// A server whose keys are listed by position. Another process, or another dataset, has other positions.
     #[derive(Debug)]
     struct Server {
-        standing: Standing,
+        scope: CursorScope,
         keys: BTreeMap<u32, BTreeMap<u64, Expiry>>,
     }
 
@@ -201,11 +201,11 @@ mod tests {
         /// and it is of one server process, one dataset and one role.
         #[test]
         fn a_whole_pass_has_counted_every_key_that_stayed(events in events()) {
-            let standing = Standing {
+            let scope = CursorScope {
                 run_id: "r0".to_owned(), replication_id: ReplicationId("d0".to_owned()), role: Role::Replica,
             };
             let keys = (0..3).map(|db| (db, (1..40).step_by(2).map(|key| (key, Expiry::Ends)).collect())).collect();
-            let mut server = Server { standing, keys };
+            let mut server = Server { scope, keys };
             let (mut pass, mut stayed, mut counted): (Option<Pass>, Steady, BTreeMap<(u32, u64), u32>) = Default::default();
             let mut number = 0;
             for event in events {
@@ -219,19 +219,19 @@ mod tests {
                         server.keys.entry(db).or_default().remove(&key);
                         stayed.retain(|it| (it.0, it.1) != (db, key));
                     }
-                    Event::Restart => server.standing.run_id = format!("r{number}"),
-                    Event::Failover => server.standing.role = match server.standing.role {
+                    Event::Restart => server.scope.run_id = format!("r{number}"),
+                    Event::Failover => server.scope.role = match server.scope.role {
                         Role::Primary => Role::Replica,
                         Role::Replica => Role::Primary,
                     },
-                    Event::Filled => server.standing.replication_id = ReplicationId(format!("d{number}")),
+                    Event::Filled => server.scope.replication_id = ReplicationId(format!("d{number}")),
                     Event::Cut => {}
                     Event::Page(count) => {
-                        let begun = pass.take().filter(|pass| pass.is_of(&server.standing));
+                        let begun = pass.take().filter(|pass| pass.is_of(&server.scope));
                         let current = begun.unwrap_or_else(|| {
                             (stayed, counted) = (steady(&server), BTreeMap::new());
-                            let tally = Tally::new(Arc::new(Prefixes::default()), false, Hunt::default());
-                            Pass::new(server.standing.clone(), server.keys.keys().copied().collect(), tally)
+                            let tally = Tally::new(Arc::new(Prefixes::default()), false, LargeKeySearch::default());
+                            Pass::new(server.scope.clone(), server.keys.keys().copied().collect(), tally)
                         });
                         let current = pass.insert(current);
                         if let Some(position) = current.position() {
@@ -243,7 +243,7 @@ mod tests {
                             current.advance(cursor);
                         }
                         if current.position().is_none() {
-                            prop_assert!(current.is_of(&server.standing));
+                            prop_assert!(current.is_of(&server.scope));
                             for (db, key, _) in &stayed {
                                 prop_assert_eq!(counted.get(&(*db, *key)), Some(&1), "{} {}", db, key);
                             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::largest::{Hunt, Largest};
+use super::largest::{LargeKeySearch, Largest};
 use super::prefixes::{PrefixAudit, Prefixes};
 use super::report::{AUDIT_FORMAT, AuditReport, MOST_EXAMPLES, short_hash};
 
@@ -76,13 +76,13 @@ pub(crate) struct Tally {
     examples: BTreeSet<String>,
     outside_examples: BTreeSet<String>,
     largest: Largest,
-    hunt: Hunt,
+    search: LargeKeySearch,
 }
 
 impl Tally {
-    /// Nothing is counted yet. With `repairs`, keys without an expiry that can be given one count as having it. `hunt`: what the passes
-    /// before found, [`Self::hunt_on`].
-    pub(crate) fn new(prefixes: Arc<Prefixes>, repairs: bool, hunt: Hunt) -> Self {
+    /// Nothing is counted yet. With `repairs`, keys without an expiry that can be given one count as having it. `search`: what the passes
+    /// before found, [`Self::next_search`].
+    pub(crate) fn new(prefixes: Arc<Prefixes>, repairs: bool, search: LargeKeySearch) -> Self {
         let counts = vec![Count::default(); prefixes.len()];
         Self {
             prefixes,
@@ -92,7 +92,7 @@ impl Tally {
             examples: BTreeSet::new(),
             outside_examples: BTreeSet::new(),
             largest: Largest::default(),
-            hunt,
+            search,
         }
     }
 
@@ -114,8 +114,8 @@ impl Tally {
         }
         let count = of_place(&mut self.counts, &mut self.outside, place);
         count.without_expiry += u64::from(is_at_fault && lifetime.is_none());
-        let sample = count.add(self.hunt.passes());
-        Some(CountedKey { place, sample, was_large: self.hunt.knows(key), repair: lifetime })
+        let sample = count.add(self.search.passes());
+        Some(CountedKey { place, sample, was_large: self.search.knows(key), repair: lifetime })
     }
 
     /// Notes the size of a key that [`CountedKey::is_measured`], bytes.
@@ -128,8 +128,8 @@ impl Tally {
     }
 
     /// What the next pass is told of this one.
-    pub(crate) fn hunt_on(&self) -> Hunt {
-        self.largest.hunt_on(&self.hunt)
+    pub(crate) fn next_search(&self) -> LargeKeySearch {
+        self.largest.next_search(&self.search)
     }
 
     /// The declared prefixes that it counts by.
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn faults_are_counted_where_they_are_and_our_own_keys_are_none() {
-        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), false, Hunt::default());
+        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), false, LargeKeySearch::default());
         for (key, expiry) in [
             ("web:a", Expiry::Ends),
             ("web:b", Expiry::Never),
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn only_keys_under_a_prefix_with_a_lifetime_are_repaired() {
-        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), true, Hunt::default());
+        let mut tally = Tally::new(declared(&[("web:", Some(9)), ("lib:", None)]), true, LargeKeySearch::default());
         let mut repair = |key: &str, expiry| tally.count(key.as_bytes(), expiry).and_then(|found| found.repair);
         assert_eq!(repair("web:b", Expiry::Never), Some(9));
         for (key, expiry) in [
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn without_a_list_no_key_is_outside() {
-        let mut tally = Tally::new(declared(&[]), true, Hunt::default());
+        let mut tally = Tally::new(declared(&[]), true, LargeKeySearch::default());
         tally.count(b"a", Expiry::Never);
         let report = tally.report();
         assert_eq!((report.keys, report.without_expiry, report.outside), (1, 1, 0));
@@ -390,7 +390,7 @@ mod tests {
 
     /// The sum that is told, its error, and the true sum.
     fn told(seed: u64, keys: u64) -> (u64, u64, u64) {
-        let mut tally = Tally::new(declared(&[("web:", None)]), false, Hunt::default());
+        let mut tally = Tally::new(declared(&[("web:", None)]), false, LargeKeySearch::default());
         let sizes = sizes(seed, keys);
         for (number, bytes) in sizes.iter().enumerate() {
             let key = format!("web:{number}");
@@ -425,7 +425,7 @@ mod tests {
 
         #[test]
         fn no_sizes_make_the_sum_overflow(keys in 1_u64..1_100, bytes in any::<u64>()) {
-            let mut tally = Tally::new(declared(&[("a", None)]), false, Hunt::default());
+            let mut tally = Tally::new(declared(&[("a", None)]), false, LargeKeySearch::default());
             for _ in 0..keys {
                 if let Some(found) = tally.count(b"a", Expiry::Ends) {
                     tally.measure(found, b"a", bytes);

@@ -5,7 +5,7 @@ use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What is known of the data of another data node.
 #[derive(Clone, Copy, Debug)]
-pub struct Holding<'a> {
+pub struct PeerData<'a> {
     /// Ordinal of that node.
     pub ordinal: u16,
     /// Its record. `None`: it is silent, or has no data.
@@ -21,15 +21,15 @@ pub fn replaces_damaged(
     own: (u16, &Lineage),
     layer_uid: &str,
     accept_loss: Option<u16>,
-    others: &[Holding<'_>],
+    others: &[PeerData<'_>],
 ) -> Option<u16> {
     let (ordinal, record) = own;
-    let has_all = |holding: &&Holding<'_>| {
-        let rest = others.iter().filter(|other| other.ordinal != holding.ordinal).map(|other| other.record);
-        holding.is_loaded && holding.record.is_some_and(|theirs| holds_all(theirs, record, layer_uid, rest))
+    let has_all = |peer: &&PeerData<'_>| {
+        let rest = others.iter().filter(|other| other.ordinal != peer.ordinal).map(|other| other.record);
+        peer.is_loaded && peer.record.is_some_and(|theirs| holds_all(theirs, record, layer_uid, rest))
     };
     let chosen = || in_force(accept_loss, layer_uid, std::iter::once(record)).filter(|chosen| *chosen != ordinal);
-    others.iter().find(has_all).map(|holding| holding.ordinal).or_else(chosen)
+    others.iter().find(has_all).map(|peer| peer.ordinal).or_else(chosen)
 }
 
 /// Whether the first record's data has all that the second's held and a replica confirmed, as far as records tell. A node that ended

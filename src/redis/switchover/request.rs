@@ -36,7 +36,7 @@ pub struct Switchover {
 
 /// A move that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct SwitchoverResult {
     /// The primary now.
     pub to: Address,
     /// How long writers stood still.

@@ -7,7 +7,7 @@ use crate::model::uses::Advice;
 
 /// A store that a layer serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
+pub struct AdmittedUse {
     /// The store; its policy has the prefix that it was admitted with.
     pub accepted: ValidatedUse,
     /// Since when it has its place; a use without keys has none, and is here since it was made.

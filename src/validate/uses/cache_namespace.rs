@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::quantity;
-use super::judge::{Judge, KindFields, plain};
+use super::judge::{FieldValidator, KindFields, plain};
 use crate::api::cache_namespace::{CacheNamespaceSpec, Invalidation, OnBudget};
 use crate::model::Policy;
 use crate::model::audit::MemoryBudget;
@@ -33,7 +33,7 @@ const LEAST_BUDGET: u64 = 1 << 20;
 /// Characters of a channel, as the schema bounds them.
 const LONGEST_CHANNEL: usize = 192;
 
-pub(super) fn validate(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix: String) -> KindFields {
+pub(super) fn validate(judge: &mut FieldValidator<'_>, spec: &CacheNamespaceSpec, prefix: String) -> KindFields {
     let ttl = plain(spec.ttl);
     let longest = spec.max_ttl.map_or(MAX_TTL.max(ttl), plain);
     let negative = spec.negative_ttl.map_or(NEGATIVE_TTL.min(ttl), plain);
@@ -71,7 +71,7 @@ pub(super) fn validate(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec, prefix:
     KindFields { policy: Policy::Caches(policy), wait_replicas: 0, binding, export: None, budget }
 }
 
-fn budget(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> Option<MemoryBudget> {
+fn budget(judge: &mut FieldValidator<'_>, spec: &CacheNamespaceSpec) -> Option<MemoryBudget> {
     let Some(given) = &spec.memory_budget else {
         if spec.on_budget.is_some() {
             judge.fault("spec.onBudget", "needs memoryBudget");
@@ -90,7 +90,7 @@ fn budget(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> Option<MemoryBudg
 }
 
 /// A share in percent; a fault if it is not from 0 to `most`.
-fn percent<N>(judge: &mut Judge<'_>, field: &'static str, given: Option<i32>, default: N, most: N) -> N
+fn percent<N>(judge: &mut FieldValidator<'_>, field: &'static str, given: Option<i32>, default: N, most: N) -> N
 where
     N: TryFrom<i32> + PartialOrd + std::fmt::Display + Copy,
 {
@@ -101,7 +101,7 @@ where
     })
 }
 
-fn entry_bytes(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> u32 {
+fn entry_bytes(judge: &mut FieldValidator<'_>, spec: &CacheNamespaceSpec) -> u32 {
     let Some(given) = &spec.max_entry_bytes else { return ENTRY_BYTES };
     let bytes = quantity::parse(&given.0, 1).and_then(|bytes| u32::try_from(bytes).ok());
     bytes.filter(|bytes| (1..=LARGEST_ENTRY_BYTES).contains(bytes)).unwrap_or_else(|| {
@@ -111,7 +111,7 @@ fn entry_bytes(judge: &mut Judge<'_>, spec: &CacheNamespaceSpec) -> u32 {
 }
 
 /// The channel. A pattern in it, or another end, would reach what is others'.
-fn channel(judge: &mut Judge<'_>, choice: Option<&Invalidation>, prefix: &str) -> String {
+fn channel(judge: &mut FieldValidator<'_>, choice: Option<&Invalidation>, prefix: &str) -> String {
     let Some(channel) = choice.and_then(|choice| choice.channel.clone()) else { return format!("{CHANNEL}{prefix}") };
     let is_plain = channel.starts_with(|letter: char| letter.is_ascii_alphanumeric())
         && channel.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:/".contains(letter));

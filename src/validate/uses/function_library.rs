@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::judge::{Judge, KindFields};
+use super::judge::{FieldValidator, KindFields};
 use crate::api::function_library::{DEFAULT_KEY, FunctionLibrarySpec};
 use crate::model::Policy;
 use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySource};
 
 /// The policy; `None`: the judge knows what is wrong.
-pub(super) fn validate(judge: &mut Judge<'_>, spec: &FunctionLibrarySpec) -> Option<KindFields> {
+pub(super) fn validate(judge: &mut FieldValidator<'_>, spec: &FunctionLibrarySpec) -> Option<KindFields> {
     let source = match (&spec.source.inline, &spec.source.config_map) {
         (Some(text), None) => {
             if text.len() > LARGEST_SOURCE {

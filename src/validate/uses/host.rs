@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
 
 use super::super::ValidatedLayer;
-use super::answer::{Admitted, Refusal};
+use super::answer::{AdmittedUse, Refusal};
 use super::eviction::{self, Verdict};
 use super::neighbours::Neighbours;
 use super::{ValidatedUse, is_dedicated, validate};
@@ -21,7 +21,7 @@ const EVICTION_POLICY: &str = "maxmemory-policy";
 /// What of a layer decides whom it serves. It is made of a layer that was accepted, so a specification that is refused takes
 /// nothing away from a tenant.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Host {
+pub struct HostLayer {
     pub(super) namespace: String,
     pub(super) name: String,
     /// UID of the store whose own the layer is.
@@ -35,7 +35,7 @@ pub struct Host {
     has_application: bool,
 }
 
-impl Host {
+impl HostLayer {
     /// What its servers do when memory is full.
     pub fn eviction_policy(&self) -> &str {
         &self.eviction_policy
@@ -57,7 +57,7 @@ impl Host {
         }
     }
 
-    pub(super) fn neighbours<'a>(&'a self, admitted: &'a [Admitted]) -> Neighbours<'a> {
+    pub(super) fn neighbours<'a>(&'a self, admitted: &'a [AdmittedUse]) -> Neighbours<'a> {
         Neighbours {
             layer: &self.name,
             eviction_policy: &self.eviction_policy,
@@ -70,7 +70,7 @@ impl Host {
 /// Labels of a namespace, if it is known.
 pub type Labels<'a> = &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>;
 
-pub(super) fn judge(store: &DeclaredUse, host: &Host) -> Result<ValidatedUse, Refusal> {
+pub(super) fn judge(store: &DeclaredUse, host: &HostLayer) -> Result<ValidatedUse, Refusal> {
     keeps(store.kind(), host)?;
     let replicas = host.replicas;
     let validated = validate(store, replicas).map_err(|faults| Refusal {
@@ -101,7 +101,7 @@ pub fn dedicated_refusal(declared: &DeclaredUse, is_there: bool, forbids: bool) 
     })
 }
 
-pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> Result<(), Refusal> {
+pub(super) fn may_name(store: &DeclaredUse, host: &HostLayer, labels: Labels<'_>) -> Result<(), Refusal> {
     let namespace = store.namespace().unwrap_or_default();
     if is_dedicated(store) {
         return if host.owner.is_some() && host.owner == store.uid() {
@@ -134,7 +134,7 @@ pub(super) fn may_name(store: &DeclaredUse, host: &Host, labels: Labels<'_>) -> 
 }
 
 /// The answer to a store whose dedicated layer's name belongs to another.
-fn name_taken(kind: UseKind, host: &Host) -> Refusal {
+fn name_taken(kind: UseKind, host: &HostLayer) -> Refusal {
     let (namespace, name) = (&host.namespace, &host.name);
     let noun = kind.words().noun;
     let message = format!(
@@ -144,7 +144,7 @@ fn name_taken(kind: UseKind, host: &Host) -> Refusal {
 }
 
 /// Whether the layer keeps the data of such a use.
-fn keeps(kind: UseKind, host: &Host) -> Result<(), Refusal> {
+fn keeps(kind: UseKind, host: &HostLayer) -> Result<(), Refusal> {
     let policy = host.eviction_policy.as_str();
     let judged = eviction::judge(kind, policy);
     match judged.verdict {

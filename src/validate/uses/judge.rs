@@ -12,12 +12,12 @@ use crate::model::audit::MemoryBudget;
 use crate::validate::fault::Fault;
 
 /// What the fields of one object say, with every fault that is found on the way.
-pub(super) struct Judge<'a> {
+pub(super) struct FieldValidator<'a> {
     pub(super) declared: &'a DeclaredUse,
     pub(super) faults: Vec<Fault>,
 }
 
-impl Judge<'_> {
+impl FieldValidator<'_> {
     pub(super) fn fault(&mut self, field: &'static str, problem: impl Into<String>) {
         self.faults.push(Fault { field, problem: problem.into() });
     }

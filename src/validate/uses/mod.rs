@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
-use self::judge::{Judge, KindFields, plain};
+use self::judge::{FieldValidator, KindFields, plain};
 use super::Fault;
 use crate::api::names::{LONGEST_USE_NAME, dedicated_layer, export};
 use crate::api::rate_limit_policy::ExportProgram;
@@ -83,7 +83,7 @@ pub(crate) fn is_dedicated(declared: &DeclaredUse) -> bool {
 /// is bounded here has to become a number all the same. That both say the same is a claim for each kind (`custom_resources`,
 /// `rate_limit_policies`, `cache_namespaces`, `function_libraries`).
 pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, Vec<Fault>> {
-    let mut judge = Judge { declared, faults: Vec::new() };
+    let mut judge = FieldValidator { declared, faults: Vec::new() };
     let (name, namespace) = (declared.name_any(), declared.namespace().unwrap_or_default());
     if name.len() > LONGEST_USE_NAME || !is_name(&name) {
         judge.fault(

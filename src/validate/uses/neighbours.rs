@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::ValidatedUse;
-use super::answer::{Admitted, Refusal};
+use super::answer::{AdmittedUse, Refusal};
 use super::eviction::{Verdict, judge, suitable};
 use super::judge::written;
 use crate::api::data_layer_status::Tenant;
@@ -20,7 +20,7 @@ pub(super) struct Neighbours<'a> {
     /// Whether it has a user for all keys.
     pub(crate) has_application: bool,
     /// Those that were admitted so far: every one that was asked before.
-    pub admitted: &'a [Admitted],
+    pub admitted: &'a [AdmittedUse],
 }
 
 impl Neighbours<'_> {
@@ -135,8 +135,8 @@ const fn order(kind: UseKind) -> u8 {
 }
 
 /// What each admitted use should know of the layer's eviction policy, in their order.
-pub(super) fn advice(admitted: &[Admitted], eviction_policy: &str) -> Vec<Option<Advice>> {
-    let of_one = |it: &Admitted| {
+pub(super) fn advice(admitted: &[AdmittedUse], eviction_policy: &str) -> Vec<Option<Advice>> {
+    let of_one = |it: &AdmittedUse| {
         of_policy(it.accepted.kind, eviction_policy).or_else(|| of_order(it, admitted, eviction_policy))
     };
     admitted.iter().map(of_one).collect()
@@ -151,7 +151,7 @@ fn of_policy(kind: UseKind, eviction_policy: &str) -> Option<Advice> {
 }
 
 /// Under `volatile-ttl` a full server drops the keys that end soonest, of whatever use.
-fn of_order(it: &Admitted, admitted: &[Admitted], eviction_policy: &str) -> Option<Advice> {
+fn of_order(it: &AdmittedUse, admitted: &[AdmittedUse], eviction_policy: &str) -> Option<Advice> {
     if eviction_policy != "volatile-ttl" {
         return None;
     }

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 
 use super::ValidatedUse;
 use super::answer::Refusal;
-use super::host::Host;
+use super::host::HostLayer;
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
 
@@ -21,14 +21,14 @@ pub(super) fn uid_of(store: &DeclaredUse) -> String {
 }
 
 /// What the store's own status says of its admission to this layer: the prefix, and since when.
-pub(super) fn admission_of(store: &DeclaredUse, host: &Host) -> Option<(String, Timestamp)> {
+pub(super) fn admission_of(store: &DeclaredUse, host: &HostLayer) -> Option<(String, Timestamp)> {
     let admission = store.status.as_ref()?.admission.as_ref()?;
     let is_here = admission.namespace == host.namespace && admission.name == host.name;
     is_here.then(|| (admission.prefix.clone(), admission.since.0))
 }
 
 /// Whether the store's own status says that the layer served it. Only the order of newcomers depends on it.
-pub(super) fn was_served(store: &DeclaredUse, host: &Host) -> bool {
+pub(super) fn was_served(store: &DeclaredUse, host: &HostLayer) -> bool {
     let Some(status) = &store.status else { return false };
     let is_here = status.layer.as_ref().is_some_and(|it| it.namespace == host.namespace && it.name == host.name);
     admission_of(store, host).is_some() || (is_here && status.user.is_some())
@@ -41,7 +41,7 @@ fn plain_prefix(store: &DeclaredUse) -> String {
 
 /// The prefix that a newcomer gets. On a layer of another namespace it begins with the store's namespace and '/', which no
 /// specification can say: so it is never a prefix of another namespace.
-pub(super) fn proper_prefix(store: &DeclaredUse, host: &Host) -> String {
+pub(super) fn proper_prefix(store: &DeclaredUse, host: &HostLayer) -> String {
     match store.namespace().unwrap_or_default() {
         own if own == host.namespace => plain_prefix(store),
         other => format!("{other}/{}", plain_prefix(store)),
@@ -49,33 +49,33 @@ pub(super) fn proper_prefix(store: &DeclaredUse, host: &Host) -> String {
 }
 
 /// Whether the list may say this of the store.
-pub(super) fn is_prefix_of(prefix: &str, store: &DeclaredUse, host: &Host) -> bool {
+pub(super) fn is_prefix_of(prefix: &str, store: &DeclaredUse, host: &HostLayer) -> bool {
     prefix == proper_prefix(store, host) || prefix == plain_prefix(store)
 }
 
 /// The prefix that a store without a place asks for: the one that the list keeps for it, or the proper one.
-pub(super) fn wanted_prefix(store: &DeclaredUse, host: &Host, book: &Book<'_>) -> String {
+pub(super) fn wanted_prefix(store: &DeclaredUse, host: &HostLayer, book: &TenantPlaces<'_>) -> String {
     let kept = book.last_place_of(&uid_of(store)).map(|place| place.prefix.clone());
     kept.filter(|prefix| is_prefix_of(prefix, store, host)).unwrap_or_else(|| proper_prefix(store, host))
 }
 
 /// The prefix that a store was served with: every one was served with its plain prefix before admissions were recorded.
-fn served_prefix(store: &DeclaredUse, host: &Host) -> String {
+fn served_prefix(store: &DeclaredUse, host: &HostLayer) -> String {
     admission_of(store, host).map_or_else(|| plain_prefix(store), |(prefix, _)| prefix)
 }
 
 /// The list of tenants while it is worked on, by prefix. No two places of different namespaces overlap, and no two of stores
 /// that are there.
-pub(super) struct Book<'a> {
-    host: &'a Host,
+pub(super) struct TenantPlaces<'a> {
+    host: &'a HostLayer,
     pub(super) places: BTreeMap<String, Tenant>,
     /// The prefix of each store, by UID.
     prefixes: BTreeMap<String, String>,
 }
 
-impl<'a> Book<'a> {
+impl<'a> TenantPlaces<'a> {
     /// The list as it is stored. A person may have edited it: of two places that may not both be, the earlier stays.
-    pub(super) fn of(host: &'a Host, tenants: &[Tenant]) -> Self {
+    pub(super) fn of(host: &'a HostLayer, tenants: &[Tenant]) -> Self {
         let mut book = Self { host, places: BTreeMap::new(), prefixes: BTreeMap::new() };
         let mut sorted: Vec<&Tenant> = tenants.iter().collect();
         sorted.sort_by_key(|tenant| (tenant.since.0, &tenant.prefix));

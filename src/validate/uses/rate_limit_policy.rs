@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::judge::{Judge, KindFields, plain};
+use super::judge::{FieldValidator, KindFields, plain};
 use crate::api::rate_limit_policy::{
     AlignChoice, ExportChoice, ExportProgram, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm,
     LimitMode as DeclaredMode, RateLimitPolicySpec, StoreErrorChoice,
@@ -18,7 +18,11 @@ const LIMITADOR_KEYS: &str = "namespace:";
 const LOG_ENTRIES: u64 = 1_000;
 
 /// The policy; `None`: a number in it is out of range, and the judge knows which.
-pub(super) fn validate(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: String) -> Option<KindFields> {
+pub(super) fn validate(
+    judge: &mut FieldValidator<'_>,
+    spec: &RateLimitPolicySpec,
+    prefix: String,
+) -> Option<KindFields> {
     serves_export(judge, spec, &prefix);
     let mut limits = Vec::new();
     for declared in &spec.limits {
@@ -51,7 +55,7 @@ pub(super) fn validate(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix
 }
 
 /// Limitador names its keys itself, so they must be the policy's: on a layer of another namespace they could not be.
-fn serves_export(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: &str) {
+fn serves_export(judge: &mut FieldValidator<'_>, spec: &RateLimitPolicySpec, prefix: &str) {
     let Some(ExportChoice { program }) = spec.export else { return };
     match program {
         ExportProgram::Limitador => {
@@ -74,7 +78,7 @@ fn serves_export(judge: &mut Judge<'_>, spec: &RateLimitPolicySpec, prefix: &str
 }
 
 /// Fields that only some algorithms have.
-fn fits(judge: &mut Judge<'_>, declared: &DeclaredLimit) {
+fn fits(judge: &mut FieldValidator<'_>, declared: &DeclaredLimit) {
     let algorithm = declared.algorithm.unwrap_or(LimitAlgorithm::Gcra);
     let has_burst =
         matches!(algorithm, LimitAlgorithm::Gcra | LimitAlgorithm::TokenBucket | LimitAlgorithm::LeakyBucket);
@@ -91,7 +95,7 @@ fn fits(judge: &mut Judge<'_>, declared: &DeclaredLimit) {
     }
 }
 
-fn limit(judge: &mut Judge<'_>, declared: &DeclaredLimit) -> Limit {
+fn limit(judge: &mut FieldValidator<'_>, declared: &DeclaredLimit) -> Limit {
     let quota = u64::try_from(declared.quota).unwrap_or_default();
     let burst = declared.burst.map_or(quota, |burst| u64::try_from(burst).unwrap_or_default());
     let window = plain(declared.window);

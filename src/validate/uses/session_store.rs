@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::to_u16_or_zero;
-use super::judge::{Judge, KindFields, plain};
+use super::judge::{FieldValidator, KindFields, plain};
 use crate::api::data_layer::DeploymentMode;
 use crate::api::session_store::{ExceedChoice, SessionStoreSpec};
 use crate::model::{OnExceed, Policy, SessionPolicy};
@@ -18,7 +18,12 @@ const LONGEST_LIFETIME: Duration = Duration::from_hours(87_840);
 /// The shortest timeout.
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) fn validate(judge: &mut Judge<'_>, spec: &SessionStoreSpec, prefix: String, replicas: u16) -> KindFields {
+pub(super) fn validate(
+    judge: &mut FieldValidator<'_>,
+    spec: &SessionStoreSpec,
+    prefix: String,
+    replicas: u16,
+) -> KindFields {
     let idle = plain(spec.idle_timeout);
     // What is not given follows from the idle timeout, and is no fault of its own where that is one.
     let sound_idle = idle.min(LONGEST_IDLE);

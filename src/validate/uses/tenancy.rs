@@ -14,11 +14,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-pub use super::answer::Admitted;
+pub use super::answer::AdmittedUse;
 pub(crate) use super::answer::Refusal;
-pub use super::host::{Host, Labels, dedicated_refusal};
+pub use super::host::{HostLayer, Labels, dedicated_refusal};
 use super::host::{judge, may_name};
-use super::places::{Book, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};
+use super::places::{TenantPlaces, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};
 use super::{ValidatedUse, layer_of, neighbours};
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
@@ -30,7 +30,7 @@ const MOST_LIBRARIES: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admissions {
     /// Stores that it serves: its tenants in the order of their prefixes, then the newcomers.
-    pub admitted: Vec<Admitted>,
+    pub admitted: Vec<AdmittedUse>,
     /// Stores that it does not serve, by UID.
     pub refused: BTreeMap<String, Refusal>,
     /// The list of tenants that follows. No newcomer may be given a user before this list is stored.
@@ -41,7 +41,7 @@ impl Admissions {
     /// The same where the new list could not be stored: only stores that are on the `stored` list are served. The others, which
     /// wait for the list, come second. Where there was no list yet, the refused ones wait too: until the first list is stored, a
     /// store's own status is the only record of the prefix that it was served with, and a refusal would replace it.
-    pub fn as_stored(self, stored: Option<&[Tenant]>) -> (Self, Vec<Admitted>) {
+    pub fn as_stored(self, stored: Option<&[Tenant]>) -> (Self, Vec<AdmittedUse>) {
         let refused = if stored.is_some() { self.refused } else { BTreeMap::new() };
         let stored = stored.unwrap_or_default();
         let (admitted, waiting) = self.admitted.into_iter().partition(|admitted| {
@@ -60,7 +60,7 @@ impl Admissions {
 /// Judges all stores that want the layer. `tenants`: the list as it is stored; `None`: the layer never had one. `unreadable`:
 /// UIDs of stores that cannot be read; they keep the places that they have. A store that is being deleted has left.
 pub fn admit<'a>(
-    host: &Host,
+    host: &HostLayer,
     tenants: Option<&[Tenant]>,
     stores: impl Iterator<Item = &'a DeclaredUse>,
     unreadable: &BTreeSet<String>,
@@ -80,7 +80,7 @@ pub fn admit<'a>(
             }
         }
     }
-    let mut book = Book::of(host, tenants.unwrap_or_default());
+    let mut book = TenantPlaces::of(host, tenants.unwrap_or_default());
     let stays: BTreeMap<String, &DeclaredUse> = contenders.iter().map(|store| (uid_of(store), *store)).collect();
     book.leave(now, |tenant| {
         unreadable.contains(&tenant.uid)
@@ -110,7 +110,7 @@ pub fn admit<'a>(
         });
         match judged {
             Ok((accepted, place)) => {
-                admissions.admitted.push(Admitted { accepted, since: place.since, advice: None });
+                admissions.admitted.push(AdmittedUse { accepted, since: place.since, advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(store), refusal),
         }
@@ -125,7 +125,7 @@ pub fn admit<'a>(
 }
 
 /// Judges the uses without keys, which need no place: those that were loaded come first, then the oldest.
-fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &mut Admissions) {
+fn admit_libraries(host: &HostLayer, mut libraries: Vec<&DeclaredUse>, admissions: &mut Admissions) {
     let created = |library: &DeclaredUse| library.creation_timestamp().map_or(Timestamp::MIN, |time| time.0);
     libraries.sort_by_cached_key(|library| {
         let was_loaded = library.status.as_ref().is_some_and(|status| status.functions.is_some());
@@ -140,7 +140,7 @@ fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &m
         match judged {
             Ok(accepted) => {
                 count += 1;
-                admissions.admitted.push(Admitted { accepted, since: Time(created(library)), advice: None });
+                admissions.admitted.push(AdmittedUse { accepted, since: Time(created(library)), advice: None });
             }
             Err(refusal) => _ = admissions.refused.insert(uid_of(library), refusal),
         }
@@ -148,7 +148,7 @@ fn admit_libraries(host: &Host, mut libraries: Vec<&DeclaredUse>, admissions: &m
 }
 
 /// Who is asked first: tenants, then those that the layer served when it had no list or another one, then the oldest.
-fn rank(store: &DeclaredUse, host: &Host, book: &Book<'_>) -> (u8, Option<Timestamp>, String, String) {
+fn rank(store: &DeclaredUse, host: &HostLayer, book: &TenantPlaces<'_>) -> (u8, Option<Timestamp>, String, String) {
     let created = store.creation_timestamp().map(|time| time.0);
     let (class, time) = match (book.place_of(&uid_of(store)), was_served(store, host)) {
         (Some(place), _) => (0, Some(place.since.0)),

@@ -1,6 +1,6 @@
 //! Files that do not load, as `redoubt::agent::unloadable` treats them.
 
-use redoubt::model::boot::{Holding, in_force, replaces_damaged};
+use redoubt::model::boot::{PeerData, in_force, replaces_damaged};
 use redoubt::model::{Role, lineage::Lineage};
 
 use super::world::{Files, NODES, World};
@@ -39,9 +39,9 @@ impl World {
         }
         let told: Vec<(u16, Option<Lineage>)> =
             (0..NODES).filter(|peer| *peer != node).map(|peer| (peer, self.record_heard(peer, node))).collect();
-        let others: Vec<Holding<'_>> = told
+        let others: Vec<PeerData<'_>> = told
             .iter()
-            .map(|(peer, record)| Holding {
+            .map(|(peer, record)| PeerData {
                 ordinal: *peer,
                 record: record.as_ref(),
                 is_loaded: record.is_some() && self.node(*peer).engine.is_some(),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redoubt::model::observed::{
-    Away, DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication,
-    SentinelMaster, SentinelServer,
+    DataServer, Observed, ObservedNode, ObservedPod, ObservedServer, ObservedWorkload, Replication, SentinelMaster,
+    SentinelServer, UnavailableNode,
 };
 use redoubt::model::{NodeId, NodeKind, Offset};
 
@@ -25,7 +25,10 @@ impl World {
                 deleting: workload.deleting,
             }),
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
-            away: self.missing_since.get(&id).map(|since| Away { seconds: self.time - since, ..Away::default() }),
+            away: self
+                .missing_since
+                .get(&id)
+                .map(|since| UnavailableNode { seconds: self.time - since, ..UnavailableNode::default() }),
             server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },
             loads_nothing: false,
             aside: None,

@@ -60,6 +60,8 @@ pub(crate) struct LayerPoll {
     refused_since: Option<Instant>,
     /// Since when another primary has served.
     rival_since: Option<Instant>,
+    /// Since when the Sentinels have named a node that answers and is no primary.
+    unnamed_since: Option<Instant>,
 }
 
 /// One round of them: what the rule says, and what it was told.
@@ -83,6 +85,7 @@ impl Default for LayerPoll {
             sentinels_answered: now,
             refused_since: None,
             rival_since: None,
+            unnamed_since: None,
         }
     }
 }
@@ -155,7 +158,9 @@ impl LayerPoll {
         let config = state.config();
         let (mut facts, ..) = self.gather(state, &config).await;
         self.rival_since = facts.has_rival().then(|| self.rival_since.unwrap_or_else(Instant::now));
+        self.unnamed_since = facts.names_no_primary().then(|| self.unnamed_since.unwrap_or_else(Instant::now));
         facts.waited = self.rival_since.map_or(Duration::ZERO, |since| since.elapsed());
+        facts.unnamed = self.unnamed_since.map_or(Duration::ZERO, |since| since.elapsed());
         (rivalry(&facts), facts.accept_loss == Some(facts.own_ordinal))
     }
 
@@ -336,6 +341,7 @@ fn facts_of(
             .collect(),
         sentinels_silent: Duration::ZERO,
         refused: Duration::ZERO,
+        unnamed: Duration::ZERO,
         waited: Duration::ZERO,
     }
 }

@@ -87,7 +87,7 @@ async fn publish(
     let sender_port = SENTINEL_PORT;
     hello::publish(&connection, &Hello { sender, sender_port, run_id, master_name, primary, port: REDIS_PORT, epoch })
         .await?;
-    tracing::warn!(sentinel = %address, epoch, "told that a person chose this node as primary");
+    tracing::warn!(sentinel = %address, epoch, "told that this node is the primary");
     Ok(())
 }
 

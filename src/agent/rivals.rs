@@ -27,12 +27,18 @@ pub(super) struct Rivals {
     /// While another primary serves, or is named and silent: since when, and what was heard.
     poll: Option<LayerPoll>,
     needs_person: bool,
+    tells_sentinels: bool,
 }
 
 impl Rivals {
     /// Whether the node waits for a person's decision, though it serves.
     pub(super) const fn needs_person(&self) -> bool {
         self.needs_person
+    }
+
+    /// Whether the Sentinels are to be told that this node is the primary.
+    pub(super) const fn tells_sentinels(&self) -> bool {
+        self.tells_sentinels
     }
 
     /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
@@ -44,11 +50,12 @@ impl Rivals {
         self.looked = Some(Instant::now());
         let mut poll = self.poll.take().unwrap_or_default();
         let (rivalry, is_chosen) = poll.rivalry(state).await;
+        self.tells_sentinels = rivalry == Rivalry::TellsSentinels;
         if rivalry != Rivalry::Alone {
             self.poll = Some(poll);
         }
         match rivalry {
-            Rivalry::Alone | Rivalry::GoesOn => {
+            Rivalry::Alone | Rivalry::GoesOn | Rivalry::TellsSentinels => {
                 self.say(state, None, false);
                 None
             }

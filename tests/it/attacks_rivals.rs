@@ -3,6 +3,7 @@
 use std::fs;
 
 use redoubt::model::lineage::AsideReason;
+use redoubt::model::node_config::REDIS_PORT;
 use redoubt::model::{NodeId, Role};
 use redoubt::redis::{Connection, server};
 
@@ -132,4 +133,29 @@ async fn sentinels_elect_a_primary_that_they_have_not_demoted() {
     }
     layer.wait_until_in_sync().await;
     assert_eq!(layer.primary().await, Some(back));
+}
+
+/// The Sentinels name a replica, and know no node that they could elect: they lost what they knew in the middle of a failover.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_whose_sentinels_name_a_replica_tells_them_of_its_primary() {
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, keeps_data: false, ..Options::default() }).await;
+    let named = layer.primary().await.unwrap();
+    let [primary, away] = layer.data_ids().into_iter().filter(|id| *id != named).collect::<Vec<_>>()[..] else {
+        panic!()
+    };
+    layer.kill_node(away);
+    let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let operator = Connection::open(&layer.operator_on(named)).await.unwrap();
+    let address = layer.endpoint(primary).address;
+    server::replica_of(&operator, &address, REDIS_PORT).await.unwrap();
+    for sentinel in layer.sentinel_ids() {
+        let connection = Connection::open(&layer.operator_on(sentinel)).await.unwrap();
+        connection.query::<()>(redis::cmd("SENTINEL").arg("RESET").arg("*")).await.unwrap();
+    }
+    let took = eventually("they name its primary", 2 * SOON, async || layer.primary().await == Some(primary)).await;
+    println!("named after {took:.2?}");
+    layer.start_node(away);
+    layer.wait_until_in_sync().await;
+    assert_eq!(layer.primary().await, Some(primary));
 }

@@ -74,6 +74,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::StartAll),
         2 => (1..8_u8).prop_map(Event::LoseSentinels),
         1 => Just(Event::LoseSentinels(7)),
+        1 => (1..8_u8).prop_map(Event::LoseSentinelsInFailover),
         1 => (0..SENTINELS).prop_map(Event::StopSentinel),
         1 => Just(Event::StopSentinels),
         1 => Just(Event::StartSentinels),

@@ -149,6 +149,7 @@ fn every_view(nodes: u16, own_ordinal: u16, domain: &Domain, mut check: impl FnM
         detection: Duration::from_secs(5),
         sentinels_silent: Duration::from_mins(1),
         refused: Duration::ZERO,
+        unnamed: Duration::ZERO,
         waited: Duration::ZERO,
     };
     for index in 0..worlds {
@@ -333,6 +334,7 @@ fn a_node_alone_serves_what_it_has_and_never_begins_empty_where_data_was() {
             detection: Duration::from_secs(5),
             sentinels_silent: Duration::ZERO,
             refused: Duration::ZERO,
+            unnamed: Duration::ZERO,
             waited: Duration::ZERO,
         };
         let missing = own.is_none() && initialised && keeps_data;
@@ -362,6 +364,7 @@ fn a_cut_off_node_whose_peers_stay_silent_does_not_start() {
         detection: Duration::from_secs(5),
         sentinels_silent: Duration::from_hours(1),
         refused: Duration::ZERO,
+        unnamed: Duration::ZERO,
         waited: Duration::ZERO,
     };
     assert!(matches!(decide(&facts), BootDecision::Wait(_)));

@@ -41,6 +41,7 @@ fn facts(own: Option<Lineage>, peers: [Peer; 2], sentinels: [SentinelAnswer; 3])
         sentinels: sentinels.to_vec(),
         sentinels_silent: Duration::from_hours(1),
         refused: Duration::ZERO,
+        unnamed: Duration::ZERO,
         waited: Duration::ZERO,
     }
 }
@@ -200,6 +201,7 @@ fn an_election_that_does_not_come_is_not_waited_for_where_the_own_file_is_whole(
     let replica = |offset| serving(Lineage { clean_stop: false, ..record(1, 1, offset) });
     let asked = |offset, refused| BootFacts {
         refused,
+        unnamed: Duration::ZERO,
         ..facts(Some(own.clone()), [replica(offset), replica(10)], [Names(1); 3])
     };
     assert_eq!(decide(&asked(10, Duration::from_millis(9_999))), BootDecision::AskForFailover);

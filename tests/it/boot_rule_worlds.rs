@@ -37,6 +37,7 @@ fn decisions_of_a_world(
                 detection: Duration::from_secs(5),
                 sentinels_silent: Duration::from_mins(1),
                 refused: Duration::ZERO,
+                unnamed: Duration::ZERO,
                 waited: Duration::ZERO,
             })
         })
@@ -158,6 +159,7 @@ fn accepting_a_loss_starts_the_chosen_node_and_no_other() {
                 detection: Duration::from_secs(5),
                 sentinels_silent: Duration::ZERO,
                 refused: Duration::ZERO,
+                unnamed: Duration::ZERO,
                 waited: Duration::ZERO,
             });
             assert_eq!(matches!(decision, BootDecision::StartPrimary(_)), own == chosen, "{own} {chosen} {decision:?}");

@@ -126,7 +126,8 @@ impl Watch {
         }
     }
 
-    /// Tells the Sentinels that a person chose this node for as long as one names another, and keeps the decision from counting again.
+    /// Tells the Sentinels that this node is the primary for as long as one names another, where a person chose it or where they name a
+    /// node that they cannot replace. Keeps the person's decision from counting again.
     pub(super) async fn keep_chosen(
         &mut self,
         state: &State,
@@ -141,11 +142,11 @@ impl Watch {
         if role == Role::Primary && is_own && !self.rivals.needs_person() && (self.is_chosen || !names_other) {
             self.accepted = config.accept_loss;
         }
-        let Some(views) = views.filter(|_| self.is_chosen) else { return };
+        let Some(views) = views.filter(|_| self.is_chosen || self.rivals.tells_sentinels()) else { return };
         if role == Role::Primary && chosen::is_unknown_to(views, config.own_address(), self.epoch) {
             self.epoch = chosen::raised(views, config.own_address(), self.epoch);
             chosen::announce(state, config, self.epoch).await;
-        } else {
+        } else if self.is_chosen {
             self.is_chosen = false;
             state.set_accepting(false);
         }

@@ -36,6 +36,8 @@ pub struct BootFacts {
     pub sentinels_silent: Duration,
     /// For how long the rule has asked for a failover in vain; zero while it does not ask.
     pub refused: Duration,
+    /// For how long this node, as a primary, has seen the Sentinels name one that answers and is none; zero while they do not.
+    pub unnamed: Duration,
     /// For how long this node has decided, has had no primary to follow, or as a primary has seen another one.
     pub waited: Duration,
 }
@@ -126,6 +128,13 @@ impl BootFacts {
     /// Whether another data node serves as a primary.
     pub fn has_rival(&self) -> bool {
         self.serving_primaries().next().is_some()
+    }
+
+    /// Whether the Sentinels name another data node that answers and does not serve as a primary.
+    pub fn names_no_primary(&self) -> bool {
+        let is_other = |named: &u16| matches!(self.peers.get(named), Some(Peer::Answers { .. }));
+        let serves = |named: u16| self.serving_primaries().any(|(ordinal, _)| ordinal == named);
+        self.named().filter(is_other).is_some_and(|named| !serves(named))
     }
 
     /// Peers that have not answered, with the time since.

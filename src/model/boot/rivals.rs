@@ -4,6 +4,8 @@
 //! a node may have become primary because its peers were silent for long, while they went on together: its term is higher then, and the
 //! other may have what its replicas confirmed. So only a higher epoch decides where data is kept.
 
+use std::time::Duration;
+
 use super::WaitReason;
 use super::facts::{BootFacts, Peer};
 use super::times::{ELECTS_WITHIN, LONGEST_WAIT, RIVALRY};
@@ -12,12 +14,14 @@ use crate::model::lineage::{Comparison, Lineage, compare};
 /// What a primary that runs does while another one may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rivalry {
-    /// No other primary serves, and the Sentinels name no other node that is silent.
+    /// No other primary serves, and the Sentinels name no other node that is silent, or that is a replica of a layer that keeps nothing.
     Alone,
-    /// It goes on: the other one is to step down, the Sentinels decide it soon, or whom they name is not silent for long.
+    /// It goes on: the other one is to step down, the Sentinels decide it soon, or whom they name is silent or a replica, but not for long.
     GoesOn,
     /// It ends its engine in order, so that all it has is in its files, and asks the boot rule. What only it has is kept aside.
     StepsDown,
+    /// It goes on, and tells the Sentinels under a new epoch that it is the primary.
+    TellsSentinels,
     /// It goes on and says that it waits for a person.
     NeedsPerson(WaitReason),
 }
@@ -52,6 +56,8 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
     }
     let prevails = |first, second| prevails(first, second, &facts.layer_uid, facts.keeps_data);
     let is_long = facts.waited >= LONGEST_WAIT;
+    let serving: Vec<_> = rivals.iter().copied().chain([own]).collect();
+    let prevailing = prevailing(&serving, &facts.layer_uid, facts.keeps_data);
     let is_settled = match facts.named() {
         // What keeps nothing follows whom the Sentinels name, whatever it has.
         Some(named) if named == facts.own_ordinal => {
@@ -62,46 +68,49 @@ pub fn rivalry(facts: &BootFacts) -> Rivalry {
             Some(_) => false,
             // Of what keeps nothing there is none that could be overwritten: as replicas one of them is elected.
             None if !facts.keeps_data && unnamed(facts) == Rivalry::StepsDown => return Rivalry::StepsDown,
+            // They name a replica, and know no node that they could elect.
+            None if !facts.keeps_data && prevailing != Some(facts.own_ordinal) => true,
+            None if unnamed(facts) == Rivalry::TellsSentinels => return Rivalry::TellsSentinels,
             // They elect, or hear of who was elected.
             None => !is_long,
         },
         // They are shown the one that prevails. Those that name several primaries are shown none, so what keeps nothing ends it itself.
-        None => {
-            let serving: Vec<_> = rivals.iter().copied().chain([own]).collect();
-            match prevailing(&serving, &facts.layer_uid, facts.keeps_data) {
-                Some(ordinal)
-                    if ordinal != facts.own_ordinal && !facts.keeps_data && facts.is_certain_of_sentinels() =>
-                {
-                    return Rivalry::StepsDown;
-                }
-                Some(_) => !facts.keeps_data || !is_long,
-                None => false,
+        None => match prevailing {
+            Some(ordinal) if ordinal != facts.own_ordinal && !facts.keeps_data && facts.is_certain_of_sentinels() => {
+                return Rivalry::StepsDown;
             }
-        }
+            Some(_) => !facts.keeps_data || !is_long,
+            None => false,
+        },
     };
     if is_settled { Rivalry::GoesOn } else { Rivalry::NeedsPerson(WaitReason::SeveralPrimaries) }
 }
 
 /// What it does while no other primary is heard. Sentinels that never knew it as a replica neither demote nor elect it, so it would serve
-/// next to them for as long as the one that they name is silent. As a replica of a layer that keeps nothing it may be elected. Where data
-/// is kept, the silent one may have what was confirmed.
+/// next to them for as long as the one that they name is silent, or is a replica. Where data is kept, the other may have what was
+/// confirmed. In a layer that keeps nothing this one may be elected as a replica, or is the only one that can take its place.
 fn unnamed(facts: &BootFacts) -> Rivalry {
-    // Sentinels that detect late may be about to elect.
-    let silence = facts.silence_that_blocks().max(ELECTS_WITHIN * facts.detection);
+    let silence = longest_election(facts);
     match facts.named().and_then(|named| facts.peers.get(&named)) {
         Some(Peer::Silent { time }) if *time >= silence && facts.keeps_data => {
             Rivalry::NeedsPerson(WaitReason::PeerIsSilent)
         }
         Some(Peer::Silent { time }) if *time >= silence => Rivalry::StepsDown,
         Some(Peer::Silent { .. }) => Rivalry::GoesOn,
+        Some(Peer::Answers { .. }) if !facts.keeps_data && facts.unnamed >= silence => Rivalry::TellsSentinels,
+        Some(Peer::Answers { .. }) if !facts.keeps_data => Rivalry::GoesOn,
         Some(Peer::Answers { .. }) | None => Rivalry::Alone,
     }
+}
+
+/// After this long the Sentinels have elected, if they can: those that detect late may be about to.
+fn longest_election(facts: &BootFacts) -> Duration {
+    facts.silence_that_blocks().max(ELECTS_WITHIN * facts.detection)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
     use crate::model::boot::SentinelAnswer;
@@ -149,6 +158,7 @@ mod tests {
             sentinels: vec![named, named, SentinelAnswer::Silent],
             sentinels_silent: Duration::ZERO,
             refused: Duration::ZERO,
+            unnamed: Duration::ZERO,
             waited: RIVALRY,
         }
     }
@@ -200,6 +210,37 @@ mod tests {
         assert_eq!(rivalry(&unheard), Rivalry::GoesOn, "they may name this one, and are a moment late");
         let after_long = BootFacts { waited: LONGEST_WAIT, ..facts(after, before, None, false) };
         assert_eq!(rivalry(&after_long), Rivalry::GoesOn, "no person decides");
+    }
+
+    #[test]
+    fn where_the_sentinels_name_a_replica_a_layer_that_keeps_nothing_has_the_primary_that_prevails() {
+        let (lower, higher) = (primary(3, 4), primary(3, 5));
+        let named_replica = |own: &Lineage, theirs: Option<&Lineage>, keeps_data, unnamed| {
+            let theirs = theirs.cloned().unwrap_or_else(|| Lineage { role: Role::Replica, ..primary(3, 4) });
+            let facts = facts(own.clone(), theirs, Some(2), keeps_data);
+            let mut facts = BootFacts { unnamed, waited: unnamed, ..facts };
+            let record = Lineage { role: Role::Replica, ..primary(3, 4) };
+            facts.peers.insert(2, Peer::Answers { activity: Activity::Serving, lineage: Some(record) });
+            assert!(facts.names_no_primary());
+            rivalry(&facts)
+        };
+        let long = SILENT_PEER_OF_A_CACHE;
+        let soon = long.saturating_sub(Duration::from_millis(1));
+        assert_eq!(named_replica(&higher, Some(&lower), false, soon), Rivalry::GoesOn, "they may elect one of the two");
+        assert_eq!(named_replica(&higher, Some(&lower), false, long), Rivalry::TellsSentinels);
+        assert_eq!(
+            named_replica(&lower, Some(&higher), false, LONGEST_WAIT),
+            Rivalry::GoesOn,
+            "until they name the other"
+        );
+        assert_eq!(named_replica(&lower, None, false, soon), Rivalry::GoesOn, "asked about again");
+        assert_eq!(named_replica(&lower, None, false, long), Rivalry::TellsSentinels);
+        assert_eq!(
+            named_replica(&higher, Some(&lower), true, LONGEST_WAIT),
+            SEVERAL,
+            "a person decides where data is kept"
+        );
+        assert_eq!(named_replica(&lower, None, true, LONGEST_WAIT), Rivalry::Alone);
     }
 
     #[test]

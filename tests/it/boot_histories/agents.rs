@@ -310,6 +310,8 @@ impl World {
         let mut asking = engine.asking.clone().unwrap_or_else(|| Asking::begin(self.now));
         let mut facts = self.facts(node, &mut asking);
         asking.rival_since = facts.has_rival().then(|| asking.rival_since.unwrap_or(self.now));
+        asking.unnamed_since = facts.names_no_primary().then(|| asking.unnamed_since.unwrap_or(self.now));
+        facts.unnamed = asking.unnamed_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since));
         facts.waited = asking.rival_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since));
         let rivalry = rivalry(&facts);
         let own = self.node_mut(node);
@@ -319,6 +321,11 @@ impl World {
         }
         let ends = match rivalry {
             Rivalry::Alone | Rivalry::GoesOn => false,
+            Rivalry::TellsSentinels => {
+                let epoch = self.recorded_epoch(node);
+                self.keep_chosen(node, epoch);
+                false
+            }
             Rivalry::StepsDown => true,
             Rivalry::NeedsPerson(reason) => {
                 own.needs_person = Some(BootDecision::Wait(reason));

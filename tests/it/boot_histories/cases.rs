@@ -299,3 +299,11 @@ fn a_failover_in_which_the_sentinels_are_lost_loses_nothing() {
         }
     }
 }
+
+/// The Sentinels name a replica of the one that a person chose. They elect another node, and forget it.
+#[test]
+fn a_cache_whose_sentinels_name_a_replica_of_two_primaries_has_one_again() {
+    let lost = [Event::StopAll, Event::LoseSentinels(3), Event::StopSentinels, Event::LoseSentinelsInFailover(1)];
+    let events = [&[Event::Accept(2)], &lost[..], &[Event::Start(0), Event::Start(2)]].concat();
+    play(false, &events).unwrap();
+}

@@ -28,6 +28,7 @@ pub struct Asking {
     pub sentinels_heard: u64,
     pub refused_since: Option<u64>,
     pub rival_since: Option<u64>,
+    pub unnamed_since: Option<u64>,
 }
 
 impl Asking {
@@ -315,6 +316,7 @@ impl World {
             sentinels,
             sentinels_silent: Duration::from_secs(self.now - asking.sentinels_heard),
             refused: asking.refused_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since)),
+            unnamed: asking.unnamed_since.map_or(Duration::ZERO, |since| Duration::from_secs(self.now - since)),
             waited: Duration::from_secs(self.now - asking.since),
         }
     }

@@ -213,6 +213,7 @@ impl World {
             accept_loss: document.accept_loss,
             accepting: None,
             refused: Duration::ZERO,
+            unnamed: Duration::ZERO,
             waited: Duration::from_secs(self.time - boot.since),
             detection: Duration::from_secs(5),
             sentinels: sentinels.collect(),

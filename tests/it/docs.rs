@@ -296,6 +296,19 @@ fn the_page_of_the_review_has_a_row_for_each_fault_with_a_claim_or_a_file_or_say
     }
 }
 
+#[test]
+fn every_source_file_that_a_page_names_is_there() {
+    let mut count = 0;
+    for page in [pages(), files("docs/design", "md")].concat() {
+        let text = fs::read_to_string(&page).unwrap();
+        for path in code_words(&text).into_iter().filter(|word| word.starts_with("src/")) {
+            assert!(Path::new(path).exists(), "{} names {path}", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
+}
+
 /// The cells of a row of a table.
 fn cells(row: &str) -> Vec<&str> {
     row.trim_matches('|').split('|').map(str::trim).collect()

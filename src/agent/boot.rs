@@ -240,7 +240,7 @@ pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) 
             BootDecision::StartPrimary(_) => return start(None, true),
             BootDecision::Follow { primary, electable } => {
                 if let Some(address) = config.data_nodes.get(&primary) {
-                    // Its agent told what it saw at its last look, or stands still. Who has nothing loses nothing.
+                    // Its agent told what it saw at its last poll, or stands still. Who has nothing loses nothing.
                     let may_lose = state.lineage().is_some();
                     if !(may_lose && strangers::leads_to_stranger(state, address).await) {
                         return start(Some(address.clone()), electable);

@@ -33,8 +33,13 @@ impl BusyScript {
         }
     }
 
-    /// A look that failed. `is_saved`: ending the server loses nothing that it confirmed. True: the server is to be ended.
-    pub(super) async fn look(&mut self, error: &Error, connection: Option<&Connection>, is_saved: bool) -> bool {
+    /// A poll that failed. `is_saved`: ending the server loses nothing that it confirmed. True: the server is to be ended.
+    pub(super) async fn must_end_server(
+        &mut self,
+        error: &Error,
+        connection: Option<&Connection>,
+        is_saved: bool,
+    ) -> bool {
         if error.class() != Class::Busy {
             return false;
         }

@@ -15,8 +15,8 @@ use crate::model::node_config::NodeConfig;
 use crate::redis::info::Info;
 use crate::redis::{Connection, Result, server, users};
 
-/// One look may fall into a command that is about to free what it took.
-const LOOKS: u32 = 2;
+/// One poll may fall into a command that is about to free what it took.
+const POLLS: u32 = 2;
 /// What one command may pass `maxmemory` by besides its largest value, with some room for what is counted a moment later, bytes.
 const BESIDES_ONE_VALUE: u64 = 8 << 20;
 /// `proto-max-bulk-len` of a server that was given none, bytes.
@@ -31,29 +31,29 @@ const SENTINEL_ROUND_EVERY: Duration = Duration::from_secs(5);
 /// What is followed of it.
 #[derive(Debug, Default)]
 pub(super) struct ClientMemory {
-    looks: u32,
+    polls: u32,
     /// What was found to be data after all: a script may write more than one value, bytes.
     tolerated: u64,
     /// The user whose end gave most back: the next search begins with it.
     suspect: Option<String>,
-    looked: Option<Instant>,
+    polled: Option<Instant>,
 }
 
 impl ClientMemory {
     /// Looks at a data node that answers.
-    pub(super) async fn look(&mut self, state: &State, connection: &Connection, info: &Info) {
+    pub(super) async fn reclaim(&mut self, state: &State, connection: &Connection, info: &Info) {
         let room = room(&state.config());
         let excess = excess(info, room);
         self.tolerated = self.tolerated.min(excess);
         if excess <= self.tolerated.saturating_add(if self.tolerated == 0 { 0 } else { room }) {
-            self.looks = 0;
+            self.polls = 0;
             return;
         }
-        self.looks += 1;
-        if self.looks < LOOKS {
+        self.polls += 1;
+        if self.polls < POLLS {
             return;
         }
-        self.looks = 0;
+        self.polls = 0;
         tracing::warn!(
             bytes = excess,
             "connections hold memory that no limit counts: their users' are ended until it is given back"
@@ -73,13 +73,13 @@ impl ClientMemory {
     }
 
     /// Looks at the process of a Sentinel that answers.
-    pub(super) async fn look_at_sentinel(&mut self, connection: &Connection, pid: Option<u32>) {
+    pub(super) async fn reclaim_from_sentinel(&mut self, connection: &Connection, pid: Option<u32>) {
         let resident = || pid.and_then(resident).unwrap_or_default().saturating_sub(MOST_OF_A_SENTINEL);
         let excess = resident();
-        if excess == 0 || self.looked.is_some_and(|at| at.elapsed() < SENTINEL_ROUND_EVERY) {
+        if excess == 0 || self.polled.is_some_and(|at| at.elapsed() < SENTINEL_ROUND_EVERY) {
             return;
         }
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         tracing::warn!(
             bytes = excess,
             "the Sentinel takes more than its pod has room for: connections of applications are ended"

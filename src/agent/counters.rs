@@ -3,7 +3,7 @@
 //!
 //! A library counts in memory, without writes, so each load of it and each start of the server begins at zero. The agent reads the
 //! counters every few seconds, before it ends the engine, and whenever `/counters` is asked for, which the operator does before it
-//! loads a library. What was counted between the last look and such an end is lost: milliseconds where we knew of it, at most
+//! loads a library. What was counted between the last poll and such an end is lost: milliseconds where we knew of it, at most
 //! [`EVERY`] where the engine died.
 
 use std::fmt::Write as _;
@@ -18,9 +18,9 @@ use crate::model::counters::{CounterRows, MOST_ROWS, Tally};
 use crate::redis::Connection;
 use crate::redis::counters::{counting_kinds, page};
 
-/// Between two looks.
+/// Between two polls.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long a look may keep something else waiting.
+/// How long a poll may keep something else waiting.
 pub(super) const LAST_WITHIN: Duration = Duration::from_millis(500);
 /// Looks that are asked for are this far apart at least, and so far that they take a fifth of the server's time at most: anybody in
 /// the cluster may ask.
@@ -30,7 +30,7 @@ const APART: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct Counters {
     tally: Mutex<Tally>,
-    /// When the last look ended, and how long it took; held while one is under way.
+    /// When the last poll ended, and how long it took; held while one is under way.
     last: tokio::sync::Mutex<Option<(Instant, Duration)>>,
 }
 
@@ -41,7 +41,7 @@ impl Counters {
     }
 
     /// Reads what the server counted, unless it was read a moment ago.
-    pub(crate) async fn look(&self, connection: &Connection) -> crate::redis::Result<()> {
+    pub(crate) async fn refresh(&self, connection: &Connection) -> crate::redis::Result<()> {
         let mut last = self.last.lock().await;
         if last.is_some_and(|(ended, took)| ended.elapsed() < APART.max(4 * took)) {
             return Ok(());
@@ -68,9 +68,9 @@ impl Counters {
     }
 
     /// Reads it, for as long as that may keep something else waiting.
-    pub(crate) async fn look_within(&self, connection: &Connection) {
-        // Without an answer what was counted since the last look is lost with the server.
-        let _ = timeout(LAST_WITHIN, self.look(connection)).await;
+    pub(crate) async fn refresh_at_end(&self, connection: &Connection) {
+        // Without an answer what was counted since the last poll is lost with the server.
+        let _ = timeout(LAST_WITHIN, self.refresh(connection)).await;
     }
 
     pub(crate) fn counted(&self) -> CounterRows {
@@ -107,18 +107,18 @@ impl Counters {
 #[derive(Debug, Default)]
 pub(crate) struct CounterPoll {
     began: Option<Instant>,
-    look: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl CounterPoll {
-    /// Begins a look if one is due and none is under way.
-    pub(crate) fn look(&mut self, counters: &Arc<Counters>, connection: &Connection) {
+    /// Begins a poll if one is due and none is under way.
+    pub(crate) fn begin_if_due(&mut self, counters: &Arc<Counters>, connection: &Connection) {
         let is_due = self.began.is_none_or(|began| began.elapsed() >= EVERY);
-        if is_due && self.look.as_ref().is_none_or(JoinHandle::is_finished) {
+        if is_due && self.task.as_ref().is_none_or(JoinHandle::is_finished) {
             self.began = Some(Instant::now());
             let (counters, connection) = (Arc::clone(counters), connection.clone());
-            self.look = Some(tokio::spawn(async move {
-                if let Err(error) = counters.look(&connection).await {
+            self.task = Some(tokio::spawn(async move {
+                if let Err(error) = counters.refresh(&connection).await {
                     tracing::debug!(error = %crate::telemetry::Chain(&error), "the counters are read later");
                 }
             }));

@@ -33,10 +33,10 @@ impl DataFile {
         self.is_append_only
     }
 
-    /// Takes in a look. `stays`: the server is a primary, or was in sync with its primary at the last look and is now. An append-only file
+    /// Notes the result of a poll. `stays`: the server is a primary, or was in sync with its primary at the last poll and is now. An append-only file
     /// that is rewritten still holds all data in what was there before, but not after a full sync: a replica begins a new one with what
     /// it was sent, and until that is whole the old one has what the replica had before. The snapshot that it was sent is its own one.
-    pub(super) fn look(&mut self, info: &Info, stays: bool, keeps_data: bool) {
+    pub(super) fn note(&mut self, info: &Info, stays: bool, keeps_data: bool) {
         match info.append_only() {
             AppendOnly::Whole => (self.is_append_only, self.leaving) = (true, None),
             AppendOnly::Rewriting => {
@@ -100,13 +100,13 @@ mod tests {
         for look in
             [info(1, 7, 0, "ok"), info(0, 7, 1, "ok"), info(0, 9, 0, "ok"), info(0, 9, 1, "ok"), info(0, 9, 0, "err")]
         {
-            file.look(&look, true, true);
+            file.note(&look, true, true);
             assert!(file.is_append_only(), "{look:?}");
         }
         assert!(file.is_left());
-        file.look(&info(0, 12, 0, "ok"), true, true);
+        file.note(&info(0, 12, 0, "ok"), true, true);
         assert!(!file.is_append_only() && !file.is_left());
-        file.look(&info(1, 12, 0, "ok"), true, true);
+        file.note(&info(1, 12, 0, "ok"), true, true);
         assert!(file.is_append_only(), "it is on again");
     }
 
@@ -121,7 +121,7 @@ mod tests {
             [(link(1), true, false), (link(0), true, true), (link(0), false, false)]
         {
             let mut file = DataFile::new(true);
-            file.look(&Info::parse(&text), false, keeps_data);
+            file.note(&Info::parse(&text), false, keeps_data);
             assert_eq!((file.is_append_only(), file.is_left()), (is_append_only, is_append_only), "{text}");
         }
     }

@@ -25,8 +25,8 @@ use super::{
 use crate::model::lineage::{Activity, Aside, AsideReason, Lineage};
 use crate::model::{Address, Role};
 
-/// Between two looks at the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two polls of the own server: one `INFO` of some 0.1 ms. A change of role is on disk this much later.
+const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// How an engine ends that was killed, by its own container's limit too.
 const SIGKILL: i32 = 9;
@@ -64,7 +64,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         let decided = tokio::select! {
             decided = async {
                 drop_aside(environment, state);
-                look_at_files(environment, state)?;
+                read_record(environment, state)?;
                 damaged_files.set_aside_damaged(environment, state, &program).await?;
                 decide(environment, state, refused).await
             } => decided,
@@ -109,7 +109,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         // Files that do not load are a person's to judge, or another node's data replaces them: a new container changes nothing.
         let counted = if damaged_files.is_known() { StartupProgress::Loading } else { reached };
         let Some(pause) = restarts.pause_after(counted, began.elapsed()) else {
-            return Err(restarts.ends_at_once(&program, status, &stderr_tail.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &stderr_tail.text().await).into());
         };
         tracing::warn!(
             status,
@@ -132,7 +132,7 @@ struct StartDecision {
 
 /// What to start as, by what is known now. `refused`: see [`functions::find`].
 async fn decide(environment: &Environment, state: &State, refused: Option<Source>) -> Result<StartDecision> {
-    let append_only = look_at_files(environment, state)?;
+    let append_only = read_record(environment, state)?;
     let start = wait_for_decision(environment, state).await;
     let needs_functions = start.primary.is_none() && !state.config().keeps_data;
     let functions = if needs_functions { functions::find(environment, state, refused).await } else { None };
@@ -140,7 +140,7 @@ async fn decide(environment: &Environment, state: &State, refused: Option<Source
 }
 
 /// Reads the record of what is on the volume, and whether it needs an append-only file to be loaded.
-fn look_at_files(environment: &Environment, state: &State) -> Result<bool> {
+fn read_record(environment: &Environment, state: &State) -> Result<bool> {
     state.refresh_config(environment);
     let config = state.config();
     let wanted = config.settings.get("appendonly").is_some_and(|value| value == "yes");
@@ -244,12 +244,12 @@ async fn watch(
     stop: &mut StopSignal,
 ) -> End {
     let mut watch = Watch::new(environment, state, &decided.start, decided.append_only);
-    let mut ticks = interval(LOOK_EVERY);
+    let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
+    let poll = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
         ticks.tick().await;
         state.refresh_config(environment);
-        let _ = watch.look(environment, state).await;
+        let _ = watch.poll(environment, state).await;
     };
     loop {
         tokio::select! {
@@ -265,15 +265,15 @@ async fn watch(
                 watch.read_counters(state).await;
                 // The look that the order ended may have seen a promotion and not noted whose data the links are. Another node may be
                 // primary before the next one.
-                watch.look(environment, state).await;
+                watch.poll(environment, state).await;
                 handover::hand_over(environment, state).await;
-                let is_told = watch.look(environment, state).await;
+                let is_told = watch.poll(environment, state).await;
                 let clean = handover::shut_down(&mut engine, grace(state)).await;
                 watch.write_last(environment, state, clean && is_told).await;
                 return End::Stopped;
             }
             // In the race: an engine that dies, or an order to stop, is not kept waiting by a server that does not answer.
-            () = look(&mut ticks, &mut watch) => {
+            () = poll(&mut ticks, &mut watch) => {
                 watch.write_if_due(environment, state);
                 engine::reap_orphans(engine.id());
                 if watch.reached() == StartupProgress::Serving && !state.is_loaded() {
@@ -289,7 +289,7 @@ async fn watch(
                     tracing::warn!(reason, "the engine is ended, and the boot rule is asked again");
                     state.set_activity(Activity::Stopping);
                     state.set_health(Health::Stopping);
-                    let is_told = watch.look(environment, state).await;
+                    let is_told = watch.poll(environment, state).await;
                     watch.read_counters(state).await;
                     let clean = handover::shut_down(&mut engine, grace(state)).await;
                     watch.write_last(environment, state, clean && is_told).await;

@@ -17,8 +17,8 @@ use crate::model::observed::SentinelMaster;
 use crate::model::{Address, Role};
 use crate::redis::{Connection, server};
 
-/// Between two looks at the others.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two polls of the others.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How long the others must have named the same other primary: Sentinels tell each other every two seconds, so two of these
 /// may be missed.
 const NAMED_FOR: Duration = Duration::from_secs(5);
@@ -28,22 +28,22 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// Whom the others name, and since when that was another than ours.
 #[derive(Default)]
 pub(crate) struct Disagreement {
-    looked: Option<Instant>,
+    polled: Option<Instant>,
     since: Option<(Address, Instant)>,
 }
 
 impl Disagreement {
-    /// Whether the others named another primary at the last look.
+    /// Whether the others named another primary at the last poll.
     pub(crate) const fn is_suspected(&self) -> bool {
         self.since.is_some()
     }
 
     /// Looks if it is time to; the primary that the own Sentinel should name, if it was wrong for long enough.
-    pub(crate) async fn look(&mut self, state: &State, own: &SentinelMaster) -> Option<Address> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+    pub(crate) async fn primary_to_restore(&mut self, state: &State, own: &SentinelMaster) -> Option<Address> {
+        if self.polled.is_some_and(|at| at.elapsed() < POLL_EVERY) {
             return None;
         }
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         let Some((right, is_split)) = right_one(state, own).await else {
             self.since = None;
             return None;

@@ -40,7 +40,7 @@ impl<T: Send + 'static> Disk<T> {
         });
         match spawned {
             Ok(_) => self.running = Some((Instant::now(), receiver)),
-            Err(error) => tracing::warn!(%error, "no thread for the volume, tried again with the next look"),
+            Err(error) => tracing::warn!(%error, "no thread for the volume, tried again with the next poll"),
         }
     }
 

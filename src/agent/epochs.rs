@@ -55,24 +55,24 @@ pub(super) async fn recorded(state: &State) -> u64 {
 /// When the own Sentinel's epoch was compared last.
 #[derive(Default)]
 pub(super) struct EpochCheck {
-    looked: Option<Instant>,
+    polled: Option<Instant>,
 }
 
 impl EpochCheck {
     /// Between two comparisons, unless the Sentinel was shown its primary just now.
-    const LOOK_EVERY: Duration = Duration::from_secs(10);
+    const POLL_EVERY: Duration = Duration::from_secs(10);
 
     /// See [`raise`].
-    pub(super) async fn look(
+    pub(super) async fn raise_if_due(
         &mut self,
         connection: &Connection,
         config: &NodeConfig,
         own: &SentinelMaster,
     ) -> crate::redis::Result<bool> {
-        if own.config_epoch > 0 && self.looked.is_some_and(|at| at.elapsed() < Self::LOOK_EVERY) {
+        if own.config_epoch > 0 && self.polled.is_some_and(|at| at.elapsed() < Self::POLL_EVERY) {
             return Ok(false);
         }
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         raise(connection, config, own).await
     }
 }

@@ -12,7 +12,7 @@ const MOST: u64 = 1_000;
 /// How many counts a server may have.
 #[derive(Debug, Default)]
 pub(super) struct ErrorStats {
-    /// Commands that had failed at the last look.
+    /// Commands that had failed at the last poll.
     failed: u64,
     /// At the most: each command that failed since they were counted may have added one.
     most: u64,
@@ -20,7 +20,7 @@ pub(super) struct ErrorStats {
 
 impl ErrorStats {
     /// Looks at a server that answers.
-    pub(super) async fn look(&mut self, connection: &Connection, info: &Info) {
+    pub(super) async fn reset_if_many(&mut self, connection: &Connection, info: &Info) {
         self.most += self.failures_since(info.number("total_error_replies").unwrap_or_default());
         if self.most <= MOST {
             return;
@@ -34,7 +34,7 @@ impl ErrorStats {
         }
     }
 
-    /// Commands that failed since the last look. Fewer than then: the server began to count again.
+    /// Commands that failed since the last poll. Fewer than then: the server began to count again.
     fn failures_since(&mut self, failed: u64) -> u64 {
         let before = std::mem::replace(&mut self.failed, failed);
         failed.checked_sub(before).unwrap_or(failed)

@@ -33,8 +33,9 @@ pub(crate) async fn fail_over(
 ) -> Option<Address> {
     let told = replicas;
     let replicas: &Vec<Address> = &told.keys().cloned().collect();
-    let (informed, are_as_told) = tokio::join!(freshest::known_to(state, config, replicas), are_as_told(state, told));
-    if !are_as_told {
+    let (informed, have_same_history) =
+        tokio::join!(freshest::known_to(state, config, replicas), have_same_history(state, told));
+    if !have_same_history {
         return None;
     }
     order(state, config, &informed).await?;
@@ -47,18 +48,18 @@ pub(crate) async fn fail_over(
 
 /// Whether each replica that answers has the history that its agent told. Where one has another its agent has not looked since: the server
 /// may follow a stranger by now, and a Sentinel promotes it all the same.
-async fn are_as_told(state: &State, told: &BTreeMap<Address, Lineage>) -> bool {
+async fn have_same_history(state: &State, told: &BTreeMap<Address, Lineage>) -> bool {
     let asked = join_all(told.iter().map(async |(address, record)| -> crate::redis::Result<bool> {
         let info = server::replication(&open(&state.data_endpoint(address)).await?).await?;
         let is_it = |id: &ReplicationId| *id == record.replication_id;
-        let is_as_told = is_it(&info.replication_id()) || info.previous_replication_id().as_ref().is_some_and(is_it);
-        if !is_as_told {
+        let is_same = is_it(&info.replication_id()) || info.previous_replication_id().as_ref().is_some_and(is_it);
+        if !is_same {
             tracing::warn!(replica = %address, "it has another history than its agent told: no failover is asked for yet");
         }
-        Ok(is_as_told)
+        Ok(is_same)
     }));
     // Who does not answer cannot be promoted.
-    asked.await.into_iter().all(|is_as_told| is_as_told.unwrap_or(true))
+    asked.await.into_iter().all(|is_same| is_same.unwrap_or(true))
 }
 
 /// A Sentinel, and what it believes when it is asked.
@@ -119,8 +120,7 @@ async fn ask(state: &State, config: &NodeConfig, address: &Address) -> Option<Se
 /// of two promotions with one epoch each is believed by those that heard of it first, without end.
 fn fit(asked: &[SentinelAnswer], own: Option<&Address>, informed: &BTreeSet<Address>) -> Vec<usize> {
     let newest = asked.iter().map(|asked| asked.master.config_epoch).max().unwrap_or_default();
-    let mut fit: Vec<usize> =
-        (0..asked.len()).filter(|index| may_be_told(&asked[*index].master, newest, own)).collect();
+    let mut fit: Vec<usize> = (0..asked.len()).filter(|index| may_elect(&asked[*index].master, newest, own)).collect();
     fit.sort_by_key(|index| {
         let SentinelAnswer { address, delay, .. } = &asked[*index];
         (!informed.contains(address), *delay, address)
@@ -128,7 +128,7 @@ fn fit(asked: &[SentinelAnswer], own: Option<&Address>, informed: &BTreeSet<Addr
     fit
 }
 
-fn may_be_told(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>) -> bool {
+fn may_elect(master: &SentinelMaster, newest_epoch: u64, own: Option<&Address>) -> bool {
     master.config_epoch == newest_epoch && Some(&master.address) == own && !master.is_failing_over()
 }
 
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_sentinel_that_has_not_heard_of_the_last_failover_is_not_told_to_make_the_next() {
         let own = Address("10.0.0.1".to_owned());
-        let may = |master: &SentinelMaster| may_be_told(master, 7, Some(&own));
+        let may = |master: &SentinelMaster| may_elect(master, 7, Some(&own));
         assert!(may(&believes("10.0.0.1", 7, &["master"])));
         assert!(!may(&believes("10.0.0.1", 6, &["master"])), "it would give its failover epoch 7 again");
         assert!(!may(&believes("10.0.0.2", 7, &["master"])), "it would fail over another primary");

@@ -30,12 +30,12 @@ pub(super) struct FileLinks {
     of: Option<Lineage>,
     /// Whether that data was written by this very engine as primary.
     as_primary: bool,
-    /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first look.
+    /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first poll.
     loaded_as: Option<ReplicationId>,
     renewal: Renewal,
     /// The files that the links are of, while nothing else was seen.
     linked: Option<Files>,
-    /// Whether the server had these very files at the last look.
+    /// Whether the server had these very files at the last poll.
     is_current: bool,
     renewed: Option<Instant>,
     failed: Option<Instant>,
@@ -114,7 +114,7 @@ impl FileLinks {
         self.loaded_as.as_ref().filter(|id| !id.0.is_empty())
     }
 
-    /// Notes the id of a server that has read its files, at the first look.
+    /// Notes the id of a server that has read its files, at the first poll.
     pub(super) fn note_loaded(&mut self, info: &Info) {
         let follows = |info: &Info| info.primary_link().is_some_and(|link| link.up || link.syncing);
         self.loaded_as.get_or_insert_with(|| {
@@ -151,7 +151,13 @@ impl FileLinks {
     }
 
     /// Looks at a server that answers. `own`: its record now.
-    pub(super) async fn look(&mut self, environment: &Environment, state: &State, info: &Info, own: Option<&Lineage>) {
+    pub(super) async fn update(
+        &mut self,
+        environment: &Environment,
+        state: &State,
+        info: &Info,
+        own: Option<&Lineage>,
+    ) {
         // What a layer that keeps nothing had is no loss, and folders of it would wait for a person.
         let is_asked_since = self.advance();
         if !state.config().keeps_data {
@@ -185,7 +191,7 @@ impl FileLinks {
         own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
     }
 
-    /// A primary appends to the very files that the links are of, and so does a promoted one. It may follow another at the next look, or
+    /// A primary appends to the very files that the links are of, and so does a promoted one. It may follow another at the next poll, or
     /// before links that are being made are taken: its data counted as that of the primary then, or its last writes were not counted.
     fn note_primary(&mut self, info: &Info, own: Option<&Lineage>) {
         let Some(own) = own.filter(|own| own.replication_id == info.replication_id()) else { return };
@@ -276,7 +282,7 @@ impl FileLinks {
         state.set_aside(aside::list(environment));
     }
 
-    /// The next look takes the files as they are.
+    /// The next poll takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
         (self.renewal, self.linked, self.is_current) = (Renewal::Rests, None, false);
@@ -335,8 +341,8 @@ pub(super) mod tests {
         fs::write(&incr, text).unwrap();
     }
 
-    /// A look, and what it began on the volume, to its end.
-    fn look(links: &mut FileLinks, environment: &Environment, (info, own): &(Info, Lineage)) {
+    /// A poll, and what it began on the volume, to its end.
+    fn update_to_end(links: &mut FileLinks, environment: &Environment, (info, own): &(Info, Lineage)) {
         links.renew(environment, info, own);
         while !links.disk.is_idle() {
             links.advance();
@@ -351,15 +357,15 @@ pub(super) mod tests {
         let (a, stranger) = (primary("a", "0000", 0), primary("s", "0000", 1));
         let mut links = FileLinks::open(&environment, Some(&a.1));
         let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
-        look(&mut links, &environment, &a);
-        look(&mut links, &environment, &a);
+        update_to_end(&mut links, &environment, &a);
+        update_to_end(&mut links, &environment, &a);
         assert_eq!(links.linked, Some(Files::of(&a.0)));
         links.renewed = None;
         replace_files(&environment, "SET s 1");
-        look(&mut links, &environment, &a);
+        update_to_end(&mut links, &environment, &a);
         assert!(matches!(links.renewal, Renewal::Linked(_)), "the server is asked again first");
         assert_eq!(held(), "SET a 1");
-        look(&mut links, &environment, &stranger);
+        update_to_end(&mut links, &environment, &stranger);
         assert_eq!(held(), "SET a 1");
         assert!(aside::restore_links(&environment, &links.record(&environment).unwrap()).unwrap());
         assert_eq!(fs::read_to_string(incr(&environment, "")).unwrap(), "SET a 1");
@@ -395,14 +401,14 @@ pub(super) mod tests {
         lineage_file::write(&environment, &Lineage { synced: false, ..primary("r", "0000", 0).1 }).unwrap();
         replace_files(&environment, "SET b 1");
         let b = primary("b", "a", 1);
-        look(&mut links, &environment, &b);
-        look(&mut links, &environment, &b);
+        update_to_end(&mut links, &environment, &b);
+        update_to_end(&mut links, &environment, &b);
         assert_eq!(aside::links_record(&environment), Some(b.1.clone()));
         assert!(aside::links_have_commands(&environment), "whatever the record counts");
         fs::remove_dir_all(&environment.data).unwrap();
     }
 
-    /// The next look may see a replica: the kept folder's record did not count the last writes.
+    /// The next poll may see a replica: the kept folder's record did not count the last writes.
     #[test]
     fn what_a_primary_wrote_while_links_were_made_is_counted() {
         let environment = node("standing-counts");
@@ -428,7 +434,7 @@ pub(super) mod tests {
         let mut links = FileLinks::default();
         links.note_loaded(&Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:r\n"));
         links.note_loaded(&Info::parse("role:master\nmaster_replid:c\nmaster_replid2:s\n"));
-        assert!(!links.is_read(&primary("c", "s", 0).1), "it followed a primary between two looks");
+        assert!(!links.is_read(&primary("c", "s", 0).1), "it followed a primary between two polls");
         assert!(links.is_read(&primary("c", "r", 0).1), "promoted before it followed anybody");
         assert!(links.is_read(&primary("d", "0000", 0).1), "without replicas for an hour");
     }

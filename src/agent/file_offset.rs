@@ -15,7 +15,7 @@ pub(super) struct FileOffset {
 }
 
 impl FileOffset {
-    /// Takes in a look.
+    /// Notes the result of a poll.
     pub(super) fn note(&mut self, info: &Info) {
         self.is_behind = info.append_only_is_behind();
         if !self.is_behind {

@@ -25,8 +25,8 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a Sentinel may take to see it: it looks in each tick, every 50 to 100 ms.
 const SEEN_WITHIN: Duration = Duration::from_millis(400);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Between two polls.
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// Which Sentinels would elect a replica that has most of what the dead primary sent. The first that does ends the waiting;
 /// where none does in time it is left at that, because writers wait.
@@ -43,7 +43,7 @@ pub(super) async fn known_to(state: &State, config: &NodeConfig, replicas: &[Add
     }));
     let sentinels: Vec<(&Address, Connection)> = opened.await.into_iter().flatten().collect();
     let first = timeout(SEEN_WITHIN, first_to_see(&sentinels, &config.master_name, &offsets)).await;
-    // With the pace of the looks it would hold each replica for unfit between two of them, and elect no replica.
+    // With the pace of the polls it would hold each replica for unfit between two of them, and elect no replica.
     join_all(sentinels.iter().map(async |(address, connection)| {
         if let Err(error) = sentinel::set_info_period(connection, info_window::PERIOD).await {
             tracing::info!(sentinel = %address, %error, "its agent sets its pace");
@@ -93,12 +93,12 @@ async fn offsets(state: &State, replicas: &[Address]) -> BTreeMap<Address, Offse
         if !offsets.is_empty() || replicas.is_empty() || began.elapsed() > READ_WITHIN {
             return offsets;
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }
 
 /// A link that is down has been read to its end. It may stay up although the primary is dead, while a child of it that writes a
-/// file holds its sockets: then two looks with the same answer tell, because a server that answers us also reads what is
+/// file holds its sockets: then two polls with the same answer tell, because a server that answers us also reads what is
 /// there from others. Read, and not only executed: of a long command many pieces are read before its offset counts.
 async fn has_read_all(endpoint: Endpoint, until: Instant) -> crate::redis::Result<Offset> {
     let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
@@ -110,7 +110,7 @@ async fn has_read_all(endpoint: Endpoint, until: Instant) -> crate::redis::Resul
         if is_down || before.replace(read) == Some(read) || Instant::now() > until {
             return Ok(info.offset());
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }
 
@@ -129,7 +129,7 @@ async fn is_seen(
     }
     sentinel::set_info_period(connection, info_window::EACH_TICK).await?;
     while !would().await? {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
     Ok(())
 }
@@ -142,7 +142,7 @@ fn elects_the_freshest(views: &[ReplicaView], offsets: &BTreeMap<Address, Offset
     let electable = || views.iter().filter(|view| view.electable);
     let seen = electable().filter(has_most).map(|view| view.offset).max();
     let behind = offsets.values().filter(|offset| Some(*offset) != most).max().copied();
-    // Of one that did not say what it has, this Sentinel's own look is all that is known.
+    // Of one that did not say what it has, this Sentinel's own poll is all that is known.
     let unknown = electable().filter(|view| !offsets.contains_key(&view.address)).map(|view| view.offset).max();
     seen.is_some() && seen > behind.max(unknown)
 }
@@ -161,10 +161,10 @@ mod tests {
         let offsets = BTreeMap::from([1, 2].map(|number| (view(number, true, 0).address, Offset(100 * number))));
         let elects = |views: &[ReplicaView]| elects_the_freshest(views, &offsets);
         assert!(elects(&[view(1, true, 100), view(2, true, 200)]));
-        assert!(!elects(&[view(1, true, 100), view(2, true, 90)]), "an old look at the freshest");
+        assert!(!elects(&[view(1, true, 100), view(2, true, 90)]), "an old poll of the freshest");
         assert!(!elects(&[view(1, true, 90), view(2, true, 90)]), "either might be elected");
-        assert!(elects(&[view(1, true, 90), view(2, true, 150)]), "an old look, but beyond all that the other has");
-        assert!(!elects(&[view(1, true, 90), view(2, true, 95)]), "the next look at the other would turn it round");
+        assert!(elects(&[view(1, true, 90), view(2, true, 150)]), "an old poll, but beyond all that the other has");
+        assert!(!elects(&[view(1, true, 90), view(2, true, 95)]), "the next poll of the other would turn it round");
         assert!(!elects(&[view(2, false, 200), view(1, true, 90)]), "who has most cannot be elected");
         assert!(
             !elects(&[view(1, true, 100), view(3, true, 150)]),

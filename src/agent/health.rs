@@ -69,16 +69,16 @@ impl Health {
     /// Liveness probe, with the time since the agent looked last. Silence of the engine is the agent's to handle (it sees its death), and
     /// killing a server that is slow loses data: only an agent that does not look any more is dead. One that hands over and waits for the
     /// end of its engine has a time limit of its own, the grace period.
-    pub(crate) fn is_live(&self, looked: Duration) -> bool {
-        *self == Self::Stopping || looked < DEAD_AFTER
+    pub(crate) fn is_live(&self, since_polled: Duration) -> bool {
+        *self == Self::Stopping || since_polled < DEAD_AFTER
     }
 
     /// Readiness probe: may clients be sent here, may the next node be disturbed.
-    pub(crate) fn is_ready(&self, looked: Duration) -> bool {
-        self.is_good() && looked < STALE_AFTER
+    pub(crate) fn is_ready(&self, since_polled: Duration) -> bool {
+        self.is_good() && since_polled < STALE_AFTER
     }
 
-    /// Whether the last look found a server that may be used.
+    /// Whether the last poll found a server that may be used.
     pub(crate) const fn is_good(&self) -> bool {
         matches!(self, Self::Serving | Self::Answering)
     }

@@ -1,4 +1,4 @@
-//! How many reads found their key, over the last minutes: from the counters that each look brings, at no further cost.
+//! How many reads found their key, over the last minutes: from the counters that each poll brings, at no further cost.
 
 use std::collections::VecDeque;
 use std::time::Duration;

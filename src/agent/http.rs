@@ -94,7 +94,8 @@ async fn readiness(context: Shared<Context>) -> (StatusCode, String) {
 
 fn verdict(Shared(context): Shared<Context>, judge: fn(&Health, Duration) -> bool) -> (StatusCode, String) {
     let health = context.state.health();
-    let status = if judge(&health, context.state.looked()) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if judge(&health, context.state.since_polled()) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let trouble = context.state.trouble().map(|trouble| format!("{trouble}\n")).unwrap_or_default();
     (status, format!("{health:?}\n{trouble}"))
 }
@@ -145,9 +146,9 @@ async fn metrics(Shared(context): Shared<Context>) -> Response {
 /// What the server's functions counted, up to this moment if the server answers.
 async fn counted(Shared(context): Shared<Context>) -> Response {
     let counters = context.state.counters();
-    let look = context.ask(|connection| async move { counters.look(&connection).await });
+    let refresh = context.ask(|connection| async move { counters.refresh(&connection).await });
     // Without an answer what is known is told.
-    let _ = timeout(counters::LAST_WITHIN, look).await;
+    let _ = timeout(counters::LAST_WITHIN, refresh).await;
     match serde_json::to_string(&counters.counted()) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

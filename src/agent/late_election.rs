@@ -30,7 +30,7 @@ pub(super) struct LateElection {
 
 impl LateElection {
     /// Looks once at the own Sentinel.
-    pub(super) async fn look(
+    pub(super) async fn adjust_detection(
         &mut self,
         connection: &Connection,
         config: &NodeConfig,

@@ -18,7 +18,7 @@ use crate::redis::keys::Removal;
 use crate::redis::{Connection, Result, prefix_jobs, server};
 
 /// Between two looks for jobs.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const POLL_EVERY: Duration = Duration::from_secs(2);
 /// Share of a server's time that jobs take while one is under way, percent.
 const SHARE: u32 = 5;
 /// The longest pause: a page that took so long was held up by others.
@@ -29,18 +29,18 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Looks for jobs, and carries them out; without end.
 pub(super) async fn run(environment: &Environment, state: &State) {
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
         let is_primary = state.lineage().is_some_and(|lineage| lineage.role == Role::Primary);
         if state.config().caches.is_empty() || !state.is_loaded() || !is_primary {
             continue;
         }
-        if let Err(error) = look(environment, state).await {
+        if let Err(error) = carry_out_undone(environment, state).await {
             tracing::debug!(error = %chain(&error), "the caches' jobs are looked at again");
         }
     }
 }
 
-async fn look(environment: &Environment, state: &State) -> Result<()> {
+async fn carry_out_undone(environment: &Environment, state: &State) -> Result<()> {
     let connection = Connection::open(&state.own_endpoint(environment)).await?;
     if !matches!(server::role(&connection).await?, server::RoleReply::Primary { .. }) {
         return Ok(());

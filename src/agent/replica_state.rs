@@ -15,16 +15,16 @@ use crate::redis::info::Info;
 /// A replica whose event loop turned for this long with a link has acknowledged something, and what follows is on its way.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// Whether a server takes part, by what its looks told since its start.
+/// Whether a server takes part, by what its polls found since its start.
 #[derive(Debug, Default)]
 pub(super) struct ReplicaState {
-    /// The first look with a link since the last full sync, and the offset that it told.
+    /// The first poll with a link since the last full sync, and the offset that it told.
     linked: Option<(Instant, Offset)>,
     acknowledging: bool,
 }
 
 impl ReplicaState {
-    /// Takes in a look. A link that is lost and comes back without a full sync is sent what it missed at once.
+    /// Notes the result of a poll. A link that is lost and comes back without a full sync is sent what it missed at once.
     pub(super) fn note(&mut self, info: &Info, now: Instant) {
         let Some(link) = info.primary_link() else {
             *self = Self { linked: None, acknowledging: true };
@@ -60,9 +60,9 @@ mod tests {
         ))
     }
 
-    fn after(looks: &[(u64, Info)]) -> bool {
+    fn after(polls: &[(u64, Info)]) -> bool {
         let (began, mut replica_state) = (Instant::now(), ReplicaState::default());
-        for (milliseconds, info) in looks {
+        for (milliseconds, info) in polls {
             replica_state.note(info, began + Duration::from_millis(*milliseconds));
         }
         replica_state.is_acknowledging()

@@ -15,15 +15,15 @@ use crate::model::lineage::{Activity, Lineage, LineageAnswer};
 use crate::model::node_config::NodeConfig;
 use crate::model::{Address, Role};
 
-/// Between two looks at the other data nodes.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two polls of the other data nodes.
+const POLL_EVERY: Duration = Duration::from_secs(5);
 /// The same while another primary serves.
-const LOOK_AT_RIVAL_EVERY: Duration = Duration::from_secs(1);
+const POLL_RIVAL_EVERY: Duration = Duration::from_secs(1);
 
 /// What is followed of other primaries.
 #[derive(Default)]
 pub(super) struct Rivals {
-    looked: Option<Instant>,
+    polled: Option<Instant>,
     /// While another primary serves, or is named and silent: since when, and what was heard.
     poll: Option<LayerPoll>,
     needs_person: bool,
@@ -42,12 +42,12 @@ impl Rivals {
     }
 
     /// Looks if it is time to, at a node whose engine runs as primary: why that engine is to end.
-    pub(super) async fn look(&mut self, state: &State) -> Option<&'static str> {
-        let every = if self.poll.is_some() { LOOK_AT_RIVAL_EVERY } else { LOOK_EVERY };
-        if !state.config().has_sentinels() || self.looked.is_some_and(|at| at.elapsed() < every) {
+    pub(super) async fn reason_to_step_down(&mut self, state: &State) -> Option<&'static str> {
+        let every = if self.poll.is_some() { POLL_RIVAL_EVERY } else { POLL_EVERY };
+        if !state.config().has_sentinels() || self.polled.is_some_and(|at| at.elapsed() < every) {
             return None;
         }
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         let mut poll = self.poll.take().unwrap_or_default();
         let (rivalry, is_chosen) = poll.rivalry(state).await;
         self.tells_sentinels = rivalry == Rivalry::TellsSentinels;

@@ -7,26 +7,26 @@ use super::state::State;
 use crate::redis::info::Info;
 use crate::redis::{Connection, server};
 
-/// One look may fall into a script that uses much memory.
-const LOOKS: u32 = 2;
+/// One poll may fall into a script that uses much memory.
+const POLLS: u32 = 2;
 /// What scripts and the interpreter of `EVAL` may take, bytes. A thousand scripts of usual size take less.
 const MOST: u64 = 8 << 20;
 
-/// For how many looks it has been too large.
+/// For how many polls it has been too large.
 #[derive(Debug, Default)]
 pub(super) struct ScriptCache {
-    looks: u32,
+    polls: u32,
 }
 
 impl ScriptCache {
     /// Looks at a server that answers.
-    pub(super) async fn look(&mut self, state: &State, connection: &Connection, info: &Info) {
+    pub(super) async fn flush_if_large(&mut self, state: &State, connection: &Connection, info: &Info) {
         let bytes = bytes(info);
-        self.looks = if bytes > MOST { self.looks + 1 } else { 0 };
-        if self.looks < LOOKS {
+        self.polls = if bytes > MOST { self.polls + 1 } else { 0 };
+        if self.polls < POLLS {
             return;
         }
-        self.looks = 0;
+        self.polls = 0;
         match server::flush_scripts(connection).await {
             Ok(()) => {
                 tracing::warn!(bytes, "the cache of scripts is emptied: no limit counts what it takes");

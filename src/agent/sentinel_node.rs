@@ -26,8 +26,8 @@ use crate::model::Address;
 use crate::model::node_config::REDIS_PORT;
 use crate::redis::{Connection, info_window, sentinel, server};
 
-/// Between two looks at the own Sentinel.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two polls of the own Sentinel.
+const POLL_EVERY: Duration = Duration::from_millis(250);
 /// Between two `PING` of the Sentinel to the same server. A silent server is down when one has waited for the time of
 /// detection, and with the period of 1 s that Sentinels have by themselves, that time begins up to a second late. Not less: a
 /// Sentinel whose primary is down elects no replica of which it has had no `INFO` for five of these periods, and then asks
@@ -69,7 +69,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         };
         state.set_health(Health::Starting);
         let Some(pause) = restarts.pause_after(reached, began.elapsed()) else {
-            return Err(restarts.ends_at_once(&program, status, &stderr_tail.told().await).into());
+            return Err(restarts.ends_at_once(&program, status, &stderr_tail.text().await).into());
         };
         tracing::warn!(status, ?pause, "the Sentinel ended; it starts again after the pause");
         tokio::select! {
@@ -92,14 +92,14 @@ enum End {
 
 /// Watches a running Sentinel until it ends or is told to.
 async fn live(environment: &Environment, state: &State, mut child: Child, stop: &mut StopSignal) -> End {
-    let mut ticks = interval(LOOK_EVERY);
+    let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut followed = SentinelWatch::default();
     let pid = child.id();
-    let look = async |ticks: &mut Interval, followed: &mut SentinelWatch| {
+    let poll = async |ticks: &mut Interval, followed: &mut SentinelWatch| {
         ticks.tick().await;
         state.refresh_config(environment);
-        look(environment, state, followed, pid).await
+        poll_sentinel(environment, state, followed, pid).await
     };
     let mut reached = StartupProgress::Nothing;
     let mut spin = Spin::default();
@@ -116,7 +116,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                 handover::shut_down(&mut child, STOP_WITHIN).await;
                 return End::Stopped;
             }
-            answers = look(&mut ticks, &mut followed) => {
+            answers = poll(&mut ticks, &mut followed) => {
                 engine::reap_orphans(child.id());
                 if answers {
                     reached = StartupProgress::Serving;
@@ -194,7 +194,7 @@ async fn write_configuration(environment: &Environment, state: &State, adds_repl
     Ok(path)
 }
 
-/// Between two looks at what a Sentinel knows that knew all it should at the last one.
+/// Between two polls at what a Sentinel knows that knew all it should at the last one.
 const KNOWS_FOR: Duration = Duration::from_secs(1);
 
 /// What the agent watches of a running Sentinel.
@@ -218,21 +218,21 @@ struct SentinelWatch {
 /// planned move, which changes it for some seconds, was killed.
 #[derive(Default)]
 struct InfoPeriod {
-    looked: Option<Instant>,
+    polled: Option<Instant>,
     was_off: bool,
     pings: bool,
 }
 
 impl InfoPeriod {
-    /// Longer than a planned move takes: what is off at two looks in a row was left behind.
-    const LOOK_EVERY: Duration = Duration::from_secs(5);
+    /// Longer than a planned move takes: what is off at two polls in a row was left behind.
+    const POLL_EVERY: Duration = Duration::from_secs(5);
 
     async fn keep(&mut self, connection: &Connection, ordinal: u16) {
-        let is_first = self.looked.is_none();
-        if self.looked.is_some_and(|at| at.elapsed() < Self::LOOK_EVERY) {
+        let is_first = self.polled.is_none();
+        if self.polled.is_some_and(|at| at.elapsed() < Self::POLL_EVERY) {
             return;
         }
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         let usual = info_window::period_of(ordinal);
         let kept = async {
             if !self.pings {
@@ -254,7 +254,12 @@ impl InfoPeriod {
 }
 
 /// Looks once, and shows the Sentinel its primary if it knows none. True: it answers.
-async fn look(environment: &Environment, state: &State, followed: &mut SentinelWatch, pid: Option<u32>) -> bool {
+async fn poll_sentinel(
+    environment: &Environment,
+    state: &State,
+    followed: &mut SentinelWatch,
+    pid: Option<u32>,
+) -> bool {
     let asked = async {
         let connection = match followed.connection.take() {
             Some(connection) => connection,
@@ -268,14 +273,14 @@ async fn look(environment: &Environment, state: &State, followed: &mut SentinelW
         Err(error) => {
             state.set_health(Health::of_error(error.class(), &state.health()));
             // What it knows is in its file.
-            followed.is_to_end = followed.unresponsive.look(&state.config(), &error, true);
+            followed.is_to_end = followed.unresponsive.note_failure(&state.config(), &error, true);
             return false;
         }
     };
     followed.unresponsive.ends(None);
     followed.connection = Some(connection.clone());
     state.set_health(Health::Serving);
-    followed.client_memory.look_at_sentinel(&connection, pid).await;
+    followed.client_memory.reclaim_from_sentinel(&connection, pid).await;
     followed.info_period.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
         followed.knew = match keep_shown(environment, state, &connection, followed).await {
@@ -307,7 +312,7 @@ async fn keep_shown(
     if stray::correct(state, &own, connection).await? {
         return Ok(false);
     }
-    if let Some(right) = followed.disagreement.look(state, &own).await {
+    if let Some(right) = followed.disagreement.primary_to_restore(state, &own).await {
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
@@ -315,9 +320,9 @@ async fn keep_shown(
         return Ok(false);
     }
     let introduced = introduction::introduce(connection, &config, &own).await?;
-    let is_raised = followed.epochs.look(connection, &config, &own).await?;
-    followed.unknown.look(&config, &own).await;
-    followed.late.look(connection, &config, &own).await?;
+    let is_raised = followed.epochs.raise_if_due(connection, &config, &own).await?;
+    followed.unknown.update(&config, &own).await;
+    followed.late.adjust_detection(connection, &config, &own).await?;
     Ok(introduced == 0 && !is_raised && !followed.disagreement.is_suspected() && !followed.unknown.is_suspected())
 }
 

@@ -65,7 +65,7 @@ struct Outgoing {
 
 impl Spin {
     /// Notes that the Sentinel answered, and looks at its process. True: it has not rested for as long as `window`.
-    fn look(&mut self, rests: u64, window: Duration) -> bool {
+    fn is_spinning(&mut self, rests: u64, window: Duration) -> bool {
         let (began, before) = *self.since.get_or_insert((Instant::now(), rests));
         let spins = rests.saturating_sub(before) < RESTS_A_SECOND * window.as_secs();
         if began.elapsed() < window {
@@ -101,7 +101,7 @@ impl Spin {
             }
             return false;
         }
-        if !self.look(rests, SPINS_FOR) {
+        if !self.is_spinning(rests, SPINS_FOR) {
             return false;
         }
         if !can_be_disturbed(environment, state).await {
@@ -179,7 +179,7 @@ mod tests {
         let began = Instant::now();
         let mut spins = false;
         while !spins && began.elapsed() < within {
-            spins = spin.look(rests(child.id()).unwrap(), WINDOW);
+            spins = spin.is_spinning(rests(child.id()).unwrap(), WINDOW);
             std::thread::sleep(Duration::from_millis(20));
         }
         child.kill().unwrap();

@@ -16,7 +16,7 @@ use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
 use crate::redis::{Connection, Endpoint, Secret, users};
 
-/// How long a node must have waited for a person before it tells others: in a failover some looks may be older than others.
+/// How long a node must have waited for a person before it tells others: in a failover some polls may be older than others.
 const REPORTED_AFTER: Duration = Duration::from_secs(3);
 
 /// For how long a notice is told, and how many are.
@@ -48,8 +48,8 @@ struct Inner {
     /// What `config` was parsed from, once it was read again.
     config_text: String,
     config_trouble: Option<String>,
-    /// When the configuration was read last: the agent does so before each look.
-    looked: Instant,
+    /// When the configuration was read last: the agent does so before each poll.
+    polled: Instant,
     /// All addresses of data nodes that a document declared since the agent began.
     declared: BTreeSet<Address>,
     activity: Activity,
@@ -83,7 +83,7 @@ impl State {
             counters: Arc::default(),
             functions: Arc::default(),
             inner: Mutex::new(Inner {
-                looked: Instant::now(),
+                polled: Instant::now(),
                 declared: config.data_nodes.values().cloned().collect(),
                 config: Arc::new(config),
                 config_text: String::new(),
@@ -126,7 +126,7 @@ impl State {
     pub(crate) fn refresh_config(&self, environment: &Environment) {
         let text = read_node_config_text(environment);
         let mut inner = self.lock();
-        inner.looked = Instant::now();
+        inner.polled = Instant::now();
         // Four times a second, and hardly ever another.
         let parsed = text.and_then(|text| {
             let is_known = inner.config_trouble.is_none() && inner.config_text == text;
@@ -147,9 +147,9 @@ impl State {
         inner.config_trouble = trouble;
     }
 
-    /// Time since the agent looked last: it reads its configuration before each look, and each time that it asks the boot rule.
-    pub(crate) fn looked(&self) -> Duration {
-        self.lock().looked.elapsed()
+    /// Time since the agent looked last: it reads its configuration before each poll, and each time that it asks the boot rule.
+    pub(crate) fn since_polled(&self) -> Duration {
+        self.lock().polled.elapsed()
     }
 
     /// What the engine is doing.
@@ -203,7 +203,7 @@ impl State {
         if !self.lock().had_keys {
             match durable::replace(&environment.had_keys(), "") {
                 Ok(()) => self.lock().had_keys = true,
-                Err(error) => tracing::warn!(error = %chain(&error), "tried again with the next look"),
+                Err(error) => tracing::warn!(error = %chain(&error), "tried again with the next poll"),
             }
         }
     }
@@ -404,7 +404,7 @@ impl State {
             activity: inner.activity,
             initialised: inner.config.initialised || inner.had_keys,
             accepting: inner.accepting,
-            needs_person: inner.needs_person.as_ref().and_then(told),
+            needs_person: inner.needs_person.as_ref().and_then(reason_if_lasting),
             lineage: inner.lineage.clone(),
             loaded: inner.files == Files::Read,
             ancestry: inner.ancestry.clone(),
@@ -444,6 +444,6 @@ fn is_recent(at: Instant) -> bool {
     at.elapsed() < NOTICED_FOR
 }
 
-fn told((why, since): &(String, Instant)) -> Option<String> {
+fn reason_if_lasting((why, since): &(String, Instant)) -> Option<String> {
     (since.elapsed() >= REPORTED_AFTER).then(|| why.clone())
 }

@@ -40,7 +40,7 @@ impl StderrTail {
 
     /// What an engine that has ended said last, on one line. A line of the configuration that it quotes is kept only as far as it is the
     /// specification's: others hold passwords.
-    pub(super) async fn told(&self) -> String {
+    pub(super) async fn text(&self) -> String {
         let reader = lock(&self.reader).take();
         if let Some(reader) = reader {
             // Too late is no words.
@@ -101,7 +101,7 @@ mod tests {
         let mut child = start(Path::new("/bin/sh"), &path, false, &words).unwrap();
         child.wait().await.unwrap();
         std::fs::remove_file(&path).unwrap();
-        words.told().await
+        words.text().await
     }
 
     #[tokio::test]

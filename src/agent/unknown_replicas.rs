@@ -25,13 +25,13 @@ pub(super) struct UnknownReplicas {
 }
 
 impl UnknownReplicas {
-    pub(super) async fn look(&mut self, config: &NodeConfig, own: &SentinelMaster) {
+    pub(super) async fn update(&mut self, config: &NodeConfig, own: &SentinelMaster) {
         let is_down = own.is_down() && !own.is_failing_over();
         let is_lacking = is_down && running(config).await.iter().any(|address| !own.replicas.contains_key(address));
         self.since = if is_lacking { self.since.or_else(|| Some(Instant::now())) } else { None };
     }
 
-    /// Whether it was so at the last look.
+    /// Whether it was so at the last poll.
     pub(super) const fn is_suspected(&self) -> bool {
         self.since.is_some()
     }

@@ -17,14 +17,14 @@ const END_AFTER: Duration = Duration::from_secs(30);
 /// The same where an end costs more than a restart: the data is in no append-only file, no other node serves meanwhile, or the server was
 /// reading data from its primary, before which it frees what it had.
 const END_AFTER_AT_LAST: Duration = Duration::from_mins(5);
-/// So many looks at least: an agent that did not run itself for a while finds one that failed long ago.
-const LOOKS: u32 = 4;
+/// So many polls at least: an agent that did not run itself for a while finds one that failed long ago.
+const POLLS: u32 = 4;
 
 /// Since when a server that answered is silent.
 #[derive(Debug, Default)]
 pub(super) struct UnresponsiveServer {
     since: Option<Instant>,
-    looks: u32,
+    polls: u32,
     answered: bool,
     /// Whether its last answer was that it takes in data.
     takes_in: bool,
@@ -33,28 +33,28 @@ pub(super) struct UnresponsiveServer {
 impl UnresponsiveServer {
     /// The server answered.
     pub(super) fn ends(&mut self, info: Option<&Info>) {
-        if let Some(since) = self.since.take().filter(|_| self.looks >= LOOKS) {
+        if let Some(since) = self.since.take().filter(|_| self.polls >= POLLS) {
             tracing::info!(after = ?since.elapsed(), "the server answers again");
         }
-        (self.looks, self.answered) = (0, true);
+        (self.polls, self.answered) = (0, true);
         if let Some(info) = info {
             self.takes_in = info.is_loading() || info.primary_link().is_some_and(|link| link.syncing);
         }
     }
 
-    /// A look that failed. `is_saved`: the data is in an append-only file. True: the server is to be ended.
-    pub(super) fn look(&mut self, config: &NodeConfig, error: &Error, is_saved: bool) -> bool {
+    /// A poll that failed. `is_saved`: the data is in an append-only file. True: the server is to be ended.
+    pub(super) fn note_failure(&mut self, config: &NodeConfig, error: &Error, is_saved: bool) -> bool {
         if error.class() != Class::Unreachable {
             self.ends(None);
             return false;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        self.looks += 1;
+        self.polls += 1;
         let limit = limit(config, is_saved && !self.takes_in);
-        if self.looks == LOOKS {
+        if self.polls == POLLS {
             tracing::error!(silent_for = ?since.elapsed(), ends_after = ?limit, "the server runs and answers nothing");
         }
-        let is_due = self.answered && self.looks >= LOOKS && since.elapsed() >= limit;
+        let is_due = self.answered && self.polls >= POLLS && since.elapsed() >= limit;
         if is_due {
             tracing::error!(silent_for = ?since.elapsed(), "a server that answers nothing is ended");
         }

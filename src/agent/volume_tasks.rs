@@ -20,7 +20,7 @@ pub(super) struct VolumeTasks {
 }
 
 impl VolumeTasks {
-    /// Has a chain written with the next look. Of several only the last is.
+    /// Has a chain written with the next poll. Of several only the last is.
     pub(super) fn write_chain(&mut self, chain: Ancestry) {
         self.chain = Some(chain);
     }
@@ -30,13 +30,13 @@ impl VolumeTasks {
         self.chain.take()
     }
 
-    /// Has kept folders removed with the next look.
+    /// Has kept folders removed with the next poll.
     pub(super) fn remove(&mut self, folders: impl IntoIterator<Item = String>) {
         self.unneeded.extend(folders);
     }
 
     /// Takes in what ended, and begins what is due.
-    pub(super) fn look(&mut self, environment: &Environment, state: &State) {
+    pub(super) fn advance(&mut self, environment: &Environment, state: &State) {
         if let Some(Ok(gone)) = self.removing.ended() {
             // Not what the volume has: a folder may have been made since it was read.
             state.set_aside(state.aside().into_iter().filter(|kept| !gone.contains(&kept.folder)).collect());

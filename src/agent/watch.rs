@@ -67,7 +67,7 @@ pub(crate) struct Watch {
     rivals: Rivals,
     wrong_primary: WrongPrimary,
     last_role: Option<Role>,
-    /// The replication id that it had at the last look, if it was primary then.
+    /// The replication id that it had at the last poll, if it was primary then.
     primary_as: Option<ReplicationId>,
     /// Whether it was primary, or had a link to its primary, since its start: before, its data is what the record says.
     linked: bool,
@@ -178,9 +178,9 @@ impl Watch {
     }
 
     /// Looks once: health, role, record. Whether the server said all that is recorded of it.
-    pub(crate) async fn look(&mut self, environment: &Environment, state: &State) -> bool {
+    pub(crate) async fn poll(&mut self, environment: &Environment, state: &State) -> bool {
         self.volume_tasks.remove(self.file_links.take_proven());
-        self.volume_tasks.look(environment, state);
+        self.volume_tasks.advance(environment, state);
         let asked = self.ask(environment, state).await;
         let is_told = asked.is_ok();
         match asked {
@@ -198,8 +198,8 @@ impl Watch {
                 state.set_hit_ratio(self.hits.ratio());
                 if !info.is_loading() {
                     self.served = true;
-                    self.counter_poll.look(state.counters(), &connection);
-                    self.function_poll.look(environment, &state.config(), state.functions(), &connection);
+                    self.counter_poll.begin_if_due(state.counters(), &connection);
+                    self.function_poll.begin_if_due(environment, &state.config(), state.functions(), &connection);
                     self.replica_state.note(&info, Instant::now());
                     if let Some(stranger) = strangers::stranger_followed(state, &info).await {
                         tracing::error!(%stranger, "this server follows what is no node of the layer: it is ended");
@@ -210,7 +210,7 @@ impl Watch {
                     self.record(state, &info).await;
                     self.data_file.ask_for_snapshot(&connection, &info).await;
                     self.keep_ancestry(state, &info).await;
-                    self.file_links.look(environment, state, &info, state.lineage().as_ref()).await;
+                    self.file_links.update(environment, state, &info, state.lineage().as_ref()).await;
                     if self.is_chosen_as_replica && self.file_links.is_idle() {
                         self.is_chosen_as_replica = false;
                         self.file_links.keep_chosen(environment, state);
@@ -221,14 +221,14 @@ impl Watch {
                     if !stopping {
                         self.step_down(state, &connection, &info).await;
                         let was_primary = std::mem::take(&mut self.demoted);
-                        self.writers.look(&connection, &info, was_primary).await;
+                        self.writers.disconnect_writers(&connection, &info, was_primary).await;
                         if was_primary {
                             writers::end_pause(&connection).await;
                         }
-                        self.scripts.look(state, &connection, &info).await;
-                        self.error_stats.look(&connection, &info).await;
-                        self.client_memory.look(state, &connection, &info).await;
-                        self.look_at_rivals(state, &info).await;
+                        self.scripts.flush_if_large(state, &connection, &info).await;
+                        self.error_stats.reset_if_many(&connection, &info).await;
+                        self.client_memory.reclaim(state, &connection, &info).await;
+                        self.check_rivals(state, &info).await;
                         let again = self.decide_again(state, &info).await;
                         self.keep_priority(&connection, &info, &again).await;
                         nomination::accept_nomination(&connection, &again).await;
@@ -243,13 +243,16 @@ impl Watch {
                 if state.health() != Health::Stopping {
                     state.set_health(Health::of_error(error.class(), &state.health()));
                 }
-                let is_silent = self.unresponsive.look(&state.config(), &error, self.data_file.is_append_only());
+                let is_silent =
+                    self.unresponsive.note_failure(&state.config(), &error, self.data_file.is_append_only());
                 if is_silent {
                     state.notice("its server ran and answered nothing: it was ended and restarted".to_owned());
                 }
-                self.is_to_end =
-                    self.busy_script.look(&error, self.connection.as_ref(), self.data_file.is_append_only()).await
-                        || is_silent;
+                self.is_to_end = self
+                    .busy_script
+                    .must_end_server(&error, self.connection.as_ref(), self.data_file.is_append_only())
+                    .await
+                    || is_silent;
                 if !error.class().is_alive() {
                     self.connection = None;
                 }
@@ -261,7 +264,7 @@ impl Watch {
     /// Reads what the server's functions counted: it is about to be ended.
     pub(crate) async fn read_counters(&self, state: &State) {
         if let Some(connection) = &self.connection {
-            state.counters().look_within(connection).await;
+            state.counters().refresh_at_end(connection).await;
         }
     }
 

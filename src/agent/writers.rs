@@ -19,7 +19,7 @@ const MAY_WRITE: [&str; 4] = ["eval", "evalsha", "fcall", "exec"];
 pub(super) struct Writers {
     /// Whether the server said since its start what it is.
     is_confirmed: bool,
-    /// Commands that had failed at the last look, for whatever reason.
+    /// Commands that had failed at the last poll, for whatever reason.
     failed: u64,
     /// Writes that it had refused when one had failed last.
     refused: u64,
@@ -28,8 +28,8 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    /// Looks at a server that answers. `was_primary`: it was at the look before, or, at the first one, its record said so.
-    pub(super) async fn look(&mut self, connection: &Connection, info: &Info, was_primary: bool) {
+    /// Looks at a server that answers. `was_primary`: it was at the poll before, or, at the first one, its record said so.
+    pub(super) async fn disconnect_writers(&mut self, connection: &Connection, info: &Info, was_primary: bool) {
         let was_confirmed = std::mem::replace(&mut self.is_confirmed, true);
         if info.role() != Some(Role::Replica) {
             return;

@@ -26,7 +26,12 @@ pub(super) struct WrongPrimary {
 impl WrongPrimary {
     /// Looks at a replica that answers. `named`: whom most Sentinels name. True: it has followed another node for long, that node serves
     /// as no primary, and the named one does.
-    pub(super) async fn look(&mut self, config: &NodeConfig, info: &Info, named: Option<&Address>) -> bool {
+    pub(super) async fn follows_wrong_primary(
+        &mut self,
+        config: &NodeConfig,
+        info: &Info,
+        named: Option<&Address>,
+    ) -> bool {
         let followed = info.primary_link().filter(|link| !link.syncing).map(|link| link.primary);
         let (Some(followed), Some(named)) = (followed, named) else {
             self.since = None;

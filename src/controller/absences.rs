@@ -46,7 +46,7 @@ impl Absences {
     }
 
     /// Says of each node in `observed` since when it is away, and asks Kubernetes about those that stay so.
-    pub(crate) async fn look(
+    pub(crate) async fn note_unavailable(
         &self,
         client: &Client,
         layer: &LayerIdentity,

@@ -12,7 +12,7 @@ use crate::model::UseKind;
 use crate::telemetry::Chain;
 
 /// Between two looks for a definition that was not there.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const POLL_EVERY: Duration = Duration::from_secs(15);
 
 /// The kinds whose definition is installed. Where that cannot be found out, all.
 pub(super) async fn installed(client: &Client) -> Vec<UseKind> {
@@ -40,7 +40,7 @@ pub(super) async fn one_is_installed(client: &Client, missing: &[UseKind]) {
         std::future::pending::<()>().await;
     }
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
         let list = client.list_api_group_resources(&format!("{GROUP}/{VERSION}")).await;
         if list.is_ok_and(|list| among(&list.resources).0.iter().any(|kind| missing.contains(kind))) {
             return;

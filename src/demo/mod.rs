@@ -323,7 +323,11 @@ async fn limit(store: &Store, subject: &str, calls: u32) -> Result<Value, Error>
 }
 
 /// The verdict of a read of a cache, the value, and the token of who is to compute; empty: no caller.
-async fn look(connection: &Connection, function: &str, key: &str) -> Result<(i64, Option<String>, String), Error> {
+async fn read_cache(
+    connection: &Connection,
+    function: &str,
+    key: &str,
+) -> Result<(i64, Option<String>, String), Error> {
     let reply: Vec<Reply> = connection.query(&call(function, key, &[])).await?;
     let [verdict, value, token] = [0, 1, 2].map(|place| reply.get(place).cloned().unwrap_or(Reply::Nil));
     let form = |_| Error::Form("prefix");
@@ -343,12 +347,12 @@ async fn stale(store: &Store, reads: u32) -> Result<Value, Error> {
     set("17", FRESH).await?;
     let began = Instant::now();
     // Verdict 1: it is fresh.
-    while look(&connection, "redoubt_cache_get_ro", &key).await?.0 == 1 {
+    while read_cache(&connection, "redoubt_cache_get_ro", &key).await?.0 == 1 {
         tokio::time::sleep(FRESH / 10).await;
     }
     let (mut served, mut asked, mut errors) = (0, 0, 0);
     for _ in 0..reads {
-        let (verdict, value, token) = look(&connection, "redoubt_cache_get", &key).await?;
+        let (verdict, value, token) = read_cache(&connection, "redoubt_cache_get", &key).await?;
         if verdict > 1 && value.as_deref() == Some("17") {
             served += 1;
         } else {
@@ -363,7 +367,7 @@ async fn stale(store: &Store, reads: u32) -> Result<Value, Error> {
     }
     let took = milliseconds(began);
     set("18", LEFT_ALONE).await?;
-    let (verdict, value, _) = look(&connection, "redoubt_cache_get", &key).await?;
+    let (verdict, value, _) = read_cache(&connection, "redoubt_cache_get", &key).await?;
     let is_fresh = verdict == 1 && value.as_deref() == Some("18");
     Ok(
         json!({"reads": reads, "stale": served, "asked": asked, "errors": errors, "fresh": is_fresh, "milliseconds": took}),

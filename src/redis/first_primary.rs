@@ -9,7 +9,7 @@ use super::error::Result;
 use super::server::{self, RoleReply};
 
 /// Between two looks at the servers.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// The index of the first server that says that it is primary. Each comes with a connection that is open already, or `None`. A Sentinel
 /// cuts all connections of the replica that it promotes, so a server that does not answer is asked over a new one, which `open` makes.
@@ -30,6 +30,6 @@ pub(crate) async fn first_primary(
                 Err(_) => *connection = None,
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) use self::request::SwitchoverResult;
-use self::request::{Candidate, LOOK_EVERY};
+use self::request::{Candidate, POLL_EVERY};
 pub use self::request::{Error, Step, Switchover};
 use super::connection::Connection;
 use super::error::Error as CommandError;
@@ -100,7 +100,7 @@ async fn elect(
 
 async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandError> {
     while server::replication(connection).await?.offset() < offset {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
     Ok(())
 }
@@ -148,6 +148,6 @@ async fn end_of_failover(request: &Switchover, actor: &Connection) -> End {
             Ok(_) => return End::Done,
             Err(_) => return End::Gone,
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }

@@ -20,12 +20,12 @@ pub(super) fn of(facts: Facts<'_>, old: &[NodeStatus]) -> KeptFolders {
         let seen = facts.observed.nodes.get(node).and_then(|seen| seen.aside.as_ref());
         let name = names::node(&facts.desired.layer.name, *node);
         let before = || old.iter().find(|told| told.name == name).map(|told| told.kept_aside.clone());
-        seen.map_or_else(|| before().unwrap_or_default(), |aside| aside.iter().map(told).collect())
+        seen.map_or_else(|| before().unwrap_or_default(), |aside| aside.iter().map(kept_folder).collect())
     };
     facts.desired.nodes.keys().map(|node| (*node, of_node(node))).collect()
 }
 
-fn told(aside: &Aside) -> KeptFolder {
+fn kept_folder(aside: &Aside) -> KeptFolder {
     let why = match aside.reason {
         AsideReason::Damaged => "the engine did not load it, and the node was filled from another",
         AsideReason::Replaced => "the primary that the node follows is not known to have all of it",

@@ -4,7 +4,7 @@ use crate::api::quantity_rules;
 
 /// One thing that is wrong with a specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", told(field, problem))]
+#[error("{}", message(field, problem))]
 pub struct Fault {
     /// Path of the field.
     pub field: &'static str,
@@ -13,7 +13,7 @@ pub struct Fault {
 }
 
 /// A broken rule of admission names its field itself.
-fn told(field: &str, problem: &str) -> String {
+fn message(field: &str, problem: &str) -> String {
     let is_named = field == "spec" && problem.starts_with(field);
     if is_named { problem.to_owned() } else { format!("{field}: {problem}") }
 }

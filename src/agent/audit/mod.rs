@@ -28,8 +28,8 @@ use crate::redis::{Class, Connection, Error, server};
 const SHARE_OF_REPLICA: u32 = 5;
 /// The same of a primary, which has more to do.
 const SHARE_OF_PRIMARY: u32 = 2;
-/// Between two looks at whether there is something to do.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two polls for work.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Between two passes: so many times as long as the last one took, within these bounds.
 const REST_FACTOR: u32 = 20;
 const REST: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(10)];
@@ -51,7 +51,7 @@ struct Auditor {
     connection: Option<AuditConnection>,
     work: Option<AuditPass>,
     size: PageSize,
-    /// What the server was at the last look.
+    /// What the server was at the last poll.
     scope: Option<CursorScope>,
     /// No pass begins before, as long as it stays so.
     rests_until: Option<Instant>,
@@ -85,7 +85,7 @@ struct AuditPass {
 }
 
 impl Auditor {
-    /// One look, or one page; how long to wait before the next.
+    /// One poll, or one page; how long to wait before the next.
     async fn step(&mut self, environment: &Environment, state: &State) -> Duration {
         match self.try_step(environment, state).await {
             Ok(pause) => {
@@ -107,7 +107,7 @@ impl Auditor {
     async fn try_step(&mut self, environment: &Environment, state: &State) -> Result<Duration, Error> {
         let Some((replication_id, role)) = tasks::stands(state) else {
             self.connection = None;
-            return Ok(LOOK_EVERY);
+            return Ok(POLL_EVERY);
         };
         let own = match self.connection.take() {
             Some(own) => own,
@@ -128,7 +128,7 @@ impl Auditor {
             let (list, declared) = declared(environment);
             let is_news = self.last_list.as_ref() != Some(&list);
             if !is_news && self.rests_until.is_some_and(|until| Instant::now() < until) {
-                return Ok(LOOK_EVERY);
+                return Ok(POLL_EVERY);
             }
             let tasks = tasks::of(state, role, &declared).await;
             if !tasks.is_some_and(|tasks| tasks.reports) {
@@ -138,7 +138,7 @@ impl Auditor {
             let Some(tasks) = tasks else {
                 self.rests_until = Some(Instant::now() + REST[0]);
                 self.last_list = Some(list);
-                return Ok(LOOK_EVERY);
+                return Ok(POLL_EVERY);
             };
             let is_of_this =
                 |known: &(CursorScope, String, Shrink)| tasks.shrinks && known.0 == scope && known.1 == list;
@@ -147,8 +147,8 @@ impl Auditor {
             self.work =
                 Some(AuditPass::begin(&own.connection, scope.clone(), tasks, list, &declared, shrink, search).await?);
         }
-        let Some(work) = &mut self.work else { return Ok(LOOK_EVERY) };
-        let mut pause = LOOK_EVERY;
+        let Some(work) = &mut self.work else { return Ok(POLL_EVERY) };
+        let mut pause = POLL_EVERY;
         if work.pass.position().is_some() {
             let busy = work.page(own, state, &mut self.size).await?;
             let share = if work.tasks.is_on_primary { SHARE_OF_PRIMARY } else { SHARE_OF_REPLICA };

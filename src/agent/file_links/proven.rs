@@ -80,25 +80,25 @@ mod tests {
         let mut volume_tasks = VolumeTasks::default();
         let folders = || aside::list(&environment).into_iter().map(|kept| kept.folder).collect::<BTreeSet<_>>();
         let all = BTreeSet::from([proven.clone(), chosen.clone(), unknown.clone(), "by-hand".to_owned()]);
-        // A look each minute, and what it began on the volume, to its end.
+        // A poll each minute, and what it began on the volume, to its end.
         let mut minutes = async |count: u32, info: &Info| {
             for _ in 0..count {
                 tokio::time::advance(Duration::from_mins(1)).await;
-                links.look(&environment, &state, info, Some(&own)).await;
+                links.update(&environment, &state, info, Some(&own)).await;
                 while !links.disk.is_idle() {
                     links.advance();
                     std::thread::yield_now();
                 }
                 volume_tasks.remove(links.take_proven());
-                volume_tasks.look(&environment, &state);
+                volume_tasks.advance(&environment, &state);
                 while !volume_tasks.is_idle() {
-                    volume_tasks.look(&environment, &state);
+                    volume_tasks.advance(&environment, &state);
                     std::thread::yield_now();
                 }
             }
         };
         minutes(10, &info).await;
-        assert_eq!(folders(), all, "the first look began the ten minutes");
+        assert_eq!(folders(), all, "the first poll began the ten minutes");
         // A primary that it follows and has no link to.
         let cut_off = Info::parse("role:slave\nmaster_host:10.0.0.1\nmaster_link_status:down\nmaster_replid:a\n");
         minutes(1, &cut_off).await;

@@ -16,7 +16,7 @@ use crate::redis::{Connection, functions};
 
 /// The answer of `FUNCTION DUMP`.
 const FILE: &str = "functions.dump";
-/// Between two looks. A look asks each library for its digest, some 10 µs of the server's time.
+/// Between two polls. A poll asks each library for its digest, some 10 µs of the server's time.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the server's functions.
@@ -52,7 +52,7 @@ impl FunctionFile {
 
     /// Looks at the server's functions, and writes them to the file when they are other ones. `called`: the libraries that
     /// applications call.
-    async fn look(
+    async fn save_if_changed(
         &self,
         connection: &Connection,
         path: PathBuf,
@@ -71,7 +71,7 @@ impl FunctionFile {
         if known.as_ref() == Some(&digests) && path.exists() {
             return Ok(());
         }
-        // What was loaded since is in the dump, and the next look finds other digests.
+        // What was loaded since is in the dump, and the next poll finds other digests.
         let dump = functions::dump(connection).await?;
         tokio::task::spawn_blocking(move || durable::replace(&path, &dump)).await??;
         *self.digests.lock().unwrap_or_else(PoisonError::into_inner) = Some(digests);
@@ -83,12 +83,12 @@ impl FunctionFile {
 #[derive(Debug, Default)]
 pub(crate) struct FunctionPoll {
     began: Option<Instant>,
-    look: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl FunctionPoll {
-    /// Begins a look if one is due and none is under way.
-    pub(crate) fn look(
+    /// Begins a poll if one is due and none is under way.
+    pub(crate) fn begin_if_due(
         &mut self,
         environment: &Environment,
         config: &NodeConfig,
@@ -96,15 +96,15 @@ impl FunctionPoll {
         connection: &Connection,
     ) {
         let is_due = kept.is_waiting() || self.began.is_none_or(|began| began.elapsed() >= EVERY);
-        let rests = self.look.as_ref().is_none_or(JoinHandle::is_finished);
+        let rests = self.task.as_ref().is_none_or(JoinHandle::is_finished);
         if config.keeps_data || !is_due || !rests {
             return;
         }
         self.began = Some(Instant::now());
         let (kept, connection, path) = (Arc::clone(kept), connection.clone(), path(environment));
         let called = config.functions.clone();
-        self.look = Some(tokio::spawn(async move {
-            if let Err(error) = kept.look(&connection, path, &called).await {
+        self.task = Some(tokio::spawn(async move {
+            if let Err(error) = kept.save_if_changed(&connection, path, &called).await {
                 tracing::debug!(error = %crate::telemetry::Chain(error.as_ref()), "the functions are kept later");
             }
         }));

@@ -23,7 +23,7 @@ impl Watch {
     /// Sentinels order it too, but only after eight seconds, and later where a pause holds up their connection. Not before
     /// the successor says itself that it is primary (Sentinels that come back from an old file may name a replica of ours),
     /// and only in an epoch above all that were known when this node became primary: until they hear of a promotion, the
-    /// Sentinels name the predecessor, which may still serve. The order goes over the connection of the look that it follows
+    /// Sentinels name the predecessor, which may still serve. The order goes over the connection of the poll that it follows
     /// from: a Sentinel cuts all connections of a server that it promotes, so it cannot reach one promoted since.
     pub(super) async fn step_down(&self, state: &State, connection: &Connection, info: &Info) {
         let config = state.config();
@@ -48,16 +48,16 @@ impl Watch {
     }
 
     /// A primary whose rival the Sentinels do not demote, or a replica that they do not point to the primary.
-    pub(super) async fn look_at_rivals(&mut self, state: &State, info: &Info) {
+    pub(super) async fn check_rivals(&mut self, state: &State, info: &Info) {
         if info.role() != Some(Role::Primary) {
             self.rivals = Rivals::default();
             let named = self.majority.as_ref().map(|(named, _)| named);
-            if self.wrong_primary.look(&state.config(), info, named).await {
+            if self.wrong_primary.follows_wrong_primary(&state.config(), info, named).await {
                 self.starts_over = Some("no Sentinel points this replica to the primary");
             }
         // Else the Sentinels are being told of what a person chose.
         } else if !self.is_chosen {
-            self.starts_over = self.rivals.look(state).await.or(self.starts_over);
+            self.starts_over = self.rivals.reason_to_step_down(state).await.or(self.starts_over);
         }
     }
 

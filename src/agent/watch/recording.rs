@@ -41,7 +41,7 @@ impl Watch {
         let primary = link.as_ref().map(|link| link.primary.clone()).or_else(|| config.own_address().cloned());
         let views = if is_promoted {
             self.baseline = None;
-            // A primary that was replaced and came back between two looks never held its predecessor's term.
+            // A primary that was replaced and came back between two polls never held its predecessor's term.
             let (views, highest_term) =
                 tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
             (self.term, self.term_of) = (next_term(self.term.max(highest_term)), None);
@@ -72,7 +72,7 @@ impl Watch {
         self.is_chosen_as_replica |= is_promoted && is_decided;
         self.keep_chosen(state, &config, role, views.as_deref()).await;
         let stays = role == Role::Primary || (in_sync && self.was_in_sync);
-        self.data_file.look(info, stays, config.keeps_data);
+        self.data_file.note(info, stays, config.keeps_data);
         self.file_offset.note(info);
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
@@ -105,7 +105,7 @@ impl Watch {
             && self.told.is_some_and(|at| at.elapsed() < SENTINEL_ANSWER_HOLDS)
     }
 
-    /// Whether it became primary since the last look: it was a replica then, or a primary with another replication id. A server
+    /// Whether it became primary since the last poll: it was a replica then, or a primary with another replication id. A server
     /// takes a new one for each promotion and keeps the one before as the second; where it only has no replica for long, it
     /// has no second one ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/),
     /// "Replication ID explained").

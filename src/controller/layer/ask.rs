@@ -18,7 +18,7 @@ pub(super) async fn observe(context: &Context, facts: &LayerFacts, build: &Layer
     seen.faults.extend(facts.children.ended_for_memory(publish::now()));
     uses.keep_users_of_unreadable_uses(&mut seen.observed);
     seen.unused = uses.unused(&build.desired, &seen).await;
-    context.absences.look(&context.client, &facts.identity, &facts.children, &mut seen.observed).await;
+    context.absences.note_unavailable(&context.client, &facts.identity, &facts.children, &mut seen.observed).await;
     if !facts.observed.handover {
         // What it did is part of what was seen. One that ended since is told of in the next pass.
         seen.ended_move = context.handovers.take_ended(&facts.identity.uid);

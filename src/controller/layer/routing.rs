@@ -36,12 +36,16 @@ pub(in crate::controller) async fn pass(
     metadata: &ObjectMeta,
     object: Option<&DataLayer>,
 ) -> Result<Duration, Error> {
-    let pause = look(context, metadata, object).await?;
+    let pause = point_services(context, metadata, object).await?;
     context.backoff.succeeded(metadata.uid.as_deref().unwrap_or_default());
     Ok(pause)
 }
 
-async fn look(context: &Context, metadata: &ObjectMeta, object: Option<&DataLayer>) -> Result<Duration, Error> {
+async fn point_services(
+    context: &Context,
+    metadata: &ObjectMeta,
+    object: Option<&DataLayer>,
+) -> Result<Duration, Error> {
     let objects = Objects::of(context, metadata, object.and_then(|object| object.status.as_ref()));
     if !objects.observed.initialised {
         // A layer that is still being made is not used, and the leader points its Services.

@@ -69,7 +69,7 @@ impl RotationState {
     }
 
     /// What a status tells; `None`: numbers that no operator wrote.
-    pub(super) fn told(status: &RotationStatus) -> Option<Self> {
+    pub(super) fn from_status(status: &RotationStatus) -> Option<Self> {
         let previous = match status.previous {
             Some(previous) => Some(u32::try_from(previous).ok()?),
             None => None,
@@ -161,13 +161,13 @@ async fn is_unused(desired: &Desired, seen: &Observation, user: &str) -> bool {
 }
 
 impl ServedUse {
-    fn told(&self) -> Option<RotationState> {
-        RotationState::told(self.object()?.status.as_ref()?.rotation.as_ref()?)
+    fn recorded_rotation(&self) -> Option<RotationState> {
+        RotationState::from_status(self.object()?.status.as_ref()?.rotation.as_ref()?)
     }
 
     /// Which of its credentials hold now.
     pub(super) fn rotation(&self) -> RotationState {
-        RotationState::of(self.binding(), self.told(), self.accepted().rotation)
+        RotationState::of(self.binding(), self.recorded_rotation(), self.accepted().rotation)
     }
 
     fn plan(&self, pass: LayerPass<'_>) -> Rotation {
@@ -175,7 +175,7 @@ impl ServedUse {
             return Rotation::default();
         }
         let now = self.rotation();
-        if now != RotationState::default() && self.told() != Some(now) {
+        if now != RotationState::default() && self.recorded_rotation() != Some(now) {
             return Rotation { now, next: now };
         }
         let answered = pass.primary.and_then(|node| pass.seen.observed.nodes.get(&node));
@@ -275,7 +275,7 @@ mod tests {
         let both = RotationState { shown: Some(2), previous: Some(1), rotated_at: 5 };
         assert_eq!(RotationState::of(Some(&binding("2", "1", "5")), None, 2), both);
         assert_eq!(RotationState::of(None, None, 2), RotationState::default());
-        assert_eq!(RotationState::told(&both.status().unwrap()), Some(both), "the status repeats it");
+        assert_eq!(RotationState::from_status(&both.status().unwrap()), Some(both), "the status repeats it");
         assert_eq!(RotationState::default().status(), None);
     }
 

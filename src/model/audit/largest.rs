@@ -57,12 +57,12 @@ impl Largest {
         self.0.truncate(MOST_LARGEST);
     }
 
-    pub(super) fn told(&self, prefixes: &Prefixes) -> Vec<LargeKey> {
-        let told = |Large { key, place, bytes }: &Large| {
+    pub(super) fn keys(&self, prefixes: &Prefixes) -> Vec<LargeKey> {
+        let hashed = |Large { key, place, bytes }: &Large| {
             let prefix = place.map(|place| prefixes.text(place).to_owned()).unwrap_or_default();
             LargeKey { key: short_hash(key), prefix, bytes: *bytes }
         };
-        self.0.iter().map(told).collect()
+        self.0.iter().map(hashed).collect()
     }
 
     /// For the pass after that which went by `search`.

@@ -161,7 +161,7 @@ impl Tally {
             bytes_error: error(variance),
             examples: self.examples.iter().cloned().collect(),
             outside_examples: if knows_prefixes { self.outside_examples.iter().cloned().collect() } else { Vec::new() },
-            largest: self.largest.told(&self.prefixes),
+            largest: self.largest.keys(&self.prefixes),
             prefixes: prefixes.collect(),
             ..AuditReport::default()
         }
@@ -389,7 +389,7 @@ mod tests {
     }
 
     /// The sum that is told, its error, and the true sum.
-    fn told(seed: u64, keys: u64) -> (u64, u64, u64) {
+    fn estimated(seed: u64, keys: u64) -> (u64, u64, u64) {
         let mut tally = Tally::new(declared(&[("web:", None)]), false, LargeKeySearch::default());
         let sizes = sizes(seed, keys);
         for (number, bytes) in sizes.iter().enumerate() {
@@ -407,7 +407,7 @@ mod tests {
         const TRIES: u64 = 400;
         let mut outside = 0;
         for seed in 0..TRIES {
-            let (bytes, error, truth) = told(seed * 7_919 + 12_345, 20_000);
+            let (bytes, error, truth) = estimated(seed * 7_919 + 12_345, 20_000);
             assert!(error > 0 && error < truth / 2, "{error} of {truth}");
             outside += u64::from(bytes.abs_diff(truth) > error);
         }
@@ -419,7 +419,7 @@ mod tests {
     proptest! {
         #[test]
         fn up_to_a_thousand_keys_are_told_exactly(seed in any::<u64>(), keys in 1_u64..=FIRST_KEYS) {
-            let (bytes, error, truth) = told(seed, keys);
+            let (bytes, error, truth) = estimated(seed, keys);
             prop_assert_eq!((bytes, error), (truth, 0));
         }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::request::{Candidate, Error, LOOK_EVERY, SEEN_WITHIN, Step, Switchover};
+use super::request::{Candidate, Error, POLL_EVERY, SEEN_WITHIN, Step, Switchover};
 use crate::model::observed::SentinelMaster;
 use crate::model::{Address, Role};
 use crate::redis::connection::{Connection, Endpoint};
@@ -79,7 +79,7 @@ pub(super) async fn fit_sentinel(
 }
 
 /// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old. What keeps a
-/// replica from being elected that another is preferred to is set before each look, because its agent undoes it.
+/// replica from being elected that another is preferred to is set before each poll, because its agent undoes it.
 async fn objection_after_a_look(
     request: &Switchover,
     candidates: &[Candidate],
@@ -102,7 +102,7 @@ async fn objection_after_a_look(
                     paced = true;
                     watch(Step::InfoPaced).await;
                 }
-                sleep(LOOK_EVERY).await;
+                sleep(POLL_EVERY).await;
             }
             other => break other,
         }

@@ -7,8 +7,8 @@ use crate::model::Address;
 use crate::redis::connection::{Connection, Endpoint};
 use crate::redis::error::Error as CommandError;
 
-/// Between two looks at a server that is about to change. Not a wait in place of a condition: the condition is asked again.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Between two polls of a server that is about to change. Not a wait in place of a condition: the condition is asked again.
+pub(super) const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// How long a Sentinel may take to see a priority that was just set: it looks in each tick then, every 50 to 100 ms.
 pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ pub(super) struct Candidate {
 pub enum Step {
     /// A replica that is not fit got priority 0. Its agent restores it when it is in sync.
     UnfitMarked(Address),
-    /// A replica that is fit got priority 0, because another is to take over. Its agent restores it in its next look.
+    /// A replica that is fit got priority 0, because another is to take over. Its agent restores it in its next poll.
     PassedOver(Address),
     /// A Sentinel was made to ask its replicas in each tick. The mover, and its agent every few seconds, sets the usual pace.
     InfoPaced,

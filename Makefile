@@ -74,7 +74,7 @@ bench: tools ## measure the figures of docs/promises.md and docs/uses; half an h
 
 soak: ## the claims about failures again and again: ROUNDS=5
 	PROPTEST_CASES=20000 REDOUBT_AWAY=1 cargo test --locked --test it -- boot_histories
-	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 REDOUBT_ROUNDS=100 \
+	PROPTEST_CASES=1000 REDOUBT_MOVES=10 REDOUBT_KILLS=12 REDOUBT_ROUNDS=200 \
 	  cargo test --locked --test it -- planner_properties switchover agent_process comes_back_whenever
 	engines=$${REDOUBT_TEST_ENGINES:-$$(tests/engines/engines)}; \
 	  PROPTEST_CASES=300 REDOUBT_TEST_ENGINES=$$engines cargo test --locked --test it -- sessions_model

@@ -18,7 +18,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// cluster DNS for up to 30 s.
 const SOON: Duration = Duration::from_secs(40);
 /// Between two questions of it.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Why the answer is not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub(crate) async fn check_soon(url: &Uri) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         match check(url).await {
-            Err(_) if began.elapsed() < SOON => sleep(AGAIN_AFTER).await,
+            Err(_) if began.elapsed() < SOON => sleep(RETRY_AFTER).await,
             last => return last,
         }
     }

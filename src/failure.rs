@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_in_its_own_words() {
+    fn an_answer_is_reported_in_its_own_words() {
         assert_eq!(crate::telemetry::Chain(&answered(422, "Invalid")).to_string(), "cannot apply Service a/b: no");
     }
 

@@ -69,7 +69,7 @@ impl Fingerprints {
     }
 
     /// Whether `desired` is what was applied last.
-    pub(crate) fn is_wish(&self, key: &Key, desired: &impl Serialize) -> bool {
+    pub(crate) fn is_last_applied(&self, key: &Key, desired: &impl Serialize) -> bool {
         self.with(|known| known.get(key).is_some_and(|known| known.desired == fingerprint(desired)))
     }
 
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hand_edit_and_another_wish_are_both_noticed() {
+    fn a_hand_edit_and_another_specification_are_both_noticed() {
         let known = Fingerprints::default();
         let desired = json!({"spec": {"a": 1}});
         known.remember(key(), &desired, &live("1", "x"));

@@ -113,8 +113,8 @@ impl Writer {
     }
 
     /// Whether this is what was applied last, whatever became of it.
-    pub(crate) fn is_wish<K: Object>(&self, desired: &K) -> bool {
-        self.fingerprints.is_wish(&key_of(desired), desired)
+    pub(crate) fn is_last_applied<K: Object>(&self, desired: &K) -> bool {
+        self.fingerprints.is_last_applied(&key_of(desired), desired)
     }
 
     /// Patches `spec` of the very version that `live` is, by the rules of a merge patch.

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_another_root_key_made_is_believed() {
+    fn a_secret_that_another_root_key_made_keeps_its_passwords() {
         let root = RootKey::fixed("k");
         let old = secret(Some("another"), &complete("stored"));
         let application = secret(None, &[("password", "app")]);

@@ -15,7 +15,7 @@ use super::config::Environment;
 
 /// A length counts as kept on the disk after this long: `appendfsync everysec` flushes once a second, and the engine waits for a flush
 /// that lasts longer for up to two. What a power cut takes of a younger end is no damage.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+const DURABLE_AFTER: Duration = Duration::from_secs(3);
 
 /// Bytes of each file that the manifest names, by the file's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Growth {
     }
 
     /// The sizes that count as kept on the disk.
-    pub(super) fn settled(&self) -> Sizes {
+    pub(super) fn durable_sizes(&self) -> Sizes {
         self.settled.clone()
     }
 
@@ -89,7 +89,7 @@ impl Growth {
     /// is no whole command.
     pub(super) fn note(&mut self, at: Instant, sizes: Sizes) -> Sizes {
         self.seen.push_back((at, sizes));
-        let is_old = |(seen, _): &(Instant, Sizes)| at.duration_since(*seen) >= SETTLED_AFTER;
+        let is_old = |(seen, _): &(Instant, Sizes)| at.duration_since(*seen) >= DURABLE_AFTER;
         while self.seen.get(1).is_some_and(is_old) {
             self.seen.pop_front();
         }

@@ -18,7 +18,7 @@ use crate::redis::{Connection, Result, server, users};
 /// One poll may fall into a command that is about to free what it took.
 const POLLS: u32 = 2;
 /// What one command may pass `maxmemory` by besides its largest value, with some room for what is counted a moment later, bytes.
-const BESIDES_ONE_VALUE: u64 = 8 << 20;
+const ABOVE_ONE_VALUE: u64 = 8 << 20;
 /// `proto-max-bulk-len` of a server that was given none, bytes.
 const USUAL_VALUE: u64 = 512 << 20;
 /// Less than this given back shows nothing, bytes.
@@ -125,7 +125,7 @@ impl ClientMemory {
 /// How far a server may pass `maxmemory` by what is no fault, bytes.
 fn room(config: &NodeConfig) -> u64 {
     let largest = config.settings.get("proto-max-bulk-len").and_then(|value| value.parse().ok());
-    largest.unwrap_or(USUAL_VALUE).saturating_add(BESIDES_ONE_VALUE)
+    largest.unwrap_or(USUAL_VALUE).saturating_add(ABOVE_ONE_VALUE)
 }
 
 /// What is in neither data nor a term of the memory plan, bytes; 0 where `maxmemory` is not set. A server counts the buffers of

@@ -132,7 +132,7 @@ mod tests {
     use crate::model::counters::Row;
 
     #[test]
-    fn sums_are_told_by_the_words_of_their_kind() {
+    fn sums_are_reported_by_the_words_of_their_kind() {
         let counters = Counters::default();
         assert_eq!(counters.render(), "");
         let row = |owner: &str, part: &str, counts: &[u64]| Row {

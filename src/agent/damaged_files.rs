@@ -30,7 +30,7 @@ const ENDS: u32 = 2;
 const SIGABRT: i32 = 6;
 const SIGSEGV: i32 = 11;
 /// Between two signs of life of the agent while the files are read.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the files from how the engine ended.
 #[derive(Debug, Default)]
@@ -195,7 +195,7 @@ async fn check(state: &State, environment: &Environment, program: &Path, files: 
             return false;
         }
     };
-    let mut beats = interval(BEAT_EVERY);
+    let mut beats = interval(HEARTBEAT_EVERY);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

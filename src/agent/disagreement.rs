@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_majority_is_believed_or_the_one_that_knows_something_newer() {
+    fn the_majority_counts_or_the_one_with_a_newer_epoch() {
         let address = |last: u8| Address(format!("10.0.0.{last}"));
         let own = SentinelMaster {
             address: address(1),

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_counted_from_the_last_look_or_from_a_reset() {
+    fn failures_are_counted_from_the_last_poll_or_from_a_reset() {
         let mut stats = ErrorStats::default();
         assert_eq!([100, 100, 250, 30].map(|failed| stats.failures_since(failed)), [100, 0, 150, 30]);
     }

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_by_a_bounded_number_of_words() {
+    fn errors_are_reported_by_a_bounded_number_of_words() {
         let made_up: Vec<String> = (0..1_000).map(|number| format!("errorstat_MADE{number}:count=2\n")).collect();
         let made_up = made_up.concat();
         let info = Info::parse(&format!(

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentinel_that_saw_too_little_of_the_freshest_is_made_to_look_again() {
+    fn a_sentinel_that_saw_too_little_of_the_freshest_polls_again() {
         let offsets = BTreeMap::from([1, 2].map(|number| (view(number, true, 0).address, Offset(100 * number))));
         let elects = |views: &[ReplicaView]| elects_the_freshest(views, &offsets);
         assert!(elects(&[view(1, true, 100), view(2, true, 200)]));

@@ -50,11 +50,11 @@ impl LateElection {
             return Ok(());
         }
         let answers = peers::ask_agents(config).await;
-        let Some(heir) = heir(config, &own.address, &answers) else { return Ok(()) };
+        let Some(successor) = successor(config, &own.address, &answers) else { return Ok(()) };
         let Some(down) = sentinel::down_times(connection, &config.master_name).await? else { return Ok(()) };
-        let Some(needed) = needed(usual, &heir, &down) else { return Ok(()) };
+        let Some(needed) = needed(usual, &successor, &down) else { return Ok(()) };
         if milliseconds(own.detection) < milliseconds(needed) {
-            tracing::warn!(%heir, detection = ?needed, "the link has been down for longer than a Sentinel allows: it allows more until another is primary");
+            tracing::warn!(%successor, detection = ?needed, "the link has been down for longer than a Sentinel allows: it allows more until another is primary");
             set_detection(connection, config, needed).await?;
             self.set = Some(needed);
         }
@@ -69,8 +69,8 @@ async fn set_detection(connection: &Connection, config: &NodeConfig, time: Durat
 
 /// The time of detection with which the Sentinel would elect the heir. `None`: it would with the usual one, or it would no longer take
 /// the primary for down with the time that it needs.
-fn needed(usual: Duration, heir: &Address, down: &DownTimes) -> Option<Duration> {
-    let beyond = down.links.get(heir)?.checked_sub(down.primary)?;
+fn needed(usual: Duration, successor: &Address, down: &DownTimes) -> Option<Duration> {
+    let beyond = down.links.get(successor)?.checked_sub(down.primary)?;
     if beyond <= usual * TIMES {
         return None;
     }
@@ -79,7 +79,11 @@ fn needed(usual: Duration, heir: &Address, down: &DownTimes) -> Option<Duration>
 }
 
 /// The replica that has all that any replica confirmed. `None`: nothing shows that one has, or the primary has more and may serve again.
-fn heir(config: &NodeConfig, primary: &Address, answers: &BTreeMap<u16, Option<LineageAnswer>>) -> Option<Address> {
+fn successor(
+    config: &NodeConfig,
+    primary: &Address,
+    answers: &BTreeMap<u16, Option<LineageAnswer>>,
+) -> Option<Address> {
     let named = config.data_nodes.iter().find(|(_, address)| *address == primary).map(|(ordinal, _)| *ordinal)?;
     let others = answers.iter().filter(|(ordinal, _)| **ordinal != named);
     let replica = |answer: &Option<LineageAnswer>| whole_replica(answer.as_ref()?).cloned();
@@ -192,10 +196,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_heir_has_all_that_any_replica_confirmed_and_no_less_than_the_primary_that_is_back() {
+    fn the_successor_has_all_that_any_replica_confirmed_and_no_less_than_the_primary_that_is_back() {
         let replica = |ordinal, offset| answer(ordinal, Activity::Serving, Role::Replica, offset);
         let of = |answers: [(u16, Option<LineageAnswer>); 3], keeps_data| {
-            heir(&config(keeps_data), &address(0), &BTreeMap::from(answers))
+            successor(&config(keeps_data), &address(0), &BTreeMap::from(answers))
         };
         assert_eq!(of([(0, None), replica(1, 7), replica(2, 8)], true), Some(address(2)));
         assert_eq!(of([(0, None), replica(1, 7), (2, None)], true), None, "the silent one may have confirmed more");

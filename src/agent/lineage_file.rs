@@ -143,7 +143,7 @@ pub(crate) fn truncated(environment: &Environment) -> Option<TruncatedFile> {
 }
 
 /// Has the data count as of unknown origin: it is not what the record speaks of.
-pub(crate) fn disown(environment: &Environment) {
+pub(crate) fn mark_unknown_origin(environment: &Environment) {
     let path = path(environment);
     if path.exists() {
         durable::set_aside(&path, "it speaks of other data than the volume has");

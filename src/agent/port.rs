@@ -29,7 +29,7 @@ pub(super) const BOUNDS: Bounds = Bounds { at_once: 128, head_within: Duration::
 /// What is read of a request before it is refused, bytes: ours have some 100.
 const LARGEST_HEADER: usize = 16 << 10;
 /// Before the next try to take a connection, where the process has no file descriptor left for it.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Serves until the process ends.
 pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
@@ -39,7 +39,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds)
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "no connection taken on the agent's port");
-                sleep(AGAIN_AFTER).await;
+                sleep(RETRY_AFTER).await;
                 continue;
             }
         };

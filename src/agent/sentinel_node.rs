@@ -283,7 +283,7 @@ async fn poll_sentinel(
     followed.client_memory.reclaim_from_sentinel(&connection, pid).await;
     followed.info_period.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
-        followed.knew = match keep_shown(environment, state, &connection, followed).await {
+        followed.knew = match keep_monitoring(environment, state, &connection, followed).await {
             Ok(knows) => knows.then(Instant::now),
             Err(error) => {
                 tracing::warn!(%error, "cannot show the Sentinel its primary");
@@ -296,16 +296,16 @@ async fn poll_sentinel(
 
 /// Sees to it that the Sentinel watches the primary, shown where it watches none and again where it is left behind, and that it
 /// knows the others. True: it did all by itself.
-async fn keep_shown(
+async fn keep_monitoring(
     environment: &Environment,
     state: &State,
     connection: &Connection,
     followed: &mut SentinelWatch,
-) -> Result<bool, ShowError> {
+) -> Result<bool, MonitorError> {
     let config = state.config();
     let Some(own) = sentinel::master(connection, &config.master_name).await? else {
         if let Some(primary) = find_primary(state).await {
-            show(environment, state, connection, &primary).await?;
+            monitor_primary(environment, state, connection, &primary).await?;
         }
         return Ok(false);
     };
@@ -316,7 +316,7 @@ async fn keep_shown(
         tracing::warn!(named = %own.address, epoch = own.config_epoch, %right, "the Sentinel is left behind");
         // Killed between the two, it is a Sentinel that watches none.
         sentinel::remove(connection, &config.master_name).await?;
-        show(environment, state, connection, &right).await?;
+        monitor_primary(environment, state, connection, &right).await?;
         return Ok(false);
     }
     let introduced = introduction::introduce(connection, &config, &own).await?;
@@ -326,12 +326,12 @@ async fn keep_shown(
     Ok(introduced == 0 && !is_raised && !followed.disagreement.is_suspected() && !followed.unknown.is_suspected())
 }
 
-async fn show(
+async fn monitor_primary(
     environment: &Environment,
     state: &State,
     connection: &Connection,
     primary: &Address,
-) -> Result<(), ShowError> {
+) -> Result<(), MonitorError> {
     let config = state.config();
     let password = read_secret(environment, "sentinel-password")?;
     sentinel::monitor(connection, &config.master_name, primary, REDIS_PORT, config.quorum).await?;
@@ -346,7 +346,7 @@ async fn show(
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ShowError {
+enum MonitorError {
     #[error(transparent)]
     Command(#[from] crate::redis::Error),
     #[error(transparent)]

@@ -34,7 +34,7 @@ const SPINS_FOR: Duration = Duration::from_secs(5);
 
 /// Rests in a second of a process that may have nothing else to do. A Sentinel at rest wakes up a hundred times a second, and our
 /// questions alone make it four.
-const RESTS_A_SECOND: u64 = 1;
+const VOLUNTARY_SWITCHES_A_SECOND: u64 = 1;
 
 /// How often all its connections are ended, without an effect, before the Sentinel is. Two that began together are not restarted together.
 fn sweeps_before_restart(ordinal: u16) -> u32 {
@@ -52,7 +52,7 @@ pub(super) struct Spin {
 /// The search for the connection that keeps it busy.
 #[derive(Debug)]
 struct Search {
-    rests: u64,
+    switches: u64,
     suspects: Vec<Outgoing>,
 }
 
@@ -65,9 +65,9 @@ struct Outgoing {
 
 impl Spin {
     /// Notes that the Sentinel answered, and looks at its process. True: it has not rested for as long as `window`.
-    fn is_spinning(&mut self, rests: u64, window: Duration) -> bool {
-        let (began, before) = *self.since.get_or_insert((Instant::now(), rests));
-        let spins = rests.saturating_sub(before) < RESTS_A_SECOND * window.as_secs();
+    fn is_spinning(&mut self, switches: u64, window: Duration) -> bool {
+        let (began, before) = *self.since.get_or_insert((Instant::now(), switches));
+        let spins = switches.saturating_sub(before) < VOLUNTARY_SWITCHES_A_SECOND * window.as_secs();
         if began.elapsed() < window {
             return false;
         }
@@ -83,12 +83,12 @@ impl Spin {
     /// Looks at a Sentinel that answered, and ends one of its connections if it spins. True: that was in vain with all of them,
     /// and most of all Sentinels answer without it, so it is to be ended itself. Its primary must not be down for either.
     pub(super) async fn is_to_end(&mut self, environment: &Environment, state: &State, pid: Option<u32>) -> bool {
-        let Some((pid, rests)) = pid.and_then(|pid| Some((pid, rests(pid).ok()?))) else {
+        let Some((pid, switches)) = pid.and_then(|pid| Some((pid, voluntary_switches(pid).ok()?))) else {
             self.forget();
             return false;
         };
         if let Some(search) = &mut self.search {
-            if rests > search.rests {
+            if switches > search.switches {
                 tracing::info!("the Sentinel rests again");
                 self.forget();
             } else if let Some(suspect) = search.suspects.pop() {
@@ -101,7 +101,7 @@ impl Spin {
             }
             return false;
         }
-        if !self.is_spinning(rests, SPINS_FOR) {
+        if !self.is_spinning(switches, SPINS_FOR) {
             return false;
         }
         if !can_be_disturbed(environment, state).await {
@@ -110,7 +110,7 @@ impl Spin {
         if self.sweeps >= sweeps_before_restart(state.config().node.ordinal) {
             return can_be_missed(state).await;
         }
-        self.search = outgoing(pid).ok().map(|suspects| Search { rests, suspects });
+        self.search = outgoing(pid).ok().map(|suspects| Search { switches, suspects });
         false
     }
 }
@@ -142,7 +142,7 @@ async fn cut(state: &State, connection: Outgoing) -> redis::Result<u64> {
 
 /// How often the process gave up the processor by itself
 /// ([proc_pid_status(5)](https://man7.org/linux/man-pages/man5/proc_pid_status.5.html), `voluntary_ctxt_switches` of its first thread).
-fn rests(pid: u32) -> ProcResult<u64> {
+fn voluntary_switches(pid: u32) -> ProcResult<u64> {
     let status = process(pid)?.status()?;
     status.voluntary_ctxt_switches.ok_or_else(|| ProcError::Other("no voluntary_ctxt_switches".to_owned()))
 }
@@ -179,7 +179,7 @@ mod tests {
         let began = Instant::now();
         let mut spins = false;
         while !spins && began.elapsed() < within {
-            spins = spin.is_spinning(rests(child.id()).unwrap(), WINDOW);
+            spins = spin.is_spinning(voluntary_switches(child.id()).unwrap(), WINDOW);
             std::thread::sleep(Duration::from_millis(20));
         }
         child.kill().unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_rests_is_told_from_one_that_does_not() {
+    fn a_process_that_waits_is_distinguished_from_one_that_does_not() {
         // Also one that never gives up the processor waits for the memory that the machine has to bring, now and then.
         assert!(spins("while :; do :; done", 15 * WINDOW));
         assert!(!spins("while :; do sleep 0.1; done", 2 * WINDOW));

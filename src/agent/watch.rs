@@ -316,12 +316,12 @@ impl Watch {
                 tracing::error!("the node has no files of its own any more: what the stranger put there is moved away");
                 if let Err(error) = aside::move_away(environment, AsideReason::Replaced, None) {
                     tracing::error!(error = %crate::telemetry::Chain(&error), "it stays, as data of unknown origin");
-                    lineage_file::disown(environment);
+                    lineage_file::mark_unknown_origin(environment);
                 }
                 state.set_aside(aside::list(environment));
             }
             Err(error) => {
-                lineage_file::disown(environment);
+                lineage_file::mark_unknown_origin(environment);
                 state.set_unusable(Some(&format!("Stray: the node's own files are in /data/aside/.standing: {error}")));
             }
         }

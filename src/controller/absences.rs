@@ -17,7 +17,7 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 /// The same for a pod that is there: volumes are attached and images pulled meanwhile.
 const ASK_AFTER_START: Duration = Duration::from_secs(15);
 /// Pause between two questions about the same node.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// An absence that begins this long after a step of ours at the latest is that step's doing.
 const STEP_SHOWS: Duration = Duration::from_secs(15);
 
@@ -60,7 +60,7 @@ impl Absences {
                 continue;
             }
             let absence = self.note(&uid);
-            let words = match whom_to_ask(*node, seen, children, absence.since.elapsed()) {
+            let words = match object_to_ask_about(*node, seen, children, absence.since.elapsed()) {
                 Some(about) => self.words(client, layer, &uid, &about, absence.clone()).await,
                 None => None,
             };
@@ -85,7 +85,7 @@ impl Absences {
         about: &str,
         absence: Absence,
     ) -> Option<String> {
-        if absence.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+        if absence.asked.is_some_and(|asked| asked.elapsed() < RETRY_AFTER) {
             return absence.words;
         }
         let words = match refusals::words(client, &layer.namespace, about).await {
@@ -114,7 +114,7 @@ fn is_there(seen: &ObservedNode) -> bool {
 }
 
 /// UID of the object whose events say why a node is away; `None`: it is too early to ask, or the pod itself says it.
-fn whom_to_ask(node: NodeId, seen: &ObservedNode, children: &Children, away: Duration) -> Option<String> {
+fn object_to_ask_about(node: NodeId, seen: &ObservedNode, children: &Children, away: Duration) -> Option<String> {
     match &seen.pod {
         None => (away >= ASK_AFTER).then(|| seen.workload.as_ref().map(|workload| workload.uid.clone()))?,
         Some(pod) => {

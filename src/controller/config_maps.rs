@@ -12,7 +12,7 @@ use crate::failure::{Request, request};
 use crate::telemetry::Chain;
 
 /// How long what was read is believed.
-const BELIEVED: Duration = Duration::from_secs(30);
+const CACHED_FOR: Duration = Duration::from_secs(30);
 
 /// Namespace, name and key.
 type Key = (String, String, String);
@@ -39,7 +39,7 @@ struct CachedEntry {
 }
 
 impl ConfigMaps {
-    /// What a ConfigMap has under a key, as it was at most [`BELIEVED`] ago. While it cannot be read again, what was read before
+    /// What a ConfigMap has under a key, as it was at most [`CACHED_FOR`] ago. While it cannot be read again, what was read before
     /// counts.
     pub(crate) async fn read(&self, client: &Client, namespace: &str, name: &str, key: &str) -> Result<Entry, Request> {
         let place = (namespace.to_owned(), name.to_owned(), key.to_owned());
@@ -52,7 +52,7 @@ impl ConfigMaps {
             })
         };
         if let Some(known) = &known
-            && known.read.elapsed() < BELIEVED
+            && known.read.elapsed() < CACHED_FOR
         {
             return Ok(known.entry.clone());
         }

@@ -65,7 +65,7 @@ pub(crate) async fn operate(arguments: OperatorArguments) -> Result<(), Error> {
         async move { run_standby(client, metrics, &arguments, stop).await }
     };
     let leading = lease::lead(client.clone(), candidate, shutdown, lead, run_standby);
-    let answering = say_when_ready(client.clone(), metrics.clone());
+    let answering = log_when_ready(client.clone(), metrics.clone());
     tokio::select! {
         () = leading => Ok(()),
         ended = metrics::serve(metrics.clone(), arguments.listen) => Ok(ended?),
@@ -109,7 +109,7 @@ fn shutdown() -> Result<Stop, Error> {
 }
 
 /// Says ready once the API server has answered; never returns.
-async fn say_when_ready(client: Client, metrics: Metrics) {
+async fn log_when_ready(client: Client, metrics: Metrics) {
     while let Err(error) = request("read", "the version of the API server", client.apiserver_version()).await {
         tracing::warn!(error = %Chain(&error), "the API server does not answer");
         tokio::time::sleep(Duration::from_secs(1)).await;

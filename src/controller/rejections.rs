@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_that_grows_is_told_and_one_that_was_always_so_is_not() {
+    fn a_counter_that_grows_is_reported_and_one_that_was_always_so_is_not() {
         let rejections = Rejections::default();
         assert!(!rejections.note("a", 7), "it is not known when that was");
         assert!(!rejections.note("a", 7));

@@ -52,10 +52,10 @@ enum WatchedVersion {
 type Version = Option<String>;
 
 impl CachedSecret {
-    /// Whether it is still what the API server has. `belief`: how long it counts where no watch says.
-    fn holds(&mut self, watched: WatchedVersion, belief: Duration) -> bool {
+    /// Whether it is still what the API server has. `cached_for`: how long it counts where no watch says.
+    fn holds(&mut self, watched: WatchedVersion, cached_for: Duration) -> bool {
         match watched {
-            WatchedVersion::Blind => self.read.elapsed() < belief,
+            WatchedVersion::Blind => self.read.elapsed() < cached_for,
             WatchedVersion::At(version) if version == version_of(self.secret.as_ref()) => {
                 self.seen = Some(version);
                 true
@@ -93,12 +93,12 @@ impl SecretCache {
     }
 
     /// A Secret, if it is known. The flag: whether that still holds.
-    pub(crate) fn known(&self, namespace: &str, name: &str, belief: Duration) -> Option<(Option<Secret>, bool)> {
+    pub(crate) fn known(&self, namespace: &str, name: &str, cached_for: Duration) -> Option<(Option<Secret>, bool)> {
         let watched = self.watched(namespace, name);
         let mut all = self.lock();
         let known = all.get_mut(&key(namespace, name))?;
         known.used = Instant::now();
-        let holds = known.holds(watched, belief);
+        let holds = known.holds(watched, cached_for);
         Some((known.secret.clone(), holds))
     }
 
@@ -109,9 +109,9 @@ impl SecretCache {
         client: &Client,
         namespace: &str,
         name: &str,
-        belief: Duration,
+        cached_for: Duration,
     ) -> Result<Option<Secret>, Request> {
-        let known = match self.known(namespace, name, belief) {
+        let known = match self.known(namespace, name, cached_for) {
             Some((secret, true)) => return Ok(secret),
             known => known,
         };
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    const BELIEF: Duration = Duration::from_mins(1);
+    const CACHED_FOR: Duration = Duration::from_mins(1);
 
     fn secret(version: &str) -> Secret {
         let labels = json!({names::LABEL_MANAGED_BY: names::MANAGED_BY});
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn holds(cache: &SecretCache) -> Option<bool> {
-        cache.known("shop", "web", BELIEF).map(|(_, holds)| holds)
+        cache.known("shop", "web", CACHED_FOR).map(|(_, holds)| holds)
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_watch_what_was_read_is_believed_for_a_time() {
+    fn without_the_watch_what_was_read_is_cached_for_a_time() {
         let (watch, _writer) = reflector::store::<SecretMeta>();
         let cache = SecretCache::new(watch);
         cache.note(key("shop", "web"), Some(secret("7")), None);

@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// Time until a primary is found; the deletion of all pods is among what it has to cover.
 const FOUND_WITHIN: Duration = Duration::from_mins(2);
 /// Between two questions to Sentinels that do not know of a primary.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Why a step could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,7 @@ impl Store {
             if began.elapsed() > FOUND_WITHIN {
                 return Err(Error::NoPrimary);
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 

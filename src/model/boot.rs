@@ -140,7 +140,7 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
     match (&facts.own, theirs) {
         (None, Some(_)) => follow(false),
         (None, None) if activity == Activity::Serving => follow(false),
-        (None, None) => everybody_empty(facts, Some(named)),
+        (None, None) => decide_all_empty(facts, Some(named)),
         (Some(_), None) => {
             // An empty node that is not started does not start while we answer: with us as a replica the Sentinels have
             // a replica to elect.
@@ -167,7 +167,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
     let own = facts.own.as_ref().filter(|own| own.synced || facts.keeps_data);
     let is_refused = facts.refused >= REFUSED_FAILOVER;
     let is_clean = own.is_some_and(|own| own.clean_stop);
-    let has_heir = !is_clean && facts.peers.values().any(|peer| is_heir(facts, peer, own));
+    let has_heir = !is_clean && facts.peers.values().any(|peer| is_successor(facts, peer, own));
     let Some(own) = own else {
         // What a replica of a layer that keeps nothing has is worth a failover, and no endless wait.
         let gives_up = !facts.keeps_data && facts.waited >= SILENT_PEER;
@@ -179,7 +179,7 @@ fn named_primary(facts: &BootFacts) -> BootDecision {
             // Replicas that began empty and follow us in vain: no node has data, and none will.
             BootDecision::Wait(WaitReason::DataMissing)
         } else {
-            everybody_empty(facts, Some(facts.own_ordinal))
+            decide_all_empty(facts, Some(facts.own_ordinal))
         };
     };
     if has_heir && !is_refused {
@@ -219,7 +219,7 @@ fn gives_way_to_newer(facts: &BootFacts, own: &Lineage) -> Option<BootDecision> 
 
 /// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that any record speaks of, ours
 /// and those of nodes that do not serve. One that was cut off while another replica confirmed has less, and that is in a file.
-fn is_heir(facts: &BootFacts, peer: &Peer, own: Option<&Lineage>) -> bool {
+fn is_successor(facts: &BootFacts, peer: &Peer, own: Option<&Lineage>) -> bool {
     let others = facts.records().filter(|(_, activity, _)| *activity != Activity::Serving);
     let mut records = others.map(|(.., record)| record).chain(own);
     serves_as_whole_replica(peer)
@@ -255,14 +255,14 @@ fn no_primary_named(facts: &BootFacts) -> BootDecision {
     if facts.awaits_a_peer() {
         return BootDecision::Wait(WaitReason::PeerIsSilent);
     }
-    if facts.everybody_is_empty() {
-        return everybody_empty(facts, None);
+    if facts.all_are_empty() {
+        return decide_all_empty(facts, None);
     }
     if let Some(reason) = lacks_authority(facts) {
         return BootDecision::Wait(reason);
     }
     match standing(facts) {
-        Ok(own) if facts.everybody_answers() && own.synced => BootDecision::StartPrimary(PrimaryReason::NewestOfAll),
+        Ok(own) if facts.all_peers_answer() && own.synced => BootDecision::StartPrimary(PrimaryReason::NewestOfAll),
         Ok(own) if own.synced && (own.link_up || !facts.keeps_data) => {
             BootDecision::StartPrimary(PrimaryReason::NewestOfThoseLeft)
         }
@@ -277,7 +277,7 @@ fn no_primary_named(facts: &BootFacts) -> BootDecision {
 fn lacks_authority(facts: &BootFacts) -> Option<WaitReason> {
     if facts.sentinels_answer() {
         None
-    } else if facts.everybody_answers() {
+    } else if facts.all_peers_answer() {
         let is_soon = facts.sentinels_silent < SILENT_SENTINELS;
         is_soon.then_some(WaitReason::SentinelsAreSilent)
     } else if facts.most_data_nodes_answer() {
@@ -289,15 +289,15 @@ fn lacks_authority(facts: &BootFacts) -> Option<WaitReason> {
 
 /// Rule 4. The one that the Sentinels name begins, else the lowest ordinal of those that answer. A silent peer may hold data: it
 /// delays the beginning, and Sentinels that answer end the delay.
-fn everybody_empty(facts: &BootFacts, named: Option<u16>) -> BootDecision {
+fn decide_all_empty(facts: &BootFacts, named: Option<u16>) -> BootDecision {
     if facts.awaits_a_peer() {
         return BootDecision::Wait(WaitReason::PeerIsSilent);
     }
     if facts.initialised && facts.keeps_data {
-        let reason = if facts.everybody_answers() { WaitReason::DataMissing } else { WaitReason::PeerIsSilent };
+        let reason = if facts.all_peers_answer() { WaitReason::DataMissing } else { WaitReason::PeerIsSilent };
         return BootDecision::Wait(reason);
     }
-    if !facts.everybody_answers()
+    if !facts.all_peers_answer()
         && let Some(reason) = lacks_authority(facts)
     {
         return BootDecision::Wait(reason);
@@ -334,8 +334,7 @@ fn standing(facts: &BootFacts) -> Result<&Lineage, WaitReason> {
 /// Whether a replica of a named primary that is silent for long may be promoted: it has the best of what is left, or all are empty
 /// in a layer that keeps nothing and it is the first of them.
 fn may_be_elected(facts: &BootFacts) -> bool {
-    let begins =
-        !facts.keeps_data && facts.everybody_is_empty() && lowest_that_answers(facts) == Some(facts.own_ordinal);
+    let begins = !facts.keeps_data && facts.all_are_empty() && lowest_that_answers(facts) == Some(facts.own_ordinal);
     begins || is_best_of_those_left(facts)
 }
 
@@ -343,7 +342,7 @@ fn may_be_elected(facts: &BootFacts) -> bool {
 /// the records say. (All pods die within a moment of each other: the replicas' last word is that their link is down.) What went on
 /// alone in a layer that keeps nothing is not waited for.
 fn is_best_of_those_left(facts: &BootFacts) -> bool {
-    let everybody_answers = facts.everybody_answers();
-    (everybody_answers || facts.sentinels_answer())
-        && standing(facts).is_ok_and(|own| own.synced && (own.link_up || everybody_answers || !facts.keeps_data))
+    let all_peers_answer = facts.all_peers_answer();
+    (all_peers_answer || facts.sentinels_answer())
+        && standing(facts).is_ok_and(|own| own.synced && (own.link_up || all_peers_answer || !facts.keeps_data))
 }

@@ -50,7 +50,7 @@ impl MemoryPlan {
         let maxmemory = demand.data();
         let max_connections = demand.connections();
         let connections = bytes_of_connections(max_connections);
-        let mut rest = demand.besides_floors()?.checked_sub(connections)?;
+        let mut rest = demand.above_floors()?.checked_sub(connections)?;
         if maxmemory < LEAST_DATA {
             return None;
         }

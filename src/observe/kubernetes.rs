@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_the_kernel_ended_for_memory_is_told_for_ten_minutes_though_it_is_back() {
+    fn a_container_that_the_kernel_ended_for_memory_is_reported_for_ten_minutes_though_it_is_back() {
         let pod = |field: &str, reason: &str| -> Pod {
             let ended = json!({"exitCode": 137, "reason": reason, "finishedAt": "2026-01-01T00:00:00Z"});
             serde_json::from_value(
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_in_kubernetes_words_and_starting_is_no_trouble() {
+    fn trouble_is_reported_in_kubernetes_words_and_starting_is_no_trouble() {
         let pod = |status: serde_json::Value| -> Pod {
             serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap()
         };

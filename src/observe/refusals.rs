@@ -73,7 +73,7 @@ mod tests {
 
     /// As the kubelet and the attach controller write them for a pod that was scheduled.
     #[test]
-    fn a_volume_that_is_not_mounted_is_told_in_the_words_of_the_kubelet() {
+    fn a_volume_that_is_not_mounted_is_reported_in_the_words_of_the_kubelet() {
         let scheduled = event("Normal", "Scheduled", "Successfully assigned shop/web-redis-0-0 to node-1", 1);
         for (reason, note) in [
             ("FailedMount", "MountVolume.SetUp failed for volume \"pvc-1\" : rpc error: code = Internal"),

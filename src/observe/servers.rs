@@ -30,7 +30,7 @@ const UNRESPONSIVE_POD_TIMEOUT: Duration = Duration::from_millis(250);
 /// The same for every pod when the primary has just moved.
 const TIMEOUT_DURING_FAILOVER: Duration = Duration::from_millis(150);
 
-/// For how long a move of the primary makes passes hurry: each Sentinel tells of it in its turn, and each time a pass follows.
+/// For how long a move of the primary makes passes until_primary_moves: each Sentinel tells of it in its turn, and each time a pass follows.
 const JUST_MOVED: Duration = Duration::from_secs(2);
 
 /// What is asked of one pod.
@@ -127,7 +127,7 @@ impl Pool {
             biased;
             asked = self.probe(question) => Some(asked),
             () = sleep(within) => None,
-            () = hurry(last_move.clone()) => None,
+            () = until_primary_moves(last_move.clone()) => None,
         };
         let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= TIMEOUT_DURING_FAILOVER;
         if is_silent {
@@ -204,7 +204,7 @@ fn is_useless(probed: &ProbeResult) -> bool {
 }
 
 /// Resolves when who has just moved has been waited for: a short while after the beginning, or after the news.
-async fn hurry(mut last_move: LastMove) {
+async fn until_primary_moves(mut last_move: LastMove) {
     let has_just_moved = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < JUST_MOVED);
     if last_move.wait_for(has_just_moved).await.is_err() {
         // No listener is left.

@@ -16,7 +16,7 @@ use crate::model::{Address, NodeId, NodeKind};
 /// Time between two resets.
 pub(crate) const RESET_SPACING_MILLISECONDS: u64 = 30_000;
 
-/// Tells who remembers too much, and resets one of them when all is calm.
+/// Tells who remembers too much, and resets one of them when all is stable.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if !desired.has_sentinels() {
         return;
@@ -25,7 +25,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         of_kind(desired, NodeKind::Sentinel).filter(|node| !stale(desired, observed, *node).is_empty()).collect();
     plan.waiting.extend(remembering.iter().map(|node| WaitReason::Forgetting { node: *node }));
     let Some(primary) = plan.primary else { return };
-    if safety::is_busy(plan) || !is_quiet(desired, observed, primary) {
+    if safety::is_busy(plan) || !is_safe_to_reset(desired, observed, primary) {
         return;
     }
     let announced = announced(observed, primary);
@@ -70,7 +70,7 @@ fn announced(observed: &Observed, primary: NodeId) -> BTreeSet<Address> {
 
 /// Whether a Sentinel may be made to forget: everything that it has to find again is where it will look, no election is
 /// near, every other Sentinel knows all, and the last reset was long enough ago.
-fn is_quiet(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
+fn is_safe_to_reset(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
     // One that is there without a Service still announces an address, which is not known.
     let has_address =
         |(_, seen): (&NodeId, &ObservedNode)| seen.address.is_some() || (seen.workload.is_none() && seen.pod.is_none());
@@ -86,5 +86,5 @@ fn is_quiet(desired: &Desired, observed: &Observed, primary: NodeId) -> bool {
         && observed.nodes.iter().all(has_address)
         && replicas_follow
         && of_kind(desired, NodeKind::Sentinel)
-            .all(|node| is_rested(node) && safety::is_calm(desired, observed, node, primary))
+            .all(|node| is_rested(node) && safety::is_stable(desired, observed, node, primary))
 }

@@ -47,7 +47,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
                 let is_down = !pod.ready && seen.server == ObservedServer::Unknown;
                 let takes_it = pod.restart_revision == wanted.restart_revision
                     || is_down
-                    || introduces_the_gone(desired, observed, *node);
+                    || introduces_removed_nodes(desired, observed, *node);
                 if takes_it && pod.config_digest != wanted.config_digest {
                     plan.steps.push(Step::PatchConfig {
                         node: *node,
@@ -96,7 +96,7 @@ fn is_absent(seen: &ObservedNode) -> bool {
 
 /// Whether the document of a Sentinel's older pod may name a Sentinel of which only the Service is left. Its agent would introduce
 /// that one again and again, and while it is remembered too few may be left for the pod's turn to come.
-fn introduces_the_gone(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
+fn introduces_removed_nodes(desired: &Desired, observed: &Observed, node: NodeId) -> bool {
     let is_gone = |(id, seen): (&NodeId, &ObservedNode)| {
         id.kind == NodeKind::Sentinel
             && !desired.nodes.contains_key(id)

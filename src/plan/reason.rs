@@ -74,7 +74,7 @@ pub enum WaitReason {
         /// The Sentinel that does not know all.
         node: NodeId,
     },
-    /// A Sentinel remembers an address that no node has any more; it is reset when all is calm.
+    /// A Sentinel remembers an address that no node has any more; it is reset when all is stable.
     Forgetting {
         /// The Sentinel that remembers it.
         node: NodeId,

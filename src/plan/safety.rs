@@ -53,7 +53,7 @@ pub(super) fn veto(
         return Some(RefusalReason::Electing { node });
     }
     let sentinels = of_kind(desired, NodeKind::Sentinel).filter(|other| *other != node);
-    if let Some(about) = sentinels.into_iter().find(|other| !is_calm(desired, observed, *other, primary)) {
+    if let Some(about) = sentinels.into_iter().find(|other| !is_stable(desired, observed, *other, primary)) {
         return Some(RefusalReason::Unknown { node, about });
     }
     (!leaves_a_majority(desired, observed, node)).then_some(RefusalReason::NoSentinelMajority { node })
@@ -68,7 +68,7 @@ fn is_up(observed: &Observed, node: NodeId) -> bool {
 }
 
 /// Whether a Sentinel answers, sees this primary healthy with no failover under way, and knows everybody.
-pub(super) fn is_calm(desired: &Desired, observed: &Observed, node: NodeId, primary: NodeId) -> bool {
+pub(super) fn is_stable(desired: &Desired, observed: &Observed, node: NodeId, primary: NodeId) -> bool {
     sentinel(observed, node).is_some_and(|server| {
         !server.tilt
             && server

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_keys_are_told_by_their_hashes_and_rest_while_the_first_is_about_as_large() {
+    fn the_largest_keys_are_reported_by_their_hashes_and_rest_while_the_first_is_about_as_large() {
         const HOUR: u64 = 3_600_000;
         let with = |finished: u64, sizes: &[u64]| {
             let large =
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_is_told_above_its_budget_when_that_is_sure_and_until_it_is_not_above_it() {
+    fn a_cache_is_reported_above_its_budget_when_that_is_sure_and_until_it_is_not_above_it() {
         let report = |bytes, bytes_error| {
             let found = PrefixAudit { keys: 9, bytes, bytes_error, ..PrefixAudit::default() };
             AuditReport { prefixes: BTreeMap::from([("web:".to_owned(), found)]), ..AuditReport::default() }

@@ -92,13 +92,13 @@ pub(super) fn of(
 fn accepted(facts: Facts<'_>) -> ConditionDraft {
     let unknown = &facts.subject.unknown_directives;
     if unknown.is_empty() {
-        return ConditionDraft::said(ConditionKind::Accepted, Some(true), "Valid", "the specification is valid");
+        return ConditionDraft::new(ConditionKind::Accepted, Some(true), "Valid", "the specification is valid");
     }
     let message = format!(
         "the specification is valid; this version does not know these directives of spec.config, and the engine does not start with one that it does not know either: {}",
         unknown.join(", ")
     );
-    ConditionDraft::said(ConditionKind::Accepted, Some(true), UNKNOWN_DIRECTIVES, message)
+    ConditionDraft::new(ConditionKind::Accepted, Some(true), UNKNOWN_DIRECTIVES, message)
 }
 
 fn proven(
@@ -109,9 +109,9 @@ fn proven(
     missing: &[String],
 ) -> ConditionDraft {
     if missing.is_empty() {
-        ConditionDraft::said(kind, Some(true), yes, sentence.to_owned())
+        ConditionDraft::new(kind, Some(true), yes, sentence.to_owned())
     } else {
-        ConditionDraft::said(kind, Some(false), no, missing.join("; "))
+        ConditionDraft::new(kind, Some(false), no, missing.join("; "))
     }
 }
 
@@ -122,7 +122,7 @@ fn functions_loaded(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft
     if missing.is_empty() && facts.subject.leaves_out_functions {
         let message = "the primary answers for every library; their sources are too long for the layer's Secret, so once all data \
                        nodes have lost their volumes the functions come back when the operator loads them";
-        return ConditionDraft::said(KIND, Some(true), NOT_IN_SECRET, message);
+        return ConditionDraft::new(KIND, Some(true), NOT_IN_SECRET, message);
     }
     proven(KIND, "Loaded", "NotLoaded", "the primary answers for every library", &missing)
 }
@@ -139,14 +139,14 @@ fn persisted(facts: Facts<'_>) -> ConditionDraft {
         )
     } else {
         let message = "declared without persistence: the data is lost when all data pods are".to_owned();
-        ConditionDraft::said(ConditionKind::Persisted, Some(false), "NotDeclared", message)
+        ConditionDraft::new(ConditionKind::Persisted, Some(false), "NotDeclared", message)
     }
 }
 
 fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
     if facts.desired.is_single_node() {
         let message = "mode Standalone is one node".to_owned();
-        return ConditionDraft::said(ConditionKind::HighlyAvailable, Some(false), "SingleNode", message);
+        return ConditionDraft::new(ConditionKind::HighlyAvailable, Some(false), "SingleNode", message);
     }
     let missing = proofs::availability(facts.desired, facts.observed, primary);
     proven(ConditionKind::HighlyAvailable, "Redundant", "NotRedundant", "any one node may be lost", &missing)
@@ -172,7 +172,7 @@ fn progressing(facts: Facts<'_>) -> ConditionDraft {
     } else {
         (false, "AsDeclared", "nothing is left to do".to_owned())
     };
-    ConditionDraft::said(ConditionKind::Progressing, Some(holds), reason, message)
+    ConditionDraft::new(ConditionKind::Progressing, Some(holds), reason, message)
 }
 
 /// Whether a step only records what already holds, or is about a user's library: the layer is whole all the while.

@@ -45,11 +45,11 @@ pub(super) fn of(
         causes.push(cause("NotRedundant", highly_available.message.clone()));
     }
     let Some(first) = causes.first() else {
-        return ConditionDraft::said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong");
+        return ConditionDraft::new(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong");
     };
     let reason = first.reason.clone();
     let texts: Vec<&str> = causes.iter().map(|cause| cause.text.as_str()).collect();
-    ConditionDraft::said(ConditionKind::Degraded, Some(true), reason, texts.join("; "))
+    ConditionDraft::new(ConditionKind::Degraded, Some(true), reason, texts.join("; "))
 }
 
 /// All causes, the gravest first.
@@ -79,7 +79,7 @@ fn causes(facts: Facts<'_>, kept: &KeptFolders) -> Vec<Cause> {
         let is_proven = |breach: &&String| !breach.ends_with(NOT_PROVEN_YET);
         let breaches = facts.subject.application_breaches.iter().filter(is_proven).cloned().collect();
         causes.extend(all("RightsDiffer", breaches));
-        causes.extend(all("RefusesClients", proofs::crowded(facts.desired, facts.observed)));
+        causes.extend(all("RefusesClients", proofs::refusing_clients(facts.desired, facts.observed)));
         causes.extend(all("SentinelInTilt", proofs::tilted(facts.desired, facts.observed)));
         // A server that we took away a moment ago answers nothing, or not everything yet.
         let unplanned = facts.faults.iter().filter(|(node, _)| !is_taken(facts.observed, *node));

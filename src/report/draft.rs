@@ -109,7 +109,7 @@ pub(crate) struct ConditionDraft {
 
 impl ConditionDraft {
     /// Puts it together.
-    pub(crate) fn said(
+    pub(crate) fn new(
         kind: ConditionKind,
         holds: Option<bool>,
         reason: impl Into<Cow<'static, str>>,

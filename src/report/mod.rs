@@ -78,9 +78,9 @@ pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLa
 pub fn not_accepted(generation: i64, faults: &[String], old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
     let message = faults.join("; ");
     let said = vec![
-        ConditionDraft::said(ConditionKind::Accepted, Some(false), "Invalid", message.clone()),
-        ConditionDraft::said(ConditionKind::Ready, Some(false), "NotAccepted", message),
-        ConditionDraft::said(
+        ConditionDraft::new(ConditionKind::Accepted, Some(false), "Invalid", message.clone()),
+        ConditionDraft::new(ConditionKind::Ready, Some(false), "NotAccepted", message),
+        ConditionDraft::new(
             ConditionKind::Progressing,
             Some(false),
             "NotAccepted",
@@ -102,15 +102,15 @@ pub fn change_refused(
     now: Timestamp,
 ) -> DataLayerStatus {
     let message = faults.join("; ");
-    let mut said = vec![ConditionDraft::said(ConditionKind::Accepted, Some(false), reason, message.clone())];
+    let mut said = vec![ConditionDraft::new(ConditionKind::Accepted, Some(false), reason, message.clone())];
     if !has_served {
-        said.push(ConditionDraft::said(ConditionKind::Ready, Some(false), "NotAccepted", message));
+        said.push(ConditionDraft::new(ConditionKind::Ready, Some(false), "NotAccepted", message));
     }
     let is_resting =
         status.conditions.iter().any(|known| known.type_ == ConditionKind::Progressing && known.status != "True");
     if is_resting {
         let words = "what was accepted last stays in force until the specification is corrected";
-        said.push(ConditionDraft::said(ConditionKind::Progressing, Some(false), "NotAccepted", words));
+        said.push(ConditionDraft::new(ConditionKind::Progressing, Some(false), "NotAccepted", words));
     }
     renewed(generation, said, status, old, now)
 }

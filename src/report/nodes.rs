@@ -86,11 +86,11 @@ pub(crate) fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditS
     let subject = facts.subject;
     let clients = facts.desired.settings.get("maxclients").cloned().unwrap_or_default();
     let has_room = clients.parse::<u32>().is_ok_and(|clients| clients >= subject.max_connections);
-    let crowded = proofs::crowded(facts.desired, facts.observed);
-    let budget = if crowded.is_empty() {
+    let refusing_clients = proofs::refusing_clients(facts.desired, facts.observed);
+    let budget = if refusing_clients.is_empty() {
         format!("maxclients {clients}, {} of them for applications", subject.max_connections)
     } else {
-        crowded.join("; ")
+        refusing_clients.join("; ")
     };
     let mut items = vec![
         of("memory bounded", &drafts.memory_bounded),
@@ -99,7 +99,7 @@ pub(crate) fn checklist(facts: Facts<'_>, drafts: &Drafts, audit: Option<&AuditS
         of("functions on every primary", &drafts.functions_loaded),
         ChecklistItem {
             item: "connections within the pool budget".to_owned(),
-            ok: has_room && crowded.is_empty(),
+            ok: has_room && refusing_clients.is_empty(),
             evidence: budget,
         },
         audit::item(audit),

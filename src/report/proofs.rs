@@ -144,7 +144,7 @@ pub(super) fn revisions(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Data nodes that turn new clients away.
-pub(super) fn crowded(desired: &Desired, observed: &Observed) -> Vec<String> {
+pub(super) fn refusing_clients(desired: &Desired, observed: &Observed) -> Vec<String> {
     let most = desired.settings.get("maxclients").map_or("its", String::as_str);
     let nodes =
         of_kind(desired, NodeKind::Data).filter(|node| data(observed, *node).is_some_and(|it| it.refuses_clients));

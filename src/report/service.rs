@@ -18,14 +18,14 @@ type ReasonAndMessage = (Cow<'static, str>, String);
 /// The condition. `old`: the conditions before.
 pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> ConditionDraft {
     let no =
-        |(reason, message): ReasonAndMessage| ConditionDraft::said(ConditionKind::Ready, Some(false), reason, message);
+        |(reason, message): ReasonAndMessage| ConditionDraft::new(ConditionKind::Ready, Some(false), reason, message);
     let served = facts.observed.initialised && facts.observed.recorded;
     let unproven = unproven(facts, primary, drafts);
     if served && let Some(outage) = outage(facts, primary, drafts, old) {
         return no(outage);
     }
     match unproven {
-        None => ConditionDraft::said(
+        None => ConditionDraft::new(
             ConditionKind::Ready,
             Some(true),
             PROVEN,
@@ -33,7 +33,7 @@ pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, 
         ),
         Some(_) if served => {
             let message = "the layer serves; the other conditions say what is not as declared";
-            ConditionDraft::said(ConditionKind::Ready, Some(true), SERVING, message)
+            ConditionDraft::new(ConditionKind::Ready, Some(true), SERVING, message)
         }
         Some(why) => no(why),
     }

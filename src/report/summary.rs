@@ -18,7 +18,7 @@ fn find(said: &[ConditionDraft], kind: ConditionKind) -> Option<&ConditionDraft>
 pub(super) fn for_waiters(said: &[ConditionDraft], old: &[Condition], now: Timestamp) -> Option<ConditionDraft> {
     let is = |kind: ConditionKind, holds: bool| find(said, kind).filter(|draft| draft.holds == Some(holds));
     let copy = |kind: ConditionKind, of: &ConditionDraft| {
-        Some(ConditionDraft::said(kind, Some(true), of.reason.clone(), of.message.clone()))
+        Some(ConditionDraft::new(kind, Some(true), of.reason.clone(), of.message.clone()))
     };
     if let Some(refused) = is(ConditionKind::Accepted, false) {
         return copy(ConditionKind::Stalled, refused);

@@ -103,13 +103,13 @@ pub struct LibraryTrouble {
     pub message: String,
 }
 
-fn said(
+fn condition(
     kind: ConditionKind,
     holds: Option<bool>,
     reason: impl Into<Cow<'static, str>>,
     message: impl Into<String>,
 ) -> ConditionDraft {
-    ConditionDraft::said(kind, holds, reason, message)
+    ConditionDraft::new(kind, holds, reason, message)
 }
 
 /// The status of an accepted use.
@@ -120,14 +120,16 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
         return refused(facts.kind, facts.generation, "NameTaken", &why, Some(layer(facts)), old, now);
     }
     let accepted = match &facts.layer_trouble {
-        None if facts.name_taken => said(ConditionKind::Accepted, Some(false), "NameTaken", binding(facts).message),
-        None => said(ConditionKind::Accepted, Some(true), "Valid", format!("accepted by layer {}", path(facts))),
-        Some(trouble) => said(ConditionKind::Accepted, None, "LayerNotAccepted", trouble.clone()),
+        None if facts.name_taken => {
+            condition(ConditionKind::Accepted, Some(false), "NameTaken", binding(facts).message)
+        }
+        None => condition(ConditionKind::Accepted, Some(true), "Valid", format!("accepted by layer {}", path(facts))),
+        Some(trouble) => condition(ConditionKind::Accepted, None, "LayerNotAccepted", trouble.clone()),
     };
     let accepted = match &facts.library_trouble {
         // Memory that is full passes; a source that is refused has to be changed.
         Some(trouble) if accepted.holds == Some(true) && trouble.reason != "LoadFailed" => {
-            said(ConditionKind::Accepted, Some(false), trouble.reason, with_what_stays(trouble, facts))
+            condition(ConditionKind::Accepted, Some(false), trouble.reason, with_what_stays(trouble, facts))
         }
         Some(_) | None => accepted,
     };
@@ -143,17 +145,17 @@ pub fn status(facts: &UseFacts, old: &UseStatus, now: Timestamp) -> UseStatus {
     let is_ready = ready.holds == Some(true);
     let is_refused = conditions.iter().any(|it| it.kind == ConditionKind::Accepted && it.holds == Some(false));
     conditions.push(if is_refused {
-        said(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes")
+        condition(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes")
     } else {
         progressing(facts, &ready)
     });
     // A use that was never Ready is not degraded by what is still on its way.
     conditions.push(if let Some(words) = &facts.change_refused {
-        said(ConditionKind::Degraded, Some(true), "LayerRefused", words.clone())
+        condition(ConditionKind::Degraded, Some(true), "LayerRefused", words.clone())
     } else if !is_ready && was_served {
-        said(ConditionKind::Degraded, Some(true), ready.reason.clone(), ready.message.clone())
+        condition(ConditionKind::Degraded, Some(true), ready.reason.clone(), ready.message.clone())
     } else {
-        said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong")
+        condition(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong")
     });
     if facts.kind.has_user() {
         conditions.push(eviction(facts));
@@ -217,22 +219,22 @@ fn progressing(facts: &UseFacts, ready: &ConditionDraft) -> ConditionDraft {
         // Nothing is under way in a layer that is paused.
         return match note {
             Some((reason, sentence)) if facts.layer_note == Some(LayerNote::Paused) => {
-                said(kind, Some(false), reason, sentence)
+                condition(kind, Some(false), reason, sentence)
             }
-            Some(_) | None => said(kind, Some(true), ready.reason.clone(), ready.message.clone()),
+            Some(_) | None => condition(kind, Some(true), ready.reason.clone(), ready.message.clone()),
         };
     }
     if let Some(previous) = &facts.previous_user {
         let message = format!("{previous} stays valid until no client is connected with it, or its grace is over");
-        return said(kind, Some(true), "Rotating", message);
+        return condition(kind, Some(true), "Rotating", message);
     }
     if let Some((reason, sentence)) = note {
-        return said(kind, Some(false), reason, sentence);
+        return condition(kind, Some(false), reason, sentence);
     }
     if ready.reason == SERVING {
-        return said(kind, Some(true), "Changing", ready.message.clone());
+        return condition(kind, Some(true), "Changing", ready.message.clone());
     }
-    said(kind, Some(false), "AsDeclared", "nothing is left to do")
+    condition(kind, Some(false), "AsDeclared", "nothing is left to do")
 }
 
 /// Rows of counters in the words of their kind.
@@ -297,17 +299,22 @@ fn path(facts: &UseFacts) -> String {
 fn functions(facts: &UseFacts) -> ConditionDraft {
     let kind = ConditionKind::FunctionsLoaded;
     if let Some(trouble) = &facts.library_trouble {
-        return said(kind, Some(false), trouble.reason, with_what_stays(trouble, facts));
+        return condition(kind, Some(false), trouble.reason, with_what_stays(trouble, facts));
     }
     if facts.functions_loaded {
-        said(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
+        condition(kind, Some(true), "Loaded", "the primary answers for a library that holds this policy")
     } else if facts.has_primary && facts.layer_note == Some(LayerNote::Paused) {
         let message = LayerNote::Paused.sentence(&path(facts));
-        said(kind, Some(false), LayerNote::Paused.reason(), message)
+        condition(kind, Some(false), LayerNote::Paused.reason(), message)
     } else if facts.has_primary {
-        said(kind, Some(false), "NotLoaded", "the primary does not answer yet for a library that holds this policy")
+        condition(
+            kind,
+            Some(false),
+            "NotLoaded",
+            "the primary does not answer yet for a library that holds this policy",
+        )
     } else {
-        said(kind, None, "NoPrimary", "there is no primary to ask")
+        condition(kind, None, "NoPrimary", "there is no primary to ask")
     }
 }
 
@@ -316,23 +323,23 @@ fn user(facts: &UseFacts) -> ConditionDraft {
     let silent = facts.silent.iter().map(|node| format!("{node} does not answer"));
     let why: Vec<String> = missing.chain(silent).collect();
     if why.is_empty() {
-        said(ConditionKind::UserInPlace, Some(true), "InPlace", "every server has exactly the declared user")
+        condition(ConditionKind::UserInPlace, Some(true), "InPlace", "every server has exactly the declared user")
     } else {
-        said(ConditionKind::UserInPlace, Some(false), "NotInPlace", why.join("; "))
+        condition(ConditionKind::UserInPlace, Some(false), "NotInPlace", why.join("; "))
     }
 }
 
 fn access(facts: &UseFacts) -> ConditionDraft {
     let kind = ConditionKind::AccessProven;
     match &facts.violations {
-        None => said(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
-        Some(violations) if violations.is_empty() => said(
+        None => condition(kind, None, "NotAsked", "the primary was not asked yet what the user may do"),
+        Some(violations) if violations.is_empty() => condition(
             kind,
             Some(true),
             "Proven",
             format!("ACL DRYRUN on the primary allows what the {} needs and refuses the rest", facts.kind.words().noun),
         ),
-        Some(violations) => said(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
+        Some(violations) => condition(kind, Some(false), "Breached", format!("the user {}", violations.join("; "))),
     }
 }
 
@@ -340,17 +347,17 @@ fn access(facts: &UseFacts) -> ConditionDraft {
 fn eviction(facts: &UseFacts) -> ConditionDraft {
     let kind = ConditionKind::EvictionSuits;
     match (&facts.layer_trouble, &facts.advice) {
-        (Some(trouble), _) => said(kind, None, "LayerNotAccepted", trouble.clone()),
-        (None, Some(advice)) => said(kind, Some(false), advice.reason, advice.message.clone()),
+        (Some(trouble), _) => condition(kind, None, "LayerNotAccepted", trouble.clone()),
+        (None, Some(advice)) => condition(kind, Some(false), advice.reason, advice.message.clone()),
         (None, None) => {
-            said(kind, Some(true), "Suits", "when memory is full, the layer's eviction policy does what it should")
+            condition(kind, Some(true), "Suits", "when memory is full, the layer's eviction policy does what it should")
         }
     }
 }
 
 fn binding(facts: &UseFacts) -> ConditionDraft {
     match (&facts.binding, &facts.binding_trouble) {
-        (Some(name), Some(why)) if facts.name_taken => said(
+        (Some(name), Some(why)) if facts.name_taken => condition(
             ConditionKind::BindingWritten,
             Some(false),
             "NameTaken",
@@ -358,20 +365,23 @@ fn binding(facts: &UseFacts) -> ConditionDraft {
         ),
         (None, Some(why)) if facts.name_taken => {
             let message = format!("{why}; the credentials that the binding showed stay valid");
-            said(ConditionKind::BindingWritten, Some(false), "NameTaken", message)
+            condition(ConditionKind::BindingWritten, Some(false), "NameTaken", message)
         }
-        (_, Some(why)) => said(ConditionKind::BindingWritten, Some(false), "NotWritten", why),
-        (Some(name), None) => said(ConditionKind::BindingWritten, Some(true), "Written", format!("Secret {name}")),
-        (None, None) => {
-            said(ConditionKind::BindingWritten, Some(false), "NotWritten", "it is written once its user is in place")
-        }
+        (_, Some(why)) => condition(ConditionKind::BindingWritten, Some(false), "NotWritten", why),
+        (Some(name), None) => condition(ConditionKind::BindingWritten, Some(true), "Written", format!("Secret {name}")),
+        (None, None) => condition(
+            ConditionKind::BindingWritten,
+            Some(false),
+            "NotWritten",
+            "it is written once its user is in place",
+        ),
     }
 }
 
 /// `was_ready`: whether it was before. One that serves by an earlier policy, or whose user only other nodes lack, goes on to.
 /// `was_served`: whether it was Ready once, and is Degraded since.
 fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_served: bool) -> ConditionDraft {
-    let no = |reason: Cow<'static, str>, message: String| said(ConditionKind::Ready, Some(false), reason, message);
+    let no = |reason: Cow<'static, str>, message: String| condition(ConditionKind::Ready, Some(false), reason, message);
     if let Some(trouble) = &facts.layer_trouble {
         return no("LayerNotAccepted".into(), trouble.clone());
     }
@@ -404,12 +414,14 @@ fn ready(facts: &UseFacts, conditions: &[ConditionDraft], was_ready: bool, was_s
                 let reason = if cause.is_trouble { cause.reason.clone().into() } else { "LayerPending".into() };
                 no(reason, format!("layer {} is not Ready yet: {}", path(facts), cause.message))
             }
-            None => said(ConditionKind::Ready, Some(true), PROVEN, "proven on the live servers for this generation"),
+            None => {
+                condition(ConditionKind::Ready, Some(true), PROVEN, "proven on the live servers for this generation")
+            }
         };
     };
     let message = format!("{}: {}", first.kind, first.message);
     if stays && was_ready {
-        return said(ConditionKind::Ready, Some(true), SERVING, format!("it is served as before; {message}"));
+        return condition(ConditionKind::Ready, Some(true), SERVING, format!("it is served as before; {message}"));
     }
     no(first.reason.clone(), message)
 }
@@ -438,14 +450,14 @@ pub fn refused(
                 "it was served before; its user and binding are removed, its keys stay until their TTL: {message}"
             ),
         };
-        said(ConditionKind::Degraded, Some(true), "NotAccepted", message)
+        condition(ConditionKind::Degraded, Some(true), "NotAccepted", message)
     } else {
-        said(ConditionKind::Degraded, Some(false), "AsDeclared", "it was never served")
+        condition(ConditionKind::Degraded, Some(false), "AsDeclared", "it was never served")
     };
     let mut conditions = vec![
-        said(ConditionKind::Accepted, Some(false), reason, message),
-        said(ConditionKind::Ready, Some(false), "NotAccepted", message),
-        said(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes"),
+        condition(ConditionKind::Accepted, Some(false), reason, message),
+        condition(ConditionKind::Ready, Some(false), "NotAccepted", message),
+        condition(ConditionKind::Progressing, Some(false), "NotAccepted", "nothing is done until that changes"),
         degraded,
     ];
     let (state, message) = finish(&mut conditions, old, now);
@@ -465,10 +477,15 @@ pub fn refused(
 pub fn pending(kind: UseKind, generation: i64, layer: LayerReference, old: &UseStatus, now: Timestamp) -> UseStatus {
     let message = "its layer is being made";
     let mut conditions = vec![
-        said(ConditionKind::Accepted, Some(true), "Valid", format!("the layer is of the {}'s own", kind.words().noun)),
-        said(ConditionKind::Ready, Some(false), "LayerPending", message),
-        said(ConditionKind::Progressing, Some(true), "LayerPending", message),
-        said(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong"),
+        condition(
+            ConditionKind::Accepted,
+            Some(true),
+            "Valid",
+            format!("the layer is of the {}'s own", kind.words().noun),
+        ),
+        condition(ConditionKind::Ready, Some(false), "LayerPending", message),
+        condition(ConditionKind::Progressing, Some(true), "LayerPending", message),
+        condition(ConditionKind::Degraded, Some(false), "AsDeclared", "nothing is wrong"),
     ];
     let (state, message) = finish(&mut conditions, old, now);
     UseStatus {

@@ -128,11 +128,11 @@ pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<Valida
     let mut faults = admission::broken_rules(layer);
     faults.extend(access_fault(&layer.spec));
     faults.extend(image_fault(&layer.spec, &resolved.allowed_images));
-    judge(layer, resolved, faults, SpecificationAge::Now).map_err(told_once)
+    judge(layer, resolved, faults, SpecificationAge::Now).map_err(deduplicated)
 }
 
 /// Leaves out a broken rule of admission about a field of which a fault says more.
-fn told_once(faults: Vec<Fault>) -> Vec<Fault> {
+fn deduplicated(faults: Vec<Fault>) -> Vec<Fault> {
     const RULE: &str = "spec";
     let fields: Vec<String> =
         faults.iter().filter(|fault| fault.field != RULE).map(|fault| format!("{}: ", fault.field)).collect();

@@ -238,7 +238,7 @@ fn a_volume_that_cannot_hold_the_data_is_refused_before_it_is_made_and_a_limit_t
 }
 
 #[test]
-fn a_limit_without_a_unit_is_told_as_such() {
+fn a_limit_without_a_unit_is_reported_as_such() {
     let told = judged(&json!({"mode": "Sentinel", "memory": {"limit": "512"}})).unwrap_err();
     assert_eq!(
         told,

@@ -88,7 +88,7 @@ async fn a_node_that_is_drained_under_load_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storage_class_that_does_not_exist_is_told_and_corrected_by_a_new_layer() {
+async fn a_storage_class_that_does_not_exist_is_reported_and_corrected_by_a_new_layer() {
     let namespace = TestNamespace::create("e2e-no-class").await;
     let volume = json!({"persistence": {"volume": {"storageClassName": "no-such-class"}}});
     let layer = namespace.layer("web", volume).await;

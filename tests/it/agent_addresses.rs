@@ -25,7 +25,7 @@ fn addresses_but(layer: &Layer, ids: &[NodeId], without: NodeId) -> BTreeSet<Add
     ids.iter().filter(|id| **id != without).map(|id| layer.nodes[id].address.clone()).collect()
 }
 
-/// As the operator does once all is calm, and 30 s apart: the Sentinels still remember the old address.
+/// As the operator does once all is stable, and 30 s apart: the Sentinels still remember the old address.
 async fn make_all_forget(layer: &Layer) {
     for id in layer.sentinel_ids() {
         let connection = Connection::open(&layer.operator_on(id)).await.unwrap();

@@ -212,7 +212,7 @@ async fn where_all_files_are_shorter_none_is_loaded_until_a_person_mends_or_choo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_no_other_node_can_replace_stay_and_a_person_is_told() {
+async fn files_that_no_other_node_can_replace_stay_until_a_person_decides() {
     let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     write_some(&layer, 300).await;

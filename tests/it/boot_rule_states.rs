@@ -134,7 +134,7 @@ fn a_new_layer_forms_without_the_node_that_cannot_start_and_an_old_one_does_not_
 
 /// Cut off for a moment it lacks what another replica confirmed, and that one may have died with the primary.
 #[test]
-fn a_replica_that_has_less_than_the_dead_primary_is_not_its_heir() {
+fn a_replica_that_has_less_than_the_dead_primary_is_not_its_successor() {
     let own = Lineage { role: Role::Primary, clean_stop: false, ..record(1, 1, 10) };
     let replica = |offset| serving(Lineage { clean_stop: false, ..record(1, 1, offset) });
     let after =

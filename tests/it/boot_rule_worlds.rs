@@ -76,7 +76,7 @@ fn two_nodes_of_one_world_never_start_as_primary() {
 
 /// Somebody moves, or the facts truly cannot be ordered by a machine.
 #[test]
-fn a_world_in_which_everybody_answers_waits_only_for_a_person() {
+fn a_world_in_which_all_peers_answer_waits_only_for_a_person() {
     for nodes in 1..=4 {
         every_world(nodes, |world, sentinels, initialised| {
             let decisions = decisions_of_a_world(world, sentinels, initialised);

@@ -41,7 +41,7 @@ async fn invalidate(connection: &Connection, key: &str) {
 }
 
 #[tokio::test]
-async fn each_invalidation_is_told_in_its_order_to_subscribers_of_any_node() {
+async fn each_invalidation_is_reported_in_its_order_to_subscribers_of_any_node() {
     for engine in engines() {
         let (first, primary) = server_with(&engine, &[policy("web"), policy("api")], &[]).await;
         let second = Process::server(&engine, &[]).await;

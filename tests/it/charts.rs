@@ -305,7 +305,7 @@ fn every_pod_is_restricted_and_has_nothing_to_write_to() {
 }
 
 #[test]
-fn what_the_pods_are_told_is_what_the_program_takes() {
+fn what_the_pods_are_given_is_what_the_program_takes() {
     for case in CASES {
         let objects = objects(case);
         let command = |arguments: Vec<String>| {

@@ -115,7 +115,7 @@ fn the_worst_case_is_reached_by_an_attack_and_not_passed_by_any_of_many() {
 }
 
 #[test]
-fn what_a_shaper_lets_begin_is_spread_and_never_more_than_is_told() {
+fn what_a_shaper_lets_begin_is_spread_and_never_more_than_is_reported() {
     for (quota, window, burst) in [(20, 100, 7), (7, 100, 10), (100, 1_000, 100)] {
         let limit = limit("only", Algorithm::LeakyShaper { burst }, quota, window);
         let bound = i64::try_from(limit.worst_case_started().unwrap()).unwrap();
@@ -170,7 +170,7 @@ fn random(begin: i64, window: i64, quota: usize) -> Vec<i64> {
 }
 
 #[test]
-fn numbers_are_told_for_a_subject_with_all_its_shards() {
+fn numbers_are_reported_for_a_subject_with_all_its_shards() {
     let limits = vec![
         limit("gcra", Algorithm::Gcra { burst: 20 }, 100, MINUTE),
         limit("log", Algorithm::SlidingLog { max_entries: 100 }, 100, MINUTE),

@@ -147,7 +147,7 @@ async fn a_policy_changes_under_fifty_callers_without_an_error_and_holds_at_once
 
 /// Half of the callers name a limit that goes, the others one that stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_of_a_limit_that_is_removed_are_told_so_and_the_others_go_on() {
+async fn callers_of_a_limit_that_is_removed_get_an_error_and_the_others_go_on() {
     let with = |names: &[&str]| {
         let limits = names.iter().map(|name| limit(name, Algorithm::Gcra { burst: 1_000_000 }, 1_000_000, MINUTE));
         limit_library(&[policy("web", limits.collect())])

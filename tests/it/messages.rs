@@ -85,7 +85,7 @@ fn of_store(spec: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_committed_messages_are_those_that_are_told() {
+fn the_committed_messages_are_those_that_are_reported() {
     let mut text = String::new();
     let mut debug = BTreeSet::new();
     for (name, told) in [("layers", of_layer as fn(&Value) -> Vec<String>), ("stores", of_store)] {

@@ -85,7 +85,7 @@ fn a_layer_that_shrinks_and_rolls_at_once_survives_cuts_of_any_node_at_any_time(
             for event in [Event::Rounds(after), Event::Cut(cut), Event::Rounds(30)] {
                 past.apply_event(event);
             }
-            let mut world = past.calm();
+            let mut world = past.stable();
             assert!(world.run_until_converged(MOST_ROUNDS).is_some(), "{cut} after {after}: {}", describe(&world));
             assert_eq!(world.violations, Vec::<String>::new(), "{cut} after {after}");
         }
@@ -208,7 +208,7 @@ proptest! {
         for event in events {
             past.apply_event(event);
         }
-        let mut world = past.calm();
+        let mut world = past.stable();
         let converged = world.run_until_converged(MOST_ROUNDS);
         prop_assert_eq!(&world.violations, &Vec::<String>::new());
         prop_assert!(converged.is_some(), "{}", describe(&world));
@@ -217,6 +217,6 @@ proptest! {
             prop_assert_eq!(steps, Vec::<Step>::new());
         }
         prop_assert!(world.is_converged());
-        prop_assert_eq!(world.specification.promote, None, "a request is answered once all is calm");
+        prop_assert_eq!(world.specification.promote, None, "a request is answered once all is stable");
     }
 }

@@ -285,7 +285,7 @@ fn a_server_that_cannot_write_is_named() {
 }
 
 #[test]
-fn trouble_with_a_pod_is_told_in_the_words_of_kubernetes() {
+fn trouble_with_a_pod_is_reported_in_the_words_of_kubernetes() {
     let mut sample = Sample::healthy();
     let seen = sample.observed.nodes.get_mut(&NodeId::data(2)).unwrap();
     seen.server = ObservedServer::Unknown;
@@ -323,7 +323,7 @@ fn degraded(sample: &Sample) -> String {
 }
 
 #[test]
-fn a_pod_that_is_refused_is_told_in_the_words_of_kubernetes_in_a_new_layer_too() {
+fn a_pod_that_is_refused_is_reported_in_the_words_of_kubernetes_in_a_new_layer_too() {
     let words = Some("FailedCreate: create Pod web-redis-2-0 failed: exceeded quota: small".to_owned());
     let mut sample = without_a_pod(UnavailableNode { seconds: 5, planned: true, words });
     let told =
@@ -377,7 +377,7 @@ fn a_node_that_served_and_is_away_degrades_unless_we_took_it_away_a_moment_ago()
 }
 
 #[test]
-fn without_a_primary_it_is_told_what_keeps_one_away() {
+fn without_a_primary_it_is_reported_what_keeps_one_away() {
     let mut sample = Sample::healthy();
     for seen in sample.observed.nodes.values_mut() {
         let words = Some("FailedCreate: no PriorityClass with name nope was found".to_owned());
@@ -395,7 +395,7 @@ fn without_a_primary_it_is_told_what_keeps_one_away() {
 }
 
 #[test]
-fn a_server_without_a_connection_left_and_a_sentinel_in_tilt_are_told() {
+fn a_server_without_a_connection_left_and_a_sentinel_in_tilt_are_reported() {
     let mut sample = Sample::healthy();
     sample.data(1).refuses_clients = true;
     sample.sentinel(2).tilt = true;
@@ -407,7 +407,7 @@ fn a_server_without_a_connection_left_and_a_sentinel_in_tilt_are_told() {
 }
 
 #[test]
-fn a_change_that_the_data_forbids_is_told_with_both_sides() {
+fn a_change_that_the_data_forbids_is_reported_with_both_sides() {
     let mut sample = Sample::healthy();
     sample.data(0).used_memory = 220 << 20;
     sample.data(0).maxmemory = 300 << 20;
@@ -430,7 +430,7 @@ fn a_paused_layer_says_so() {
 }
 
 #[test]
-fn an_application_that_may_more_than_it_should_is_told() {
+fn an_application_that_may_more_than_it_should_is_reported() {
     let mut sample = Sample::healthy();
     sample.subject.application_breaches = vec!["redis-1: app may PUBLISH __sentinel__:hello m".to_owned()];
     insta::assert_snapshot!(differing(&sample), @r"
@@ -441,7 +441,7 @@ fn an_application_that_may_more_than_it_should_is_told() {
 }
 
 #[test]
-fn functions_that_no_secret_holds_are_told() {
+fn functions_that_no_secret_holds_are_reported() {
     let mut sample = Sample::healthy();
     sample.subject.leaves_out_functions = true;
     insta::assert_snapshot!(differing(&sample), @r"
@@ -538,7 +538,7 @@ fn a_move_that_waits_for_a_new_layer_keeps_it_from_no_mark() {
 
 /// Also of a layer that was never Ready: volumes of a predecessor may hold two histories.
 #[test]
-fn what_only_a_person_ends_is_told_first() {
+fn what_only_a_person_ends_is_reported_first() {
     let mut sample = Sample::healthy();
     sample.observed.initialised = false;
     sample.faults = vec![(NodeId::data(0), "ACL LIST is denied".to_owned())];

@@ -73,7 +73,7 @@ fn each_new_folder_is_one_event_while_the_layer_is_degraded_by_something_else() 
 }
 
 #[test]
-fn a_folder_that_degrades_the_layer_is_told_by_that_event_alone() {
+fn a_folder_that_degrades_the_layer_is_reported_by_that_event_alone() {
     let mut sample = Sample::healthy();
     let before = sample.status();
     keep(&mut sample, 0, &[FIRST]);
@@ -84,7 +84,7 @@ fn a_folder_that_degrades_the_layer_is_told_by_that_event_alone() {
 
 /// A volume has what it had: neither the end of the trouble nor the folder once more is told.
 #[test]
-fn an_agent_that_does_not_answer_in_a_pass_takes_nothing_from_what_is_told() {
+fn an_agent_that_does_not_answer_in_a_pass_takes_nothing_from_what_is_reported() {
     let mut sample = Sample::healthy();
     keep(&mut sample, 1, &[FIRST]);
     let before = sample.status();

@@ -308,7 +308,7 @@ fn a_layer_without_redundancy_for_long_is_degraded_by_it() {
 }
 
 #[test]
-fn who_waits_for_a_change_is_told_when_it_goes_on_and_when_it_stalls() {
+fn a_waiting_change_is_reported_when_it_goes_on_and_when_it_stalls() {
     let before = Sample::healthy().status();
     let mut sample = Sample::healthy();
     roll(&mut sample);

@@ -257,7 +257,7 @@ fn object(state: &State) -> Value {
 }
 
 #[test]
-fn no_state_is_told_by_two_columns_that_are_the_opposite_of_each_other() {
+fn no_state_is_reported_by_two_columns_that_are_the_opposite_of_each_other() {
     for state in states() {
         let conditions = state.status["conditions"].as_array().unwrap();
         let ready = conditions.iter().find(|known| known["type"] == "Ready").unwrap()["status"].as_str().unwrap();
@@ -302,7 +302,7 @@ fn what_kubectl_get_shows_of_a_use_in_two_columns_is_never_the_opposite() {
 }
 
 #[test]
-fn the_committed_statuses_are_those_that_are_told() {
+fn the_committed_statuses_are_those_that_are_reported() {
     let mut text = String::new();
     for state in states() {
         let yaml = serde_saphyr::to_string(&object(&state)).unwrap();

@@ -135,7 +135,7 @@ fn a_store_says_what_its_layer_says_of_itself() {
 }
 
 #[test]
-fn a_change_that_the_layer_does_not_take_is_told_and_the_store_stays_ready() {
+fn a_change_that_the_layer_does_not_take_is_reported_and_the_store_stays_ready() {
     let facts = UseFacts { change_refused: Some("mode cannot be changed".to_owned()), ..facts() };
     let status = published(&facts, &UseStatus::default());
     assert_eq!(condition(&status, "Ready").0, "True");

@@ -20,7 +20,7 @@ fn events(layer: &Layer) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_told_in_few() {
+async fn an_idle_layer_costs_no_write_and_no_event_and_a_death_is_reported_in_few() {
     let (namespace, layer) = TestNamespace::with_layer("nl-idle").await;
     let faults = place::faults(&namespace.name);
     // What follows Ready: the record that the layer was initialised, and what the audit says of its keys, within a rest of 10 s.

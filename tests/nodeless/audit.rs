@@ -10,7 +10,7 @@ use crate::store::{Store, call, run};
 use crate::test_namespace::{SOON, TestNamespace};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_without_an_expiry_is_told_in_the_status_of_its_use_and_layer_and_repaired_where_that_is_asked_for() {
+async fn a_key_without_an_expiry_is_reported_in_the_status_of_its_use_and_layer_and_repaired_where_that_is_asked_for() {
     let namespace = TestNamespace::create("nl-audit").await;
     let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m", "absoluteLifetime": "2h"})).await;
     store.ready().await;

@@ -198,7 +198,7 @@ async fn removal_is_followed(
 
 /// A cache above its budget is told so, and is shrunk once that is asked for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_above_its_budget_is_told_in_its_status_and_shrinks_where_that_is_asked_for() {
+async fn a_cache_above_its_budget_is_reported_in_its_status_and_shrinks_where_that_is_asked_for() {
     let namespace = TestNamespace::create("nl-caches-budget").await;
     let cache: Store<CacheNamespace> =
         Store::make(&namespace, "web", json!({"ttl": "1h", "memoryBudget": "1Mi"})).await;

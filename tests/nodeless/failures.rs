@@ -102,7 +102,7 @@ async fn sentinels_whose_pods_are_replaced_20_times_still_know_each_other_and_no
 
 /// There is no limit of memory here: what a kubelet writes into the status of a pod whose container the kernel ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_the_kernel_ended_for_memory_is_told_though_it_is_back() {
+async fn a_container_that_the_kernel_ended_for_memory_is_reported_though_it_is_back() {
     let namespace = TestNamespace::create("nl-no-memory").await;
     let layer = namespace.layer("web", json!({"mode": "Standalone"})).await;
     layer.ready().await;

@@ -139,7 +139,7 @@ async fn the_primarys_stateful_set_that_is_scaled_by_hand_is_put_back_and_loses_
 
 /// A layer whose status the API server does not take is looked after all the same, and says in an event why its status is old.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_that_is_refused_is_told_in_an_event_and_freezes_nothing() {
+async fn a_status_that_is_refused_is_reported_in_an_event_and_freezes_nothing() {
     let namespace = TestNamespace::create("nl-status-refused").await;
     let standalone = || json!({"mode": "Standalone"});
     let (layer, other) = (namespace.layer("web", standalone()).await, namespace.layer("other", standalone()).await);

@@ -41,7 +41,7 @@ async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
 
 /// Storage that makes no volume below 1Gi takes those of Sentinels as they are by default. A smaller one is told in Kubernetes' words.
 #[tokio::test]
-async fn storage_with_a_minimum_takes_a_sentinels_volume_and_a_smaller_one_is_told() {
+async fn storage_with_a_minimum_takes_a_sentinels_volume_and_a_smaller_one_is_reported() {
     let namespace = TestNamespace::create("least-volume").await;
     let ranges: Api<LimitRange> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let least = json!({"metadata": {"name": "least"}, "spec": {"limits": [{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}}]}});
@@ -78,7 +78,7 @@ async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_
 
 /// Less memory than the data needs is neither rolled out nor set, whether a limit or a share says so, until the data fits.
 #[tokio::test]
-async fn memory_below_the_data_is_told_and_carried_out_once_the_data_fits() {
+async fn memory_below_the_data_is_reported_and_carried_out_once_the_data_fits() {
     const MIB: u64 = 1 << 20;
     let namespace = TestNamespace::create("nl-too-small").await;
     let layer = namespace.layer("web", json!({"mode": "Standalone"})).await;

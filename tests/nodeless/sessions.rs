@@ -87,7 +87,7 @@ async fn stores_that_no_layer_can_serve_say_why() {
 }
 
 #[tokio::test]
-async fn a_wrong_edit_of_a_dedicated_layer_is_told_at_the_store_which_serves_on() {
+async fn a_wrong_edit_of_a_dedicated_layer_is_reported_at_the_store_which_serves_on() {
     let namespace = TestNamespace::create("nl-store-edit").await;
     let store = Store::create(&namespace, "web", json!({"idleTimeout": "30m"})).await;
     store.ready().await;

@@ -137,7 +137,7 @@ async fn data_that_no_volume_holds_any_more_is_given_up_by_a_person_alone() {
 
 /// What a node had alone is told in the status, by an event and in `Degraded`, and goes when a person says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_one_node_had_alone_is_told_until_a_person_drops_it() {
+async fn data_that_one_node_had_alone_is_reported_until_a_person_drops_it() {
     let namespace = TestNamespace::create("nl-aside").await;
     let layer = namespace.layer("web", json!({"durability": {"minReplicasToWrite": 0}})).await;
     layer.ready().await;

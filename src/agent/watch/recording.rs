@@ -154,7 +154,7 @@ impl Watch {
             let has_loaded = self.served;
             self.disk.begin(move || {
                 let sizes = has_loaded.then(|| Sizes::measure(&environment));
-                lineage_file::write_with(&environment, &lineage, settled(&growth, sizes))
+                lineage_file::write_with(&environment, &lineage, durable_sizes(&growth, sizes))
             });
         }
     }
@@ -183,7 +183,7 @@ impl Watch {
                 }
                 let sizes = Sizes::measure(&environment);
                 // An engine that ended by our order has flushed its file.
-                let sizes = if clean { sizes } else { settled(&growth, Some(sizes).filter(|_| has_loaded)) };
+                let sizes = if clean { sizes } else { durable_sizes(&growth, Some(sizes).filter(|_| has_loaded)) };
                 lineage_file::write_with(&environment, &lineage, sizes)
             });
             if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
@@ -220,10 +220,10 @@ impl Watch {
 }
 
 /// The sizes of the append-only files that count as kept on the disk, once these are noted.
-fn settled(growth: &Mutex<Growth>, sizes: Option<Sizes>) -> Sizes {
+fn durable_sizes(growth: &Mutex<Growth>, sizes: Option<Sizes>) -> Sizes {
     let mut growth = growth.lock().unwrap_or_else(PoisonError::into_inner);
     match sizes {
         Some(sizes) => growth.note(Instant::now(), sizes),
-        None => growth.settled(),
+        None => growth.durable_sizes(),
     }
 }

@@ -27,7 +27,7 @@ use crate::validate::{Fault, ValidatedLayer, validate, validate_accepted};
 
 /// How long the layer's Secrets are believed where Secrets are not watched: running servers know the passwords, and so does the
 /// password cache.
-const SECRETS_BELIEVED: Duration = Duration::from_secs(30);
+const SECRETS_CACHED_FOR: Duration = Duration::from_secs(30);
 
 /// What the watches show of a layer.
 pub(in crate::controller) struct Objects {
@@ -155,8 +155,9 @@ pub(in crate::controller) struct Secrets {
 
 impl Secrets {
     async fn read(context: &Context, layer: &LayerIdentity) -> Result<Self, Request> {
-        let read =
-            async |name: String| context.secrets.read(&context.client, &layer.namespace, &name, SECRETS_BELIEVED).await;
+        let read = async |name: String| {
+            context.secrets.read(&context.client, &layer.namespace, &name, SECRETS_CACHED_FOR).await
+        };
         Ok(Self {
             system: read(names::system_secret(&layer.name)).await?,
             application: read(names::application_secret(&layer.name)).await?,

@@ -28,9 +28,9 @@ use crate::telemetry::Chain;
 
 /// How long a binding that was read is believed where Secrets are not watched: shorter than the pause of a layer at rest, so that
 /// each pass finds one that was edited.
-pub(super) const BELIEVED: Duration = Duration::from_secs(2);
+pub(super) const CACHED_FOR: Duration = Duration::from_secs(2);
 /// How long the binding of a use that is not served is believed where Secrets are not watched.
-const BELIEVED_OF_REFUSED: Duration = Duration::from_secs(30);
+const REFUSED_CACHED_FOR: Duration = Duration::from_secs(30);
 /// Bindings that are read again in one pass at most where Secrets are not watched.
 const MOST_READS: usize = 25;
 
@@ -63,7 +63,7 @@ impl RelatedObjects {
             }
             let (namespace, name) = place_of(declared);
             let former = declared.former_binding_name();
-            let known = context.secrets.known(&namespace, &name, BELIEVED);
+            let known = context.secrets.known(&namespace, &name, CACHED_FOR);
             // What was never read must be: without it, which credentials are valid is unknown.
             let spared = known.filter(|(_, holds)| !holds && allowance == 0).map(|(secret, _)| secret);
             allowance = allowance.saturating_sub(usize::from(spared.is_none()));
@@ -71,13 +71,13 @@ impl RelatedObjects {
                 async move {
                     let secret = match spared {
                         Some(secret) => Ok(secret),
-                        None => context.secrets.read(&context.client, &namespace, &name, BELIEVED).await,
+                        None => context.secrets.read(&context.client, &namespace, &name, CACHED_FOR).await,
                     };
                     let ours = |secret: Option<KubernetesSecret>| secret.filter(|secret| is_owned_by(secret, &uid));
                     let secret = match (secret.map(ours), former) {
                         // Which credentials are shown is what the Secret of the former name says, until there is one of the new.
                         (Ok(None), Some(former)) => {
-                            context.secrets.read(&context.client, &namespace, &former, BELIEVED).await.map(ours)
+                            context.secrets.read(&context.client, &namespace, &former, CACHED_FOR).await.map(ours)
                         }
                         (secret, _) => secret,
                     };
@@ -194,7 +194,7 @@ pub(super) async fn withdraw(context: &Context, declared: &DeclaredUse) -> Resul
 
 /// Removes a Secret of the use with this UID.
 async fn remove(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
-    let found = context.secrets.read(&context.client, namespace, name, BELIEVED_OF_REFUSED).await?;
+    let found = context.secrets.read(&context.client, namespace, name, REFUSED_CACHED_FOR).await?;
     if let Some(secret) = found.filter(|secret| is_owned_by(secret, uid)) {
         let uid = secret.uid();
         context.writer.delete::<KubernetesSecret>(namespace, name, uid.as_deref()).await.map_err(Error::Act)?;
@@ -208,7 +208,7 @@ impl ServedUse {
     async fn write(&self, context: &Context, pass: LayerPass<'_>, rotation: Rotation) -> BindingOutcome {
         let mut written = self.write_binding(context, pass, rotation).await;
         written.is_as_planned = written.trouble.is_none() && !pass.desired.paused;
-        written.export = self.told_export();
+        written.export = self.reported_export();
         let shown = rotation.next.shown.filter(|_| written.trouble.is_none() && !pass.desired.paused);
         if let Some(shown) = shown.filter(|_| self.accepted().kind.has_user()) {
             let wanted =

@@ -30,7 +30,7 @@ pub(super) async fn keep(
     // What stays is told in the status, not again and again in an event.
     let attainable = |live: &DataLayer| with_what_stays(&json!(live.spec), &spec);
     // The use's own change is no edit of the layer.
-    let is_known_wish = context.writer.is_wish(&wanted);
+    let is_known_wish = context.writer.is_last_applied(&wanted);
     let mut edited = found
         .filter(|_| is_known_wish)
         .map(|found| differing(&json!(found.spec), &attainable(found)))
@@ -155,7 +155,7 @@ mod tests {
 
     /// The API server refused the whole correction because of such a field, so all other edits stayed too.
     #[test]
-    fn what_cannot_be_removed_keeps_no_other_edit_in_force_and_is_told() {
+    fn what_cannot_be_removed_keeps_no_other_edit_in_force_and_is_reported() {
         let wanted = json!({"mode": "Sentinel", "engine": {"pullPolicy": "Never"}, "replicas": 2});
         let live = json!({
             "mode": "Sentinel", "engine": {"image": "redis:8.0"}, "persistence": {"volume": {"size": "1Gi"}, "snapshots": true}, "paused": true,

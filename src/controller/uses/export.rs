@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 
 use super::super::context::Context;
-use super::binding::{BELIEVED, is_owned_by};
+use super::binding::{CACHED_FOR, is_owned_by};
 use super::served::ServedUse;
 use crate::act::kube::key_of;
 use crate::act::{Applied, StepOutcome};
@@ -13,7 +13,7 @@ use crate::validate::uses::ValidatedUse;
 
 impl ServedUse {
     /// Name of the Secret for a rate limit service that was told last.
-    pub(super) fn told_export(&self) -> Option<String> {
+    pub(super) fn reported_export(&self) -> Option<String> {
         self.object.status()?.export.as_ref().map(|export| export.name.clone())
     }
 
@@ -30,7 +30,7 @@ impl ServedUse {
         if wanted.is_none() && !is_there {
             return Ok(None);
         }
-        let read = context.secrets.read(&context.client, namespace, &name, BELIEVED).await;
+        let read = context.secrets.read(&context.client, namespace, &name, CACHED_FOR).await;
         let live = read.map_err(|error| Chain(&error).to_string())?.filter(|secret| is_owned_by(secret, uid));
         let outcome = match &wanted {
             Some(secret) => context.writer.apply(secret, live.as_ref()).await,

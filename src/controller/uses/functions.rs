@@ -138,7 +138,7 @@ impl Uses {
             if failed.is_some_and(|failed| server.is_some_and(|server| failed.holds(library, server))) {
                 desired.libraries.remove(name);
                 desired.kept_libraries.insert(name.clone());
-            } else if it.told_digest() == Some(&library.digest) {
+            } else if it.reported_digest() == Some(&library.digest) {
                 is_missed |= server.is_some_and(|server| !server.libraries.contains_key(name));
             } else {
                 unproven.push(name.clone());
@@ -215,7 +215,7 @@ impl ServedUse {
     }
 
     /// The digest that was proven last.
-    fn told_digest(&self) -> Option<&String> {
+    fn reported_digest(&self) -> Option<&String> {
         Some(&self.object.status()?.functions.as_ref()?.digest)
     }
 

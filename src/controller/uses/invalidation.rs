@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_runs_is_told_so_and_one_that_was_lost_is_counted_until_the_end() {
+    fn a_job_that_runs_is_reported_and_one_that_was_lost_is_counted_until_the_end() {
         let job = |state, removed| PrefixJob { state, removed, beginning: b"web:{0}".to_vec() };
         let asked = InvalidationStatus::of("web:{0}", Some("7".to_owned()), InvalidationState::Waiting, 0);
         let running = so_far(&asked, &job(JobState::Running, 512));

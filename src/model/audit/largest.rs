@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_key_is_found_within_sixteen_passes_and_is_told_until_it_is_gone() {
+    fn the_largest_key_is_found_within_sixteen_passes_and_is_reported_until_it_is_gone() {
         const KEYS: usize = 20_000;
         for place in [0, 999, 1_000, 12_345, KEYS - 1] {
             let (mut search, mut first_told) = (LargeKeySearch::default(), None);

@@ -418,7 +418,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn up_to_a_thousand_keys_are_told_exactly(seed in any::<u64>(), keys in 1_u64..=FIRST_KEYS) {
+        fn up_to_a_thousand_keys_are_reported_exactly(seed in any::<u64>(), keys in 1_u64..=FIRST_KEYS) {
             let (bytes, error, truth) = estimated(seed, keys);
             prop_assert_eq!((bytes, error), (truth, 0));
         }

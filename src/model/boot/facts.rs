@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE, SILENT_SENTINELS, UNHEARD};
+use super::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE, SILENT_SENTINELS, WITHOUT_ANSWER};
 use crate::model::lineage::{Activity, Lineage};
 use crate::model::{Mode, Role};
 
@@ -64,7 +64,7 @@ impl Peer {
     pub fn may_run(&self) -> bool {
         match self {
             Self::Answers { activity, .. } => !matches!(activity, Activity::Deciding),
-            Self::Silent { time } => *time < UNHEARD,
+            Self::Silent { time } => *time < WITHOUT_ANSWER,
         }
     }
 }
@@ -146,7 +146,7 @@ impl BootFacts {
     }
 
     /// Whether every peer answers.
-    pub(super) fn everybody_answers(&self) -> bool {
+    pub(super) fn all_peers_answer(&self) -> bool {
         self.silences().next().is_none()
     }
 
@@ -171,7 +171,7 @@ impl BootFacts {
 
     /// Whether no node that answers has data that could be lost. What a layer keeps nothing of counts only where it is whole: a
     /// replica that began empty, and follows an empty primary in vain, has a record as well.
-    pub(super) fn everybody_is_empty(&self) -> bool {
+    pub(super) fn all_are_empty(&self) -> bool {
         let is_nothing = |lineage: &Lineage| !self.keeps_data && !lineage.synced;
         self.own.as_ref().is_none_or(is_nothing) && self.records().all(|(_, _, theirs)| is_nothing(theirs))
     }

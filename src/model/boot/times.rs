@@ -32,7 +32,7 @@ pub(crate) const SILENT_PEER_OF_A_CACHE: Duration = Duration::from_secs(30);
 
 /// Silence after which a peer counts as off where a person chose another node's data. It is asked about twice a second at the least, so
 /// that many questions in a row were not answered in time.
-pub(super) const UNHEARD: Duration = Duration::from_secs(5);
+pub(super) const WITHOUT_ANSWER: Duration = Duration::from_secs(5);
 
 /// How long another primary must have served before this one does anything about it. Sentinels demote a primary that came back after
 /// 8 s, and a record is told a second after a promotion.

@@ -79,14 +79,14 @@ impl Demand {
     }
 
     /// What is left apart from the data and the least of everything but connections, bytes; `None`: not even that.
-    pub(super) fn besides_floors(&self) -> Option<u64> {
+    pub(super) fn above_floors(&self) -> Option<u64> {
         self.limit.checked_sub(self.data())?.checked_sub(PROGRAMS)?.checked_sub(Floors::of(self).sum())
     }
 
     /// As many connections as two thirds of what is left can hold, at most the usual; whole tens, at least 10.
     pub(super) fn connections(&self) -> u32 {
         self.connections.unwrap_or_else(|| {
-            let fit = self.besides_floors().unwrap_or_default() / 3 * 2 / CONNECTION;
+            let fit = self.above_floors().unwrap_or_default() / 3 * 2 / CONNECTION;
             let fit = u32::try_from(fit).unwrap_or(u32::MAX).saturating_sub(OWN_CONNECTIONS);
             (fit / 10 * 10).clamp(10, USUAL_CONNECTIONS)
         })

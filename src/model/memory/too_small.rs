@@ -44,7 +44,7 @@ impl std::fmt::Display for TooSmall {
             up(floors.copy_on_write),
             up(PROGRAMS),
         )?;
-        let fit = (demand.besides_floors().unwrap_or_default() / CONNECTION).saturating_sub(u64::from(OWN_CONNECTIONS));
+        let fit = (demand.above_floors().unwrap_or_default() / CONNECTION).saturating_sub(u64::from(OWN_CONNECTIONS));
         if demand.connections.is_some() && fit >= 10 {
             write!(formatter, "; {fit} connections would fit")?;
         }

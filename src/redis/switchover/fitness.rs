@@ -66,7 +66,7 @@ pub(super) async fn fit_sentinel(
         }
     }
     for (endpoint, connection) in asked {
-        match objection_after_a_look(request, candidates, newest_epoch, &connection, watch).await {
+        match objection_after_a_poll(request, candidates, newest_epoch, &connection, watch).await {
             Ok(None) => return Ok(connection),
             Ok(Some(Objection::OfItself(reason) | Objection::OfReplicas(reason))) => {
                 reasons.push(format!("{} {reason}", endpoint.name()));
@@ -80,7 +80,7 @@ pub(super) async fn fit_sentinel(
 
 /// As [`objection`]; a Sentinel that objects to a replica is made to look at it now, since what it saw last may be old. What keeps a
 /// replica from being elected that another is preferred to is set before each poll, because its agent undoes it.
-async fn objection_after_a_look(
+async fn objection_after_a_poll(
     request: &Switchover,
     candidates: &[Candidate],
     newest_epoch: u64,

@@ -65,15 +65,15 @@ impl World {
             }
             Step::ResetSentinel { node, run_id, .. } => {
                 let is_same = matches!(self.server(*node), Some(Server::Sentinel(known)) if known.run == *run_id);
-                if let Some(belief) = self.belief_mut(*node).filter(|belief| is_same && belief.failover.is_none()) {
-                    belief.reset(time);
+                if let Some(view) = self.view_mut(*node).filter(|view| is_same && view.failover.is_none()) {
+                    view.reset(time);
                 }
             }
             Step::SetSentinel { node, run_id } => {
                 let quorum = self.quorum();
                 let is_same = matches!(self.server(*node), Some(Server::Sentinel(known)) if known.run == *run_id);
-                if let Some(belief) = self.belief_mut(*node).filter(|_| is_same) {
-                    belief.quorum = quorum;
+                if let Some(view) = self.view_mut(*node).filter(|_| is_same) {
+                    view.quorum = quorum;
                 }
             }
             Step::Repoint { node, run_id, primary, .. } => {
@@ -127,7 +127,7 @@ impl World {
     /// What the operator must never do: stop a primary, or take a second node away.
     fn watch_over(&mut self, step: &Step) {
         let node = step.node();
-        let is_named = self.belief_names(node);
+        let is_named = self.view_names(node);
         if self.is_primary(node) && is_named {
             self.violations.push(format!("a primary is stopped: {step:?}"));
         }
@@ -143,10 +143,10 @@ impl World {
     }
 
     /// Whether most of all Sentinels name a node.
-    fn belief_names(&self, node: NodeId) -> bool {
+    fn view_names(&self, node: NodeId) -> bool {
         let all: Vec<NodeId> = self.declared().into_iter().filter(|id| id.kind == NodeKind::Sentinel).collect();
         let own = self.announced(node);
-        let names = all.iter().filter(|id| self.belief(**id).is_some_and(|belief| Some(&belief.address) == own));
+        let names = all.iter().filter(|id| self.view(**id).is_some_and(|view| Some(&view.address) == own));
         names.count() > all.len() / 2
     }
 
@@ -179,13 +179,13 @@ impl World {
         let known = |id: &NodeId| candidates.is_none_or(|candidates| candidates.contains(id));
         let fit: BTreeSet<NodeId> =
             self.pods.keys().copied().filter(|id| known(id) && self.is_linked(*id, from)).collect();
-        let sentinels: Vec<NodeId> = self.pods.keys().copied().filter(|id| self.belief(*id).is_some()).collect();
+        let sentinels: Vec<NodeId> = self.pods.keys().copied().filter(|id| self.view(*id).is_some()).collect();
         let is_fit_to_act = |id: &NodeId| {
-            let Some(belief) = self.belief(*id) else { return false };
+            let Some(view) = self.view(*id) else { return false };
             let electable = self.electable(*id);
-            belief.address == own
-                && !belief.is_down(self.time)
-                && belief.failover.is_none()
+            view.address == own
+                && !view.is_down(self.time)
+                && view.failover.is_none()
                 && !electable.is_empty()
                 && electable.iter().all(|(id, _)| fit.contains(id))
         };
@@ -193,8 +193,7 @@ impl World {
         if !self.begin_failover(actor) {
             return false;
         }
-        let target =
-            self.belief(actor).and_then(|belief| belief.failover.as_ref()).map(|failover| failover.target.clone());
+        let target = self.view(actor).and_then(|view| view.failover.as_ref()).map(|failover| failover.target.clone());
         let time = self.time;
         for id in fit.into_iter().chain([from]) {
             if let (Some(target), Some(data)) = (&target, self.data_mut(id))

@@ -249,7 +249,7 @@ impl World {
         let Some(Server::Sentinel(sentinel)) = self.reach(node, address).and_then(|owner| self.server(owner)) else {
             return SentinelAnswer::Silent;
         };
-        let named = sentinel.belief.as_ref().map(super::Belief::answered);
+        let named = sentinel.view.as_ref().map(super::SentinelView::answered);
         let known = document.of_kind(NodeKind::Data).find(|(_, known)| Some(*known) == named);
         known.map_or(SentinelAnswer::NamesNone, |(peer, _)| SentinelAnswer::Names(peer.ordinal))
     }

@@ -18,7 +18,7 @@ use redoubt::model::{Address, LayerIdentity, NodeId, NodeKind, PodRole};
 use redoubt::plan::{Plan, Promotion, Step, plan};
 
 pub use data::{Boot, Data};
-pub use sentinels::{Belief, Sentinel};
+pub use sentinels::{Sentinel, SentinelView};
 
 /// Seconds of silence after which a Sentinel takes its primary for down.
 pub const DETECTION: u64 = 5;
@@ -100,7 +100,7 @@ pub struct Volume {
     pub lineage: Option<Lineage>,
     pub library: bool,
     pub stray: bool,
-    pub memory: Option<Belief>,
+    pub memory: Option<SentinelView>,
 }
 
 #[derive(Clone, Debug)]

@@ -151,7 +151,7 @@ impl Past {
     }
 
     /// Faults cease: networks are whole, images exist, people approve.
-    pub fn calm(mut self) -> World {
+    pub fn stable(mut self) -> World {
         let world = &mut self.world;
         world.cut.clear();
         world.specification.needs_approval = false;

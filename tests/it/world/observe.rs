@@ -9,7 +9,7 @@ use redoubt::model::observed::{
 };
 use redoubt::model::{NodeId, NodeKind, Offset};
 
-use super::{Belief, DETECTION, Data, FAILOVER_TIMEOUT, FIRST_BAD_REVISION, Pod, Sentinel, Server, World};
+use super::{DETECTION, Data, FAILOVER_TIMEOUT, FIRST_BAD_REVISION, Pod, Sentinel, SentinelView, Server, World};
 
 impl World {
     pub fn observed(&self) -> Observed {
@@ -112,42 +112,38 @@ impl World {
     fn observed_sentinel(&self, sentinel: &Sentinel) -> SentinelServer {
         SentinelServer {
             run_id: sentinel.run.clone(),
-            master: sentinel.belief.as_ref().map(|belief| self.observed_master(belief)),
+            master: sentinel.view.as_ref().map(|view| self.observed_master(view)),
             users_in_place: BTreeSet::new(),
             users_foreign: BTreeSet::new(),
             tilt: false,
         }
     }
 
-    fn observed_master(&self, belief: &Belief) -> SentinelMaster {
+    fn observed_master(&self, view: &SentinelView) -> SentinelMaster {
         let mut flags = BTreeSet::from(["master".to_owned()]);
-        if belief.is_down(self.time) {
+        if view.is_down(self.time) {
             flags.insert("s_down".to_owned());
         }
-        if belief.failover.is_some() {
+        if view.failover.is_some() {
             flags.insert("failover_in_progress".to_owned());
         }
         SentinelMaster {
-            address: belief.address.clone(),
-            config_epoch: belief.config_epoch,
+            address: view.address.clone(),
+            config_epoch: view.config_epoch,
             flags,
-            quorum: belief.quorum,
+            quorum: view.quorum,
             detection: Duration::from_secs(DETECTION),
             failover_timeout: Duration::from_secs(FAILOVER_TIMEOUT),
             parallel_syncs: 1,
-            other_sentinels: belief
-                .others
-                .iter()
-                .map(|(other, address)| (other.to_string(), address.clone()))
-                .collect(),
-            steady_milliseconds: Some((self.time - belief.steady_since) * 1000),
-            replicas: belief.replicas.iter().map(|address| (address.clone(), BTreeSet::new())).collect(),
+            other_sentinels: view.others.iter().map(|(other, address)| (other.to_string(), address.clone())).collect(),
+            steady_milliseconds: Some((self.time - view.steady_since) * 1000),
+            replicas: view.replicas.iter().map(|address| (address.clone(), BTreeSet::new())).collect(),
         }
     }
 
     /// Sentinels of the declared nodes that the operator can ask, and their highest epoch.
     pub fn asked_epoch(&self) -> Option<u64> {
         let declared = self.declared().into_iter().filter(|id| id.kind == NodeKind::Sentinel);
-        declared.filter_map(|id| self.belief(id)).map(|belief| belief.config_epoch).max()
+        declared.filter_map(|id| self.view(id)).map(|view| view.config_epoch).max()
     }
 }

@@ -10,12 +10,12 @@ use super::{DETECTION, Document, FAILOVER_TIMEOUT, Server, World};
 #[derive(Clone, Debug)]
 pub struct Sentinel {
     pub run: String,
-    pub belief: Option<Belief>,
+    pub view: Option<SentinelView>,
 }
 
 /// What a Sentinel believes, and keeps on its volume.
 #[derive(Clone, Debug)]
-pub struct Belief {
+pub struct SentinelView {
     pub address: Address,
     pub config_epoch: u64,
     pub current_epoch: u64,
@@ -40,19 +40,19 @@ pub struct Failover {
 
 impl Sentinel {
     /// As the agent renders it: what it remembered, without addresses that nobody has.
-    pub fn boot(run: String, memory: Option<Belief>, document: &Document, time: u64) -> Self {
-        let belief = memory.filter(|memory| document.nodes.values().any(|known| *known == memory.address));
-        let belief = belief.map(|mut belief| {
+    pub fn boot(run: String, memory: Option<SentinelView>, document: &Document, time: u64) -> Self {
+        let view = memory.filter(|memory| document.nodes.values().any(|known| *known == memory.address));
+        let view = view.map(|mut view| {
             let is_known = |address: &Address| document.nodes.values().any(|known| known == address);
-            belief.replicas.retain(is_known);
-            belief.others.retain(|_, address| is_known(address));
-            Belief { quorum: document.quorum, ..Belief::new(belief.address.clone(), &belief, time) }
+            view.replicas.retain(is_known);
+            view.others.retain(|_, address| is_known(address));
+            SentinelView { quorum: document.quorum, ..SentinelView::new(view.address.clone(), &view, time) }
         });
-        Self { run, belief }
+        Self { run, view }
     }
 }
 
-impl Belief {
+impl SentinelView {
     fn new(address: Address, memory: &Self, time: u64) -> Self {
         Self {
             address,
@@ -114,33 +114,33 @@ impl Belief {
 
 impl World {
     /// What a Sentinel that answers believes.
-    pub fn belief(&self, node: NodeId) -> Option<&Belief> {
+    pub fn view(&self, node: NodeId) -> Option<&SentinelView> {
         match self.server(node)? {
-            Server::Sentinel(sentinel) => sentinel.belief.as_ref(),
+            Server::Sentinel(sentinel) => sentinel.view.as_ref(),
             _ => None,
         }
     }
 
-    pub fn belief_mut(&mut self, node: NodeId) -> Option<&mut Belief> {
+    pub fn view_mut(&mut self, node: NodeId) -> Option<&mut SentinelView> {
         match self.pods.get_mut(&node)?.server.as_mut()? {
-            Server::Sentinel(sentinel) => sentinel.belief.as_mut(),
+            Server::Sentinel(sentinel) => sentinel.view.as_mut(),
             _ => None,
         }
     }
 
     /// Whether a Sentinel names the primary and knows everybody else, and nobody more.
     pub fn knows_exactly(&self, node: NodeId, primary: NodeId) -> bool {
-        let Some(belief) = self.belief(node) else { return false };
+        let Some(view) = self.view(node) else { return false };
         let address = |id: NodeId| self.services.get(&id).cloned();
         let of_kind = |kind: NodeKind, besides: NodeId| -> BTreeSet<Address> {
             let nodes = self.declared().into_iter().filter(|id| id.kind == kind && *id != besides);
             nodes.filter_map(address).collect()
         };
-        Some(&belief.address) == self.services.get(&primary)
-            && belief.failover.is_none()
-            && belief.quorum == self.quorum()
-            && belief.replicas == of_kind(NodeKind::Data, primary)
-            && belief.others.values().cloned().collect::<BTreeSet<_>>() == of_kind(NodeKind::Sentinel, node)
+        Some(&view.address) == self.services.get(&primary)
+            && view.failover.is_none()
+            && view.quorum == self.quorum()
+            && view.replicas == of_kind(NodeKind::Data, primary)
+            && view.others.values().cloned().collect::<BTreeSet<_>>() == of_kind(NodeKind::Sentinel, node)
     }
 
     fn sentinels(&self) -> Vec<NodeId> {
@@ -158,8 +158,8 @@ impl World {
         let document = &self.pods.get(&node)?.built.document;
         let sentinels: Vec<&Address> = document.of_kind(NodeKind::Sentinel).map(|(_, address)| address).collect();
         let mut votes: BTreeMap<&Address, Vec<u64>> = BTreeMap::new();
-        for belief in sentinels.iter().filter_map(|address| self.belief(self.reach(node, address)?)) {
-            votes.entry(&belief.address).or_default().push(belief.config_epoch);
+        for view in sentinels.iter().filter_map(|address| self.view(self.reach(node, address)?)) {
+            votes.entry(&view.address).or_default().push(view.config_epoch);
         }
         let (named, epochs) = votes.into_iter().find(|(_, epochs)| epochs.len() > sentinels.len() / 2)?;
         Some((named.clone(), epochs.into_iter().max()?))
@@ -177,7 +177,7 @@ impl World {
                 self.begin_failover(node);
             }
             self.mend(node);
-            let memory = self.belief(node).cloned();
+            let memory = self.view(node).cloned();
             if memory.is_some() {
                 self.volumes.entry(node).or_default().memory = memory;
             }
@@ -186,13 +186,13 @@ impl World {
 
     /// The agent shows its Sentinel the primary that others name; failing that, the only one that serves.
     fn find_primary(&mut self, node: NodeId) {
-        if self.belief(node).is_some() {
+        if self.view(node).is_some() {
             return;
         }
         let document = self.pods[&node].built.document.clone();
         let reached = |kind| document.of_kind(kind).filter_map(|(_, address)| self.reach(node, address));
-        let beliefs = reached(NodeKind::Sentinel).filter_map(|other| self.belief(other));
-        let named = beliefs.map(|belief| (belief.config_epoch, belief.address.clone())).max();
+        let views = reached(NodeKind::Sentinel).filter_map(|other| self.view(other));
+        let named = views.map(|view| (view.config_epoch, view.address.clone())).max();
         let serving: Vec<NodeId> = reached(NodeKind::Data).filter(|data| self.is_primary(*data)).collect();
         let found = named.map(|(_, address)| address).or_else(|| match serving.as_slice() {
             [only] => document.nodes.get(only).cloned(),
@@ -202,18 +202,18 @@ impl World {
         if let (Some(address), Some(Server::Sentinel(sentinel))) =
             (found, self.pods.get_mut(&node).and_then(|pod| pod.server.as_mut()))
         {
-            sentinel.belief = Some(Belief::first(address, quorum, time));
+            sentinel.view = Some(SentinelView::first(address, quorum, time));
         }
     }
 
     /// The agent shows its Sentinel a primary anew that others name by newer knowledge, and that serves while its own does not.
     fn learn_better(&mut self, node: NodeId) {
-        let Some(own) = self.belief(node).filter(|own| own.failover.is_none()).cloned() else { return };
+        let Some(own) = self.view(node).filter(|own| own.failover.is_none()).cloned() else { return };
         let is_serving = |address: &Address| self.reach(node, address).is_some_and(|id| self.is_primary(id));
         let document = &self.pods[&node].built.document;
         let others = document.of_kind(NodeKind::Sentinel).filter_map(|(_, address)| self.reach(node, address));
         let newest = others
-            .filter_map(|other| self.belief(other))
+            .filter_map(|other| self.view(other))
             .map(|theirs| (theirs.config_epoch, theirs.address.clone()))
             .filter(|(epoch, address)| *epoch > own.config_epoch && *address != own.address)
             .max();
@@ -221,35 +221,35 @@ impl World {
             return;
         };
         let (time, quorum) = (self.time, document.quorum);
-        if let Some(belief) = self.belief_mut(node) {
-            *belief = Belief::first(better, quorum, time);
+        if let Some(view) = self.view_mut(node) {
+            *view = SentinelView::first(better, quorum, time);
         }
     }
 
     /// Sentinels hear of each other through the servers that they both watch.
     fn greet(&mut self, node: NodeId) {
-        let Some(belief) = self.belief(node) else { return };
-        let watched = |belief: &Belief| -> BTreeSet<Address> {
-            belief.replicas.iter().cloned().chain([belief.address.clone()]).collect()
+        let Some(view) = self.view(node) else { return };
+        let watched = |view: &SentinelView| -> BTreeSet<Address> {
+            view.replicas.iter().cloned().chain([view.address.clone()]).collect()
         };
-        let own: BTreeSet<Address> = watched(belief)
+        let own: BTreeSet<Address> = watched(view)
             .into_iter()
             .filter(|address| self.reach(node, address).and_then(|id| self.data(id)).is_some())
             .collect();
         let mut heard = Vec::new();
         for other in self.sentinels().into_iter().filter(|other| *other != node) {
-            let Some(theirs) = self.belief(other) else { continue };
+            let Some(theirs) = self.view(other) else { continue };
             if let (false, Some(address)) = (own.is_disjoint(&watched(theirs)), self.announced(other)) {
                 heard.push((other, address.clone(), theirs.address.clone(), theirs.config_epoch, theirs.current_epoch));
             }
         }
         let time = self.time;
-        let Some(belief) = self.belief_mut(node) else { return };
+        let Some(view) = self.view_mut(node) else { return };
         for (other, address, primary, epoch, current) in heard {
-            belief.others.insert(other, address);
-            belief.current_epoch = belief.current_epoch.max(current);
-            if epoch > belief.config_epoch {
-                belief.switch(&primary, epoch, time);
+            view.others.insert(other, address);
+            view.current_epoch = view.current_epoch.max(current);
+            if epoch > view.config_epoch {
+                view.switch(&primary, epoch, time);
             }
         }
     }
@@ -263,52 +263,50 @@ impl World {
             .filter(|(other, _)| *other != node)
             .map(|(other, address)| (other, address.clone()))
             .collect();
-        if let Some(belief) = self.belief_mut(node) {
+        if let Some(view) = self.view_mut(node) {
             for (other, address) in declared {
-                belief.others.entry(other).or_insert(address);
+                view.others.entry(other).or_insert(address);
             }
         }
     }
 
     /// Asks the primary: is it there, and who follows it?
     fn look(&mut self, node: NodeId) {
-        let Some(belief) = self.belief(node) else { return };
-        let primary = self.reach(node, &belief.address).filter(|primary| self.is_primary(*primary));
+        let Some(view) = self.view(node) else { return };
+        let primary = self.reach(node, &view.address).filter(|primary| self.is_primary(*primary));
         let replicas: Vec<Address> = primary.map_or_else(Vec::new, |primary| {
             let linked = self.pods.keys().filter(|id| self.is_linked(**id, primary));
             linked.filter_map(|id| self.announced(*id).cloned()).collect()
         });
         let time = self.time;
-        let Some(belief) = self.belief_mut(node) else { return };
-        belief.replicas.extend(replicas);
-        belief.down_since = if primary.is_some() { None } else { belief.down_since.or(Some(time)) };
+        let Some(view) = self.view_mut(node) else { return };
+        view.replicas.extend(replicas);
+        view.down_since = if primary.is_some() { None } else { view.down_since.or(Some(time)) };
     }
 
     /// Whether this Sentinel sees the primary down, a quorum agrees, and most of those that it knows would vote for it.
     fn wants_failover(&self, node: NodeId) -> bool {
-        let Some(belief) = self.belief(node) else { return false };
-        let rests = belief.last_attempt.is_some_and(|last| self.time - last < 2 * FAILOVER_TIMEOUT);
-        if !belief.is_down(self.time) || belief.failover.is_some() || rests {
+        let Some(view) = self.view(node) else { return false };
+        let rests = view.last_attempt.is_some_and(|last| self.time - last < 2 * FAILOVER_TIMEOUT);
+        if !view.is_down(self.time) || view.failover.is_some() || rests {
             return false;
         }
-        let voters: Vec<&Belief> =
-            belief.others.values().filter_map(|address| self.belief(self.reach(node, address)?)).collect();
-        let agree = voters.iter().filter(|other| other.address == belief.address && other.is_down(self.time)).count();
+        let voters: Vec<&SentinelView> =
+            view.others.values().filter_map(|address| self.view(self.reach(node, address)?)).collect();
+        let agree = voters.iter().filter(|other| other.address == view.address && other.is_down(self.time)).count();
         let is_taken = voters.iter().any(|other| other.failover.is_some());
-        let needed = belief.others.len().div_ceil(2) + 1;
-        !is_taken
-            && agree + 1 >= usize::from(belief.quorum)
-            && voters.len() + 1 >= needed.max(usize::from(belief.quorum))
+        let needed = view.others.len().div_ceil(2) + 1;
+        !is_taken && agree + 1 >= usize::from(view.quorum) && voters.len() + 1 >= needed.max(usize::from(view.quorum))
     }
 
     /// `SENTINEL FAILOVER`, or an election that was won: promotes the replica that has most.
     pub fn begin_failover(&mut self, node: NodeId) -> bool {
-        let Some(belief) = self.belief(node) else { return false };
-        if belief.failover.is_some() {
+        let Some(view) = self.view(node) else { return false };
+        if view.failover.is_some() {
             return true;
         }
         let best = self.electable(node).into_iter().max_by_key(|(id, _)| self.data(*id).map(|data| data.offset));
-        let epoch = self.sentinels().iter().filter_map(|id| self.belief(*id)).map(|known| known.current_epoch).max();
+        let epoch = self.sentinels().iter().filter_map(|id| self.view(*id)).map(|known| known.current_epoch).max();
         let epoch = epoch.unwrap_or(0) + 1;
         let (time, history) = (self.time, self.fresh("history"));
         if let Some((id, _)) = &best
@@ -316,32 +314,32 @@ impl World {
         {
             data.promote(history);
         }
-        let Some(belief) = self.belief_mut(node) else { return false };
-        (belief.last_attempt, belief.current_epoch) = (Some(time), epoch);
-        belief.failover = best.map(|(_, target)| Failover { since: time, target, epoch });
-        belief.failover.is_some()
+        let Some(view) = self.view_mut(node) else { return false };
+        (view.last_attempt, view.current_epoch) = (Some(time), epoch);
+        view.failover = best.map(|(_, target)| Failover { since: time, target, epoch });
+        view.failover.is_some()
     }
 
     /// Replicas that a Sentinel might elect. One that is primary already counts: its role is not asked (`sentinelSelectSlave`).
     pub fn electable(&self, node: NodeId) -> Vec<(NodeId, Address)> {
-        let Some(belief) = self.belief(node) else { return Vec::new() };
-        let known = belief.replicas.iter().filter_map(|address| Some((self.reach(node, address)?, address.clone())));
+        let Some(view) = self.view(node) else { return Vec::new() };
+        let known = view.replicas.iter().filter_map(|address| Some((self.reach(node, address)?, address.clone())));
         known.filter(|(id, _)| self.data(*id).is_some_and(|data| data.electable)).collect()
     }
 
     fn finish_failover(&mut self, node: NodeId) {
-        let Some(belief) = self.belief(node) else { return };
-        let Some(Failover { since, target, epoch }) = belief.failover.clone() else { return };
+        let Some(view) = self.view(node) else { return };
+        let Some(Failover { since, target, epoch }) = view.failover.clone() else { return };
         if since == self.time {
             return;
         }
         let promoted = self.reach(node, &target).filter(|id| self.is_primary(*id));
         let time = self.time;
         if promoted.is_none() {
-            if let Some(belief) = self.belief_mut(node)
+            if let Some(view) = self.view_mut(node)
                 && time - since > FAILOVER_TIMEOUT
             {
-                belief.failover = None;
+                view.failover = None;
             }
             return;
         }
@@ -352,19 +350,19 @@ impl World {
                 data.follow(&target, time);
             }
         }
-        if let Some(belief) = self.belief_mut(node) {
-            belief.switch(&target, epoch, time);
+        if let Some(view) = self.view_mut(node) {
+            view.switch(&target, epoch, time);
         }
     }
 
     /// Re-points known replicas that follow somebody else, and demotes those that follow nobody.
     fn mend(&mut self, node: NodeId) {
         let time = self.time;
-        let Some(belief) = self.belief(node) else { return };
-        let (address, is_sane) = (belief.address.clone(), belief.down_since.is_none() && belief.failover.is_none());
-        let mut wrong = belief.wrong_since.clone();
+        let Some(view) = self.view(node) else { return };
+        let (address, is_sane) = (view.address.clone(), view.down_since.is_none() && view.failover.is_none());
+        let mut wrong = view.wrong_since.clone();
         let mut mended = Vec::new();
-        for known in &belief.replicas {
+        for known in &view.replicas {
             let replica = self.reach(node, known).and_then(|id| Some((id, self.data(id)?)));
             match replica {
                 Some((id, data)) if data.follows.as_ref() != Some(&address) && is_sane => {
@@ -382,8 +380,8 @@ impl World {
                 data.follow(&address, time);
             }
         }
-        if let Some(belief) = self.belief_mut(node) {
-            belief.wrong_since = wrong;
+        if let Some(view) = self.view_mut(node) {
+            view.wrong_since = wrong;
         }
     }
 }

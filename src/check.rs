@@ -27,7 +27,7 @@ pub(crate) enum Error {
     #[error("cannot get {url}")]
     Get {
         url: Uri,
-        /// Why not.
+        /// Of the connection; tried again until the time is over.
         source: hyper_util::client::legacy::Error,
     },
     /// No server answered in time.

@@ -25,12 +25,12 @@ pub enum Error {
     Listen {
         /// Address and port that it was to listen on.
         address: SocketAddr,
-        /// Why not.
+        /// What the kernel answered.
         source: std::io::Error,
     },
 }
 
-/// The operator's numbers.
+/// The operator's metrics; a clone shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -74,7 +74,7 @@ impl Metrics {
         self.passes.with_label_values(&[outcome]).observe(took.as_secs_f64());
     }
 
-    /// One step has ended.
+    /// Counts a step by its name and outcome (`redoubt_steps_total`).
     pub fn step(&self, step: &str, outcome: &str) {
         self.steps.with_label_values(&[step, outcome]).inc();
     }

@@ -39,7 +39,7 @@ pub enum Applied<K> {
     Deleting,
 }
 
-/// The means of writing.
+/// Applies objects under our field managers, and leaves alone what another owner has.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,

@@ -21,15 +21,15 @@ pub enum Error {
     /// An object of our name exists and is not ours.
     #[error("{object} exists and has another owner")]
     NameTaken {
-        /// Kind, namespace and name.
+        /// `KIND NAMESPACE/NAME`, as messages name it.
         object: String,
     },
     /// An object of ours could not be written as JSON.
     #[error("cannot write {object} as JSON")]
     Serialise {
-        /// Kind, namespace and name.
+        /// `KIND NAMESPACE/NAME`, as messages name it.
         object: String,
-        /// Why not.
+        /// What serde could not write.
         source: serde_json::Error,
     },
 }
@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// How a step ended.
+/// How a step ended. The next pass decides what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
     /// Done, and seen to be done where that can be seen at once.

@@ -49,7 +49,7 @@ impl Handover {
         Ok(Self { primary: primary.clone(), run_id: from_run_id.clone(), request })
     }
 
-    /// Moves the primary.
+    /// Moves the primary, which takes seconds. A failure is an outcome, not an error.
     pub async fn carry_out(self) -> StepOutcome {
         self.attempt().await.unwrap_or_else(|error| StepOutcome::of(&error))
     }

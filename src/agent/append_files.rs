@@ -40,7 +40,6 @@ impl Sizes {
         Self(manifest.lines().filter_map(named).filter_map(measured).collect())
     }
 
-    /// Whether nothing is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

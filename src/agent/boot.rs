@@ -109,7 +109,7 @@ impl LayerPoll {
         self.last_answers.get(&ordinal).unwrap_or(&self.first_asked).elapsed()
     }
 
-    /// Asks everybody once.
+    /// Asks every peer and every Sentinel once, all at the same time.
     async fn gather(
         &mut self,
         state: &State,

@@ -10,7 +10,7 @@ use crate::redis::Secret;
 /// The places of one node. The defaults are those of a pod; tests run several nodes on one machine.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// The volume.
+    /// Where the node's volume is mounted: `/data` in a pod.
     pub data: PathBuf,
     /// The node-config document.
     pub config: PathBuf,
@@ -35,33 +35,33 @@ pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// The file.
+        /// Path of the file in the pod.
         path: String,
-        /// Cause.
+        /// What the file system answered.
         #[source]
         source: std::io::Error,
     },
     /// The document is not what it should be.
     #[error("cannot parse {path}")]
     Parse {
-        /// The file.
+        /// Path of the file in the pod.
         path: String,
-        /// Cause.
+        /// What serde could not read, with line and column.
         #[source]
         source: serde_json::Error,
     },
     /// The document is of a later version of Redoubt.
     #[error("{path} has format {found}; this agent reads up to {NODE_CONFIG_FORMAT}")]
     Newer {
-        /// The file.
+        /// Path of the file in the pod.
         path: String,
-        /// Its format.
+        /// `format` of the document, newer than [`NODE_CONFIG_FORMAT`](crate::model::node_config::NODE_CONFIG_FORMAT).
         found: u32,
     },
     /// The document does not list its own node.
     #[error("{path} does not list its own node {node}")]
     Unlisted {
-        /// The file.
+        /// Path of the file in the pod.
         path: String,
         /// Name of the node that the document says it is for.
         node: String,

@@ -26,7 +26,7 @@ pub enum Error {
     Start {
         /// Path of `redis-server` or `valkey-server`.
         program: String,
-        /// Cause.
+        /// What the kernel answered.
         #[source]
         source: std::io::Error,
     },
@@ -35,7 +35,7 @@ pub enum Error {
     EndsAtOnce {
         /// Path of `redis-server` or `valkey-server`.
         program: String,
-        /// How often.
+        /// Starts in a row that ended before the engine served.
         times: u32,
         /// How it ended last.
         status: String,

@@ -17,9 +17,9 @@ pub enum Error {
     File {
         /// What could not be done: an infinitive.
         verb: &'static str,
-        /// To which file.
+        /// Path of the file in the pod.
         path: String,
-        /// Cause.
+        /// What the kernel answered.
         #[source]
         source: std::io::Error,
     },
@@ -31,7 +31,7 @@ pub enum Error {
     Listen {
         /// `host:port`.
         address: String,
-        /// Cause.
+        /// What the kernel answered.
         #[source]
         source: std::io::Error,
     },

@@ -122,7 +122,7 @@ pub fn parse(text: &str) -> Result<Lineage, Fault> {
     }
 }
 
-/// A record's text.
+/// A record as JSON. An error: serde cannot write it, which no record causes.
 pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
     serde_json::to_string(lineage)
 }

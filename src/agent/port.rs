@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What connections may take.
+/// Limits of the agent's port.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Connections at once. Each may hold [`LARGEST_HEADER`].

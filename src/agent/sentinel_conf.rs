@@ -126,7 +126,7 @@ pub(crate) fn options(config: &NodeConfig, password: &Secret) -> Vec<(&'static s
     ]
 }
 
-/// Renders the file.
+/// The text of `sentinel.conf`, with the epochs and nodes that the old file knew (`remembered`).
 pub fn render(
     environment: &Environment,
     config: &NodeConfig,

@@ -116,7 +116,6 @@ impl State {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node's configuration.
     pub(crate) fn config(&self) -> Arc<NodeConfig> {
         Arc::clone(&self.lock().config)
     }
@@ -157,12 +156,10 @@ impl State {
         self.lock().activity = activity;
     }
 
-    /// The own record.
     pub(crate) fn lineage(&self) -> Option<Lineage> {
         self.lock().lineage.clone()
     }
 
-    /// Replaces the own record.
     pub(crate) fn set_lineage(&self, lineage: Option<Lineage>) {
         self.lock().lineage = lineage;
     }
@@ -213,7 +210,6 @@ impl State {
         self.health.get()
     }
 
-    /// Replaces the verdict.
     pub(crate) fn set_health(&self, health: Health) {
         self.health.set(health);
     }
@@ -284,7 +280,6 @@ impl State {
         self.lock().repaired
     }
 
-    /// Adds to them.
     pub(crate) fn note_repaired(&self, keys: u64) {
         self.lock().repaired += keys;
     }
@@ -294,7 +289,6 @@ impl State {
         self.lock().shrunk
     }
 
-    /// Adds to them.
     pub(crate) fn note_shrunk(&self, keys: u64) {
         self.lock().shrunk += keys;
     }
@@ -304,7 +298,6 @@ impl State {
         self.lock().own_reads
     }
 
-    /// Adds to them.
     pub(crate) fn note_own_reads(&self, hits: usize, misses: usize) {
         let more = |count: u64, more: usize| count.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
         let own = &mut self.lock().own_reads;
@@ -341,7 +334,6 @@ impl State {
         self.lock().ancestry.clone()
     }
 
-    /// Replaces them.
     pub(crate) fn set_ancestry(&self, ancestry: Ancestry) {
         self.lock().ancestry = ancestry;
     }

@@ -31,7 +31,7 @@ pub(super) struct UnresponsiveServer {
 }
 
 impl UnresponsiveServer {
-    /// The server answered.
+    /// The server answered; `info`: what, if it was an `INFO`.
     pub(super) fn ends(&mut self, info: Option<&Info>) {
         if let Some(since) = self.since.take().filter(|_| self.polls >= POLLS) {
             tracing::info!(after = ?since.elapsed(), "the server answers again");

@@ -178,7 +178,6 @@ pub enum DeploymentMode {
 }
 
 impl DeploymentMode {
-    /// As it is written.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Standalone => "Standalone",
@@ -213,7 +212,6 @@ pub enum DataPurpose {
 }
 
 impl DataPurpose {
-    /// As it is written.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Sessions => "Sessions",
@@ -257,7 +255,6 @@ pub enum PullPolicy {
 }
 
 impl PullPolicy {
-    /// As Kubernetes spells it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Always => "Always",

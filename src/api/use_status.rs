@@ -188,7 +188,6 @@ pub struct InvalidationStatus {
 }
 
 impl InvalidationStatus {
-    /// Puts it together.
     pub(crate) fn of(beginning: &str, job: Option<String>, state: InvalidationState, removed: i64) -> Self {
         Self { beginning: beginning.to_owned(), job, state, removed, lost: None }
     }
@@ -233,7 +232,7 @@ pub struct LayerReference {
 }
 
 impl LayerReference {
-    /// Of this layer.
+    /// The reference to the layer of this name in this namespace.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         let (namespace, name) = (namespace.into(), name.into());
         Self { path: format!("{namespace}/{name}"), namespace, name }

@@ -45,7 +45,7 @@ pub fn declared(layer: &ValidatedLayer) -> Vec<NodeId> {
     (0..layer.data_nodes).map(NodeId::data).chain((0..layer.sentinels).map(NodeId::sentinel)).collect()
 }
 
-/// Builds the objects.
+/// The layer's objects and node configurations. Pure: the same inputs give the same bytes, so digests can be compared.
 pub fn build(inputs: &Inputs<'_>) -> Built {
     let declared = declared(inputs.layer);
     let all_known = declared.iter().all(|node| inputs.addresses.contains_key(node));

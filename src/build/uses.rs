@@ -14,14 +14,14 @@ use crate::model::UseKind;
 use crate::validate::ValidatedLayer;
 use crate::validate::uses::ValidatedUse;
 
-/// What a binding shows.
+/// The credentials that a binding Secret holds.
 #[derive(Clone, Copy)]
 pub struct BindingCredentials<'a> {
     /// Name of the use's ACL user.
     pub user: &'a str,
-    /// Its password.
+    /// In plain text, as it is in the Secret.
     pub password: &'a str,
-    /// Which credentials these are.
+    /// Number of the rotation, from 0; part of the user's name.
     pub rotation: u32,
     /// The ones that are still valid next to them.
     pub previous: Option<u32>,

@@ -18,7 +18,7 @@ use crate::model::{NodeId, NodeKind, directives};
 pub struct BuiltNode {
     /// With `OnDelete`: an update of it restarts no pod.
     pub workload: StatefulSet,
-    /// Its node-config document.
+    /// The node-config document as JSON: an annotation of the pod template.
     pub document: String,
     /// Digests that the planner compares with those of the live objects.
     pub revisions: DesiredNode,

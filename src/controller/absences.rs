@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// An absence that begins this long after a step of ours at the latest is that step's doing.
 const STEP_SHOWS: Duration = Duration::from_secs(15);
 
-/// One node's absence.
+/// Since when a node is away, and whether a step of ours began it.
 #[derive(Clone, Debug)]
 struct Absence {
     since: Instant,

@@ -45,15 +45,11 @@ pub enum Duty {
 /// Everything that a pass may use; one for as long as this process has the same duty, so that nothing of an earlier leadership
 /// is believed.
 pub(crate) struct Context {
-    /// What passes do.
     pub(crate) duty: Duty,
     /// For reads by name.
     pub client: Client,
-    /// Writes objects.
     pub writer: Writer,
-    /// Publishes events.
     pub(crate) recorder: Recorder,
-    /// The operator's numbers.
     pub metrics: Metrics,
     /// What the watches know.
     pub stores: Stores,

@@ -36,7 +36,7 @@ pub(super) struct Observation {
 #[derive(Clone, Copy)]
 pub(super) struct LayerPass<'pass> {
     pub(super) object: &'pass DataLayer,
-    /// The same, judged.
+    /// The accepted specification after validation.
     pub(super) layer: &'pass ValidatedLayer,
     pub(super) desired: &'pass Desired,
     /// What was seen before the steps.

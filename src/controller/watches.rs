@@ -41,7 +41,7 @@ pub(crate) struct WatchedUse(pub Result<DeclaredUse, UnreadableUse>);
 #[derive(Clone, Debug)]
 pub(crate) struct UnreadableUse {
     pub kind: UseKind,
-    /// Why not.
+    /// Why it does not parse, in serde's words.
     pub error: String,
     pub metadata: ObjectMeta,
     /// Namespace and name of its layer; `None`: they do not parse either.

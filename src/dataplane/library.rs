@@ -56,7 +56,7 @@ pub enum Error {
     Load {
         /// Its name, as in `#!lua name=…`.
         library: String,
-        /// Cause.
+        /// Of the command that failed.
         #[source]
         source: CommandError,
     },
@@ -65,7 +65,7 @@ pub enum Error {
     Verify {
         /// Its name, as in `#!lua name=…`.
         library: String,
-        /// Cause.
+        /// Of the command that failed.
         #[source]
         source: CommandError,
     },
@@ -74,9 +74,9 @@ pub enum Error {
     Differs {
         /// Its name, as in `#!lua name=…`.
         library: String,
-        /// What it answers.
+        /// Digest that the loaded library answers, 16 hexadecimal digits.
         found: String,
-        /// What it should answer.
+        /// Digest of the text that was loaded.
         wanted: String,
     },
     /// A user's library registered a function that is the operator's, and was deleted again.

@@ -26,7 +26,6 @@ pub(crate) enum Error {
     Field {
         /// The field's file.
         path: PathBuf,
-        /// Why not.
         source: std::io::Error,
     },
     /// A field of the binding makes no sense.

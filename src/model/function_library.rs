@@ -21,7 +21,7 @@ pub struct LibraryPolicy {
     pub owner: String,
     /// `metadata.generation` of the use.
     pub generation: i64,
-    /// Where the Lua is.
+    /// The Lua, or the ConfigMap that has it.
     pub source: LibrarySource,
 }
 

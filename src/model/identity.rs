@@ -61,7 +61,7 @@ pub enum NodeKind {
 /// One node of a layer: its kind and ordinal. Ordered by kind, then ordinal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId {
-    /// The process it runs.
+    /// Data node or Sentinel.
     pub kind: NodeKind,
     /// 0 and up; never reused for another node while the layer lives.
     pub ordinal: u16,

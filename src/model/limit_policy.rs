@@ -110,7 +110,7 @@ impl Algorithm {
 pub struct Limit {
     /// Its name: what a call may name, and the end of its states' keys.
     pub name: String,
-    /// How it counts.
+    /// How calls are counted against the limit.
     pub algorithm: Algorithm,
     /// What it admits in a window, in units of cost.
     pub quota: u64,

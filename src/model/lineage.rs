@@ -155,7 +155,7 @@ pub struct Ancestor {
 pub struct Aside {
     /// Name of the folder below `/data/aside`: the time (UTC) and the reason.
     pub folder: String,
-    /// Why they were kept.
+    /// Why the files were moved: damage, a full sync, or a decision of a person.
     pub reason: AsideReason,
     /// Seconds since the Unix epoch.
     pub at: u64,

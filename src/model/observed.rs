@@ -26,7 +26,7 @@ pub struct Observed {
     pub recorded: bool,
 }
 
-/// One node as seen.
+/// What Kubernetes and the server showed of one node in this pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedNode {
     /// Announced address: `clusterIP` of the node's Service, if that exists.
@@ -37,7 +37,7 @@ pub struct ObservedNode {
     pub pod: Option<ObservedPod>,
     /// Since when it is away; `None`: its pod is ready, or it was not looked at.
     pub away: Option<UnavailableNode>,
-    /// What its server answered.
+    /// What the server answered in this pass; `Unknown` without an answer.
     pub server: ObservedServer,
     /// Whether its agent says that the engine of its pod does not load the node's files, and no other node has them.
     pub loads_nothing: bool,
@@ -71,7 +71,7 @@ pub struct ObservedWorkload {
     pub deleting: bool,
 }
 
-/// A node's pod.
+/// A node's pod, as the watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedPod {
     /// `metadata.uid`: the precondition of a restart, a patch and a label.
@@ -98,7 +98,7 @@ pub struct ObservedPod {
     pub role: Option<PodRole>,
 }
 
-/// What a server answered.
+/// What a server answered in this pass; an older answer never counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ObservedServer {
     /// Not asked yet, or no answer in time.

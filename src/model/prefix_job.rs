@@ -22,7 +22,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// As it is written.
+    /// The word in the job's entry in Redis.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -55,7 +55,7 @@ impl PrefixJob {
         is_of_the_cache.then(|| Self { state, removed, beginning: beginning.to_vec() })
     }
 
-    /// As it is written.
+    /// The entry as it is in Redis: state, number of removed keys, beginning.
     pub(crate) fn text(&self) -> Vec<u8> {
         [format!("{} {} ", self.state.word(), self.removed).as_bytes(), &self.beginning].concat()
     }

@@ -25,7 +25,7 @@ pub struct PurposeDefaults {
     pub eviction_policy: &'static str,
     /// Share of the memory limit for data, percent.
     pub maxmemory_percent: u8,
-    /// Append-only file.
+    /// Whether an append-only file is written (`appendonly`).
     pub append_only: bool,
     /// `repl-backlog-size`, bytes: a minute of writes, so that a replica that was away resumes.
     pub backlog: u64,

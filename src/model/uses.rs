@@ -169,9 +169,9 @@ impl UseKind {
 /// What a use that is served should know of its layer. Nothing waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
-    /// One word.
+    /// Reason of the condition: one word.
     pub reason: &'static str,
-    /// A sentence.
+    /// What is the case and what would change it, for the condition.
     pub message: String,
 }
 

@@ -60,7 +60,7 @@ pub enum ServerProbe {
     },
 }
 
-/// What one pod answered.
+/// What one pod's server and agent answered in this pass.
 #[derive(Debug)]
 pub struct Answer {
     /// The server in the model's words.

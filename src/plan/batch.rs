@@ -5,7 +5,7 @@ use super::reason::{RefusalReason, WaitReason};
 use super::step::Step;
 use crate::model::NodeId;
 
-/// The next safe batch.
+/// Steps that may be carried out together now, and the reason for each that waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The node that is primary beyond doubt; `None`: nothing that depends on it is done.

@@ -11,7 +11,7 @@ pub enum Promotion {
     Failed(String),
     /// As the layer is declared, it cannot be done.
     Impossible(Impossible),
-    /// Not now.
+    /// It waits; asked again in each pass.
     Held(PromotionBlocker),
     /// The move begins with this plan.
     Begins,

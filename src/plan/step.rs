@@ -20,7 +20,7 @@ pub enum Step {
         node: NodeId,
         /// Digest of what is applied.
         workload_digest: String,
-        /// Why.
+        /// What made the step due.
         reason: ApplyReason,
     },
     /// Delete the node's pod; its StatefulSet makes the new one.
@@ -32,7 +32,7 @@ pub enum Step {
         /// Precondition: the Sentinels are at this `config-epoch`, so that no replica was promoted meanwhile, this node least of
         /// all. `None`: no Sentinel has a say (Standalone, or a pod that never came up).
         config_epoch: Option<u64>,
-        /// Why.
+        /// What made the step due.
         reason: RestartReason,
     },
     /// Patch the node-config annotation of a running pod.
@@ -74,7 +74,7 @@ pub enum Step {
         candidates: Vec<NodeId>,
         /// The one of them that is to take over; `None`: the one that the Sentinels elect.
         to: Option<NodeId>,
-        /// Why.
+        /// What made the step due.
         reason: RestartReason,
     },
     /// Set directives on a running server and read them back.

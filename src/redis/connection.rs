@@ -104,7 +104,7 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects and logs in.
+    /// Connects and logs in within the default time limits. Errors: [`Error`], with the address.
     pub async fn open(endpoint: &Endpoint) -> Result<Self> {
         Self::open_with(endpoint, CONNECT_TIMEOUT, RESPONSE_TIMEOUT).await
     }
@@ -122,7 +122,7 @@ impl Connection {
         Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name() })
     }
 
-    /// Sends one command.
+    /// Sends one command and reads its reply. Errors: refusal, time limit, a reply of another form.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         let mut connection = self.inner.clone();
         command.query_async(&mut connection).await.map_err(|error| self.failed(command, error))

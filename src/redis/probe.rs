@@ -29,7 +29,7 @@ pub struct DataProbe {
     pub libraries: BTreeSet<String>,
 }
 
-/// What a look found.
+/// What a probe of one server found.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeResult {
     /// The server in the model's words.
@@ -151,7 +151,7 @@ fn is_full(info: &Info) -> bool {
     matches!((open, most), (Some(open), Some(most)) if most > 0 && open >= most)
 }
 
-/// Looks at a Sentinel.
+/// Probes a Sentinel: its `INFO`, and what it knows of the primary `master_name`.
 pub async fn probe_sentinel(
     connection: &Connection,
     master_name: &str,

@@ -101,14 +101,13 @@ pub(crate) struct ConditionDraft {
     pub kind: ConditionKind,
     /// Whether it holds; `None`: unknown.
     pub holds: Option<bool>,
-    /// One word.
+    /// One word; part of the API.
     pub reason: Cow<'static, str>,
-    /// A sentence.
+    /// For people; may change with each version.
     pub message: String,
 }
 
 impl ConditionDraft {
-    /// Puts it together.
     pub(crate) fn new(
         kind: ConditionKind,
         holds: Option<bool>,

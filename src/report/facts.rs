@@ -50,7 +50,7 @@ pub struct LayerSummary {
 pub struct StepFailure {
     /// The step; `None`: an object without an order.
     pub step: Option<Step>,
-    /// Why not.
+    /// The error with its causes, without secrets.
     pub why: String,
     /// Whether trying again later may help by itself (it is then no degradation yet).
     pub passes: bool,
@@ -73,6 +73,6 @@ pub struct Facts<'pass> {
     pub faults: &'pass [(NodeId, String)],
     /// Which nodes wait for what only a person ends.
     pub waits: &'pass [String],
-    /// More about the layer.
+    /// Facts that only the report needs: memory, image, annotations.
     pub subject: &'pass LayerSummary,
 }

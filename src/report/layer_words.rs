@@ -6,9 +6,9 @@ use crate::api::data_layer_status::DataLayerStatus;
 /// Why a layer is not Ready, as its own status says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerCause {
-    /// One word.
+    /// One word; part of the API.
     pub reason: String,
-    /// A sentence.
+    /// For people; names the layer.
     pub message: String,
     /// Whether it does not heal by waiting.
     pub is_trouble: bool,

@@ -97,7 +97,7 @@ pub struct UseFacts {
 /// Why the declared source of a function library is not loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LibraryTrouble {
-    /// One word.
+    /// One word; part of the API.
     pub reason: &'static str,
     /// A sentence; the server's own words, where it gave some.
     pub message: String,

@@ -6,7 +6,7 @@ use crate::api::quantity_rules;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", message(field, problem))]
 pub struct Fault {
-    /// Path of the field.
+    /// Path of the field as messages name it, such as `spec.cpu`.
     pub field: &'static str,
     /// What is wrong, in a sentence for the person who wrote it.
     pub problem: String,

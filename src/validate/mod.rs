@@ -123,7 +123,7 @@ pub struct ResolvedDefaults {
     pub service_domain: String,
 }
 
-/// Judges a layer.
+/// The validated layer, or every fault of its specification at once.
 pub fn validate(layer: &DataLayer, resolved: &ResolvedDefaults) -> Result<ValidatedLayer, Vec<Fault>> {
     let mut faults = admission::broken_rules(layer);
     faults.extend(access_fault(&layer.spec));

@@ -4,7 +4,7 @@ use super::{Fault, quantity};
 use crate::api::data_layer::{DataLayerSpec, Reclaim};
 use crate::model::memory::MemoryPlan;
 
-/// A data node's volume.
+/// Size and class of a data node's volume. It is made once and never resized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// Bytes that the claim asks for.

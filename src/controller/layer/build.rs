@@ -37,7 +37,6 @@ pub(super) struct LayerBuild {
 }
 
 impl LayerBuild {
-    /// Builds everything once.
     pub(super) fn of(context: &Context, facts: &LayerFacts, accepted: &AcceptedLayer, uses: &Uses) -> Self {
         let AcceptedLayer { layer, object, .. } = accepted;
         let system = facts.secrets.system.as_ref();

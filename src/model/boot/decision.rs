@@ -63,7 +63,7 @@ pub enum PrimaryReason {
     LossAccepted,
 }
 
-/// Why a node waits.
+/// Why a node waits. Some end by themselves, others by a person ([`super::needs_a_person`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum WaitReason {
     /// The named primary has no data, this node has.

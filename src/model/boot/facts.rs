@@ -69,7 +69,7 @@ impl Peer {
     }
 }
 
-/// What one Sentinel says.
+/// Which primary one Sentinel names, and under which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentinelAnswer {
     /// The primary is the data node with this ordinal.

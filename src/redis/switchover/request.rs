@@ -77,7 +77,7 @@ pub enum Error {
         from: Address,
         /// The primary now.
         to: Address,
-        /// Cause.
+        /// The command that failed.
         #[source]
         source: Box<CommandError>,
     },

@@ -19,7 +19,7 @@ pub struct AdmittedUse {
 /// Why a store is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One word.
+    /// One word; part of the API.
     pub reason: &'static str,
     /// A sentence that names the fact and what would change it.
     pub message: String,

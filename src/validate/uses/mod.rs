@@ -58,7 +58,7 @@ pub struct ValidatedUse {
     pub scripts: bool,
     /// Whether the server may track keys for its user.
     pub tracking: bool,
-    /// Which credentials are wanted.
+    /// `spec.access.rotation`, or 0: a higher number makes new credentials.
     pub rotation: u32,
     /// How long the ones before stay valid at most.
     pub rotation_grace: Duration,

@@ -39,7 +39,7 @@ pub enum Error {
         times: u32,
         /// How it ended last.
         status: String,
-        /// Its last words, or where they are.
+        /// Its last output on standard error, or where it is.
         said: String,
     },
 }
@@ -109,7 +109,7 @@ impl Restarts {
     /// The error of an engine that ended too often before it answered.
     pub(crate) fn ends_at_once(&self, program: &Path, status: String, said: &str) -> Error {
         let said =
-            if said.is_empty() { "; its last words are in the log of its pod".to_owned() } else { format!(": {said}") };
+            if said.is_empty() { "; its last output is in the log of its pod".to_owned() } else { format!(": {said}") };
         Error::EndsAtOnce { program: program.display().to_string(), times: self.unanswered, status, said }
     }
 }

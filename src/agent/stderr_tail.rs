@@ -20,7 +20,7 @@ const LONGEST: usize = 200;
 /// How long the rest of what an engine said that has ended may take. A child of it that lives on keeps the pipe open.
 const REST_WITHIN: Duration = Duration::from_millis(500);
 
-/// The last words of the engine that was started last.
+/// The last lines on standard error of the engine that was started last.
 #[derive(Default)]
 pub(super) struct StderrTail {
     lines: Arc<Mutex<VecDeque<String>>>,
@@ -127,7 +127,7 @@ mod tests {
     async fn an_engine_that_says_nothing_or_much_is_told_of_all_the_same() {
         assert_eq!(said("exit 1").await, "");
         let error = Restarts::default().ends_at_once(Path::new("redis-server"), "exit status: 1".to_owned(), "");
-        assert!(error.to_string().ends_with("(exit status: 1); its last words are in the log of its pod"), "{error}");
+        assert!(error.to_string().ends_with("(exit status: 1); its last output is in the log of its pod"), "{error}");
         let many = said("for number in 1 2 3 4 5 6 7 8 9; do echo line $number >&2; done").await;
         assert_eq!(many, "line 4; line 5; line 6; line 7; line 8; line 9");
     }

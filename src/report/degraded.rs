@@ -1,4 +1,4 @@
-//! `Degraded`: what does not heal by waiting, with the cause itself as reason and text.
+//! `Degraded`: what does not end by waiting, with the cause itself as reason and text.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ const PLANNED_SECONDS: u64 = 60;
 /// How long a layer may lack redundancy before that is trouble of its own: a replica that is filled from the beginning takes minutes.
 const REDUNDANCY_LACKS: SignedDuration = SignedDuration::from_mins(10);
 
-/// One thing that does not heal by waiting.
+/// One thing that does not end by waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cause {
     reason: Cow<'static, str>,

@@ -30,7 +30,7 @@ pub(crate) enum ConditionKind {
     AccessProven,
     /// The Secret of a use is written.
     BindingWritten,
-    /// Something is wrong that does not heal by waiting.
+    /// Something is wrong that does not end by waiting.
     Degraded,
     /// The layer's eviction policy suits a use.
     EvictionSuits,

@@ -10,7 +10,7 @@ pub struct LayerCause {
     pub reason: String,
     /// For people; names the layer.
     pub message: String,
-    /// Whether it does not heal by waiting.
+    /// Whether it does not end by waiting.
     pub is_trouble: bool,
     /// Whether the layer was never Ready.
     pub is_new: bool,

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::channel::mpsc::UnboundedSender;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
-use kube::runtime::events::Recorder;
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 
 use super::absences::Absences;
+use super::arguments::OperatorArguments;
 use super::backoff::Backoff;
+use super::cluster_domain;
 use super::config_maps::ConfigMaps;
 use super::handovers::Handovers;
 use super::pace::Pace;
@@ -22,10 +22,11 @@ use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
 use super::uses::index::{Index, UsePlace};
 use super::uses::memory::Memory;
-use super::watches::{WatchedLayer, WatchedUse};
+use super::watches::{NamespaceMeta, SecretMeta, WatchedLayer, WatchedUse};
 use crate::act::Writer;
-use crate::act::secrets::PasswordCache;
+use crate::act::secrets::{PasswordCache, RootKey};
 use crate::api::data_layer::DataLayer;
+use crate::api::names::OPERATOR;
 use crate::metrics::Metrics;
 use crate::model::UseKind;
 use crate::observe::events::Listeners;
@@ -56,7 +57,7 @@ pub(crate) struct Context {
     pub layers: Store<WatchedLayer>,
     pub declared: BTreeMap<UseKind, Store<WatchedUse>>,
     /// Namespaces, by their metadata; `None`: only one is watched, and Namespace objects may not be read.
-    pub namespaces: Option<Store<PartialObjectMeta<Namespace>>>,
+    pub namespaces: Option<Store<NamespaceMeta>>,
     /// Which uses name which layer.
     pub index: Arc<Index>,
     /// Secrets as they were last read.
@@ -122,7 +123,78 @@ pub(crate) struct Defaults {
     pub(crate) forbids_dedicated: bool,
 }
 
+/// What a process has for as long as it has one duty.
+#[derive(Clone)]
+pub(super) struct ContextInputs {
+    pub(super) duty: Duty,
+    pub(super) client: Client,
+    pub(super) metrics: Metrics,
+    pub(super) root: RootKey,
+    pub(super) defaults: Defaults,
+}
+
+/// What the watches keep up to date.
+pub(super) struct Caches {
+    pub(super) stores: Stores,
+    pub(super) layers: Store<WatchedLayer>,
+    pub(super) declared: BTreeMap<UseKind, Store<WatchedUse>>,
+    pub(super) namespaces: Option<Store<NamespaceMeta>>,
+    pub(super) secrets: Store<SecretMeta>,
+    pub(super) index: Arc<Index>,
+}
+
+impl Defaults {
+    /// The defaults that the operator was started with.
+    pub(super) fn of(arguments: &OperatorArguments) -> Self {
+        Self {
+            engine_image: arguments.default_engine_image.clone(),
+            agent_image: arguments.agent_image.clone(),
+            service_domain: cluster_domain::of_services(arguments.cluster_domain.as_deref()),
+            allowed_images: arguments.allowed_images.clone(),
+            forbids_dedicated: arguments.forbid_dedicated,
+        }
+    }
+}
+
 impl Context {
+    /// A context in which no pass was made yet. `wake`: starts a pass over a layer.
+    pub(super) fn new(
+        inputs: ContextInputs,
+        caches: Caches,
+        listeners: Listeners,
+        wake: UnboundedSender<ObjectRef<WatchedLayer>>,
+    ) -> Self {
+        let ContextInputs { duty, client, metrics, root, defaults } = inputs;
+        let Caches { stores, layers, declared, namespaces, secrets, index } = caches;
+        Self {
+            duty,
+            writer: Writer::new(client.clone(), metrics.clone()),
+            recorder: Recorder::new(client.clone(), Reporter { controller: OPERATOR.to_owned(), instance: None }),
+            client,
+            metrics,
+            stores,
+            layers,
+            declared,
+            namespaces,
+            index,
+            secrets: SecretCache::new(secrets),
+            config_maps: ConfigMaps::default(),
+            uses: Memory::default(),
+            pool: Pool::default(),
+            listeners,
+            passwords: PasswordCache::new(root),
+            backoff: Backoff::default(),
+            pace: Pace::default(),
+            unreadable: ReportedUnreadable::default(),
+            unreadable_uses: ReportedUnreadable::default(),
+            handovers: Handovers::default(),
+            wake,
+            absences: Absences::default(),
+            rejections: Rejections::default(),
+            defaults,
+        }
+    }
+
     /// Whether the watches have seen everything once: before, what exists would look as if it did not. An error: the watches
     /// have ended.
     ///

@@ -19,7 +19,7 @@ pub struct StepResources<'pass> {
     /// Users, settings and digests that the steps set.
     pub desired: &'pass Desired,
     /// The primary's Service as built.
-    pub primary_service: Option<&'pass Service>,
+    pub primary_service: &'pass Service,
     /// Services of the nodes as built.
     pub services: &'pass BTreeMap<NodeId, Service>,
     /// StatefulSets of the nodes as built.

@@ -91,7 +91,7 @@ impl RootKey {
 
     /// A key that is not stored anywhere.
     #[cfg(test)]
-    fn fixed(key: &str) -> Self {
+    pub(crate) fn fixed(key: &str) -> Self {
         Self(key.to_owned())
     }
 

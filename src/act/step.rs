@@ -146,7 +146,7 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
                 .map(|()| StepOutcome::Done)
         }
         Step::PointService { node, version } => {
-            let Some(service) = resources.primary_service else { return Ok(not_built(*node)) };
+            let service = resources.primary_service;
             let live = resources.live_services.get(&service.name_any()).map(Arc::as_ref);
             point_service(writer, resources.layer, service, live, *node, version.as_deref()).await
         }

@@ -4,7 +4,7 @@
 
 mod document;
 mod inputs;
-mod object;
+pub(crate) mod object;
 pub(crate) mod pod;
 pub(crate) mod revision;
 pub(crate) mod secrets;
@@ -20,6 +20,7 @@ use serde_json::json;
 
 pub use self::inputs::{Credentials, Inputs};
 use self::object::{component, metadata, object};
+pub(crate) use self::services::of_primary as primary_service;
 pub(crate) use self::workload::BuiltNode;
 use crate::api::names;
 use crate::model::{NodeId, NodeKind};
@@ -28,7 +29,9 @@ use crate::validate::ValidatedLayer;
 /// The objects of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Built {
-    /// Services of the primary, the replicas and the Sentinels.
+    /// Service of the primary.
+    pub primary_service: Service,
+    /// Services of the replicas and the Sentinels.
     pub services: Vec<Service>,
     /// The Service that gives each node its address.
     pub node_services: BTreeMap<NodeId, Service>,
@@ -51,7 +54,8 @@ pub fn build(inputs: &Inputs<'_>) -> Built {
     let all_known = declared.iter().all(|node| inputs.addresses.contains_key(node));
     let nodes = declared.iter().filter(|_| all_known).map(|node| (*node, workload::node(inputs, *node)));
     Built {
-        services: services::shared(inputs),
+        primary_service: services::of_primary(&inputs.layer.identity, inputs.primary),
+        services: services::of_others(inputs),
         node_services: declared.iter().map(|node| (*node, services::of_node(inputs, *node))).collect(),
         budgets: budgets(inputs),
         secrets: secrets::secrets(inputs),
@@ -67,7 +71,7 @@ fn budgets(inputs: &Inputs<'_>) -> Vec<PodDisruptionBudget> {
         .map(|(kind, _)| {
             let name = names::disruption_budget(&inputs.layer.identity.name, kind);
             object(json!({
-                "metadata": metadata(inputs, &name, kind, &[(names::LABEL_COMPONENT, component(kind))]),
+                "metadata": metadata(&inputs.layer.identity, &name, kind, &[(names::LABEL_COMPONENT, component(kind))]),
                 "spec": {
                     "maxUnavailable": 1,
                     // A pod that never became ready protects nothing, and must not keep a Kubernetes node from draining.

@@ -3,9 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::inputs::Inputs;
 use crate::api::names;
-use crate::model::NodeKind;
+use crate::model::{LayerIdentity, NodeKind};
 
 /// `redis` or `sentinel`.
 pub(crate) const fn component(kind: NodeKind) -> &'static str {
@@ -16,8 +15,7 @@ pub(crate) const fn component(kind: NodeKind) -> &'static str {
 }
 
 /// `metadata` of an object of the layer: name, owner, labels. `kind`: whom it serves.
-pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, kind: NodeKind, further_labels: &[(&str, &str)]) -> Value {
-    let identity = &inputs.layer.identity;
+pub(crate) fn metadata(identity: &LayerIdentity, name: &str, kind: NodeKind, further_labels: &[(&str, &str)]) -> Value {
     let mut labels = json!({
         "app.kubernetes.io/name": "redis",
         "app.kubernetes.io/instance": identity.name,
@@ -44,7 +42,15 @@ pub(crate) fn metadata(inputs: &Inputs<'_>, name: &str, kind: NodeKind, further_
     })
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many objects this thread has made.
+    pub(crate) static MADE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// An object from its JSON form.
 pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {
+    #[cfg(test)]
+    MADE.set(MADE.get() + 1);
     serde_json::from_value(value).expect("objects are written here in the shape of their types; a test builds each")
 }

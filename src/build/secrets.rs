@@ -41,7 +41,7 @@ pub(super) fn secrets(inputs: &Inputs<'_>) -> Vec<Secret> {
 }
 
 fn secret(inputs: &Inputs<'_>, name: &str, kind: &str, fields: &Value) -> Secret {
-    fill(object(json!({"metadata": metadata(inputs, name, NodeKind::Data, &[]), "type": kind})), fields)
+    fill(object(json!({"metadata": metadata(&inputs.layer.identity, name, NodeKind::Data, &[]), "type": kind})), fields)
 }
 
 /// A Secret with these fields, all texts.

@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use super::object::{component, metadata, object};
 use crate::api::names;
 use crate::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
-use crate::model::{NodeId, NodeKind};
+use crate::model::{LayerIdentity, NodeId, NodeKind};
 
 fn port(name: &str, port: u16) -> Value {
     json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"})
@@ -32,39 +32,37 @@ pub(super) fn of_node(inputs: &Inputs<'_>, node: NodeId) -> Service {
         spec["clusterIP"] = json!(address);
     }
     let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
-    object(json!({"metadata": metadata(inputs, &names::node(layer, node), node.kind, &labels), "spec": spec}))
+    object(
+        json!({"metadata": metadata(&inputs.layer.identity, &names::node(layer, node), node.kind, &labels), "spec": spec}),
+    )
 }
 
-/// The Services that applications use.
-pub(super) fn shared(inputs: &Inputs<'_>) -> Vec<Service> {
-    let layer = &inputs.layer.identity.name;
-    let service = |name: String, kind: NodeKind, selector: Value, port: Value| -> Service {
-        object(json!({
-            "metadata": metadata(inputs, &name, kind, &[]),
-            "spec": {"type": "ClusterIP", "ipFamilyPolicy": "SingleStack", "selector": selector, "ports": [port]},
-        }))
-    };
+/// The Service that selects the pod of the primary; `None`: no pod yet.
+pub(crate) fn of_primary(layer: &LayerIdentity, primary: Option<NodeId>) -> Service {
     // One pod by name: a restart needs no operator, a move is one patch.
-    let primary = inputs.primary.map_or_else(|| "nobody-yet".to_owned(), |node| names::pod(layer, node));
-    let mut services = vec![service(
-        names::primary_service(layer),
-        NodeKind::Data,
-        json!({names::LABEL_LAYER: layer, names::LABEL_POD_NAME: primary}),
-        port("redis", REDIS_PORT),
-    )];
-    if inputs.layer.sentinels > 0 {
-        services.push(service(
-            names::replicas_service(layer),
-            NodeKind::Data,
-            json!({names::LABEL_LAYER: layer, names::LABEL_COMPONENT: "redis", names::LABEL_READS: "yes"}),
-            port("redis", REDIS_PORT),
-        ));
-        services.push(service(
-            names::sentinels_service(layer),
-            NodeKind::Sentinel,
-            json!({names::LABEL_LAYER: layer, names::LABEL_COMPONENT: "sentinel"}),
-            port("sentinel", SENTINEL_PORT),
-        ));
+    let pod = primary.map_or_else(|| "nobody-yet".to_owned(), |node| names::pod(&layer.name, node));
+    let selector = json!({names::LABEL_LAYER: layer.name, names::LABEL_POD_NAME: pod});
+    shared(layer, &names::primary_service(&layer.name), NodeKind::Data, &selector, &port("redis", REDIS_PORT))
+}
+
+/// The Services of the replicas and of the Sentinels.
+pub(super) fn of_others(inputs: &Inputs<'_>) -> Vec<Service> {
+    if inputs.layer.sentinels == 0 {
+        return Vec::new();
     }
-    services
+    let layer = &inputs.layer.identity;
+    let replicas = json!({names::LABEL_LAYER: layer.name, names::LABEL_COMPONENT: "redis", names::LABEL_READS: "yes"});
+    let sentinels = json!({names::LABEL_LAYER: layer.name, names::LABEL_COMPONENT: "sentinel"});
+    let (redis, sentinel) = (port("redis", REDIS_PORT), port("sentinel", SENTINEL_PORT));
+    vec![
+        shared(layer, &names::replicas_service(&layer.name), NodeKind::Data, &replicas, &redis),
+        shared(layer, &names::sentinels_service(&layer.name), NodeKind::Sentinel, &sentinels, &sentinel),
+    ]
+}
+
+fn shared(layer: &LayerIdentity, name: &str, kind: NodeKind, selector: &Value, port: &Value) -> Service {
+    object(json!({
+        "metadata": metadata(layer, name, kind, &[]),
+        "spec": {"type": "ClusterIP", "ipFamilyPolicy": "SingleStack", "selector": selector, "ports": [port]},
+    }))
 }

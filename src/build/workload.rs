@@ -37,7 +37,7 @@ pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
     }
     let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
     let mut whole = json!({
-        "metadata": metadata(inputs, &names::node(layer, node), node.kind, &labels),
+        "metadata": metadata(&inputs.layer.identity, &names::node(layer, node), node.kind, &labels),
         "spec": {
             "replicas": 1,
             "serviceName": names::node(layer, node),

@@ -119,7 +119,7 @@ async fn the_operator_has_the_counters_read_right_before_it_loads_a_library() {
         let resources = StepResources {
             layer: &desired.layer,
             desired: &desired,
-            primary_service: None,
+            primary_service: &k8s_openapi::api::core::v1::Service::default(),
             services: &BTreeMap::new(),
             workloads: &BTreeMap::new(),
             documents: &BTreeMap::new(),

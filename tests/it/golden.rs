@@ -114,14 +114,14 @@ fn built(layer: &ValidatedLayer) -> Built {
 
 /// All objects as one file, the secret texts shown by their name only.
 fn render(built: &Built) -> String {
-    let Built { services, node_services, budgets, secrets, nodes } = built;
+    let Built { primary_service, services, node_services, budgets, secrets, nodes } = built;
     let mut documents: Vec<Value> = Vec::new();
     let mut add = |kind: &str, object: &dyn erased::Object| {
         let mut value = object.value();
         value["kind"] = json!(kind);
         documents.push(value);
     };
-    for service in services.iter().chain(node_services.values()) {
+    for service in [primary_service].into_iter().chain(services).chain(node_services.values()) {
         add("Service", service);
     }
     for budget in budgets {
@@ -205,12 +205,17 @@ fn everything_that_can_be_set_is_set_in_one_golden_file() {
 fn secrets_are_in_secrets_only() {
     for (name, spec) in specifications() {
         let built = built(&validated(&spec));
-        let Built { services, node_services, budgets, secrets, nodes } = &built;
+        let Built { primary_service, services, node_services, budgets, secrets, nodes } = &built;
         for node in nodes.values() {
             let text = serde_json::to_string(&node.workload).unwrap() + &node.document;
             assert!(!text.contains(SECRET), "{name}: {text}");
         }
-        let others = [json!(services), json!(node_services.values().collect::<Vec<_>>()), json!(budgets)];
+        let others = [
+            json!(primary_service),
+            json!(services),
+            json!(node_services.values().collect::<Vec<_>>()),
+            json!(budgets),
+        ];
         assert!(others.iter().all(|objects| !objects.to_string().contains(SECRET)), "{name}");
         assert!(!secrets.is_empty());
         let shown = render(&built);
@@ -252,9 +257,10 @@ fn a_restart_that_is_asked_for_is_no_other_revision() {
 #[test]
 fn every_object_says_what_it_is_a_part_of() {
     for (name, spec) in specifications() {
-        let Built { services, node_services, budgets, secrets, nodes } = built(&validated(&spec));
+        let Built { primary_service, services, node_services, budgets, secrets, nodes } = built(&validated(&spec));
         let workloads: Vec<_> = nodes.values().map(|node| &node.workload).collect();
         let all = [
+            json!([primary_service]),
             json!(services),
             json!(node_services.values().collect::<Vec<_>>()),
             json!(budgets),

@@ -1,6 +1,5 @@
 //! Carries out what was planned: the objects that need no order, the steps, and the bindings of the uses.
 
-use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use tracing::{Instrument as _, Span};
 
@@ -11,7 +10,6 @@ use super::facts::{AcceptedLayer, LayerFacts};
 use super::objects::{apply_static, not_done};
 use super::plan::LayerPlan;
 use crate::act::{self, Handover, PlanOutcome, StepOutcome, StepResources};
-use crate::api::names;
 use crate::model::LayerIdentity;
 use crate::model::observed::Observed;
 use crate::plan::Step;
@@ -58,12 +56,11 @@ async fn carry_out(
     layer_plan: &LayerPlan,
 ) -> Vec<StepFailure> {
     let build = &layer_plan.build;
-    let primary_service = names::primary_service(&facts.identity.name);
     let objects = &build.built.nodes;
     let resources = StepResources {
         layer: &facts.identity,
         desired: &build.desired,
-        primary_service: build.built.services.iter().find(|service| service.name_any() == primary_service),
+        primary_service: &build.built.primary_service,
         services: &build.built.node_services,
         workloads: &objects.iter().map(|(node, it)| (*node, &it.workload)).collect(),
         documents: &objects.iter().map(|(node, it)| (*node, it.document.as_str())).collect(),

@@ -61,7 +61,7 @@ impl LayerBuild {
             prefixes: &prefixes,
             credentials: credentials(&passwords, &acl_file(&accounts.data), &acl_file(&accounts.sentinels)),
         });
-        let mut desired = desired(object, layer, &built, accounts, &libraries);
+        let mut desired = desired(object, layer, &built.nodes, accounts, &libraries);
         desired.gathering = context.uses.is_gathering(&facts.identity.uid);
         let questions = questions(&desired, &facts.children, &passwords);
         let prefixes = short_hash(prefixes.as_bytes());
@@ -80,11 +80,7 @@ impl LayerBuild {
     }
 }
 
-pub(super) fn credentials<'a>(
-    passwords: &'a Passwords,
-    data_users: &'a str,
-    sentinel_users: &'a str,
-) -> Credentials<'a> {
+fn credentials<'a>(passwords: &'a Passwords, data_users: &'a str, sentinel_users: &'a str) -> Credentials<'a> {
     Credentials {
         operator: passwords.operator.reveal(),
         agent: passwords.agent.reveal(),

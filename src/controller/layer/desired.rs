@@ -7,7 +7,7 @@ use crate::act::secrets::{Passwords, digest};
 use crate::api::data_layer::{ApprovalPolicy, DataLayer};
 use crate::api::data_layer_status::MemoryStatus;
 use crate::api::names;
-use crate::build::{Built, declared};
+use crate::build::{BuiltNode, declared};
 use crate::dataplane::Library;
 use crate::model::audit::AuditMode;
 use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
@@ -64,11 +64,11 @@ impl Users {
     }
 }
 
-/// What the planner compares with.
+/// What the planner compares with. `nodes`: those that were built.
 pub(super) fn desired(
     object: &DataLayer,
     layer: &ValidatedLayer,
-    built: &Built,
+    nodes: &BTreeMap<NodeId, BuiltNode>,
     users: Users,
     libraries: &[Library],
 ) -> Desired {
@@ -80,7 +80,7 @@ pub(super) fn desired(
     };
     let nodes = declared(layer)
         .into_iter()
-        .map(|node| (node, built.nodes.get(&node).map_or_else(unknown, |built| built.revisions.clone())));
+        .map(|node| (node, nodes.get(&node).map_or_else(unknown, |built| built.revisions.clone())));
     Desired {
         layer: layer.identity.clone(),
         generation: object.metadata.generation.unwrap_or_default(),
@@ -110,10 +110,10 @@ pub(super) fn desired(
     }
 }
 
-/// What those need to know who only look who serves: the roles, and nothing of settings, users and functions.
-pub(super) fn roles_only(object: &DataLayer, layer: &ValidatedLayer, built: &Built) -> Desired {
+/// What a replica that only routes compares with: the roles. For nodes, settings, users and functions it builds nothing.
+pub(super) fn roles_only(object: &DataLayer, layer: &ValidatedLayer) -> Desired {
     let no_users = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
-    let all = desired(object, layer, built, no_users, &[]);
+    let all = desired(object, layer, &BTreeMap::new(), no_users, &[]);
     Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
 }
 

@@ -55,8 +55,7 @@ pub(super) async fn apply_static(
     }
     // Every replica of the operator points the primary's Service (see `routing`), which is a step.
     let is_pointed = plan.steps.iter().any(|step| matches!(step, Step::PointService { .. }));
-    let primary_service = names::primary_service(&accepted.layer.identity.name);
-    for service in objects.services.iter().filter(|service| !is_pointed || service.name_any() != primary_service) {
+    for service in (!is_pointed).then_some(&objects.primary_service).into_iter().chain(&objects.services) {
         let live = children.services.get(&service.name_any()).map(Arc::as_ref);
         undone.extend(ended(context.writer.apply_as_seen(service, live).await));
     }

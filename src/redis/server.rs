@@ -155,16 +155,6 @@ pub(crate) async fn ping(connection: &Connection) -> Result<String> {
     connection.query(&cmd("PING")).await
 }
 
-/// What `PING` says of the process. `Ok(None)`: it serves. `Ok(Some(class))`: it answered with an error (`LOADING`, `BUSY`,
-/// `MISCONF`), so it is alive. `Err`: silence.
-pub async fn liveness(connection: &Connection) -> Result<Option<Class>> {
-    match connection.query::<Value>(&cmd("PING")).await {
-        Ok(_) => Ok(None),
-        Err(error) if error.class().is_alive() => Ok(Some(error.class())),
-        Err(error) => Err(error),
-    }
-}
-
 /// What `ROLE` answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleReply {

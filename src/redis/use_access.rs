@@ -9,7 +9,6 @@ use ::redis::{Cmd, FromRedisValue as _, cmd};
 use super::connection::Connection;
 use super::error::Result;
 use super::rights::Grant;
-use super::users::APPLICATION;
 
 /// The layer's application user. `+`: must be allowed; `-`: must not.
 pub const OF_THE_APPLICATION: &[&str] = &[
@@ -87,11 +86,6 @@ const KEY_OUTSIDE_EVERY_PREFIX: &str = "-nobodys:a";
 pub async fn violations(connection: &Connection, user: &str, grant: Grant<'_>) -> Result<Vec<String>> {
     let expectations = grant.expectations().map(|expectation| substitute(&expectation, grant.prefix));
     differing(connection, user, expectations).await
-}
-
-/// The same of the layer's application user.
-pub async fn violations_of_application(connection: &Connection) -> Result<Vec<String>> {
-    differing(connection, APPLICATION, OF_THE_APPLICATION.iter().map(|expectation| (*expectation).to_owned())).await
 }
 
 /// An expectation with a use's own prefix in it. Only its first character says `+` or `-`; `@` in a channel of the server's is

@@ -6,8 +6,9 @@ use redoubt::model::UseKind;
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::model::limit_policy::Algorithm;
 use redoubt::redis::{Connection, server};
-use redoubt::validate::uses::eviction::{POLICIES, Verdict, judge};
+use redoubt::validate::uses::eviction::{Verdict, judge};
 
+use crate::docs_reference::POLICIES;
 use crate::support::engine_process::{Engine, engines};
 use crate::support::function_calls::function_call;
 use crate::support::{cache_calls, limit_calls, session_calls};

@@ -12,7 +12,7 @@ use redoubt::dataplane::template::Template;
 use redoubt::dataplane::{caches, limits, sessions};
 use redoubt::model::UseKind;
 use redoubt::model::directives::{self, DirectiveClass};
-use redoubt::validate::uses::eviction::{Judgement, POLICIES, Verdict, judge};
+use redoubt::validate::uses::eviction::{Judgement, Verdict, judge};
 use serde_json::{Value, json};
 
 use crate::docs::files;
@@ -99,6 +99,18 @@ fn resource(definition: &CustomResourceDefinition) -> String {
     }
     text
 }
+
+/// The policies of which the table speaks, in its order.
+pub const POLICIES: [&str; 8] = [
+    "noeviction",
+    "volatile-ttl",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+];
 
 /// How each kind of use gets on with each eviction policy, and what was measured.
 fn eviction_matrix() -> String {

@@ -80,6 +80,7 @@ mod planner_properties;
 mod planner_rules;
 mod planner_safety;
 mod probes;
+mod public_items;
 mod rate_limit_policies;
 mod redis_server;
 mod redis_users;

@@ -7,11 +7,12 @@ use redis::cmd;
 use redoubt::model::{AdministratorAccess, UseKind};
 use redoubt::redis::administrator::{self, ADMINISTRATOR};
 use redoubt::redis::rights;
-use redoubt::redis::use_access::{OF_THE_APPLICATION, differing, violations_of_application};
+use redoubt::redis::use_access::{OF_THE_APPLICATION, differing};
 use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::users::{self, acl_file, data_users, sentinel_users, use_on_sentinel};
 use redoubt::redis::{Class, Connection, server};
 
+use crate::redis_server::answer_to_ping;
 use crate::redis_users::{connect, data_node, digests};
 use crate::support::engine_process::{Engine, PORT, Process, engines};
 use crate::support::eventually;
@@ -337,7 +338,12 @@ async fn the_application_speaks_for_no_sentinel_however_it_tries_and_still_hears
     for engine in engines() {
         let node = data_node(&engine).await;
         let operator = connect(&node, users::OPERATOR).await;
-        assert_eq!(violations_of_application(&operator).await.unwrap(), [""; 0], "{}", engine.name);
+        assert_eq!(
+            differing(&operator, users::APPLICATION, owned(OF_THE_APPLICATION)).await.unwrap(),
+            [""; 0],
+            "{}",
+            engine.name
+        );
         server::config_set(&operator, "notify-keyspace-events", "KEA").await.unwrap();
         let application = connect(&node, users::APPLICATION).await;
         let script = "return redis.call('PUBLISH', '__sentinel__:hello', 'm')";
@@ -369,7 +375,7 @@ async fn the_application_speaks_for_no_sentinel_however_it_tries_and_still_hears
         let heard = futures::StreamExt::next(&mut listener.on_message()).await.unwrap();
         assert_eq!(heard.get_payload::<String>().unwrap(), "key");
         server::acl_set_user(&operator, users::APPLICATION, &["allchannels".to_owned()]).await.unwrap();
-        let found = violations_of_application(&operator).await.unwrap();
+        let found = differing(&operator, users::APPLICATION, owned(OF_THE_APPLICATION)).await.unwrap();
         assert!(found.contains(&"may PUBLISH __sentinel__:hello m".to_owned()), "{}: {found:?}", engine.name);
     }
 }
@@ -390,12 +396,12 @@ async fn a_script_that_does_not_end_is_ended_with_the_rights_of_an_agent() {
                 let endless = async move { application.query::<()>(redis::Cmd::new().arg(&words)).await };
                 let running = tokio::spawn(endless);
                 eventually("BUSY", SOON, async || {
-                    server::liveness(&warden).await.is_ok_and(|alive| alive == Some(Class::Busy))
+                    answer_to_ping(&warden).await.is_ok_and(|alive| alive == Some(Class::Busy))
                 })
                 .await;
                 assert!(server::end_scripts(&warden).await.unwrap());
                 running.await.unwrap().unwrap_err();
-                assert_eq!(server::liveness(&warden).await.unwrap(), None, "{}: {user}, {}", engine.name, words[0]);
+                assert_eq!(answer_to_ping(&warden).await.unwrap(), None, "{}: {user}, {}", engine.name, words[0]);
             }
         }
     }

@@ -3,18 +3,6 @@
 
 use crate::model::UseKind;
 
-/// The policies of which the table speaks, in its order.
-pub const POLICIES: [&str; 8] = [
-    "noeviction",
-    "volatile-ttl",
-    "volatile-lru",
-    "volatile-lfu",
-    "volatile-random",
-    "allkeys-lru",
-    "allkeys-lfu",
-    "allkeys-random",
-];
-
 /// How a kind of use gets on with an eviction policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -14,7 +14,7 @@ use crate::support::eventually;
 const PASSWORD: &str = "password of all";
 
 fn digests() -> PasswordDigests {
-    let digest = Sha256::digest(PASSWORD).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let digest = hex::encode(Sha256::digest(PASSWORD));
     PasswordDigests {
         operator: digest.clone(),
         agent: digest.clone(),

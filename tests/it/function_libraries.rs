@@ -288,8 +288,7 @@ async fn a_library_runs_with_its_callers_rights_and_only_users_of_its_namespace_
         for (namespace, functions) in [("shop", &named), ("other", &nothing)] {
             let grant = Grant::plain(UseKind::SessionStore, "web:", functions);
             let name = users::use_user_name(UseKind::SessionStore, namespace, "web", 0);
-            let digest =
-                Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            let digest = hex::encode(Sha256::digest(password(&name)));
             server::acl_set_user(&operator, &name, &users::use_on_data(grant, &digest).rules).await.unwrap();
             // Without the session library its own functions are allowed all the same.
             let found = violations(&operator, &name, grant).await.unwrap();

@@ -22,7 +22,7 @@ const ENDS: Duration = Duration::from_mins(1);
 #[tokio::test]
 async fn limitador_counts_with_what_a_policy_exports_and_its_keys_are_the_policys() {
     let program = installed("limitador").await.join("limitador-client");
-    let digest = Sha256::digest(PASSWORD).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let digest = hex::encode(Sha256::digest(PASSWORD));
     let functions = Functions::new();
     let grant = Grant { scripts: true, ..Grant::plain(UseKind::RateLimitPolicy, "namespace:", &functions) };
     for engine in engines() {

@@ -1,8 +1,6 @@
 //! `examples/move/copy.py` between two engines: what was there before is in the layer, with the rights of the user that is told to
 //! people.
 
-use std::fmt::Write as _;
-
 use redis::cmd;
 use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
@@ -17,10 +15,7 @@ use crate::support::engine_process::{PORT, Process, engines};
 const PASSWORD: &str = "secret";
 
 fn digest() -> String {
-    Sha256::digest(PASSWORD).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(Sha256::digest(PASSWORD))
 }
 
 /// A server with the users of a layer, of a session store, and one that may look at everything.

@@ -25,8 +25,7 @@ pub fn password(user: &str) -> String {
 
 /// Digests of all passwords.
 pub fn digests() -> PasswordDigests {
-    let digest =
-        |user: &str| Sha256::digest(password(user)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let digest = |user: &str| hex::encode(Sha256::digest(password(user)));
     PasswordDigests {
         operator: digest(users::OPERATOR),
         agent: digest(users::AGENT),

@@ -32,7 +32,7 @@ async fn tenants(engine: &Engine) -> Process {
     let operator = connect(&node, users::OPERATOR).await;
     for store in ["web", "api"] {
         let name = users::use_user_name(UseKind::SessionStore, "shop", store, 0);
-        let digest = Sha256::digest(password(&name)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let digest = hex::encode(Sha256::digest(password(&name)));
         let rules = users::use_on_data(grant(&format!("{store}:")), &digest).rules;
         server::acl_set_user(&operator, &name, &rules).await.unwrap();
     }

@@ -39,7 +39,7 @@ fn password(user: &str) -> String {
 }
 
 fn digest(user: &str) -> String {
-    Sha256::digest(password(user)).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    hex::encode(Sha256::digest(password(user)))
 }
 
 fn digests() -> PasswordDigests {

@@ -414,9 +414,7 @@ fn write_folder(folder: &Path, config: &NodeConfig) {
         fs::create_dir_all(folder.join(name)).unwrap();
     }
     fs::write(folder.join("config.json"), serde_json::to_string(config).unwrap()).unwrap();
-    let digest = |password: &str| {
-        Sha256::digest(password).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-    };
+    let digest = |password: &str| hex::encode(Sha256::digest(password));
     let of = |name: &str| digest(PASSWORDS.iter().find(|(user, _)| *user == name).unwrap().1);
     let digests = PasswordDigests {
         operator: of("operator"),

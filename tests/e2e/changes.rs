@@ -93,9 +93,10 @@ async fn a_storage_class_that_does_not_exist_is_reported_and_corrected_by_a_new_
     let volume = json!({"persistence": {"volume": {"storageClassName": "no-such-class"}}});
     let layer = namespace.layer("web", volume).await;
     eventually("the trouble is told", SOON, async || {
+        // The scheduler names no class.
+        let words = ["Unschedulable: ", "unbound immediate PersistentVolumeClaims"];
         let progressing = layer.condition("Progressing").await;
-        progressing
-            .is_some_and(|(_, _, message)| message.contains("no-such-class") || message.contains("Unschedulable"))
+        progressing.is_some_and(|(_, _, message)| words.iter().all(|words| message.contains(words)))
     })
     .await;
     assert!(!layer.is("Ready").await);

@@ -3,12 +3,13 @@
 //! Knows how a policy is written in its row. Must not know where policies come from; what the functions take and answer is said
 //! at each of them in the Lua source.
 
+use crate::model::UseKind;
 use crate::model::cache_policy::CachePolicy;
 
 use super::library::Library;
 use super::template::{Row, Template};
 
-pub(crate) const LIBRARY: &str = "redoubt_caches";
+pub(crate) const LIBRARY: &str = UseKind::CacheNamespace.words().library;
 /// The library without policies.
 pub const TEMPLATE: Template = Template {
     name: LIBRARY,
@@ -45,7 +46,6 @@ fn row(policy: &CachePolicy) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::UseKind;
     use crate::model::cache_policy::CHANNEL;
 
     #[test]

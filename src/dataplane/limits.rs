@@ -5,12 +5,13 @@
 
 use std::fmt::Write as _;
 
+use crate::model::UseKind;
 use crate::model::limit_policy::{LimitMode, LimitPolicy};
 
 use super::library::Library;
 use super::template::{Row, Template};
 
-pub(crate) const LIBRARY: &str = "redoubt_limits";
+pub(crate) const LIBRARY: &str = UseKind::RateLimitPolicy.words().library;
 /// The library without policies.
 pub const TEMPLATE: Template = Template {
     name: LIBRARY,

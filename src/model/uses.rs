@@ -1,11 +1,14 @@
 //! The kinds of use that a layer serves, as data: one row of words for each. What differs between kinds otherwise is an exhaustive
-//! `match`, which the compiler asks for when a kind is added.
+//! `match`, which the compiler asks for when a kind is added. Few files may name a kind (`tests/it/kinds_of_use.rs`); all others ask
+//! the table for a fact.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::cache_policy::CachePolicy;
-use super::columns::Columns;
-use super::function_library::{self, LibraryPolicy};
+use super::columns::{Columns, ReadColumns};
+use super::function_library::{self, LibraryPolicy, LibrarySource};
 use super::limit_policy::LimitPolicy;
 use super::{Purpose, SessionPolicy};
 
@@ -79,6 +82,7 @@ impl UseKind {
                         ("evicted", "Sessions ended because their user has a newer one"),
                         ("missed", "Reads of sessions that ended or never were"),
                     ],
+                    reads: None,
                 }),
             },
             Self::RateLimitPolicy => &Words {
@@ -99,6 +103,7 @@ impl UseKind {
                         ("denied", "Calls that the limit denied"),
                         ("shadowed", "Calls that the limit would have denied if it were no shadow"),
                     ],
+                    reads: None,
                 }),
             },
             // Not "namespace": messages speak of those of Kubernetes too.
@@ -128,6 +133,10 @@ impl UseKind {
                         ("failures", "Calls that marked the source as down"),
                         ("invalidations", "Messages of invalidation"),
                     ],
+                    reads: Some(ReadColumns {
+                        found: &["hits", "stale", "negative"],
+                        absent: &["misses", "waits", "failed"],
+                    }),
                 }),
             },
             Self::FunctionLibrary => &Words {
@@ -151,6 +160,24 @@ impl UseKind {
         match self {
             Self::SessionStore | Self::RateLimitPolicy | Self::CacheNamespace => true,
             Self::FunctionLibrary => false,
+        }
+    }
+
+    /// Whether each use of the kind has a function library of its own, and not the kind one for all.
+    pub(crate) const fn has_library_per_use(self) -> bool {
+        match self {
+            Self::SessionStore | Self::RateLimitPolicy | Self::CacheNamespace => false,
+            Self::FunctionLibrary => true,
+        }
+    }
+
+    /// The order in which keys should go when memory is full, the lowest first: caches, sessions, limits. (Functions are no keys.)
+    pub(crate) const fn eviction_order(self) -> u8 {
+        match self {
+            Self::CacheNamespace => 0,
+            Self::SessionStore => 1,
+            Self::RateLimitPolicy => 2,
+            Self::FunctionLibrary => 3,
         }
     }
 
@@ -247,6 +274,36 @@ impl Policy {
         }
     }
 
+    /// How long the keys of the use live while none of them is used again: of two uses on a layer with `volatile-ttl`, the one whose keys live
+    /// shorter loses them first. `None`: it has no keys.
+    pub(crate) fn idle_lifetime(&self) -> Option<Duration> {
+        let milliseconds = match self {
+            Self::Sessions(policy) => policy.idle_timeout_milliseconds,
+            Self::Limits(policy) => {
+                policy.declared().limits.iter().map(|limit| limit.window_milliseconds).max().unwrap_or_default()
+            }
+            Self::Caches(policy) => policy.max_ttl_ms.saturating_add(policy.stale_ms),
+            Self::Functions(_) => return None,
+        };
+        Some(Duration::from_millis(milliseconds))
+    }
+
+    /// Where the use's own library comes from; `None`: it has none.
+    pub(crate) const fn library_source(&self) -> Option<&LibrarySource> {
+        match self {
+            Self::Functions(policy) => Some(&policy.source),
+            Self::Sessions(_) | Self::Limits(_) | Self::Caches(_) => None,
+        }
+    }
+
+    /// The limits of the use; `None`: it limits nothing.
+    pub(crate) const fn limits(&self) -> Option<&LimitPolicy> {
+        match self {
+            Self::Limits(policy) => Some(policy),
+            Self::Sessions(_) | Self::Caches(_) | Self::Functions(_) => None,
+        }
+    }
+
     /// The same policy under another prefix.
     #[must_use]
     pub(crate) fn with_prefix(self, prefix: String) -> Self {
@@ -274,7 +331,6 @@ impl Policy {
 mod tests {
     use super::*;
     use crate::model::OnExceed;
-    use crate::model::function_library::LibrarySource;
     use crate::model::limit_policy::{Algorithm, Limit, LimitMode, LimitPolicyDraft};
 
     #[test]

@@ -251,13 +251,11 @@ fn counters(kind: UseKind, rows: &[Row]) -> Vec<CounterStatus> {
 /// How far the ratio of hits may be off before it is told again, percent.
 const RATIO_STAYS: i32 = 5;
 
-/// Reads of a cache that found something, percent of all; `None`: the kind has none, or nothing was read. `old` while that is about
+/// Reads that found something, percent of all; `None`: the kind has none, or nothing was read. `old` while that is about
 /// right.
 fn hit_ratio(kind: UseKind, rows: &[Row], old: Option<i32>) -> Option<i32> {
-    if kind != UseKind::CacheNamespace {
-        return None;
-    }
     let columns = kind.words().counters?;
+    let reads = columns.reads?;
     let sum = |counted: &[&str]| -> u128 {
         let is_counted = |at: usize| columns.names.get(at).is_some_and(|(name, _)| counted.contains(name));
         let of_row = |row: &Row| -> u128 {
@@ -265,7 +263,7 @@ fn hit_ratio(kind: UseKind, rows: &[Row], old: Option<i32>) -> Option<i32> {
         };
         rows.iter().map(of_row).sum()
     };
-    let (found, absent) = (sum(&["hits", "stale", "negative"]), sum(&["misses", "waits", "failed"]));
+    let (found, absent) = (sum(reads.found), sum(reads.absent));
     let told = i32::try_from((found * 100).checked_div(found + absent)?).ok()?;
     Some(old.filter(|old| old.abs_diff(told) < RATIO_STAYS.unsigned_abs()).unwrap_or(told))
 }

@@ -53,6 +53,7 @@ mod golden;
 mod image;
 mod import_circles;
 mod imports;
+mod kinds_of_use;
 mod lease;
 mod limitador;
 mod limits_bench;

@@ -21,7 +21,7 @@ use crate::dataplane::{Library, user_library, user_library_name};
 use crate::model::desired::Desired;
 use crate::model::function_library::{Functions, LibrarySource, is_function_name, is_reserved};
 use crate::model::observed::{DataServer, Observed, ObservedServer};
-use crate::model::{NodeId, Policy, UseKind, roles};
+use crate::model::{NodeId, roles};
 use crate::plan::Step;
 use crate::report::uses::LibraryTrouble;
 use crate::report::uses::UseFacts;
@@ -40,14 +40,14 @@ const MOST_RIGHTS: usize = 300 << 10;
 /// not valid.
 pub(super) async fn library_of(context: &Context, declared: &DeclaredUse) -> Option<Result<Library, LibraryTrouble>> {
     let accepted = validate(declared, u16::MAX).ok()?;
-    let Policy::Functions(policy) = &accepted.policy else { return None };
+    let source = accepted.policy.library_source()?;
     let (namespace, name) = (&accepted.namespace, &accepted.name);
     let make = |text: &str| {
         let refused = |message: String| LibraryTrouble { reason: "LoadRefused", message };
         user_library(namespace, name, text).map_err(|error| refused(error.to_string()))
     };
     let missing = |message: String| LibraryTrouble { reason: "SourceMissing", message };
-    Some(match &policy.source {
+    Some(match source {
         LibrarySource::Inline(text) => make(text),
         LibrarySource::ConfigMap { name: map, key } => {
             match context.config_maps.read(&context.client, namespace, map, key).await {
@@ -64,7 +64,7 @@ pub(super) async fn library_of(context: &Context, declared: &DeclaredUse) -> Opt
 /// names that are the user's to register.
 pub(super) fn callable<'a>(uses: impl Iterator<Item = &'a WatchedUse>) -> BTreeMap<String, Functions> {
     let mut functions: BTreeMap<String, Functions> = BTreeMap::new();
-    for watched in uses.filter(|watched| watched.kind() == UseKind::FunctionLibrary) {
+    for watched in uses.filter(|watched| watched.kind().has_library_per_use()) {
         let listed = watched.status().into_iter().flat_map(|status| &status.function_names);
         let names = listed.filter(|it| is_function_name(&it.name) && !is_reserved(&it.name));
         let of_namespace = functions.entry(watched.namespace().unwrap_or_default()).or_default();
@@ -118,7 +118,7 @@ impl Uses {
     /// never loaded while one that was is missing, so that after an empty restart each function is registered by who had it.
     pub(in crate::controller) fn withhold(&self, context: &Context, desired: &mut Desired, observed: &Observed) {
         for (kind, (namespace, name)) in &self.kept {
-            if *kind == UseKind::FunctionLibrary {
+            if kind.has_library_per_use() {
                 desired.kept_libraries.insert(user_library_name(namespace, name));
             }
         }

@@ -143,7 +143,7 @@ pub(super) struct UserPlacement {
 
 /// What the limits of a rate limit policy come to.
 fn limits(policy: &Policy) -> Vec<LimitStatus> {
-    let Policy::Limits(policy) = policy else { return Vec::new() };
+    let Some(policy) = policy.limits() else { return Vec::new() };
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let limits = policy.of_one_key().zip(policy.worst_cases()).zip(policy.worst_cases_started());
     limits

@@ -20,7 +20,7 @@ use kube::ResourceExt as _;
 
 use self::judge::{FieldValidator, KindFields, plain};
 use super::Fault;
-use crate::api::names::{LONGEST_USE_NAME, dedicated_layer, export};
+use crate::api::names::{LONGEST_USE_NAME, dedicated_layer};
 use crate::api::rate_limit_policy::ExportProgram;
 use crate::api::uses::{DeclaredUse, UseSpec};
 use crate::model::audit::MemoryBudget;
@@ -103,9 +103,6 @@ pub fn validate(declared: &DeclaredUse, replicas: u16) -> Result<ValidatedUse, V
     let grace = judge.bounded("spec.access.rotationGrace", grace, Duration::ZERO, LONGEST_GRACE);
     if !is_object_name(&declared.binding_name()) {
         judge.fault("spec.binding.secretName", "is not the name of a Secret: lower-case letters, digits, - and .");
-    }
-    if declared.kind() == UseKind::RateLimitPolicy && declared.binding_name() == export(&name) {
-        judge.fault("spec.binding.secretName", "is the name of the Secret for a rate limit service: choose another");
     }
     if declared.spec.layer().is_some_and(|layer| layer.name.is_some() == layer.dedicated.is_some()) {
         judge.fault("spec.layer", "needs either name or dedicated, not both");

@@ -1,16 +1,14 @@
 //! What the uses of one layer are to each other beyond their prefixes: whose channel is whose, who may see names of all keys, and
 //! whose keys go first when memory is full.
 
-use std::time::Duration;
-
 use super::ValidatedUse;
 use super::answer::{AdmittedUse, Refusal};
 use super::eviction::{Verdict, judge, suitable};
 use super::judge::written;
 use crate::api::data_layer_status::Tenant;
 use crate::api::uses::DeclaredUse;
+use crate::model::UseKind;
 use crate::model::uses::Advice;
-use crate::model::{Policy, UseKind};
 
 /// What the uses that have their place mean for one that asks.
 #[derive(Clone, Copy)]
@@ -110,30 +108,6 @@ impl Neighbours<'_> {
     }
 }
 
-/// How long the keys of a use live: of two uses on a layer with `volatile-ttl`, the one whose keys live shorter loses them first.
-/// `None`: it has no keys.
-fn lifetime(policy: &Policy) -> Option<Duration> {
-    let milliseconds = match policy {
-        Policy::Sessions(policy) => policy.idle_timeout_milliseconds,
-        Policy::Limits(policy) => {
-            policy.declared().limits.iter().map(|limit| limit.window_milliseconds).max().unwrap_or_default()
-        }
-        Policy::Caches(policy) => policy.max_ttl_ms.saturating_add(policy.stale_ms),
-        Policy::Functions(_) => return None,
-    };
-    Some(Duration::from_millis(milliseconds))
-}
-
-/// The order in which keys should go when memory is full: caches, sessions, limits.
-const fn order(kind: UseKind) -> u8 {
-    match kind {
-        UseKind::CacheNamespace => 0,
-        UseKind::SessionStore => 1,
-        UseKind::RateLimitPolicy => 2,
-        UseKind::FunctionLibrary => 3,
-    }
-}
-
 /// What each admitted use should know of the layer's eviction policy, in their order.
 pub(super) fn advice(admitted: &[AdmittedUse], eviction_policy: &str) -> Vec<Option<Advice>> {
     let of_one = |it: &AdmittedUse| {
@@ -155,10 +129,10 @@ fn of_order(it: &AdmittedUse, admitted: &[AdmittedUse], eviction_policy: &str) -
     if eviction_policy != "volatile-ttl" {
         return None;
     }
-    let (kind, own) = (it.accepted.kind, lifetime(&it.accepted.policy)?);
-    let later = admitted.iter().filter(|other| order(other.accepted.kind) > order(kind));
+    let (kind, own) = (it.accepted.kind, it.accepted.policy.idle_lifetime()?);
+    let later = admitted.iter().filter(|other| other.accepted.kind.eviction_order() > kind.eviction_order());
     let shorter = later
-        .filter_map(|other| Some((other, lifetime(&other.accepted.policy)?)))
+        .filter_map(|other| Some((other, other.accepted.policy.idle_lifetime()?)))
         .find(|(_, theirs)| *theirs <= own)?;
     let (other, theirs) = shorter;
     Some(Advice {

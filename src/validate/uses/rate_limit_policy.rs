@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::judge::{FieldValidator, KindFields, plain};
+use crate::api::names::export;
 use crate::api::rate_limit_policy::{
     AlignChoice, ExportChoice, ExportProgram, LeakyChoice, Limit as DeclaredLimit, LimitAlgorithm,
     LimitMode as DeclaredMode, RateLimitPolicySpec, StoreErrorChoice,
@@ -23,6 +25,9 @@ pub(super) fn validate(
     spec: &RateLimitPolicySpec,
     prefix: String,
 ) -> Option<KindFields> {
+    if judge.declared.binding_name() == export(&judge.declared.name_any()) {
+        judge.fault("spec.binding.secretName", "is the name of the Secret for a rate limit service: choose another");
+    }
     serves_export(judge, spec, &prefix);
     let mut limits = Vec::new();
     for declared in &spec.limits {

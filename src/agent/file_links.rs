@@ -259,7 +259,7 @@ impl FileLinks {
             }
             // The links stay as they are, and are not renewed, until there is room.
             Err(error) => state.set_unusable(Some(&format!(
-                "AsideFull: what this node had before it followed its primary is in /data/aside/.links: {error}"
+                "AsideFull: what this node had before it followed its primary is in /data/aside/.standing: {error}"
             ))),
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use ::redis::cmd;
 use sha2::{Digest as _, Sha256};
 
-use crate::model::function_library::{is_reserved, is_users_library};
-use crate::redis::functions;
-use crate::redis::functions::digest_question;
+use crate::model::function_library::{LARGEST_IN_MEMORY, LONGEST_WORDS, MOST_FUNCTIONS, is_reserved, is_users_library};
+use crate::redis::error::Result as CommandResult;
+use crate::redis::functions::{self, FunctionCosts, digest_question};
 use crate::redis::{Class, Connection, Error as CommandError};
 
 /// Where the digest goes in a source.
@@ -89,6 +89,14 @@ pub enum Error {
         /// Name that it registered.
         function: String,
     },
+    /// A user's library takes more of the server than any may, and was deleted again.
+    #[error("function library {library} {what}")]
+    TooLarge {
+        /// Its name, as in `#!lua name=…`.
+        library: String,
+        /// What it has, and how much of it is allowed.
+        what: String,
+    },
 }
 
 impl Error {
@@ -96,7 +104,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Load { source, .. } | Self::Verify { source, .. } => source.class(),
-            Self::Differs { .. } | Self::Reserved { .. } => Class::Other,
+            Self::Differs { .. } | Self::Reserved { .. } | Self::TooLarge { .. } => Class::Other,
         }
     }
 
@@ -104,7 +112,7 @@ impl Error {
     pub fn refusal(&self) -> Option<String> {
         match self {
             Self::Load { source, .. } if source.class() == Class::Other => source.server_text(),
-            Self::Reserved { .. } => Some(self.to_string()),
+            Self::Reserved { .. } | Self::TooLarge { .. } => Some(self.to_string()),
             Self::Load { .. } | Self::Verify { .. } | Self::Differs { .. } => None,
         }
     }
@@ -116,8 +124,8 @@ pub async fn load(connection: &Connection, library: &Library) -> Result<(), Erro
     let connection = connection.with_response_timeout(LOAD_TIMEOUT);
     let name = || library.name.clone();
     let older = if is_users_library(&library.name) {
-        let asked = functions::source_of(&connection, &library.name).await;
-        asked.map_err(|source| Error::Verify { library: name(), source })?
+        let asked = before_load(&connection, &library.name).await;
+        Some(asked.map_err(|source| Error::Verify { library: name(), source })?)
     } else {
         None
     };
@@ -129,10 +137,25 @@ pub async fn load(connection: &Connection, library: &Library) -> Result<(), Erro
     if found != library.digest || loaded != library.name {
         return Err(Error::Differs { library: name(), found, wanted: library.digest.clone() });
     }
-    if is_users_library(&library.name) {
-        takes_no_name_of_ours(&connection, library, older).await?;
+    match older {
+        Some(older) => is_admissible(&connection, library, older).await,
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// What a server has before a user's library is loaded.
+struct BeforeLoad {
+    /// The source of the library that is replaced.
+    source: Option<String>,
+    /// Its functions, the one that answers its digest included.
+    functions: u64,
+    of_server: FunctionCosts,
+}
+
+async fn before_load(connection: &Connection, library: &str) -> CommandResult<BeforeLoad> {
+    let source = functions::source_of(connection, library).await?;
+    let own = if source.is_some() { functions::of_library(connection, library).await?.0.len() as u64 + 1 } else { 0 };
+    Ok(BeforeLoad { source, functions: own, of_server: functions::costs(connection).await? })
 }
 
 async fn load_source(connection: &Connection, name: &str, source: &str) -> Result<String, Error> {
@@ -140,18 +163,42 @@ async fn load_source(connection: &Connection, name: &str, source: &str) -> Resul
     loaded.map_err(|source| Error::Load { library: name.to_owned(), source })
 }
 
-/// Deletes a user's library that registered a function of the operator's, and loads the one that it replaced. The source was searched
-/// for such names before, so this one put the name together while it was loaded.
-async fn takes_no_name_of_ours(connection: &Connection, library: &Library, older: Option<String>) -> Result<(), Error> {
+/// Deletes a user's library that no layer may have, and loads the one that it replaced. The source was searched for the operator's names
+/// before, so one that has such a name put it together while it was loaded. The server's count and memory are read before the library is
+/// listed: no list may grow beyond what one reply may have, or the operator no longer sees any library of the server.
+async fn is_admissible(connection: &Connection, library: &Library, before: BeforeLoad) -> Result<(), Error> {
     let failed = |source| Error::Verify { library: library.name.clone(), source };
-    let listed = functions::of_library(connection, &library.name).await.map_err(failed)?;
-    let Some(function) = listed.into_keys().find(|name| is_reserved(name)) else { return Ok(()) };
+    let Some(error) = fault(connection, &library.name, &before).await.map_err(failed)? else { return Ok(()) };
     functions::delete(connection, &library.name).await.map_err(failed)?;
     // What was loaded before passed this check.
-    if let Some(older) = older.filter(|older| *older != library.source) {
+    if let Some(older) = before.source.filter(|older| *older != library.source) {
         load_source(connection, &library.name, &older).await?;
     }
-    Err(Error::Reserved { library: library.name.clone(), function })
+    Err(error)
+}
+
+async fn fault(connection: &Connection, library: &str, before: &BeforeLoad) -> CommandResult<Option<Error>> {
+    let too_large = |what: String| Some(Error::TooLarge { library: library.to_owned(), what });
+    let costs = functions::costs(connection).await?;
+    let count = costs.count.saturating_sub(before.of_server.count.saturating_sub(before.functions));
+    if count > MOST_FUNCTIONS + 1 {
+        return Ok(too_large(format!("registers {} functions; at most {MOST_FUNCTIONS} are allowed", count - 1)));
+    }
+    let bytes = costs.bytes.saturating_sub(before.of_server.bytes);
+    if bytes > LARGEST_IN_MEMORY {
+        let most = LARGEST_IN_MEMORY >> 20;
+        return Ok(too_large(format!(
+            "takes {} MiB of memory when it is loaded; at most {most} are allowed",
+            bytes >> 20
+        )));
+    }
+    let (listed, words) = functions::of_library(connection, library).await?;
+    if words > LONGEST_WORDS {
+        let what = format!("has names and descriptions of {words} bytes; at most {LONGEST_WORDS} are allowed");
+        return Ok(too_large(what));
+    }
+    let reserved = listed.into_keys().find(|name| is_reserved(name));
+    Ok(reserved.map(|function| Error::Reserved { library: library.to_owned(), function }))
 }
 
 #[cfg(test)]

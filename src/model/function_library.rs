@@ -11,6 +11,13 @@ const RESERVED: [&str; 2] = ["redoubt", LIBRARY_PREFIX];
 /// Bytes of a source at most.
 pub(crate) const LARGEST_SOURCE: usize = 256 << 10;
 
+/// Functions of one user's library at most. Those of all uses of a layer fit into one answer of a server.
+pub(crate) const MOST_FUNCTIONS: u64 = 100;
+/// Bytes of the names and descriptions of its functions at most.
+pub(crate) const LONGEST_WORDS: usize = 16 << 10;
+/// Bytes of a server's memory that the load of a user's library may take at most, what its Lua holds included.
+pub(crate) const LARGEST_IN_MEMORY: u64 = 8 << 20;
+
 /// Functions of one library: name, and whether `FCALL_RO` takes it too (flag `no-writes`).
 pub type Functions = BTreeMap<String, bool>;
 

@@ -7,6 +7,7 @@ use ::redis::{Cmd, Value, cmd};
 use super::connection::Connection;
 use super::error::Result;
 use super::reply::{entry, items, text};
+use super::server;
 use crate::model::function_library::{Functions, is_users_library};
 
 /// The libraries in an answer of `FUNCTION LIST`: name, and the functions that it registered.
@@ -37,10 +38,38 @@ pub(super) fn of_users(libraries: &BTreeMap<String, Functions>) -> BTreeMap<Stri
         .collect()
 }
 
-/// The functions of a user's library as the server lists them (`FUNCTION LIST LIBRARYNAME`), without the one that answers its digest.
-pub(crate) async fn of_library(connection: &Connection, library: &str) -> Result<Functions> {
+/// The functions of a user's library as the server lists them (`FUNCTION LIST LIBRARYNAME`), without the one that answers its digest; and
+/// the bytes of all names and descriptions.
+pub(crate) async fn of_library(connection: &Connection, library: &str) -> Result<(Functions, usize)> {
     let reply: Value = connection.query(cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library)).await?;
-    Ok(of_users(&libraries(&reply)).remove(library).unwrap_or_default())
+    Ok((of_users(&libraries(&reply)).remove(library).unwrap_or_default(), words(&reply)))
+}
+
+/// Bytes of the names and descriptions of all functions in an answer of `FUNCTION LIST`.
+fn words(reply: &Value) -> usize {
+    let listed = items(reply).unwrap_or_default().iter().filter_map(|library| items(entry(library, "functions")?));
+    let bytes = |function: &Value, key| match entry(function, key) {
+        Some(Value::BulkString(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    listed.flatten().map(|function| bytes(function, "name") + bytes(function, "description")).sum()
+}
+
+/// What the functions of a server take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FunctionCosts {
+    /// Functions of all libraries.
+    pub count: u64,
+    /// Bytes of them, and of the memory of the virtual machine that runs them.
+    pub bytes: u64,
+}
+
+/// Asks for them (`INFO memory`).
+pub(crate) async fn costs(connection: &Connection) -> Result<FunctionCosts> {
+    let info = server::info(connection).await?;
+    let number = |name| info.number(name).unwrap_or_default();
+    let bytes = number("used_memory_functions").saturating_add(number("used_memory_vm_functions"));
+    Ok(FunctionCosts { count: number("number_of_functions"), bytes })
 }
 
 /// The source of a library as the server has it (`FUNCTION LIST LIBRARYNAME … WITHCODE`); `None`: it has no such library.

@@ -277,6 +277,38 @@ async fn a_name_of_ours_that_is_put_together_while_the_library_loads_is_found_an
     }
 }
 
+/// An answer that lists too much is not read, so no library of the server could be seen any more, or be deleted.
+#[tokio::test]
+async fn a_library_that_takes_too_much_of_a_server_goes_and_the_version_before_stays() {
+    const MANY: &str = "for i = 1, 20000 do redis.register_function('many' .. i, function() return 1 end) end";
+    const LONG: &str = "local s = ('x'):rep(16384)
+redis.register_function{function_name = 'long', callback = function() return 1 end, description = s .. s}";
+    const LARGE: &str = "local s = ('x'):rep(33554432)
+redis.register_function{function_name = 'large', callback = function() return 1 end, description = s}";
+    const HOARD: &str = "local kept = {}
+for i = 1, 40 do kept[i] = ('x'):rep(1048576) .. i end
+redis.register_function('hoard', function() return #kept end)";
+    for engine in engines() {
+        let good = library("big", "#!lua name=s\nredis.register_function('big_answer', function() return 1 end)\n");
+        for (body, said) in [(MANY, "20000 functions"), (LONG, "descriptions"), (LARGE, "MiB"), (HOARD, "MiB")] {
+            let node = data_node(&engine).await;
+            let operator = connect(&node, users::OPERATOR).await;
+            load(&operator, &good).await.unwrap();
+            let bad = library("big", &format!("#!lua name=s\n{body}\n"));
+            let told = load(&operator, &bad).await.unwrap_err().refusal().unwrap();
+            assert!(told.contains(said), "{}: {told}", engine.name);
+            assert_eq!(look(&operator, &[&good]).await.libraries[&good.name], good.digest, "{}: {said}", engine.name);
+        }
+        let node = data_node(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        let register = |number| format!("redis.register_function('f{number}', function() return 1 end)\n");
+        let most: String = (1..=100).map(register).collect();
+        load(&operator, &library("big", &format!("#!lua name=s\n{most}"))).await.unwrap();
+        let more = library("big", &format!("#!lua name=s\n{most}{}", register(101)));
+        assert!(load(&operator, &more).await.unwrap_err().refusal().is_some(), "{}", engine.name);
+    }
+}
+
 #[tokio::test]
 async fn a_library_runs_with_its_callers_rights_and_only_users_of_its_namespace_may_call_it() {
     for engine in engines() {

@@ -128,6 +128,13 @@ impl Connection {
         command.query_async(&mut connection).await.map_err(|error| self.failed(command, error))
     }
 
+    /// Sends one command whose answer is text. What is no UTF-8 in it becomes `U+FFFD`: clients choose words that servers repeat, such as
+    /// those of errors in `INFO`.
+    pub(crate) async fn text(&self, command: &Cmd) -> Result<String> {
+        let bytes: Vec<u8> = self.query(command).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Sends several commands in one write, not as a transaction, and answers each one's reply or error. The outer error is
     /// the connection's.
     pub async fn query_all(&self, commands: &[Cmd]) -> Result<Vec<Result<Value>>> {

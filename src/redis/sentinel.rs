@@ -219,7 +219,7 @@ pub async fn set(connection: &Connection, master_name: &str, option: &str, value
 
 /// Whether the Sentinel is in TILT: its clock jumped, and it acts on nothing it sees.
 pub(crate) async fn is_in_tilt(connection: &Connection) -> Result<bool> {
-    let text: String = connection.query(cmd("INFO").arg("sentinel")).await?;
+    let text = connection.text(cmd("INFO").arg("sentinel")).await?;
     Ok(Info::parse(&text).field("sentinel_tilt") == Some("1"))
 }
 

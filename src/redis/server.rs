@@ -19,19 +19,19 @@ pub(crate) const SECTIONS: [&str; 8] =
 
 /// What the server is and does, without the counts of each command and of each error.
 pub async fn info(connection: &Connection) -> Result<Info> {
-    let text: String = connection.query(cmd("INFO").arg(&SECTIONS)).await?;
+    let text = connection.text(cmd("INFO").arg(&SECTIONS)).await?;
     Ok(Info::parse(&text))
 }
 
 /// Writes that were refused because the server is a replica, since its start (`INFO errorstats`).
 pub(crate) async fn refused_writes(connection: &Connection) -> Result<u64> {
-    let text: String = connection.query(cmd("INFO").arg("errorstats")).await?;
+    let text = connection.text(cmd("INFO").arg("errorstats")).await?;
     Ok(Info::parse(&text).refused_writes())
 }
 
 /// For how many first words of errors the server has a count (`INFO errorstats`).
 pub(crate) async fn error_counts(connection: &Connection) -> Result<u64> {
-    let text: String = connection.query(cmd("INFO").arg("errorstats")).await?;
+    let text = connection.text(cmd("INFO").arg("errorstats")).await?;
     let counts = text.lines().filter(|line| line.starts_with("errorstat_")).count();
     Ok(u64::try_from(counts).unwrap_or(u64::MAX))
 }
@@ -48,13 +48,13 @@ pub(crate) async fn flush_scripts(connection: &Connection) -> Result<()> {
 
 /// `INFO everything`: all sections, in one answer. Those of commands are a third of it.
 pub async fn info_with_commands(connection: &Connection) -> Result<Info> {
-    let text: String = connection.query(cmd("INFO").arg("everything")).await?;
+    let text = connection.text(cmd("INFO").arg("everything")).await?;
     Ok(Info::parse(&text))
 }
 
 /// `INFO replication`: role, offset, and the replicas or the link.
 pub async fn replication(connection: &Connection) -> Result<Info> {
-    let text: String = connection.query(cmd("INFO").arg("replication")).await?;
+    let text = connection.text(cmd("INFO").arg("replication")).await?;
     Ok(Info::parse(&text))
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct ClientLine {
 
 /// `CLIENT LIST TYPE normal`: connections of applications and of ours.
 pub(crate) async fn clients(connection: &Connection) -> Result<Vec<ClientLine>> {
-    let text: String = connection.query(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;
+    let text = connection.text(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;
     Ok(text.lines().filter_map(parse_client).collect())
 }
 

@@ -126,6 +126,6 @@ pub async fn differing(
 
 /// How many connections a user has on this server.
 pub async fn connections_of(connection: &Connection, user: &str) -> Result<usize> {
-    let clients: String = connection.query(cmd("CLIENT").arg("LIST")).await?;
+    let clients = connection.text(cmd("CLIENT").arg("LIST")).await?;
     Ok(clients.lines().filter(|line| line.split(' ').any(|field| field.strip_prefix("user=") == Some(user))).count())
 }

@@ -159,6 +159,17 @@ async fn what_a_client_leaves_behind_fills_no_server_and_keeps_it_from_nothing()
     .await;
     assert!(takes_writes().await);
     assert_eq!((layer.engine_pids(primary), layer.primary().await), (pids, Some(primary)), "no failover");
+
+    let no_text = command(&["EVAL", "return redis.error_reply('\\255\\254 made up')", "0"]);
+    send(&endpoint, std::iter::once(no_text)).await;
+    eventually("the server repeats a word that is no text", SOON, async || {
+        let counts: Vec<u8> = agent.query(redis::cmd("INFO").arg("errorstats")).await.unwrap();
+        counts.windows(12).any(|word| word == b"errorstat_\xff\xfe")
+    })
+    .await;
+    server::info_with_commands(&agent).await.unwrap();
+    let metrics = layer.metrics(primary).await.unwrap();
+    assert!(metrics.contains("\nredis_up 1"), "one word hides the server: {metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

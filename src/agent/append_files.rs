@@ -44,12 +44,18 @@ impl Sizes {
         self.0.is_empty()
     }
 
-    /// The first file that was longer in these sizes than it is now.
-    pub(crate) fn truncated(&self, now: &Self) -> Option<TruncatedFile> {
+    /// The first file that was longer in these sizes than it is now. One that is there and that no line of the manifest names counts as
+    /// empty: the engine would not load it.
+    pub(crate) fn truncated(&self, now: &Self, unnamed: impl Fn(&str) -> bool) -> Option<TruncatedFile> {
         self.0.iter().find_map(|(name, recorded)| {
-            let bytes = *now.0.get(name)?;
+            let bytes = now.0.get(name).copied().or_else(|| unnamed(name).then_some(0))?;
             (bytes < *recorded).then(|| TruncatedFile { name: name.clone(), bytes, recorded: *recorded })
         })
+    }
+
+    /// Whether the file may have only so many bytes: no more were known to be on the disk.
+    pub(crate) fn allow(&self, name: &str, bytes: u64) -> bool {
+        self.0.get(name).is_none_or(|recorded| *recorded <= bytes)
     }
 
     /// The smaller one of each file that both name.
@@ -57,6 +63,20 @@ impl Sizes {
         let both = self.0.iter().filter_map(|(name, bytes)| Some((name.clone(), *other.0.get(name)?.min(bytes))));
         Self(both.collect())
     }
+}
+
+/// Whether the file is there and no line of the manifest names it. A rewrite removes what it replaced before the manifest forgets it.
+pub(super) fn is_unnamed(environment: &Environment, name: &str) -> bool {
+    let folder = environment.data.join("appendonlydir");
+    let manifest = fs::read_to_string(folder.join("appendonly.aof.manifest")).unwrap_or_default();
+    let is_named = manifest.lines().any(|line| line.split_ascii_whitespace().any(|word| word == name));
+    !is_named && folder.join(name).exists()
+}
+
+/// Name of the file that the engine appends to.
+pub(super) fn last(environment: &Environment) -> Option<String> {
+    let manifest = fs::read_to_string(environment.data.join("appendonlydir/appendonly.aof.manifest")).ok()?;
+    manifest.lines().filter_map(named).next_back().map(str::to_owned)
 }
 
 /// The file of a manifest's line: `file appendonly.aof.1.incr.aof seq 1 type i`. Files of type `h` are about to be removed.
@@ -111,13 +131,15 @@ mod tests {
     #[test]
     fn only_a_file_that_is_shorter_under_its_own_name_is_damaged() {
         let recorded = sizes([("1.base", 90), ("1.incr", 100)]);
-        let is_damaged = |now: Sizes| recorded.truncated(&now).is_some();
+        let is_damaged = |now: Sizes| recorded.truncated(&now, |_| false).is_some();
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 99)])));
         assert!(is_damaged(sizes([("1.base", 90), ("1.incr", 0)])));
         assert!(!is_damaged(recorded.clone()) && !is_damaged(sizes([("1.base", 90), ("1.incr", 101)])));
         assert!(!is_damaged(sizes([("2.base", 40), ("2.incr", 0)])), "rewritten");
+        let lost_line = recorded.truncated(&sizes([("1.base", 90)]), |name| name == "1.incr");
+        assert_eq!(lost_line, Some(TruncatedFile { name: "1.incr".to_owned(), bytes: 0, recorded: 100 }));
         assert!(!is_damaged(sizes([("1.base", 90), ("1.incr", 100), ("2.incr", 0)])), "being rewritten");
-        assert!(Sizes::default().truncated(&sizes([("1.incr", 0)])).is_none(), "an older agent's record");
+        assert!(Sizes::default().truncated(&sizes([("1.incr", 0)]), |_| true).is_none(), "an older agent's record");
     }
 
     #[test]

@@ -6,19 +6,18 @@
 //! cannot be used: a peer that has as much takes it for empty, and may start or be elected.
 //!
 //! An append-only file that is shorter than the record says would load, with a part of the data. It counts as damaged before any start
-//! ([`super::append_files`]), unless the node has no peers, or a person chose what is left.
+//! ([`super::append_files`]), unless the node has no peers, or a person chose what is left. So does one of which the engine would cut off
+//! more than a sudden end of the machine may have taken: a garbled length in its middle makes all behind it one command without an end.
+//! The engine is told to refuse such a file (`aof-load-truncated no`), and what a sudden end leaves is cut off here.
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
-
-use tokio::process::Command;
-use tokio::time::{MissedTickBehavior, interval};
+use std::path::Path;
+use std::process::ExitStatus;
 
 use super::append_files::TruncatedFile;
 use super::config::Environment;
 use super::engine::StartupProgress;
+use super::file_check::{self, Examined};
 use super::state::State;
 use super::{Result, aside, lineage_file, peers};
 use crate::model::boot::{PeerData, in_force, replaces_damaged};
@@ -29,8 +28,6 @@ const ENDS: u32 = 2;
 /// With what a server ends that finds damage which no check of its own foresaw.
 const SIGABRT: i32 = 6;
 const SIGSEGV: i32 = 11;
-/// Between two signs of life of the agent while the files are read.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the files from how the engine ended.
 #[derive(Debug, Default)]
@@ -86,17 +83,26 @@ impl DamagedFiles {
             None if was_short => state.set_unusable(None),
             Some(_) | None => {}
         }
-        if self.ends < ENDS && truncated.is_none() {
+        // An engine that refuses a torn end does so each time.
+        let enough = if refuses_torn_end(state, program) { 1 } else { ENDS };
+        if self.ends < enough && truncated.is_none() {
             return Ok(());
         }
         let Some(own) = state.lineage() else {
             state.set_unusable(None);
             return Ok(());
         };
-        let files = files(environment, own.append_only.unwrap_or(true));
         if truncated.is_none() && self.verdict.is_none() {
-            let is_damaged = self.was_loading || check(state, environment, program, &files).await;
-            self.verdict = Some(is_damaged);
+            let append_only = own.append_only.unwrap_or(true);
+            let examined = file_check::examine(state, environment, program, append_only).await;
+            if let Examined::TornEnd(end) = &examined
+                && lineage_file::sizes(environment).allow(&end.name, end.whole)
+            {
+                end.cut_off(environment)?;
+                *self = Self::default();
+                return Ok(());
+            }
+            self.verdict = Some((self.was_loading && self.ends >= ENDS) || examined != Examined::Whole);
         }
         if truncated.is_none() && !self.is_known() {
             return Ok(());
@@ -133,6 +139,11 @@ impl DamagedFiles {
     }
 }
 
+/// Whether the engine is to refuse an append-only file that ends in the middle of a command: another node may have what it would cut off.
+pub(super) fn refuses_torn_end(state: &State, program: &Path) -> bool {
+    may_have_peers(state) && !is_chosen(state) && file_check::has_checker(program)
+}
+
 /// The append-only file that lost its end, where another node may have it and no person chose what is left.
 pub(super) fn truncated(environment: &Environment, state: &State) -> Option<TruncatedFile> {
     if is_chosen(state) { None } else { lost_end(environment, state) }
@@ -145,11 +156,13 @@ pub(super) fn is_chosen_in_part(environment: &Environment, state: &State) -> boo
 
 /// The append-only file that lost its end, where another node may have it.
 fn lost_end(environment: &Environment, state: &State) -> Option<TruncatedFile> {
+    if may_have_peers(state) && state.lineage().is_some() { lineage_file::truncated(environment) } else { None }
+}
+
+/// Whether other nodes of the layer keep the same data.
+fn may_have_peers(state: &State) -> bool {
     let config = state.config();
-    if !config.keeps_data || config.data_nodes.len() < 2 || state.lineage().is_none() {
-        return None;
-    }
-    lineage_file::truncated(environment)
+    config.keeps_data && config.data_nodes.len() > 1
 }
 
 /// Whether a person chose this node's data, in this incident.
@@ -162,57 +175,6 @@ pub(super) fn is_chosen(state: &State) -> bool {
 fn peer(ordinal: u16, answer: Option<&LineageAnswer>) -> PeerData<'_> {
     let record = answer.and_then(|answer| answer.lineage.as_ref());
     PeerData { ordinal, record, is_loaded: answer.is_some_and(|answer| answer.loaded) }
-}
-
-/// What the engine loads, and the program that examines it.
-struct Files {
-    path: PathBuf,
-    checker: &'static str,
-}
-
-fn files(environment: &Environment, append_only: bool) -> Files {
-    let of = |path: &str, checker| Files { path: environment.data.join(path), checker };
-    let manifest = of("appendonlydir/appendonly.aof.manifest", "check-aof");
-    match (append_only, manifest.path.exists()) {
-        (true, true) => manifest,
-        (true, false) => of("appendonly.aof", "check-aof"),
-        (false, _) => of("dump.rdb", "check-rdb"),
-    }
-}
-
-/// Whether the engine's own program for it finds the files damaged. An image without that program says nothing.
-async fn check(state: &State, environment: &Environment, program: &Path, files: &Files) -> bool {
-    // The program takes an empty manifest for a valid file.
-    if std::fs::metadata(&files.path).is_ok_and(|found| found.len() == 0) {
-        return true;
-    }
-    let Some(checker) = checker(program, files.checker).filter(|_| files.path.exists()) else { return false };
-    let started = Command::new(&checker).arg(&files.path).stdin(Stdio::null()).kill_on_drop(true).spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
-            tracing::warn!(%error, program = %checker.display(), "the files are not examined");
-            return false;
-        }
-    };
-    let mut beats = interval(HEARTBEAT_EVERY);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            ended = child.wait() => {
-                let is_damaged = ended.is_ok_and(|status| status.code().is_some_and(|code| code != 0));
-                tracing::warn!(path = %files.path.display(), is_damaged, "the files were examined");
-                return is_damaged;
-            }
-            _ = beats.tick() => state.refresh_config(environment),
-        }
-    }
-}
-
-/// `redis-check-aof` next to `redis-server`.
-fn checker(program: &Path, name: &str) -> Option<PathBuf> {
-    let engine = program.file_name()?.to_str()?.strip_suffix("server")?;
-    Some(program.with_file_name(format!("{engine}{name}"))).filter(|path| path.is_file())
 }
 
 #[cfg(test)]

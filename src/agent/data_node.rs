@@ -179,7 +179,9 @@ fn start_engine(
     redis_conf::load_from(&mut config.settings, *append_only);
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
     let replication = read_secret(environment, "replication-password")?;
-    let text = redis_conf::render(environment, &config, &own, &replication, start.primary.as_ref(), start.electable);
+    let refuses_torn_end = *append_only && damaged_files::refuses_torn_end(state, program);
+    let (primary, electable) = (start.primary.as_ref(), start.electable);
+    let text = redis_conf::render(environment, &config, &own, &replication, primary, electable, refuses_torn_end);
     let path = environment.run.join("redis.conf");
     durable::replace(&environment.run.join("users.acl"), &read_users(environment)?)?;
     durable::replace(&path, &text)?;

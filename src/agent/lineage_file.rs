@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::append_files::{Sizes, TruncatedFile};
+use super::append_files::{self, Sizes, TruncatedFile};
 use super::config::Environment;
 use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
@@ -139,7 +139,7 @@ pub(crate) fn sizes(environment: &Environment) -> Sizes {
 
 /// The append-only file that lost what the record says it had.
 pub(crate) fn truncated(environment: &Environment) -> Option<TruncatedFile> {
-    sizes(environment).truncated(&Sizes::measure(environment))
+    sizes(environment).truncated(&Sizes::measure(environment), |name| append_files::is_unnamed(environment, name))
 }
 
 /// Has the data count as of unknown origin: it is not what the record speaks of.

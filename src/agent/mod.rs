@@ -27,6 +27,7 @@ mod error;
 mod error_stats;
 pub mod exporter;
 pub(crate) mod failover;
+mod file_check;
 mod file_links;
 mod file_offset;
 mod freshest;

@@ -11,7 +11,7 @@ use crate::redis::{Secret, users};
 pub(crate) const PRIORITY_WHOLE: u32 = 100;
 
 /// Renders the file. `primary` is whom to follow, `electable` whether the Sentinels may promote the node before its first
-/// sync.
+/// sync, `refuses_torn_end` whether the engine does not load an append-only file that ends in the middle of a command.
 pub fn render(
     environment: &Environment,
     config: &NodeConfig,
@@ -19,6 +19,7 @@ pub fn render(
     replication: &Secret,
     primary: Option<&Address>,
     electable: bool,
+    refuses_torn_end: bool,
 ) -> String {
     let bind = environment.bind.map_or_else(|| "* -::*".to_owned(), |address| address.to_string());
     let port = REDIS_PORT.to_string();
@@ -41,6 +42,9 @@ pub fn render(
     own("replica-priority", &[&priority]);
     own("enable-debug-command", &["no"]);
     own("enable-module-command", &["no"]);
+    if refuses_torn_end {
+        own("aof-load-truncated", &["no"]);
+    }
     if let Some(primary) = primary {
         own("replicaof", &[&primary.0, &port]);
     }

@@ -156,7 +156,7 @@ impl Watch {
             error_stats: ErrorStats::default(),
             file_links: FileLinks::open(environment, own.as_ref()),
             is_astray: false,
-            began_with: own.clone().filter(|_| recorded.truncated(&present).is_none()),
+            began_with: own.clone().filter(|_| lineage_file::truncated(environment).is_none()),
             growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),
             busy_script: BusyScript::default(),
             unresponsive: UnresponsiveServer::default(),

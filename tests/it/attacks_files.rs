@@ -184,6 +184,91 @@ async fn an_empty_file_of_the_primary_costs_no_replica_its_data() {
     a_shorter_file_of_the_primary_costs_no_replica_its_data(|_| 0).await;
 }
 
+/// One length in the middle is garbled, so all that follows is one command without an end, which an engine would cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_garbled_length_in_the_file_of_the_primary_costs_no_replica_its_data() {
+    let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    eventually("the record has the file's length", SOON, async || is_recorded(&layer, primary)).await;
+    let ids: Vec<NodeId> = layer.nodes.keys().copied().filter(|id| *id != primary).chain([primary]).collect();
+    for id in &ids {
+        layer.kill_node(*id);
+    }
+    let path = last(&layer, primary);
+    let mut file = fs::read(&path).unwrap();
+    let length = |at: &usize| file[*at..].starts_with(b"\r\n$") && file[at + 3].is_ascii_digit();
+    let at = (file.len() / 2..file.len()).find(length).unwrap();
+    file[at + 3..at + 7].copy_from_slice(b"9999");
+    fs::write(&path, file).unwrap();
+    for id in ids {
+        layer.start_node(id);
+    }
+    println!("a garbled length: whole after {:.2?}", layer.wait_until_in_sync().await);
+    for id in layer.data_ids() {
+        assert_eq!(held.difference(&keys_of(&layer.endpoint(id)).await).count(), 0, "{id} lost keys");
+    }
+    assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
+}
+
+/// The line of the manifest that names the file with all commands is lost: an engine would load none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_lost_a_line_costs_no_replica_its_data() {
+    let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 300).await;
+    let primary = layer.primary().await.unwrap();
+    let held = keys_of(&layer.endpoint(primary)).await;
+    eventually("the record has the file's length", SOON, async || is_recorded(&layer, primary)).await;
+    let ids: Vec<NodeId> = layer.nodes.keys().copied().filter(|id| *id != primary).chain([primary]).collect();
+    for id in &ids {
+        layer.kill_node(*id);
+    }
+    let manifest = layer.data(primary).join("appendonlydir/appendonly.aof.manifest");
+    let lines = fs::read_to_string(&manifest).unwrap();
+    let left: Vec<&str> = lines.lines().filter(|line| !line.contains(".incr.")).collect();
+    assert!(!left.is_empty() && left.len() < lines.lines().count(), "{lines}");
+    fs::write(&manifest, left.join("\n") + "\n").unwrap();
+    for id in ids {
+        layer.start_node(id);
+    }
+    println!("a line of the manifest: whole after {:.2?}", layer.wait_until_in_sync().await);
+    for id in layer.data_ids() {
+        assert_eq!(held.difference(&keys_of(&layer.endpoint(id)).await).count(), 0, "{id} lost keys");
+    }
+    assert_eq!(kept(&layer, primary).await, [AsideReason::Damaged]);
+}
+
+/// What a power cut leaves of a command that was being written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_end_of_each_file_is_cut_off_and_the_layer_comes_back_by_itself() {
+    for torn in ["*3\r\n$3\r\nSET\r\n$4\r\nto", "*3\r"] {
+        let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
+        layer.mark_initialised();
+        write_some(&layer, 300).await;
+        let held = keys_of(&layer.endpoint(layer.primary().await.unwrap())).await;
+        let ids: Vec<NodeId> = layer.nodes.keys().copied().collect();
+        for id in &ids {
+            layer.kill_node(*id);
+        }
+        for id in layer.data_ids() {
+            let path = last(&layer, id);
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, [&whole, torn.as_bytes()].concat()).unwrap();
+        }
+        for id in ids {
+            layer.start_node(id);
+        }
+        println!("torn ends: whole after {:.2?}", layer.wait_until_in_sync().await);
+        for id in layer.data_ids() {
+            assert_eq!(held.difference(&keys_of(&layer.endpoint(id)).await).count(), 0, "{id} lost keys");
+            assert_eq!(kept(&layer, id).await, [], "{id} kept what nothing is in");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_files_are_shorter_none_is_loaded_until_a_person_mends_or_chooses() {
     let mut layer = Layer::in_sync(&Options::default()).await;

@@ -239,7 +239,7 @@ fn rendered(settings: &BTreeMap<String, String>) -> Vec<String> {
         run: nowhere,
         bind: None,
     };
-    let text = redis_conf::render(&environment, &config, &config.data_nodes[&0], &Secret::new("x"), None, true);
+    let text = redis_conf::render(&environment, &config, &config.data_nodes[&0], &Secret::new("x"), None, true, false);
     let is_setting = |line: &&str| line.split(' ').next().is_some_and(|name| settings.contains_key(name));
     text.lines().filter(is_setting).map(str::to_owned).collect()
 }

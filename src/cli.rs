@@ -59,7 +59,7 @@ enum Command {
     },
     /// Copy this program into a folder.
     Install {
-        /// The folder.
+        /// Where the file `redoubt` is written to.
         directory: PathBuf,
     },
 }

@@ -147,10 +147,10 @@ pub struct CacheNamespaceSpec {
     /// How processes with copies of their own learn that an entry is no longer valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalidation: Option<Invalidation>,
-    /// The binding Secret.
+    /// Name and form of the Secret that an application mounts. Default: `NAME-cache-binding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<UseBinding>,
-    /// The cache's user.
+    /// Rights and rotation of the user that calls the functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,
 }

@@ -90,7 +90,7 @@ pub struct DataLayerSpec {
     /// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<DataPurpose>,
-    /// The server program.
+    /// Which server program runs, and how its image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
     /// Replicas of the primary, 0 to 9. Default: 2 in mode `Sentinel`, 0 in mode `Standalone`. The `scale` subresource, and
@@ -110,10 +110,10 @@ pub struct DataLayerSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(quantity_rules::IS_PROCESSORS).message(Message::Expression(quantity_rules::PROCESSORS_MESSAGE.to_owned())))]
     pub cpu: Option<Quantity>,
-    /// What survives a restart.
+    /// What survives a restart: append-only file, snapshots, volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
-    /// When a write counts.
+    /// How many replicas must be connected for the primary to take writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// How the loss of a primary is found and decided.
@@ -144,7 +144,7 @@ pub struct DataLayerSpec {
         validation = Rule::new(config_rules::value_is_one_word()).message(Message::Expression(config_rules::words_message()))
     )]
     pub config: Option<BTreeMap<String, DirectiveValue>>,
-    /// Where pods may run.
+    /// Where pods may run: zones, node labels, tolerations, priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
     /// Labels and annotations to add to each pod.
@@ -166,14 +166,14 @@ pub struct DataLayerSpec {
 #[serde(transparent)]
 pub struct DirectiveValue(#[schemars(length(max = 256))] pub String);
 
-/// How a layer is deployed.
+/// Which servers a layer has, and who elects its primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeploymentMode {
-    /// One node.
+    /// One node: a restart is an outage.
     Standalone,
-    /// One primary, replicas, Sentinels.
+    /// One primary, replicas, and Sentinels that elect another primary.
     Sentinel,
-    /// Redis Cluster.
+    /// Several primaries that share the slots. Not implemented in this version.
     Cluster,
 }
 
@@ -199,15 +199,15 @@ impl DeploymentMode {
 /// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DataPurpose {
-    /// Login sessions.
+    /// Login sessions: nothing is evicted, and data survives restarts.
     Sessions,
-    /// Rate limit counters.
+    /// Rate limit counters: the keys that end first are evicted, and nothing survives a restart.
     RateLimits,
     /// Copies of data that has its home elsewhere.
     Cache,
     /// Conversations, features and vectors of agents.
     AgentContext,
-    /// Several of these.
+    /// Several of these: nothing is evicted, and data survives restarts.
     Mixed,
 }
 
@@ -223,7 +223,7 @@ impl DataPurpose {
     }
 }
 
-/// The server program.
+/// The server program, as an image with `redis-server` or `valkey-server`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Engine {
@@ -246,11 +246,11 @@ pub struct Engine {
 /// When the image is pulled. Default: Kubernetes' own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
-    /// At each start.
+    /// At each start of a container.
     Always,
-    /// If the node lacks it.
+    /// If the Kubernetes node has no copy of it.
     IfNotPresent,
-    /// Never.
+    /// Never: the Kubernetes node has to have it.
     Never,
 }
 
@@ -289,19 +289,19 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {
-    /// Writes fail.
+    /// Nothing: writes fail with `OOM`.
     Noeviction,
     /// Any key, least recently used first.
     AllkeysLru,
     /// Any key, least frequently used first.
     AllkeysLfu,
-    /// Any key.
+    /// Any key, at random.
     AllkeysRandom,
     /// Keys with a TTL, least recently used first.
     VolatileLru,
     /// Keys with a TTL, least frequently used first.
     VolatileLfu,
-    /// Keys with a TTL.
+    /// Keys with a TTL, at random.
     VolatileRandom,
     /// Keys with a TTL, shortest first.
     VolatileTtl,
@@ -323,7 +323,7 @@ impl EvictionPolicy {
     }
 }
 
-/// What survives a restart.
+/// What survives a restart: the append-only file, snapshots, and the volume that holds them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
@@ -333,12 +333,12 @@ pub struct Persistence {
     /// Hourly snapshots. Default: as the append-only file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<bool>,
-    /// The volume of each data pod.
+    /// Size and storage class of the volume of each data pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
 }
 
-/// The volume of each data pod.
+/// Size and storage class of the volume of each data pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {

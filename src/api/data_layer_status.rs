@@ -26,10 +26,10 @@ pub struct DataLayerStatus {
     /// True once the layer was found as declared: from then on a node that finds no data does not take the layer for a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialised: Option<bool>,
-    /// Replicas in sync.
+    /// Replicas that are connected to the primary and have what it wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// The same with the number that is declared: `2/2`.
+    /// Replicas in sync, and how many are declared: `2/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas_in_sync: Option<String>,
     /// Label selector of the data pods, for the scale subresource.
@@ -44,14 +44,14 @@ pub struct DataLayerStatus {
     /// Image of the engine, as it was accepted last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The nodes.
+    /// Data nodes and Sentinels, as the operator saw them last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub nodes: Vec<NodeStatus>,
     /// The memory budget, term by term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryStatus>,
-    /// The production checklist.
+    /// What a layer for production needs, and whether this one has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["item".to_owned()]))]
     pub checklist: Vec<ChecklistItem>,
@@ -67,24 +67,23 @@ pub struct DataLayerStatus {
     /// What became of the annotation `redoubt.dev/promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<PromotionStatus>,
-    /// The session stores that have a place in the layer, and prefixes that are kept for a namespace. None: no list was made
-    /// yet.
+    /// The uses that have a place in the layer, and prefixes that are kept for a namespace. Absent: no list was made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Vec<Tenant>>,
 }
 
-/// A key prefix of the layer, and the session store that it belongs to.
+/// A key prefix of the layer, and the use that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tenant {
-    /// What each key of the store begins with.
+    /// What each key of the use begins with.
     pub prefix: String,
-    /// Namespace of the store.
+    /// `metadata.namespace` of the use.
     pub namespace: String,
-    /// Name of the store.
+    /// `metadata.name` of the use.
     pub store: String,
-    /// UID of the store.
+    /// `metadata.uid` of the use: one that is made again under the same name is another tenant.
     pub uid: String,
-    /// When the store got its place.
+    /// When the use got its place.
     pub since: Time,
     /// When it left. The prefix is kept for its namespace: keys may still be under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +93,7 @@ pub struct Tenant {
 /// A request to move the primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PromotionStatus {
-    /// The text of the annotation.
+    /// The value of the annotation: the node that is to be primary.
     pub request: String,
     /// `Waiting`, `Moving`, `Refused`, `Failed` (not tried again), or for good `Done`.
     pub state: String,
@@ -102,10 +101,10 @@ pub struct PromotionStatus {
     pub message: String,
 }
 
-/// One node.
+/// A data node or a Sentinel, as the operator saw it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
-    /// Its name.
+    /// `redis-N` or `sentinel-N`: its pod is `LAYER-redis-N-0` or `LAYER-sentinel-N-0`.
     pub name: String,
     /// `Primary`, `Replica` or `Sentinel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +112,7 @@ pub struct NodeStatus {
     /// Address that it announces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Zone of its Kubernetes node.
+    /// Label `topology.kubernetes.io/zone` of its Kubernetes node; absent: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// `InSync`, `Syncing`, `Lagging`, `Loading` or `Unreachable`.
@@ -129,9 +128,9 @@ pub struct NodeStatus {
 pub struct KeptFolder {
     /// Name of the folder below `/data/aside`.
     pub folder: String,
-    /// Bytes of the files.
+    /// Bytes of the files on the volume.
     pub bytes: i64,
-    /// Why they were kept.
+    /// What happened to the data of the node: it was replaced, given up by a person, or damaged.
     pub why: String,
 }
 
@@ -140,9 +139,9 @@ pub struct KeptFolder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryStatus {
-    /// Bytes of the pod.
+    /// Memory limit of the pod, bytes: `spec.memory.limit`.
     pub limit: i64,
-    /// Bytes for data.
+    /// Bytes for data: the directive `maxmemory` of each server.
     pub maxmemory: i64,
     /// Bytes for pages that are written to while a child saves.
     pub copy_on_write: i64,
@@ -171,9 +170,9 @@ pub struct MemoryStatus {
 pub struct AuditStatus {
     /// When a pass was over. At most a day behind the last one, while nothing changes.
     pub finished: Time,
-    /// Keys.
+    /// Keys of the whole layer, those of no use included.
     pub keys: i64,
-    /// Keys without an expiry.
+    /// Keys without an expiry, wherever they are.
     pub without_expiry: i64,
     /// Keys under the prefix of no use.
     pub outside: i64,
@@ -193,7 +192,7 @@ pub struct AuditStatus {
     pub largest: Vec<LargestKey>,
 }
 
-/// A large key.
+/// One of the largest keys that the audit measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LargestKey {
     /// The first 16 hexadecimal characters of its SHA-256: its name may be a secret.
@@ -208,17 +207,17 @@ pub struct LargestKey {
 /// One item of the production checklist.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChecklistItem {
-    /// What is checked.
+    /// The property that is checked, a few words.
     pub item: String,
-    /// Whether it holds.
+    /// Whether the layer has this property.
     pub ok: bool,
-    /// What shows it.
+    /// The setting or fact that the answer was read from.
     pub evidence: String,
 }
 
 /// A Secret in Service Binding form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BindingReference {
-    /// Its name.
+    /// Name of the Secret, in the namespace of the object.
     pub name: String,
 }

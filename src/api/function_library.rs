@@ -47,7 +47,7 @@ pub struct FunctionLibrarySpec {
     pub source: SourceChoice,
 }
 
-/// A layer that there is.
+/// A layer by its name: a library has no dedicated one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message(use_rules::LAYER_MESSAGE))]
@@ -62,12 +62,12 @@ pub struct LibraryLayer {
     pub namespace: Option<String>,
 }
 
-/// Where the Lua is.
+/// Where the Lua is: exactly one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.inline) != has(self.configMap)").message("source needs either inline or configMap"))]
 pub struct SourceChoice {
-    /// The Lua itself.
+    /// The text of the library, at most 262,144 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
     #[x_kube(validation = Rule::new("self.startsWith('#!lua name=')")
@@ -78,11 +78,11 @@ pub struct SourceChoice {
     pub config_map: Option<ConfigMapChoice>,
 }
 
-/// A key of a ConfigMap.
+/// A key of a ConfigMap in the namespace of the library.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapChoice {
-    /// Its name.
+    /// `metadata.name` of the ConfigMap.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The key that holds the Lua. Default: `library.lua`.

@@ -91,10 +91,10 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub shards: Option<i32>,
-    /// The binding Secret.
+    /// Name and form of the Secret that an application mounts. Default: `NAME-limit-binding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<UseBinding>,
-    /// The policy's user.
+    /// Rights and rotation of the user that calls the functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,
     /// Keeps the Secret NAME-limit-export for a gateway's rate limit service, which counts in its own way with the policy's user under
@@ -111,7 +111,7 @@ pub struct ExportChoice {
     pub program: ExportProgram,
 }
 
-/// A rate limit service.
+/// A program that counts for a gateway, and reads its Redis from the Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExportProgram {
     /// Envoy's, [envoyproxy/ratelimit](https://github.com/envoyproxy/ratelimit).
@@ -120,7 +120,7 @@ pub enum ExportProgram {
     Limitador,
 }
 
-/// One limit.
+/// How much is admitted in how long, and by which algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -205,9 +205,9 @@ pub enum LimitAlgorithm {
 /// the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LimitMode {
-    /// It denies.
+    /// A call above the limit is denied.
     Enforce,
-    /// It counts and reports.
+    /// A call above the limit is counted as `shadowed`, and admitted.
     Shadow,
 }
 
@@ -215,9 +215,9 @@ pub enum LimitMode {
 /// `Meter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LeakyChoice {
-    /// It is admitted while there is room.
+    /// A call is admitted at once while the bucket has room for its cost.
     Meter,
-    /// It is told how long to wait.
+    /// A call is admitted with the milliseconds that its caller waits before it begins.
     Shaper,
 }
 
@@ -226,15 +226,15 @@ pub enum LeakyChoice {
 pub enum AlignChoice {
     /// At multiples of the window since the Unix epoch.
     Clock,
-    /// At the first call.
+    /// At the first call of a subject after its last window ended.
     FirstHit,
 }
 
 /// What an application should do while the layer does not answer: published in the binding as `on-store-error`. Default: `Allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StoreErrorChoice {
-    /// Go on.
+    /// It admits the call.
     Allow,
-    /// Refuse.
+    /// It denies the call.
     Deny,
 }

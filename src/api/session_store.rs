@@ -94,10 +94,10 @@ pub struct SessionStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub revoke_replicas: Option<i32>,
-    /// The binding Secret.
+    /// Name and form of the Secret that an application mounts. Default: `NAME-session-binding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<UseBinding>,
-    /// The store's user.
+    /// Rights and rotation of the user that calls the functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<UseAccess>,
 }
@@ -108,6 +108,6 @@ pub struct SessionStoreSpec {
 pub enum ExceedChoice {
     /// The user's oldest sessions end.
     EvictOldest,
-    /// The login is refused.
+    /// The login is refused, and the sessions of the user stay.
     Reject,
 }

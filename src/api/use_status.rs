@@ -27,10 +27,10 @@ pub struct UseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
-    /// The layer that serves it.
+    /// The layer that it names, or the dedicated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerReference>,
-    /// The binding Secret.
+    /// The Secret that an application mounts; absent: nothing was written yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingReference>,
     /// Of a rate limit policy: the Secret for a rate limit service.
@@ -111,9 +111,9 @@ pub struct CounterStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UseAudit {
-    /// Keys.
+    /// Keys under the prefix of the use.
     pub keys: i64,
-    /// Keys without an expiry.
+    /// Keys under the prefix without an expiry.
     pub without_expiry: i64,
     /// Bytes, estimated from a sample.
     pub bytes: i64,
@@ -125,7 +125,7 @@ pub struct UseAudit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BudgetStatus {
-    /// `memoryBudget`, bytes.
+    /// Value of `memoryBudget`, in bytes.
     pub bytes: i64,
     /// By the last whole pass of the audit.
     pub state: BudgetState,
@@ -146,17 +146,17 @@ pub enum BudgetState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionStatus {
-    /// Its name.
+    /// The name that `FCALL` takes.
     pub name: String,
     /// Whether it has the flag `no-writes`, so that `FCALL_RO` calls it too, on replicas as well.
     pub reads_only: bool,
 }
 
-/// What a limit comes to.
+/// What one limit of a policy admits at most, computed from its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitStatus {
-    /// Its name.
+    /// `name` of the limit in the specification.
     pub name: String,
     /// The cost that is admitted at most within any interval of one window. A failover adds what was not replicated yet, and a clock
     /// that is set forward adds a burst or quota.
@@ -172,14 +172,14 @@ pub struct LimitStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvalidationStatus {
-    /// What the keys begin with.
+    /// What the names of the keys begin with: the value of the annotation.
     pub beginning: String,
     /// The job on the primary, a field of the hash `PREFIX{@jobs}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
     /// `Waiting`, `Running`, `Done`; `Refused`: the annotation does not begin with the cache's prefix, or is above 1,024 bytes.
     pub state: InvalidationState,
-    /// Keys removed so far.
+    /// Keys that the job has removed so far.
     pub removed: i64,
     /// Jobs that the primary did not have any more before they were done, each of which was asked for again: it died before the job was
     /// replicated, or the job was deleted. Absent: none.
@@ -196,7 +196,7 @@ impl InvalidationStatus {
 /// How far the removal of keys is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InvalidationState {
-    /// No agent has begun.
+    /// The agent of the primary has not begun with it.
     Waiting,
     /// The agent of the primary is at it.
     Running,
@@ -209,9 +209,9 @@ pub enum InvalidationState {
 /// The place in a layer that a use was admitted to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Admission {
-    /// Namespace of the layer.
+    /// `metadata.namespace` of the layer.
     pub namespace: String,
-    /// Name of the layer.
+    /// `metadata.name` of the layer.
     pub name: String,
     /// What each of its keys begins with.
     pub prefix: String,
@@ -219,14 +219,14 @@ pub struct Admission {
     pub since: Time,
 }
 
-/// A layer.
+/// The `DataLayer` that serves a use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerReference {
-    /// Its namespace.
+    /// `metadata.namespace` of the layer.
     pub namespace: String,
-    /// Its name.
+    /// `metadata.name` of the layer.
     pub name: String,
-    /// Both: `NAMESPACE/NAME`.
+    /// Namespace and name in one: `NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
 }
@@ -242,7 +242,7 @@ impl LayerReference {
 /// The policy that the functions on the primary follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionsStatus {
-    /// The function library.
+    /// Name of the library on the servers (`FUNCTION LIST`).
     pub library: String,
     /// Digest of the policy as it was compiled into the library; of a function library that of its source.
     pub digest: String,

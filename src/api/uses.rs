@@ -165,7 +165,7 @@ impl UseSpec {
         }
     }
 
-    /// Its user.
+    /// What it says of its user; `None`: its kind has none.
     pub(crate) const fn access(&self) -> Option<&UseAccess> {
         match self {
             Self::SessionStore(spec) => spec.access.as_ref(),

@@ -207,7 +207,7 @@ pub enum Comparison {
     Newer,
     /// The second has more.
     Older,
-    /// The same.
+    /// Both have the same.
     Equal,
     /// They cannot be ordered.
     Unrelated,

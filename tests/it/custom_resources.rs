@@ -105,6 +105,26 @@ const WITHOUT_DEFAULT: [&str; 16] = [
 /// Kubernetes' own types: described by Kubernetes.
 const OF_KUBERNETES: [&str; 4] = ["affinity", "tolerations", "selector", "pullSecrets"];
 
+/// A few words can only repeat the name of the field.
+#[test]
+fn every_description_of_a_field_says_more_than_its_name() {
+    fn assert_says_more(path: &str, schema: &Value) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let text = field["description"].as_str().unwrap_or_default();
+            assert!(text.split_whitespace().count() > 3, "{path}: {text:?}");
+            if !OF_KUBERNETES.contains(&name.as_str()) {
+                assert_says_more(&path, field);
+                assert_says_more(&path, &field["items"]);
+            }
+        }
+    }
+    for definition in custom_resource_definitions() {
+        let schema = serde_json::to_value(&definition.spec.versions[0].schema).unwrap();
+        assert_says_more(&definition.spec.names.kind, &schema["openAPIV3Schema"]);
+    }
+}
+
 fn assert_described(path: &str, schema: &Value, count: &mut usize) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");

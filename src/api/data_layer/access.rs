@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who may use the layer.
+/// Which namespaces may use the layer, which users it has, and what its nodes announce.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -59,9 +59,9 @@ pub struct AllowedNamespaces {
 /// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NamespaceChoice {
-    /// The layer's own.
+    /// The namespace of the layer.
     Same,
-    /// All.
+    /// Every namespace of the cluster.
     All,
     /// Those that the selector matches.
     Selector,
@@ -73,7 +73,7 @@ pub enum NamespaceChoice {
 pub enum Announce {
     /// The fixed address of the node's Service.
     Address,
-    /// A host name.
+    /// A host name. Not implemented in this version.
     Hostname,
 }
 

@@ -19,7 +19,7 @@ pub struct Audit {
 /// that use, and leaves all others alone. Default: `Report`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AuditChoice {
-    /// They are counted.
+    /// They are counted, and stay as they are.
     Report,
     /// Those under the prefix of a use are given an expiry: of a session store `absoluteLifetime`, of a rate limit policy the longest
     /// window, or the time in which a burst comes back if that is longer.

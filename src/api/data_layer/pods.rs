@@ -45,7 +45,7 @@ pub struct Scheduling {
 /// itself, are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PodMetadata {
-    /// Labels, at most 20.
+    /// Labels to add to each pod, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 20))]
     #[x_kube(
@@ -54,7 +54,7 @@ pub struct PodMetadata {
         validation = Rule::new(metadata_rules::labels_are_not_ours()).message("podMetadata.labels: this label is Redoubt's own to set")
     )]
     pub labels: Option<BTreeMap<String, LabelValue>>,
-    /// Annotations, at most 20.
+    /// Annotations to add to each pod, at most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 20))]
     #[x_kube(
@@ -87,8 +87,8 @@ pub struct Update {
 /// generation. Default: `Automatic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPolicy {
-    /// No approval is needed.
+    /// A change begins at once.
     Automatic,
-    /// A person.
+    /// A change waits for the annotation `redoubt.dev/approved-generation`.
     Manual,
 }

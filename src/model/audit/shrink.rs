@@ -34,7 +34,7 @@ struct Goal {
 pub struct Candidate<'a> {
     /// Place of its prefix.
     pub place: usize,
-    /// The key.
+    /// Name of the key.
     pub key: &'a [u8],
     /// How long it has to live, milliseconds; `u64::MAX`: it does not end.
     pub lifetime: u64,

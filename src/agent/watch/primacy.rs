@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{SENTINEL_ANSWER_HOLDS, Watch};
+use super::followed::{SENTINEL_ANSWER_HOLDS, Watch};
 use crate::agent::boot::RunningDecision;
 use crate::agent::rivals::Rivals;
 use crate::agent::state::State;

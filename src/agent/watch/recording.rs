@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{SENTINEL_ANSWER_HOLDS, Watch};
+use super::followed::{SENTINEL_ANSWER_HOLDS, Watch};
 use crate::agent::append_files::{Growth, Sizes};
 use crate::agent::config::Environment;
 use crate::agent::state::State;

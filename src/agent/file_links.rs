@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::proven::{ProvenFolders, is_contained};
+use super::aside;
 use super::config::Environment;
 use super::disk::Disk;
 use super::state::State;
-use super::{ancestry, aside, peers};
 use crate::model::lineage::{AsideReason, Lineage};
 use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
@@ -42,9 +43,7 @@ pub(super) struct FileLinks {
     /// Since when another history replaced that data, and nothing is decided yet.
     replaced: Option<Instant>,
     in_sync: Option<Instant>,
-    proven: Option<Instant>,
-    /// Those that turned out to be in the layer and are to be removed.
-    proven_folders: Vec<String>,
+    proven: ProvenFolders,
     disk: Disk,
 }
 
@@ -180,7 +179,7 @@ impl FileLinks {
         if is_same {
             self.replaced = None;
             self.renew(environment, info, own);
-            self.note_proven(state, link.map(|link| link.primary)).await;
+            self.proven.note(state, link.map(|link| link.primary), self.in_sync).await;
         } else if let Some(of) = self.of.clone() {
             self.judge(environment, state, &of, link.map(|link| link.primary)).await;
         }
@@ -282,6 +281,11 @@ impl FileLinks {
         state.set_aside(aside::list(environment));
     }
 
+    /// The kept folders that are to be removed.
+    pub(crate) fn take_proven(&mut self) -> Vec<String> {
+        self.proven.take()
+    }
+
     /// The next poll takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
@@ -292,22 +296,6 @@ impl FileLinks {
 /// Whether data with the second record is that of the first, or what became of it.
 fn is_continued(before: &Lineage, now: &Lineage) -> bool {
     now.replication_id == before.replication_id || now.previous_replication_id.as_ref() == Some(&before.replication_id)
-}
-
-/// Whether the primary's history contains what the record speaks of; of a primary, its own. `None`: its agent does not say.
-async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage) -> Option<bool> {
-    let config = state.config();
-    let answer = match primary {
-        None => state.lineage_answer(),
-        Some(primary) => {
-            let (ordinal, address) = config.data_nodes.iter().find(|(_, address)| *address == primary)?;
-            peers::ask_agent(&config, *ordinal, address).await?
-        }
-    };
-    // An agent that has not looked since its server has another history tells the chain of the one before.
-    let followed = state.lineage().map(|own| own.replication_id)?;
-    let told = answer.lineage.as_ref().map(|theirs| &theirs.replication_id);
-    (answer.ancestry.of == followed && told == Some(&followed)).then(|| ancestry::contains(&answer, record))
 }
 
 #[cfg(test)]

@@ -4,37 +4,60 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::state::State;
-use super::{FileLinks, is_contained};
+use crate::agent::state::State;
+use crate::agent::{ancestry, peers};
 use crate::model::Address;
-use crate::model::lineage::AsideReason;
+use crate::model::lineage::{AsideReason, Lineage};
 
 /// How long a node must be in sync, and a kept folder's data known to be in its primary's history, before the folder is removed.
 const PROVEN_AFTER: Duration = Duration::from_mins(10);
 
-impl FileLinks {
-    /// Notes kept folders whose data is known to be in the primary's history.
-    pub(super) async fn note_proven(&mut self, state: &State, primary: Option<Address>) {
-        let is_due = self.in_sync.is_some_and(|since| since.elapsed() >= PROVEN_AFTER)
-            && self.proven.is_none_or(|at| at.elapsed() >= PROVEN_AFTER);
-        if !is_due {
+/// Which kept folders turned out to be in the layer.
+#[derive(Debug, Default)]
+pub(super) struct ProvenFolders {
+    asked: Option<Instant>,
+    /// Those that are to be removed.
+    found: Vec<String>,
+}
+
+impl ProvenFolders {
+    /// Notes kept folders whose data is known to be in the primary's history. `in_sync`: since when the node is.
+    pub(super) async fn note(&mut self, state: &State, primary: Option<Address>, in_sync: Option<Instant>) {
+        let is_over = |since: Instant| since.elapsed() >= PROVEN_AFTER;
+        if !(in_sync.is_some_and(is_over) && self.asked.is_none_or(is_over)) {
             return;
         }
-        self.proven = Some(Instant::now());
+        self.asked = Some(Instant::now());
         for kept in state.aside() {
             let Some(record) = kept.lineage.as_ref().filter(|_| kept.reason != AsideReason::LossAccepted) else {
                 continue;
             };
             if is_contained(state, primary.as_ref(), record).await == Some(true) {
-                self.proven_folders.push(kept.folder);
+                self.found.push(kept.folder);
             }
         }
     }
 
     /// The kept folders that are to be removed.
-    pub(crate) fn take_proven(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.proven_folders)
+    pub(super) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.found)
     }
+}
+
+/// Whether the primary's history contains what the record speaks of; of a primary, its own. `None`: its agent does not say.
+pub(super) async fn is_contained(state: &State, primary: Option<&Address>, record: &Lineage) -> Option<bool> {
+    let config = state.config();
+    let answer = match primary {
+        None => state.lineage_answer(),
+        Some(primary) => {
+            let (ordinal, address) = config.data_nodes.iter().find(|(_, address)| *address == primary)?;
+            peers::ask_agent(&config, *ordinal, address).await?
+        }
+    };
+    // An agent that has not looked since its server has another history tells the chain of the one before.
+    let followed = state.lineage().map(|own| own.replication_id)?;
+    let told = answer.lineage.as_ref().map(|theirs| &theirs.replication_id);
+    (answer.ancestry.of == followed && told == Some(&followed)).then(|| ancestry::contains(&answer, record))
 }
 
 #[cfg(test)]
@@ -42,13 +65,14 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
+    use super::super::FileLinks;
     use super::super::tests::primary;
     use super::*;
     use crate::agent::aside::{self, tests::node};
     use crate::agent::config::Environment;
     use crate::agent::late_election::tests::config;
     use crate::agent::volume_tasks::VolumeTasks;
-    use crate::model::lineage::{Ancestor, Ancestry, Lineage};
+    use crate::model::lineage::{Ancestor, Ancestry};
     use crate::model::{Offset, ReplicationId};
     use crate::redis::info::Info;
 

@@ -439,6 +439,7 @@ fn every_condition_and_reason_of_a_session_store_is_explained() {
     let mut count = 0;
     for path in [
         "src/report/uses.rs",
+        "src/report/uses/conditions.rs",
         "src/validate/uses/mod.rs",
         "src/validate/uses/session_store.rs",
         "src/validate/uses/tenancy.rs",

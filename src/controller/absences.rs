@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 
 use crate::model::observed::{Observed, ObservedNode, ObservedServer, UnavailableNode};
 use crate::model::{LayerIdentity, NodeId};
 use crate::observe::kubernetes::Children;
-use crate::observe::refusals;
+use crate::observe::refusals::{self, About};
 use crate::per_object::PerObject;
 use crate::telemetry::Chain;
 
@@ -82,7 +83,7 @@ impl Absences {
         client: &Client,
         layer: &LayerIdentity,
         uid: &str,
-        about: &str,
+        about: &About,
         absence: Absence,
     ) -> Option<String> {
         if absence.asked.is_some_and(|asked| asked.elapsed() < RETRY_AFTER) {
@@ -113,20 +114,30 @@ fn is_there(seen: &ObservedNode) -> bool {
     seen.pod.as_ref().is_some_and(|pod| pod.ready && !pod.deleting)
 }
 
-/// UID of the object whose events say why a node is away; `None`: it is too early to ask, or the pod itself says it.
-fn object_to_ask_about(node: NodeId, seen: &ObservedNode, children: &Children, away: Duration) -> Option<String> {
+/// The object whose events say why a node is away; `None`: it is too early to ask, or the pod itself says it.
+fn object_to_ask_about(node: NodeId, seen: &ObservedNode, children: &Children, away: Duration) -> Option<About> {
     match &seen.pod {
-        None => (away >= ASK_AFTER).then(|| seen.workload.as_ref().map(|workload| workload.uid.clone()))?,
+        None => (away >= ASK_AFTER).then(|| seen.workload.as_ref().map(|workload| About::Uid(workload.uid.clone())))?,
+        // The scheduler names the claims at large; what is wrong with one is said of the claim.
+        Some(pod) if pod.trouble.as_ref().is_some_and(|trouble| trouble.contains("PersistentVolumeClaim")) => {
+            (away >= ASK_AFTER).then(|| claim_of(children.pods.get(&node)?).map(About::Claim))?
+        }
         Some(pod) => {
             let is_starting = seen.server == ObservedServer::Unknown && pod.trouble.is_none() && !pod.deleting;
             let never_started = children.pods.get(&node).is_some_and(|pod| !has_started(pod));
-            (away >= ASK_AFTER_START && is_starting && never_started).then(|| pod.uid.clone())
+            (away >= ASK_AFTER_START && is_starting && never_started).then(|| About::Uid(pod.uid.clone()))
         }
     }
 }
 
+/// Name of the volume claim of a pod.
+fn claim_of(pod: &Pod) -> Option<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref()).map(|claim| claim.claim_name.clone()).next()
+}
+
 /// Whether any container of a pod has ever run.
-fn has_started(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+fn has_started(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let containers = status.into_iter().flat_map(|status| {
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())

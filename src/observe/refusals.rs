@@ -1,8 +1,8 @@
-//! What Kubernetes says of a StatefulSet that has no pod, or of a pod that does not start: its newest event.
+//! What Kubernetes says of a StatefulSet that has no pod, of a pod that does not start, or of its volume claim: its newest event.
 //!
-//! Quotas, LimitRanges, Pod Security and admission webhooks refuse pods and claims to the StatefulSet controller, and the kubelet
-//! fails to mount volumes: neither is a field of an object, both are events. They are asked for by UID, and only while something
-//! is amiss.
+//! Quotas, LimitRanges, Pod Security and admission webhooks refuse pods and claims to the StatefulSet controller, the kubelet fails to
+//! mount volumes, and a storage class is not there: none of it is a field of an object, all are events. They are asked for only while
+//! something is amiss.
 
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::Timestamp;
@@ -14,13 +14,39 @@ use crate::failure::{Request, request};
 /// Events of one object that are read; one has a handful, counted and not repeated.
 const MOST: u32 = 50;
 
-/// Why Kubernetes does not do what it should for the object with this UID; `None`: it does not say.
-pub(crate) async fn words(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, Request> {
+/// The object whose events are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A StatefulSet or a pod, by its UID.
+    Uid(String),
+    /// A volume claim, by its name: no watch shows claims.
+    Claim(String),
+}
+
+/// Why Kubernetes does not do what it should for the object; `None`: it does not say.
+pub(crate) async fn words(client: &Client, namespace: &str, about: &About) -> Result<Option<String>, Request> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let parameters = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(MOST);
-    let object = format!("the events of the object {uid} in namespace {namespace}");
-    let found = request("list", &object, api.list(&parameters)).await?;
-    Ok(newest_complaint(&found.items))
+    let (fields, object) = match about {
+        About::Uid(uid) => (format!("involvedObject.uid={uid}"), format!("the object {uid}")),
+        About::Claim(name) => (
+            format!("involvedObject.kind=PersistentVolumeClaim,involvedObject.name={name}"),
+            format!("PersistentVolumeClaim {name}"),
+        ),
+    };
+    let parameters = ListParams::default().fields(&fields).limit(MOST);
+    let found =
+        request("list", &format!("the events of {object} in namespace {namespace}"), api.list(&parameters)).await?;
+    Ok(match about {
+        About::Uid(_) => newest_complaint(&found.items),
+        About::Claim(_) => newest_warning(&found.items),
+    })
+}
+
+/// The newest warning. A claim that waits has others between, which end nothing: that it waits for its provisioner.
+fn newest_warning(events: &[Event]) -> Option<String> {
+    let warnings: Vec<Event> =
+        events.iter().filter(|event| event.type_.as_deref() == Some("Warning")).cloned().collect();
+    newest_complaint(&warnings)
 }
 
 /// The newest event, if it is a warning: one that was followed by a success is over.
@@ -69,6 +95,15 @@ mod tests {
         let at_once = event("Normal", "SuccessfulCreate", "create Claim data-web-redis-0-0 success", 2);
         assert_eq!(newest_complaint(&[at_once, refused]), words);
         assert_eq!(newest_complaint(&[]), None);
+    }
+
+    #[test]
+    fn a_claim_that_waits_says_why_whatever_else_is_said_between() {
+        let failed = event("Warning", "ProvisioningFailed", "storageclass.storage.k8s.io \"fast\" not found", 1);
+        let waits = event("Normal", "ExternalProvisioning", "Waiting for a volume to be created", 2);
+        let words = Some("ProvisioningFailed: storageclass.storage.k8s.io \"fast\" not found".to_owned());
+        assert_eq!(newest_warning(&[failed, waits.clone()]), words);
+        assert_eq!(newest_warning(&[waits]), None);
     }
 
     /// As the kubelet and the attach controller write them for a pod that was scheduled.

@@ -38,8 +38,8 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         match &seen.pod {
             None => plan.waiting.push(WaitReason::Pod { node: *node, trouble: words(seen) }),
             Some(pod) if pod.trouble.is_some() || words(seen).is_some() => {
-                let trouble = pod.trouble.clone().or_else(|| words(seen));
-                plan.waiting.push(WaitReason::Pod { node: *node, trouble });
+                let told: Vec<String> = pod.trouble.clone().into_iter().chain(words(seen)).collect();
+                plan.waiting.push(WaitReason::Pod { node: *node, trouble: Some(told.join("; ")) });
             }
             Some(pod) => {
                 // The document belongs to the pod's revision, so an older pod keeps its own until its turn. One that is down has

@@ -92,11 +92,14 @@ async fn a_storage_class_that_does_not_exist_is_reported_and_corrected_by_a_new_
     let namespace = TestNamespace::create("e2e-no-class").await;
     let volume = json!({"persistence": {"volume": {"storageClassName": "no-such-class"}}});
     let layer = namespace.layer("web", volume).await;
+    // The scheduler does not look for the class: to it a claim is unbound. The claim says that there is no such class.
     eventually("the trouble is told", SOON, async || {
-        // The scheduler names no class.
-        let words = ["Unschedulable: ", "unbound immediate PersistentVolumeClaims"];
-        let progressing = layer.condition("Progressing").await;
-        progressing.is_some_and(|(_, _, message)| words.iter().all(|words| message.contains(words)))
+        let degraded = layer.condition("Degraded").await;
+        degraded.is_some_and(|(status, reason, message)| {
+            (status.as_str(), reason.as_str()) == ("True", "Unschedulable")
+                && message.contains("pod has unbound immediate PersistentVolumeClaims")
+                && message.contains("ProvisioningFailed: storageclass.storage.k8s.io \"no-such-class\" not found")
+        })
     })
     .await;
     assert!(!layer.is("Ready").await);

@@ -1,12 +1,12 @@
 //! What Kubernetes refuses, and what is taken back.
 
-use k8s_openapi::api::core::v1::{Event, LimitRange, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, LimitRange, Pod, ResourceQuota};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use redoubt::api::data_layer::DataLayer;
 use redoubt::model::NodeId;
 use redoubt::redis::{Connection, server};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::try_kubectl;
 use crate::store::Store;
@@ -37,6 +37,75 @@ async fn degraded(layer: &Layer, reason: &str, words: &[&str]) {
         })
     })
     .await;
+}
+
+/// Takes the pod of a replica away, and answers the new one, which the kubelet of the tests does not start.
+async fn held_replica(layer: &Layer) -> (NodeId, Pod) {
+    let primary = layer.wait_until_in_sync().await;
+    let away = (0..3).map(NodeId::data).find(|node| *node != primary).unwrap();
+    let name = layer.pod(away);
+    let old = layer.pods().await.remove(&name).unwrap();
+    crate::plane::plane().kubelet.hold(&layer.identity.namespace, &name);
+    layer.delete_pod(away).await;
+    let mut new = None;
+    eventually("its pod is made again", SOON, async || {
+        new = layer.pods().await.remove(&name).filter(|it| it.uid() != old.uid());
+        new.is_some()
+    })
+    .await;
+    (away, new.unwrap())
+}
+
+/// Writes a warning about an object, as a component of Kubernetes does.
+async fn warn(layer: &Layer, about: Value, reason: &str, words: &str) {
+    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    let event = json!({
+        "metadata": {"generateName": "warning.", "namespace": layer.identity.namespace}, "involvedObject": about,
+        "type": "Warning", "reason": reason, "message": words, "count": 1, "firstTimestamp": now, "lastTimestamp": now,
+    });
+    layer.api::<Event>().create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+}
+
+/// The kubelet writes it as an event of the pod, whose status says nothing of it.
+#[tokio::test]
+async fn a_volume_that_is_not_mounted_is_reported_in_the_words_of_the_kubelet() {
+    let (namespace, layer) = TestNamespace::with_layer("failed-mount").await;
+    let (away, pod) = held_replica(&layer).await;
+    let words = "MountVolume.SetUp failed for volume \"pvc-1\" : rpc error: code = Internal desc = no such device";
+    let about = json!({
+        "apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "namespace": namespace.name, "uid": pod.uid(),
+    });
+    warn(&layer, about, "FailedMount", words).await;
+    degraded(&layer, "FailedMount", &[&format!("the pod of {away} does not run: FailedMount: {words}")]).await;
+    assert!(layer.is("Ready").await, "the others serve");
+    crate::plane::plane().kubelet.release(&namespace.name, &pod.name_any());
+    layer.ready().await;
+    assert!(!layer.is("Degraded").await, "it is over");
+    namespace.leave(layer).await;
+}
+
+/// The scheduler says that a claim is unbound, and only the claim says why.
+#[tokio::test]
+async fn a_claim_that_gets_no_volume_is_reported_in_the_words_of_the_scheduler_and_of_the_claims_own() {
+    let (namespace, layer) = TestNamespace::with_layer("no-class").await;
+    let (away, pod) = held_replica(&layer).await;
+    let unbound = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+    let status = json!({"status": {"conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unbound}]}});
+    layer.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    degraded(&layer, "Unschedulable", &[&format!("the pod of {away} does not run: Unschedulable: {unbound}")]).await;
+    let words = "storageclass.storage.k8s.io \"no-such-class\" not found";
+    let about = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": format!("data-{}", pod.name_any()),
+        "namespace": namespace.name,
+    });
+    warn(&layer, about, "ProvisioningFailed", words).await;
+    degraded(&layer, "Unschedulable", &[&format!("{unbound}; ProvisioningFailed: {words}")]).await;
+    assert!(layer.is("Ready").await, "the others serve");
+    crate::plane::plane().kubelet.release(&namespace.name, &pod.name_any());
+    layer.ready().await;
+    assert!(!layer.is("Degraded").await, "it is over");
+    namespace.leave(layer).await;
 }
 
 /// Storage that makes no volume below 1Gi takes those of Sentinels as they are by default. A smaller one is told in Kubernetes' words.

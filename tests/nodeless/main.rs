@@ -32,6 +32,7 @@ mod disturbances;
 #[allow(dead_code)]
 #[path = "../support/engine_process.rs"]
 mod engine_process;
+mod every_kind;
 mod failures;
 #[allow(dead_code)]
 mod faults;

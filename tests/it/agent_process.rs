@@ -364,7 +364,8 @@ async fn a_record_that_cannot_be_written_is_named_and_ends_no_engine() {
     let engine = layer.engine_pids(primary);
     // As on a full disk or a read-only one, where only this file is in the way; root may write anywhere.
     let obstacle = layer.data(primary).join("redoubt/lineage.part");
-    std::fs::create_dir(&obstacle).unwrap();
+    // The agent may be about to rename a file of this name.
+    eventually("the name is free", SOON, async || std::fs::create_dir(&obstacle).is_ok()).await;
     let readiness_says = async |words: &str| layer.readiness(primary).await.is_some_and(|text| text.contains(words));
     write_some(&layer, 100).await;
     eventually("the file is named", SOON, async || readiness_says("lineage.part").await).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::WaitReason;
 use super::facts::{BootFacts, Peer};
 use super::times::{ELECTS_WITHIN, LONGEST_WAIT, RIVALRY};
+use crate::model::Role;
 use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What a primary that runs does while another one may serve.
@@ -97,10 +98,19 @@ fn unnamed(facts: &BootFacts) -> Rivalry {
         }
         Some(Peer::Silent { time }) if *time >= silence => Rivalry::StepsDown,
         Some(Peer::Silent { .. }) => Rivalry::GoesOn,
-        Some(Peer::Answers { .. }) if !facts.keeps_data && facts.unnamed >= silence => Rivalry::TellsSentinels,
-        Some(Peer::Answers { .. }) if !facts.keeps_data => Rivalry::GoesOn,
+        Some(Peer::Answers { lineage, .. }) if !facts.keeps_data || is_own_replica(facts, lineage.as_ref()) => {
+            if facts.unnamed >= silence { Rivalry::TellsSentinels } else { Rivalry::GoesOn }
+        }
         Some(Peer::Answers { .. }) | None => Rivalry::Alone,
     }
+}
+
+/// Whether the record is of a replica that has this node's data: it can have no more.
+fn is_own_replica(facts: &BootFacts, theirs: Option<&Lineage>) -> bool {
+    let own = facts.own.as_ref();
+    theirs.zip(own).is_some_and(|(theirs, own)| {
+        theirs.role == Role::Replica && theirs.link_up && theirs.replication_id == own.replication_id
+    })
 }
 
 /// After this long the Sentinels have elected, if they can: those that detect late may be about to.
@@ -116,7 +126,7 @@ mod tests {
     use crate::model::boot::SentinelAnswer;
     use crate::model::boot::times::{SILENT_PEER, SILENT_PEER_OF_A_CACHE};
     use crate::model::lineage::{Activity, LINEAGE_FORMAT};
-    use crate::model::{Mode, Offset, ReplicationId, Role};
+    use crate::model::{Mode, Offset, ReplicationId};
 
     fn primary(epoch: u64, term: u64) -> Lineage {
         Lineage {
@@ -213,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_sentinels_name_a_replica_a_layer_that_keeps_nothing_has_the_primary_that_prevails() {
+    fn where_the_sentinels_name_a_replica_the_primary_that_prevails_tells_them() {
         let (lower, higher) = (primary(3, 4), primary(3, 5));
         let named_replica = |own: &Lineage, theirs: Option<&Lineage>, keeps_data, unnamed| {
             let theirs = theirs.cloned().unwrap_or_else(|| Lineage { role: Role::Replica, ..primary(3, 4) });
@@ -240,7 +250,17 @@ mod tests {
             SEVERAL,
             "a person decides where data is kept"
         );
-        assert_eq!(named_replica(&lower, None, true, LONGEST_WAIT), Rivalry::Alone);
+        assert_eq!(named_replica(&lower, None, true, long), Rivalry::GoesOn);
+        assert_eq!(
+            named_replica(&lower, None, true, SILENT_PEER),
+            Rivalry::TellsSentinels,
+            "its own replica has no more"
+        );
+        assert_eq!(
+            named_replica(&higher, None, true, LONGEST_WAIT),
+            Rivalry::Alone,
+            "one of another history may have more"
+        );
     }
 
     #[test]

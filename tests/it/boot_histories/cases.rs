@@ -307,3 +307,11 @@ fn a_cache_whose_sentinels_name_a_replica_of_two_primaries_has_one_again() {
     let events = [&[Event::Accept(2)], &lost[..], &[Event::Start(0), Event::Start(2)]].concat();
     play(false, &events).unwrap();
 }
+
+/// A person chose a node that was cut off from the Sentinels. They name a replica of it, by the epoch that its record copied.
+#[test]
+fn a_chosen_primary_tells_the_sentinels_that_name_its_replica() {
+    let chosen = [Event::CutNode(1), Event::Rest(32), Event::LoseSentinels(7), Event::Accept(1), Event::Rest(35)];
+    let events = [&chosen[..], &[Event::LoseVolume(2), Event::Stop(0, false), Event::Mend, Event::Start(0)]].concat();
+    play(true, &events).unwrap();
+}

@@ -33,7 +33,7 @@ fn loaded_in(layer: &Layer, node: NodeId, before: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_that_loads_longer_than_the_detection_time_is_never_waited_for() {
     const DETECTED: Duration = Duration::from_secs(1);
-    const KEYS: u32 = 2_000_000;
+    const KEYS: u32 = 3_000_000;
     let namespace = TestNamespace::create("nl-big").await;
     let further = json!({"memory": {"limit": "1Gi"}, "failover": {"detection": "1s"}});
     let layer = namespace.layer("web", further).await;

@@ -15,6 +15,7 @@ use redoubt::redis::{Connection, Endpoint};
 use serde_json::{Value, json};
 
 use crate::commands::kubectl;
+use crate::faults::Fault;
 use crate::layer::Layer;
 use crate::place;
 use crate::polling::eventually;
@@ -75,15 +76,18 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
     namespace.delete().await;
 }
 
-/// Each of a store's Sentinels takes its user at the very moment at which it is Ready, whether its layer is new or serves already.
+/// Each of a store's Sentinels takes its user at the very moment at which it is Ready, whether its layer is new or serves already. The
+/// API server answers late, so that a status of the layer that is written after that of the store would be missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_ready_once_each_sentinel_that_runs_knows_its_user_and_its_layer_was_ready() {
     let namespace = TestNamespace::create("nl-session-first").await;
+    place::faults(&namespace.name).set(Fault::Slow(Duration::from_millis(200)));
     let own = Store::create(&namespace, "own", json!({"idleTimeout": "30m"})).await;
     own.ready().await;
     let layer = own.layer().await;
     assert!(layer.is("Ready").await, "a store was Ready before its layer");
     log_in_to_each_sentinel(&own, &layer).await;
+    place::faults(&namespace.name).set(Fault::None);
     let layer = shared(&namespace, json!({})).await;
     layer.ready().await;
     for name in ["a", "b", "c"] {

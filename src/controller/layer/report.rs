@@ -95,10 +95,13 @@ impl Report {
 
     /// Writes what differs from what was told before; answers when the next pass is due.
     pub(super) async fn publish(self, context: &Context, object: Option<&DataLayer>) -> Result<Duration, Error> {
+        // The layer first: a use is not Ready before its layer is. A layer whose status the API server does not take keeps none from its uses.
+        let written = match object {
+            Some(object) => publish::publish(context, object, &self.status).await,
+            None => Ok(()),
+        };
         let is_busy = uses::publish(context, self.uses).await;
-        if let Some(object) = object {
-            publish::publish(context, object, &self.status).await?;
-        }
+        written?;
         Ok(if is_busy && self.may_hurry { self.pause.min(UNDER_WAY) } else { self.pause })
     }
 }

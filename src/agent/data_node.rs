@@ -256,7 +256,7 @@ async fn watch(
     loop {
         tokio::select! {
             status = engine.wait() => {
-                watch.take_back(environment, state);
+                watch.take_back(environment, state).await;
                 let words = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
                 return End::Died { reached: watch.reached(), status: status.ok(), words };
             }
@@ -281,7 +281,7 @@ async fn watch(
                 if watch.reached() == StartupProgress::Serving && !state.is_loaded() {
                     state.set_loaded(true);
                     state.set_unusable(None);
-                    functions::remove(environment);
+                    watch.remove_functions();
                 }
                 if watch.is_to_end() {
                     // What it confirmed is in its file; it would take no order to stop.

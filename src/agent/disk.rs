@@ -69,12 +69,29 @@ impl<T: Send + 'static> Disk<T> {
 
     /// Waits for the end of what is running, for as long as `limit`. `false`: it hangs.
     pub(super) async fn wait_until_free(&mut self, limit: Duration) -> bool {
-        let Some((_, receiver)) = self.running.as_mut() else { return true };
-        let ended = timeout(limit, receiver).await.is_ok();
-        if ended {
-            self.running = None;
+        self.outcome_within(limit).await;
+        self.is_idle()
+    }
+
+    /// Does a piece of work once what is running has ended, and waits for its outcome: for each of both as long as `limit`. `None`: it hangs.
+    pub(super) async fn run(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Option<Result<T>> {
+        if !self.wait_until_free(limit).await {
+            return None;
         }
-        ended
+        self.begin(work);
+        self.outcome_within(limit).await
+    }
+
+    /// The outcome of what is running, which is waited for for as long as `limit`. `None`: nothing ran, it panicked, or it hangs.
+    pub(super) async fn outcome_within(&mut self, limit: Duration) -> Option<Result<T>> {
+        let (_, receiver) = self.running.as_mut()?;
+        let outcome = timeout(limit, receiver).await.ok()?;
+        self.running = None;
+        outcome.ok()
     }
 }
 
@@ -99,5 +116,12 @@ mod tests {
         free.send(()).unwrap();
         assert!(disk.wait_until_free(Duration::from_secs(10)).await);
         assert!(disk.is_idle() && disk.hangs().is_none());
+        let mut disk = Disk::default();
+        let limit = Duration::from_secs(10);
+        assert!(matches!(disk.run(limit, || Ok(7)).await, Some(Ok(7))));
+        let (_held, blocked) = std::sync::mpsc::channel::<i32>();
+        let brief = Duration::from_millis(1);
+        assert!(disk.run(brief, move || Ok(blocked.recv().unwrap_or(0))).await.is_none());
+        assert!(disk.run(brief, || Ok(1)).await.is_none(), "at most one thread hangs");
     }
 }

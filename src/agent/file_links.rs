@@ -4,6 +4,8 @@
 //! has links to the files ([`super::aside`]). After each full sync it asks whether the new history contains what the links hold. Where it
 //! does, they are renewed; where that cannot be shown, they become a kept folder.
 
+mod keeping;
+mod kept;
 mod proven;
 
 use std::time::Duration;
@@ -15,9 +17,10 @@ use super::aside;
 use super::config::Environment;
 use super::disk::Disk;
 use super::state::State;
-use crate::model::lineage::{AsideReason, Lineage};
+use crate::model::lineage::Lineage;
 use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
+use keeping::Keeping;
 
 /// Between two renewals while the server says nothing of other files, and after one that failed.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -29,6 +32,8 @@ const ASK_FOR: Duration = Duration::from_secs(10);
 pub(super) struct FileLinks {
     /// The record of the newest data that they may hold. `None`: there are none, or what they hold is known to be in the node's history.
     of: Option<Lineage>,
+    /// Bytes of the append-only files when the server said what that record says. `None`: it has none, or did not say.
+    appended: Option<u64>,
     /// Whether that data was written by this very engine as primary.
     as_primary: bool,
     /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first poll.
@@ -42,6 +47,7 @@ pub(super) struct FileLinks {
     failed: Option<Instant>,
     /// Since when another history replaced that data, and nothing is decided yet.
     replaced: Option<Instant>,
+    keeping: Keeping,
     in_sync: Option<Instant>,
     proven: ProvenFolders,
     disk: Disk,
@@ -159,6 +165,7 @@ impl FileLinks {
     ) {
         // What a layer that keeps nothing had is no loss, and folders of it would wait for a person.
         let is_asked_since = self.advance();
+        self.note_kept(state);
         if !state.config().keeps_data {
             return;
         }
@@ -169,7 +176,7 @@ impl FileLinks {
         let link = info.primary_link();
         let is_primary = info.role() == Some(Role::Primary);
         let in_sync = is_primary || link.as_ref().is_some_and(|link| link.up && !link.syncing);
-        if !in_sync || !self.disk.is_idle() {
+        if !in_sync || !self.is_idle() {
             self.in_sync = None;
             return;
         }
@@ -196,7 +203,7 @@ impl FileLinks {
         let Some(own) = own.filter(|own| own.replication_id == info.replication_id()) else { return };
         let is_of_links = |of: &Lineage| is_continued(of, own);
         if info.role() == Some(Role::Primary) && self.of.as_ref().is_some_and(is_of_links) {
-            (self.of, self.as_primary) = (Some(own.clone()), true);
+            (self.of, self.as_primary, self.appended) = (Some(own.clone()), true, info.appended());
         }
     }
 
@@ -207,13 +214,14 @@ impl FileLinks {
         self.is_current = is_current;
         if self.of.is_some() {
             // The server appends to the very files, at least until it writes them again.
-            self.of = Some(own.clone());
+            (self.of, self.appended) = (Some(own.clone()), info.appended());
         }
         let environment = environment.clone();
         match std::mem::take(&mut self.renewal) {
             Renewal::Linked(before) if before == files => {
                 self.renewed = Some(Instant::now());
                 self.renewal = Renewal::Taking(files, own.clone());
+                self.appended = info.appended();
                 let record = own.clone();
                 self.disk.begin(move || aside::take_links(&environment, &record));
             }
@@ -234,9 +242,15 @@ impl FileLinks {
     async fn judge(&mut self, environment: &Environment, state: &State, of: &Lineage, primary: Option<Address>) {
         let since = *self.replaced.get_or_insert_with(Instant::now);
         // A record that counts no keys may be older than what was written.
-        if of.is_empty() && !aside::links_have_commands(environment) {
-            self.forget();
-            return;
+        if of.is_empty() {
+            match self.keeping.has_commands(environment) {
+                Some(true) => {}
+                Some(false) => {
+                    self.forget();
+                    return;
+                }
+                None => return,
+            }
         }
         // A primary asked to go on from where it was, and was refused: the other has less than it had.
         if !self.as_primary {
@@ -250,35 +264,12 @@ impl FileLinks {
                 Some(false) | None => {}
             }
         }
-        match aside::keep_links(environment, AsideReason::Replaced, of) {
-            Ok(_) => {
-                state.set_aside(aside::list(environment));
-                state.set_unusable(None);
-                self.forget();
-            }
-            // The links stay as they are, and are not renewed, until there is room.
-            Err(error) => state.set_unusable(Some(&format!(
-                "AsideFull: what this node had before it followed its primary is in /data/aside/.standing: {error}"
-            ))),
-        }
+        self.keeping.keep_replaced(environment, of, self.appended);
     }
 
     /// Whether no work on the links is under way.
     pub(super) const fn is_idle(&self) -> bool {
-        self.disk.is_idle()
-    }
-
-    /// Has the links become a kept folder, because a person chose their data and this node was promoted with it.
-    pub(super) fn keep_chosen(&mut self, environment: &Environment, state: &State) {
-        let Some(of) = self.of.clone().filter(|_| state.config().keeps_data) else { return };
-        match aside::keep_links(environment, AsideReason::LossAccepted, &of) {
-            Ok(_) => self.forget(),
-            // The node goes on with that data, so nothing of it is lost.
-            Err(error) => {
-                tracing::warn!(error = %super::chain(&error), "no copy is kept of the data that a person chose");
-            }
-        }
-        state.set_aside(aside::list(environment));
+        self.disk.is_idle() && self.keeping.is_idle()
     }
 
     /// The kept folders that are to be removed.
@@ -289,7 +280,8 @@ impl FileLinks {
     /// The next poll takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
-        (self.renewal, self.linked, self.is_current) = (Renewal::Rests, None, false);
+        self.keeping.forget();
+        (self.renewal, self.linked, self.is_current, self.appended) = (Renewal::Rests, None, false, None);
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod file;
 mod snapshot;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::config::Environment;
@@ -95,7 +96,12 @@ fn path(environment: &Environment) -> PathBuf {
 
 /// Whether there is a snapshot that is not ours: nothing is written over it.
 fn is_taken(path: &Path) -> bool {
-    fs::read(path).map_or_else(|error| error.kind() != std::io::ErrorKind::NotFound, |bytes| !snapshot::is_ours(&bytes))
+    // Its head tells: a snapshot may be as large as the memory.
+    let head = || {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(snapshot::HEAD).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    head().map_or_else(|error| error.kind() != std::io::ErrorKind::NotFound, |bytes| !snapshot::is_ours(&bytes))
 }
 
 /// Writes what was found where the engine looks for it. `None`: nothing was found, or there is a snapshot.

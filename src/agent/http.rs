@@ -13,7 +13,6 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::config::Environment;
-use super::functions::file;
 use super::health::Health;
 use super::state::State;
 use super::{Error, Result, counters, exporter, port};
@@ -120,7 +119,8 @@ async fn audit(Shared(context): Shared<Context>) -> Response {
 async fn functions(Shared(context): Shared<Context>, Path(layer): Path<String>) -> Response {
     let config = context.state.config();
     let is_kept = !config.keeps_data && config.node.kind == NodeKind::Data && config.layer.uid == layer;
-    match is_kept.then(|| file::read(&context.environment)).flatten() {
+    let dump = if is_kept { context.state.functions().read_in_time(&context.environment).await } else { None };
+    match dump {
         Some(dump) => ([(header::CONTENT_TYPE, "application/octet-stream")], dump).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

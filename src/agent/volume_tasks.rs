@@ -1,5 +1,5 @@
 //! What a running node's agent does on the volume, its record and the links to its files apart: the chain of histories is written, and
-//! folders that are not needed any more are removed. Neither keeps the agent waiting.
+//! folders and a snapshot that are not needed any more are removed. Nothing of it keeps the agent waiting.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::config::Environment;
 use super::disk::Disk;
 use super::state::State;
-use super::{ancestry, aside, chain};
+use super::{ancestry, aside, chain, functions};
 use crate::model::lineage::Ancestry;
 
 /// What is to be done, and what is being done.
@@ -17,6 +17,8 @@ pub(super) struct VolumeTasks {
     writing: Disk,
     unneeded: BTreeSet<String>,
     removing: Disk<BTreeSet<String>>,
+    /// Whether the snapshot of the functions is still to be removed.
+    has_functions: bool,
 }
 
 impl VolumeTasks {
@@ -35,6 +37,11 @@ impl VolumeTasks {
         self.unneeded.extend(folders);
     }
 
+    /// Has the snapshot of the functions removed with the next poll.
+    pub(super) const fn remove_functions(&mut self) {
+        self.has_functions = true;
+    }
+
     /// Takes in what ended, and begins what is due.
     pub(super) fn advance(&mut self, environment: &Environment, state: &State) {
         if let Some(Ok(gone)) = self.removing.ended() {
@@ -47,12 +54,16 @@ impl VolumeTasks {
             self.removing.begin(move || Ok(remove(&environment, folders)));
         }
         self.writing.ended();
-        if self.writing.is_idle()
-            && let Some(chain) = self.chain.take()
-        {
-            let environment = environment.clone();
+        if self.writing.is_idle() && (self.chain.is_some() || self.has_functions) {
+            let (environment, chain) = (environment.clone(), self.chain.take());
+            let has_functions = std::mem::take(&mut self.has_functions);
             self.writing.begin(move || {
-                ancestry::write(&environment, &chain);
+                if let Some(chain) = chain {
+                    ancestry::write(&environment, &chain);
+                }
+                if has_functions {
+                    functions::remove(&environment);
+                }
                 Ok(())
             });
         }

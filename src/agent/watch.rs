@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::followed::LINKS_END_WITHIN;
 pub(crate) use self::followed::Watch;
 use super::activity::activity_of;
 use super::config::Environment;
@@ -151,7 +152,7 @@ impl Watch {
 
     /// A primary whose volume hangs hands over while its server still answers: soon it would not, and what it confirms is in no file.
     async fn leave_hung_disk(&mut self, environment: &Environment, state: &State, info: &Info) {
-        let Some(hangs) = self.disk.hangs().max(self.volume_tasks.hangs()) else { return };
+        let Some(hangs) = self.disk.hangs().max(self.volume_tasks.hangs()).max(self.file_links.hangs()) else { return };
         state.set_health(Health::DiskHangs);
         let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
         if info.role() != Some(Role::Primary) || !state.config().has_sentinels() || !is_due {
@@ -165,7 +166,8 @@ impl Watch {
     }
 
     /// After the end of a server that followed what is no node of the layer: the node has the files of before again.
-    pub(crate) fn take_back(&mut self, environment: &Environment, state: &State) {
+    pub(crate) async fn take_back(&mut self, environment: &Environment, state: &State) {
+        self.file_links.finish_work(state, LINKS_END_WITHIN).await;
         if !std::mem::take(&mut self.is_astray) {
             return;
         }
@@ -193,6 +195,11 @@ impl Watch {
                 state.set_unusable(Some(&format!("Stray: the node's own files are in /data/aside/.standing: {error}")));
             }
         }
+    }
+
+    /// Has the snapshot of the functions removed: the server has read it.
+    pub(crate) fn remove_functions(&mut self) {
+        self.volume_tasks.remove_functions();
     }
 
     /// Whether the server is to be ended: it will do nothing any more.

@@ -102,6 +102,11 @@ impl Info {
         Self { fields }
     }
 
+    /// Bytes of the append-only files (`aof_current_size`). `None`: it writes none.
+    pub(crate) fn appended(&self) -> Option<u64> {
+        self.field("aof_current_size")?.parse().ok()
+    }
+
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }

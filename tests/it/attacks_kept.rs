@@ -241,3 +241,42 @@ async fn a_promoted_primary_whose_volume_hangs_under_the_chain_of_histories_hand
     println!("handed over {took:.2?} later");
     assert!(layer.probe(second, "live").await.unwrap().contains("200 OK"));
 }
+
+/// As above, where the volume hangs as the agent of a demoted server keeps what only that had: the agent's loop waited for that, and took
+/// no order to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_server_whose_volume_hangs_while_its_data_is_kept_says_so_and_can_be_stopped() {
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg("only-here").arg(1)).await.unwrap();
+    let links = layer.data(alone).join("aside/.standing");
+    eventually("its agent saw it, and has links to its files", SOON, async || {
+        let record = layer.lineage(alone).await.and_then(|answer| answer.lineage);
+        holds_it(&links) && record.is_some_and(|record| record.role == Role::Primary)
+    })
+    .await;
+    let obstacle = links.join("note.part");
+    assert!(std::process::Command::new("mkfifo").arg(&obstacle).status().unwrap().success());
+    server::replica_of(&operator, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
+    let took = eventually("it says that its volume hangs", SOON, async || {
+        layer.readiness(alone).await.is_some_and(|text| text.contains("DiskHangs") && !text.contains("200 OK"))
+    })
+    .await;
+    println!("says so {took:.2?} after the demotion");
+    let began = std::time::Instant::now();
+    layer.terminate_node(alone).await;
+    println!("ended {:.2?} after it was told to", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    std::fs::remove_file(&obstacle).unwrap();
+    layer.start_node(alone);
+    layer.wait_until_in_sync().await;
+    let aside = layer.lineage(alone).await.map(|answer| answer.aside).unwrap_or_default();
+    let kept = aside.iter().map(|kept| layer.data(alone).join("aside").join(&kept.folder));
+    assert!(kept.chain([links]).any(|folder| holds_it(&folder)), "{aside:?}");
+}

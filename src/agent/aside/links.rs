@@ -81,6 +81,13 @@ pub(crate) fn links_have_commands(environment: &Environment) -> bool {
     entries.map(|entry| entry.path()).chain([links.join(FILES[1])]).any(|path| is_appended(&path))
 }
 
+/// Bytes of the append-only files that the links hold, without the manifest: as a server counts them (`aof_current_size`).
+pub(crate) fn links_appended(environment: &Environment) -> u64 {
+    let entries = fs::read_dir(root(environment).join(LINKS).join(FILES[0])).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end != "manifest"));
+    files.map(|path| size(&path)).sum()
+}
+
 /// Whether the links are to the files as they are. The record is replaced once a second; what it speaks of is in the others.
 pub(crate) fn is_current(environment: &Environment) -> bool {
     let links = root(environment).join(LINKS);

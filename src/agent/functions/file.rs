@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::super::config::Environment;
+use super::super::disk::Disk;
 use super::super::{chain, durable};
 use crate::model::node_config::NodeConfig;
 use crate::redis::{Connection, functions};
@@ -19,6 +20,11 @@ const FILE: &str = "functions.dump";
 /// Between two polls. A poll asks each library for its digest, some 10 µs of the server's time.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How long a write may take: a task that waits for a volume that hangs keeps later ones waiting.
+const WRITES_WITHIN: Duration = Duration::from_secs(30);
+/// How long a read may take for a peer, which waits for a second.
+const READS_WITHIN: Duration = Duration::from_millis(800);
+
 /// What is known of the server's functions.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionFile {
@@ -26,6 +32,8 @@ pub(crate) struct FunctionFile {
     digests: Mutex<Option<String>>,
     /// Whether the server is of no use before the operator has loaded its functions.
     is_waiting: AtomicBool,
+    writing: tokio::sync::Mutex<Disk<bool>>,
+    reading: tokio::sync::Mutex<Disk<Option<Vec<u8>>>>,
 }
 
 /// The file's content; `None`: there is none that can be read.
@@ -50,6 +58,12 @@ impl FunctionFile {
         self.is_waiting.load(Ordering::Relaxed)
     }
 
+    /// The file's content for a peer; `None`: also where the volume hangs.
+    pub(crate) async fn read_in_time(&self, environment: &Environment) -> Option<Vec<u8>> {
+        let environment = environment.clone();
+        self.reading.lock().await.run(READS_WITHIN, move || Ok(read(&environment))).await?.ok()?
+    }
+
     /// Looks at the server's functions, and writes them to the file when they are other ones. `called`: the libraries that
     /// applications call.
     async fn save_if_changed(
@@ -68,12 +82,18 @@ impl FunctionFile {
         }
         let digests = format!("{digests:?}");
         let known = self.digests.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if known.as_ref() == Some(&digests) && path.exists() {
+        let file = path.clone();
+        let is_there = async || {
+            let mut disk = self.writing.lock().await;
+            disk.run(WRITES_WITHIN, move || Ok(file.exists())).await.ok_or("the volume hangs")
+        };
+        if known.as_ref() == Some(&digests) && is_there().await?? {
             return Ok(());
         }
         // What was loaded since is in the dump, and the next poll finds other digests.
         let dump = functions::dump(connection).await?;
-        tokio::task::spawn_blocking(move || durable::replace(&path, &dump)).await??;
+        let write = move || durable::replace(&path, &dump).map(|()| true);
+        self.writing.lock().await.run(WRITES_WITHIN, write).await.ok_or("the volume hangs")??;
         *self.digests.lock().unwrap_or_else(PoisonError::into_inner) = Some(digests);
         Ok(())
     }

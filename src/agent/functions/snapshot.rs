@@ -40,7 +40,10 @@ fn length(bytes: &mut Vec<u8>, length: usize) {
     }
 }
 
-/// Whether a snapshot is one of ours: an engine writes fields about itself before anything else.
+/// Bytes of a snapshot that tell whether it is one of ours.
+pub(super) const HEAD: u64 = (HEADER.len() + END.len() + 1) as u64;
+
+/// Whether a snapshot that begins so is one of ours: an engine writes fields about itself before anything else.
 pub(super) fn is_ours(bytes: &[u8]) -> bool {
     bytes.len() > HEADER.len()
         && bytes.starts_with(b"REDIS")

@@ -32,6 +32,8 @@ use crate::model::lineage::{Lineage, next_term};
 use crate::model::{Address, ReplicationId, Role};
 use crate::redis::Connection;
 
+/// How long the work on the links may take that is under way as the engine ends.
+pub(super) const LINKS_END_WITHIN: Duration = Duration::from_secs(3);
 /// How long an answer of the Sentinels holds for a replica at rest.
 pub(super) const SENTINEL_ANSWER_HOLDS: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::followed::{SENTINEL_ANSWER_HOLDS, Watch};
+use super::followed::{LINKS_END_WITHIN, SENTINEL_ANSWER_HOLDS, Watch};
 use crate::agent::append_files::{Growth, Sizes};
 use crate::agent::config::Environment;
 use crate::agent::state::State;
@@ -161,6 +161,7 @@ impl Watch {
 
     /// Writes the record of a server that ended by our order, for as long as [`LAST_WRITE_WITHIN`].
     pub(crate) async fn write_last(&mut self, environment: &Environment, state: &State, clean: bool) {
+        self.file_links.finish_work(state, LINKS_END_WITHIN).await;
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
         let mut lineage = self.file_offset.on_volume(lineage);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::boot::{EngineStart, wait_for_decision};
 use super::config::{Environment, read_secret, read_users};
+use super::credentials::REPLICATION_PASSWORD;
 use super::damaged_files::{self, DamagedFiles};
 use super::engine::{self, Restarts, StartupProgress};
 use super::functions::{FunctionSnapshot, Source};
@@ -178,12 +179,14 @@ fn start_engine(
     let mut config = Arc::unwrap_or_clone(state.config());
     redis_conf::load_from(&mut config.settings, *append_only);
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
-    let replication = read_secret(environment, "replication-password")?;
+    let replication = read_secret(environment, REPLICATION_PASSWORD)?;
     let refuses_torn_end = *append_only && damaged_files::refuses_torn_end(state, program);
     let (primary, electable) = (start.primary.as_ref(), start.electable);
     let text = redis_conf::render(environment, &config, &own, &replication, primary, electable, refuses_torn_end);
     let path = environment.run.join("redis.conf");
-    durable::replace(&environment.run.join("users.acl"), &read_users(environment)?)?;
+    let users = read_users(environment)?;
+    durable::replace(&environment.run.join("users.acl"), &users)?;
+    state.set_users(users);
     durable::replace(&path, &text)?;
     // From here on the record on disk must not claim a clean stop: where it cannot be written the engine is not started.
     if let Some(mut lineage) = state.lineage() {

@@ -30,6 +30,10 @@ pub(crate) enum Health {
     Syncing,
     /// A primary without the functions that applications call: nothing had them when it started, and the operator has not loaded them.
     WithoutFunctions,
+    /// It refuses the agent, which can neither see nor do anything there.
+    Refusing,
+    /// A Sentinel that all data nodes refuse: it sees none of them.
+    Refused,
     /// It answers, and the volume takes no record for seconds.
     DiskHangs,
     /// It answered once and is silent now.
@@ -60,6 +64,7 @@ impl Health {
         match class {
             Class::Loading => Self::Loading,
             Class::Busy => Self::Busy,
+            Class::Denied => Self::Refusing,
             class if class.is_alive() => Self::Answering,
             _ if matches!(before, Self::Starting | Self::Deciding) => Self::Starting,
             _ => Self::Silent,
@@ -97,6 +102,8 @@ mod tests {
         let loading = Health::of_error(Class::Loading, &before);
         assert!(loading.is_live(Duration::ZERO) && !loading.is_ready(Duration::ZERO));
         assert_eq!(Health::of_error(Class::Unreachable, &before), Health::Silent);
+        let refusing = Health::of_error(Class::Denied, &before);
+        assert!(refusing.is_live(Duration::ZERO) && !refusing.is_ready(Duration::ZERO));
     }
 
     #[test]

@@ -95,8 +95,8 @@ fn verdict(Shared(context): Shared<Context>, judge: fn(&Health, Duration) -> boo
     let health = context.state.health();
     let status =
         if judge(&health, context.state.since_polled()) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let trouble = context.state.trouble().map(|trouble| format!("{trouble}\n")).unwrap_or_default();
-    (status, format!("{health:?}\n{trouble}"))
+    let trouble = context.state.trouble().into_iter().chain(context.state.refusals());
+    (status, std::iter::once(format!("{health:?}")).chain(trouble).map(|line| line + "\n").collect())
 }
 
 async fn lineage(Shared(context): Shared<Context>) -> Response {

@@ -4,6 +4,7 @@
 //! Knows one node. Takes no commands from the network, has no Kubernetes credentials, and must never see the operator.
 
 mod activity;
+mod agent_password;
 mod ancestry;
 mod announcement;
 mod append_files;
@@ -15,6 +16,7 @@ mod chosen;
 mod client_memory;
 pub mod config;
 pub(crate) mod counters;
+mod credentials;
 mod damaged_files;
 mod data_file;
 pub(crate) mod data_node;

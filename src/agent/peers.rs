@@ -101,7 +101,9 @@ async fn ask_sentinel(state: &State, config: &NodeConfig, address: &Address) -> 
         // Its other end may be gone without a word: that says nothing of who has the address now.
         state.keep_connection(address, None);
         let endpoint = state.sentinel_endpoint(address);
-        let connection = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await?;
+        let opened = Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await;
+        state.note_refusal(&endpoint, opened.as_ref().err());
+        let connection = opened?;
         let answer = sentinel::primary_address(&connection, &config.master_name).await?;
         state.keep_connection(address, Some(connection));
         Ok::<_, crate::redis::Error>(answer)

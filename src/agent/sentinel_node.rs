@@ -8,6 +8,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
 use super::client_memory::ClientMemory;
 use super::config::{Environment, read_secret, read_users};
+use super::credentials::{Given, Lockout, SENTINEL_PASSWORD};
 use super::disagreement::Disagreement;
 use super::engine::{self, Restarts, StartupProgress};
 use super::epochs::EpochCheck;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::model::Address;
 use crate::model::node_config::REDIS_PORT;
-use crate::redis::{Connection, info_window, sentinel, server};
+use crate::redis::{Connection, Secret, info_window, sentinel, server};
 
 /// Between two polls of the own Sentinel.
 const POLL_EVERY: Duration = Duration::from_millis(250);
@@ -52,7 +53,7 @@ pub(crate) async fn run(environment: &Environment, state: &State, stop: &mut Sto
         };
         let began = Instant::now();
         let (reached, status) = match started {
-            Ok(child) => match live(environment, state, child, stop).await {
+            Ok((child, password)) => match live(environment, state, child, password, stop).await {
                 End::Stopped => return Ok(()),
                 End::Ordered => {
                     adds_replicas = true;
@@ -91,10 +92,16 @@ enum End {
 }
 
 /// Watches a running Sentinel until it ends or is told to.
-async fn live(environment: &Environment, state: &State, mut child: Child, stop: &mut StopSignal) -> End {
+async fn live(
+    environment: &Environment,
+    state: &State,
+    mut child: Child,
+    password: Secret,
+    stop: &mut StopSignal,
+) -> End {
     let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut followed = SentinelWatch::default();
+    let mut followed = SentinelWatch { password: Some(password), ..SentinelWatch::default() };
     let pid = child.id();
     let poll = async |ticks: &mut Interval, followed: &mut SentinelWatch| {
         ticks.tick().await;
@@ -127,7 +134,7 @@ async fn live(environment: &Environment, state: &State, mut child: Child, stop: 
                     // It would take no order to stop.
                     let _ = child.start_kill();
                 }
-                if let Some(reason) = reason_to_restart(environment, state, &mut spin, &followed.unknown, child.id()).await {
+                if let Some(reason) = reason_to_restart(environment, state, &mut spin, &mut followed, child.id()).await {
                     tracing::warn!(reason, "the Sentinel restarts");
                     handover::shut_down(&mut child, STOP_WITHIN).await;
                     return End::Ordered;
@@ -141,14 +148,22 @@ async fn reason_to_restart(
     environment: &Environment,
     state: &State,
     spin: &mut Spin,
-    unknown: &UnknownReplicas,
+    followed: &mut SentinelWatch,
     pid: Option<u32>,
 ) -> Option<&'static str> {
     if state.announced().as_ref() != state.config().own_address() {
         return Some("its Service came back with another address, and a Sentinel announces its own from its start on");
     }
-    if unknown.is_lasting() {
+    if followed.unknown.is_lasting() {
         return Some("its primary is down, and it does not know the replicas that could be elected");
+    }
+    if followed.is_locked {
+        return Some("it refuses the agent, and its Secret has other users than it was started with");
+    }
+    if let Some(given) = &followed.password
+        && followed.given.check_sentinel(environment, state, given, followed.sees_primary_down).await
+    {
+        return Some("data nodes refuse its password, and take the one that its Secret has now");
     }
     spin.is_to_end(environment, state, pid).await.then_some("its event loop never rests")
 }
@@ -159,16 +174,20 @@ async fn configure_and_start(
     program: &Path,
     adds_replicas: bool,
     stderr_tail: &StderrTail,
-) -> Result<Child> {
+) -> Result<(Child, Secret)> {
     state.refresh_config(environment);
-    let path = write_configuration(environment, state, adds_replicas).await?;
+    let (path, password) = write_configuration(environment, state, adds_replicas).await?;
     state.set_trouble(None);
-    Ok(engine::start(program, &path, true, stderr_tail)?)
+    Ok((engine::start(program, &path, true, stderr_tail)?, password))
 }
 
 /// Renders the file around what the old one remembers. Only while the Sentinel does not run: then it rewrites the file
 /// itself, at each change of what it believes, as carefully as [`durable::replace`] does.
-async fn write_configuration(environment: &Environment, state: &State, adds_replicas: bool) -> Result<PathBuf> {
+async fn write_configuration(
+    environment: &Environment,
+    state: &State,
+    adds_replicas: bool,
+) -> Result<(PathBuf, Secret)> {
     let config = state.config();
     let path = environment.data.join("sentinel.conf");
     let old = durable::read(&path)?.unwrap_or_default();
@@ -187,11 +206,12 @@ async fn write_configuration(environment: &Environment, state: &State, adds_repl
         remembered.replicas.extend(unknown_replicas::running(&config).await);
     }
     let own = config.own_address().cloned().unwrap_or(Address(String::new()));
-    let password = read_secret(environment, "sentinel-password")?;
+    let password = read_secret(environment, SENTINEL_PASSWORD)?;
     let users = read_users(environment)?;
     durable::replace(&path, sentinel_conf::render(environment, &config, &own, &remembered, &password, &users))?;
     state.set_announced(Some(own));
-    Ok(path)
+    state.set_users(users);
+    Ok((path, password))
 }
 
 /// Between two polls at what a Sentinel knows that knew all it should at the last one.
@@ -208,6 +228,13 @@ struct SentinelWatch {
     late: LateElection,
     unresponsive: UnresponsiveServer,
     client_memory: ClientMemory,
+    lockout: Lockout,
+    /// Whether it refuses the agent, and a restart gives it users that do not.
+    is_locked: bool,
+    /// The password that it was started with.
+    password: Option<Secret>,
+    given: Given,
+    sees_primary_down: bool,
     /// Whether the Sentinel answers nothing any more.
     is_to_end: bool,
     /// When it last knew all that it should.
@@ -263,7 +290,7 @@ async fn poll_sentinel(
     let asked = async {
         let connection = match followed.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&state.own_endpoint(environment)).await?,
+            None => state.open_own(environment).await?,
         };
         server::ping(&connection).await?;
         Ok::<_, crate::redis::Error>(connection)
@@ -274,12 +301,14 @@ async fn poll_sentinel(
             state.set_health(Health::of_error(error.class(), &state.health()));
             // What it knows is in its file.
             followed.is_to_end = followed.unresponsive.note_failure(&state.config(), &error, true);
+            followed.is_locked = followed.lockout.note_failure(environment, state, &error);
             return false;
         }
     };
     followed.unresponsive.ends(None);
+    followed.lockout.ends();
     followed.connection = Some(connection.clone());
-    state.set_health(Health::Serving);
+    state.set_health(if followed.given.is_refused() { Health::Refused } else { Health::Serving });
     followed.client_memory.reclaim_from_sentinel(&connection, pid).await;
     followed.info_period.keep(&connection, state.config().node.ordinal).await;
     if followed.knew.is_none_or(|at| at.elapsed() >= KNOWS_FOR) {
@@ -309,6 +338,7 @@ async fn keep_monitoring(
         }
         return Ok(false);
     };
+    followed.sees_primary_down = own.is_down();
     if stray::correct(state, &own, connection).await? {
         return Ok(false);
     }
@@ -333,7 +363,7 @@ async fn monitor_primary(
     primary: &Address,
 ) -> Result<(), MonitorError> {
     let config = state.config();
-    let password = read_secret(environment, "sentinel-password")?;
+    let password = read_secret(environment, SENTINEL_PASSWORD)?;
     sentinel::monitor(connection, &config.master_name, primary, REDIS_PORT, config.quorum).await?;
     for (option, value) in sentinel_conf::options(&config, &password) {
         // Valkey and older servers may lack an option; the others still count.

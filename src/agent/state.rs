@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text, read_secret};
+use super::agent_password::{AgentPassword, refusal};
+use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text};
 use super::counters::Counters;
 use super::functions::file::FunctionFile;
 use super::health::Health;
@@ -14,7 +15,7 @@ use crate::model::audit::{AuditMark, AuditReport};
 use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
-use crate::redis::{Connection, Endpoint, Secret, users};
+use crate::redis::{Class, Connection, Endpoint};
 
 /// How long a node must have waited for a person before it tells others: in a failover some polls may be older than others.
 const REPORTED_AFTER: Duration = Duration::from_secs(3);
@@ -22,10 +23,11 @@ const REPORTED_AFTER: Duration = Duration::from_secs(3);
 /// For how long a notice is told, and how many are.
 const NOTICED_FOR: Duration = Duration::from_mins(10);
 const NOTICES: usize = 3;
+/// For how long a refusal is told: what refuses is asked again within a third of it.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// The shared state. Locks are held for a copy, never across an await.
 pub(crate) struct State {
-    password: Secret,
     health: SharedHealth,
     counters: Arc<Counters>,
     functions: Arc<FunctionFile>,
@@ -44,6 +46,11 @@ enum Files {
 }
 
 struct Inner {
+    password: AgentPassword,
+    /// The users that the server was started with.
+    users: String,
+    /// Which servers refuse a user of ours, in words, and since when that is known.
+    refusals: BTreeMap<(String, String), (String, Instant)>,
     config: Arc<NodeConfig>,
     /// What `config` was parsed from, once it was read again.
     config_text: String,
@@ -78,11 +85,13 @@ impl State {
     /// The state of a node whose engine is not started yet.
     pub(crate) fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         Ok(Self {
-            password: read_secret(environment, "agent-password")?,
             health: SharedHealth::default(),
             counters: Arc::default(),
             functions: Arc::default(),
             inner: Mutex::new(Inner {
+                password: AgentPassword::read(environment)?,
+                users: String::new(),
+                refusals: BTreeMap::new(),
                 polled: Instant::now(),
                 declared: config.data_nodes.values().cloned().collect(),
                 config: Arc::new(config),
@@ -121,11 +130,12 @@ impl State {
     }
 
     /// Reads the configuration again: the operator changes it while the engine runs (peers come and go) and while a node
-    /// waits for a person's decision. Where it cannot be read, the last one stays in force.
+    /// waits for a person's decision. Where it cannot be read, the last one stays in force. So it does the agents' password.
     pub(crate) fn refresh_config(&self, environment: &Environment) {
         let text = read_node_config_text(environment);
         let mut inner = self.lock();
         inner.polled = Instant::now();
+        inner.password.refresh(environment);
         // Four times a second, and hardly ever another.
         let parsed = text.and_then(|text| {
             let is_known = inner.config_trouble.is_none() && inner.config_text == text;
@@ -403,7 +413,9 @@ impl State {
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
             audit: (inner.config.node.kind == NodeKind::Data).then(|| inner.audit_mark.clone()),
-            notices: inner.notices.iter().filter(|(_, at)| is_recent(*at)).map(|(words, _)| words.clone()).collect(),
+            notices: refusals(&inner)
+                .chain(inner.notices.iter().filter(|(_, at)| is_recent(*at)).map(|(words, _)| words.clone()))
+                .collect(),
         }
     }
 
@@ -428,8 +440,58 @@ impl State {
     }
 
     fn endpoint(&self, address: String, port: u16) -> Endpoint {
-        Endpoint { address, port, username: users::AGENT.to_owned(), password: self.password.clone() }
+        self.lock().password.endpoint(address, port)
     }
+
+    /// A new connection to the server next to us.
+    pub(crate) async fn open_own(&self, environment: &Environment) -> crate::redis::Result<Connection> {
+        let endpoint = self.own_endpoint(environment);
+        let opened = Connection::open(&endpoint).await;
+        self.note_refusal(&endpoint, opened.as_ref().err());
+        let connection = opened?;
+        self.lock().password.note_login(&endpoint, &connection);
+        Ok(connection)
+    }
+
+    /// Notes whether a server refuses a user of ours, and logs it when that changes.
+    pub(crate) fn note_refusal(&self, endpoint: &Endpoint, error: Option<&crate::redis::Error>) {
+        let of = (endpoint.name(), endpoint.username.clone());
+        let Some(error) = error else {
+            if self.lock().refusals.remove(&of).is_some() {
+                tracing::info!(address = of.0, user = of.1, "the server takes the user again");
+            }
+            return;
+        };
+        if error.class() != Class::Denied {
+            return;
+        }
+        let words = refusal(&endpoint.username, error);
+        let before = self.lock().refusals.insert(of, (words.clone(), Instant::now()));
+        if before.is_none_or(|(known, _)| known != words) {
+            tracing::error!(reason = words, "a server refuses a user of the layer");
+        }
+    }
+
+    /// Which servers refuse a user of ours, in words.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        refusals(&self.lock()).collect()
+    }
+
+    /// Notes the users that the server is started with.
+    pub(crate) fn set_users(&self, users: String) {
+        self.lock().users = users;
+    }
+
+    /// Asks of the agents' password and of the users that the server was started with.
+    pub(super) fn with_agent_password<T>(&self, ask: impl FnOnce(&AgentPassword, &str) -> T) -> T {
+        let inner = self.lock();
+        ask(&inner.password, &inner.users)
+    }
+}
+
+fn refusals(inner: &Inner) -> impl Iterator<Item = String> {
+    let told = inner.refusals.values().filter(|(_, at)| at.elapsed() < REFUSED_FOR);
+    told.map(|(words, _)| words.clone())
 }
 
 fn is_recent(at: Instant) -> bool {

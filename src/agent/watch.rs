@@ -19,7 +19,7 @@ use super::{aside, handover, lineage_file, nomination, strangers, writers};
 use crate::model::Role;
 use crate::model::lineage::AsideReason;
 use crate::redis::info::Info;
-use crate::redis::{Connection, Error, server};
+use crate::redis::{Class, Connection, Error, server};
 
 /// Between two tries to hand over: one that fails may have kept writers waiting for some seconds.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ impl Watch {
                 is_ours
             }
             Err(error) => {
-                self.note_failure(state, &error).await;
+                self.note_failure(environment, state, &error).await;
                 false
             }
         }
@@ -55,6 +55,7 @@ impl Watch {
         self.answered = true;
         self.busy_script.ends();
         self.unresponsive.ends(Some(info));
+        self.lockout.ends();
         let stopping = state.health() == Health::Stopping;
         if !stopping {
             let health = Health::of_answer(info);
@@ -104,6 +105,7 @@ impl Watch {
         self.scripts.flush_if_large(state, connection, info).await;
         self.error_stats.reset_if_many(connection, info).await;
         self.client_memory.reclaim(state, connection, info).await;
+        self.replication.check_replica(environment, state, connection, info).await;
         self.check_rivals(state, info).await;
         let again = self.decide_again(state, info).await;
         self.keep_priority(connection, info, &again).await;
@@ -114,7 +116,7 @@ impl Watch {
     }
 
     /// Notes that the server gave no answer, or an error; decides whether it is to be ended.
-    async fn note_failure(&mut self, state: &State, error: &Error) {
+    async fn note_failure(&mut self, environment: &Environment, state: &State, error: &Error) {
         if state.health() != Health::Stopping {
             state.set_health(Health::of_error(error.class(), &state.health()));
         }
@@ -125,7 +127,10 @@ impl Watch {
         self.is_to_end =
             self.busy_script.must_end_server(error, self.connection.as_ref(), self.data_file.is_append_only()).await
                 || is_silent;
-        if !error.class().is_alive() {
+        if self.lockout.note_failure(environment, state, error) {
+            self.starts_over = Some("it refuses the agent, and its Secret has other users than it was started with");
+        }
+        if !error.class().is_alive() || error.class() == Class::Denied {
             self.connection = None;
         }
     }

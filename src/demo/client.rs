@@ -69,6 +69,7 @@ impl Store {
                 port: port.parse().map_err(|_| Error::Form("sentinels"))?,
                 username: username.clone(),
                 password: password.clone(),
+                other_password: None,
             });
         }
         let wait_replicas = match field("wait-replicas") {
@@ -144,6 +145,7 @@ impl Store {
             port,
             username: self.username.clone(),
             password: self.password.clone(),
+            other_password: None,
         };
         found.into_iter().map(endpoint).collect()
     }

@@ -95,7 +95,7 @@ impl Pool {
                         let known = self.audits().get(&question.pod_uid).cloned();
                         agents::ask(&question.endpoint.address, known).await
                     }
-                    ServerProbe::Sentinel { .. } => (agents::AgentNotes::default(), None),
+                    ServerProbe::Sentinel { .. } => agents::ask(&question.endpoint.address, None).await,
                 }
             };
             let (answer, (notes, audit)) = tokio::join!(self.ask_one(&question, last_move), agent);
@@ -224,6 +224,7 @@ mod tests {
             port,
             username: "redoubt-operator".to_owned(),
             password: Secret::new("secret"),
+            other_password: None,
         };
         Question { node, pod_uid: format!("uid-{node}"), endpoint, probe: ServerProbe::Data(Arc::default()) }
     }

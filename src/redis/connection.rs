@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::error::{Cause, Error, Result};
+use super::error::{Cause, Class, Error, Result};
 use super::reply_size::BoundedStream;
 
 /// Time to make a connection, log in included. Within a cluster it takes a millisecond; a silent node costs this much.
@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub username: String,
     /// Password of the ACL user.
     pub password: Secret,
+    /// What to log in with where the server refuses that one.
+    pub other_password: Option<Secret>,
 }
 
 impl Endpoint {
@@ -68,10 +70,10 @@ impl Endpoint {
         }
     }
 
-    fn login(&self) -> RedisConnectionInfo {
+    fn login(&self, password: &Secret) -> RedisConnectionInfo {
         RedisConnectionInfo::default()
             .set_username(&self.username)
-            .set_password(self.password.reveal())
+            .set_password(password.reveal())
             // The handshake's CLIENT SETINFO would be one more command that every user must be allowed.
             .set_skip_set_lib_name()
     }
@@ -95,6 +97,7 @@ pub struct Connection {
     /// What reads and writes. It ends with the last clone, also where an answer is still to come.
     driver: Arc<JoinSet<()>>,
     name: String,
+    took_other_password: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -111,15 +114,27 @@ impl Connection {
 
     /// Connects and logs in, with own bounds.
     pub async fn open_with(endpoint: &Endpoint, connect: Duration, response: Duration) -> Result<Self> {
+        let opened = Self::log_in(endpoint, &endpoint.password, connect, response).await;
+        let is_refused = opened.as_ref().is_err_and(|error| error.class() == Class::Denied);
+        match &endpoint.other_password {
+            Some(other) if is_refused => {
+                let opened = Self::log_in(endpoint, other, connect, response).await?;
+                Ok(Self { took_other_password: true, ..opened })
+            }
+            Some(_) | None => opened,
+        }
+    }
+
+    async fn log_in(endpoint: &Endpoint, password: &Secret, connect: Duration, response: Duration) -> Result<Self> {
         let failed = |source: RedisError| Error::Connect { address: endpoint.name(), source: source.into() };
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(response));
-        let login = endpoint.login();
+        let login = endpoint.login(password);
         let connecting =
             async { MultiplexedConnection::new_with_config(&login, endpoint.connect().await?, config).await };
         let (inner, driving) = in_time(connect, connecting).await.map_err(failed)?;
         let mut driver = JoinSet::new();
         driver.spawn(driving);
-        Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name() })
+        Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name(), took_other_password: false })
     }
 
     /// Sends one command and reads its reply. Errors: refusal, time limit, a reply of another form.
@@ -171,11 +186,16 @@ impl Connection {
     pub fn with_response_timeout(&self, response: Duration) -> Self {
         let mut inner = self.inner.clone();
         inner.set_response_timeout(response);
-        Self { inner, driver: Arc::clone(&self.driver), name: self.name.clone() }
+        Self { inner, driver: Arc::clone(&self.driver), name: self.name.clone(), ..*self }
     }
 
     fn failed(&self, command: &Cmd, error: impl Into<Cause>) -> Error {
         Error::Command { command: name_of(command), address: self.name.clone(), source: error.into() }
+    }
+
+    /// Whether the server refused the endpoint's password and took the other one.
+    pub(crate) const fn took_other_password(&self) -> bool {
+        self.took_other_password
     }
 
     /// `host:port` of the server.
@@ -191,8 +211,17 @@ impl Connection {
 
 /// A connection that listens to `channel`. It ends when the server is gone ([`KEEPALIVE_AFTER`]).
 pub async fn open_subscriber(endpoint: &Endpoint, channel: &str) -> Result<PubSub> {
+    let subscribed = subscribe(endpoint, &endpoint.password, channel).await;
+    let is_refused = subscribed.as_ref().is_err_and(|error| error.class() == Class::Denied);
+    match &endpoint.other_password {
+        Some(other) if is_refused => subscribe(endpoint, other, channel).await,
+        Some(_) | None => subscribed,
+    }
+}
+
+async fn subscribe(endpoint: &Endpoint, password: &Secret, channel: &str) -> Result<PubSub> {
     let subscribing = async {
-        let mut subscriber = PubSub::new(&endpoint.login(), endpoint.connect().await?).await?;
+        let mut subscriber = PubSub::new(&endpoint.login(password), endpoint.connect().await?).await?;
         subscriber.subscribe(channel).await?;
         Ok(subscriber)
     };
@@ -239,7 +268,7 @@ mod tests {
 
     fn endpoint(port: u16) -> Endpoint {
         let password = Secret::new("hunter2");
-        Endpoint { address: "127.0.0.1".to_owned(), port, username: "agent".to_owned(), password }
+        Endpoint { address: "127.0.0.1".to_owned(), port, username: "agent".to_owned(), password, other_password: None }
     }
 
     #[tokio::test]

@@ -81,7 +81,16 @@ async fn forger(reply: &'static [u8]) -> (Endpoint, Arc<AtomicU64>) {
         }
     });
     let password = Secret::new("p");
-    (Endpoint { address: "127.0.0.1".to_owned(), port, username: "agent".to_owned(), password }, taken)
+    (
+        Endpoint {
+            address: "127.0.0.1".to_owned(),
+            port,
+            username: "agent".to_owned(),
+            password,
+            other_password: None,
+        },
+        taken,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

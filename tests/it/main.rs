@@ -5,6 +5,7 @@ mod agent_addresses;
 mod agent_counters;
 mod agent_files;
 mod agent_functions;
+mod agent_passwords;
 mod agent_prefix_jobs;
 mod agent_process;
 mod agent_restarts;

@@ -127,7 +127,7 @@ impl Process {
     /// Its endpoint for a user.
     pub fn endpoint(&self, username: &str, password: &str) -> Endpoint {
         let (address, username) = (self.address.clone(), username.to_owned());
-        Endpoint { address, port: PORT, username, password: Secret::new(password) }
+        Endpoint { address, port: PORT, username, password: Secret::new(password), other_password: None }
     }
 
     /// A connection as the default user of a server without users.

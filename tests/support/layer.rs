@@ -303,12 +303,22 @@ impl Layer {
         }
     }
 
+    /// A file of a node's Secret, as it is.
+    pub fn secret(&self, id: NodeId, file: &str) -> String {
+        fs::read_to_string(self.nodes[&id].folder.join("secrets").join(file)).unwrap()
+    }
+
+    /// Replaces a file of a node's Secret. Whole or not at all, as the kubelet does.
+    pub fn write_secret(&self, id: NodeId, file: &str, text: &str) {
+        let path = self.nodes[&id].folder.join("secrets").join(file);
+        fs::write(path.with_extension("new"), text).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+    }
+
     /// Tells every data node's agent of the layer's uses, as the operator does. Whole or not at all.
     pub fn declare(&self, declared: &DeclaredPrefixes) {
         for node in self.nodes.values().filter(|node| node.id.kind == NodeKind::Data) {
-            let path = node.folder.join("secrets").join(PREFIXES_FILE);
-            fs::write(path.with_extension("new"), serde_json::to_string(declared).unwrap()).unwrap();
-            fs::rename(path.with_extension("new"), &path).unwrap();
+            self.write_secret(node.id, PREFIXES_FILE, &serde_json::to_string(declared).unwrap());
         }
     }
 
@@ -388,7 +398,8 @@ impl Drop for Layer {
 }
 
 fn endpoint(address: &Address, port: u16, username: &str, password: &str) -> Endpoint {
-    Endpoint { address: address.0.clone(), port, username: username.to_owned(), password: Secret::new(password) }
+    let (address, username) = (address.0.clone(), username.to_owned());
+    Endpoint { address, port, username, password: Secret::new(password), other_password: None }
 }
 
 fn settings(options: &Options) -> BTreeMap<String, String> {

@@ -12,6 +12,7 @@ use crate::agent::busy_script::BusyScript;
 use crate::agent::client_memory::ClientMemory;
 use crate::agent::config::Environment;
 use crate::agent::counters::CounterPoll;
+use crate::agent::credentials::{Given, Lockout};
 use crate::agent::data_file::DataFile;
 use crate::agent::disk::Disk;
 use crate::agent::error_stats::ErrorStats;
@@ -84,6 +85,8 @@ pub(crate) struct Watch {
     pub(super) growth: Arc<Mutex<Growth>>,
     pub(super) busy_script: BusyScript,
     pub(super) unresponsive: UnresponsiveServer,
+    pub(super) lockout: Lockout,
+    pub(super) replication: Given,
     pub(super) disk: Disk,
     pub(super) volume_tasks: VolumeTasks,
     pub(super) handed_over: Option<Instant>,
@@ -153,6 +156,8 @@ impl Watch {
             growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),
             busy_script: BusyScript::default(),
             unresponsive: UnresponsiveServer::default(),
+            lockout: Lockout::default(),
+            replication: Given::default(),
             disk: Disk::default(),
             volume_tasks: VolumeTasks::default(),
             handed_over: None,

@@ -188,6 +188,7 @@ pub(super) fn questions(desired: &Desired, children: &Children, passwords: &Pass
             port,
             username: OPERATOR.to_owned(),
             password: passwords.operator.clone(),
+            other_password: None,
         };
         let pod_uid = children.pods.get(&node)?.metadata.uid.clone()?;
         Some((node, Question { node, pod_uid, endpoint, probe }))

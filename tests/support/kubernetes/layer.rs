@@ -131,7 +131,7 @@ impl Layer {
             };
             let Some(address) = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()) else { continue };
             let (username, password) = (user.to_owned(), password.clone());
-            endpoints.insert(node, Endpoint { address, port, username, password });
+            endpoints.insert(node, Endpoint { address, port, username, password, other_password: None });
         }
         endpoints
     }

@@ -143,6 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_an_older_manifest_does_not_name_is_damaged_and_one_without_data_is_not() {
+        let is_damaged = |recorded: &Sizes, now: Sizes| recorded.truncated(&now, |_| true).is_some();
+        let recorded = sizes([("1.base", 90), ("9.incr", 100)]);
+        assert!(is_damaged(&recorded, sizes([("1.base", 90), ("8.incr", 100)])), "an older manifest");
+        assert!(is_damaged(&recorded, sizes([("9.incr", 100)])), "the line of the base is lost");
+        assert!(!is_damaged(&sizes([("1.base", 90), ("9.incr", 0)]), sizes([("1.base", 90)])), "nothing was in it");
+    }
+
+    #[test]
     fn a_manifest_names_its_files() {
         assert_eq!(named("file appendonly.aof.1.incr.aof seq 1 type i"), Some("appendonly.aof.1.incr.aof"));
         assert_eq!(named("file appendonly.aof.1.base.rdb seq 1 type h"), None, "about to be removed");

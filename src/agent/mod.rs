@@ -65,6 +65,7 @@ mod stray;
 mod unknown_replicas;
 mod unresponsive;
 mod volume_tasks;
+mod wall_clock;
 pub(crate) mod watch;
 mod writers;
 mod wrong_primary;

@@ -20,6 +20,7 @@ use super::state::State;
 use super::stderr_tail::StderrTail;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::unresponsive::UnresponsiveServer;
+use super::wall_clock::WallClock;
 use super::{
     Error, Result, StopSignal, chain, durable, epochs, handover, introduction, peers, promotion, sentinel_conf, stray,
 };
@@ -154,6 +155,9 @@ async fn reason_to_restart(
     if state.announced().as_ref() != state.config().own_address() {
         return Some("its Service came back with another address, and a Sentinel announces its own from its start on");
     }
+    if followed.clock.is_set_back() {
+        return Some("its clock was set back, and until it is as late again it takes no server for down");
+    }
     if followed.unknown.is_lasting() {
         return Some("its primary is down, and it does not know the replicas that could be elected");
     }
@@ -228,6 +232,7 @@ struct SentinelWatch {
     late: LateElection,
     unresponsive: UnresponsiveServer,
     client_memory: ClientMemory,
+    clock: WallClock,
     lockout: Lockout,
     /// Whether it refuses the agent, and a restart gives it users that do not.
     is_locked: bool,

@@ -198,3 +198,32 @@ fn a_release_is_compiled_with_overflow_checks() {
     let release = manifest.split("\n[").find_map(|table| table.strip_prefix("profile.release]")).unwrap();
     assert!(release.lines().any(|line| line == "overflow-checks = true"), "{release}");
 }
+
+/// Clocks of two machines differ, and each may jump: what is compared between nodes, or waited for, is a monotonic time or a number that a node
+/// counts. File → what it asks a wall clock for.
+const WALL_CLOCKS: [(&str, &str); 7] = [
+    ("src/agent/aside/folders.rs", "the name of a kept folder"),
+    ("src/agent/audit/mod.rs", "when an audit ended, for a person"),
+    (
+        "src/agent/lineage_file.rs",
+        "which of two files of one node was written last, where the append-only file was switched off",
+    ),
+    ("src/agent/wall_clock.rs", "whether this machine's own clock was set back, which a Sentinel measures by"),
+    ("src/controller/layer/facts.rs", "for how long Kubernetes' own times say that a node is away"),
+    ("src/controller/publish.rs", "the times of a status"),
+    ("src/lease.rs", "the times that the lease shows; who holds it is decided by a monotonic clock"),
+];
+
+#[test]
+fn wall_clocks_are_asked_for_nothing_that_nodes_compare() {
+    const ASKED: [&str; 4] = ["SystemTime::now", "Timestamp::now", ".modified()", "UNIX_EPOCH.elapsed"];
+    let mut asking: Vec<String> = Vec::new();
+    for path in sources(Path::new("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        if without_tests(&text).iter().any(|line| ASKED.iter().any(|word| line.contains(word))) {
+            asking.push(path.display().to_string());
+        }
+    }
+    asking.sort();
+    assert_eq!(asking, WALL_CLOCKS.map(|(path, _)| path));
+}

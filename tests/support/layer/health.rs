@@ -32,6 +32,13 @@ impl Layer {
         began.elapsed()
     }
 
+    /// The same, however long that takes.
+    pub async fn until_in_sync(&self) {
+        while self.check_in_sync().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Nothing where there is one primary, every other data node is its synced and electable replica, and every Sentinel names it
     /// and knows all.
     pub async fn check_in_sync(&self) -> Result<(), String> {

@@ -3,7 +3,8 @@
 //!
 //! Some seventy names of the largest size fill a small pod. A server says neither who holds them nor how much: it counts them as data, and
 //! a list of its clients would have each name in it. So the connections of one user of applications after the other are ended until
-//! the memory is given back, those that listen first. A client connects again by itself.
+//! the memory is given back, those that listen first. A client connects again by itself. Connections that did not log in come first of
+//! all: half a command of theirs may hold 160 kB, and they are of no use to anything.
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct ClientMemory {
     /// The user whose end gave most back: the next search begins with it.
     suspect: Option<String>,
     polled: Option<Instant>,
+    /// Whether the last round at a Sentinel ended only connections without a login: what they held is given back by the next one.
+    only_without_login: bool,
 }
 
 impl ClientMemory {
@@ -56,7 +59,7 @@ impl ClientMemory {
         self.polls = 0;
         tracing::warn!(
             bytes = excess,
-            "connections hold memory that no limit counts: their users' are ended until it is given back"
+            "connections hold memory that no limit counts: those without a login and their users' are ended until it is given back"
         );
         let left = async || Ok(self::excess(&server::info(connection).await?, room));
         match self.end_until(connection, excess, left).await {
@@ -76,15 +79,24 @@ impl ClientMemory {
     pub(super) async fn reclaim_from_sentinel(&mut self, connection: &Connection, pid: Option<u32>) {
         let resident = || pid.and_then(resident).unwrap_or_default().saturating_sub(MOST_OF_A_SENTINEL);
         let excess = resident();
+        self.only_without_login &= excess > 0;
         if excess == 0 || self.polled.is_some_and(|at| at.elapsed() < SENTINEL_ROUND_EVERY) {
             return;
         }
         self.polled = Some(Instant::now());
         tracing::warn!(
             bytes = excess,
-            "the Sentinel takes more than its pod has room for: connections of applications are ended"
+            "the Sentinel takes more than its pod has room for: connections without a login and of applications are ended"
         );
-        if let Err(error) = self.end_until(connection, excess, async || Ok(resident())).await {
+        let ended = async {
+            let ended = server::cut_user_by_type(connection, users::DEFAULT, false).await?;
+            self.only_without_login = ended > 0 && !self.only_without_login;
+            if !self.only_without_login {
+                self.end_until(connection, excess, async || Ok(resident())).await?;
+            }
+            Ok::<_, crate::redis::Error>(())
+        };
+        if let Err(error) = ended.await {
             tracing::warn!(%error, "the Sentinel's memory may not be given back");
         }
     }
@@ -97,8 +109,8 @@ impl ClientMemory {
         left: impl AsyncFn() -> Result<u64>,
     ) -> Result<u64> {
         let mut names = server::acl_users(connection).await?;
-        names.retain(|name| users::is_application_user(name));
-        names.sort_by_key(|name| self.suspect.as_ref() != Some(name));
+        names.retain(|name| users::is_application_user(name) || name == users::DEFAULT);
+        names.sort_by_key(|name| (name != users::DEFAULT, self.suspect.as_ref() != Some(name)));
         let mut before = excess;
         for only_listeners in [true, false] {
             for name in &names {

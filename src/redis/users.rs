@@ -37,7 +37,7 @@ pub const REPLICATION: &str = "redoubt-replication";
 pub const SENTINEL: &str = "redoubt-sentinel";
 /// What the names of the system's users begin with, and no other's.
 pub(crate) const SYSTEM_PREFIX: &str = "redoubt-";
-/// Redis' own user for connections that do not log in: off and without a password on every server, so no connection has it.
+/// Redis' own user for connections that did not log in: off and without a password on every server. `CLIENT KILL USER` finds them by it.
 pub const DEFAULT: &str = "default";
 /// The layer's application user.
 pub const APPLICATION: &str = "app";

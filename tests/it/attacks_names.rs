@@ -20,6 +20,10 @@ type Holders = (&'static [&'static str], usize, usize);
 const ON_DATA: [Holders; 4] =
     [(&["SUBSCRIBE"], 1, 90), (&["PSUBSCRIBE"], 1, 90), (&["WATCH"], 1, 90), (&["CLIENT", "SETNAME"], 90, 1)];
 const ON_SENTINEL: [Holders; 2] = [(&["PSUBSCRIBE"], 1, 60), (&["CLIENT", "SETNAME"], 60, 1)];
+/// Connections without a login that fill a Sentinel by half a command each.
+const WITHOUT_LOGIN: usize = 450;
+/// The most words of a command before the login, and the longest of them, bytes.
+const WORDS_BEFORE_LOGIN: (usize, usize) = (10, 16_384);
 
 fn command(words: &[&str]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
@@ -187,5 +191,34 @@ async fn connections_that_fill_a_sentinel_are_ended() {
         println!("Sentinel, {words:?}: ended after {took:.2?}");
         tokio::time::timeout(Duration::from_secs(5), Connection::open(&endpoint)).await.unwrap().unwrap();
     }
+    assert_eq!(layer.engine_pids(sentinel), engine);
+}
+
+/// A connection that sends all of a command but its last word, and reads until it ends. It never logs in.
+fn hold_half_a_command(endpoint: &Endpoint) -> JoinHandle<()> {
+    let address = format!("{}:{}", endpoint.address, endpoint.port);
+    let (words, longest) = WORDS_BEFORE_LOGIN;
+    let word = format!("${longest}\r\n{}\r\n", "x".repeat(longest));
+    tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let half = format!("*{words}\r\n{}", word.repeat(words - 1));
+        if stream.write_all(half.as_bytes()).await.is_ok() {
+            let mut buffer = [0; 256];
+            while stream.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+        }
+    })
+}
+
+/// The agent ended connections of users only, so these stayed until the kernel ended the Sentinel.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_command_of_many_without_a_login_fills_no_sentinel() {
+    let layer = Layer::in_sync(&Options { detection: 10_000, ..Options::default() }).await;
+    let sentinel = NodeId::sentinel(0);
+    let (engine, endpoint) = (layer.engine_pids(sentinel), layer.endpoint(sentinel));
+    let application = Connection::open(&endpoint).await.unwrap();
+    let held: Vec<_> = (0..WITHOUT_LOGIN).map(|_| hold_half_a_command(&endpoint)).collect();
+    let took = eventually("all are ended", SOON, async || held.iter().all(JoinHandle::is_finished)).await;
+    println!("Sentinel, half commands without a login: ended after {took:.2?}");
+    application.query::<String>(&redis::cmd("PING")).await.unwrap();
     assert_eq!(layer.engine_pids(sentinel), engine);
 }

@@ -64,6 +64,7 @@ pub(super) fn refusal(user: &str, error: &Error) -> String {
         Error::Connect { .. } => {
             format!("{user} is refused with the password in use and with that of the Secret: {}", chain(error))
         }
+        Error::Full { .. } => format!("{user} cannot log in: {error}"),
         Error::Command { .. } | Error::Reply { .. } => format!("{user} may not do what it has to: {}", chain(error)),
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Health {
     Refusing,
     /// A Sentinel that all data nodes refuse: it sees none of them.
     Refused,
+    /// Its clients left no connection for its agent.
+    Full,
     /// It answers, and the volume takes no record for seconds.
     DiskHangs,
     /// It answered once and is silent now.
@@ -65,6 +67,7 @@ impl Health {
             Class::Loading => Self::Loading,
             Class::Busy => Self::Busy,
             Class::Denied => Self::Refusing,
+            Class::Full => Self::Full,
             class if class.is_alive() => Self::Answering,
             _ if matches!(before, Self::Starting | Self::Deciding) => Self::Starting,
             _ => Self::Silent,
@@ -104,6 +107,8 @@ mod tests {
         assert_eq!(Health::of_error(Class::Unreachable, &before), Health::Silent);
         let refusing = Health::of_error(Class::Denied, &before);
         assert!(refusing.is_live(Duration::ZERO) && !refusing.is_ready(Duration::ZERO));
+        let full = Health::of_error(Class::Full, &before);
+        assert!(full.is_live(Duration::ZERO) && !full.is_ready(Duration::ZERO));
     }
 
     #[test]

@@ -462,7 +462,7 @@ impl State {
             }
             return;
         };
-        if error.class() != Class::Denied {
+        if !matches!(error.class(), Class::Denied | Class::Full) {
             return;
         }
         let words = refusal(&endpoint.username, error);

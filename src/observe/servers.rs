@@ -200,7 +200,7 @@ impl Pool {
 
 /// Dead, or logged in with rights of yesterday.
 fn is_useless(probed: &ProbeResult) -> bool {
-    probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied))
+    probed.faults.iter().any(|fault| matches!(fault.class(), Class::Unreachable | Class::Denied | Class::Full))
 }
 
 /// Resolves when who has just moved has been waited for: a short while after the beginning, or after the news.

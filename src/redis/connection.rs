@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSub};
@@ -126,12 +127,16 @@ impl Connection {
     }
 
     async fn log_in(endpoint: &Endpoint, password: &Secret, connect: Duration, response: Duration) -> Result<Self> {
-        let failed = |source: RedisError| Error::Connect { address: endpoint.name(), source: source.into() };
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(response));
         let login = endpoint.login(password);
-        let connecting =
-            async { MultiplexedConnection::new_with_config(&login, endpoint.connect().await?, config).await };
-        let (inner, driving) = in_time(connect, connecting).await.map_err(failed)?;
+        let is_full = OnceLock::new();
+        let connecting = async {
+            let stream = endpoint.connect().await?;
+            is_full.get_or_init(|| stream.is_full());
+            MultiplexedConnection::new_with_config(&login, stream, config).await
+        };
+        let (inner, driving) =
+            in_time(connect, connecting).await.map_err(|source| not_connected(endpoint, is_full.get(), source))?;
         let mut driver = JoinSet::new();
         driver.spawn(driving);
         Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name(), took_other_password: false })
@@ -220,13 +225,24 @@ pub async fn open_subscriber(endpoint: &Endpoint, channel: &str) -> Result<PubSu
 }
 
 async fn subscribe(endpoint: &Endpoint, password: &Secret, channel: &str) -> Result<PubSub> {
+    let is_full = OnceLock::new();
     let subscribing = async {
-        let mut subscriber = PubSub::new(&endpoint.login(password), endpoint.connect().await?).await?;
+        let stream = endpoint.connect().await?;
+        is_full.get_or_init(|| stream.is_full());
+        let mut subscriber = PubSub::new(&endpoint.login(password), stream).await?;
         subscriber.subscribe(channel).await?;
         Ok(subscriber)
     };
-    let result = in_time(CONNECT_TIMEOUT, subscribing).await;
-    result.map_err(|error| Error::Connect { address: endpoint.name(), source: error.into() })
+    in_time(CONNECT_TIMEOUT, subscribing).await.map_err(|source| not_connected(endpoint, is_full.get(), source))
+}
+
+/// Why there is no connection. A server without one left refuses the login in words that the library loses.
+fn not_connected(endpoint: &Endpoint, is_full: Option<&Arc<AtomicBool>>, source: RedisError) -> Error {
+    let address = endpoint.name();
+    if is_full.is_some_and(|is_full| is_full.load(Ordering::Relaxed)) {
+        return Error::Full { address };
+    }
+    Error::Connect { address, source: source.into() }
 }
 
 /// A node without power would hold us for minutes.
@@ -255,6 +271,8 @@ fn name_of(command: &Cmd) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[test]
@@ -280,6 +298,21 @@ mod tests {
         assert_eq!(error.class(), super::super::Class::Unreachable);
         assert!(!format!("{error:?} {error}").contains("hunter2"));
         assert!(open_subscriber(&endpoint(port), "events").await.is_err());
+    }
+
+    /// It says so before any login, so its words are no answer to one.
+    #[tokio::test]
+    async fn a_server_without_a_connection_left_is_full_and_refuses_no_password() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
+            }
+        });
+        let error = Connection::open(&endpoint(port)).await.unwrap_err();
+        assert_eq!(error.class(), Class::Full, "{error}");
+        assert_eq!(open_subscriber(&endpoint(port), "events").await.map(|_| ()).unwrap_err().class(), Class::Full);
     }
 
     #[tokio::test]

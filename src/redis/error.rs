@@ -19,6 +19,12 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The server has as many connections as it may have (`maxclients`), and ended this one before the login.
+    #[error("{address} has no connection left (maxclients)")]
+    Full {
+        /// `host:port`.
+        address: String,
+    },
     /// The server refused the command, or did not answer it in time.
     #[error("cannot run {command} on {address}")]
     Command {
@@ -104,6 +110,8 @@ pub enum Class {
     PrimaryDown,
     /// Alive, the user may not do that, or the password is wrong.
     Denied,
+    /// Alive, without a connection left.
+    Full,
     /// Alive, anything else.
     Other,
 }
@@ -120,6 +128,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Connect { source, .. } | Self::Command { source, .. } => class_of(source),
+            Self::Full { .. } => Class::Full,
             Self::Reply { .. } => Class::Other,
         }
     }
@@ -128,7 +137,7 @@ impl Error {
     pub fn is_cut(&self) -> bool {
         match self {
             Self::Command { source, .. } => source.0.is_connection_dropped() && !source.0.is_timeout(),
-            Self::Connect { .. } | Self::Reply { .. } => false,
+            Self::Connect { .. } | Self::Full { .. } | Self::Reply { .. } => false,
         }
     }
 
@@ -136,7 +145,7 @@ impl Error {
     pub fn server_text(&self) -> Option<String> {
         match self {
             Self::Connect { source, .. } | Self::Command { source, .. } => source.0.code().map(|_| source.to_string()),
-            Self::Reply { .. } => None,
+            Self::Full { .. } | Self::Reply { .. } => None,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -138,6 +140,10 @@ impl ReplySize {
     }
 }
 
+/// What a server without a connection left says before any command, and ends the connection. The client library takes it for the answer
+/// to its login, and keeps no word of it.
+const FULL: &[u8] = b"-ERR max number of clients";
+
 const TOO_MANY: &str = "the server sends a reply of more than 131,072 elements";
 
 /// As the client library reads it.
@@ -151,11 +157,18 @@ fn number(digits: &[u8]) -> Result<i64, &'static str> {
 pub(super) struct BoundedStream<S> {
     inner: S,
     reply: ReplySize,
+    began: bool,
+    is_full: Arc<AtomicBool>,
 }
 
 impl<S> BoundedStream<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, reply: ReplySize::default() }
+        Self { inner, reply: ReplySize::default(), began: false, is_full: Arc::default() }
+    }
+
+    /// Whether the first that arrives is that the server has no connection left.
+    pub(super) fn is_full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_full)
     }
 }
 
@@ -165,6 +178,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
         let before = into.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(context, into))?;
         let arrived = into.filled().get(before..).unwrap_or_default();
+        if !std::mem::replace(&mut this.began, true) && arrived.starts_with(FULL) {
+            this.is_full.store(true, Ordering::Relaxed);
+        }
         Poll::Ready(this.reply.note(arrived).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem)))
     }
 }

@@ -42,6 +42,7 @@ pub(crate) mod install;
 mod introduction;
 mod late_election;
 pub mod lineage_file;
+mod new_connections;
 mod nomination;
 mod numbers;
 pub mod peers;

@@ -56,6 +56,7 @@ impl Watch {
         self.busy_script.ends();
         self.unresponsive.ends(Some(info));
         self.lockout.ends();
+        self.new_connections.note_answer();
         let stopping = state.health() == Health::Stopping;
         if !stopping {
             let health = Health::of_answer(info);
@@ -105,6 +106,7 @@ impl Watch {
         self.scripts.flush_if_large(state, connection, info).await;
         self.error_stats.reset_if_many(connection, info).await;
         self.client_memory.reclaim(state, connection, info).await;
+        self.starts_over = self.new_connections.check(environment, state).await.or(self.starts_over);
         self.replication.check_replica(environment, state, connection, info).await;
         self.check_rivals(state, info).await;
         let again = self.decide_again(state, info).await;
@@ -127,10 +129,11 @@ impl Watch {
         self.is_to_end =
             self.busy_script.must_end_server(error, self.connection.as_ref(), self.data_file.is_append_only()).await
                 || is_silent;
+        self.starts_over = self.new_connections.note_failure(state, error).or(self.starts_over);
         if self.lockout.note_failure(environment, state, error) {
             self.starts_over = Some("it refuses the agent, and its Secret has other users than it was started with");
         }
-        if !error.class().is_alive() || error.class() == Class::Denied {
+        if !error.class().is_alive() || matches!(error.class(), Class::Denied | Class::Full) {
             self.connection = None;
         }
     }

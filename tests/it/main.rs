@@ -10,6 +10,7 @@ mod agent_prefix_jobs;
 mod agent_process;
 mod agent_restarts;
 mod attacks_boot;
+mod attacks_connections;
 mod attacks_damage;
 mod attacks_demoted;
 mod attacks_exhaustion;

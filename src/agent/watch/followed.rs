@@ -21,6 +21,7 @@ use crate::agent::file_offset::FileOffset;
 use crate::agent::functions::file::FunctionPoll;
 use crate::agent::hit_ratio::HitHistory;
 use crate::agent::lineage_file;
+use crate::agent::new_connections::NewConnections;
 use crate::agent::replica_state::ReplicaState;
 use crate::agent::rivals::Rivals;
 use crate::agent::script_cache::ScriptCache;
@@ -74,6 +75,7 @@ pub(crate) struct Watch {
     pub(super) demoted: bool,
     pub(super) writers: Writers,
     pub(super) client_memory: ClientMemory,
+    pub(super) new_connections: NewConnections,
     pub(super) scripts: ScriptCache,
     pub(super) error_stats: ErrorStats,
     pub(super) file_links: FileLinks,
@@ -148,6 +150,7 @@ impl Watch {
             demoted: start.primary.is_some() && start.was_primary,
             writers: Writers::default(),
             client_memory: ClientMemory::default(),
+            new_connections: NewConnections::default(),
             scripts: ScriptCache::default(),
             error_stats: ErrorStats::default(),
             file_links: FileLinks::open(environment, own.as_ref()),

@@ -252,7 +252,7 @@ async fn watch(
     let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let poll = async |ticks: &mut tokio::time::Interval, watch: &mut Watch| {
-        ticks.tick().await;
+        watch.wait_for_turn(ticks, environment, state).await;
         state.refresh_config(environment);
         let _ = watch.poll(environment, state).await;
     };

@@ -45,6 +45,7 @@ pub mod lineage_file;
 mod new_connections;
 mod nomination;
 mod numbers;
+mod own_room;
 pub mod peers;
 mod port;
 mod prefix_jobs;

@@ -2,7 +2,7 @@
 //!
 //! The agent asks over a connection that stays open. A server without a file descriptor left answers there as ever, and takes no
 //! client, replica or Sentinel any more: Redis 7.0 loses a descriptor with each full sync for which it cannot fork. Nor does a server
-//! help that clients have filled while its agent was not connected: the agent can end clients over a connection only.
+//! help that clients have filled while its agent was not connected: the agent makes room ([`super::own_room`]) over a connection only.
 //! Both are ended in order and start by what the boot rule says then: all that they had is open again.
 
 use std::time::Duration;
@@ -58,6 +58,11 @@ impl NewConnections {
         tracing::error!(?waited, "the server answers its agent and takes no new connection");
         state.notice(format!("its server was restarted: {TAKES_NONE}"));
         Some(TAKES_NONE)
+    }
+
+    /// Whether the agent found no connection left at the last poll.
+    pub(super) const fn is_full(&self) -> bool {
+        self.full.is_some()
     }
 
     fn note(&mut self, is_failed: bool) {

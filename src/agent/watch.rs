@@ -6,7 +6,7 @@ mod recording;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use self::followed::LINKS_END_WITHIN;
 pub(crate) use self::followed::Watch;
@@ -21,6 +21,10 @@ use crate::model::lineage::AsideReason;
 use crate::redis::info::Info;
 use crate::redis::{Class, Connection, Error, server};
 
+/// Between two polls while clients take all connections that are free.
+const POLL_WHEN_SHORT: Duration = Duration::from_millis(25);
+/// Between two tries to connect to a server that took no connection.
+const RECONNECT_EVERY: Duration = Duration::from_millis(5);
 /// Between two tries to hand over: one that fails may have kept writers waiting for some seconds.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(10);
 
@@ -106,6 +110,7 @@ impl Watch {
         self.scripts.flush_if_large(state, connection, info).await;
         self.error_stats.reset_if_many(connection, info).await;
         self.client_memory.reclaim(state, connection, info).await;
+        self.own_room.keep(state, connection, info).await;
         self.starts_over = self.new_connections.check(environment, state).await.or(self.starts_over);
         self.replication.check_replica(environment, state, connection, info).await;
         self.check_rivals(state, info).await;
@@ -135,6 +140,39 @@ impl Watch {
         }
         if !error.class().is_alive() || matches!(error.class(), Class::Denied | Class::Full) {
             self.connection = None;
+        }
+    }
+
+    /// Waits until a poll is due: with the next tick, and at once where another connection had to be made.
+    pub(crate) async fn wait_for_turn(&mut self, ticks: &mut Interval, environment: &Environment, state: &State) {
+        if self.own_room.is_short() {
+            ticks.reset_after(POLL_WHEN_SHORT);
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = self.reconnected(environment, state) => {}
+        }
+    }
+
+    /// Waits until the open connection has ended, and has another. A server that starts, or that a Sentinel promotes, has all its
+    /// connections free at that moment, and clients may take them before the next poll.
+    async fn reconnected(&mut self, environment: &Environment, state: &State) {
+        match &self.connection {
+            Some(open) => open.wait_until_ended().await,
+            None if !self.answered || self.new_connections.is_full() => {}
+            // It answered and is silent: the polls ask it at their pace.
+            None => std::future::pending().await,
+        }
+        loop {
+            match state.open_own(environment).await {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    return;
+                }
+                // The next poll tells.
+                Err(error) if error.class() == Class::Denied => std::future::pending().await,
+                Err(_) => tokio::time::sleep(RECONNECT_EVERY).await,
+            }
         }
     }
 

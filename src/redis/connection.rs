@@ -10,6 +10,7 @@ use ::redis::aio::{MultiplexedConnection, PubSub};
 use ::redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use ::redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisConnectionInfo, RedisError, Value};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -97,6 +98,8 @@ pub struct Connection {
     inner: MultiplexedConnection,
     /// What reads and writes. It ends with the last clone, also where an answer is still to come.
     driver: Arc<JoinSet<()>>,
+    /// Its other end goes with the connection.
+    ended: watch::Receiver<()>,
     name: String,
     took_other_password: bool,
 }
@@ -138,8 +141,12 @@ impl Connection {
         let (inner, driving) =
             in_time(connect, connecting).await.map_err(|source| not_connected(endpoint, is_full.get(), source))?;
         let mut driver = JoinSet::new();
-        driver.spawn(driving);
-        Ok(Self { inner, driver: Arc::new(driver), name: endpoint.name(), took_other_password: false })
+        let (open, ended) = watch::channel(());
+        driver.spawn(async move {
+            let _open = open;
+            driving.await;
+        });
+        Ok(Self { inner, driver: Arc::new(driver), ended, name: endpoint.name(), took_other_password: false })
     }
 
     /// Sends one command and reads its reply. Errors: refusal, time limit, a reply of another form.
@@ -191,11 +198,18 @@ impl Connection {
     pub fn with_response_timeout(&self, response: Duration) -> Self {
         let mut inner = self.inner.clone();
         inner.set_response_timeout(response);
-        Self { inner, driver: Arc::clone(&self.driver), name: self.name.clone(), ..*self }
+        let (driver, ended, name) = (Arc::clone(&self.driver), self.ended.clone(), self.name.clone());
+        Self { inner, driver, ended, name, took_other_password: self.took_other_password }
     }
 
     fn failed(&self, command: &Cmd, error: impl Into<Cause>) -> Error {
         Error::Command { command: name_of(command), address: self.name.clone(), source: error.into() }
+    }
+
+    /// Waits until the server, or the way to it, ends the connection.
+    pub(crate) async fn wait_until_ended(&self) {
+        // No value is ever sent.
+        while self.ended.clone().changed().await.is_ok() {}
     }
 
     /// Whether the server refused the endpoint's password and took the other one.

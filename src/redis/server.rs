@@ -127,6 +127,12 @@ pub(crate) struct ClientLine {
     pub command: String,
 }
 
+/// `CLIENT LIST`: all connections, those that did not log in as `default`. Each is a line of some 350 bytes, and its name.
+pub(crate) async fn all_clients(connection: &Connection) -> Result<Vec<ClientLine>> {
+    let text = connection.text(cmd("CLIENT").arg("LIST")).await?;
+    Ok(text.lines().filter_map(parse_client).collect())
+}
+
 /// `CLIENT LIST TYPE normal`: connections of applications and of ours.
 pub(crate) async fn clients(connection: &Connection) -> Result<Vec<ClientLine>> {
     let text = connection.text(cmd("CLIENT").arg("LIST").arg("TYPE").arg("normal")).await?;

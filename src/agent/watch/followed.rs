@@ -22,6 +22,7 @@ use crate::agent::functions::file::FunctionPoll;
 use crate::agent::hit_ratio::HitHistory;
 use crate::agent::lineage_file;
 use crate::agent::new_connections::NewConnections;
+use crate::agent::own_room::OwnRoom;
 use crate::agent::replica_state::ReplicaState;
 use crate::agent::rivals::Rivals;
 use crate::agent::script_cache::ScriptCache;
@@ -75,6 +76,7 @@ pub(crate) struct Watch {
     pub(super) demoted: bool,
     pub(super) writers: Writers,
     pub(super) client_memory: ClientMemory,
+    pub(super) own_room: OwnRoom,
     pub(super) new_connections: NewConnections,
     pub(super) scripts: ScriptCache,
     pub(super) error_stats: ErrorStats,
@@ -150,6 +152,7 @@ impl Watch {
             demoted: start.primary.is_some() && start.was_primary,
             writers: Writers::default(),
             client_memory: ClientMemory::default(),
+            own_room: OwnRoom::default(),
             new_connections: NewConnections::default(),
             scripts: ScriptCache::default(),
             error_stats: ErrorStats::default(),

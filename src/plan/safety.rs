@@ -7,8 +7,11 @@ use super::nodes::is_leaving;
 use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
 use super::{Plan, RefusalReason, Step};
 use crate::model::desired::Desired;
-use crate::model::observed::{Observed, ObservedServer, SentinelMaster};
+use crate::model::observed::{Observed, ObservedNode, ObservedServer, SentinelMaster};
 use crate::model::{NodeId, NodeKind};
+
+/// How long a node that is no longer declared may need to come back from a restart, seconds.
+const RETURNS_WITHIN: u64 = 60;
 
 /// Whether the plan has no room for a disruption: it has one, or it still mends what a restart builds on. What running
 /// servers are told does not count: a library that is refused for want of memory would hold the roll that brings memory.
@@ -30,7 +33,11 @@ pub(super) fn veto(
         if *other == node {
             return false;
         }
-        if desired.nodes.contains_key(other) { !is_up(observed, *other) } else { is_leaving(observed, *other) }
+        if desired.nodes.contains_key(other) {
+            !is_up(observed, *other)
+        } else {
+            is_undeclared_and_away(observed, *other)
+        }
     };
     let declared = desired.nodes.keys();
     if let Some(down) = declared.chain(observed.nodes.keys()).copied().find(|other| is_away(other)) {
@@ -57,6 +64,15 @@ pub(super) fn veto(
         return Some(RefusalReason::Unknown { node, about });
     }
     (!leaves_a_majority(desired, observed, node)).then_some(RefusalReason::NoSentinelMajority { node })
+}
+
+/// Whether a node that is no longer declared is away: it goes, or it has not been back since it was restarted. One that stays away is
+/// not waited for: a Sentinel may be removed only after the roll.
+fn is_undeclared_and_away(observed: &Observed, node: NodeId) -> bool {
+    let returns = |seen: &ObservedNode| {
+        seen.workload.is_some() && seen.away.as_ref().is_some_and(|away| away.seconds < RETURNS_WITHIN)
+    };
+    is_leaving(observed, node) || observed.nodes.get(&node).is_some_and(returns)
 }
 
 /// Whether the node serves, by Kubernetes' word and its own.

@@ -4,17 +4,21 @@
 //! would tell that all it has is in the layer. So agents keep the chain: each promotion adds the id that it ended and how much of it is
 //! contained, a start from files adds the id of the record, and a replica in sync takes over its primary's chain.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::path::PathBuf;
 
 use super::config::Environment;
 use super::durable;
-use crate::model::ReplicationId;
 use crate::model::lineage::{Ancestor, Ancestry, Lineage, LineageAnswer};
+use crate::model::position::{Position, Tail, TrailPoint};
+use crate::model::{ReplicationId, Role};
 use crate::redis::info::Info;
 
 /// Histories that are remembered. One ends with each failover or restart of a primary.
 const MOST: usize = 32;
+/// Of so many of them the way to their end is remembered: a node that was away for longer has a record that is older than any of it.
+const WITH_TRAIL: usize = 4;
 
 fn path(environment: &Environment) -> PathBuf {
     environment.data.join("redoubt/ancestry.json")
@@ -34,37 +38,67 @@ pub(super) fn write(environment: &Environment, ancestry: &Ancestry) {
 }
 
 /// The chain of a primary that serves under another id than the chain knows. `before`: the record of the data that it began with;
-/// `loaded_as`: the id that it had when it had read that, and had followed no primary.
+/// `loaded_as`: the id that it had when it had read that, and had followed no primary; `ended`: where it was seen last in the history
+/// that its promotion ended, and the way to there.
 pub(super) fn continued(
     known: &Ancestry,
     info: &Info,
     before: Option<&Lineage>,
     loaded_as: Option<&ReplicationId>,
+    ended: Option<(&Position, Vec<TrailPoint>)>,
 ) -> Ancestry {
     let own = info.replication_id();
     let mut ancestors = known.ancestors.clone();
     // By its own word where it was promoted; a server that read its files knows no id before.
     let promoted = info.previous_replication_id().zip(info.previous_offset());
     let began_so = promoted.as_ref().is_none_or(|(id, _)| Some(id) == loaded_as);
-    let started = before.filter(|before| began_so && before.replication_id != own);
-    let started = started.map(|before| (before.replication_id.clone(), before.offset));
-    for (replication_id, offset) in [started, promoted].into_iter().flatten() {
-        ancestors.retain(|ancestor| ancestor.replication_id != replication_id);
-        ancestors.push(Ancestor { replication_id, offset });
+    let started = before.filter(|_| began_so).map(Lineage::position).filter(|at| at.replication_id != own);
+    let started = started.map(|position| Ancestor { position, trail: Vec::new() });
+    let promoted = promoted.map(|(replication_id, offset)| {
+        let (epoch, term) = ended.as_ref().map_or((0, 0), |(end, _)| (end.epoch, end.term));
+        let position = Position { replication_id, offset, epoch, term, tail: Tail::None, led: false };
+        Ancestor { position, trail: ended.map(|(_, trail)| trail).unwrap_or_default() }
+    });
+    for ended in [started, promoted].into_iter().flatten() {
+        ancestors.retain(|ancestor| ancestor.position.replication_id != ended.position.replication_id);
+        ancestors.push(ended);
     }
     let surplus = ancestors.len().saturating_sub(MOST);
-    Ancestry { of: own, ancestors: ancestors.split_off(surplus) }
+    let mut ancestors = ancestors.split_off(surplus);
+    let old = ancestors.len().saturating_sub(WITH_TRAIL);
+    ancestors.iter_mut().take(old).for_each(|ancestor| ancestor.trail.clear());
+    Ancestry { of: own, ancestors }
 }
 
-/// Whether all that the record speaks of is in the answering node's data. A record that counts no keys speaks of some all the same: it may
-/// be older than what was written after it.
+/// Whether all that the record speaks of is certainly in the answering node's data. A record that counts no keys speaks of some all the
+/// same: it may be older than what was written after it.
 pub(super) fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
     let Some(theirs) = &answer.lineage else { return false };
-    let reaches = |id, offset| id == &record.replication_id && record.offset <= offset;
-    reaches(&theirs.replication_id, theirs.offset)
-        || theirs.previous_replication_id.as_ref().zip(theirs.previous_offset).is_some_and(|(id, at)| reaches(id, at))
+    let (position, ended) = (theirs.position(), record.position());
+    // A primary that serves has all of its own history.
+    let serves =
+        theirs.role == Role::Primary && theirs.held.is_none() && position.replication_id == ended.replication_id;
+    let previous = theirs.previous_replication_id.clone().zip(theirs.previous_offset);
+    let previous = previous.map(|(replication_id, offset)| Ancestor {
+        position: Position { replication_id, offset, tail: Tail::None, led: false, ..position.clone() },
+        trail: Vec::new(),
+    });
+    (serves && ended.offset <= position.offset)
+        || position.includes(&ended, &[])
+        || previous.is_some_and(|previous| reaches(&previous, &ended))
         || (answer.ancestry.of == theirs.replication_id
-            && answer.ancestry.ancestors.iter().any(|ancestor| reaches(&ancestor.replication_id, ancestor.offset)))
+            && answer.ancestry.ancestors.iter().any(|ancestor| reaches(ancestor, &ended)))
+}
+
+/// Whether what ended there is in the history as far as the ancestor has it.
+fn reaches(ancestor: &Ancestor, ended: &Position) -> bool {
+    let of = &ancestor.position;
+    let is_same = of.replication_id == ended.replication_id;
+    // What a primary wrote at its end and had sent to no replica was confirmed by none.
+    let is_unsent = ended.led && ended.offset <= of.offset;
+    // It started again with all that it had sent.
+    let is_its_own = of.led && of.order(ended) != Ordering::Less;
+    is_same && (is_unsent || is_its_own || of.includes(ended, &ancestor.trail))
 }
 
 #[cfg(test)]
@@ -85,9 +119,9 @@ mod tests {
     #[test]
     fn a_chain_of_promotions_and_starts_contains_what_each_ended() {
         let promoted = Info::parse("role:master\nmaster_replid:b\nmaster_replid2:a\nsecond_repl_offset:101\n");
-        let chain = continued(&Ancestry::default(), &promoted, Some(&record("y", 9)), None);
+        let chain = continued(&Ancestry::default(), &promoted, Some(&record("y", 9)), None, None);
         let started = Info::parse("role:master\nmaster_replid:c\nmaster_replid2:0000\n");
-        let chain = continued(&chain, &started, Some(&record("b", 250)), None);
+        let chain = continued(&chain, &started, Some(&record("b", 250)), None, None);
         let answer = LineageAnswer {
             layer_uid: "uid".to_owned(),
             ordinal: 0,
@@ -114,10 +148,11 @@ mod tests {
         assert!(!super::contains(&answer, &unknown), "without a record nothing says that there are no keys");
         let id = |id: &str| ReplicationId(id.to_owned());
         let loaded = Info::parse("role:master\nmaster_replid:d\nmaster_replid2:r\nsecond_repl_offset:1\n");
-        let chain = continued(&answer.ancestry, &loaded, Some(&record("c", 10)), Some(&id("r")));
-        let known: Vec<&str> = chain.ancestors.iter().map(|ancestor| ancestor.replication_id.0.as_str()).collect();
+        let chain = continued(&answer.ancestry, &loaded, Some(&record("c", 10)), Some(&id("r")), None);
+        let known: Vec<&str> =
+            chain.ancestors.iter().map(|ancestor| ancestor.position.replication_id.0.as_str()).collect();
         assert_eq!(known, ["a", "b", "c", "r"], "promoted before it followed anybody: it has what it read");
         assert_eq!(answer.ancestry.of, id("c"));
-        assert_eq!(answer.ancestry.ancestors[0].offset, Offset(100));
+        assert_eq!(answer.ancestry.ancestors[0].position.offset, Offset(100));
     }
 }

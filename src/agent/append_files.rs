@@ -40,6 +40,21 @@ impl Sizes {
         Self(manifest.lines().filter_map(named).filter_map(measured).collect())
     }
 
+    /// Bytes of all.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Name of the file that a rewrite begins with: all others came after it.
+    pub(crate) fn base(&self) -> Option<&String> {
+        self.0.keys().find(|name| name.contains(".base.")).or_else(|| self.0.keys().next())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of<const N: usize>(files: [(String, u64); N]) -> Self {
+        Self(files.into())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -102,6 +117,11 @@ impl Growth {
     /// The sizes that count as kept on the disk.
     pub(super) fn durable_sizes(&self) -> Sizes {
         self.settled.clone()
+    }
+
+    /// Those that were measured last, and when.
+    pub(super) fn latest(&self) -> Option<&(Instant, Sizes)> {
+        self.seen.back()
     }
 
     /// Notes the sizes at a time, and answers those that count as kept on the disk. Not while the engine loads: it cuts off an end that

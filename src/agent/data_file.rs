@@ -21,12 +21,14 @@ pub(super) struct DataFile {
     /// While the append-only file is off and no snapshot has what it has: the time of the last snapshot that had less.
     leaving: Option<u64>,
     asked: Option<Instant>,
+    /// Whether the engine was started without the append-only file that it is to have, because its data was in the snapshot.
+    lacks: bool,
 }
 
 impl DataFile {
-    /// Of an engine that loaded this file.
-    pub(super) const fn new(is_append_only: bool) -> Self {
-        Self { is_append_only, leaving: None, asked: None }
+    /// Of an engine that loaded this file. `wanted`: whether it is to have an append-only file.
+    pub(super) const fn new(is_append_only: bool, wanted: bool) -> Self {
+        Self { is_append_only, leaving: None, asked: None, lacks: wanted && !is_append_only }
     }
 
     pub(super) const fn is_append_only(&self) -> bool {
@@ -37,6 +39,8 @@ impl DataFile {
     /// that is rewritten still holds all data in what was there before, but not after a full sync: a replica begins a new one with what
     /// it was sent, and until that is whole the old one has what the replica had before. The snapshot that it was sent is its own one.
     pub(super) fn note(&mut self, info: &Info, stays: bool, keeps_data: bool) {
+        // Once it was on, the operator decides.
+        self.lacks &= info.append_only() == AppendOnly::Off;
         match info.append_only() {
             AppendOnly::Whole => (self.is_append_only, self.leaving) = (true, None),
             AppendOnly::Rewriting => {
@@ -62,6 +66,23 @@ impl DataFile {
     /// Whether an engine that wrote a snapshot as it ended leaves all its data in that.
     pub(super) const fn is_left(&self) -> bool {
         self.leaving.is_some()
+    }
+
+    /// Switches the append-only file on, where the engine was started without it: what is written until then is in memory only. A replica
+    /// is sent its data first, since that would begin another file.
+    pub(super) async fn switch_on(&mut self, connection: &Connection, info: &Info) {
+        let has_all = info.primary_link().is_none_or(|link| link.up && !link.syncing);
+        let is_due = self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
+        if !(self.lacks && has_all && is_due) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        match server::config_set(connection, "appendonly", "yes").await {
+            Ok(()) => tracing::info!("the server began from its snapshot, and has an append-only file from now on"),
+            Err(error) => {
+                tracing::warn!(error = %super::chain(&error), "the server keeps what is written in memory only");
+            }
+        }
     }
 
     /// Asks for a snapshot, where the data is in no file that is written.
@@ -95,7 +116,7 @@ mod tests {
     /// The record named the snapshot as soon as the file was off: a sudden end of all nodes loaded the last one, which was older or empty.
     #[test]
     fn the_data_is_in_the_append_only_file_until_a_snapshot_has_it() {
-        let mut file = DataFile::new(true);
+        let mut file = DataFile::new(true, true);
         // One began before the file was switched off, and ends after it.
         for look in
             [info(1, 7, 0, "ok"), info(0, 7, 1, "ok"), info(0, 9, 0, "ok"), info(0, 9, 1, "ok"), info(0, 9, 0, "err")]
@@ -120,7 +141,7 @@ mod tests {
         for (text, keeps_data, is_append_only) in
             [(link(1), true, false), (link(0), true, true), (link(0), false, false)]
         {
-            let mut file = DataFile::new(true);
+            let mut file = DataFile::new(true, true);
             file.note(&Info::parse(&text), false, keeps_data);
             assert_eq!((file.is_append_only(), file.is_left()), (is_append_only, is_append_only), "{text}");
         }

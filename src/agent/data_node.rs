@@ -144,7 +144,7 @@ async fn decide(environment: &Environment, state: &State, refused: Option<Source
 fn read_record(environment: &Environment, state: &State) -> Result<bool> {
     state.refresh_config(environment);
     let config = state.config();
-    let wanted = config.settings.get("appendonly").is_some_and(|value| value == "yes");
+    let wanted = config.wants_append_only();
     let dataset = if config.keeps_data { lineage_file::read(environment, wanted)? } else { None };
     let append_only = match &dataset {
         Some(dataset) => dataset.append_only,

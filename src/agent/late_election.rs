@@ -89,7 +89,7 @@ fn successor(
     let replica = |answer: &Option<LineageAnswer>| whole_replica(answer.as_ref()?).cloned();
     let replicas: Vec<(u16, Option<Lineage>)> = others.map(|(ordinal, answer)| (*ordinal, replica(answer))).collect();
     let whole = || replicas.iter().filter_map(|(ordinal, record)| Some((*ordinal, record.as_ref()?)));
-    let (ordinal, best) = whole().max_by_key(|(_, record)| record.offset)?;
+    let (ordinal, best) = whole().max_by(|(_, first), (_, second)| first.position().order(&second.position()))?;
     // One that is silent may have confirmed more than those that answer, and offsets of two histories say nothing.
     let is_certain =
         whole().count() == replicas.len() && whole().all(|(_, record)| record.replication_id == best.replication_id);
@@ -176,6 +176,7 @@ pub(super) mod tests {
             clean_stop: false,
             append_only: Some(true),
             accepted: None,
+            held: None,
         };
         let answer = LineageAnswer {
             layer_uid: "layer".to_owned(),

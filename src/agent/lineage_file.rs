@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::append_files::{self, Sizes, TruncatedFile};
 use super::config::Environment;
+use super::held::{self, Sample};
 use super::{Result, durable};
 use crate::model::lineage::{LINEAGE_FORMAT, Lineage};
 use crate::model::{Offset, ReplicationId, Role};
@@ -30,6 +31,9 @@ struct StoredRecord {
     /// No peer needs them. Empty: an older agent's record, or data that is in no append-only file.
     #[serde(default, skip_serializing_if = "Sizes::is_empty")]
     append_files: Sizes,
+    /// `None`: it was not known, or an older agent wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sample: Option<Sample>,
 }
 
 /// What a data node has on its volume.
@@ -67,11 +71,8 @@ pub(crate) fn read(environment: &Environment, wanted: bool) -> Result<Option<Dat
     if !holds(environment, append_only) {
         return Ok(None);
     }
-    // Without an append-only file what is on disk after a sudden end is the last snapshot, up to an hour older than the record:
-    // among equals it yields to a node that wrote everything when it stopped.
-    let is_older = !append_only && !record.clean_stop;
-    let lineage = if is_older { Lineage { offset: Offset(0), ..record } } else { record };
-    Ok(Some(Dataset { lineage, append_only }))
+    let held = held::position(environment, &record, sample(environment).as_ref(), append_only);
+    Ok(Some(Dataset { lineage: Lineage { held: held.map(Box::new), ..record }, append_only }))
 }
 
 /// Whether to start with an append-only file a node that counts as empty: where a person chose it all the same, whatever is there
@@ -129,12 +130,19 @@ pub fn render(lineage: &Lineage) -> Result<String, serde_json::Error> {
 
 /// How long the append-only files were by the record. Empty: it does not say.
 pub(crate) fn sizes(environment: &Environment) -> Sizes {
-    let text = durable::read(&path(environment)).ok().flatten();
-    let stored = text.and_then(|text| serde_json::from_str::<StoredRecord>(&text).ok());
-    stored
+    stored(environment)
         .filter(|stored| stored.lineage.append_only != Some(false))
         .map(|stored| stored.append_files)
         .unwrap_or_default()
+}
+
+/// How long the append-only files were at the offset of the record. `None`: it does not say.
+pub(crate) fn sample(environment: &Environment) -> Option<Sample> {
+    stored(environment)?.sample
+}
+
+fn stored(environment: &Environment) -> Option<StoredRecord> {
+    serde_json::from_str(&durable::read(&path(environment)).ok().flatten()?).ok()
 }
 
 /// The append-only file that lost what the record says it had.
@@ -167,18 +175,24 @@ fn of_unknown_origin() -> Lineage {
         clean_stop: false,
         append_only: None,
         accepted: None,
+        held: None,
     }
 }
 
 /// Writes the record of data whose files are as the record before says.
 pub(crate) fn write(environment: &Environment, lineage: &Lineage) -> Result<()> {
-    write_with(environment, lineage, sizes(environment))
+    write_with(environment, lineage, sizes(environment), sample(environment))
 }
 
-/// Writes the record of data in files that have at least these sizes.
-pub(crate) fn write_with(environment: &Environment, lineage: &Lineage, append_files: Sizes) -> Result<()> {
+/// Writes the record of data in files that have at least these sizes. `sample`: how long they were at its offset.
+pub(crate) fn write_with(
+    environment: &Environment,
+    lineage: &Lineage,
+    append_files: Sizes,
+    sample: Option<Sample>,
+) -> Result<()> {
     let path = path(environment);
-    let stored = StoredRecord { lineage: lineage.clone(), append_files };
+    let stored = StoredRecord { lineage: Lineage { held: None, ..lineage.clone() }, append_files, sample };
     let text = serde_json::to_string(&stored).map_err(|error| durable::failed("render", &path)(error.into()))?;
     durable::replace(&path, &text)
 }
@@ -204,11 +218,21 @@ mod tests {
         fs::write(folder.join("dump.rdb"), "REDIS").unwrap();
         assert_eq!(keys(true), None);
         assert_eq!(keys(false), Some(7));
-        let sudden = Lineage { offset: Offset(900), clean_stop: false, ..of_unknown_origin() };
-        for (clean_stop, offset) in [(true, 900), (false, 0)] {
+        let sudden = Lineage { layer_uid: "uid".to_owned(), offset: Offset(900), epoch: 106, ..of_unknown_origin() };
+        let head = |fields: &[u8]| [&b"REDIS0010"[..], fields, b"\xFE"].concat();
+        let of_d = head(b"\xFA\x07repl-id\x01d\xFA\x0brepl-offset\xC0\x07");
+        let own = head(b"\xFA\x07repl-id\x00\xFA\x0brepl-offset\xC0\x08");
+        // A snapshot is older than the record of a sudden end, and may be of a history before: it has no epoch of memory.
+        for (clean_stop, dump, id, offset, epoch) in [
+            (true, &of_d, "", 900, 106),
+            (false, &of_d, "d", 7, 0),
+            (false, &own, "", 8, 106),
+            (false, &head(b""), "", 0, 106),
+        ] {
+            fs::write(folder.join("dump.rdb"), dump).unwrap();
             write(&environment, &Lineage { clean_stop, ..sudden.clone() }).unwrap();
-            let read = read(&environment, false).unwrap().map(|dataset| dataset.lineage.offset);
-            assert_eq!(read, Some(Offset(offset)), "a snapshot is older than the record of a sudden end");
+            let read = read(&environment, false).unwrap().unwrap().lineage.position();
+            assert_eq!((read.replication_id.0.as_str(), read.offset.0, read.epoch), (id, offset, epoch));
         }
         write(&environment, &record).unwrap();
         fs::create_dir_all(folder.join("appendonlydir")).unwrap();

@@ -84,6 +84,9 @@ impl Watch {
         self.file_links.note_loaded(info);
         self.record(state, info).await;
         self.data_file.ask_for_snapshot(connection, info).await;
+        if !stopping {
+            self.data_file.switch_on(connection, info).await;
+        }
         self.keep_ancestry(state, info).await;
         self.file_links.update(environment, state, info, state.lineage().as_ref()).await;
         if self.is_chosen_as_replica && self.file_links.is_idle() {

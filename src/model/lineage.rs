@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::AuditMark;
+use super::position::{Position, Tail, TrailPoint};
 use super::{Offset, ReplicationId, Role};
 
 /// Version of the record's format. A reader refuses a newer one instead of guessing.
@@ -61,9 +62,24 @@ pub struct Lineage {
     /// document: it decides no later incident.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u16>,
+    /// Where the data in the files ends, of a node that ended suddenly: the record is one or two seconds old, and a snapshot is older.
+    /// `None`: where the record says. It is read from the files at each start, and not part of the record on the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Box<Position>>,
 }
 
 impl Lineage {
+    /// Where the data ends.
+    pub fn position(&self) -> Position {
+        self.held.as_deref().cloned().unwrap_or_else(|| Position::recorded(self))
+    }
+
+    /// The record of files as they were when it was written, where they lost some of it since.
+    pub(crate) fn before_loss(&self) -> Self {
+        let lost = |position: &Position| matches!(position.tail, Tail::Bytes(bytes) if bytes < 0);
+        Self { held: self.held.clone().filter(|held| !lost(held)), ..self.clone() }
+    }
+
     /// Whether the data is known to hold no key. Data without a record has one that counts none ([`Lineage::is_of_unknown_origin`]).
     pub(crate) fn is_empty(&self) -> bool {
         self.keys == 0 && !self.is_of_unknown_origin()
@@ -82,6 +98,10 @@ impl Lineage {
             ("offset", self.offset.0),
             ("previousOffset", self.previous_offset.map_or(0, |offset| offset.0)),
             ("keys", self.keys),
+            ("held.epoch", self.held.as_ref().map_or(0, |held| held.epoch)),
+            ("held.term", self.held.as_ref().map_or(0, |held| held.term)),
+            ("held.offset", self.held.as_ref().map_or(0, |held| held.offset.0)),
+            ("held.tail", self.held.as_ref().map_or(0, |held| held.tail.magnitude())),
         ];
         numbers.into_iter().find(|(_, number)| *number > LARGEST_NUMBER).map(|(name, _)| name)
     }
@@ -143,10 +163,12 @@ pub struct Ancestry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ancestor {
-    /// `master_replid` of the history.
-    pub replication_id: ReplicationId,
-    /// The last contained byte of it.
-    pub offset: Offset,
+    /// How much of the history is contained.
+    #[serde(flatten)]
+    pub position: Position,
+    /// Offsets of this data on the way to there, and the size of the node's append-only files at each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trail: Vec<TrailPoint>,
 }
 
 /// Data files that are no longer the node's dataset and that are not thrown away.
@@ -216,31 +238,35 @@ pub enum Comparison {
 /// Orders two records. A whole dataset beats a half one, this layer's beats a predecessor's, then the higher epoch wins,
 /// then the higher term; within one history the offset decides, and a history that began with all of another's data is the newer.
 /// (A promotion raises the term, too; but a replica that followed the promoted one for a moment may have been stopped before it
-/// heard of that, and the promoted one before its agent had looked.)
+/// heard of that, and the promoted one before its agent had looked.) All of this is of what the files hold ([`Lineage::held`]).
 pub fn compare(first: &Lineage, second: &Lineage, layer_uid: &str) -> Comparison {
-    let rank = |lineage: &Lineage| (lineage.synced, lineage.layer_uid == layer_uid, lineage.epoch, lineage.term);
-    match rank(first).cmp(&rank(second)) {
+    let (own, theirs) = (first.position(), second.position());
+    let rank = |of: &Lineage, at: &Position| (of.synced, of.layer_uid == layer_uid, at.epoch, at.term);
+    match rank(first, &own).cmp(&rank(second, &theirs)) {
         std::cmp::Ordering::Greater => return Comparison::Newer,
         std::cmp::Ordering::Less => return Comparison::Older,
         std::cmp::Ordering::Equal => {}
     }
-    if first.replication_id != second.replication_id {
-        return match (continues(first, second), continues(second, first)) {
+    if own.replication_id != theirs.replication_id {
+        return match (continues(first, &own, &theirs), continues(second, &theirs, &own)) {
             (true, false) => Comparison::Newer,
             (false, true) => Comparison::Older,
             _ => Comparison::Unrelated,
         };
     }
-    match first.offset.cmp(&second.offset) {
+    match own.order(&theirs) {
         std::cmp::Ordering::Greater => Comparison::Newer,
         std::cmp::Ordering::Less => Comparison::Older,
         std::cmp::Ordering::Equal => Comparison::Equal,
     }
 }
 
-/// Whether the first's history began where the second's had come to, or later
-/// ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/), "Replication ID explained").
-fn continues(first: &Lineage, second: &Lineage) -> bool {
-    first.previous_replication_id.as_ref() == Some(&second.replication_id)
-        && first.previous_offset.is_some_and(|branch| second.offset <= branch)
+/// Whether the history that the record's data ends in began where the other data had come to, or later
+/// ([Redis](https://redis.io/docs/latest/operate/oss_and_stack/management/replication/), "Replication ID explained"). What a primary
+/// wrote at its end and sent to no replica does not count.
+fn continues(record: &Lineage, at: &Position, other: &Position) -> bool {
+    let reached = if other.led { other.offset } else { other.reaches() };
+    record.replication_id == at.replication_id
+        && record.previous_replication_id.as_ref() == Some(&other.replication_id)
+        && record.previous_offset.is_some_and(|branch| reached <= branch)
 }

@@ -18,6 +18,7 @@ pub mod lineage;
 pub mod memory;
 pub mod node_config;
 pub mod observed;
+pub mod position;
 pub mod prefix_job;
 pub mod purpose;
 pub(crate) mod roles;

@@ -80,6 +80,11 @@ impl NodeConfig {
         !self.sentinels.is_empty()
     }
 
+    /// Whether its server is to have an append-only file.
+    pub(crate) fn wants_append_only(&self) -> bool {
+        self.settings.get("appendonly").is_some_and(|value| value == "yes")
+    }
+
     /// The address that this node announces; `None` if the document does not list the node.
     pub fn own_address(&self) -> Option<&Address> {
         match self.node.kind {

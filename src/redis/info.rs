@@ -193,6 +193,13 @@ impl Info {
         self.field("aof_enabled") == Some("1") && self.field("aof_last_write_status") == Some("err")
     }
 
+    /// Bytes of the append-only files, those included that are still to be written: of the same moment as [`Info::offset`]. `None`: there is
+    /// no append-only file.
+    pub(crate) fn append_only_bytes(&self) -> Option<u64> {
+        let number = |name: &str| self.field(name)?.parse::<u64>().ok();
+        number("aof_current_size")?.checked_add(number("aof_buffer_length")?)
+    }
+
     /// What changes whenever append-only files are begun or replaced: the rewrites since the server's start, and whether one runs.
     pub(crate) fn rewrites(&self) -> (Option<u64>, bool) {
         let count = self.field("aof_rewrites").and_then(|value| value.parse().ok());

@@ -31,6 +31,7 @@ pub fn record(epoch: u64, term: u64, offset: u64) -> Lineage {
         clean_stop: true,
         append_only: Some(true),
         accepted: None,
+        held: None,
     }
 }
 

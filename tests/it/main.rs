@@ -19,6 +19,7 @@ mod attacks_hijack;
 mod attacks_kept;
 mod attacks_late;
 mod attacks_names;
+mod attacks_order;
 mod attacks_rivals;
 mod audit;
 mod audit_figures;

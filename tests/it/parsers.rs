@@ -65,6 +65,7 @@ fn any_lineage() -> impl Strategy<Value = Lineage> {
             clean_stop,
             append_only: [None, Some(synced)][usize::from(link_up)],
             accepted: [None, Some(7)][usize::from(primary)],
+            held: None,
         },
     )
 }

@@ -157,7 +157,7 @@ pub(crate) fn restore_links(environment: &Environment, lineage: &Lineage) -> Res
             fs::rename(&from, &to).map_err(durable::failed("move", &from))?;
         }
     }
-    lineage_file::write_with(environment, lineage, Sizes::default())?;
+    lineage_file::write_with(environment, lineage, Sizes::default(), None)?;
     let _ = fs::remove_dir_all(&links);
     Ok(true)
 }

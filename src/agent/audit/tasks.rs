@@ -80,6 +80,7 @@ mod tests {
             clean_stop: false,
             append_only: None,
             accepted: None,
+            held: None,
         };
         LineageAnswer {
             layer_uid: "uid".to_owned(),

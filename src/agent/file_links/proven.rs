@@ -73,6 +73,7 @@ mod tests {
     use crate::agent::late_election::tests::config;
     use crate::agent::volume_tasks::VolumeTasks;
     use crate::model::lineage::{Ancestor, Ancestry};
+    use crate::model::position::{Position, Tail};
     use crate::model::{Offset, ReplicationId};
     use crate::redis::info::Info;
 
@@ -82,7 +83,17 @@ mod tests {
         fs::write(environment.secrets.join("agent-password"), "secret").unwrap();
         let state = State::new(config(true), environment).unwrap();
         state.set_lineage(Some(own.clone()));
-        let before = Ancestor { replication_id: ReplicationId("b".to_owned()), offset: Offset(20) };
+        let before = Ancestor {
+            position: Position {
+                replication_id: ReplicationId("b".to_owned()),
+                offset: Offset(20),
+                epoch: 1,
+                term: 1,
+                tail: Tail::None,
+                led: false,
+            },
+            trail: Vec::new(),
+        };
         state.set_ancestry(Ancestry { of: own.replication_id.clone(), ancestors: vec![before] });
         state.set_aside(aside::list(environment));
         state

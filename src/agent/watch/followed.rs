@@ -25,6 +25,7 @@ use crate::agent::new_connections::NewConnections;
 use crate::agent::own_room::OwnRoom;
 use crate::agent::replica_state::ReplicaState;
 use crate::agent::rivals::Rivals;
+use crate::agent::sampler::Sampler;
 use crate::agent::script_cache::ScriptCache;
 use crate::agent::state::State;
 use crate::agent::unresponsive::UnresponsiveServer;
@@ -101,10 +102,12 @@ pub(crate) struct Watch {
     pub(super) told: Option<Instant>,
     /// While a primary: the highest epoch that was known when it became one.
     pub(super) baseline: Option<u64>,
-    pub(super) written: Option<(Instant, Lineage)>,
+    /// The record that was written last, when, and whether it says how long the files were.
+    pub(super) written: Option<(Instant, Lineage, bool)>,
     /// Which file has the data.
     pub(super) data_file: DataFile,
     pub(super) file_offset: FileOffset,
+    pub(super) sampler: Sampler,
     pub(super) was_in_sync: bool,
     pub(super) hits: HitHistory,
     pub(super) counter_poll: CounterPoll,
@@ -114,7 +117,9 @@ pub(crate) struct Watch {
 impl Watch {
     /// Of an engine that is being started.
     pub(crate) fn new(environment: &Environment, state: &State, start: &EngineStart, append_only: bool) -> Self {
-        let uid = state.config().layer.uid.clone();
+        let config = state.config();
+        let uid = config.layer.uid.clone();
+        let wants_append_only = config.keeps_data && config.wants_append_only();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
         let (recorded, present) = (lineage_file::sizes(environment), Sizes::measure(environment));
@@ -172,8 +177,9 @@ impl Watch {
             told: None,
             baseline: None,
             written: None,
-            data_file: DataFile::new(append_only),
-            file_offset: FileOffset::default(),
+            data_file: DataFile::new(append_only, wants_append_only),
+            file_offset: FileOffset::new(lineage_file::sample(environment)),
+            sampler: Sampler::new(),
             was_in_sync: false,
             hits: HitHistory::default(),
             counter_poll: CounterPoll::default(),

@@ -30,7 +30,9 @@ impl Watch {
         self.last_role = Some(role);
         let link = info.primary_link();
         let in_sync = link.as_ref().is_none_or(|link| link.up && !link.syncing);
-        self.linked |= link.as_ref().is_none_or(|link| link.up || link.syncing);
+        // The link may have been up between two polls: then the server has the history of its primary.
+        let has_another_id = self.file_links.loaded_as().is_some_and(|loaded| *loaded != info.replication_id());
+        self.linked |= has_another_id || link.as_ref().is_none_or(|link| link.up || link.syncing);
         if self.accepted != config.accept_loss {
             self.accepted = None;
         }
@@ -73,10 +75,15 @@ impl Watch {
         self.keep_chosen(state, &config, role, views.as_deref()).await;
         let stays = role == Role::Primary || (in_sync && self.was_in_sync);
         self.data_file.note(info, stays, config.keeps_data);
-        self.file_offset.note(info);
+        let is_whole = self.data_file.is_append_only();
+        let sample = {
+            let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+            self.sampler.note(Instant::now(), info, is_whole, growth.latest())
+        };
+        self.file_offset.note(info, sample.clone());
         let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
-        state.set_lineage(Some(Lineage {
+        let record = Lineage {
             format: LINEAGE_FORMAT,
             layer_uid: config.layer.uid.clone(),
             epoch: self.epoch,
@@ -90,9 +97,12 @@ impl Watch {
             link_up: in_sync,
             keys: info.keys().0,
             clean_stop: false,
-            append_only: Some(self.data_file.is_append_only()),
+            append_only: Some(is_whole),
             accepted: self.accepted,
-        }));
+            held: None,
+        };
+        self.sampler.follow(&record, sample.as_ref());
+        state.set_lineage(Some(record));
         self.was_in_sync = in_sync;
     }
 
@@ -142,19 +152,21 @@ impl Watch {
             state.set_trouble(outcome.err().as_ref());
         }
         let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
-        let lineage = self.file_offset.on_volume(lineage);
-        let is_due = self.written.as_ref().is_none_or(|(at, written)| {
+        let (lineage, sample) = self.file_offset.on_volume(lineage);
+        let is_due = self.written.as_ref().is_none_or(|(at, written, is_sampled)| {
             let moved = (written.role, written.synced, written.epoch, written.term, written.link_up, written.accepted)
-                != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up, lineage.accepted);
-            (moved && state.trouble().is_none()) || (at.elapsed() >= WRITE_EVERY && *written != lineage)
+                != (lineage.role, lineage.synced, lineage.epoch, lineage.term, lineage.link_up, lineage.accepted)
+                || *is_sampled != sample.is_some();
+            let is_old = *written != lineage || self.sampler.is_to_measure();
+            (moved && state.trouble().is_none()) || (at.elapsed() >= WRITE_EVERY && is_old)
         });
         if is_due {
-            self.written = Some((Instant::now(), lineage.clone()));
+            self.written = Some((Instant::now(), lineage.clone(), sample.is_some()));
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
             let has_loaded = self.served;
             self.disk.begin(move || {
                 let sizes = has_loaded.then(|| Sizes::measure(&environment));
-                lineage_file::write_with(&environment, &lineage, durable_sizes(&growth, sizes))
+                lineage_file::write_with(&environment, &lineage, durable_sizes(&growth, sizes), sample)
             });
         }
     }
@@ -164,7 +176,7 @@ impl Watch {
         self.file_links.finish_work(state, LINKS_END_WITHIN).await;
         let Some(mut lineage) = state.lineage().filter(|_| self.answered) else { return };
         lineage.clean_stop = clean;
-        let mut lineage = self.file_offset.on_volume(lineage);
+        let (mut lineage, sample) = self.file_offset.on_volume(lineage);
         if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
             let (environment, growth) = (environment.clone(), Arc::clone(&self.growth));
             let (has_loaded, held, chain_of) =
@@ -185,7 +197,7 @@ impl Watch {
                 let sizes = Sizes::measure(&environment);
                 // An engine that ended by our order has flushed its file.
                 let sizes = if clean { sizes } else { durable_sizes(&growth, Some(sizes).filter(|_| has_loaded)) };
-                lineage_file::write_with(&environment, &lineage, sizes)
+                lineage_file::write_with(&environment, &lineage, sizes, sample)
             });
             if self.disk.wait_until_free(LAST_WRITE_WITHIN).await {
                 return;
@@ -201,7 +213,10 @@ impl Watch {
             return;
         }
         let chain = match info.primary_link() {
-            None => Some(ancestry::continued(&known, info, self.began_with.as_ref(), self.file_links.loaded_as())),
+            None => Some({
+                let ended = info.previous_replication_id().and_then(|id| self.sampler.ended(&id));
+                ancestry::continued(&known, info, self.began_with.as_ref(), self.file_links.loaded_as(), ended)
+            }),
             Some(link) if link.up && !link.syncing => {
                 let config = state.config();
                 let primary = config.data_nodes.iter().find(|(_, address)| **address == link.primary);

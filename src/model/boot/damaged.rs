@@ -1,6 +1,7 @@
 //! Files that the engine does not load: whose data replaces them.
 
 use super::in_force::in_force;
+use crate::model::Role;
 use crate::model::lineage::{Comparison, Lineage, compare};
 
 /// What is known of the data of another data node.
@@ -43,6 +44,7 @@ pub fn holds_all<'a>(
     layer_uid: &str,
     mut rest: impl Iterator<Item = Option<&'a Lineage>>,
 ) -> bool {
+    let own = &own.before_loss();
     let has_no_less = |other: &Lineage| {
         let order = compare(theirs, other, layer_uid);
         other.synced && !other.is_of_unknown_origin() && matches!(order, Comparison::Newer | Comparison::Equal)
@@ -52,11 +54,17 @@ pub fn holds_all<'a>(
         && theirs.replication_id == own.replication_id
         && (theirs.layer_uid.as_str(), theirs.epoch, theirs.term) == (layer_uid, own.epoch, own.term);
     let mut has_no_less_than_the_rest = || rest.all(|other| other.is_some_and(has_no_less));
+    let (position, lost) = (theirs.position(), own.position());
+    // A primary that serves has all of its own history.
+    let serves = theirs.role == Role::Primary && theirs.held.is_none();
+    let is_certain = position.replication_id != lost.replication_id
+        || (serves && lost.offset <= position.offset)
+        || position.includes(&lost, &[]);
     theirs.synced
         && match compare(theirs, own, layer_uid) {
             // What a node held whose record was lost is known of no other: the others may have been filled since.
-            Comparison::Newer | Comparison::Equal => !own.is_of_unknown_origin(),
-            Comparison::Older => was_in_sync && has_no_less_than_the_rest(),
+            Comparison::Newer | Comparison::Equal if is_certain => !own.is_of_unknown_origin(),
+            Comparison::Newer | Comparison::Equal | Comparison::Older => was_in_sync && has_no_less_than_the_rest(),
             Comparison::Unrelated => false,
         }
 }

@@ -145,6 +145,7 @@ mod tests {
             clean_stop: false,
             append_only: Some(true),
             accepted: None,
+            held: None,
         }
     }
 

@@ -70,6 +70,7 @@ impl Data {
             clean_stop,
             append_only: Some(true),
             accepted: None,
+            held: None,
         }
     }
 

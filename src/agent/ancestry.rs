@@ -4,14 +4,13 @@
 //! would tell that all it has is in the layer. So agents keep the chain: each promotion adds the id that it ended and how much of it is
 //! contained, a start from files adds the id of the record, and a replica in sync takes over its primary's chain.
 
-use std::cmp::Ordering;
 use std::fs;
 use std::path::PathBuf;
 
 use super::config::Environment;
 use super::durable;
 use crate::model::lineage::{Ancestor, Ancestry, Lineage, LineageAnswer};
-use crate::model::position::{Position, Tail, TrailPoint};
+use crate::model::position::{Position, Tail, TrailPoint, is_of_its_primary};
 use crate::model::{ReplicationId, Role};
 use crate::redis::info::Info;
 
@@ -56,7 +55,7 @@ pub(super) fn continued(
     let started = started.map(|position| Ancestor { position, trail: Vec::new() });
     let promoted = promoted.map(|(replication_id, offset)| {
         let (epoch, term) = ended.as_ref().map_or((0, 0), |(end, _)| (end.epoch, end.term));
-        let position = Position { replication_id, offset, epoch, term, tail: Tail::None, led: false };
+        let position = Position { replication_id, offset, epoch, term, tail: Tail::None, led: false, went_on: false };
         Ancestor { position, trail: ended.map(|(_, trail)| trail).unwrap_or_default() }
     });
     for ended in [started, promoted].into_iter().flatten() {
@@ -80,7 +79,7 @@ pub(super) fn contains(answer: &LineageAnswer, record: &Lineage) -> bool {
         theirs.role == Role::Primary && theirs.held.is_none() && position.replication_id == ended.replication_id;
     let previous = theirs.previous_replication_id.clone().zip(theirs.previous_offset);
     let previous = previous.map(|(replication_id, offset)| Ancestor {
-        position: Position { replication_id, offset, tail: Tail::None, led: false, ..position.clone() },
+        position: Position { replication_id, offset, tail: Tail::None, led: false, went_on: false, ..position.clone() },
         trail: Vec::new(),
     });
     (serves && ended.offset <= position.offset)
@@ -96,9 +95,7 @@ fn reaches(ancestor: &Ancestor, ended: &Position) -> bool {
     let is_same = of.replication_id == ended.replication_id;
     // What a primary wrote at its end and had sent to no replica was confirmed by none.
     let is_unsent = ended.led && ended.offset <= of.offset;
-    // It started again with all that it had sent.
-    let is_its_own = of.led && of.order(ended) != Ordering::Less;
-    is_same && (is_unsent || is_its_own || of.includes(ended, &ancestor.trail))
+    is_same && (is_unsent || is_of_its_primary(of, ended) || of.includes(ended, &ancestor.trail))
 }
 
 #[cfg(test)]

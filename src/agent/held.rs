@@ -53,7 +53,8 @@ fn of_append_only(record: &Lineage, sample: Option<&Sample>, present: &Sizes, bo
     };
     let bytes = i64::try_from(i128::from(present.total()) - i128::from(sample.bytes)).unwrap_or(0);
     let is_same_boot = !boot.is_empty() && sample.boot == boot;
-    Position { tail: Tail::Bytes(bytes), led: sample.led && is_same_boot && bytes >= 0, ..recorded }
+    let led = sample.led && is_same_boot && bytes >= 0;
+    Position { tail: Tail::Bytes(bytes), led, went_on: bytes > 0 && !record.link_up, ..recorded }
 }
 
 /// A snapshot has what the server had at the fork, and the record is of what it had in memory later on.
@@ -71,7 +72,7 @@ fn of_snapshot(environment: &Environment, record: &Lineage) -> Position {
     let known = ancestry::read(environment).ancestors;
     let of_that = known.iter().map(|ancestor| &ancestor.position).find(|known| known.replication_id == replication_id);
     let (epoch, term) = of_that.map_or((0, 0), |known| (known.epoch, known.term));
-    Position { replication_id, offset, epoch, term, tail: Tail::None, led: false }
+    Position { replication_id, offset, epoch, term, tail: Tail::None, led: false, went_on: false }
 }
 
 #[cfg(test)]

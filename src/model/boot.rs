@@ -218,10 +218,12 @@ fn gives_way_to_newer(facts: &BootFacts, own: &Lineage) -> Option<BootDecision> 
 }
 
 /// Whether the peer may take over from us: it serves as a replica of our own line of data, and has all that any record speaks of, ours
-/// and those of nodes that do not serve. One that was cut off while another replica confirmed has less, and that is in a file.
+/// and those of nodes that do not serve. One that was cut off while another replica confirmed has less, and that is in a file. What our own
+/// files have beyond the record does not count: a replica that runs and lacks it has not confirmed it.
 fn is_successor(facts: &BootFacts, peer: &Peer, own: Option<&Lineage>) -> bool {
     let others = facts.records().filter(|(_, activity, _)| *activity != Activity::Serving);
-    let mut records = others.map(|(.., record)| record).chain(own);
+    let own = own.map(Lineage::without_tail);
+    let mut records = others.map(|(.., record)| record).chain(own.as_ref());
     serves_as_whole_replica(peer)
         .is_some_and(|theirs| records.all(|record| compare(record, theirs, &facts.layer_uid) != Comparison::Newer))
 }

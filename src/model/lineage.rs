@@ -74,6 +74,15 @@ impl Lineage {
         self.held.as_deref().cloned().unwrap_or_else(|| Position::recorded(self))
     }
 
+    /// The record of the same data up to the offset that is known.
+    pub(crate) fn without_tail(&self) -> Self {
+        let held = self
+            .held
+            .as_deref()
+            .map(|held| Box::new(Position { tail: Tail::None, led: false, went_on: false, ..held.clone() }));
+        Self { held, ..self.clone() }
+    }
+
     /// The record of files as they were when it was written, where they lost some of it since.
     pub(crate) fn before_loss(&self) -> Self {
         let lost = |position: &Position| matches!(position.tail, Tail::Bytes(bytes) if bytes < 0);

@@ -59,6 +59,9 @@ pub struct Position {
     /// Whether the node was the primary of that history, and its file has all that it had sent.
     #[serde(default)]
     pub led: bool,
+    /// Whether the tail began when it had no link to a primary: then it was promoted, and wrote what no record speaks of.
+    #[serde(default)]
+    pub went_on: bool,
 }
 
 /// An offset of a history, and the size of one node's append-only files at that moment, in bytes. The sizes of one history can be compared
@@ -76,6 +79,7 @@ impl Position {
             term: record.term,
             tail: Tail::None,
             led: false,
+            went_on: false,
         }
     }
 
@@ -102,7 +106,7 @@ impl Position {
     /// Which of two positions in one history is probably the later one. It orders any number of them, without circles.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         let end = |of: &Self| {
-            let leads_by = if of.led && !of.is_exact() { LEADS_BY } else { 0 };
+            let leads_by = if (of.led || of.went_on) && !of.is_exact() { LEADS_BY } else { 0 };
             i128::from(of.offset.0) + i128::from(of.tail_bytes()) + leads_by
         };
         end(self).cmp(&end(other)).then(self.offset.cmp(&other.offset))
@@ -135,6 +139,12 @@ impl Position {
     }
 }
 
+/// Whether the primary of a history, which started again from its own files, has what ended there: nothing shows that the other went on.
+pub fn is_of_its_primary(started: &Position, ended: &Position) -> bool {
+    let has_more = ended.includes(started, &[]) && !started.includes(ended, &[]);
+    started.replication_id == ended.replication_id && started.led && !ended.went_on && !has_more
+}
+
 /// Bytes of commands between two offsets, at the least.
 fn between(trail: &[TrailPoint], from: Offset, to: Offset) -> i64 {
     let inside = || trail.iter().filter(|point| from <= point.0 && point.0 <= to).map(|point| point.1);
@@ -149,7 +159,15 @@ mod tests {
     use super::*;
 
     fn at(offset: u64, tail: Tail, led: bool) -> Position {
-        Position { replication_id: ReplicationId("a".to_owned()), offset: Offset(offset), epoch: 1, term: 1, tail, led }
+        Position {
+            replication_id: ReplicationId("a".to_owned()),
+            offset: Offset(offset),
+            epoch: 1,
+            term: 1,
+            tail,
+            led,
+            went_on: false,
+        }
     }
 
     /// Both records said 946, and one file had 200 writes more.
@@ -175,6 +193,11 @@ mod tests {
         assert_eq!(at(1_000, Tail::Bytes(700), false).order(&replica), Ordering::Less);
         assert_eq!(at(1_000, Tail::Bytes(0), true).order(&replica), Ordering::Less, "its file took nothing after that");
         assert_eq!(at(1_000, Tail::Bytes(700), true).order(&at(20 << 20, Tail::None, false)), Ordering::Less);
+        // Promoted, it confirmed writes of its own, and ended before its record said so.
+        let promoted = Position { went_on: true, ..at(1_900, Tail::Bytes(150), false) };
+        assert_eq!(promoted.order(&at(1_000, Tail::Bytes(700), true)), Ordering::Greater);
+        assert!(!is_of_its_primary(&at(1_000, Tail::Bytes(700), true), &promoted));
+        assert!(is_of_its_primary(&at(1_000, Tail::Bytes(700), true), &replica));
     }
 
     /// A command, and whether it is in the append-only file.

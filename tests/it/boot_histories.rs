@@ -57,6 +57,10 @@ enum Event {
     Damage(u16),
     /// A person repairs the node's files.
     Repair(u16),
+    /// From now on the node's record is so many seconds older than its files when it ends suddenly.
+    Lag(u16, usize),
+    /// The node's volume takes no record until its engine ends. Its files go on.
+    StickRecord(u16),
     Accept(u16),
     TakeBack,
 }
@@ -85,6 +89,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => node().prop_map(Event::Forge),
         2 => node().prop_map(Event::Damage),
         1 => node().prop_map(Event::Repair),
+        2 => (node(), 0..=2_usize).prop_map(|(node, lag)| Event::Lag(node, lag)),
+        1 => node().prop_map(Event::StickRecord),
         1 => node().prop_map(Event::Accept),
         1 => Just(Event::TakeBack),
     ]
@@ -93,7 +99,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// With Sentinels that are lost in the middle of a failover. Where data is kept, named histories have that: Sentinels that forgot the
 /// node that they promoted elect another one by themselves, and one in 17,000 random histories gave up what only the first one had.
 fn event_of_a_cache() -> impl Strategy<Value = Event> {
-    prop_oneof![34 => event(), 1 => (1..8_u8).prop_map(Event::LoseSentinelsInFailover)]
+    prop_oneof![37 => event(), 1 => (1..8_u8).prop_map(Event::LoseSentinelsInFailover)]
 }
 
 impl World {
@@ -120,8 +126,8 @@ impl World {
             let fresh = self.confirmed.without(&confirmed);
             self.contested.add(&fresh);
         }
+        self.write_records();
         for node in &mut self.nodes {
-            node.written = node.data.as_ref().filter(|_| node.engine.is_some()).map(|data| data.record.clone());
             (node.late, node.absurd) = (node.late.saturating_sub(1), node.absurd.saturating_sub(1));
             node.forged = node.forged.saturating_sub(1);
         }
@@ -145,7 +151,7 @@ impl World {
             Event::LoseVolume(node) => {
                 self.stop(node, false);
                 self.repair(node);
-                (self.node_mut(node).data, self.node_mut(node).written) = (None, None);
+                (self.node_mut(node).data, self.node_mut(node).written) = (None, Vec::new());
             }
             Event::LoseRecord(node) => self.lose_record(node),
             Event::StopAll => (0..NODES).for_each(|node| self.stop(node, node % 2 == 0)),
@@ -168,6 +174,8 @@ impl World {
             Event::Forge(node) => self.node_mut(node).forged = 70,
             Event::Damage(node) => self.damage(node),
             Event::Repair(node) => self.repair(node),
+            Event::Lag(node, lag) => self.node_mut(node).lag = lag,
+            Event::StickRecord(node) => self.node_mut(node).is_stuck = true,
             Event::Accept(node) => self.accept_loss = Some(node),
             Event::TakeBack => self.accept_loss = None,
         }

@@ -91,6 +91,7 @@ mod tests {
                 term: 1,
                 tail: Tail::None,
                 led: false,
+                went_on: false,
             },
             trail: Vec::new(),
         };

@@ -7,6 +7,7 @@ use redoubt::model::boot::{
     needs_a_person, promotes_itself, rivalry, undecided,
 };
 use redoubt::model::lineage::{Lineage, next_term};
+use redoubt::model::position::is_of_its_primary;
 use redoubt::model::{Offset, Role};
 
 use super::world::{Asking, Dataset, Engine, NODES, Node, SENTINELS, World, become_replica};
@@ -15,6 +16,8 @@ use crate::boot_rule::{LAYER, record};
 
 /// How long a replica waits for an order before it asks the rule (`boot::ALONE_FOR`, `wrong_primary::REPOINTED_WITHIN`).
 const REPOINTED_WITHIN: u64 = 15;
+/// Bytes of a write, and of a `SELECT`.
+const WRITE: u64 = 150;
 /// As `watch::primacy::ELECTED_WITHIN`.
 const ELECTED_WITHIN: u64 = 20;
 
@@ -122,7 +125,8 @@ impl World {
         let zone = self.zone(node);
         let above = self.above_all(node);
         let own = self.node_mut(node);
-        let data = own.data.get_or_insert_with(|| Dataset { record: record(0, 0, 0), writes: Writes::default() });
+        let data = own.data.get_or_insert_with(|| Dataset::empty(record(0, 0, 0)));
+        data.began = Some(data.record.position());
         let is_of_this_layer = data.record.layer_uid == LAYER;
         data.record = Lineage {
             term,
@@ -139,6 +143,7 @@ impl World {
             synced: true,
             link_up: true,
             clean_stop: false,
+            held: None,
             ..data.record.clone()
         };
         own.engine = Some(Engine::primary());
@@ -170,6 +175,8 @@ impl World {
             && engine.follows.is_some()
         {
             *engine = Engine::primary();
+            data.began = Some(data.record.position());
+            data.record.held = None;
             data.record.previous_replication_id = Some(data.record.replication_id.clone());
             data.record.previous_offset = Some(data.record.offset);
             data.record.replication_id = history;
@@ -196,8 +203,11 @@ impl World {
         let names_other = self.majority(zone).is_some_and(|(named, _)| named != node);
         let own = self.node_mut(node);
         let Some(data) = &mut own.data else { return };
-        data.record.offset = Offset(data.record.offset.0 + 1);
+        // What is in the stream and in no file.
+        data.record.offset = Offset(data.record.offset.0 + 37);
         if !direct.is_empty() {
+            data.record.offset = Offset(data.record.offset.0 + WRITE);
+            data.bytes += WRITE;
             data.writes.insert(id);
             data.record.keys += 1;
         }
@@ -227,20 +237,40 @@ impl World {
     fn send(&mut self, source: &Dataset, peer: u16) {
         let is_unknown = self.node(peer).data.as_ref().is_some_and(|data| data.record.is_of_unknown_origin());
         let contested = self.contested.clone();
+        let fresh_files = self.fresh_files();
         let own = self.node_mut(peer);
         // As `Watch::record`: it goes on from its own epoch.
         let is_of_this_layer = |data: &Dataset| data.record.layer_uid == source.record.layer_uid;
         let epoch = own.data.as_ref().filter(|data| is_of_this_layer(data)).map_or(0, |data| data.record.epoch);
-        let before = own.data.replace(source.clone()).map(|data| data.writes).unwrap_or_default();
+        let replaced = own.data.replace(source.clone());
+        // A server that read its append-only file knows no history, so it is sent all; and then it has other files.
+        let goes_on = replaced.as_ref().filter(|before| {
+            let id = &before.record.replication_id;
+            let is_known =
+                *id == source.record.replication_id || source.record.previous_replication_id.as_ref() == Some(id);
+            is_known && before.record.held.is_none()
+        });
+        let files = goes_on.map_or(fresh_files, |before| before.files);
+        // Neither is certain to have all that the other has, or a primary began again next to one that went on from it and could write no
+        // record: what is overwritten is kept aside then.
+        let ended = replaced.as_ref().map(|data| data.record.position());
+        let is_open = ended.zip(source.began.as_ref()).is_some_and(|(ended, began)| {
+            let includes = began.includes(&ended, &[]) || ended.includes(began, &[]);
+            ended.replication_id == began.replication_id
+                && (!includes || (began.led && !is_of_its_primary(began, &ended)))
+        });
+        let before = replaced.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
+        let own = self.node_mut(peer);
         if let (Some(data), Some(engine)) = (&mut own.data, &mut own.engine) {
             data.record.epoch = data.record.epoch.max(epoch);
+            data.files = files;
             become_replica(&mut data.record);
             (engine.electable, engine.takes_part, engine.asking) = (true, true, None);
         }
         own.needs_person = None;
         // As the agent's `Standing`, which keeps all that is not in the primary's history. Here it counts only where it is expected.
         let replaced = before.without(&source.writes);
-        let kept = if is_unknown { replaced } else { replaced.and(&contested) };
+        let kept = if is_unknown || is_open { replaced } else { replaced.and(&contested) };
         if self.keeps_data {
             self.kept_aside.add(&kept);
         }
@@ -360,10 +390,7 @@ impl World {
         }
         let Some(engine) = own.engine.clone() else { return };
         let is_late = engine.alone_since.is_some_and(|since| now - since >= ELECTED_WITHIN);
-        let data = own.data.get_or_insert_with(|| Dataset {
-            record: Lineage { synced: false, ..record(0, 0, 0) },
-            writes: Writes::default(),
-        });
+        let data = own.data.get_or_insert_with(|| Dataset::empty(Lineage { synced: false, ..record(0, 0, 0) }));
         data.record.link_up = false;
         let is_told = majority.is_some_and(|(named, _)| named != node);
         if engine.takes_part && is_told && !is_late && accept_loss != Some(node) {
@@ -441,12 +468,11 @@ impl World {
             own.data = None;
             return;
         }
-        if let Some(data) = &mut own.data {
-            match own.written.clone().filter(|_| !clean) {
-                // The file has all; the record is as old as it was written.
-                Some(written) => data.record = written,
-                None => data.record.clean_stop = clean,
-            }
+        if !clean || own.is_stuck {
+            Self::leave_record(own);
+        } else if let Some(data) = &mut own.data {
+            (data.record.clean_stop, data.record.held) = (true, None);
+            own.written.clear();
         }
     }
 

@@ -315,3 +315,25 @@ fn a_chosen_primary_tells_the_sentinels_that_name_its_replica() {
     let events = [&chosen[..], &[Event::LoseVolume(2), Event::Stop(0, false), Event::Mend, Event::Start(0)]].concat();
     play(true, &events).unwrap();
 }
+
+/// A5: a replica dies, the other confirms more and dies with the primary, whose volume is lost. Both records are as old, and the lower
+/// ordinal won.
+#[test]
+fn what_is_in_a_file_and_in_no_record_outlives_the_primary() {
+    for (early, late) in [(1, 2), (2, 1)] {
+        for lag in 0..3 {
+            let old = [Event::Lag(early, lag), Event::Lag(late, 2), Event::Rest(5), Event::Stop(early, false)];
+            let lost = [Event::Rest(1), Event::Stop(late, false), Event::LoseVolume(0), Event::StartAll];
+            play(true, &[&old[..], &lost].concat()).unwrap();
+        }
+    }
+}
+
+/// A4: the volume of a replica takes no record, and the files go on.
+#[test]
+fn what_a_replica_confirmed_that_can_write_no_record_outlives_the_primary() {
+    for (early, stuck) in [(1, 2), (2, 1)] {
+        let old = [Event::StickRecord(stuck), Event::Rest(5), Event::Stop(early, true), Event::Rest(20)];
+        play(true, &[&old[..], &[Event::Stop(stuck, false), Event::LoseVolume(0), Event::StartAll]].concat()).unwrap();
+    }
+}

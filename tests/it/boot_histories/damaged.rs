@@ -57,7 +57,7 @@ impl World {
         let kept = if is_decided { data.writes.clone() } else { data.writes.and(&self.contested) };
         self.kept_aside.add(&kept);
         let own = self.node_mut(node);
-        (own.data, own.written) = (None, None);
+        (own.data, own.written) = (None, Vec::new());
         self.repair(node);
     }
 }

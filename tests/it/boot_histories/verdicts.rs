@@ -26,7 +26,8 @@ impl World {
     /// A record's epoch never falls while the node's data is the same. (Its term does: a node has that of its primary's line of data.)
     pub fn judge_epochs(&mut self) {
         for (before, now) in self.before.iter().zip(&self.nodes) {
-            let is_set_aside = before.files.are_damaged && !now.files.are_damaged;
+            // What was not written down is forgotten.
+            let is_set_aside = before.is_stuck || before.files.are_damaged && !now.files.are_damaged;
             if let (Some(first), Some(then), false) = (&before.data, &now.data, is_set_aside)
                 && first.record.layer_uid == then.record.layer_uid
                 && first.record.epoch > then.record.epoch

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redoubt::model::boot::{BootDecision, BootFacts, Peer, SentinelAnswer, holds_all, in_force};
 use redoubt::model::lineage::{Activity, Lineage};
+use redoubt::model::position::{Position, Tail};
 use redoubt::model::{Mode, ReplicationId, Role};
 
 use super::writes::Writes;
@@ -18,7 +19,30 @@ pub const SENTINELS: usize = 3;
 pub struct Dataset {
     pub record: Lineage,
     pub writes: Writes,
+    /// Bytes of the append-only files, and which files they are.
+    pub bytes: u64,
+    pub files: usize,
+    /// Where the data ended that its primary began with.
+    pub began: Option<Position>,
 }
+
+impl Dataset {
+    /// Without a write.
+    pub fn empty(record: Lineage) -> Self {
+        Self { record, writes: Writes::default(), bytes: 0, files: 0, began: None }
+    }
+}
+
+/// A record on the volume, and the append-only files at its offset.
+#[derive(Clone, Debug)]
+pub struct Written {
+    record: Lineage,
+    bytes: u64,
+    files: usize,
+}
+
+/// Records that are kept: a sudden end leaves one of them.
+const RECORDS: usize = 3;
 
 /// As the agent's questions to the layer: since when, and who answered when.
 #[derive(Clone, Debug, Default)]
@@ -84,8 +108,12 @@ pub struct Node {
     pub asking: Asking,
     pub engine: Option<Engine>,
     pub data: Option<Dataset>,
-    /// The record as it was written last: a sudden end leaves this one.
-    pub written: Option<Lineage>,
+    /// The last records, the newest one last. A sudden end leaves one of them.
+    pub written: Vec<Written>,
+    /// How many seconds it is old then, less one.
+    pub lag: usize,
+    /// The volume takes no record any more.
+    pub is_stuck: bool,
     pub accepting: bool,
     pub needs_person: Option<BootDecision>,
     /// Seconds for which it hears what was true a second ago.
@@ -142,7 +170,7 @@ pub struct World {
 
 impl World {
     pub fn new(keeps_data: bool) -> Self {
-        let node = Node { runs: true, ..Node::default() };
+        let node = Node { runs: true, lag: 1, ..Node::default() };
         let sentinel = Sentinel { runs: true, ..Sentinel::default() };
         let nodes = vec![node; usize::from(NODES)];
         Self {
@@ -163,6 +191,45 @@ impl World {
             histories: 0,
             lost: None,
         }
+    }
+
+    /// As `Watch::write_if_due`: once a second, and at once where more than the offset moved.
+    pub fn write_records(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| !node.is_stuck) {
+            let Some(data) = node.data.as_ref().filter(|_| node.engine.is_some()) else {
+                node.written.clear();
+                continue;
+            };
+            let kept = |of: &Lineage| (of.role, of.synced, of.epoch, of.term, of.link_up, of.accepted);
+            let is_moved = |last: &Written| kept(&last.record) != kept(&data.record) || last.files != data.files;
+            if node.written.last().is_some_and(is_moved) {
+                node.written.clear();
+            }
+            node.written.push(Written { record: data.record.clone(), bytes: data.bytes, files: data.files });
+            let surplus = node.written.len().saturating_sub(RECORDS);
+            node.written.drain(..surplus);
+        }
+    }
+
+    /// What a sudden end leaves: the file has all, and the record is as old as it was written. As `held::position`.
+    pub fn leave_record(node: &mut Node) {
+        let oldest = node.written.len().saturating_sub(node.lag + 1);
+        let written = node.written.get(oldest).cloned();
+        node.written.clear();
+        node.is_stuck = false;
+        let (Some(data), Some(written)) = (&mut node.data, written) else { return };
+        let is_same = written.files == data.files;
+        let bytes = i64::try_from(data.bytes).unwrap() - i64::try_from(written.bytes).unwrap();
+        let tail = if is_same { Tail::Bytes(bytes) } else { Tail::Unknown };
+        let led = is_same && written.record.role == Role::Primary;
+        let went_on = is_same && bytes > 0 && !written.record.link_up;
+        let held = Position { tail, led, went_on, ..Position::recorded(&written.record) };
+        data.record = Lineage { clean_stop: false, held: Some(Box::new(held)), ..written.record };
+    }
+
+    pub fn fresh_files(&mut self) -> usize {
+        self.histories += 1;
+        self.histories
     }
 
     pub fn fresh_history(&mut self) -> ReplicationId {
@@ -340,7 +407,11 @@ impl World {
 /// The record as others hear it: one that is forged is believable, and newer.
 pub fn forged(node: &Node, record: &Lineage) -> Lineage {
     let more = if node.forged > 0 { 3 } else { 0 };
-    Lineage { epoch: record.epoch + more, term: record.term + more, ..record.clone() }
+    let mut forged = Lineage { epoch: record.epoch + more, term: record.term + more, ..record.clone() };
+    if let Some(held) = &mut forged.held {
+        (held.epoch, held.term) = (held.epoch + more, held.term + more);
+    }
+    forged
 }
 
 fn activity(node: &Node) -> Activity {

@@ -216,3 +216,36 @@ fn is_judged(layer: &Layer, id: NodeId) -> bool {
     let of = links.and_then(|text| serde_json::from_str::<Lineage>(&text).ok());
     of.is_some_and(|of| of.replication_id == written_record(layer, id).replication_id)
 }
+
+/// A node that was killed before its first rewrite after a full sync starts from its snapshot: it kept no append-only file until the operator
+/// came, and confirmed writes in memory only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_from_its_snapshot_has_an_append_only_file_again_without_the_operator() {
+    let mut layer = Layer::in_sync(&Options::default()).await;
+    layer.mark_initialised();
+    write_confirmed(&layer, "first", 100, 2).await;
+    let (primary, first, second) = roles(&layer).await;
+    let all = [primary, first, second];
+    for id in all {
+        save(&layer, id).await;
+    }
+    eventually("all have recorded it", SOON, async || all.iter().all(|id| written_record(&layer, *id).keys >= 100)).await;
+    for id in all {
+        layer.kill_node(id);
+    }
+    for id in all {
+        // As where the end came before the rewrite had ended.
+        let path = layer.data(id).join("redoubt/lineage.json");
+        let record = Lineage { append_only: Some(false), ..written_record(&layer, id) };
+        fs::write(&path, serde_json::to_string(&record).unwrap()).unwrap();
+    }
+    start(&mut layer, all);
+    layer.wait_until_in_sync().await;
+    for id in all {
+        eventually("it has an append-only file", SOON, async || {
+            layer.replication(id).await.is_some() && written_record(&layer, id).append_only == Some(true)
+        })
+        .await;
+    }
+    all_have(&layer, 100).await;
+}

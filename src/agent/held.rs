@@ -47,7 +47,7 @@ pub(super) fn position(
 }
 
 fn of_append_only(record: &Lineage, sample: Option<&Sample>, present: &Sizes, boot: &str) -> Position {
-    let recorded = Position::recorded(record);
+    let recorded = record.recorded_position();
     let Some(sample) = sample.filter(|sample| present.base() == Some(&sample.base)) else {
         return Position { tail: Tail::Unknown, ..recorded };
     };
@@ -59,7 +59,7 @@ fn of_append_only(record: &Lineage, sample: Option<&Sample>, present: &Sizes, bo
 
 /// A snapshot has what the server had at the fork, and the record is of what it had in memory later on.
 fn of_snapshot(environment: &Environment, record: &Lineage) -> Position {
-    let recorded = Position::recorded(record);
+    let recorded = record.recorded_position();
     let Some((replication_id, offset)) = rdb_head::position(&environment.data.join("dump.rdb")) else {
         // A primary has no backlog while it has had no replica for an hour: then its snapshot is later than what any of them has.
         let offset = if record.role == Role::Primary { record.offset } else { Offset(0) };

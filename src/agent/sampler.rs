@@ -88,7 +88,7 @@ impl Sampler {
     /// Notes how far the server is in its history.
     pub(super) fn follow(&mut self, record: &Lineage, sample: Option<&Sample>) {
         let trail = &mut self.trail;
-        let end = Position::recorded(record);
+        let end = record.recorded_position();
         if let Some(before) = trail.end.replace(end.clone())
             && before.replication_id != end.replication_id
         {
@@ -126,6 +126,7 @@ fn thinned(points: &[TrailPoint]) -> Vec<TrailPoint> {
         .map(|index| if index < 4 { index } else { 4 << (index - 4) })
         .filter_map(|back| points.get(points.len().checked_sub(back + 1)?).copied())
         .collect();
+    told.extend(points.first().filter(|first| told.last() != Some(first)).copied());
     told.reverse();
     told
 }
@@ -185,7 +186,7 @@ mod tests {
         let (end, points) = sampler.ended(&ReplicationId("a".to_owned())).unwrap();
         assert_eq!((end.offset, end.epoch, end.term), (Offset(4_990), 3, 2));
         assert_eq!(points.last(), Some(&TrailPoint(Offset(4_990), 3_992)));
-        assert!(points.len() > 6 && points.len() <= TOLD && points[0].0.0 < 4_500, "{points:?}");
+        assert!(points.len() > 6 && points.len() <= TOLD && points[0].0.0 == 0, "{points:?}");
         assert!(points.is_sorted_by_key(|point| point.0));
         assert!(sampler.ended(&ReplicationId("b".to_owned())).is_none());
     }

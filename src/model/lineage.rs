@@ -71,7 +71,20 @@ pub struct Lineage {
 impl Lineage {
     /// Where the data ends.
     pub fn position(&self) -> Position {
-        self.held.as_deref().cloned().unwrap_or_else(|| Position::recorded(self))
+        self.held.as_deref().cloned().unwrap_or_else(|| self.recorded_position())
+    }
+
+    /// Where the data ends by the record alone.
+    pub fn recorded_position(&self) -> Position {
+        Position {
+            replication_id: self.replication_id.clone(),
+            offset: self.offset,
+            epoch: self.epoch,
+            term: self.term,
+            tail: Tail::None,
+            led: false,
+            went_on: false,
+        }
     }
 
     /// The record of the same data up to the offset that is known.

@@ -229,7 +229,8 @@ async fn a_node_that_starts_from_its_snapshot_has_an_append_only_file_again_with
     for id in all {
         save(&layer, id).await;
     }
-    eventually("all have recorded it", SOON, async || all.iter().all(|id| written_record(&layer, *id).keys >= 100)).await;
+    eventually("all have recorded it", SOON, async || all.iter().all(|id| written_record(&layer, *id).keys >= 100))
+        .await;
     for id in all {
         layer.kill_node(id);
     }

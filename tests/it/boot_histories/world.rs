@@ -223,7 +223,7 @@ impl World {
         let tail = if is_same { Tail::Bytes(bytes) } else { Tail::Unknown };
         let led = is_same && written.record.role == Role::Primary;
         let went_on = is_same && bytes > 0 && !written.record.link_up;
-        let held = Position { tail, led, went_on, ..Position::recorded(&written.record) };
+        let held = Position { tail, led, went_on, ..written.record.recorded_position() };
         data.record = Lineage { clean_stop: false, held: Some(Box::new(held)), ..written.record };
     }
 

@@ -53,6 +53,15 @@ impl World {
         }
     }
 
+    /// As the operator's own count of absences.
+    pub fn note_absences(&mut self) {
+        let away: Vec<NodeId> = self.workloads.keys().copied().filter(|node| !self.is_ready(*node)).collect();
+        self.away_since.retain(|node, _| away.contains(node));
+        for node in away {
+            self.away_since.entry(node).or_insert(self.time);
+        }
+    }
+
     fn start_pods(&mut self) {
         // A pod whose Secret is not there stays in ContainerCreating.
         if !self.statics.contains(super::STATIC[0]) {

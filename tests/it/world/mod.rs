@@ -112,6 +112,8 @@ pub struct World {
     pub pods: BTreeMap<NodeId, Pod>,
     /// Since when a StatefulSet has no pod.
     pub missing_since: BTreeMap<NodeId, u64>,
+    /// Since when a StatefulSet has no ready pod.
+    pub away_since: BTreeMap<NodeId, u64>,
     pub volumes: BTreeMap<NodeId, Volume>,
     /// Those of [`STATIC`] that are there.
     pub statics: BTreeSet<&'static str>,
@@ -151,6 +153,7 @@ impl World {
             workloads: BTreeMap::new(),
             pods: BTreeMap::new(),
             missing_since: BTreeMap::new(),
+            away_since: BTreeMap::new(),
             volumes: BTreeMap::new(),
             statics: BTreeSet::new(),
             primary_service: None,
@@ -273,6 +276,7 @@ impl World {
         self.tick_kubernetes();
         self.tick_data();
         self.tick_sentinels();
+        self.note_absences();
         let declared = self.declared();
         // One that is no longer declared is counted on by nobody: it is away only while it leaves.
         let is_back = |node: &NodeId| {

@@ -26,7 +26,7 @@ impl World {
             }),
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
             away: self
-                .missing_since
+                .away_since
                 .get(&id)
                 .map(|since| UnavailableNode { seconds: self.time - since, ..UnavailableNode::default() }),
             server: if self.mute.contains(&id) { ObservedServer::Unknown } else { self.observed_server(id) },

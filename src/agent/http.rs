@@ -99,7 +99,12 @@ fn verdict(Shared(context): Shared<Context>, judge: fn(&Health, Duration) -> boo
     (status, std::iter::once(format!("{health:?}")).chain(trouble).map(|line| line + "\n").collect())
 }
 
+/// What the volume holds; unavailable before it was read: an answer without a record would say that it is empty, and a peer that has less
+/// would go on without this node.
 async fn lineage(Shared(context): Shared<Context>) -> Response {
+    if !context.state.is_read() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     match serde_json::to_string(&context.state.lineage_answer()) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

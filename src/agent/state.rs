@@ -61,6 +61,8 @@ struct Inner {
     declared: BTreeSet<Address>,
     activity: Activity,
     lineage: Option<Lineage>,
+    /// Whether the volume was read: before that nothing is known of what it holds.
+    is_read: bool,
     accepting: bool,
     /// Why it waits for a person, and since when.
     needs_person: Option<(String, Instant)>,
@@ -84,6 +86,7 @@ struct Inner {
 impl State {
     /// The state of a node whose engine is not started yet.
     pub(crate) fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
+        let is_read = config.node.kind == NodeKind::Sentinel;
         Ok(Self {
             health: SharedHealth::default(),
             counters: Arc::default(),
@@ -99,6 +102,7 @@ impl State {
                 config_trouble: None,
                 activity: Activity::Deciding,
                 lineage: None,
+                is_read,
                 accepting: false,
                 needs_person: None,
                 had_keys: environment.had_keys().exists(),
@@ -171,7 +175,13 @@ impl State {
     }
 
     pub(crate) fn set_lineage(&self, lineage: Option<Lineage>) {
-        self.lock().lineage = lineage;
+        let mut inner = self.lock();
+        (inner.lineage, inner.is_read) = (lineage, true);
+    }
+
+    /// Whether the volume was read. A Sentinel's holds no data.
+    pub(crate) fn is_read(&self) -> bool {
+        self.lock().is_read
     }
 
     /// Whether the node carries out a person's decision for its own data.

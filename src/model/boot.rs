@@ -146,6 +146,8 @@ fn named_other(facts: &BootFacts, named: u16) -> BootDecision {
             // a replica to elect.
             if activity == Activity::Deciding && is_best_of_those_left(facts) {
                 follow(true)
+            } else if facts.awaits_a_peer() {
+                BootDecision::Wait(WaitReason::PeerIsSilent)
             } else {
                 BootDecision::Wait(WaitReason::NamedPrimaryIsEmpty)
             }
@@ -342,9 +344,10 @@ fn may_be_elected(facts: &BootFacts) -> bool {
 
 /// A link that was down may mean that the primary went on alone; but where all nodes answer, none has more than what
 /// the records say. (All pods die within a moment of each other: the replicas' last word is that their link is down.) What went on
-/// alone in a layer that keeps nothing is not waited for.
+/// alone in a layer that keeps nothing is not waited for. A peer that has been silent for a moment only may start just now, and have more.
 fn is_best_of_those_left(facts: &BootFacts) -> bool {
     let all_peers_answer = facts.all_peers_answer();
     (all_peers_answer || facts.sentinels_answer())
+        && !facts.awaits_a_peer()
         && standing(facts).is_ok_and(|own| own.synced && (own.link_up || all_peers_answer || !facts.keeps_data))
 }

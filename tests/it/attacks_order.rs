@@ -37,6 +37,17 @@ fn written_record(layer: &Layer, id: NodeId) -> Lineage {
     serde_json::from_str(&fs::read_to_string(layer.data(id).join("redoubt/lineage.json")).unwrap()).unwrap()
 }
 
+/// Waits until each record says how long the node's files are: before that a replica that was sent all data has it in memory only.
+async fn files_are_known(layer: &Layer) {
+    let is_known = |id: &NodeId| {
+        let path = layer.data(*id).join("redoubt/lineage.json");
+        let record: Option<serde_json::Value> =
+            fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok());
+        record.is_some_and(|record| record["appendOnly"] == true && record["sample"].is_object())
+    };
+    eventually("each record says how long the files are", SOON, async || layer.data_ids().iter().all(is_known)).await;
+}
+
 /// The primary, and the replicas by ordinal.
 async fn roles(layer: &Layer) -> (NodeId, NodeId, NodeId) {
     let mut named = None;
@@ -68,6 +79,7 @@ async fn what_a_replica_confirmed_after_its_record_outlives_the_loss_of_the_prim
     let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
     for round in 0..3_u64 {
+        files_are_known(&layer).await;
         let (primary, first, second) = roles(&layer).await;
         // An earlier death of either one: its record may be equal, and its ordinal lower.
         let (early, late) = if round == 1 { (second, first) } else { (first, second) };
@@ -87,6 +99,7 @@ async fn what_a_replica_confirmed_after_its_record_outlives_the_loss_of_the_prim
 async fn what_a_replica_confirmed_whose_volume_takes_no_record_outlives_the_loss_of_the_primary() {
     let mut layer = Layer::in_sync(&Options { settings: WRITTEN_AT_ONCE, ..Options::default() }).await;
     layer.mark_initialised();
+    files_are_known(&layer).await;
     let (primary, other, stuck) = roles(&layer).await;
     let before = written_record(&layer, stuck).offset;
     // Where the next record would be written.

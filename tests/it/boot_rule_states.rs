@@ -67,6 +67,17 @@ fn most_data_nodes_are_no_second_quorum() {
     assert_eq!(chosen(&alone), BY_A_PERSON);
 }
 
+/// Both replicas of a primary that lost its volume start at the same moment, and one has confirmed more. The other did not wait for its
+/// answer, and was elected.
+#[test]
+fn a_replica_is_not_electable_before_a_peer_that_may_have_more_had_time_to_answer() {
+    let with = |peer: Peer| facts(Some(record(1, 1, 10)), [deciding(None), peer], [Names(0); 3]);
+    assert_eq!(decide(&with(silent(0))), BootDecision::Wait(WaitReason::PeerIsSilent));
+    assert_eq!(decide(&with(silent(60))), BootDecision::Follow { primary: 0, electable: true });
+    assert_eq!(decide(&with(deciding(Some(record(1, 1, 9))))), BootDecision::Follow { primary: 0, electable: true });
+    assert_eq!(decide(&with(deciding(Some(record(1, 1, 11))))), BootDecision::Wait(WaitReason::NamedPrimaryIsEmpty));
+}
+
 fn of_a_cache(facts: BootFacts) -> BootFacts {
     BootFacts { keeps_data: false, ..facts }
 }

@@ -167,6 +167,7 @@ async fn nodes_that_die_under_load_keep_nothing_aside_that_is_in_the_layer() {
     let mut layer = Layer::in_sync(&Options::default()).await;
     layer.mark_initialised();
     for round in 0..3 {
+        files_are_known(&layer).await;
         let (primary, first, second) = roles(&layer).await;
         let writer = {
             let connection = to(&layer, primary).await;

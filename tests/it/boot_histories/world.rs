@@ -224,7 +224,9 @@ impl World {
         let led = is_same && written.record.role == Role::Primary;
         let went_on = is_same && bytes > 0 && !written.record.link_up;
         let held = Position { tail, led, went_on, ..written.record.recorded_position() };
-        data.record = Lineage { clean_stop: false, held: Some(Box::new(held)), ..written.record };
+        // Whether a decision was carried out is asked of volumes that take records (`docs/design/attacks.md`, what is open).
+        let accepted = data.record.accepted;
+        data.record = Lineage { clean_stop: false, held: Some(Box::new(held)), accepted, ..written.record };
     }
 
     pub fn fresh_files(&mut self) -> usize {

@@ -21,17 +21,17 @@ pub mod use_status;
 pub mod uses;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt as _;
 
+use self::guarded_rules::definition;
 use crate::model::UseKind;
 
 /// All custom resource definitions.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
     let of_use = |kind| match kind {
-        UseKind::SessionStore => session_store::SessionStore::crd(),
-        UseKind::RateLimitPolicy => rate_limit_policy::RateLimitPolicy::crd(),
-        UseKind::CacheNamespace => cache_namespace::CacheNamespace::crd(),
-        UseKind::FunctionLibrary => function_library::FunctionLibrary::crd(),
+        UseKind::SessionStore => definition::<session_store::SessionStore>(),
+        UseKind::RateLimitPolicy => definition::<rate_limit_policy::RateLimitPolicy>(),
+        UseKind::CacheNamespace => definition::<cache_namespace::CacheNamespace>(),
+        UseKind::FunctionLibrary => definition::<function_library::FunctionLibrary>(),
     };
-    std::iter::once(data_layer::DataLayer::crd()).chain(UseKind::ALL.map(of_use)).collect()
+    std::iter::once(definition::<data_layer::DataLayer>()).chain(UseKind::ALL.map(of_use)).collect()
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::use_status::UseStatus;
 use super::uses::{LayerChoice, UseAccess, UseBinding};
-use super::{guarded_rules, quantity_rules, use_rules};
+use super::{quantity_rules, use_rules};
 
 /// A store of login sessions: a place in a data layer, session functions with its policy, a user and a binding Secret.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,8 +45,7 @@ use super::{guarded_rules, quantity_rules, use_rules};
     validation = Rule::new(quantity_rules::is_not_above("touchInterval", "idleTimeout"))
         .message("touchInterval must not be above idleTimeout: a session that is in use would end between two renewals"),
     validation = Rule::new("!has(self.onExceed) || has(self.maxPerUser)").message("onExceed needs maxPerUser"),
-    validation = Rule::new(guarded_rules::guarded(use_rules::replicas_confirm)).optional_old_self(true)
-        .message(use_rules::REPLICAS_MESSAGE),
+    validation = Rule::new(use_rules::replicas_confirm()).message(use_rules::REPLICAS_MESSAGE),
     validation = Rule::new(use_rules::PREFIX_STAYS)
         .message("keyPrefix cannot be changed: the sessions that there are would be lost"),
     validation = Rule::new(use_rules::LAYER_STAYS).message(use_rules::LAYER_MESSAGE),

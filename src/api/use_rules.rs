@@ -42,11 +42,11 @@ pub(crate) fn name_message(suffix: &str) -> String {
     )
 }
 
-/// The rule that a store does not wait for more replicas than its dedicated layer has, for the specification that is called `spec`.
-pub(crate) fn replicas_confirm(spec: &str) -> String {
+/// The rule that a store does not wait for more replicas than its dedicated layer has.
+pub(crate) fn replicas_confirm() -> String {
     format!(
-        "!has({spec}.revokeReplicas) || (has({spec}.layer) && has({spec}.layer.name)) || {spec}.revokeReplicas <= ({})",
-        replicas_of_dedicated(spec)
+        "!has(self.revokeReplicas) || (has(self.layer) && has(self.layer.name)) || self.revokeReplicas <= ({})",
+        replicas_of_dedicated()
     )
 }
 
@@ -54,11 +54,11 @@ pub(crate) fn replicas_confirm(spec: &str) -> String {
 pub(crate) const REPLICAS_MESSAGE: &str =
     "revokeReplicas is above the replicas of the dedicated layer: no revocation would ever be confirmed";
 
-fn replicas_of_dedicated(spec: &str) -> String {
-    let dedicated = format!("{spec}.layer.dedicated");
+fn replicas_of_dedicated() -> String {
+    const DEDICATED: &str = "self.layer.dedicated";
     let [one_node, several] =
         [DeploymentMode::Standalone, DeploymentMode::Sentinel].map(DeploymentMode::default_replicas);
     format!(
-        "!has({spec}.layer) || !has({dedicated}) ? {several} : (has({dedicated}.replicas) ? {dedicated}.replicas : ({dedicated}.mode == 'Standalone' ? {one_node} : {several}))"
+        "!has(self.layer) || !has({DEDICATED}) ? {several} : (has({DEDICATED}.replicas) ? {DEDICATED}.replicas : ({DEDICATED}.mode == 'Standalone' ? {one_node} : {several}))"
     )
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Fault;
 use crate::api::data_layer::DataLayer;
-use crate::api::guarded_rules::evaluable;
+use crate::api::guarded_rules::{definition, evaluable};
 
 /// The rules of each kind, for objects that are new and for edits, compiled once: to make the definition and to compile its rules costs
 /// far more than all else that a pass does without waiting, and `DataLayer::validate_cel` does so each time.
@@ -44,7 +44,7 @@ pub fn admit_edit<K: CustomResourceExt + Serialize>(old: &K, new: &K) -> Result<
 fn rules<K: CustomResourceExt>(is_edit: bool) -> Arc<CompiledSchema> {
     let mut known = RULES.lock().unwrap_or_else(PoisonError::into_inner);
     let rules = known.entry((K::crd_name().to_owned(), is_edit)).or_insert_with(|| {
-        let versions = K::crd().spec.versions;
+        let versions = definition::<K>().spec.versions;
         let schema = versions.first().and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
         Arc::new(compile_schema(&evaluable(json(&schema), is_edit)))
     });

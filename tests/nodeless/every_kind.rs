@@ -26,7 +26,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(2);
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// The least that a use of a kind declares, its layer left out.
-fn smallest(kind: UseKind) -> Value {
+pub fn smallest(kind: UseKind) -> Value {
     match kind {
         UseKind::SessionStore => json!({"idleTimeout": "30m"}),
         UseKind::RateLimitPolicy => json!({"limits": [{"name": "each", "quota": 10, "window": "1h"}]}),
@@ -112,7 +112,7 @@ impl Use {
 }
 
 /// The objects of a kind.
-fn api(namespace: &TestNamespace, kind: UseKind) -> Api<DynamicObject> {
+pub fn api(namespace: &TestNamespace, kind: UseKind) -> Api<DynamicObject> {
     let words = kind.words();
     let resource =
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("redoubt.dev", "v1alpha1", words.kind), words.plural);

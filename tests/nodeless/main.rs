@@ -29,6 +29,7 @@ mod definitions;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/disturbances.rs"]
 mod disturbances;
+mod editable;
 #[allow(dead_code)]
 #[path = "../support/engine_process.rs"]
 mod engine_process;

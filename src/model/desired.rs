@@ -16,8 +16,10 @@ pub struct Desired {
     pub generation: i64,
     /// `spec.paused`: observe and report, change nothing.
     pub paused: bool,
-    /// The engine that the pods should run, as far as its image says which; `None`: it does not say, or nothing depends on it.
+    /// The engine that the pods should run, as far as its image says which.
     pub engine: Option<EngineVersion>,
+    /// Whether a server meets files of another: when it starts, or as a replica that syncs.
+    pub reads_files: bool,
     /// Whether disruptive steps wait for a person (`update.approval: Manual` and this revision not yet approved).
     pub disruption_needs_approval: bool,
     /// Data nodes (1 + replicas) and Sentinels that should exist, each with its wanted revisions.

@@ -25,12 +25,24 @@ pub(super) fn older_engine(
     primary: Option<NodeId>,
     node: NodeId,
 ) -> Option<RefusalReason> {
-    let wanted = desired.engine?;
+    let wanted = engine(desired, observed).filter(|_| desired.reads_files)?;
     let nodes = observed.nodes.keys().copied().filter(|other| primary.is_none_or(|primary| primary == *other));
     let running = nodes.filter_map(|other| data(observed, other)).find(|server| {
         EngineVersion::of_server(&server.version).is_some_and(|running| wanted.reads(running) == Some(false))
     })?;
     Some(RefusalReason::OlderEngine { node, running: running.version.clone(), wanted: wanted.to_string() })
+}
+
+/// The engine of the desired image. One that does not say its version is known once a server of it answers, which is that of the first
+/// replica of a roll.
+fn engine(desired: &Desired, observed: &Observed) -> Option<EngineVersion> {
+    let runs_it = |node: &NodeId| {
+        let pod = observed.nodes.get(node).and_then(|seen| seen.pod.as_ref());
+        let wanted = &desired.nodes.get(node)?.restart_revision;
+        pod.is_some_and(|pod| pod.restart_revision == *wanted).then_some(())?;
+        EngineVersion::of_server(&data(observed, *node)?.version)
+    };
+    desired.engine.or_else(|| desired.nodes.keys().find_map(runs_it))
 }
 
 /// Whether less memory is wanted than the primary holds.

@@ -90,6 +90,7 @@ mod tests {
             generation: 1,
             paused: false,
             engine: None,
+            reads_files: true,
             disruption_needs_approval: false,
             nodes: [(NodeId::sentinel(0), sentinel)].into(),
             settings: BTreeMap::new(),

@@ -30,6 +30,7 @@ pub fn desired(revision: &str) -> Desired {
         generation: 1,
         paused: false,
         engine: None,
+        reads_files: true,
         disruption_needs_approval: false,
         nodes: nodes().into_iter().map(|id| (id, node.clone())).collect(),
         settings: BTreeMap::from([("maxmemory".to_owned(), "100".to_owned())]),

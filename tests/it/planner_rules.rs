@@ -328,6 +328,29 @@ fn an_engine_that_cannot_read_the_primarys_files_is_not_rolled_out() {
     assert_eq!(refused_of(&with("redis:7.0"), &observed), []);
 }
 
+/// The first replica of a roll shows it, and the roll ends there.
+#[test]
+fn an_engine_whose_image_does_not_say_its_version_is_known_once_a_server_of_it_answers() {
+    let wanted = Desired { engine: EngineVersion::of_image("engine@sha256:0"), ..desired("new") };
+    let mut observed = converged(NodeId::data(0));
+    for ordinal in 0..3 {
+        "redis 8.0.2".clone_into(&mut data_of(&mut observed, ordinal).version);
+    }
+    assert_eq!(refused_of(&wanted, &observed), [], "nothing is known of it");
+    let tried = NodeId::data(1);
+    "new".clone_into(&mut observed.nodes.get_mut(&tried).unwrap().pod.as_mut().unwrap().restart_revision);
+    for (version, is_refused) in [("redis 7.0.15", true), ("valkey 8.1.1", true), ("redis 8.0.4", false), ("", false)] {
+        version.clone_into(&mut data_of(&mut observed, 1).version);
+        let refused = refused_of(&wanted, &observed);
+        let is_older =
+            |it: &RefusalReason| matches!(it, RefusalReason::OlderEngine { running, .. } if running == "redis 8.0.2");
+        assert_eq!(refused.iter().any(is_older), is_refused, "{version}: {refused:?}");
+    }
+    "redis 7.0.15".clone_into(&mut data_of(&mut observed, 1).version);
+    let forgetful = Desired { reads_files: false, ..wanted };
+    assert_eq!(refused_of(&forgetful, &observed), [], "a single server that keeps nothing meets no files");
+}
+
 #[test]
 fn memory_that_cannot_hold_the_data_is_neither_rolled_out_nor_set() {
     let mut observed = converged(NodeId::data(0));

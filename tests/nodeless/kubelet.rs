@@ -214,8 +214,9 @@ pub fn check_engines() {
     );
 }
 
+/// `localhost/redis:7.0`, and `localhost/of-redis-7.0`, whose name says no version.
 fn folder_of(engines: &[Engine], image: &str) -> Option<PathBuf> {
-    let name = image.rsplit('/').next()?.replace(':', "-");
+    let name = image.rsplit('/').next()?.trim_start_matches("of-").replace(':', "-");
     let found = engines.iter().find(|engine| engine.name == name)?;
     Some(found.program.parent()?.to_owned())
 }

@@ -145,6 +145,37 @@ async fn an_engine_that_cannot_read_the_files_is_refused_with_both_versions_and_
     namespace.delete().await;
 }
 
+/// An image may not say its version. Then the first replica of a roll tells it, which is as far as the roll goes.
+#[tokio::test]
+async fn an_engine_whose_image_says_no_version_and_that_cannot_read_the_files_is_refused_at_the_first_replica() {
+    let namespace = TestNamespace::create("older-silent").await;
+    let newer = "localhost/of-redis-8.0";
+    let layer = namespace.layer("web", json!({"engine": {"image": newer}})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    let (primary, old) = (layer.wait_until_in_sync().await, layer.pods().await);
+    for patch in [r#"{"spec":{"engine":{"image":null}}}"#, r#"{"spec":{"engine":null}}"#] {
+        let refused = try_kubectl(&["-n", &namespace.name, "patch", "dl", "web", "--type=merge", "-p", patch]);
+        assert!(refused.as_ref().is_err_and(|words| words.contains("engine.image cannot be removed")), "{refused:?}");
+    }
+    layer.change(json!({"engine": {"image": "localhost/of-redis-7.0"}})).await;
+    degraded(&layer, "OlderEngine", &["redis 7.0", "redis 8.0"]).await;
+    let now = layer.pods().await;
+    let is_new = |name: &&String| now[*name].uid() != old[*name].uid();
+    let tried: Vec<&String> = old.keys().filter(is_new).collect();
+    assert_eq!(tried.len(), 1, "{tried:?}");
+    assert_ne!(*tried[0], layer.pod(primary));
+    assert!(layer.is("Ready").await, "the others serve");
+    assert!(layer.set("meanwhile").await);
+    layer.change(json!({"engine": {"image": newer}})).await;
+    layer.ready().await;
+    layer.wait_until_in_sync().await;
+    for key in ["kept", "meanwhile"] {
+        assert_eq!(layer.get(key).await.as_deref(), Some(key));
+    }
+    namespace.delete().await;
+}
+
 /// Less memory than the data needs is neither rolled out nor set, whether a limit or a share says so, until the data fits.
 #[tokio::test]
 async fn memory_below_the_data_is_reported_and_carried_out_once_the_data_fits() {

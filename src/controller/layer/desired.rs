@@ -85,7 +85,8 @@ pub(super) fn desired(
         layer: layer.identity.clone(),
         generation: object.metadata.generation.unwrap_or_default(),
         paused: object.spec.paused.unwrap_or(false),
-        engine: engine(layer),
+        engine: EngineVersion::of_image(&layer.engine_image),
+        reads_files: layer.keeps_data || layer.data_nodes > 1,
         disruption_needs_approval: needs_approval(object),
         nodes: nodes.collect(),
         // A directive that we do not know is in `redis.conf` only: how a server spells its value is nothing to compare with.
@@ -115,12 +116,6 @@ pub(super) fn roles_only(object: &DataLayer, layer: &ValidatedLayer) -> Desired 
     let no_users = Users { data: BTreeMap::new(), sentinels: BTreeMap::new() };
     let all = desired(object, layer, &BTreeMap::new(), no_users, &[]);
     Desired { settings: BTreeMap::new(), start_only: BTreeSet::new(), ..all }
-}
-
-/// The engine, where another's files may be met: by a server that starts, or by a replica that syncs.
-fn engine(layer: &ValidatedLayer) -> Option<EngineVersion> {
-    let is_met = layer.keeps_data || layer.data_nodes > 1;
-    EngineVersion::of_image(&layer.engine_image).filter(|_| is_met)
 }
 
 /// Whether a person has yet to approve restarts for this generation.

@@ -243,6 +243,7 @@ impl World {
             generation: 1,
             paused: self.specification.paused,
             engine: None,
+            reads_files: true,
             disruption_needs_approval: self.specification.needs_approval,
             nodes: self.declared().into_iter().map(|id| (id, node.clone())).collect(),
             settings: BTreeMap::from([("setting".to_owned(), self.specification.setting.to_string())]),

@@ -8,10 +8,12 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use redoubt::api::data_layer::DataLayer;
 use redoubt::api::names;
 use redoubt::api::use_status::UseStatus;
 use redoubt::model::UseKind;
 use redoubt::report::draft::PROVEN;
+use redoubt::validate::uses::eviction::{self, Verdict};
 use serde_json::{Value, json};
 
 use crate::commands::{kubectl, refuse};
@@ -154,7 +156,9 @@ async fn a_use_of_any_kind_says_at_once_that_it_is_refused_or_revoked() {
     let guest = namespace.another("kinds-guest").await;
     let by_label = json!({"namespaces": {"from": "Selector", "selector": {"matchLabels": {"uses": "yes"}}}});
     let suitable = json!({"evictionPolicy": "volatile-ttl"});
-    let layer = namespace.layer("shared", json!({"mode": "Standalone", "access": by_label, "memory": suitable})).await;
+    // Of the purpose that admits every eviction policy.
+    let further = json!({"mode": "Standalone", "purpose": "Cache", "access": by_label, "memory": suitable});
+    let layer = namespace.layer("shared", further).await;
     layer.ready().await;
     let guests = of_each_kind(&guest, "guest", &layer, |_| json!({})).await;
     let all: Vec<&Use> = guests.iter().collect();
@@ -187,6 +191,19 @@ async fn a_use_of_any_kind_says_at_once_that_it_is_refused_or_revoked() {
     all_say(&all, "the layer lets no other namespace in", |_| "NotAllowed").await;
     layer.change(json!({"access": by_label})).await;
     all_are_ready(&guests).await;
+
+    layer.change(json!({"memory": {"evictionPolicy": "allkeys-lru"}})).await;
+    let is_evicted = |kind: UseKind| eviction::judge(kind, "allkeys-lru").verdict == Verdict::Refused;
+    let evicted: Vec<&Use> = guests.iter().chain(&owners).filter(|it| is_evicted(it.kind)).collect();
+    assert_eq!(evicted.len(), 4, "sessions and limits");
+    all_say(&evicted, "the layer's eviction policy changed", |_| "Evicts").await;
+    layer.change(json!({"memory": suitable})).await;
+    all_are_ready(&guests).await;
+
+    let layers: Api<DataLayer> = layer.api();
+    layers.delete(&layer.identity.name, &DeleteParams::default()).await.unwrap();
+    let all: Vec<&Use> = guests.iter().chain(&owners).collect();
+    all_say(&all, "the layer was deleted", |_| "LayerNotFound").await;
     for namespace in [guest, namespace] {
         namespace.delete().await;
     }

@@ -8,6 +8,7 @@ use kube::{Client, ResourceExt as _};
 use super::Error;
 use crate::api::names;
 use crate::failure::request;
+use crate::model::{LayerIdentity, NodeId};
 
 /// The StatefulSet as built, but with the claims of the one that is there: Kubernetes refuses any change of them, and with it
 /// every other change.
@@ -33,6 +34,15 @@ pub(super) async fn are_ours(client: &Client, workload: &StatefulSet) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether the claim of a node's volume is being deleted: Kubernetes waits for the end of its pod only.
+pub(super) async fn is_being_deleted(client: &Client, layer: &LayerIdentity, node: NodeId) -> Result<bool, Error> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &layer.namespace);
+    let name = names::volume_claim(&layer.name, node);
+    let object = format!("PersistentVolumeClaim {}/{name}", layer.namespace);
+    let found = request("read", &object, api.get_opt(&name)).await?;
+    Ok(found.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some()))
 }
 
 /// Names of the claims that Kubernetes makes for the only pod (StatefulSet documentation, "Stable Storage").

@@ -132,7 +132,11 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
             }
             Ok(applied(&writer.apply(&claims::kept(workload, live), live).await?))
         }
-        Step::RestartPod { node, pod_uid, .. } => {
+        Step::RestartPod { node, pod_uid, ends_claim, .. } => {
+            let has_data = node.kind == NodeKind::Data;
+            if has_data && !ends_claim && claims::is_being_deleted(writer.client(), resources.layer, *node).await? {
+                return Ok(StepOutcome::Dropped("its volume claim is being deleted".to_owned()));
+            }
             let pod = names::pod(&resources.layer.name, *node);
             writer.delete::<Pod>(namespace, &pod, Some(pod_uid)).await.map(|()| StepOutcome::Done)
         }

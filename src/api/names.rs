@@ -121,6 +121,14 @@ pub fn pod(layer: &str, node_id: NodeId) -> String {
     format!("{}-0", node(layer, node_id))
 }
 
+/// Volume of a node's pod, and the template of its claim.
+pub(crate) const DATA_VOLUME: &str = "data";
+
+/// The claim that Kubernetes makes for the volume of a node's pod (StatefulSet documentation, "Stable Storage").
+pub fn volume_claim(layer: &str, node_id: NodeId) -> String {
+    format!("{DATA_VOLUME}-{}", pod(layer, node_id))
+}
+
 /// Secret with the passwords of the system users.
 pub(crate) fn system_secret(layer: &str) -> String {
     format!("{layer}-redis-system")

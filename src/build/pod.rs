@@ -117,7 +117,7 @@ fn engine(inputs: &Inputs<'_>, node: NodeId) -> Value {
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
+            {"name": names::DATA_VOLUME, "mountPath": "/data"},
             {"name": "agent", "mountPath": "/opt/redoubt", "readOnly": true},
             {"name": "node", "mountPath": "/etc/redoubt/node", "readOnly": true},
             {"name": "secrets", "mountPath": "/etc/redoubt/secrets", "readOnly": true},
@@ -156,7 +156,7 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
         }}),
     ];
     if node.kind == NodeKind::Data && inputs.layer.volume.is_none() {
-        volumes.push(json!({"name": "data", "emptyDir": {}}));
+        volumes.push(json!({"name": names::DATA_VOLUME, "emptyDir": {}}));
     }
     volumes
 }

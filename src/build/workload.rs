@@ -91,5 +91,5 @@ fn claim(inputs: &Inputs<'_>, node: NodeId) -> Option<Value> {
         spec["storageClassName"] = json!(class);
     }
     let labels = json!({names::LABEL_LAYER: inputs.layer.identity.name, names::LABEL_NODE: node.to_string()});
-    Some(json!({"metadata": {"name": "data", "labels": labels}, "spec": spec}))
+    Some(json!({"metadata": {"name": names::DATA_VOLUME, "labels": labels}, "spec": spec}))
 }

@@ -201,7 +201,8 @@ impl Context {
     /// Asked again by each pass instead of waited for: of several who wait for one of kube 5's stores only the last is woken
     /// (`kube_runtime::utils::delayed_init` polls one receiver for all), and the others' layers would rest without end.
     pub(crate) fn watches_are_complete(&self) -> Result<bool, kube::runtime::reflector::store::WriterDropped> {
-        let Stores { workloads, services, pods, budgets } = &self.stores;
+        // A pod is not deleted before its claims were read.
+        let Stores { workloads, services, pods, budgets, claims: _ } = &self.stores;
         let uses = self.declared.values().map(|store| store.wait_until_ready().now_or_never());
         let seen = [
             workloads.wait_until_ready().now_or_never(),

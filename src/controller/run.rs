@@ -21,7 +21,7 @@ use super::object_metrics::ObjectMetrics;
 use super::reconcile::{after_failure, after_use_failure, reconcile, reconcile_use};
 use super::uses::index::Index;
 use super::uses::relay::{self, Streams};
-use super::watches::{all_layers, all_uses, layer_of, namespaces, secrets, uniquely, watched};
+use super::watches::{all_layers, all_uses, claims, layer_of, namespaces, secrets, uniquely, watched};
 use crate::act::secrets::RootKey;
 use crate::lease::{self, Stop};
 use crate::metrics::{self, Metrics};
@@ -65,6 +65,7 @@ async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, sto
     let (services, service_changes) = watched::<Service>(client, scope);
     let (pods, pod_changes) = watched::<Pod>(client, scope);
     let (budgets, budget_changes) = watched::<PodDisruptionBudget>(client, scope);
+    let (claims, claim_changes) = claims(client, scope);
     // Unbounded, as all queues here: a loop that waits for nothing else empties each, so at most one list of a watch is in it.
     let (layer_news, layers_touched) = unbounded();
     let (use_news, uses_touched) = unbounded();
@@ -82,7 +83,7 @@ async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, sto
     let (namespaces, namespace_changes) = namespaces(client, scope);
     let (to_layers, wanted_layers) = unbounded();
     let (listeners, news) = Listeners::new();
-    let stores = Stores { workloads, services, pods, budgets };
+    let stores = Stores { workloads, services, pods, budgets, claims };
     let caches = Caches { stores, layers: layers.clone(), declared, namespaces, secrets, index };
     let context = Arc::new(Context::new(inputs, caches, listeners, to_layers.clone()));
     let _included = (context.duty == Duty::Lead).then(|| include_objects(&context));
@@ -92,6 +93,7 @@ async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, sto
         .owns_stream(service_changes)
         .owns_stream(budget_changes)
         .watches_stream(pod_changes, |pod| layer_of(&pod))
+        .watches_stream(claim_changes, |claim| layer_of(&claim))
         .reconcile_on(news.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
         .reconcile_on(wanted_layers)
         .graceful_shutdown_on(lease::stopped(stop.clone()))

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use futures::channel::mpsc::UnboundedSender;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::Api;
 use kube::core::{DeserializeGuard, DynamicResourceScope, ObjectMeta, PartialObjectMeta};
 use kube::runtime::predicates;
@@ -26,6 +26,7 @@ use crate::api::names;
 use crate::api::use_status::UseStatus;
 use crate::api::uses::DeclaredUse;
 use crate::model::UseKind;
+use crate::observe::kubernetes::ClaimMeta;
 use crate::validate::uses::layer_of as layer_of_use;
 
 /// The custom resource as it is watched: one that no longer parses does not stop the others.
@@ -244,10 +245,30 @@ pub(super) fn secrets(client: &Client, scope: Option<&str>) -> (Store<SecretMeta
     (store, changes.boxed())
 }
 
-/// The layer that a pod belongs to, by its label.
-pub(super) fn layer_of(pod: &Pod) -> Option<ObjectRef<WatchedLayer>> {
-    let name = pod.labels().get(names::LABEL_LAYER)?;
-    Some(ObjectRef::new(name).within(pod.metadata.namespace.as_deref()?))
+/// The watch of the metadata of our volume claims. Where the operator may not watch them, the store stays without anything and is never
+/// ready: no pass waits for it.
+pub(super) fn claims(
+    client: &Client,
+    scope: Option<&str>,
+) -> (Store<ClaimMeta>, impl Stream<Item = Result<ClaimMeta, watcher::Error>> + Send + use<>) {
+    let api: Api<ClaimMeta> = match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER))
+        .backoff(pauses())
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects();
+    (store, without_errors(changes))
+}
+
+/// The layer that a pod or a volume claim belongs to, by its label.
+pub(super) fn layer_of<K: Resource>(object: &K) -> Option<ObjectRef<WatchedLayer>> {
+    let metadata = object.meta();
+    let name = metadata.labels.as_ref()?.get(names::LABEL_LAYER)?;
+    Some(ObjectRef::new(name).within(metadata.namespace.as_deref()?))
 }
 
 #[cfg(test)]

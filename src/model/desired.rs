@@ -9,6 +9,7 @@ use super::{LayerIdentity, NodeId, NodeKind};
 
 /// The desired state of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 pub struct Desired {
     /// Namespace, name and UID of the layer.
     pub layer: LayerIdentity,

@@ -8,10 +8,11 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 
@@ -22,6 +23,9 @@ use crate::model::{Address, LayerIdentity, NodeId, NodeKind, PodRole};
 
 /// Label that Kubernetes copies from the node to its pods (1.35 and later; absent before).
 const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Of a volume claim it matters only whether it is being deleted.
+pub(crate) type ClaimMeta = PartialObjectMeta<PersistentVolumeClaim>;
 
 /// What the watches know, of all layers.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub(crate) struct Stores {
     pub pods: Store<Pod>,
     /// Disruption budgets with our labels.
     pub budgets: Store<PodDisruptionBudget>,
+    /// Volume claims with our labels, by their metadata.
+    pub claims: Store<ClaimMeta>,
 }
 
 /// The objects of one layer, as last seen.
@@ -45,6 +51,8 @@ pub(crate) struct Children {
     pub pods: BTreeMap<NodeId, Arc<Pod>>,
     pub services: BTreeMap<String, Arc<Service>>,
     pub budgets: BTreeMap<String, Arc<PodDisruptionBudget>>,
+    /// Volume claims of data nodes that are being deleted.
+    pub ending_claims: BTreeMap<NodeId, String>,
     /// Addresses that the nodes' documents name: what a Service that was deleted gets again.
     pub announced: BTreeMap<NodeId, Address>,
 }
@@ -56,6 +64,7 @@ pub(crate) fn children(stores: &Stores, layer: &LayerIdentity) -> Children {
         pods: by_node(labelled(&stores.pods, layer).into_iter().filter(|pod| is_of(pod, layer)).collect()),
         services: by_name(owned(&stores.services, layer)),
         budgets: by_name(owned(&stores.budgets, layer)),
+        ending_claims: ending_claims(&stores.claims, layer),
         announced: BTreeMap::new(),
     };
     children.announced = announced(&children);
@@ -99,6 +108,9 @@ impl Children {
         }
         for (&node, pod) in &self.pods {
             nodes.entry(node).or_default().pod = Some(observed_pod(pod, &digest));
+        }
+        for (node, seen) in &mut nodes {
+            seen.ending_claim = self.ending_claims.get(node).cloned();
         }
         for service in self.services.values() {
             if let (Some(node), Some(address)) = (node_of(service.as_ref()), cluster_ip(service)) {
@@ -171,6 +183,16 @@ where
         owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == layer.uid)
     };
     labelled(store, layer).into_iter().filter(is_ours).collect()
+}
+
+/// The claims that the layer's pods mount: one that only has their labels is another's. They outlive layers, so none names an owner.
+fn ending_claims(store: &Store<ClaimMeta>, layer: &LayerIdentity) -> BTreeMap<NodeId, String> {
+    let is_ending = |claim: &&Arc<ClaimMeta>| claim.metadata.deletion_timestamp.is_some();
+    let of_node = |claim: &Arc<ClaimMeta>| {
+        let node = node_of(claim.as_ref()).filter(|node| node.kind == NodeKind::Data)?;
+        (claim.name_any() == names::volume_claim(&layer.name, node)).then(|| (node, claim.name_any()))
+    };
+    labelled(store, layer).iter().filter(is_ending).filter_map(of_node).collect()
 }
 
 /// A pod is the layer's if its document says so: pods belong to StatefulSets, which may have been deleted and come back.
@@ -334,7 +356,8 @@ mod tests {
         for service in services {
             writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(service));
         }
-        Stores { workloads, services: store, pods, budgets }
+        let (claims, _) = kube::runtime::reflector::store();
+        Stores { workloads, services: store, pods, budgets, claims }
     }
 
     fn service(value: serde_json::Value) -> Service {

@@ -26,6 +26,7 @@ use crate::model::observed::Observed;
 pub use batch::Plan;
 pub use promotion::Promotion;
 pub use reason::{RefusalReason, WaitReason};
+pub(crate) use safety::loses_data;
 pub use step::Step;
 
 /// Plans what routes clients, and nothing else: what a replica of the operator does that does not lead.

@@ -151,6 +151,11 @@ pub enum RefusalReason {
         /// The desired `maxmemory`, bytes.
         maxmemory: u64,
     },
+    /// The node's volume claim is being deleted and goes with the pod, and no other node would keep the data.
+    VolumeBeingDeleted {
+        /// The node that stays.
+        node: NodeId,
+    },
     /// A fact that the step needs is unknown.
     Unknown {
         /// The node that would have been changed.
@@ -171,6 +176,7 @@ impl RefusalReason {
             | Self::Electing { node }
             | Self::OlderEngine { node, .. }
             | Self::MemoryBelowData { node, .. }
+            | Self::VolumeBeingDeleted { node }
             | Self::Unknown { node, .. } => *node,
         }
     }

@@ -4,7 +4,7 @@ use super::handover::move_primary;
 use super::nodes::{is_of_another_revision, is_outdated, is_to_restart, undeclared};
 use super::reason::{ApplyReason, RestartReason};
 use super::roles::config_epoch;
-use super::{Plan, Step, WaitReason, hold, safety};
+use super::{Plan, RefusalReason, Step, WaitReason, hold, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedPod, ObservedServer, ObservedWorkload};
 use crate::model::{NodeId, NodeKind};
@@ -21,6 +21,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
     // A pod that never came up disturbs no client when it goes: so a reverted revision recovers alone.
     if let Some(node) = outdated.iter().copied().find(|node| never_came_up(observed, *node)) {
+        if safety::loses_data(desired, observed, plan.primary, node) {
+            plan.refused.push(RefusalReason::VolumeBeingDeleted { node });
+            return;
+        }
         plan.steps.extend(replace(desired, observed, node, RestartReason::BrokenRevision));
         return;
     }
@@ -75,5 +79,6 @@ fn replace(desired: &Desired, observed: &Observed, node: NodeId, reason: Restart
     let pod = seen.pod.as_ref().filter(is_old)?;
     // A pod that never came up is replaced whichever node is primary; elsewhere it matters that this node is not.
     let config_epoch = config_epoch(desired, observed).filter(|_| reason == RestartReason::Revision);
-    Some(Step::RestartPod { node, pod_uid: pod.uid.clone(), config_epoch, reason })
+    let ends_claim = seen.ending_claim.is_some();
+    Some(Step::RestartPod { node, pod_uid: pod.uid.clone(), config_epoch, ends_claim, reason })
 }

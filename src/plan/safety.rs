@@ -4,7 +4,7 @@
 //! counts as dangerous.
 
 use super::nodes::is_leaving;
-use super::roles::{address, is_in_sync, knows_all, of_kind, sentinel};
+use super::roles::{address, data, is_in_sync, knows_all, of_kind, sentinel};
 use super::{Plan, RefusalReason, Step};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedNode, ObservedServer, SentinelMaster};
@@ -43,6 +43,9 @@ pub(super) fn veto(
     if let Some(down) = declared.chain(observed.nodes.keys()).copied().find(|other| is_away(other)) {
         return Some(RefusalReason::AnotherNodeIsDown { node, down });
     }
+    if loses_data(desired, observed, primary, node) {
+        return Some(RefusalReason::VolumeBeingDeleted { node });
+    }
     if desired.is_single_node() {
         return None;
     }
@@ -73,6 +76,21 @@ fn is_undeclared_and_away(observed: &Observed, node: NodeId) -> bool {
         seen.workload.is_some() && seen.away.as_ref().is_some_and(|away| away.seconds < RETURNS_WITHIN)
     };
     is_leaving(observed, node) || observed.nodes.get(&node).is_some_and(returns)
+}
+
+/// Whether a node's volume goes with its pod, and not enough other nodes have its data: one whose volume stays, or two, as in any roll.
+/// While no node is primary it is not known who has it.
+pub(crate) fn loses_data(desired: &Desired, observed: &Observed, primary: Option<NodeId>, node: NodeId) -> bool {
+    let ends = |node: NodeId| observed.nodes.get(&node).is_some_and(|seen| seen.ending_claim.is_some());
+    if !ends(node) || !desired.reads_files {
+        return false;
+    }
+    let has_it = |other: &NodeId| {
+        let leads = primary == Some(*other) && data(observed, *other).is_some();
+        *other != node && (leads || primary.is_some_and(|primary| is_in_sync(observed, *other, primary)))
+    };
+    let holders: Vec<NodeId> = of_kind(desired, NodeKind::Data).filter(has_it).collect();
+    holders.len() < 2 && holders.into_iter().all(ends)
 }
 
 /// Whether the node serves, by Kubernetes' word and its own.

@@ -32,6 +32,8 @@ pub enum Step {
         /// Precondition: the Sentinels are at this `config-epoch`, so that no replica was promoted meanwhile, this node least of
         /// all. `None`: no Sentinel has a say (Standalone, or a pod that never came up).
         config_epoch: Option<u64>,
+        /// Precondition: unless this is set, no volume claim of the pod is being deleted. It would go with the pod.
+        ends_claim: bool,
         /// What made the step due.
         reason: RestartReason,
     },

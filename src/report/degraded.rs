@@ -12,7 +12,7 @@ use super::{Facts, kept, proofs, words};
 use crate::model::NodeId;
 use crate::model::observed::{Observed, UnavailableNode};
 use crate::plan::form::ABSENT_SECONDS;
-use crate::plan::{RefusalReason, WaitReason};
+use crate::plan::{RefusalReason, WaitReason, loses_data};
 
 /// How long a node that we restarted ourselves may be away before that is trouble, seconds.
 const PLANNED_SECONDS: u64 = 60;
@@ -57,6 +57,7 @@ fn causes(facts: Facts<'_>, kept: &KeptFolders) -> Vec<Cause> {
     // First, and in a new layer as well: nothing else ends it.
     let mut causes: Vec<Cause> = facts.waits.iter().map(|wait| cause(NEEDS_PERSON, wait.clone())).collect();
     causes.extend(facts.plan.refused.iter().filter_map(held));
+    causes.extend(ending_volumes(facts));
     let undone = facts.undone.iter().filter(|undone| !undone.passes);
     causes.extend(undone.map(|undone| cause("StepRefused", undone.why.clone())));
     let grave = facts.plan.waiting.iter().filter(|what| trouble(facts, what).is_some());
@@ -88,6 +89,17 @@ fn causes(facts: Facts<'_>, kept: &KeptFolders) -> Vec<Cause> {
     causes
 }
 
+/// Data nodes whose volume goes with their pod, whoever ends that: nothing takes the deletion of a claim back.
+fn ending_volumes(facts: Facts<'_>) -> impl Iterator<Item = Cause> {
+    let (desired, observed) = (facts.desired, facts.observed);
+    let nodes = observed.nodes.iter().filter(move |(node, _)| desired.reads_files && desired.nodes.contains_key(node));
+    nodes.filter_map(move |(node, seen)| {
+        let loses = loses_data(desired, observed, facts.plan.primary, *node);
+        let text = words::ending_volume(desired, *node, seen.ending_claim.as_deref()?, loses);
+        Some(cause("VolumeBeingDeleted", text))
+    })
+}
+
 /// A refusal that only another specification ends, or fewer data. Every other one passes with what it waits for.
 fn held(refused: &RefusalReason) -> Option<Cause> {
     let reason = match refused {
@@ -98,6 +110,8 @@ fn held(refused: &RefusalReason) -> Option<Cause> {
         | RefusalReason::NoSentinelMajority { .. }
         | RefusalReason::AnotherNodeIsDown { .. }
         | RefusalReason::Electing { .. }
+        // Told before anything is refused for it.
+        | RefusalReason::VolumeBeingDeleted { .. }
         | RefusalReason::Unknown { .. } => return None,
     };
     Some(cause(reason, words::refused(refused)))

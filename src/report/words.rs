@@ -113,7 +113,28 @@ pub(super) fn refused(refused: &RefusalReason) -> String {
             maxmemory >> 20,
             at_rest(*held) >> 20
         ),
+        RefusalReason::VolumeBeingDeleted { node } => format!(
+            "{node} is not restarted: its volume claim is being deleted and goes with the pod, and no other node keeps the data"
+        ),
         RefusalReason::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
+    }
+}
+
+/// A volume that goes with its pod, and what to do before that. `loses`: the data goes with it.
+pub(super) fn ending_volume(desired: &Desired, node: NodeId, claim: &str, loses: bool) -> String {
+    let fact = format!("{node}: its volume claim {claim} is being deleted and goes when its pod does");
+    let Desired { layer, .. } = desired;
+    let (namespace, workload) = (&layer.namespace, names::node(&layer.name, node));
+    match (loses, desired.has_sentinels()) {
+        (false, _) => format!(
+            "{fact}; to have a new volume filled from another node: kubectl -n {namespace} rollout restart statefulset {workload}"
+        ),
+        (true, true) => format!(
+            "{fact}, and no other node keeps the data, so the operator does not restart it; add a replica (spec.replicas), or copy the data, before its pod ends"
+        ),
+        (true, false) => format!(
+            "{fact}, and the data with it, so the operator does not restart it; copy the data before its pod ends"
+        ),
     }
 }
 

@@ -108,10 +108,10 @@ pod. */ -}}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch, delete]
-# By name: a claim that another program made does not count as a node's own.
+# By name: a claim that another program made does not count as a node's own. Of all, whether they are being deleted.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get]
+  verbs: [get, list, watch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
+use tokio::time::Instant;
 
 use super::absences::Absences;
 use super::arguments::OperatorArguments;
@@ -20,6 +21,7 @@ use super::handovers::Handovers;
 use super::pace::Pace;
 use super::rejections::Rejections;
 use super::secret_cache::SecretCache;
+use super::turns::{Turn, Turns};
 use super::uses::index::{Index, UsePlace};
 use super::uses::memory::Memory;
 use super::watches::{NamespaceMeta, SecretMeta, WatchedLayer, WatchedUse};
@@ -75,6 +77,10 @@ pub(crate) struct Context {
     pub(crate) backoff: Backoff,
     /// When passes began.
     pub(crate) pace: Pace,
+    /// Passes over layers that are made at once.
+    turns: Turns,
+    /// The same over uses.
+    use_turns: Turns,
     /// Which unreadable objects were told of.
     pub unreadable: ReportedUnreadable,
     /// Which unreadable uses the events of their layers told of.
@@ -131,6 +137,8 @@ pub(super) struct ContextInputs {
     pub(super) metrics: Metrics,
     pub(super) root: RootKey,
     pub(super) defaults: Defaults,
+    /// Passes over layers, and over uses, that are made at once.
+    pub(super) concurrency: u16,
 }
 
 /// What the watches keep up to date.
@@ -164,7 +172,7 @@ impl Context {
         listeners: Listeners,
         wake: UnboundedSender<ObjectRef<WatchedLayer>>,
     ) -> Self {
-        let ContextInputs { duty, client, metrics, root, defaults } = inputs;
+        let ContextInputs { duty, client, metrics, root, defaults, concurrency } = inputs;
         let Caches { stores, layers, declared, namespaces, secrets, index } = caches;
         Self {
             duty,
@@ -185,6 +193,8 @@ impl Context {
             passwords: PasswordCache::new(root),
             backoff: Backoff::default(),
             pace: Pace::default(),
+            turns: Turns::new(concurrency),
+            use_turns: Turns::new(concurrency),
             unreadable: ReportedUnreadable::default(),
             unreadable_uses: ReportedUnreadable::default(),
             handovers: Handovers::default(),
@@ -213,6 +223,27 @@ impl Context {
             self.namespaces.as_ref().map_or(Some(Ok(())), |store| store.wait_until_ready().now_or_never()),
         ];
         seen.into_iter().chain(uses).try_fold(true, |complete, ready| Ok(ready.transpose()?.is_some() && complete))
+    }
+
+    /// Waits until a layer's pass may begin: first come, first served, but for one whose primary moved since its last pass, for which
+    /// clients wait. `None`: this process stops.
+    pub(super) async fn turn(&self, layer: &ObjectMeta) -> Option<Turn<'_>> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let begun = self.pace.last(&text(&layer.uid));
+        let mut moves = self.listeners.last_move(&(text(&layer.namespace), text(&layer.name)));
+        let is_news = |moved: &Option<Instant>| moved.is_some_and(|moved| begun.is_some_and(|begun| begun <= moved));
+        self.turns.next_or_at_once(async { moves.wait_for(is_news).await.map(drop) }).await
+    }
+
+    /// Waits until the pass over a use may begin. `None`: this process stops.
+    pub(super) async fn use_turn(&self) -> Option<Turn<'_>> {
+        self.use_turns.next().await
+    }
+
+    /// Begins no pass any more.
+    pub(super) fn end_turns(&self) {
+        self.turns.end();
+        self.use_turns.end();
     }
 
     /// Begins a pass over a layer. An error: how long it has to wait.
@@ -273,6 +304,8 @@ impl Context {
             passwords,
             backoff,
             pace,
+            turns: _,
+            use_turns: _,
             unreadable,
             unreadable_uses,
             handovers,

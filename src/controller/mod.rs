@@ -19,6 +19,7 @@ mod reconcile;
 mod rejections;
 mod run;
 pub(crate) mod secret_cache;
+mod turns;
 pub mod uses;
 mod watch_pauses;
 mod watches;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tracing::{Instrument as _, Span};
 
@@ -23,6 +24,9 @@ const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
 
 /// One pass over one layer.
 pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>) -> Result<Action, Error> {
+    let Some(_turn) = context.turn(watched.meta()).await else { return Ok(Action::await_change()) };
+    // It may have changed meanwhile.
+    let Some(watched) = context.layers.get(&ObjectRef::from_obj(&*watched)) else { return Ok(Action::await_change()) };
     let object = match &watched.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -111,6 +115,13 @@ pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context
     if context.duty == Duty::Route {
         return Ok(Action::await_change());
     }
+    let Some(_turn) = context.use_turn().await else { return Ok(Action::await_change()) };
+    let kind = watched.kind();
+    let Some(watched) =
+        context.declared.get(&kind).and_then(|store| store.get(&ObjectRef::from_obj_with(&*watched, kind)))
+    else {
+        return Ok(Action::await_change());
+    };
     let declared = match &watched.0 {
         Ok(declared) => declared,
         Err(invalid) => {

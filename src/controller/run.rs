@@ -46,7 +46,8 @@ pub async fn run_controllers(
     arguments: &OperatorArguments,
     stop: Stop,
 ) {
-    let inputs = ContextInputs { duty, client, metrics, root, defaults: Defaults::of(arguments) };
+    let (defaults, concurrency) = (Defaults::of(arguments), arguments.concurrency);
+    let inputs = ContextInputs { duty, client, metrics, root, defaults, concurrency };
     loop {
         let kinds = kinds::installed(&inputs.client).await;
         let missing: Vec<UseKind> = UseKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
@@ -60,7 +61,8 @@ pub async fn run_controllers(
 /// Watches and reconciles layers, and uses of these kinds, until told to stop.
 async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, stop: Stop, kinds: &[UseKind]) {
     let (client, scope) = (&inputs.client, arguments.watch_namespace.as_deref());
-    let config = ControllerConfig::default().concurrency(arguments.concurrency).debounce(DEBOUNCE);
+    // Without a bound of its own: see `turns`.
+    let config = ControllerConfig::default().debounce(DEBOUNCE);
     let (workloads, workload_changes) = watched::<StatefulSet>(client, scope);
     let (services, service_changes) = watched::<Service>(client, scope);
     let (pods, pod_changes) = watched::<Pod>(client, scope);
@@ -118,8 +120,16 @@ async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, sto
         _ = futures::future::join(reconciling_layers, futures::future::join_all(reconciling_uses)) => {}
         () = relaying => {}
         () = prune_caches(&context) => {}
+        () = end_turns(&context, stop) => {}
     }
     context.handovers.finish().await;
+}
+
+/// Has the passes that wait for their turn end when this process has to stop. Never ends itself: those that were begun are waited for.
+async fn end_turns(context: &Context, stop: Stop) {
+    lease::stopped(stop).await;
+    context.end_turns();
+    std::future::pending().await
 }
 
 /// Errors of passes were logged where they arose; these are of the controller itself.

@@ -84,6 +84,7 @@ mod planner_promote;
 mod planner_properties;
 mod planner_rules;
 mod planner_safety;
+mod planner_volumes;
 mod probes;
 mod public_items;
 mod rate_limit_policies;

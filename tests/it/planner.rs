@@ -133,6 +133,7 @@ pub fn converged(primary: NodeId) -> Observed {
                 NodeKind::Data => PodRole::Replica,
             }),
         }),
+        ending_claim: None,
         away: None,
         server: match id.kind {
             NodeKind::Data => ObservedServer::Data(Box::new(data_server(id, primary))),

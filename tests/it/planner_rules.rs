@@ -20,7 +20,7 @@ fn data_of(observed: &mut Observed, ordinal: u16) -> &mut DataServer {
     }
 }
 
-fn masters_of(observed: &mut Observed) -> Vec<&mut SentinelMaster> {
+pub fn masters_of(observed: &mut Observed) -> Vec<&mut SentinelMaster> {
     let servers = observed.nodes.values_mut().map(|seen| &mut seen.server);
     servers
         .filter_map(|server| match server {

@@ -74,6 +74,7 @@ mod tenants;
 mod test_namespace;
 #[path = "../support/kubernetes/truth.rs"]
 mod truth;
+mod turns;
 mod volumes;
 
 pub use place::client;

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::ResourceExt as _;
+use kube::api::DeleteParams;
+use redoubt::api::data_layer::DataLayer;
+use redoubt::api::names;
 use redoubt::model::node_config::REDIS_PORT;
 use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, Endpoint, server};
@@ -15,7 +20,7 @@ use crate::commands::kubectl;
 use crate::disturbances::{delete_all_pods, serves_again};
 use crate::place;
 use crate::plane::plane;
-use crate::test_namespace::{SOON, TestNamespace, eventually, is_ready};
+use crate::test_namespace::{Layer, SOON, TestNamespace, eventually, is_ready};
 
 /// Counts the keys of every node but `except` all the time; the smallest count of each that was seen.
 fn watch_sizes(
@@ -201,5 +206,51 @@ async fn data_that_one_node_had_alone_is_reported_until_a_person_drops_it() {
     layer.ready().await;
     eventually("Degraded is over", SOON, async || !layer.is("Degraded").await).await;
     assert_eq!(events(), 1, "told once");
+    namespace.delete().await;
+}
+
+/// Kubernetes keeps a claim that is being deleted for as long as a pod uses it: an end of the pod is the end of the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_being_deleted_goes_with_no_restart_of_the_operators_but_one_that_a_replica_is_filled_after() {
+    let namespace = TestNamespace::create("nl-ending-volume").await;
+    let delete = |claim: &str| kubectl(&["-n", &namespace.name, "delete", "pvc", claim, "--wait=false"]);
+    let told = async |layer: &Layer, words: &str| {
+        eventually("Degraded says so", SOON, async || {
+            layer.condition("Degraded").await.is_some_and(|(status, reason, message)| {
+                status == "True" && reason == "VolumeBeingDeleted" && message.contains(words)
+            })
+        })
+        .await;
+    };
+    let single = namespace.layer("single", json!({"mode": "Standalone"})).await;
+    single.ready().await;
+    assert!(single.set("kept").await);
+    let pods = single.pod_uids().await;
+    delete("data-single-redis-0-0");
+    told(&single, "copy the data before its pod ends").await;
+    single.change(json!({"cpu": "23m"})).await;
+    kubectl(&["-n", &namespace.name, "rollout", "restart", "statefulset", "single-redis-0"]);
+    eventually("the change says what holds it up", SOON, async || {
+        let progressing = single.condition("Progressing").await;
+        progressing.is_some_and(|(_, _, message)| message.contains("redis-0 is not restarted: its volume claim"))
+    })
+    .await;
+    assert_eq!((single.pod_uids().await, single.get("kept").await.as_deref()), (pods, Some("kept")));
+    single.api::<DataLayer>().delete("single", &DeleteParams::default()).await.unwrap();
+
+    let layer = namespace.layer("web", json!({})).await;
+    layer.ready().await;
+    assert!(layer.set("kept").await);
+    let primary = layer.wait_until_in_sync().await;
+    let claim = names::volume_claim("web", primary);
+    let uid = async || layer.api::<PersistentVolumeClaim>().get(&claim).await.ok().and_then(|claim| claim.uid());
+    let old = uid().await;
+    delete(&claim);
+    told(&layer, "rollout restart statefulset").await;
+    kubectl(&["-n", &namespace.name, "rollout", "restart", "statefulset", &layer.pod_owner(primary)]);
+    eventually("it has another volume", SOON, async || uid().await.is_some_and(|new| Some(new) != old)).await;
+    eventually("nothing is wrong any more", SOON, async || !layer.is("Degraded").await).await;
+    layer.wait_until_in_sync().await;
+    assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     namespace.delete().await;
 }

@@ -19,6 +19,7 @@ use crate::api::data_layer::DataLayer;
 use crate::api::data_layer_status::DataLayerStatus;
 use crate::failure::Class;
 use crate::model::desired::Desired;
+use crate::model::observed::Observed;
 use crate::plan::{Plan, WaitReason};
 use crate::report::uses::{LayerCause, LayerNote};
 use crate::report::{self, Facts, StepFailure};
@@ -89,7 +90,7 @@ impl Report {
         let is_new = !(seen.observed.initialised && seen.observed.recorded);
         let words = LayerWords { note: note(object, accepted, &build.desired), cause: LayerCause::of(&status, is_new) };
         let uses = uses.report(context, build.pass(accepted, seen), &words, &rotations, uses_outcome, use_proofs);
-        let pause = pause(context, &build.desired, seen.observed.recorded, &plan, &undone);
+        let pause = pause(context, &build.desired, &seen.observed, &plan, &undone);
         Self { status, uses, pause, may_hurry: undone.is_empty() }
     }
 
@@ -123,19 +124,22 @@ fn words(faults: &[Fault]) -> Vec<String> {
 
 /// How long to wait for the next pass. What the servers have to do is looked at often; what Kubernetes or a person has to do
 /// announces itself; what was tried and failed is tried less and less often.
-fn pause(context: &Context, desired: &Desired, recorded: bool, plan: &Plan, undone: &[StepFailure]) -> Duration {
+fn pause(context: &Context, desired: &Desired, observed: &Observed, plan: &Plan, undone: &[StepFailure]) -> Duration {
     if !desired.paused && !undone.is_empty() {
         let pause = context.backoff.failed(&desired.layer.uid, Class::Transient, rand::random());
-        return pause.min(LONGEST_WITH_FAILURES);
+        // Without a pod there is nothing else to look after.
+        let has_pods = observed.nodes.values().any(|seen| seen.pod.is_some());
+        return if has_pods { pause.min(LONGEST_WITH_FAILURES) } else { pause };
     }
     context.backoff.succeeded(&desired.layer.uid);
     let is_others = |waiting: &WaitReason| {
         matches!(waiting, WaitReason::Approval | WaitReason::Paused | WaitReason::Pod { trouble: Some(_), .. })
     };
     // The layer is not Ready before it is marked as initialised.
-    let is_recorded = recorded || !plan.initialised;
+    let is_recorded = observed.recorded || !plan.initialised;
     let is_at_rest = is_recorded && plan.steps.is_empty() && plan.waiting.iter().all(is_others);
-    if is_at_rest || desired.paused { AT_REST } else { UNDER_WAY }
+    let waits_long = context.pace.waits_long(&desired.layer.uid, &plan.waiting) && plan.steps.is_empty();
+    if is_at_rest || desired.paused || (waits_long && is_recorded) { AT_REST } else { UNDER_WAY }
 }
 
 /// Tells of a layer that was never accepted, and its uses of it.

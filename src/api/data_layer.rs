@@ -75,7 +75,7 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
     validation = Rule::new(guarded_rules::at_creation(quantity_rules::volume_holds_the_data("self"))).optional_old_self(true)
         .message(Message::Expression(quantity_rules::volume_message())),
     validation = Rule::new("self.mode == oldSelf.mode").message("mode cannot be changed"),
-    validation = Rule::new("(has(self.persistence) && has(self.persistence.volume) && has(self.persistence.volume.storageClassName) ? self.persistence.volume.storageClassName : '') == (has(oldSelf.persistence) && has(oldSelf.persistence.volume) && has(oldSelf.persistence.volume.storageClassName) ? oldSelf.persistence.volume.storageClassName : '')")
+    validation = Rule::new(name_rules::storage_class_stays())
         .message("persistence.volume.storageClassName cannot be changed: the volumes are there already"),
     validation = Rule::new("!has(oldSelf.engine) || !has(oldSelf.engine.image) || (has(self.engine) && has(self.engine.image))")
         .message("engine.image cannot be removed once it is set: the layer would go back to the image that was recorded when it was made, which may not read the files. Name the image to run"),
@@ -239,7 +239,8 @@ pub struct Engine {
     pub pull_policy: Option<PullPolicy>,
     /// Secrets for pulling the image, at most 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 10))]
+    #[schemars(length(max = 10), transform = name_rules::bound_names)]
+    #[x_kube(validation = Rule::new(name_rules::name_objects()).message("engine.pullSecrets: a name is that of a Secret: lower-case letters, digits, - and ."))]
     pub pull_secrets: Option<Vec<LocalObjectReference>>,
 }
 
@@ -355,7 +356,7 @@ pub struct VolumeSpec {
     /// Storage class, at most 253 characters. Default: the cluster's. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new(name_rules::IS_OBJECT_NAME).message(Message::Expression(name_rules::object_name_message("persistence.volume.storageClassName", "StorageClass"))))]
+    #[x_kube(validation = Rule::new(name_rules::is_object_name_or_none()).message(Message::Expression(name_rules::object_name_message("persistence.volume.storageClassName", "StorageClass"))))]
     pub storage_class_name: Option<String>,
     /// What happens to the volumes when the layer is deleted. Default: `Retain`; a layer of the same name adopts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,11 +4,10 @@
 //! primary to say.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::use_rules;
 use super::use_status::UseStatus;
+use super::{name_rules, use_rules};
 
 /// The key of a ConfigMap where none is named.
 pub(crate) const DEFAULT_KEY: &str = "library.lua";
@@ -54,11 +53,13 @@ pub struct FunctionLibrarySpec {
 pub struct LibraryLayer {
     /// Name of a `DataLayer`. Cannot be changed.
     #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new(name_rules::IS_LAYER_NAME).message(name_rules::LAYER_NAME_MESSAGE))]
     pub name: String,
     /// Its namespace. A layer of another namespace must permit the library's (`access.namespaces`). Cannot be changed. Default: the
     /// library's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new(name_rules::IS_NAMESPACE).message(name_rules::NAMESPACE_MESSAGE))]
     pub namespace: Option<String>,
 }
 
@@ -79,14 +80,16 @@ pub struct SourceChoice {
 }
 
 /// A key of a ConfigMap in the namespace of the library.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapChoice {
     /// `metadata.name` of the ConfigMap.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(name_rules::is_object_name()).message(Message::Expression(name_rules::object_name_message("source.configMap.name", "ConfigMap"))))]
     pub name: String,
     /// The key that holds the Lua. Default: `library.lua`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(name_rules::IS_KEY).message(name_rules::KEY_MESSAGE))]
     pub key: Option<String>,
 }

@@ -23,11 +23,13 @@ pub struct LayerChoice {
     /// Name of a `DataLayer`. Cannot be changed. Default: the layer is dedicated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
+    #[x_kube(validation = Rule::new(name_rules::IS_LAYER_NAME).message(name_rules::LAYER_NAME_MESSAGE))]
     pub name: Option<String>,
     /// Its namespace. A layer of another namespace must permit the use's (`access.namespaces`). Cannot be changed. Default: the
     /// use's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new(name_rules::IS_NAMESPACE).message(name_rules::NAMESPACE_MESSAGE))]
     pub namespace: Option<String>,
     /// A layer of the use's own: a `DataLayer` with these fields, the purpose of the kind and no user `app`. A session store's is
     /// named NAME-sessions. It is deleted with the use; its volumes stay, unless `persistence.volume.reclaim` is `Delete`.
@@ -44,7 +46,7 @@ pub struct UseBinding {
     /// `NAME-session-binding`, `NAME-limit-binding` or `NAME-cache-binding`, by kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new(name_rules::IS_SUBDOMAIN).message(Message::Expression(name_rules::object_name_message("binding.secretName", "Secret"))))]
+    #[x_kube(validation = Rule::new(name_rules::is_object_name()).message(Message::Expression(name_rules::object_name_message("binding.secretName", "Secret"))))]
     pub secret_name: Option<String>,
 }
 

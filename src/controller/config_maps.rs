@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::Api;
 
+use crate::api::name_rules::is_name_of_object;
 use crate::failure::{Request, request};
 use crate::telemetry::Chain;
 
@@ -42,6 +43,9 @@ impl ConfigMaps {
     /// What a ConfigMap has under a key, as it was at most [`CACHED_FOR`] ago. While it cannot be read again, what was read before
     /// counts.
     pub(crate) async fn read(&self, client: &Client, namespace: &str, name: &str, key: &str) -> Result<Entry, Request> {
+        if !is_name_of_object(name) {
+            return Ok(Entry::NoConfigMap);
+        }
         let place = (namespace.to_owned(), name.to_owned(), key.to_owned());
         let known = {
             let mut all = self.lock();

@@ -1,7 +1,9 @@
 //! Kubernetes quantities as whole bytes (or whole thousandths).
 
-/// Reads `256Mi`, `1.5Gi`, `1000000`, `500M`. `None`: not such a quantity, negative, or not a whole number of `unit`ths.
+/// Reads `256Mi`, `1.1Gi`, `1000000`, `500M` in `unit`ths, rounded up as Kubernetes does. `None`: not such a quantity, negative, or too
+/// large.
 pub(crate) fn parse(text: &str, unit: u64) -> Option<u64> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.').len();
     let (number, suffix) = text.split_at(digits);
     let (multiplier, divisor): (u128, u128) = match suffix {
@@ -24,14 +26,17 @@ pub(crate) fn parse(text: &str, unit: u64) -> Option<u64> {
         exponent => power_of_ten(exponent.strip_prefix(['e', 'E'])?)?,
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if fraction.len() > 9 || whole.len() + fraction.len() == 0 || fraction.contains('.') {
+    if fraction.len() > MOST_DIGITS || whole.len() + fraction.len() == 0 || fraction.contains('.') {
         return None;
     }
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let value = format!("{whole}{fraction}").parse::<u128>().ok()?.checked_mul(multiplier)?.checked_mul(unit.into())?;
     let divisor = divisor * scale;
-    (value % divisor == 0).then(|| u64::try_from(value / divisor).ok()).flatten()
+    u64::try_from(value.div_ceil(divisor)).ok()
 }
+
+/// Digits behind the point. A quantity of the API has 32 characters at most.
+const MOST_DIGITS: usize = 20;
 
 /// `3` and `-3` as multiplier and divisor.
 fn power_of_ten(exponent: &str) -> Option<(u128, u128)> {
@@ -56,9 +61,21 @@ mod tests {
             (parse("1e3", 1), parse("1500E-3", 1_000), parse("1Pi", 1)),
             (Some(1_000), Some(1_500), Some(1 << 50))
         );
-        for bad in ["", "-1", "1Mb", "1e3x", "1.2.3", ".", "100m"] {
+        for bad in ["", "-1", "1Mb", "1e3x", "1.2.3", ".", "+", "++1"] {
             assert_eq!(parse(bad, 1), None, "{bad}");
         }
+    }
+
+    /// Whatever is a quantity for the rules of admission is one here.
+    #[test]
+    fn what_is_not_whole_is_rounded_up_as_kubernetes_does() {
+        assert_eq!(parse("1.1Gi", 1), Some(1_181_116_007));
+        assert_eq!(parse("123456789123m", 1), Some(123_456_790));
+        assert_eq!((parse("+96Mi", 1), parse("100m", 1), parse("1.5m", 1_000)), (Some(96 << 20), Some(1), Some(2)));
+        assert_eq!(
+            (parse("0.123456789012Gi", 1), parse("1.", 1), parse(".5Ki", 1)),
+            (Some(132_560_718), Some(1), Some(512))
+        );
     }
 
     proptest! {

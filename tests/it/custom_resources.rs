@@ -222,6 +222,14 @@ fn what_may_change_is_accepted() {
             json!({"mode": "Sentinel", "persistence": {"volume": {"size": "10Gi"}}, "memory": {"limit": "1Gi"}, "cpu": 2}),
         ),
         (
+            json!({"mode": "Sentinel", "persistence": {"volume": {"storageClassName": "a..b"}}}),
+            json!({"mode": "Sentinel", "persistence": {"volume": {"storageClassName": "a.b"}}}),
+        ),
+        (
+            json!({"mode": "Sentinel", "persistence": {"volume": {"storageClassName": "a-.b"}}}),
+            json!({"mode": "Sentinel"}),
+        ),
+        (
             json!({"mode": "Sentinel", "engine": {"image": "redis:8.0"}}),
             json!({"mode": "Sentinel", "engine": {"image": "redis:7.0"}}),
         ),

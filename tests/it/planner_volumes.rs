@@ -33,16 +33,12 @@ fn asked_to_restart(desired: &Desired, observed: &Observed, node: NodeId) -> Res
 fn a_node_whose_volume_is_being_deleted_is_restarted_only_where_others_keep_the_data() {
     let (three, observed) = (desired("old"), converged(NodeId::data(0)));
     let (primary, replica) = (NodeId::data(0), NodeId::data(1));
-    let restarts = |answer: &Result<Vec<Step>, _>| {
-        matches!(answer.as_deref(), Ok([Step::RestartPod { node, ends_claim: true, .. }]) if *node == replica)
-    };
+    let restarts = |answer: &Result<Vec<Step>, _>| matches!(answer.as_deref(), Ok([Step::RestartPod { node, ends_claim: true, .. }]) if *node == replica);
     for ending_ones in [&[1][..], &[0, 1], &[0, 1, 2]] {
         let answer = asked_to_restart(&three, &ending(&observed, ending_ones), replica);
         assert!(restarts(&answer), "{ending_ones:?}: {answer:?}");
     }
-    let moves = |answer: Result<Vec<Step>, _>| {
-        matches!(answer.as_deref(), Ok([Step::Switchover { from, .. }]) if *from == primary)
-    };
+    let moves = |answer: Result<Vec<Step>, _>| matches!(answer.as_deref(), Ok([Step::Switchover { from, .. }]) if *from == primary);
     assert!(moves(asked_to_restart(&three, &ending(&observed, &[0]), primary)));
 
     let (mut two, mut observed) = (three, observed);

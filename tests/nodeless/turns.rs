@@ -43,7 +43,10 @@ async fn an_edit_of_each_of_many_layers_that_fail_is_seen_in_its_turn() {
     eventually("each was seen", SOON, async || unseen().await.is_empty()).await;
     eventually("each is refused", SOON, async || {
         let degraded = join_all(layers.iter().map(|layer| layer.condition("Degraded"))).await;
-        degraded.into_iter().flatten().all(|(status, _, message)| status == "True" && message.contains("exceeded quota"))
+        degraded
+            .into_iter()
+            .flatten()
+            .all(|(status, _, message)| status == "True" && message.contains("exceeded quota"))
     })
     .await;
     for cpu in ["21m", "22m"] {

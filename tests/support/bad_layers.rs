@@ -74,6 +74,19 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"purpose": "Mixed", "memory": {"evictionPolicy": "volatile-lfu"}}), "18 of 20,000 sessions"),
         (json!({"purpose": "Mixed", "memory": {"evictionPolicy": "volatile-random"}}), "18 of 20,000 sessions"),
         (json!({"engine": {"image": "redis 7\n"}}), "not an image reference"),
+        (json!({"persistence": {"volume": {"storageClassName": "a..b"}}}), "is not the name of a StorageClass"),
+        (json!({"persistence": {"volume": {"storageClassName": "a-.b"}}}), "is not the name of a StorageClass"),
+        (json!({"scheduling": {"priorityClassName": "a..b"}}), "is not the name of a PriorityClass"),
+        (json!({"scheduling": {"nodeSelector": {"a..b/x": "ssd"}}}), "scheduling.nodeSelector: a key is"),
+        (json!({"engine": {"pullSecrets": [{"name": "Two Words"}]}}), "engine.pullSecrets: a name is"),
+        (
+            json!({"access": {"namespaces": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a", "operator": "Bogus"}]}}}}),
+            "selector: an operator is In or NotIn",
+        ),
+        (
+            json!({"access": {"namespaces": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}}),
+            "selector: an operator is In or NotIn",
+        ),
     ];
     let of_pods = [
         (json!({"labels": {"redoubt.dev/layer": "other"}}), "this label is Redoubt's own"),
@@ -84,6 +97,8 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"annotations": {"redoubt.dev/node-config": "{}"}}), "this annotation is Redoubt's own"),
         (json!({"annotations": {"prometheus.io/port": "1"}}), "this annotation is Redoubt's own"),
         (json!({"annotations": {"two words": "1"}}), "a key is a Kubernetes annotation name"),
+        (json!({"annotations": {"a..b/x": "1"}}), "a key is a Kubernetes annotation name"),
+        (json!({"labels": {format!("{}/x", "a".repeat(254)): "1"}}), "a key is a Kubernetes label name"),
     ];
     let of_names = [
         ("x".repeat(41), "at most 40 characters"),

@@ -24,6 +24,12 @@ pub fn bad_libraries() -> Vec<(String, Value, &'static str)> {
         (with(json!({"configMap": {}})), "name"),
         (with(json!({"configMap": {"name": ""}})), "name"),
         (with(json!({"configMap": {"name": "a", "key": ""}})), "key"),
+        (with(json!({"configMap": {"name": "../../platform/configmaps/lib"}})), "is not the name of a ConfigMap"),
+        (with(json!({"configMap": {"name": "?labelSelector=x"}})), "is not the name of a ConfigMap"),
+        (with(json!({"configMap": {"name": "a#b"}})), "is not the name of a ConfigMap"),
+        (with(json!({"configMap": {"name": "a", "key": "a/b"}})), "source.configMap.key must hold"),
+        (json!({"layer": {"name": "Web"}, "source": inline}), "layer.name must begin with a letter"),
+        (json!({"layer": {"name": "web", "namespace": "a.b"}, "source": inline}), "layer.namespace must hold"),
     ]
     .into_iter()
     .map(|(spec, reason)| ("tools".to_owned(), spec, reason))

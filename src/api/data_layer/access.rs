@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::metadata_rules;
+
 /// Which namespaces may use the layer, which users it has, and what its nodes announce.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -46,13 +48,15 @@ pub enum AdministratorChoice {
 }
 
 /// Namespaces that may name a layer, like Gateway API's allowed routes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct AllowedNamespaces {
     /// `Same`: the layer's own; `All`; `Selector`: those whose labels `selector` matches. Default: `Same`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<NamespaceChoice>,
-    /// With `Selector`: labels of the namespaces.
+    /// With `Selector`: labels of the namespaces. At most 20 expressions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = metadata_rules::bound_expressions)]
+    #[x_kube(validation = Rule::new(metadata_rules::EXPRESSIONS_COMPARE).message("access.namespaces.selector: an operator is In or NotIn, with values, or Exists or DoesNotExist, without"))]
     pub selector: Option<LabelSelector>,
 }
 

@@ -37,7 +37,7 @@ pub struct Scheduling {
     /// Priority class of the pods, at most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new(name_rules::IS_OBJECT_NAME).message(Message::Expression(name_rules::object_name_message("scheduling.priorityClassName", "PriorityClass"))))]
+    #[x_kube(validation = Rule::new(name_rules::is_object_name_or_none()).message(Message::Expression(name_rules::object_name_message("scheduling.priorityClassName", "PriorityClass"))))]
     pub priority_class_name: Option<String>,
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn are_ours(client: &Client, workload: &StatefulSet) -> Result<
         if let Some(found) = request("read", &object, api.get_opt(&name)).await?
             && !is_of(&found, workload)
         {
-            return Err(Error::NameTaken { object });
+            return Err(Error::NameTaken { object, whose: "was not made for this layer" });
         }
     }
     Ok(())

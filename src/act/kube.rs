@@ -5,11 +5,11 @@ use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Error;
 use super::fingerprint::{Fingerprints, Key};
-use crate::api::names::MANAGER_OBJECTS;
+use crate::api::names::{ANNOTATION_NODE_CONFIG, MANAGER_OBJECTS, OUR_PREFIXES};
 use crate::failure::request;
 use crate::metrics::Metrics;
 
@@ -79,14 +79,15 @@ impl Writer {
 
     async fn apply_to<K: Object>(&self, desired: &K, live: Option<&K>, as_seen: bool) -> Result<Applied<K>, Error> {
         let key = key_of(desired);
-        if let Some(live) = live {
+        if let Some(live) = live.filter(|live| !live.owner_references().is_empty()) {
             check_owner(&key, desired, live)?;
             if self.fingerprints.is_as_applied(&key, desired, live) {
                 return Ok(Applied::Unchanged);
             }
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-        let found = match live {
+        // Who wrote an object is not kept in memory, and is asked of one without an owner.
+        let found = match live.filter(|live| !live.owner_references().is_empty()) {
             Some(live) => Some(live.clone()),
             None => request("read", &key.to_string(), api.get_opt(&key.name)).await?,
         };
@@ -190,22 +191,58 @@ fn controller<K: Resource>(object: &K) -> Option<&str> {
     owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
-/// Names never seize anything: only an object that is controlled by the wanted controller is ours.
+/// Names never seize anything: only an object that is controlled by the wanted controller is ours, or one that lost its owner.
 fn check_owner<K: Object>(key: &Key, desired: &K, live: &K) -> Result<(), Error> {
+    let taken = |whose| Err(Error::NameTaken { object: key.to_string(), whose });
     if controller(desired).is_some() && controller(live) == controller(desired) {
         Ok(())
     } else if live.meta().deletion_timestamp.is_some() && controller(live).is_some() {
         // A predecessor's that is on its way out: it is waited for.
         Ok(())
+    } else if !live.owner_references().is_empty() {
+        taken("has another owner")
+    } else if !was_applied_by_us(desired, live) {
+        taken("has no owner, and was not made for this layer")
+    } else if holds_nothing(&key.kind) || runs_for_same_layer(desired, live) {
+        // It was deleted with `--cascade=orphan`, or restored from a backup.
+        Ok(())
     } else {
-        Err(Error::NameTaken { object: key.to_string() })
+        taken("is of an earlier layer of this name, which was deleted without it; delete it: the volumes stay")
     }
+}
+
+/// Whether an object was applied by our field manager and has all labels of ours that it should have.
+fn was_applied_by_us<K: Object>(desired: &K, live: &K) -> bool {
+    let applied = live
+        .managed_fields()
+        .iter()
+        .any(|entry| entry.manager.as_deref() == Some(MANAGER_OBJECTS) && entry.operation.as_deref() == Some("Apply"));
+    let is_ours = |label: &&String| OUR_PREFIXES.iter().any(|prefix| label.starts_with(prefix));
+    let mut ours = desired.labels().iter().filter(|(label, _)| is_ours(label)).peekable();
+    applied && ours.peek().is_some() && ours.all(|(label, value)| live.labels().get(label) == Some(value))
+}
+
+/// Whether applying such an object replaces all that it says, and ends nothing that runs.
+fn holds_nothing(kind: &str) -> bool {
+    ["Service", "Secret", "PodDisruptionBudget"].contains(&kind)
+}
+
+/// Whether the pods of a StatefulSet are this very layer's, by the document of its template. Those of an earlier layer have other
+/// passwords, and their Sentinels another name for the primary.
+fn runs_for_same_layer<K: Object>(desired: &K, live: &K) -> bool {
+    let layer = |object: &K| {
+        let object = serde_json::to_value(object).ok()?;
+        let document = object.pointer("/spec/template/metadata/annotations")?.get(ANNOTATION_NODE_CONFIG)?.as_str()?;
+        Some(serde_json::from_str::<Value>(document).ok()?["layer"]["uid"].as_str()?.to_owned())
+    };
+    layer(desired).is_some_and(|wanted| layer(live) == Some(wanted))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use k8s_openapi::api::apps::v1::StatefulSet;
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -230,8 +267,60 @@ mod tests {
         assert!(check(&ours).is_ok());
         for foreign in [service(None), service(Some("uid-2"))] {
             let error = check(&foreign).unwrap_err();
-            assert!(matches!(error, Error::NameTaken { object } if object == "Service shop/web-redis"));
+            assert!(matches!(error, Error::NameTaken { object, .. } if object == "Service shop/web-redis"));
         }
+    }
+
+    fn left_over<K: Object>(kind: &str, further: serde_json::Value) -> K {
+        let mut object = json!({"metadata": {
+            "name": "web-redis-0", "namespace": "shop", "labels": {"redoubt.dev/layer": "web", "redoubt.dev/node": "redis-0"},
+            "managedFields": [{"manager": "redoubt", "operation": "Apply"}, {"manager": "kubectl", "operation": "Update"}],
+        }});
+        object.as_object_mut().unwrap().extend(further.as_object().cloned().unwrap_or_default());
+        object["kind"] = json!(kind);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn owned<K: Object>(object: &K) -> K {
+        let mut object = object.clone();
+        object.meta_mut().owner_references = service(Some("uid-1")).metadata.owner_references;
+        object
+    }
+
+    #[test]
+    fn an_object_that_lost_its_owner_is_ours_if_we_applied_it_for_this_layer() {
+        let lost: Service = left_over("Service", json!({}));
+        let wanted = owned(&lost);
+        let whose = |live: &Service| match check_owner(&key_of(&wanted), &wanted, live) {
+            Ok(()) => "ours",
+            Err(Error::NameTaken { whose, .. }) => whose,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(whose(&lost), "ours");
+        let mut relabelled = lost.clone();
+        relabelled.labels_mut().insert("redoubt.dev/layer".to_owned(), "other".to_owned());
+        let mut theirs = lost.clone();
+        theirs.managed_fields_mut().remove(0);
+        for foreign in [relabelled, theirs] {
+            assert_eq!(whose(&foreign), "has no owner, and was not made for this layer");
+        }
+        let mut owned_by_others = lost;
+        owned_by_others.metadata.owner_references = service(Some("uid-2")).metadata.owner_references;
+        assert_eq!(whose(&owned_by_others), "has another owner");
+    }
+
+    #[test]
+    fn a_stateful_set_that_lost_its_owner_is_ours_if_its_pods_are_of_this_very_layer() {
+        let workload = |uid: &str| -> StatefulSet {
+            let document = json!({"layer": {"uid": uid}}).to_string();
+            let template = json!({"metadata": {"annotations": {"redoubt.dev/node-config": document}}, "spec": null});
+            left_over("StatefulSet", json!({"spec": {"selector": {}, "serviceName": "a", "template": template}}))
+        };
+        let wanted = owned(&workload("uid-1"));
+        let check = |live: &StatefulSet| check_owner(&key_of(&wanted), &wanted, live);
+        assert!(check(&workload("uid-1")).is_ok());
+        let error = check(&workload("uid-0")).unwrap_err().to_string();
+        assert!(error.contains("is of an earlier layer of this name"), "{error}");
     }
 
     /// Where a successor has the name, the API server refuses what names another UID.

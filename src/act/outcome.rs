@@ -19,10 +19,12 @@ pub enum Error {
     #[error(transparent)]
     Library(#[from] crate::dataplane::Error),
     /// An object of our name exists and is not ours.
-    #[error("{object} exists and has another owner")]
+    #[error("{object} exists and {whose}")]
     NameTaken {
         /// `KIND NAMESPACE/NAME`, as messages name it.
         object: String,
+        /// Whose it is, as the end of a sentence.
+        whose: &'static str,
     },
     /// An object of ours could not be written as JSON.
     #[error("cannot write {object} as JSON")]

@@ -32,6 +32,7 @@ pub const fn name_of(step: &Step) -> &'static str {
         Step::PatchConfig { .. } => "PatchConfig",
         Step::PointService { .. } => "PointService",
         Step::LabelPod { .. } => "LabelPod",
+        Step::RelabelPod { .. } => "RelabelPod",
         Step::Switchover { .. } => "Switchover",
         Step::SetSettings { .. } => "SetSettings",
         Step::SetUser { .. } => "SetUser",
@@ -156,6 +157,15 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
         }
         Step::LabelPod { node, pod_uid, reads, role } => {
             label_pod(writer, resources.layer, *node, pod_uid, *reads, *role).await.map(|()| StepOutcome::Done)
+        }
+        Step::RelabelPod { node, pod_uid } => {
+            let Some(workload) = resources.workloads.get(node) else { return Ok(not_built(*node)) };
+            let pod = names::pod(&resources.layer.name, *node);
+            let metadata = json!({"labels": names::finding_labels(&workload.metadata)});
+            writer
+                .annotate::<Pod>(namespace, &pod, pod_uid, metadata, names::MANAGER_OBJECTS)
+                .await
+                .map(|()| StepOutcome::Done)
         }
         Step::RemoveNode { node, workload_uid, .. } => remove(writer, resources, *node, workload_uid.as_deref()).await,
         Step::Switchover { from, .. } => Ok(not_built(*from)),

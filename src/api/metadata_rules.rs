@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::names::{ANNOTATIONS_OF_PODS, LABELS_OF_PODS, OUR_PREFIXES};
 
-/// Keys are qualified names: what is before the slash is words between dots, 253 characters together.
-pub(crate) const KEYS_ARE_NAMES: &str = "self.all(key, key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && key.matches('^(.{1,253}/)?[^/]*$'))";
+/// Keys are qualified names: what is before a slash is words between dots.
+pub(crate) const KEYS_ARE_NAMES: &str = "self.all(key, key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && !key.matches('^[^/]*([.][.-]|-[.])[^/]*/'))";
 pub(crate) const VALUES_ARE_LABELS: &str =
     "self.all(key, self[key].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))";
 

@@ -81,6 +81,11 @@ pub(crate) fn is_name_of_object(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_word)
 }
 
+/// Whether Kubernetes takes this as a key of a ConfigMap.
+pub(crate) fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-._".contains(&letter))
+}
+
 /// What is said of a value that is no name of an object.
 pub(crate) fn object_name_message(field: &str, kind: &str) -> String {
     format!(

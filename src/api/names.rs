@@ -1,5 +1,9 @@
 //! Every name, label, annotation and field manager that Redoubt writes: one place, so that nothing is spelled twice.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::model::{NodeId, NodeKind, UseKind};
 
 /// API group of all kinds.
@@ -119,6 +123,13 @@ pub fn node(layer: &str, node: NodeId) -> String {
 /// The one pod of a node's StatefulSet.
 pub fn pod(layer: &str, node_id: NodeId) -> String {
     format!("{}-0", node(layer, node_id))
+}
+
+/// The labels of a node's StatefulSet by which its pod is found too: by Services, by the StatefulSet and by the operator.
+pub(crate) fn finding_labels(workload: &ObjectMeta) -> BTreeMap<String, String> {
+    let labels = workload.labels.iter().flatten();
+    let is_one = |label: &String| [LABEL_LAYER, LABEL_NODE, LABEL_COMPONENT].contains(&label.as_str());
+    labels.filter(|(label, _)| is_one(label)).map(|(label, value)| (label.clone(), value.clone())).collect()
 }
 
 /// Volume of a node's pod, and the template of its claim.

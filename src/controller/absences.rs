@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use kube::api::Api;
+use kube::{Client, ResourceExt as _};
 
+use crate::api::names;
+use crate::failure::request;
 use crate::model::observed::{Observed, ObservedNode, ObservedServer, UnavailableNode};
 use crate::model::{LayerIdentity, NodeId};
-use crate::observe::kubernetes::Children;
+use crate::observe::kubernetes::{Children, is_of};
 use crate::observe::refusals::{self, About};
 use crate::per_object::PerObject;
 use crate::telemetry::Chain;
@@ -29,6 +32,13 @@ struct Absence {
     planned: bool,
     asked: Option<Instant>,
     words: Option<String>,
+}
+
+impl Absence {
+    /// Whether it lasts, and Kubernetes was not asked a short while ago.
+    fn is_to_be_asked_about(&self) -> bool {
+        self.since.elapsed() >= ASK_AFTER && self.asked.is_none_or(|asked| asked.elapsed() >= RETRY_AFTER)
+    }
 }
 
 /// The absences of all layers' nodes.
@@ -61,6 +71,9 @@ impl Absences {
                 continue;
             }
             let absence = self.note(&uid);
+            if seen.pod.is_none() && absence.is_to_be_asked_about() {
+                seen.unlabelled_pod = unlabelled_pod(client, layer, *node).await;
+            }
             let words = match object_to_ask_about(*node, seen, children, absence.since.elapsed()) {
                 Some(about) => self.words(client, layer, &uid, &about, absence.clone()).await,
                 None => None,
@@ -126,6 +139,18 @@ fn object_to_ask_about(node: NodeId, seen: &ObservedNode, children: &Children, a
             let is_starting = seen.server == ObservedServer::Unknown && pod.trouble.is_none() && !pod.deleting;
             let never_started = children.pods.get(&node).is_some_and(|pod| !has_started(pod));
             (away >= ASK_AFTER_START && is_starting && never_started).then(|| About::Uid(pod.uid.clone()))
+        }
+    }
+}
+
+/// UID of a node's pod of which the watch knows nothing, because someone changed its labels.
+async fn unlabelled_pod(client: &Client, layer: &LayerIdentity, node: NodeId) -> Option<String> {
+    let (api, name) = (Api::<Pod>::namespaced(client.clone(), &layer.namespace), names::pod(&layer.name, node));
+    match request("read", &format!("Pod {}/{name}", layer.namespace), api.get_opt(&name)).await {
+        Ok(found) => found.filter(|pod| is_of(pod, layer) && pod.metadata.deletion_timestamp.is_none())?.uid(),
+        Err(error) => {
+            tracing::debug!(layer = layer.name, error = %Chain(&error), "cannot ask for a pod that is not there");
+            None
         }
     }
 }

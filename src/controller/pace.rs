@@ -48,7 +48,7 @@ impl Pace {
         let mut waits = self.waits.lock();
         let now = Instant::now();
         let (since, known) = waits.entry(uid.to_owned()).or_insert_with(|| (now, waiting.to_vec()));
-        if known != waiting {
+        if known.as_slice() != waiting {
             (*since, *known) = (now, waiting.to_vec());
         }
         now.duration_since(*since) >= SAME_FOR

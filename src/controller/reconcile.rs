@@ -34,7 +34,7 @@ pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>)
                 let meanwhile = "the layer is kept as it was accepted last until it is corrected";
                 warn_unreadable(watched.object_ref(&()), &context, &invalid.error, meanwhile).await;
             }
-            return go_on_unread(&context, &invalid.metadata).await;
+            return Box::pin(go_on_unread(&context, &invalid.metadata)).await;
         }
     };
     if object.metadata.deletion_timestamp.is_some() {
@@ -48,11 +48,11 @@ pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>)
         return Ok(Action::requeue(rest));
     }
     let started = Instant::now();
+    let span = span_of(&object.metadata);
+    // Boxed: so what waits for its turn takes little memory.
     let result = match context.duty {
-        Duty::Lead => layer::pass(&context, object).instrument(span_of(&object.metadata)).await,
-        Duty::Route => {
-            routing::pass(&context, &object.metadata, Some(object)).instrument(span_of(&object.metadata)).await
-        }
+        Duty::Lead => Box::pin(layer::pass(&context, object).instrument(span)).await,
+        Duty::Route => Box::pin(routing::pass(&context, &object.metadata, Some(object)).instrument(span)).await,
     };
     let outcome = result.as_ref().map_or_else(|error| error.class().word(), |_| "ok");
     context.metrics.pass(outcome, started.elapsed());
@@ -141,7 +141,7 @@ pub(super) async fn reconcile_use(watched: Arc<WatchedUse>, context: Arc<Context
     }
     let (namespace, name) = (declared.namespace().unwrap_or_default(), declared.name_any());
     let span = span_of_use(&namespace, declared.kind().words().kind, &name);
-    let pause = use_pass::pass(&context, declared).instrument(span).await?;
+    let pause = Box::pin(use_pass::pass(&context, declared).instrument(span)).await?;
     context.backoff.succeeded(&declared.uid().unwrap_or_default());
     Ok(Action::requeue(pause))
 }

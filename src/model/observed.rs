@@ -35,6 +35,8 @@ pub struct ObservedNode {
     pub workload: Option<ObservedWorkload>,
     /// `None`: there is no pod.
     pub pod: Option<ObservedPod>,
+    /// UID of its pod, if that lacks labels by which it is found: Services, its StatefulSet and the watch go by them.
+    pub unlabelled_pod: Option<String>,
     /// Name of the volume claim of a data node, if that is being deleted: it goes with the pod, and the data with it.
     pub ending_claim: Option<String>,
     /// Since when it is away; `None`: its pod is ready, or it was not looked at.

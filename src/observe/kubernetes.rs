@@ -110,6 +110,7 @@ impl Children {
             nodes.entry(node).or_default().pod = Some(observed_pod(pod, &digest));
         }
         for (node, seen) in &mut nodes {
+            seen.unlabelled_pod = self.unlabelled_pod(*node);
             seen.ending_claim = self.ending_claims.get(node).cloned();
         }
         for service in self.services.values() {
@@ -133,6 +134,15 @@ impl Children {
             initialised,
             recorded: initialised,
         }
+    }
+
+    /// UID of a node's pod, if it has not the labels of its StatefulSet by which it is found.
+    fn unlabelled_pod(&self, node: NodeId) -> Option<String> {
+        let (pod, workload) = (self.pods.get(&node)?, self.workloads.get(&node)?);
+        let labels = pod.metadata.labels.as_ref()?;
+        let is_there = |(label, value): (&String, &String)| labels.get(label) == Some(value);
+        let is_whole = names::finding_labels(&workload.metadata).iter().all(is_there);
+        pod.uid().filter(|_| !is_whole && pod.metadata.deletion_timestamp.is_none())
     }
 
     /// The data node whose pod the primary's Service selects.
@@ -196,8 +206,8 @@ fn ending_claims(store: &Store<ClaimMeta>, layer: &LayerIdentity) -> BTreeMap<No
 }
 
 /// A pod is the layer's if its document says so: pods belong to StatefulSets, which may have been deleted and come back.
-fn is_of(pod: &Arc<Pod>, layer: &LayerIdentity) -> bool {
-    document(pod.as_ref()).is_some_and(|config| config.layer.uid == layer.uid)
+pub(crate) fn is_of(pod: &Pod, layer: &LayerIdentity) -> bool {
+    document(pod).is_some_and(|config| config.layer.uid == layer.uid)
 }
 
 fn by_name<K: Resource<DynamicType = ()>>(objects: Vec<Arc<K>>) -> BTreeMap<String, Arc<K>> {

@@ -31,6 +31,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::ApplyWorkload { node: *node, workload_digest, reason });
         }
         let Some(seen) = seen else { continue };
+        if let Some(pod_uid) = seen.unlabelled_pod.clone() {
+            plan.steps.push(Step::RelabelPod { node: *node, pod_uid });
+        }
         if is_leaving(observed, *node) {
             plan.waiting.push(WaitReason::Termination { node: *node });
             continue;

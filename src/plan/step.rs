@@ -64,6 +64,13 @@ pub enum Step {
         /// What the label of the role says; `None`: nothing, because the role is not known.
         role: Option<PodRole>,
     },
+    /// Put back the labels of a pod by which it is found.
+    RelabelPod {
+        /// A data node or a Sentinel.
+        node: NodeId,
+        /// Precondition: this very pod.
+        pod_uid: String,
+    },
     /// Move the primary without loss (DESIGN §2 "Changing things without loss").
     Switchover {
         /// The primary now.
@@ -174,6 +181,7 @@ impl Step {
             | Self::PatchConfig { node, .. }
             | Self::PointService { node, .. }
             | Self::LabelPod { node, .. }
+            | Self::RelabelPod { node, .. }
             | Self::SetSettings { node, .. }
             | Self::SetUser { node, .. }
             | Self::DeleteUser { node, .. }
@@ -202,6 +210,7 @@ impl Step {
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
             | Self::LabelPod { .. }
+            | Self::RelabelPod { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
@@ -223,6 +232,7 @@ impl Step {
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
             | Self::LabelPod { .. }
+            | Self::RelabelPod { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }
             | Self::DeleteUser { .. }
@@ -242,6 +252,7 @@ impl Step {
             | Self::PatchConfig { .. }
             | Self::PointService { .. }
             | Self::LabelPod { .. }
+            | Self::RelabelPod { .. }
             | Self::Switchover { .. }
             | Self::SetSettings { .. }
             | Self::SetUser { .. }

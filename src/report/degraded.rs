@@ -89,7 +89,7 @@ fn causes(facts: Facts<'_>, kept: &KeptFolders) -> Vec<Cause> {
     causes
 }
 
-/// Data nodes whose volume goes with their pod, whoever ends that: nothing takes the deletion of a claim back.
+/// Data nodes whose volume goes with their pod, and that may end at any time: nothing takes the deletion of a claim back.
 fn ending_volumes(facts: Facts<'_>) -> impl Iterator<Item = Cause> {
     let (desired, observed) = (facts.desired, facts.observed);
     let nodes = observed.nodes.iter().filter(move |(node, _)| desired.reads_files && desired.nodes.contains_key(node));

@@ -133,6 +133,7 @@ pub fn converged(primary: NodeId) -> Observed {
                 NodeKind::Data => PodRole::Replica,
             }),
         }),
+        unlabelled_pod: None,
         ending_claim: None,
         away: None,
         server: match id.kind {

@@ -338,7 +338,10 @@ fn an_engine_whose_image_does_not_say_its_version_is_known_once_a_server_of_it_a
     }
     assert_eq!(refused_of(&wanted, &observed), [], "nothing is known of it");
     let tried = NodeId::data(1);
-    "new".clone_into(&mut observed.nodes.get_mut(&tried).unwrap().pod.as_mut().unwrap().restart_revision);
+    let seen = observed.nodes.get_mut(&tried).unwrap();
+    "new".clone_into(&mut seen.pod.as_mut().unwrap().restart_revision);
+    let workload = seen.workload.as_mut().unwrap();
+    (workload.restart_revision, workload.workload_digest) = ("new".to_owned(), "workload-new".to_owned());
     for (version, is_refused) in [("redis 7.0.15", true), ("valkey 8.1.1", true), ("redis 8.0.4", false), ("", false)] {
         version.clone_into(&mut data_of(&mut observed, 1).version);
         let refused = refused_of(&wanted, &observed);

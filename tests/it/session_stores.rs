@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::Tenant;
@@ -101,6 +102,16 @@ fn of_two_overlapping_prefixes_the_older_stays_whatever_the_order() {
     // At the same second the name decides.
     let same = [store("data", "b", 1, &json!({"keyPrefix": "x:"})), store("data", "a", 1, &json!({"keyPrefix": "x:"}))];
     assert_eq!(names(&admitted_by(&plain(), &same)), ["data/a"]);
+}
+
+/// Though a finalizer of another program keeps its object.
+#[test]
+fn a_store_that_is_being_deleted_is_not_served_and_its_prefix_is_free() {
+    let prefix = json!({"keyPrefix": "web:"});
+    let mut stores = [store("data", "first", 1, &prefix), store("data", "second", 2, &prefix)];
+    assert_eq!(names(&admitted_by(&plain(), &stores)), ["data/first"]);
+    stores[0].metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    assert_eq!(names(&admitted_by(&plain(), &stores)), ["data/second"]);
 }
 
 #[test]

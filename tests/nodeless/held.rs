@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Event;
+use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, server};
@@ -28,6 +29,34 @@ fn labels(layer: &Layer) -> BTreeMap<String, BTreeMap<String, String>> {
         (name.to_lowercase(), serde_json::from_value(metadata["labels"].clone()).unwrap_or_default())
     };
     all["items"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// By them Services, the StatefulSet's controller and the operator find a pod: one that lost them is found by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_by_which_a_pod_is_found_are_put_back_and_it_serves_on() {
+    let (namespace, layer) = TestNamespace::with_layer("nl-unlabelled").await;
+    let primary = layer.wait_until_in_sync().await;
+    let (pods, restarts, object) =
+        (layer.pod_uids().await, layer.restarts().await, format!("pod/{}", layer.pod(primary)));
+    let before = labels(&layer)[&object].clone();
+    for taken in [
+        &["redoubt.dev/layer-", "redoubt.dev/component-", "redoubt.dev/role-"][..],
+        &["redoubt.dev/layer=other"],
+        &["redoubt.dev/node-"],
+        &["redoubt.dev/component=other"],
+    ] {
+        kubectl(&[&["-n", &namespace.name, "label", "--overwrite", object.as_str()], taken].concat());
+        let took = eventually("its labels are back", SOON, async || labels(&layer).get(&object) == Some(&before)).await;
+        println!("{taken:?}: back after {took:?}");
+        let controlled = async || {
+            let pod = layer.pods().await.remove(&layer.pod(primary));
+            pod.is_some_and(|pod| pod.owner_references().iter().any(|owner| owner.controller == Some(true)))
+        };
+        eventually("its StatefulSet has it again", SOON, controlled).await;
+    }
+    layer.ready().await;
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));
+    namespace.leave(layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,8 @@ impl Kubelet {
 
     async fn watch_pods(self: Arc<Self>) {
         let api: Api<Pod> = Api::all(self.client.clone());
-        let mut events = watcher(api, watcher::Config::default().labels(names::LABEL_LAYER)).default_backoff().boxed();
+        // A pod that loses its labels runs on.
+        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
         let mut known: BTreeMap<String, watch::Sender<Pod>> = BTreeMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -80,7 +81,7 @@ impl Kubelet {
                     let uid = pod.uid().unwrap();
                     if let Some(newest) = known.get(&uid) {
                         newest.send_replace(pod);
-                    } else {
+                    } else if pod.labels().contains_key(names::LABEL_LAYER) {
                         let (newest, changes) = watch::channel(pod);
                         known.insert(uid, newest);
                         tokio::spawn(crate::pod::live(Arc::clone(&self), changes));

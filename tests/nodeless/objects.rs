@@ -214,6 +214,36 @@ async fn objects_of_our_names_that_are_not_ours_are_left_alone_and_told() {
     namespace.delete().await;
 }
 
+/// As a backup restores them, or `kubectl patch` leaves them.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_the_layer_that_lost_their_owner_are_taken_over_and_no_pod_restarts() {
+    let (namespace, layer) = TestNamespace::with_layer("nl-no-owner").await;
+    layer.wait_until_in_sync().await;
+    let (pods, restarts) = (layer.pod_uids().await, layer.restarts().await);
+    let all = [
+        "service/web-redis",
+        "service/web-redis-1",
+        "secret/web-redis-app",
+        "secret/web-redis-system",
+        "poddisruptionbudget/web-redis",
+        "statefulset/web-redis-2",
+    ];
+    let of =
+        |object: &str, words: &[&str]| kubectl(&[&["-n", &namespace.name, words[0], object], &words[1..]].concat());
+    for object in all {
+        of(object, &["patch", "--type=json", "-p", r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#]);
+    }
+    let owner = |object: &str| of(object, &["get", "-o", "jsonpath={.metadata.ownerReferences[*].uid}"]);
+    let took = eventually("each has its owner again", SOON, async || {
+        all.iter().all(|object| owner(object) == layer.identity.uid)
+    })
+    .await;
+    println!("taken over after {took:?}");
+    layer.ready().await;
+    assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts));
+    namespace.leave(layer).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_layer_is_left_alone_and_is_mended_when_it_goes_on() {
     let (namespace, layer) = TestNamespace::with_layer("nl-paused").await;

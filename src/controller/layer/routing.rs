@@ -134,12 +134,14 @@ mod tests {
             metrics: Metrics::new().unwrap(),
             root: RootKey::fixed("root"),
             defaults,
+            concurrency: 1,
         };
         let stores = Stores {
             workloads: reflector::store().0,
             services: reflector::store().0,
             pods: reflector::store().0,
             budgets: reflector::store().0,
+            claims: reflector::store().0,
         };
         let caches = Caches {
             stores,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::judge::{FieldValidator, KindFields};
 use crate::api::function_library::{DEFAULT_KEY, FunctionLibrarySpec};
+use crate::api::name_rules::{is_key, is_name_of_object};
 use crate::model::Policy;
 use crate::model::function_library::{LARGEST_SOURCE, LibraryPolicy, LibrarySource};
 
@@ -16,10 +17,17 @@ pub(super) fn validate(judge: &mut FieldValidator<'_>, spec: &FunctionLibrarySpe
             }
             LibrarySource::Inline(text.clone())
         }
-        (None, Some(choice)) => LibrarySource::ConfigMap {
-            name: choice.name.clone(),
-            key: choice.key.clone().unwrap_or_else(|| DEFAULT_KEY.to_owned()),
-        },
+        (None, Some(choice)) => {
+            let key = choice.key.clone().unwrap_or_else(|| DEFAULT_KEY.to_owned());
+            if !is_name_of_object(&choice.name) {
+                judge
+                    .fault("spec.source.configMap.name", format!("\"{}\" is not the name of a ConfigMap", choice.name));
+            }
+            if !is_key(&key) {
+                judge.fault("spec.source.configMap.key", format!("\"{key}\" is not the name of a key"));
+            }
+            LibrarySource::ConfigMap { name: choice.name.clone(), key }
+        }
         (Some(_), Some(_)) | (None, None) => {
             judge.fault("spec.source", "needs either inline or configMap");
             return None;

@@ -48,6 +48,8 @@ impl World {
                     (pod.reads, pod.role) = (reads.unwrap_or(pod.reads), *role);
                 }
             }
+            // Nobody takes labels away here.
+            Step::RelabelPod { .. } => {}
             Step::RemoveNode { node, workload_uid: Some(uid), .. } => {
                 if self.workloads.get(node).is_some_and(|workload| workload.uid == *uid && !workload.deleting) {
                     self.watch_over(step);

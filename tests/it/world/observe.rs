@@ -25,6 +25,7 @@ impl World {
                 deleting: workload.deleting,
             }),
             pod: self.pods.get(&id).map(|pod| self.observed_pod(id, pod)),
+            unlabelled_pod: None,
             ending_claim: None,
             away: self
                 .away_since

@@ -21,8 +21,10 @@ pub struct Rights {
 // - a command that goes through whole sets once for each time that a set is named (the unions, intersections and differences that
 //   are only answered) keeps the server from all else for hours, and is no script that could be ended. LCS compares each byte of a
 //   value with each of another, and keeps four bytes for each pair;
+// - DUMP makes a copy of a whole value before the limit of replies is compared. LPOS and LINSERT go through a whole value for a short
+//   answer, and no stock library needs them for sessions, limits or caches;
 // - INFO and ROLE are what clients ask before they trust a server; TIME is what the functions ask for.
 pub(super) const KEYS_OF_ITS_OWN: &str = "+@read +@write +@connection +@transaction +@pubsub -@admin -@dangerous -@scripting \
      -@bitmap -@geo -@hyperloglog -@stream -setrange -copy -sunionstore -sinterstore -sdiffstore -zunionstore -zinterstore \
-     -zdiffstore -zrangestore -sunion -sinter -sdiff -sintercard -zunion -zinter -zdiff -zintercard -lcs -scan \
-     -randomkey -dbsize -pubsub -client|tracking +info +role +time";
+     -zdiffstore -zrangestore -sunion -sinter -sdiff -sintercard -zunion -zinter -zdiff -zintercard -lcs -dump -lpos \
+     -linsert -scan -randomkey -dbsize -pubsub -client|tracking +info +role +time";

@@ -1,12 +1,14 @@
-//! Scripts and transactions against `maxmemory`, which a server compares before them and not within them.
+//! Scripts, transactions and replies against `maxmemory`, which a server compares before them and not within them.
 
 use redis::{Cmd, Value, cmd};
 use redoubt::model::Purpose;
 use redoubt::model::purpose;
 use redoubt::redis::{Class, Connection, Result, server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::memory_soak::{AGENT, LIMIT, SOON, field, fill, node_without_a_file, plan, resident};
-use crate::support::engine_process::engines;
+use crate::support::engine_process::{PORT, Process, engines};
 use crate::support::eventually;
 
 fn words(text: &str) -> Cmd {
@@ -124,5 +126,61 @@ async fn a_script_or_transaction_may_pass_maxmemory_by_all_that_it_makes_and_lea
             let own = resident(field(&admin, "process_id").await);
             assert!(own < LIMIT - AGENT, "{name}: {own}");
         }
+    }
+}
+
+/// Sends a command and reads at most this many bytes of the reply: how many came until the server ended the connection.
+async fn reply_bytes(process: &Process, command: &Cmd, most: usize) -> usize {
+    let mut stream = TcpStream::connect((process.address.as_str(), PORT)).await.unwrap();
+    stream.write_all(&command.get_packed_command()).await.unwrap();
+    let (mut buffer, mut bytes) = (vec![0; 65_536], 0);
+    while bytes < most {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(more) => bytes += more,
+        }
+    }
+    bytes
+}
+
+/// The count of random elements is the client's to choose, and a command names one value as often as it likes.
+#[tokio::test]
+async fn a_reply_that_grows_beyond_the_room_of_clients_ends_its_connection_and_a_large_page_passes() {
+    const MEMBER: usize = 200;
+    let named =
+        |command: &str, name: &str, times: usize| words(&format!("{command}{}", format!(" {name}").repeat(times)));
+    let of_clients = usize::try_from(plan().of_clients()).unwrap();
+    for engine in engines() {
+        let (process, admin) = node_without_a_file(&engine).await;
+        let member = "m".repeat(MEMBER);
+        let large = "x".repeat(usize::try_from(plan().largest_value - 1_000).unwrap());
+        for command in [
+            cmd("SADD").arg("set").arg(&member),
+            cmd("HSET").arg("hash").arg("f").arg("v".repeat(3_000)),
+            cmd("ZADD").arg("sorted").arg(1).arg(&member),
+            cmd("SET").arg("large").arg(&large),
+        ] {
+            admin.query::<Value>(command).await.unwrap();
+        }
+        fill(&admin, plan().maxmemory / 20 * 19).await;
+        for command in [
+            words("SRANDMEMBER set -4000000"),
+            words("HRANDFIELD hash -4000000 WITHVALUES"),
+            words("ZRANDMEMBER sorted -4000000 WITHSCORES"),
+            named("MGET", "large", 250),
+            named("HMGET hash", "f", 100_000),
+        ] {
+            let name = String::from_utf8_lossy(&command.get_packed_command()[..40]).replace("\r\n", " ");
+            for _ in 0..2 {
+                let bytes = reply_bytes(&process, &command, usize::MAX).await;
+                assert!(bytes < of_clients, "{}: {name}: {bytes}", engine.name);
+            }
+            let own = resident(process.pid().into());
+            println!("{}: {name}: {} of {} MiB at most", engine.name, own >> 20, LIMIT >> 20);
+            assert!(own < LIMIT - AGENT, "{}: {name}: {own}", engine.name);
+        }
+        // *80000, and each member with its length.
+        let page = "*80000\r\n".len() + 80_000 * ("$200\r\n\r\n".len() + MEMBER);
+        assert_eq!(reply_bytes(&process, &words("SRANDMEMBER set -80000"), page).await, page, "{}", engine.name);
     }
 }

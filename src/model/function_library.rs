@@ -17,6 +17,8 @@ pub(crate) const MOST_FUNCTIONS: u64 = 100;
 pub(crate) const LONGEST_WORDS: usize = 16 << 10;
 /// Bytes of a server's memory that the load of a user's library may take at most, what its Lua holds included.
 pub(crate) const LARGEST_IN_MEMORY: u64 = 8 << 20;
+/// Bytes that the functions of a server may take together after the load of a user's library. No limit of a server counts them.
+pub(crate) const LARGEST_TOGETHER: u64 = 16 << 20;
 
 /// Functions of one library: name, and whether `FCALL_RO` takes it too (flag `no-writes`).
 pub type Functions = BTreeMap<String, bool>;

@@ -72,6 +72,11 @@ pub(crate) async fn costs(connection: &Connection) -> Result<FunctionCosts> {
     Ok(FunctionCosts { count: number("number_of_functions"), bytes })
 }
 
+/// Frees the garbage of all libraries: what those that were refused or deleted left behind counts until then.
+pub(crate) async fn collect_garbage(connection: &Connection) -> Result<()> {
+    connection.query(cmd("FCALL_RO").arg("redoubt_collect").arg(0)).await
+}
+
 /// The source of a library as the server has it (`FUNCTION LIST LIBRARYNAME … WITHCODE`); `None`: it has no such library.
 pub(crate) async fn source_of(connection: &Connection, library: &str) -> Result<Option<String>> {
     let mut list = cmd("FUNCTION");

@@ -52,6 +52,7 @@ mod docs_prose;
 mod docs_reference;
 mod docs_tasks;
 mod freshest;
+mod function_bounds;
 mod function_libraries;
 mod golden;
 mod image;

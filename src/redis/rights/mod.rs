@@ -155,6 +155,7 @@ pub(crate) const COMMON: &[&str] = &[
     "-ACL LIST",
     "-FUNCTION LOAD x",
     "-FUNCTION LIST",
+    "-FCALL_RO redoubt_collect 0",
     "-CLIENT KILL TYPE normal",
     "-DEBUG SLEEP 0",
     "-REPLICAOF NO ONE",

@@ -6,6 +6,7 @@
 mod claims;
 pub(crate) mod fingerprint;
 pub mod kube;
+mod load_time;
 mod outcome;
 pub mod redis;
 mod resources;

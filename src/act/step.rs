@@ -1,5 +1,6 @@
 //! One step of a plan, carried out: which resources it needs, and how it ended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::kube::{Applied, Writer};
+use super::load_time::LoadTimer;
 use super::switchover::Handover;
 use super::{Error, StepOutcome, StepResources, claims, redis};
 use crate::answers;
 use crate::api::names;
 use crate::dataplane::Library;
 use crate::failure::Class;
+use crate::model::function_library::{SLOW_LOAD, is_users_library};
 use crate::model::{LayerIdentity, NodeId, NodeKind, PodRole, UseKind};
 use crate::plan::Step;
 use crate::redis::Connection;
@@ -53,24 +56,41 @@ pub struct PlanOutcome {
     pub outcomes: Vec<(Step, StepOutcome)>,
     /// The move of the primary, which is to be carried out next to the passes.
     pub handover: Option<(Step, Handover)>,
+    /// What servers spent on the loads of users' libraries, by library.
+    pub load_times: BTreeMap<String, Duration>,
+}
+
+impl PlanOutcome {
+    /// Why a step has to wait for the next plan, which follows what came of the ones before it.
+    fn obstacle(&self, step: &Step) -> Option<&'static str> {
+        let is_apart = |earlier: &Step| earlier.is_of_users_library() || matches!(earlier, Step::PointService { .. });
+        let holds_up = |earlier: &Step| earlier.node() == step.node() && !is_apart(earlier);
+        if self.outcomes.iter().any(|(earlier, outcome)| holds_up(earlier) && !outcome.is_done()) {
+            return Some("an earlier step of this node was not done");
+        }
+        let is_slow = || self.load_times.values().any(|spent| *spent >= SLOW_LOAD);
+        (loaded_of_user(step).is_some() && is_slow()).then_some("another library took long to load")
+    }
 }
 
 /// Carries out the steps in order. A step that fails stops only what follows for its own node; one of a user's library and one of the
-/// primary's Service stop nothing.
+/// primary's Service stop nothing. After a user's library that held its server up, no other is loaded.
 pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[Step]) -> PlanOutcome {
     let mut plan_outcome = PlanOutcome::default();
     for step in steps {
-        let node = step.node();
-        let is_apart = |earlier: &Step| earlier.is_of_users_library() || matches!(earlier, Step::PointService { .. });
-        let holds_up = |earlier: &Step| earlier.node() == node && !is_apart(earlier);
-        let is_blocked = plan_outcome.outcomes.iter().any(|(earlier, outcome)| holds_up(earlier) && !outcome.is_done());
-        let outcome = if is_blocked {
-            StepOutcome::Dropped("an earlier step of this node was not done".to_owned())
+        let outcome = if let Some(obstacle) = plan_outcome.obstacle(step) {
+            StepOutcome::Dropped(obstacle.to_owned())
         } else {
-            match one(writer, resources, step)
-                .await
-                .unwrap_or_else(|error| StepProgress::Ended(StepOutcome::of(&error)))
-            {
+            let library = loaded_of_user(step);
+            let timer = match library.and_then(|_| resources.connections.get(&step.node())) {
+                Some(connection) => Some(LoadTimer::begin(connection).await),
+                None => None,
+            };
+            let progress = one(writer, resources, step).await;
+            if let (Some(library), Some(timer)) = (library, timer) {
+                plan_outcome.load_times.insert(library.clone(), timer.end().await);
+            }
+            match progress.unwrap_or_else(|error| StepProgress::Ended(StepOutcome::of(&error))) {
                 StepProgress::Ended(outcome) => outcome,
                 StepProgress::UnderWay(handover) => {
                     plan_outcome.handover = Some((step.clone(), *handover));
@@ -82,6 +102,14 @@ pub async fn carry_out(writer: &Writer, resources: StepResources<'_>, steps: &[S
         plan_outcome.outcomes.push((step.clone(), outcome));
     }
     plan_outcome
+}
+
+/// The library that a step loads, if it is a user's.
+fn loaded_of_user(step: &Step) -> Option<&String> {
+    match step {
+        Step::LoadLibrary { library, .. } => is_users_library(library).then_some(library),
+        _ => None,
+    }
 }
 
 /// Writes the end of a step to the log.

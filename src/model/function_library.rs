@@ -1,6 +1,7 @@
 //! A library of Lua functions that a user wrote: what it is called on a server, and which names are not the user's to take.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ pub(crate) const LONGEST_WORDS: usize = 16 << 10;
 pub(crate) const LARGEST_IN_MEMORY: u64 = 8 << 20;
 /// Bytes that the functions of a server may take together after the load of a user's library. No limit of a server counts them.
 pub(crate) const LARGEST_TOGETHER: u64 = 16 << 20;
+/// The longest that a server lets one library load.
+pub(crate) const LONGEST_LOAD: Duration = Duration::from_millis(500);
+/// A load of a user's library that holds the server up for this long or longer is followed by a pause.
+pub(crate) const SLOW_LOAD: Duration = Duration::from_millis(50);
 
 /// Functions of one library: name, and whether `FCALL_RO` takes it too (flag `no-writes`).
 pub type Functions = BTreeMap<String, bool>;

@@ -1,11 +1,13 @@
 //! The function libraries of a server.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd};
 
 use super::connection::Connection;
 use super::error::Result;
+use super::info::Info;
 use super::reply::{entry, items, text};
 use super::server;
 use crate::model::function_library::{Functions, is_users_library};
@@ -75,6 +77,13 @@ pub(crate) async fn costs(connection: &Connection) -> Result<FunctionCosts> {
 /// Frees the garbage of all libraries: what those that were refused or deleted left behind counts until then.
 pub(crate) async fn collect_garbage(connection: &Connection) -> Result<()> {
     connection.query(cmd("FCALL_RO").arg("redoubt_collect").arg(0)).await
+}
+
+/// Time that the server spent on loads of libraries since its start, those that it refused included (`INFO commandstats`).
+pub(crate) async fn load_time(connection: &Connection) -> Result<Duration> {
+    let info = Info::parse(&connection.text(cmd("INFO").arg("commandstats")).await?);
+    let loads = info.commands().find(|command| command.name == "function|load");
+    Ok(loads.map_or(Duration::ZERO, |loads| Duration::from_micros(loads.microseconds)))
 }
 
 /// The source of a library as the server has it (`FUNCTION LIST LIBRARYNAME … WITHCODE`); `None`: it has no such library.

@@ -1,7 +1,14 @@
-//! What users' libraries may take of a server that many share: memory of all of them together.
+//! What users' libraries may take of a server that many share: time of each load, and memory of all of them together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redis::cmd;
+use redoubt::act::{self, StepOutcome, StepResources, Writer};
 use redoubt::dataplane::{Library, built_in_libraries, load, user_library};
+use redoubt::metrics::Metrics;
+use redoubt::model::NodeId;
+use redoubt::plan::Step;
 use redoubt::redis::{Connection, functions, server, users};
 
 use crate::redis_users::{connect, data_node};
@@ -79,5 +86,64 @@ async fn the_libraries_of_all_users_together_take_no_more_than_their_share_of_a_
         load(&operator, &library("small", "")).await.unwrap();
         functions::delete(&operator, &hoard("first", 6).name).await.unwrap();
         load(&operator, &third).await.unwrap();
+    }
+}
+
+/// A server does nothing else for the half second that a source without an end gets. The others wait for the next plan, which knows.
+#[tokio::test]
+async fn after_a_library_that_held_the_server_up_no_other_is_loaded_in_the_same_plan() {
+    for engine in engines() {
+        let node = data_node(&engine).await;
+        let operator = connect(&node, users::OPERATOR).await;
+        let run_id = server::info(&operator).await.unwrap().run_id().unwrap().to_owned();
+        let id = NodeId::data(0);
+        let mut libraries = vec![library("a_quick_one", "")];
+        libraries.extend((0..3).map(|number| library(&format!("b_looping_{number}"), "while true do end")));
+        libraries.push(library("c_quick_one", ""));
+        let steps: Vec<Step> = libraries
+            .iter()
+            .map(|it| Step::LoadLibrary {
+                node: id,
+                run_id: run_id.clone(),
+                library: it.name.clone(),
+                digest: it.digest.clone(),
+            })
+            .collect();
+        let desired = crate::planner::desired("1");
+        let resources = StepResources {
+            layer: &desired.layer,
+            desired: &desired,
+            primary_service: &k8s_openapi::api::core::v1::Service::default(),
+            services: &BTreeMap::new(),
+            workloads: &BTreeMap::new(),
+            documents: &BTreeMap::new(),
+            live_services: &BTreeMap::new(),
+            live_workloads: &BTreeMap::new(),
+            libraries: &libraries,
+            connections: &BTreeMap::from([(id, operator.clone())]),
+            endpoints: &BTreeMap::new(),
+            addresses: &BTreeMap::new(),
+        };
+        let writer = Writer::new(kube::Client::new(axum::Router::new(), "none"), Metrics::new().unwrap());
+        let ended = act::carry_out(&writer, resources, &steps).await;
+        let outcomes: Vec<&StepOutcome> = ended.outcomes.iter().map(|(_, outcome)| outcome).collect();
+        assert!(
+            matches!(
+                outcomes.as_slice(),
+                [
+                    StepOutcome::Done,
+                    StepOutcome::Refused(_),
+                    StepOutcome::Dropped(_),
+                    StepOutcome::Dropped(_),
+                    StepOutcome::Dropped(_)
+                ]
+            ),
+            "{}: {outcomes:?}",
+            engine.name
+        );
+        let (quick, looping) = (&ended.load_times[&libraries[0].name], &ended.load_times[&libraries[1].name]);
+        let limit = Duration::from_millis(500);
+        assert!(*quick < limit / 10 && *looping >= limit && *looping < 2 * limit, "{}: {ended:?}", engine.name);
+        assert_eq!(ended.load_times.len(), 2);
     }
 }

@@ -391,6 +391,14 @@ fn what_is_told_of_a_library_names_what_is_loaded_and_why_a_change_is_not() {
     assert_eq!(refusal.functions.as_ref().unwrap().digest, "first");
     assert_eq!(refusal.function_names, ready.function_names);
 
+    // One that waits for its turn is as good as it was.
+    let waits = LibraryTrouble { reason: "LoadWaits", message: "not tried yet".to_owned() };
+    let waiting = published(&UseFacts { library_trouble: Some(waits), ..facts.clone() }, &ready);
+    assert_eq!(condition(&waiting, "Accepted").unwrap().0, "True");
+    let (holds, reason, message) = condition(&waiting, "FunctionsLoaded").unwrap();
+    assert_eq!((holds.as_str(), reason.as_str()), ("False", "LoadWaits"));
+    assert!(message.contains("not tried yet; the version that was loaded before stays"), "{message}");
+
     // A flush, or a primary that began empty: the users keep their rights until it is loaded again.
     let lost =
         UseFacts { library_trouble: None, function_names: None, engine: None, earlier_policy: None, ..facts.clone() };

@@ -72,7 +72,8 @@ async fn carry_out(
         addresses: &build.addresses,
     };
     let mut undone = Vec::new();
-    let PlanOutcome { outcomes, handover } = act::carry_out(&context.writer, resources, &layer_plan.plan.steps).await;
+    let PlanOutcome { outcomes, handover, load_times } =
+        act::carry_out(&context.writer, resources, &layer_plan.plan.steps).await;
     if let Some((step, handover)) = handover {
         begin(context, &facts.identity, step, handover);
     }
@@ -82,6 +83,7 @@ async fn carry_out(
         if matches!((&step, &outcome), (Step::LoadLibrary { .. }, StepOutcome::Done | StepOutcome::Failed { .. })) {
             context.uses.loaded(&facts.identity.uid);
         }
+        uses.note_time(context, &facts.identity.uid, &load_times, &step, &outcome);
         if !uses.note(context, &facts.identity.uid, &seen.observed, &step, &outcome) {
             undone.extend(not_done(Some(step), &outcome));
         }

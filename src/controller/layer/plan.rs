@@ -33,7 +33,7 @@ impl LayerPlan {
         object: Option<&DataLayer>,
     ) -> Self {
         build.desired.promotion = object.and_then(|object| promotion::request(object, &accepted.layer, seen));
-        uses.withhold(context, &mut build.desired, &seen.observed);
+        uses.withhold(context, &accepted.layer.identity.uid, &mut build.desired, &seen.observed);
         let plan = plan(&build.desired, &seen.observed);
         let rotations = uses.plan(build.pass(accepted, seen));
         Self { build, plan, rotations }

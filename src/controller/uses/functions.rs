@@ -11,6 +11,7 @@ use super::super::config_maps::Entry;
 use super::super::context::Context;
 use super::super::observation::LayerPass;
 use super::super::watches::WatchedUse;
+use super::load_pauses::Pause;
 use super::memory::{FailedLoad, LoadedLibrary};
 use super::of_layer::Uses;
 use super::served::ServedUse;
@@ -114,9 +115,16 @@ fn others(server: &DataServer, library: &str) -> BTreeMap<String, String> {
 }
 
 impl Uses {
-    /// Decides which users' libraries stay as they are for now: those whose source is unknown or was refused, and those that were
-    /// never loaded while one that was is missing, so that after an empty restart each function is registered by who had it.
-    pub(in crate::controller) fn withhold(&self, context: &Context, desired: &mut Desired, observed: &Observed) {
+    /// Decides which users' libraries stay as they are for now: those whose source is unknown or was refused, those that wait after a
+    /// load that held the primary up, and those that were never loaded while one that was is missing, so that after an empty restart
+    /// each function is registered by who had it.
+    pub(in crate::controller) fn withhold(
+        &self,
+        context: &Context,
+        layer_uid: &str,
+        desired: &mut Desired,
+        observed: &Observed,
+    ) {
         for (kind, (namespace, name)) in &self.kept {
             if kind.has_library_per_use() {
                 desired.kept_libraries.insert(user_library_name(namespace, name));
@@ -135,7 +143,9 @@ impl Uses {
                 Some(Ok(library)) => (&library.name, library),
             };
             let failed = context.uses.failed_loads.lock().get(&it.accepted().uid).cloned();
-            if failed.is_some_and(|failed| server.is_some_and(|server| failed.holds(library, server))) {
+            if failed.is_some_and(|failed| server.is_some_and(|server| failed.holds(library, server)))
+                || it.pause(context, layer_uid, library, server).is_some()
+            {
                 desired.libraries.remove(name);
                 desired.kept_libraries.insert(name.clone());
             } else if it.reported_digest() == Some(&library.digest) {
@@ -187,6 +197,24 @@ impl Uses {
         step.is_of_users_library()
     }
 
+    /// Remembers what the load of a user's library took.
+    pub(in crate::controller) fn note_time(
+        &self,
+        context: &Context,
+        layer_uid: &str,
+        load_times: &BTreeMap<String, Duration>,
+        step: &Step,
+        outcome: &StepOutcome,
+    ) {
+        let Step::LoadLibrary { library, .. } = step else { return };
+        let of_use = self.served.iter().find(|it| it.library_name() == Some(library));
+        if let (Some(it), Some(spent)) = (of_use, load_times.get(library)) {
+            let mut pauses = context.uses.load_pauses.lock();
+            let pauses = pauses.entry(layer_uid.to_owned()).or_default();
+            pauses.note(&it.accepted().namespace, *spent, !outcome.is_done(), Instant::now());
+        }
+    }
+
     /// Remembers the policies that a library of a kind holds, now that it is loaded.
     fn note_loaded(&self, context: &Context, layer_uid: &str, library: &str, digest: &str) {
         let of_kind = self.served.iter().map(ServedUse::accepted).filter(|it| it.kind.words().library == library);
@@ -219,6 +247,20 @@ impl ServedUse {
         Some(&self.object.status()?.functions.as_ref()?.digest)
     }
 
+    /// Why its library, which the primary does not have, is not loaded now.
+    fn pause(
+        &self,
+        context: &Context,
+        layer_uid: &str,
+        library: &Library,
+        server: Option<&DataServer>,
+    ) -> Option<Pause> {
+        server.filter(|server| server.libraries.get(&library.name) != Some(&library.digest))?;
+        let pauses = context.uses.load_pauses.get(layer_uid)?;
+        let is_proven = self.reported_digest() == Some(&library.digest);
+        pauses.of(&self.accepted().namespace, is_proven, Instant::now())
+    }
+
     /// After the steps: what is told of a function library, and whether something is still under way.
     pub(super) fn library_facts(&self, context: &Context, pass: LayerPass<'_>) -> (UseFacts, bool) {
         let mut facts = self.facts(pass.object);
@@ -234,7 +276,11 @@ impl ServedUse {
                 facts.functions_loaded = answered == Some(&library.digest);
                 let failed = context.uses.failed_loads.lock().get(&accepted.uid).cloned();
                 let failed = failed.filter(|failed| failed.digest == library.digest && !facts.functions_loaded);
-                facts.library_trouble = failed.map(|failed| failed.trouble);
+                let waits = || {
+                    let pause = self.pause(context, &pass.layer.identity.uid, library, server)?;
+                    Some(LibraryTrouble { reason: "LoadWaits", message: pause.message() })
+                };
+                facts.library_trouble = failed.map(|failed| failed.trouble).or_else(waits);
             }
             Some(Err(trouble)) => facts.library_trouble = Some(trouble.clone()),
             None => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::layer_counts::LayerCounts;
+use super::load_pauses::LoadPauses;
 use crate::api::data_layer_status::Tenant;
 use crate::model::{NodeId, Policy};
 use crate::per_object::PerObject;
@@ -30,6 +31,8 @@ pub(crate) struct Memory {
     pub(super) proven: PerObject<(String, String)>,
     refusals: PerObject<String>,
     pub(super) failed_loads: PerObject<FailedLoad>,
+    /// Of each layer.
+    pub(super) load_pauses: PerObject<LoadPauses>,
     pub(super) counts: PerObject<LayerCounts>,
 }
 
@@ -61,8 +64,19 @@ pub(in crate::controller) type Proof = (String, Instant, Vec<String>);
 impl Memory {
     /// Forgets uses and layers that are gone.
     pub(crate) fn retain(&self, lives: impl Fn(&str) -> bool) {
-        let Self { tenants, proofs, application, policies, loads, loaded, proven, refusals, failed_loads, counts } =
-            self;
+        let Self {
+            tenants,
+            proofs,
+            application,
+            policies,
+            loads,
+            loaded,
+            proven,
+            refusals,
+            failed_loads,
+            load_pauses,
+            counts,
+        } = self;
         tenants.retain(&lives);
         proofs.retain(&lives);
         application.retain(&lives);
@@ -72,6 +86,7 @@ impl Memory {
         proven.retain(&lives);
         refusals.retain(&lives);
         failed_loads.retain(&lives);
+        load_pauses.retain(&lives);
         counts.retain(&lives);
     }
 

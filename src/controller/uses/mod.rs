@@ -11,6 +11,7 @@ pub(crate) mod index;
 mod invalidation;
 mod kept_users;
 mod layer_counts;
+mod load_pauses;
 pub(crate) mod memory;
 mod of_layer;
 mod prefixes;

@@ -60,8 +60,8 @@ fn accepted(facts: &UseFacts) -> ConditionDraft {
         Some(trouble) => condition(ConditionKind::Accepted, None, "LayerNotAccepted", trouble.clone()),
     };
     match &facts.library_trouble {
-        // Memory that is full passes; a source that is refused has to be changed.
-        Some(trouble) if accepted.holds == Some(true) && trouble.reason != "LoadFailed" => {
+        // Memory that is full passes, as does a pause; a source that is refused has to be changed.
+        Some(trouble) if accepted.holds == Some(true) && !matches!(trouble.reason, "LoadFailed" | "LoadWaits") => {
             condition(ConditionKind::Accepted, Some(false), trouble.reason, with_what_stays(trouble, facts))
         }
         Some(_) | None => accepted,

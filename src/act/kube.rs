@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    fn left_over<K: Object>(kind: &str, further: serde_json::Value) -> K {
+    fn left_over<K: Object>(kind: &str, further: &serde_json::Value) -> K {
         let mut object = json!({"metadata": {
             "name": "web-redis-0", "namespace": "shop", "labels": {"redoubt.dev/layer": "web", "redoubt.dev/node": "redis-0"},
             "managedFields": [{"manager": "redoubt", "operation": "Apply"}, {"manager": "kubectl", "operation": "Update"}],
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_object_that_lost_its_owner_is_ours_if_we_applied_it_for_this_layer() {
-        let lost: Service = left_over("Service", json!({}));
+        let lost: Service = left_over("Service", &json!({}));
         let wanted = owned(&lost);
         let whose = |live: &Service| match check_owner(&key_of(&wanted), &wanted, live) {
             Ok(()) => "ours",
@@ -314,7 +314,7 @@ mod tests {
         let workload = |uid: &str| -> StatefulSet {
             let document = json!({"layer": {"uid": uid}}).to_string();
             let template = json!({"metadata": {"annotations": {"redoubt.dev/node-config": document}}, "spec": null});
-            left_over("StatefulSet", json!({"spec": {"selector": {}, "serviceName": "a", "template": template}}))
+            left_over("StatefulSet", &json!({"spec": {"selector": {}, "serviceName": "a", "template": template}}))
         };
         let wanted = owned(&workload("uid-1"));
         let check = |live: &StatefulSet| check_owner(&key_of(&wanted), &wanted, live);

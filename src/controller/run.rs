@@ -129,7 +129,7 @@ async fn control_kinds(inputs: ContextInputs, arguments: &OperatorArguments, sto
 async fn end_turns(context: &Context, stop: Stop) {
     lease::stopped(stop).await;
     context.end_turns();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Errors of passes were logged where they arose; these are of the controller itself.

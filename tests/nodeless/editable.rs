@@ -163,7 +163,7 @@ impl Old {
         match kind {
             Kind::Layer => spec["paused"] = json!(true),
             Kind::Use(_) if spec["layer"]["dedicated"].is_object() => {
-                spec["layer"]["dedicated"]["paused"] = json!(true)
+                spec["layer"]["dedicated"]["paused"] = json!(true);
             }
             Kind::Use(_) if spec.get("layer").is_none() => spec["layer"] = json!({"name": "nowhere"}),
             Kind::Use(_) => {}

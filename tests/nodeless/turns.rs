@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use redoubt::api::data_layer::DataLayer;
 use serde_json::json;
@@ -38,7 +38,7 @@ async fn an_edit_of_each_of_many_layers_that_fail_is_seen_in_its_turn() {
         let is_unseen = |layer: &&DataLayer| {
             layer.status.as_ref().and_then(|status| status.observed_generation) != layer.metadata.generation
         };
-        list.iter().filter(is_unseen).map(|layer| layer.name_any()).collect::<Vec<_>>()
+        list.iter().filter(is_unseen).map(ResourceExt::name_any).collect::<Vec<_>>()
     };
     eventually("each was seen", SOON, async || unseen().await.is_empty()).await;
     eventually("each is refused", SOON, async || {

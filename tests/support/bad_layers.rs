@@ -88,7 +88,22 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
             "selector: an operator is In or NotIn",
         ),
     ];
-    let of_pods = [
+    let of_names = [
+        ("x".repeat(41), "at most 40 characters"),
+        ("7eb".to_owned(), "must begin with a letter"),
+        ("web.shop".to_owned(), "hold only a-z, 0-9 and '-'"),
+    ];
+    let web = |spec: Value, reason| ("web".to_owned(), with_mode(spec), reason);
+    let mut all: Vec<_> = of_fields.into_iter().map(|(spec, reason)| web(spec, reason)).collect();
+    all.extend(of_config().into_iter().map(|(name, value, reason)| web(json!({"config": {name: value}}), reason)));
+    all.extend(of_pods().into_iter().map(|(metadata, reason)| web(json!({"podMetadata": metadata}), reason)));
+    all.extend(of_names.into_iter().map(|(name, reason)| (name, json!({"mode": "Sentinel"}), reason)));
+    all
+}
+
+/// Metadata of pods, words of the reason.
+fn of_pods() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({"labels": {"redoubt.dev/layer": "other"}}), "this label is Redoubt's own"),
         (json!({"labels": {"app.kubernetes.io/name": "other"}}), "this label is Redoubt's own"),
         (json!({"labels": {"statefulset.kubernetes.io/pod-name": "other"}}), "this label is Redoubt's own"),
@@ -99,18 +114,7 @@ pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
         (json!({"annotations": {"two words": "1"}}), "a key is a Kubernetes annotation name"),
         (json!({"annotations": {"a..b/x": "1"}}), "a key is a Kubernetes annotation name"),
         (json!({"labels": {format!("{}/x", "a".repeat(254)): "1"}}), "a key is a Kubernetes label name"),
-    ];
-    let of_names = [
-        ("x".repeat(41), "at most 40 characters"),
-        ("7eb".to_owned(), "must begin with a letter"),
-        ("web.shop".to_owned(), "hold only a-z, 0-9 and '-'"),
-    ];
-    let web = |spec: Value, reason| ("web".to_owned(), with_mode(spec), reason);
-    let mut all: Vec<_> = of_fields.into_iter().map(|(spec, reason)| web(spec, reason)).collect();
-    all.extend(of_config().into_iter().map(|(name, value, reason)| web(json!({"config": {name: value}}), reason)));
-    all.extend(of_pods.into_iter().map(|(metadata, reason)| web(json!({"podMetadata": metadata}), reason)));
-    all.extend(of_names.into_iter().map(|(name, reason)| (name, json!({"mode": "Sentinel"}), reason)));
-    all
+    ]
 }
 
 /// Name and value of a directive, words of the reason.

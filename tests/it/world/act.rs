@@ -48,8 +48,6 @@ impl World {
                     (pod.reads, pod.role) = (reads.unwrap_or(pod.reads), *role);
                 }
             }
-            // Nobody takes labels away here.
-            Step::RelabelPod { .. } => {}
             Step::RemoveNode { node, workload_uid: Some(uid), .. } => {
                 if self.workloads.get(node).is_some_and(|workload| workload.uid == *uid && !workload.deleting) {
                     self.watch_over(step);
@@ -102,7 +100,8 @@ impl World {
                     data.stray &= data.follows.is_some();
                 }
             }
-            Step::SetUser { .. } | Step::DeleteUser { .. } => {}
+            // No label is taken off a pod here.
+            Step::SetUser { .. } | Step::DeleteUser { .. } | Step::RelabelPod { .. } => {}
         }
     }
 

@@ -30,14 +30,8 @@ fn guard(schema: &mut Value) {
         Value::Object(fields) => {
             let has_fields = fields.contains_key("properties");
             let rules = fields.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut);
-            for rule in rules.into_iter().flatten().filter(|_| has_fields) {
-                let text = rule["rule"].as_str().unwrap_or_default();
-                if text.contains("oldSelf") {
-                    continue;
-                }
-                // A name cannot change, and what is compared with it cannot either.
-                let text = if text.contains("self.metadata") { at_creation(text) } else { guarded(text) };
-                (rule["rule"], rule["optionalOldSelf"]) = (text.into(), true.into());
+            if let Some(rules) = rules.filter(|_| has_fields) {
+                *rules = std::mem::take(rules).into_iter().flat_map(guarded_rules).collect();
             }
             fields.values_mut().for_each(guard);
         }
@@ -46,19 +40,45 @@ fn guard(schema: &mut Value) {
     }
 }
 
-/// The rule that holds, or did not hold before.
-fn guarded(rule: &str) -> String {
-    format!("({rule}) || ({HAS_OLD} && !({}))", of_old(rule))
+/// What a rule becomes.
+fn guarded_rules(rule: Value) -> Vec<Value> {
+    let text = rule["rule"].as_str().unwrap_or_default().to_owned();
+    if text.contains("oldSelf") {
+        return vec![rule];
+    }
+    let with = |text: String, is_optional: bool| {
+        let mut rule = rule.clone();
+        rule["rule"] = text.into();
+        if is_optional {
+            rule["optionalOldSelf"] = true.into();
+        }
+        rule
+    };
+    // A name cannot change, and what is compared with it cannot either.
+    if text.contains("self.metadata") {
+        vec![with(at_creation(&text), true)]
+    // Kubernetes finds no field whose name is a reserved word in an optional old object.
+    } else if text.contains(".__") {
+        let of_edit = format!("({text}) || !({})", of_old(&text, "oldSelf"));
+        vec![with(at_creation(&text), true), with(of_edit, false)]
+    } else {
+        vec![with(guarded(&text), true)]
+    }
 }
 
-/// The rule for the old object.
-fn of_old(rule: &str) -> String {
+/// The rule that holds, or did not hold before.
+fn guarded(rule: &str) -> String {
+    format!("({rule}) || ({HAS_OLD} && !({}))", of_old(rule, OLD))
+}
+
+/// The rule for the old object, which is written so.
+fn of_old(rule: &str, old: &str) -> String {
     let is_part = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     let (mut written, mut rest) = (String::new(), rule);
     while let Some((before, after)) = rest.split_once("self") {
         let is_word = !is_part(before.chars().next_back()) && !is_part(after.chars().next());
         written.push_str(before);
-        written.push_str(if is_word { OLD } else { "self" });
+        written.push_str(if is_word { old } else { "self" });
         rest = after;
     }
     written + rest
@@ -105,13 +125,18 @@ mod tests {
             "properties": {
                 "size": {"type": "string", "x-kubernetes-validations": rules("isQuantity(self)")},
                 "config": {"additionalProperties": {"type": "string"}, "x-kubernetes-validations": rules("!('a' in self)")},
+                "choice": {"properties": {}, "x-kubernetes-validations": rules("has(self.__namespace__)")},
                 "kept": {"properties": {}, "x-kubernetes-validations": rules("self == oldSelf")},
             },
             "x-kubernetes-validations": rules("!has(self.a) || self.itself == itself.self"),
         });
-        let before = schema.clone();
+        let mut expected = schema["properties"].clone();
         guard(&mut schema);
-        assert_eq!(schema["properties"], before["properties"]);
+        expected["choice"]["x-kubernetes-validations"] = json!([
+            {"rule": "oldSelf.hasValue() || (has(self.__namespace__))", "message": "m", "optionalOldSelf": true},
+            {"rule": "(has(self.__namespace__)) || !(has(oldSelf.__namespace__))", "message": "m"},
+        ]);
+        assert_eq!(schema["properties"], expected);
         let rule = "(!has(self.a) || self.itself == itself.self) || (oldSelf.hasValue() && !(!has(oldSelf.value().a) || \
                     oldSelf.value().itself == itself.oldSelf.value()))";
         assert_eq!(

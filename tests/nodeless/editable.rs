@@ -115,7 +115,7 @@ impl Kind {
             Self::Layer => vec![
                 ("maxConnections", json!(77)),
                 ("update", json!({"approval": "Manual"})),
-                ("audit", json!({"mode": "Off"})),
+                ("audit", json!({"mode": "Repair"})),
             ],
             Self::Use(UseKind::SessionStore) => {
                 vec![("maxPerUser", json!(7)), ("binding", json!({"secretName": "chosen"}))]

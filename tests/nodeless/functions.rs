@@ -1,6 +1,6 @@
 //! Claims about function libraries: who may call them, what a bad change does, and that they come back wherever they are lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -170,5 +170,64 @@ async fn a_library_in_a_config_map_is_followed_and_loaded_again_on_a_primary_tha
     becomes(&layer, Some("taken"), SOON).await;
     other.ready().await;
     layer.ready().await;
+    namespace.delete().await;
+}
+
+/// A primary does nothing else for the half second that a library gets which does not end while it loads, and one tenant may have 64.
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_that_hold_the_primary_up_are_tried_far_apart_and_those_of_other_tenants_wait_a_little() {
+    const LOOPING: u64 = 12;
+    let namespace = TestNamespace::create_with("nl-functions-pauses", place::operator_of_all().await).await;
+    let other = namespace.another("nl-functions-pauses-other").await;
+    let layer = namespace
+        .layer("shared", json!({"mode": "Standalone", "purpose": "Cache", "access": {"namespaces": {"from": "All"}}}))
+        .await;
+    layer.ready().await;
+    let place = json!({"name": "shared", "namespace": namespace.name});
+    let spec = |text: &str| json!({"layer": place, "source": {"inline": text}});
+    let mut looping = Vec::new();
+    for number in 0..LOOPING {
+        let text =
+            format!("#!lua name=l\nredis.register_function('looping_{number}', function() end)\nwhile true do end\n");
+        looping.push(Store::<FunctionLibrary>::make(&other, &format!("l{number}"), spec(&text)).await);
+    }
+    let began = Instant::now();
+    let primary = layer.primary().await.unwrap();
+    let connection = Connection::open(&layer.as_operator(primary).await).await.unwrap();
+    let refused = async || {
+        let text: String = connection.query(redis::cmd("INFO").arg("commandstats")).await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("cmdstat_function|load:")).unwrap();
+        line.split(',').find_map(|part| part.strip_prefix("failed_calls=")?.parse::<u64>().ok()).unwrap()
+    };
+    eventually("one is tried", SOON, async || refused().await > 0).await;
+    let waiting = async || {
+        let mut count = 0;
+        for library in &looping {
+            let told = library.condition("FunctionsLoaded").await;
+            count += u64::from(told.is_some_and(|(_, reason, message)| {
+                reason == "LoadWaits" && message.contains("of this namespace") && !message.contains(&other.name)
+            }));
+        }
+        count
+    };
+    eventually("each was tried or says that it waits", SOON, async || waiting().await + refused().await >= LOOPING)
+        .await;
+    // One of another tenant waits for the pause of the layer only.
+    let tools: Store<FunctionLibrary> = Store::make(&namespace, "tools", spec(&source("first"))).await;
+    eventually("the library of another tenant is loaded", Duration::from_secs(40), async || {
+        answers(&layer).await.is_some()
+    })
+    .await;
+    tools.ready().await;
+    // Pauses of 10 s, 20 s, 40 s and so on.
+    let (tries, passed) = (refused().await, began.elapsed().as_secs());
+    let mut most = 1;
+    while 10 * ((1 << most) - 1) <= passed {
+        most += 1;
+    }
+    println!("{tries} tries in {passed} s");
+    assert!(tries <= most, "{tries} tries in {passed} s");
+    layer.ready().await;
+    other.delete().await;
     namespace.delete().await;
 }

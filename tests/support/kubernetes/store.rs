@@ -84,7 +84,8 @@ impl<K: UseObject> Store<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn condition(&self, kind: &str) -> Option<(String, String, String)> {
+    /// Status, reason and message of a condition of its newest generation.
+    pub async fn condition(&self, kind: &str) -> Option<(String, String, String)> {
         let object = self.api().get(&self.name).await.unwrap();
         let condition = object.status()?.conditions.iter().find(|condition| condition.type_ == kind)?.clone();
         (condition.observed_generation == object.meta().generation).then_some((

@@ -6,7 +6,7 @@ use redoubt::model::NodeId;
 
 use crate::commands::{CutOff, kubectl};
 use crate::disturbances::{
-    DETECTION, Death, FOLLOWED, LEEWAY, delete_all_pods, killed_and_deleted, lost_only_what_no_replica_had,
+    DETECTION, Death, FOLLOWED, LEEWAY, assert_gap, delete_all_pods, killed_and_deleted, lost_only_what_no_replica_had,
     print_verdict, rounds,
 };
 use crate::test_namespace::{ENGINES, Layer, REDIS_7, SOON, TestNamespace, eventually};
@@ -123,7 +123,7 @@ async fn a_primary_whose_node_is_cut_off_is_replaced_and_returns_without_a_secon
         .await;
     print_verdict("the primary's node cut off", &verdict);
     assert!(!verdict.two_primaries, "both sides acknowledged at once");
-    assert!(verdict.longest_gap < DETECTION + Duration::from_millis(1_500) + LEEWAY, "{:?}", verdict.longest_gap);
+    assert_gap("the primary's node cut off", &verdict, DETECTION + Duration::from_millis(1_500) + LEEWAY);
     lost_only_what_no_replica_had(&verdict);
     let mut lost = Vec::new();
     for (key, time) in alone.unwrap() {

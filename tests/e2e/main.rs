@@ -44,6 +44,9 @@ mod test_namespace;
 #[path = "../support/kubernetes/truth.rs"]
 mod truth;
 mod volumes;
+#[allow(dead_code)]
+#[path = "../support/witness.rs"]
+mod witness;
 
 use kube::Client;
 use tokio::sync::OnceCell;

@@ -76,6 +76,9 @@ mod test_namespace;
 mod truth;
 mod turns;
 mod volumes;
+#[allow(dead_code)]
+#[path = "../support/witness.rs"]
+mod witness;
 
 pub use place::client;
 use polling::eventually;

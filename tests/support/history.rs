@@ -59,6 +59,10 @@ pub struct Verdict {
     pub confirmed: usize,
     /// Longest time without any acknowledgement, between the first and the last.
     pub longest_gap: Duration,
+    /// When that began, since the history's beginning.
+    pub gap_began: Duration,
+    /// What one request to a server took meanwhile that nothing was done to. Zero where no witness was there.
+    pub slowness: Duration,
     /// Whether a server acknowledged a write that was sent after another server had begun to acknowledge.
     pub two_primaries: bool,
 }
@@ -67,7 +71,9 @@ pub struct Verdict {
 pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
     let mut acknowledged: Vec<&Write> = history.iter().filter(|write| write.outcome == Outcome::Ok).collect();
     acknowledged.sort_by_key(|write| write.completed);
-    let gaps = acknowledged.windows(2).map(|pair| pair[1].completed.saturating_sub(pair[0].completed));
+    let gaps =
+        acknowledged.windows(2).map(|pair| (pair[1].completed.saturating_sub(pair[0].completed), pair[0].completed));
+    let (longest_gap, gap_began) = gaps.max().unwrap_or_default();
     let mut firsts: BTreeMap<&str, Duration> = BTreeMap::new();
     for write in &acknowledged {
         firsts.entry(&write.server).or_insert(write.completed);
@@ -83,7 +89,9 @@ pub fn check(history: &[Write], present: &BTreeSet<String>) -> Verdict {
         lost: lost.iter().map(|write| write.key.clone()).collect(),
         lost_although_confirmed: lost.iter().filter(|write| write.confirmed).map(|write| write.key.clone()).collect(),
         confirmed: acknowledged.iter().filter(|write| write.confirmed).count(),
-        longest_gap: gaps.max().unwrap_or_default(),
+        longest_gap,
+        gap_began,
+        slowness: Duration::ZERO,
         two_primaries,
     }
 }

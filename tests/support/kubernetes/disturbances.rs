@@ -12,6 +12,7 @@ use crate::history::Verdict;
 use crate::layer::{Layer, is_ready};
 use crate::polling::eventually;
 use crate::test_namespace::{SOON, TestNamespace};
+use crate::witness::widened;
 
 /// `spec.failover.detection` where nothing is said.
 pub const DETECTION: Duration = Duration::from_secs(5);
@@ -59,10 +60,11 @@ pub fn rounds(at_least: usize) -> usize {
 /// Prints what a disturbance cost.
 pub fn print_verdict(what: &str, verdict: &Verdict) {
     println!(
-        "{what}: {} acknowledged, {} lost, longest gap {:?}",
+        "{what}: {} acknowledged, {} lost, longest gap {:?}, a Sentinel answered within {:?} meanwhile",
         verdict.acknowledged,
         verdict.lost.len(),
-        verdict.longest_gap
+        verdict.longest_gap,
+        verdict.slowness
     );
 }
 
@@ -79,7 +81,13 @@ pub fn nothing_lost(what: &str, verdict: &Verdict) {
     assert_eq!(verdict.lost, Vec::<String>::new(), "{what}");
     assert!(!verdict.two_primaries, "{what}: two primaries acknowledged at once");
     // The promise is 1 s, the aim 0.25 s: `make bench` measures it. Two cores run three nodes and the tests here.
-    assert!(verdict.longest_gap < Duration::from_secs(3), "{what}: {:?}", verdict.longest_gap);
+    assert_gap(what, verdict, Duration::from_secs(3));
+}
+
+/// No longer without a write than this, on a machine as slow as this one was meanwhile.
+pub fn assert_gap(what: &str, verdict: &Verdict, bound: Duration) {
+    let bound = widened(bound, verdict.slowness);
+    assert!(verdict.longest_gap < bound, "{what}: {:?}, of {bound:?}", verdict.longest_gap);
 }
 
 /// The primary dies under load; the verdict on what that cost.
@@ -94,7 +102,7 @@ pub async fn fail_primary_under_load(layer: &Layer, what: &str, death: Death, de
         })
         .await;
     print_verdict(what, &verdict);
-    assert!(verdict.longest_gap < death.promised(detection) + LEEWAY, "{what}: {:?}", verdict.longest_gap);
+    assert_gap(what, &verdict, death.promised(detection) + LEEWAY);
     layer.functions_are_there().await;
     match death {
         Death::Engine | Death::Agent => lost_only_what_no_replica_had(&verdict),

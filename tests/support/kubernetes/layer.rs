@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher::watch_object};
@@ -21,6 +22,7 @@ use crate::history::{Verdict, Write, Writers, check, keys_of};
 use crate::place;
 use crate::polling::{eventually, eventually_or};
 use crate::test_namespace::{SOON, WRITERS};
+use crate::witness::{Witness, slowness, widened};
 
 fn condition_of(object: DataLayer, kind: &str) -> Option<(String, String, String)> {
     let condition = object.status?.conditions.into_iter().find(|condition| condition.type_ == kind)?;
@@ -328,8 +330,10 @@ impl Layer {
     /// [`Self::under_load`], with the history and its beginning.
     pub async fn history(&self, disturb: impl AsyncFnOnce(&Self, NodeId)) -> (Verdict, Vec<Write>, Instant) {
         let primary = self.wait_until_in_sync().await;
+        let sentinels = self.sentinels().await;
+        let witnesses = join_all(sentinels.iter().cloned().map(Witness::of_server)).await;
         let began = Instant::now();
-        let writers = Writers::paced(WRITERS, &self.sentinels().await, &self.identity.master_name(), pause());
+        let writers = Writers::paced(WRITERS, &sentinels, &self.identity.master_name(), pause());
         eventually("writes arrive", SOON, async || writers.acknowledged() > 200).await;
         disturb(self, primary).await;
         self.wait_until_in_sync().await;
@@ -337,7 +341,9 @@ impl Layer {
         eventually("writes arrive again", SOON, async || writers.acknowledged() > before + 200).await;
         let history = writers.finish().await;
         let primary = self.wait_until_in_sync().await;
-        let verdict = check(&history, &keys_of(&self.endpoints().await[&primary]).await);
+        let mut verdict = check(&history, &keys_of(&self.endpoints().await[&primary]).await);
+        let gap = began + verdict.gap_began;
+        verdict.slowness = slowness(&witnesses, &(gap..gap + verdict.longest_gap));
         for lost in history.iter().filter(|write| verdict.lost.contains(&write.key)) {
             println!("lost: {lost:?}");
         }
@@ -370,11 +376,13 @@ impl Layer {
     pub async fn services_follow(&self, served_by: NodeId, within: Duration) -> Duration {
         const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
         let (began, mut primary) = (Instant::now(), served_by);
+        let witness = [Witness::of_api_server(self.client.clone(), &self.identity.namespace).await];
         // Asked anew only where they do not follow soon: to ask servers of which one is cut off takes half a second.
         while eventually_or("the Services follow", FOLLOWED_WITHIN, async || self.services_select(primary).await)
             .await
             .is_none()
         {
+            let within = widened(within, slowness(&witness, &(began..Instant::now())));
             assert!(began.elapsed() < within, "not within {within:?}: the Services follow the primary");
             primary = self.primary().await.unwrap_or(primary);
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::memory_soak::{AGENT, LIMIT, SOON, field, fill, node_without_a_file, plan, resident};
-use crate::support::engine_process::{PORT, Process, engines};
+use crate::support::engine_process::{Engine, PORT, Process, engines};
 use crate::support::eventually;
 
 fn words(text: &str) -> Cmd {
@@ -129,6 +129,9 @@ async fn a_script_or_transaction_may_pass_maxmemory_by_all_that_it_makes_and_lea
     }
 }
 
+/// Length of a member of the set, bytes.
+const MEMBER: usize = 200;
+
 /// Sends a command and reads at most this many bytes of the reply: how many came until the server ended the connection.
 async fn reply_bytes(process: &Process, command: &Cmd, most: usize) -> usize {
     let mut stream = TcpStream::connect((process.address.as_str(), PORT)).await.unwrap();
@@ -143,26 +146,31 @@ async fn reply_bytes(process: &Process, command: &Cmd, most: usize) -> usize {
     bytes
 }
 
-/// The count of random elements is the client's to choose, and a command names one value as often as it likes.
+/// A node that holds a set, a hash, a sorted set and a large string, and is full but for a twentieth.
+async fn filled(engine: &Engine) -> (Process, Connection) {
+    let (process, admin) = node_without_a_file(engine).await;
+    let member = "m".repeat(MEMBER);
+    let large = "x".repeat(usize::try_from(plan().largest_value - 1_000).unwrap());
+    for command in [
+        cmd("SADD").arg("set").arg(&member),
+        cmd("HSET").arg("hash").arg("f").arg("v".repeat(3_000)),
+        cmd("ZADD").arg("sorted").arg(1).arg(&member),
+        cmd("SET").arg("large").arg(&large),
+    ] {
+        admin.query::<Value>(command).await.unwrap();
+    }
+    fill(&admin, plan().maxmemory / 20 * 19).await;
+    (process, admin)
+}
+
+/// The count of random elements is the client's to choose, and a command names one value as often as it likes. Each command has a server
+/// of its own: what different ones leave behind in the allocator, one after the other, is in no term of the plan.
 #[tokio::test]
 async fn a_reply_that_grows_beyond_the_room_of_clients_ends_its_connection_and_a_large_page_passes() {
-    const MEMBER: usize = 200;
     let named =
         |command: &str, name: &str, times: usize| words(&format!("{command}{}", format!(" {name}").repeat(times)));
     let of_clients = usize::try_from(plan().of_clients()).unwrap();
     for engine in engines() {
-        let (process, admin) = node_without_a_file(&engine).await;
-        let member = "m".repeat(MEMBER);
-        let large = "x".repeat(usize::try_from(plan().largest_value - 1_000).unwrap());
-        for command in [
-            cmd("SADD").arg("set").arg(&member),
-            cmd("HSET").arg("hash").arg("f").arg("v".repeat(3_000)),
-            cmd("ZADD").arg("sorted").arg(1).arg(&member),
-            cmd("SET").arg("large").arg(&large),
-        ] {
-            admin.query::<Value>(command).await.unwrap();
-        }
-        fill(&admin, plan().maxmemory / 20 * 19).await;
         for command in [
             words("SRANDMEMBER set -4000000"),
             words("HRANDFIELD hash -4000000 WITHVALUES"),
@@ -170,6 +178,7 @@ async fn a_reply_that_grows_beyond_the_room_of_clients_ends_its_connection_and_a
             named("MGET", "large", 250),
             named("HMGET hash", "f", 100_000),
         ] {
+            let (process, _admin) = filled(&engine).await;
             let name = String::from_utf8_lossy(&command.get_packed_command()[..40]).replace("\r\n", " ");
             for _ in 0..2 {
                 let bytes = reply_bytes(&process, &command, usize::MAX).await;
@@ -179,6 +188,7 @@ async fn a_reply_that_grows_beyond_the_room_of_clients_ends_its_connection_and_a
             println!("{}: {name}: {} of {} MiB at most", engine.name, own >> 20, LIMIT >> 20);
             assert!(own < LIMIT - AGENT, "{}: {name}: {own}", engine.name);
         }
+        let (process, _admin) = filled(&engine).await;
         // *80000, and each member with its length.
         let page = "*80000\r\n".len() + 80_000 * ("$200\r\n\r\n".len() + MEMBER);
         assert_eq!(reply_bytes(&process, &words("SRANDMEMBER set -80000"), page).await, page, "{}", engine.name);

@@ -54,7 +54,8 @@ async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
                 layer.condition("Progressing").await.is_some_and(|(_, reason, _)| reason == "Paused")
             })
             .await;
-            for node in [primary, NodeId::sentinel(1)] {
+            // So the next primary is one that changed its own.
+            for node in (0..3).map(NodeId::data).chain([NodeId::sentinel(1)]) {
                 old.insert(take_the_address_of(layer, node).await);
             }
             layer.change(json!({"paused": false})).await;
@@ -72,11 +73,13 @@ async fn nodes_whose_addresses_were_taken_get_others_live_and_lose_nothing() {
     );
     assert_eq!(verdict.lost, Vec::<String>::new());
     assert!(!verdict.two_primaries);
+    let served_by = layer.primary_in_sync().await.unwrap();
     // One Sentinel after the other, 30 s apart.
     let forgotten =
         eventually("nobody remembers the old addresses", SOON, async || !are_remembered(&layer, &old).await).await;
     println!("forgotten after {forgotten:.1?}");
     layer.ready().await;
+    assert_eq!(layer.primary_in_sync().await, Some(served_by), "it stays primary all the while");
     assert_eq!((layer.pod_uids().await, layer.restarts().await), (pods, restarts), "no pod may restart");
     namespace.leave(layer).await;
 }

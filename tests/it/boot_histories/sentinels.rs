@@ -147,9 +147,11 @@ impl World {
         self.go_on_without_the_rest(zone, sees);
         self.promote(best);
         if let Some(mask) = self.lost_in_failover.take() {
-            // Those that voted know the epoch, and none of them that the replica was promoted.
+            // Those that voted know the epoch, and none of them that the replica was promoted. A vote for another counts as a failover of
+            // one's own (`sentinelVoteLeader`), so each waits before the next.
+            let now = self.now;
             self.sentinels.iter_mut().filter(|known| known.runs && known.zone == zone).for_each(|known| {
-                known.current_epoch = epoch;
+                (known.current_epoch, known.tried) = (epoch, Some(now));
             });
             self.lose_sentinels(mask | 1 << index);
             return true;

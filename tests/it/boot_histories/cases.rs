@@ -300,6 +300,13 @@ fn a_failover_in_which_the_sentinels_are_lost_loses_nothing() {
     }
 }
 
+/// The third Sentinel was cut off with the other replica, and did not vote. What the promoted one has is there, or kept aside.
+#[test]
+fn a_failover_that_is_forgotten_next_to_a_sentinel_that_did_not_vote_loses_nothing() {
+    let lost = [Event::Rest(1), Event::LoseSentinelsInFailover(1), Event::KillEngine(0)];
+    play(true, &[&[Event::Split(236)], &lost[..]].concat()).unwrap();
+}
+
 /// The Sentinels name a replica of the one that a person chose. They elect another node, and forget it.
 #[test]
 fn a_cache_whose_sentinels_name_a_replica_of_two_primaries_has_one_again() {

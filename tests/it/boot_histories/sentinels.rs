@@ -154,6 +154,7 @@ impl World {
                 (known.current_epoch, known.tried) = (epoch, Some(now));
             });
             self.lose_sentinels(mask | 1 << index);
+            self.contest_what_others_lack(best);
             return true;
         }
         for other in knows.into_iter().filter(|node| *node != best) {
@@ -172,6 +173,18 @@ impl World {
             }
         }
         true
+    }
+
+    /// A Sentinel that did not vote, because it was cut off, may have another elected as soon as it is back. What only this node has is
+    /// kept aside then.
+    fn contest_what_others_lack(&mut self, node: u16) {
+        let writes = |node: u16| self.node(node).data.as_ref().map(|data| data.writes.clone()).unwrap_or_default();
+        let own = writes(node);
+        let lacked: Vec<_> =
+            (0..NODES).filter(|other| *other != node).map(|other| own.without(&writes(other))).collect();
+        for writes in &lacked {
+            self.contested.add(writes);
+        }
     }
 
     /// What it knows and what does not follow whom it names gets an order after a while, also another primary.

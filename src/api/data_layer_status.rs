@@ -67,7 +67,8 @@ pub struct DataLayerStatus {
     /// What became of the annotation `redoubt.dev/promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<PromotionStatus>,
-    /// The uses that have a place in the layer, and prefixes that are kept for a namespace. Absent: no list was made yet.
+    /// The uses that have a place in the layer, and those that left while keys may still be under their prefixes. Absent: no list was
+    /// made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Vec<Tenant>>,
 }
@@ -79,13 +80,16 @@ pub struct Tenant {
     pub prefix: String,
     /// `metadata.namespace` of the use.
     pub namespace: String,
+    /// `kind` of the use. Absent: an older version made the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// `metadata.name` of the use.
     pub store: String,
     /// `metadata.uid` of the use: one that is made again under the same name is another tenant.
     pub uid: String,
     /// When the use got its place.
     pub since: Time,
-    /// When it left. The prefix is kept for its namespace: keys may still be under it.
+    /// When it left. The prefix is kept for a use of the same kind, namespace and name until the audit finds no key under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Time>,
 }

@@ -29,7 +29,7 @@ pub fn declared(mode: AuditMode, prefixes: &[(&str, Option<u64>)]) -> DeclaredPr
     let prefix = |(prefix, lifetime_milliseconds): &(&str, Option<u64>)| DeclaredPrefix {
         prefix: (*prefix).to_owned(),
         lifetime_milliseconds: *lifetime_milliseconds,
-        budget: None,
+        ..DeclaredPrefix::default()
     };
     DeclaredPrefixes { format: PREFIXES_FORMAT, mode, prefixes: prefixes.iter().map(prefix).collect() }
 }

@@ -10,7 +10,7 @@ use redoubt::model::audit::MemoryBudget;
 use redoubt::model::cache_policy::CachePolicy;
 use redoubt::model::uses::Advice;
 use redoubt::model::{Policy, UseKind};
-use redoubt::validate::uses::tenancy::{Admissions, admit};
+use redoubt::validate::uses::tenancy::{Admissions, Emptied, admit};
 use redoubt::validate::uses::{ValidatedUse, layer_of, validate};
 use serde_json::{Value, json};
 
@@ -148,7 +148,7 @@ fn sessions(name: &str, made: u8) -> DeclaredUse {
 fn admitted(layer: &DataLayer, before: Option<&Admissions>, uses: &[DeclaredUse]) -> Admissions {
     let labels = |_: &str| Some(BTreeMap::from([("sessions".to_owned(), "yes".to_owned())]));
     let tenants = before.map(|before| before.tenants.as_slice());
-    admit(&host(layer), tenants, uses.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH)
+    admit(&host(layer), tenants, uses.iter(), &BTreeSet::new(), &Emptied::new(), &labels, Timestamp::UNIX_EPOCH)
 }
 
 fn shared(policy: &str) -> DataLayer {

@@ -21,7 +21,7 @@ use redoubt::redis::use_access::violations;
 use redoubt::redis::user_forms::UserForms;
 use redoubt::redis::{Class, Connection, functions, server, users};
 use redoubt::report::uses::{LibraryTrouble, UseFacts, refused, status};
-use redoubt::validate::uses::tenancy::admit;
+use redoubt::validate::uses::tenancy::{Emptied, admit};
 use redoubt::validate::uses::{layer_of, validate};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -117,8 +117,15 @@ fn a_layer_admits_libraries_without_a_place_up_to_its_limit() {
     // The youngest of the last minute was loaded before: it keeps its place.
     uses[59].status =
         serde_json::from_value(json!({"functions": {"library": "fnl_x", "digest": "d", "generation": 1}})).unwrap();
-    let admissions =
-        admit(&host(&layer(&evicting)), Some(&[]), uses.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH);
+    let admissions = admit(
+        &host(&layer(&evicting)),
+        Some(&[]),
+        uses.iter(),
+        &BTreeSet::new(),
+        &Emptied::new(),
+        &labels,
+        Timestamp::UNIX_EPOCH,
+    );
     assert_eq!((admissions.admitted.len(), admissions.tenants.len()), (64, 0));
     assert!(admissions.admitted.iter().any(|admitted| admitted.accepted.name == "l59"));
     let mut reasons: Vec<&str> = admissions.refused.values().map(|refusal| refusal.reason).collect();

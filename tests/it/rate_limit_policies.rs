@@ -10,7 +10,7 @@ use redoubt::api::uses::DeclaredUse;
 use redoubt::model::limit_policy::{Algorithm, LimitMode};
 use redoubt::model::purpose::defaults;
 use redoubt::model::{Policy, Purpose, UseKind};
-use redoubt::validate::uses::tenancy::admit;
+use redoubt::validate::uses::tenancy::{Emptied, admit};
 use redoubt::validate::uses::{ValidatedUse, layer_of, validate};
 use serde_json::{Value, json};
 
@@ -154,15 +154,30 @@ fn a_layer_admits_policies_as_it_does_stores() {
     ];
     let labels = |_: &str| Some(BTreeMap::from([("sessions".to_owned(), "yes".to_owned())]));
     let open = json!({"mode": "Sentinel", "access": {"namespaces": by_selector()}, "memory": {"evictionPolicy": "volatile-ttl"}});
-    let admissions = admit(&host(&layer(&open)), None, uses.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH);
+    let admissions = admit(
+        &host(&layer(&open)),
+        None,
+        uses.iter(),
+        &BTreeSet::new(),
+        &Emptied::new(),
+        &labels,
+        Timestamp::UNIX_EPOCH,
+    );
     let prefixes: BTreeSet<&str> = admissions.admitted.iter().map(|it| it.accepted.policy.prefix()).collect();
     assert_eq!(prefixes, BTreeSet::from(["api:", "shop/api:"]));
     let refused: Vec<&str> = admissions.refused.values().map(|refusal| refusal.reason).collect();
     assert_eq!(refused, ["PrefixOverlaps"], "one of two of the same prefix, whatever their kinds");
     for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-random", "volatile-lfu"] {
         let evicting = json!({"mode": "Sentinel", "purpose": "Cache", "memory": {"evictionPolicy": policy}});
-        let refused =
-            admit(&host(&layer(&evicting)), None, uses[..1].iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH);
+        let refused = admit(
+            &host(&layer(&evicting)),
+            None,
+            uses[..1].iter(),
+            &BTreeSet::new(),
+            &Emptied::new(),
+            &labels,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(refused.refused["data-api"].reason, "Evicts", "{policy}");
     }
 }

@@ -9,7 +9,7 @@ use redoubt::api::data_layer::DataLayer;
 use redoubt::api::data_layer_status::Tenant;
 use redoubt::api::uses::{DeclaredUse, UseSpec};
 use redoubt::model::{Policy, SessionPolicy, UseKind};
-use redoubt::validate::uses::tenancy::{Admissions, HostLayer, admit};
+use redoubt::validate::uses::tenancy::{Admissions, Emptied, HostLayer, admit};
 use redoubt::validate::{DataVolumes, ResolvedDefaults, validate};
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ fn admitted_by(layer: &DataLayer, stores: &[DeclaredUse]) -> Admissions {
         "office" => Some(BTreeMap::new()),
         _ => None,
     };
-    admit(&host(layer), None, stores.iter(), &BTreeSet::new(), &labels, Timestamp::UNIX_EPOCH)
+    admit(&host(layer), None, stores.iter(), &BTreeSet::new(), &Emptied::new(), &labels, Timestamp::UNIX_EPOCH)
 }
 
 pub fn host(layer: &DataLayer) -> HostLayer {
@@ -106,7 +106,7 @@ fn of_two_overlapping_prefixes_the_older_stays_whatever_the_order() {
 
 /// Though a finalizer of another program keeps its object.
 #[test]
-fn a_store_that_is_being_deleted_is_not_served_and_its_prefix_is_free() {
+fn a_store_that_is_being_deleted_is_not_served_and_has_no_place() {
     let prefix = json!({"keyPrefix": "web:"});
     let mut stores = [store("data", "first", 1, &prefix), store("data", "second", 2, &prefix)];
     assert_eq!(names(&admitted_by(&plain(), &stores)), ["data/first"]);
@@ -202,6 +202,7 @@ struct Town {
     tenants: Option<Vec<Tenant>>,
     labels: BTreeMap<String, BTreeMap<String, String>>,
     unreadable: BTreeSet<String>,
+    emptied: Emptied,
     clock: i64,
 }
 
@@ -209,7 +210,14 @@ impl Town {
     fn new(namespaces: &Value) -> Self {
         let layer = layer(&json!({"mode": "Sentinel", "access": {"namespaces": namespaces}}));
         let labels = BTreeMap::new();
-        Self { layer, tenants: None, labels, unreadable: BTreeSet::new(), clock: 0 }
+        Self { layer, tenants: None, labels, unreadable: BTreeSet::new(), emptied: Emptied::new(), clock: 0 }
+    }
+
+    /// The audit finds no key of any store that left.
+    fn empty(&mut self) {
+        let left =
+            self.tenants.iter().flatten().filter_map(|tenant| Some((tenant.prefix.clone(), tenant.left.as_ref()?.0)));
+        self.emptied = left.collect();
     }
 
     /// `sessions=yes` for exactly these.
@@ -223,7 +231,7 @@ impl Town {
         let now = Timestamp::from_second(self.clock).unwrap();
         let labels = |namespace: &str| Some(self.labels.get(namespace).cloned().unwrap_or_default());
         let (host, tenants) = (host(&self.layer), self.tenants.as_deref());
-        let admissions = admit(&host, tenants, stores.iter().copied(), &self.unreadable, &labels, now);
+        let admissions = admit(&host, tenants, stores.iter().copied(), &self.unreadable, &self.emptied, &labels, now);
         self.tenants = Some(admissions.tenants.clone());
         admissions
     }
@@ -269,7 +277,15 @@ fn of_one_namespace_the_store_that_is_served_stays_whatever_becomes_of_an_older_
     town.unreadable.insert("data-b".to_owned());
     assert_eq!(names(&town.judge(&[&corrected])), Vec::<&str>::new());
     town.unreadable.clear();
-    assert_eq!(names(&town.judge(&[&corrected])), ["data/a"], "it is gone: the next in line");
+    let gone = town.judge(&[&corrected]);
+    assert_eq!(
+        (names(&gone), gone.refused["data-a"].reason),
+        (vec![], "PrefixOverlaps"),
+        "its keys may still be there"
+    );
+    assert!(gone.refused["data-a"].message.contains("data/b, which left"), "{gone:?}");
+    town.empty();
+    assert_eq!(names(&town.judge(&[&corrected])), ["data/a"], "no key is left: the next in line");
 }
 
 #[test]
@@ -285,7 +301,7 @@ fn a_full_layer_lets_no_older_store_in_at_a_tenants_cost() {
 }
 
 #[test]
-fn a_store_that_loses_its_leave_is_refused_and_comes_back_as_a_newcomer() {
+fn a_store_that_loses_its_leave_is_refused_and_comes_back_to_its_keys() {
     let mut town = Town::new(&by_selector());
     let (first, second) =
         (store("good", "a", 1, &json!({"keyPrefix": "w:"})), store("good", "b", 2, &json!({"keyPrefix": "w:"})));
@@ -294,10 +310,69 @@ fn a_store_that_loses_its_leave_is_refused_and_comes_back_as_a_newcomer() {
     town.let_in(&[]);
     let revoked = town.judge(&[&first, &second]);
     assert_eq!((names(&revoked), revoked.refused["good-a"].reason), (vec![], "NotAllowed"));
-    assert_eq!(town.tenants, Some(vec![]));
+    town.let_in(&["good"]);
+    assert_eq!(names(&town.judge(&[&second])), Vec::<&str>::new(), "the keys of the first may still be there");
+    assert_eq!(names(&town.judge(&[&first, &second])), ["good/a"]);
+    town.let_in(&[]);
+    town.judge(&[&first, &second]);
+    town.empty();
     town.let_in(&["good"]);
     assert_eq!(names(&town.judge(&[&second])), ["good/b"]);
     assert_eq!(names(&town.judge(&[&first, &second])), ["good/b"]);
+}
+
+/// A16, within one namespace.
+#[test]
+fn a_prefix_of_a_store_that_left_is_for_one_of_its_kind_and_name_until_no_key_is_under_it() {
+    let mut town = Town::new(&json!({}));
+    let prefix = json!({"keyPrefix": "web:"});
+    let (first, other) = (store("data", "first", 1, &prefix), store("data", "other", 2, &prefix));
+    let inner = store("data", "inner", 3, &json!({"keyPrefix": "web:admin:"}));
+    town.judge(&[&first]);
+    let left = town.judge(&[&other, &inner]);
+    assert_eq!((names(&left), left.refused.len()), (vec![], 2), "{left:?}");
+    // What a report of an earlier time says counts for nothing.
+    town.emptied = Emptied::from([("web:".to_owned(), Timestamp::UNIX_EPOCH)]);
+    assert_eq!(names(&town.judge(&[&other, &inner])), Vec::<&str>::new());
+    // A deployment tool makes it again.
+    let mut again = store("data", "first", 9, &prefix);
+    again.metadata.uid = Some("made again".to_owned());
+    assert_eq!(names(&town.judge(&[&other, &again])), ["data/first"]);
+    town.judge(&[]);
+    town.empty();
+    assert_eq!(names(&town.judge(&[&inner, &other])), ["data/other"]);
+}
+
+/// Its former prefix is kept next to the new one, and the list stays as it is from pass to pass.
+#[test]
+fn a_store_that_changes_its_prefix_leaves_the_former_one_and_may_have_it_back() {
+    let mut town = Town::new(&json!({}));
+    let with = |prefix: &str| store("data", "web", 1, &json!({"keyPrefix": prefix}));
+    town.judge(&[&with("a:")]);
+    let second = town.judge(&[&with("b:")]);
+    assert_eq!(prefixes(&second), ["b:"]);
+    assert_eq!(
+        second.tenants.iter().map(|it| (it.prefix.as_str(), it.left.is_some())).collect::<Vec<_>>(),
+        [("a:", true), ("b:", false)]
+    );
+    assert_eq!(town.judge(&[&with("b:")]).tenants, second.tenants);
+    let back = town.judge(&[&with("a:")]);
+    assert_eq!(prefixes(&back), ["a:"]);
+    assert_eq!(town.judge(&[&with("a:")]).tenants, back.tenants);
+}
+
+#[test]
+fn a_namespace_keeps_a_bounded_number_of_prefixes_of_stores_that_left() {
+    let mut town = Town::new(&json!({}));
+    for number in 0..499 {
+        town.judge(&[&store("data", &format!("s{number}"), 1, &json!({}))]);
+    }
+    let last = store("data", "last", 1, &json!({}));
+    assert_eq!(names(&town.judge(&[&last])), ["data/last"], "499 left before");
+    let refused = town.judge(&[&store("data", "one-more", 1, &json!({}))]);
+    assert_eq!(refused.refused["data-one-more"].reason, "LayerFull");
+    town.empty();
+    assert_eq!(names(&town.judge(&[&store("data", "one-more", 1, &json!({}))])), ["data/one-more"]);
 }
 
 /// A store that an operator without lists served: its status has a user, and no admission.

@@ -1,8 +1,8 @@
 //! Random histories of the tenants of one layer: stores, policies and caches come and go, namespaces get and lose their leave, stores are wrong or
 //! unreadable for a while, the operator stops between two writes, and the list of tenants cannot always be stored.
 //!
-//! What holds in all of them: no user of a server can read a key that another namespace's store wrote, nor one of a store
-//! that is still served. (A store of the same namespace may find what a store wrote that is gone.)
+//! What holds in all of them: no user of a server can read a key that another store wrote. (One that is made again under the same name finds
+//! what it wrote.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use redoubt::model::UseKind;
 use redoubt::model::function_library::Functions;
 use redoubt::redis::rights::Grant;
 use redoubt::redis::users::use_on_data;
-use redoubt::validate::uses::tenancy::{HostLayer, admit};
+use redoubt::validate::uses::tenancy::{Emptied, HostLayer, admit};
 use serde_json::{Value, json};
 
 use crate::session_stores::{by_selector, host, layer};
@@ -47,6 +47,10 @@ enum Event {
     Conflict,
     /// The operator stops after it stored the list, and before any server has a user of it.
     Stop,
+    /// The keys of a store that is gone expire.
+    Expire(usize),
+    /// An audit of all keys ends, and the operator reads it.
+    Audit,
 }
 
 fn kind() -> impl Strategy<Value = UseKind> {
@@ -66,6 +70,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Pass),
         1 => Just(Event::Conflict),
         1 => Just(Event::Stop),
+        1 => (0..8_usize).prop_map(Event::Expire),
+        2 => Just(Event::Audit),
     ]
 }
 
@@ -83,6 +89,10 @@ struct Store {
 }
 
 impl Store {
+    fn identity(&self) -> Name {
+        (self.kind, self.namespace, self.name)
+    }
+
     fn plain_prefix(&self) -> String {
         self.prefix.map_or_else(|| format!("{}:", self.name), str::to_owned)
     }
@@ -114,10 +124,13 @@ impl Store {
     }
 }
 
-/// A user of the servers: its namespace and what its rules let it read.
+/// Kind, namespace and name.
+type Name = (UseKind, &'static str, &'static str);
+
+/// A user of the servers: whose it is, and what its rules let it read.
 #[derive(Clone, Debug, PartialEq)]
 struct User {
-    namespace: &'static str,
+    of: Name,
     pattern: String,
 }
 
@@ -129,8 +142,9 @@ struct World {
     list: Option<Vec<Tenant>>,
     /// By the UID of the store.
     users: BTreeMap<String, User>,
-    /// Key → namespace and UID of the store that wrote it.
-    keys: BTreeMap<String, (&'static str, String)>,
+    /// Key → name and UID of the store that wrote it.
+    keys: BTreeMap<String, (Name, String)>,
+    emptied: Emptied,
     clock: i64,
 }
 
@@ -181,8 +195,7 @@ impl World {
             }
             store.status = served_status(&prefix, false);
             self.leave.insert(store.namespace);
-            self.users
-                .insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(store.kind, &prefix) });
+            self.users.insert(store.uid.clone(), User { of: store.identity(), pattern: pattern(store.kind, &prefix) });
             served.push(prefix);
         }
         self.write();
@@ -228,6 +241,21 @@ impl World {
             Event::Pass => self.pass(true, true),
             Event::Conflict => self.pass(false, true),
             Event::Stop => self.pass(true, false),
+            Event::Expire(index) => {
+                let gone: Vec<String> = self.keys.values().map(|(_, writer)| writer.clone()).collect();
+                let gone: Vec<&String> = gone.iter().filter(|writer| !self.users.contains_key(*writer)).collect();
+                if let Some(writer) = gone.get(index % gone.len().max(1)).map(|writer| (*writer).clone()) {
+                    self.keys.retain(|_, (_, other)| *other != writer);
+                }
+            }
+            Event::Audit => {
+                let left = self.list.iter().flatten().filter_map(|place| Some((&place.prefix, place.left.as_ref()?.0)));
+                let is_empty = |prefix: &String| !self.keys.keys().any(|key| key.starts_with(prefix));
+                // Of prefixes whose user is still there nothing is said: the operator waits until it is removed.
+                let has_user = |prefix: &String| self.users.values().any(|user| user.pattern.starts_with(prefix));
+                let emptied = left.filter(|(prefix, _)| is_empty(prefix) && !has_user(prefix));
+                self.emptied = emptied.map(|(prefix, left)| (prefix.clone(), left)).collect();
+            }
         }
         self.write();
         self.check(event);
@@ -243,7 +271,7 @@ impl World {
             Some(BTreeMap::from([("sessions".to_owned(), value.to_owned())]))
         };
         let now = Timestamp::from_second(self.clock).unwrap();
-        let admissions = admit(&HOST, self.list.as_deref(), readable.iter(), &unreadable, &labels, now);
+        let admissions = admit(&HOST, self.list.as_deref(), readable.iter(), &unreadable, &self.emptied, &labels, now);
         let (admissions, waiting) = if is_stored {
             self.list = Some(admissions.tenants.clone());
             (admissions, Vec::new())
@@ -260,8 +288,7 @@ impl World {
             let store = self.stores.iter_mut().find(|it| it.uid == admitted.accepted.uid).unwrap();
             let prefix = admitted.accepted.policy.prefix();
             store.status = served_status(prefix, true);
-            self.users
-                .insert(store.uid.clone(), User { namespace: store.namespace, pattern: pattern(store.kind, prefix) });
+            self.users.insert(store.uid.clone(), User { of: store.identity(), pattern: pattern(store.kind, prefix) });
         }
         for store in &mut self.stores {
             if admissions.refused.get(&store.uid).is_some_and(|refusal| refusal.reason == "NotAllowed") {
@@ -273,15 +300,15 @@ impl World {
     /// Each user writes a key.
     fn write(&mut self) {
         for (uid, user) in &self.users {
-            self.keys.insert(format!("{}{{t}}s:{uid}", user.pattern), (user.namespace, uid.clone()));
+            self.keys.insert(format!("{}{{t}}s:{uid}", user.pattern), (user.of, uid.clone()));
         }
     }
 
     fn check(&self, event: &Event) {
         for (uid, user) in &self.users {
-            for (key, (namespace, writer)) in self.keys.iter().filter(|(key, _)| key.starts_with(&user.pattern)) {
-                let is_own = writer == uid || (*namespace == user.namespace && !self.users.contains_key(writer));
-                assert!(is_own, "after {event:?}: {uid} of {user:?} reads {key} of {namespace} {writer}: {self:#?}");
+            for (key, (of, writer)) in self.keys.iter().filter(|(key, _)| key.starts_with(&user.pattern)) {
+                let is_own = writer == uid || (*of == user.of && !self.users.contains_key(writer));
+                assert!(is_own, "after {event:?}: {uid} of {user:?} reads {key} of {of:?} {writer}: {self:#?}");
             }
         }
     }

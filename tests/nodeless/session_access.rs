@@ -20,6 +20,7 @@ use crate::layer::Layer;
 use crate::place;
 use crate::polling::eventually;
 use crate::store::{PACE, Store, call, connect, run};
+use crate::tenants::accepted_after_an_audit;
 use crate::test_namespace::{SOON, TestNamespace};
 
 /// A layer that stores share, small.
@@ -30,6 +31,9 @@ async fn shared(namespace: &TestNamespace, further: Value) -> Layer {
 fn on_shared(namespace: &str) -> Value {
     json!({"idleTimeout": "30m", "layer": {"name": "shared", "namespace": namespace}})
 }
+
+/// How long a key outlives its store: longer than an audit takes to find an empty prefix.
+const OUTLIVES: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes_takes_its_user_along() {
@@ -65,13 +69,20 @@ async fn stores_of_one_layer_cannot_touch_each_others_sessions_and_one_that_goes
 
     // The binding of the one that goes is worth nothing any more; its keys stay until their TTL.
     let old = web.binding().await.unwrap();
+    run::<i64>(&mut of_web, redis::cmd("DEL").arg("web:{t}s:1").arg("web:{t}u:ada").clone()).await.unwrap();
+    let began = Instant::now();
+    let last = redis::cmd("SET").arg("web:{t}last").arg(1).arg("EX").arg(OUTLIVES.as_secs()).clone();
+    run::<String>(&mut of_web, last).await.unwrap();
     web.api().delete("web", &DeleteParams::default()).await.unwrap();
     eventually("its connections are cut", SOON, async || run::<String>(&mut of_web, redis::cmd("PING")).await.is_err())
         .await;
     eventually("its user is gone", SOON, async || connect(&namespace.client, &old).await.is_none()).await;
     run::<redis::Value>(&mut of_api, call("redoubt_session_get", "api:{t}s:1", &[])).await.unwrap();
-    // The next in line gets the prefix, and with it what is left under it.
+    // The next in line gets the prefix once nothing is left under it.
+    overlapping.refused("PrefixOverlaps", "whose keys may still be there").await;
+    accepted_after_an_audit(&namespace.name, &overlapping).await;
     overlapping.ready().await;
+    assert!(began.elapsed() > OUTLIVES, "a key was still there");
     layer.ready().await;
     namespace.delete().await;
 }

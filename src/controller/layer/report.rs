@@ -66,6 +66,7 @@ impl Report {
         subject.promote = object.and_then(promotion::text);
         subject.leaves_out_functions = build.leaves_out_functions;
         subject.audit = build.pass(accepted, seen).audit.cloned();
+        uses.note_emptied(context, &accepted.layer.identity.uid, subject.audit.as_deref());
         let facts = Facts {
             desired: &build.desired,
             observed: &seen.observed,

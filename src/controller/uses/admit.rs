@@ -41,7 +41,9 @@ impl Uses {
         let applicants = Applicants::of(context, &place, &list);
         let mut related = RelatedObjects::read(context, &applicants.readable).await;
         let (labels, unreadable) = (|namespace: &str| context.labels_of(namespace), applicants.unreadable_uids());
-        let admissions = admit(&host, stored.as_deref(), applicants.objects(), &unreadable, &labels, publish::now());
+        let emptied = context.uses.emptied.get(&metadata.uid.clone().unwrap_or_default()).unwrap_or_default();
+        let admissions =
+            admit(&host, stored.as_deref(), applicants.objects(), &unreadable, &emptied, &labels, publish::now());
         let (admissions, waiting) = if stored.as_ref() == Some(&admissions.tenants) {
             (admissions, Vec::new())
         } else if let Err(error) = tenants::store(context, metadata, &admissions.tenants).await {
@@ -65,8 +67,6 @@ impl Uses {
         // A library of a user's holds nothing but what is its own.
         unknown.retain(|kind| kind.has_user());
         let Admissions { admitted, mut refused, tenants } = admissions;
-        let places = tenants.into_iter().filter(|tenant| tenant.left.is_none());
-        let reserved = places.map(|tenant| tenant.prefix).collect();
         let by_uid: BTreeMap<String, Arc<WatchedUse>> =
             applicants.readable.into_iter().filter_map(|watched| Some((watched.uid()?, watched))).collect();
         let mut served = Vec::new();
@@ -85,7 +85,7 @@ impl Uses {
         let unknown_bindings = served.iter().filter(|it| matches!(it.binding, Binding::Unreadable(_)));
         kept.extend(unknown_bindings.map(|it| place(it.accepted())));
         let refused = by_uid.into_iter().filter_map(|(uid, watched)| Some((watched, refused.remove(&uid)?))).collect();
-        Ok(Self { served, refused, kept, remembered, unknown, reserved })
+        Ok(Self { served, refused, kept, remembered, unknown, places: tenants })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::api::data_layer_status::Tenant;
 use crate::model::{NodeId, Policy};
 use crate::per_object::PerObject;
 use crate::report::uses::LibraryTrouble;
+use crate::validate::uses::tenancy::Emptied;
 
 /// Function libraries are loaded this far apart: changes of many uses come together.
 const GATHERED: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ pub(in crate::controller) const PROOF_HOLDS: Duration = Duration::from_mins(5);
 pub(crate) struct Memory {
     pub(super) tenants: PerObject<StoredTenants>,
     pub(super) proofs: PerObject<Proof>,
+    /// Of a layer's uses that left: which prefixes the last audit found empty.
+    pub(super) emptied: PerObject<Emptied>,
     /// Of a layer's users, by node and user.
     pub(in crate::controller) application: PerObject<BTreeMap<(NodeId, &'static str), Proof>>,
     /// What each use was admitted with last: it stays in force while the object cannot be read.
@@ -67,6 +70,7 @@ impl Memory {
         let Self {
             tenants,
             proofs,
+            emptied,
             application,
             policies,
             loads,
@@ -79,6 +83,7 @@ impl Memory {
         } = self;
         tenants.retain(&lives);
         proofs.retain(&lives);
+        emptied.retain(&lives);
         application.retain(&lives);
         policies.retain(&lives);
         loads.retain(&lives);

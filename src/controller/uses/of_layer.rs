@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::watches::WatchedUse;
 use super::index::UsePlace;
 use super::served::ServedUse;
+use crate::api::data_layer_status::Tenant;
 use crate::model::{Policy, UseKind};
 use crate::validate::uses::tenancy::Refusal;
 
@@ -22,6 +23,6 @@ pub(in crate::controller) struct Uses {
     pub(super) remembered: Vec<Policy>,
     /// Kinds of which a policy is unknown: their library stays as it is.
     pub(super) unknown: BTreeSet<UseKind>,
-    /// The prefixes of all that have a place.
-    pub(super) reserved: Vec<String>,
+    /// The places of all: of those that are there, and of those that left.
+    pub(super) places: Vec<Tenant>,
 }

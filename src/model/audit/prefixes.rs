@@ -73,6 +73,9 @@ pub struct DeclaredPrefix {
     /// The memory that its keys may take. `None`: as much as there is. (An agent of before knows none.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<MemoryBudget>,
+    /// Whether the use left. What keys of it are still there is counted, and they count as outside. (An agent of before knows none.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// The prefixes in an order in which that of a key is found by bisection.
@@ -86,6 +89,7 @@ struct Entry {
     prefix: String,
     lifetime_milliseconds: Option<u64>,
     budget: Option<MemoryBudget>,
+    left: bool,
     /// The longest other prefix that begins this one. No two uses have such prefixes; a file may.
     within: Option<usize>,
 }
@@ -97,13 +101,13 @@ impl Prefixes {
         list.sort_by(|one, other| one.prefix.cmp(&other.prefix));
         list.dedup_by(|one, other| one.prefix == other.prefix);
         let mut sorted: Vec<Entry> = Vec::with_capacity(list.len());
-        for DeclaredPrefix { prefix, lifetime_milliseconds, budget } in list {
+        for DeclaredPrefix { prefix, lifetime_milliseconds, budget, left } in list {
             let mut within = sorted.len().checked_sub(1);
             while let Some(index) = within.filter(|index| !prefix.starts_with(&sorted[*index].prefix)) {
                 within = sorted[index].within;
             }
-            let (lifetime_milliseconds, budget) = (*lifetime_milliseconds, *budget);
-            sorted.push(Entry { prefix: prefix.clone(), lifetime_milliseconds, budget, within });
+            let (lifetime_milliseconds, budget, left) = (*lifetime_milliseconds, *budget, *left);
+            sorted.push(Entry { prefix: prefix.clone(), lifetime_milliseconds, budget, left, within });
         }
         Self { sorted }
     }
@@ -138,6 +142,11 @@ impl Prefixes {
         self.sorted.get(place)?.lifetime_milliseconds
     }
 
+    /// Whether the use at a place left.
+    pub(crate) fn has_left(&self, place: usize) -> bool {
+        self.sorted.get(place).is_some_and(|entry| entry.left)
+    }
+
     /// The memory that the keys of the use at a place may take.
     pub(crate) fn budget(&self, place: usize) -> Option<MemoryBudget> {
         self.sorted.get(place)?.budget
@@ -154,7 +163,7 @@ mod tests {
         let prefixes = list.iter().map(|prefix| DeclaredPrefix {
             prefix: prefix.clone(),
             lifetime_milliseconds: u64::try_from(prefix.len()).ok(),
-            budget: None,
+            ..DeclaredPrefix::default()
         });
         Prefixes::new(&DeclaredPrefixes { prefixes: prefixes.collect(), ..DeclaredPrefixes::default() })
     }

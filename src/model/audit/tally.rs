@@ -109,7 +109,7 @@ impl Tally {
         if is_at_fault && lifetime.is_none() {
             keep_smallest(&mut self.examples, key);
         }
-        if place.is_none() {
+        if place.is_none_or(|place| self.prefixes.has_left(place)) {
             keep_smallest(&mut self.outside_examples, key);
         }
         let count = of_place(&mut self.counts, &mut self.outside, place);
@@ -152,11 +152,18 @@ impl Tally {
             (self.prefixes.text(place).to_owned(), PrefixAudit { budget_bytes, ..count.audit() })
         });
         let knows_prefixes = !self.prefixes.is_empty();
+        let of_those_that_left = self
+            .counts
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| self.prefixes.has_left(*place))
+            .map(|(_, count)| count.keys());
+        let outside = self.outside.keys() + of_those_that_left.sum::<u64>();
         AuditReport {
             format: AUDIT_FORMAT,
             keys: self.keys(),
             without_expiry: all().map(|count| count.without_expiry).sum(),
-            outside: if knows_prefixes { self.outside.keys() } else { 0 },
+            outside: if knows_prefixes { outside } else { 0 },
             bytes: estimates.iter().fold(0, |sum, estimate| estimate.bytes.saturating_add(sum)),
             bytes_error: error(variance),
             examples: self.examples.iter().cloned().collect(),
@@ -307,10 +314,25 @@ mod tests {
         let prefix = |(prefix, lifetime): &(&str, Option<u64>)| DeclaredPrefix {
             prefix: (*prefix).to_owned(),
             lifetime_milliseconds: *lifetime,
-            budget: None,
+            ..DeclaredPrefix::default()
         };
         let prefixes = list.iter().map(prefix).collect();
         Arc::new(Prefixes::new(&DeclaredPrefixes { prefixes, ..DeclaredPrefixes::default() }))
+    }
+
+    #[test]
+    fn keys_of_a_use_that_left_count_as_outside_and_under_its_prefix() {
+        let left = DeclaredPrefix { prefix: "web:".to_owned(), left: true, ..DeclaredPrefix::default() };
+        let prefixes = vec![left, DeclaredPrefix { prefix: "api:".to_owned(), ..DeclaredPrefix::default() }];
+        let prefixes = Arc::new(Prefixes::new(&DeclaredPrefixes { prefixes, ..DeclaredPrefixes::default() }));
+        let mut tally = Tally::new(prefixes, false, LargeKeySearch::default());
+        for key in ["web:a", "api:a", "other"] {
+            assert!(tally.count(key.as_bytes(), Expiry::Ends).is_some());
+        }
+        let report = tally.report();
+        assert_eq!((report.keys, report.outside), (3, 2));
+        assert_eq!(report.prefixes.keys().collect::<Vec<_>>(), ["api:", "web:"]);
+        assert!(report.outside_examples.contains(&short_hash(b"web:a")));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! A layer keeps a list of its tenants in its status. A store on the list keeps its place whatever other stores, labels and
 //! leaves become; a store that is not on it is a newcomer, and gets a place only where no tenant is in its way. A store of
 //! another namespace has that namespace in its prefix, so no two namespaces ever contend for one. The exception is a store
-//! that was admitted before prefixes were made so: it keeps its prefix, and the list keeps that prefix for its namespace when
-//! the store is gone.
+//! that was admitted before prefixes were made so: it keeps its prefix.
+//!
+//! The list keeps the prefix of a store that is gone until the audit finds no key under it. Until then only a store of the same
+//! kind, namespace and name gets it: one that is made again finds its keys, and no other store does.
 //!
 //! Pure, and cheap: it is asked in every pass of the layer.
 
@@ -18,6 +20,7 @@ pub use super::answer::AdmittedUse;
 pub(crate) use super::answer::Refusal;
 pub use super::host::{HostLayer, Labels, dedicated_refusal};
 use super::host::{judge, may_name};
+pub use super::places::Emptied;
 use super::places::{TenantPlaces, admission_of, is_prefix_of, uid_of, wanted_prefix, was_served};
 use super::{ValidatedUse, layer_of, neighbours};
 use crate::api::data_layer_status::Tenant;
@@ -58,12 +61,14 @@ impl Admissions {
 }
 
 /// Judges all stores that want the layer. `tenants`: the list as it is stored; `None`: the layer never had one. `unreadable`:
-/// UIDs of stores that cannot be read; they keep the places that they have. A store that is being deleted has left.
+/// UIDs of stores that cannot be read; they keep the places that they have. A store that is being deleted has left. `emptied`: prefixes
+/// of stores that left, under which no key is any more.
 pub fn admit<'a>(
     host: &HostLayer,
     tenants: Option<&[Tenant]>,
     stores: impl Iterator<Item = &'a DeclaredUse>,
     unreadable: &BTreeSet<String>,
+    emptied: &Emptied,
     labels: Labels<'_>,
     now: Timestamp,
 ) -> Admissions {
@@ -82,7 +87,7 @@ pub fn admit<'a>(
     }
     let mut book = TenantPlaces::of(host, tenants.unwrap_or_default());
     let stays: BTreeMap<String, &DeclaredUse> = contenders.iter().map(|store| (uid_of(store), *store)).collect();
-    book.leave(now, |tenant| {
+    book.leave(now, emptied, |tenant| {
         unreadable.contains(&tenant.uid)
             || stays.get(&tenant.uid).is_some_and(|store| is_prefix_of(&tenant.prefix, store, host))
     });
@@ -106,6 +111,7 @@ pub fn admit<'a>(
                 return Err(refusal);
             }
             let place = held.map_or_else(|| book.take(&asks, prefix, now), Ok)?;
+            book.note_kind(&asks);
             Ok((asks, place))
         });
         match judged {

@@ -8,6 +8,7 @@
 mod fitness;
 mod request;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -72,6 +73,7 @@ async fn elect(
         let caught_up = timeout(CATCH_UP, reaches(&candidate.connection, offset)).await;
         caught_up.map_err(|_| Error::Lagging(candidate.address.clone()))??;
     }
+    fitness::pass_over(candidates).await;
     if let Err(error) = sentinel::failover(actor, &request.master_name).await {
         // `NOGOODSLAVE`, `INPROG`: it answered, and does not begin. One that is silent may have begun.
         if let Some(words) = error.server_text() {
@@ -80,7 +82,10 @@ async fn elect(
         tracing::warn!(%error, "no answer to the order");
     }
     watch(Step::FailoverOrdered).await;
-    let promoted = promoted(request, actor, candidates).await?;
+    let promoted = tokio::select! {
+        promoted = promoted(request, actor, candidates) => promoted?,
+        never = keep_passed_over(candidates) => match never {},
+    };
     let (to, port) = (&promoted.address.0, request.from.1.port);
     server::replica_of(from, to, port).await.map_err(|source| Error::NotDemoted {
         from: request.from.0.clone(),
@@ -96,6 +101,15 @@ async fn elect(
         }
     }
     Ok(promoted.address.clone())
+}
+
+/// Sets again, until another is promoted, what keeps a replica from being elected that another is preferred to: its agent undoes it within
+/// a fraction of a second, and the Sentinel may read it once more before it elects.
+async fn keep_passed_over(candidates: &[Candidate]) -> Infallible {
+    loop {
+        sleep(POLL_EVERY).await;
+        fitness::pass_over(candidates).await;
+    }
 }
 
 async fn reaches(connection: &Connection, offset: Offset) -> Result<(), CommandError> {

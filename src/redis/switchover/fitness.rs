@@ -90,11 +90,8 @@ async fn objection_after_a_poll(
     let asked_at = Instant::now();
     let mut paced = false;
     let objection = loop {
-        for passed_over in candidates.iter().filter(|candidate| candidate.is_passed_over) {
-            match server::config_set(&passed_over.connection, "replica-priority", "0").await {
-                Ok(()) => watch(Step::PassedOver(passed_over.address.clone())).await,
-                Err(error) => tracing::warn!(replica = %passed_over.address, %error, "not passed over"),
-            }
+        for address in pass_over(candidates).await {
+            watch(Step::PassedOver(address)).await;
         }
         match objection(request, candidates, newest_epoch, connection).await {
             Ok(Some(Objection::OfReplicas(_))) if asked_at.elapsed() < SEEN_WITHIN => {
@@ -112,6 +109,18 @@ async fn objection_after_a_poll(
         sentinel::set_info_period(connection, info_window::PERIOD).await?;
     }
     objection
+}
+
+/// Keeps the Sentinels from electing replicas that another is preferred to, until their agents undo it; those that took it.
+pub(super) async fn pass_over(candidates: &[Candidate]) -> Vec<Address> {
+    let mut passed_over = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.is_passed_over) {
+        match server::config_set(&candidate.connection, "replica-priority", "0").await {
+            Ok(()) => passed_over.push(candidate.address.clone()),
+            Err(error) => tracing::warn!(replica = %candidate.address, %error, "not passed over"),
+        }
+    }
+    passed_over
 }
 
 /// A Sentinel that is not asked any further.

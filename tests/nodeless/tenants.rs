@@ -140,7 +140,7 @@ fn passes() -> u64 {
 
 /// Waits until an audit found no key under the prefix that the store asks for. A kubelet shows the list of prefixes in its own time.
 pub async fn accepted_after_an_audit(namespace: &str, store: &Store) {
-    eventually("the store is accepted", SOON, async || {
+    eventually("the store is accepted", SOON * 2, async || {
         place::refresh_secrets(namespace).await;
         store.condition("Accepted").await.is_some_and(|(status, ..)| status == "True")
     })

@@ -89,4 +89,19 @@ mod tests {
         let alone = NodeConfig { sentinels: std::collections::BTreeMap::new(), ..config(true) };
         assert_eq!(limit(&alone, true), END_AFTER_AT_LAST, "no other node serves meanwhile");
     }
+
+    /// An agent that did not run for minutes finds the poll failed that it began before.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_ended_after_several_polls_only() {
+        let error = Error::Connect {
+            address: "10.0.0.1:6379".to_owned(),
+            source: ::redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)).into(),
+        };
+        let mut server = UnresponsiveServer::default();
+        server.ends(None);
+        let mut fails = || server.note_failure(&config(true), &error, true);
+        assert!(!fails());
+        tokio::time::advance(END_AFTER_AT_LAST).await;
+        assert_eq!([(); 3].map(|()| fails()), [false, false, true]);
+    }
 }

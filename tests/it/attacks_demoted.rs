@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use redoubt::model::NodeId;
-use redoubt::redis::{Class, Connection, Endpoint};
+use redoubt::model::node_config::REDIS_PORT;
+use redoubt::redis::{Class, Connection, Endpoint, server};
 use tokio::task::JoinHandle;
 
 use crate::agent_process::write_some;
@@ -123,4 +124,23 @@ async fn a_client_that_reads_from_a_replica_is_left_alone_while_another_is_cut()
     assert!(met.connections > 2, "it was not cut: {}", met.connections);
     assert!(met.longest < CUT_WITHIN, "{:?}", met.longest);
     reader.query::<Option<String>>(redis::cmd("GET").arg("here")).await.unwrap();
+}
+
+/// It writes nothing, so it meets no refusal: it would go on to read where nothing happens any more. Sentinels cut the
+/// clients of what they demote, a person does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_only_reads_is_cut_when_its_primary_is_demoted_by_hand() {
+    // Long: no Sentinel takes part.
+    let layer = Layer::in_sync(&Options { detection: 300_000, ..Options::default() }).await;
+    layer.mark_initialised();
+    let primary = layer.primary().await.unwrap();
+    let other = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let reader = Connection::open(&layer.endpoint(primary)).await.unwrap();
+    let operator = Connection::open(&layer.operator_on(primary)).await.unwrap();
+    server::replica_of(&operator, &layer.nodes[&other].address.0, REDIS_PORT).await.unwrap();
+    eventually("the reader is cut", SOON, async || {
+        let read = reader.query::<Option<String>>(redis::cmd("GET").arg("here")).await;
+        read.is_err_and(|error| error.class() == Class::Unreachable)
+    })
+    .await;
 }

@@ -537,6 +537,30 @@ fn a_layer_is_ready_only_once_its_objects_say_that_it_was_initialised() {
     assert!(text(&sample.status()).contains("Ready=True"), "nothing is marked while it is paused");
 }
 
+#[test]
+fn a_new_layer_is_not_ready_while_anything_that_is_declared_is_not_proven() {
+    let cases: [(&str, fn(&mut Sample)); 6] = [
+        ("MemoryBounded", |it| it.data(2).maxmemory = 0),
+        ("FunctionsLoaded", |it| it.data(0).libraries.clear()),
+        ("UsersInPlace", |it| it.data(1).users_in_place.clear()),
+        ("SettingsApplied", |it| drop(it.data(1).settings.insert("maxclients".to_owned(), "7".to_owned()))),
+        ("Persisted", |it| it.data(1).persistence_trouble = Some("rdb".to_owned())),
+        ("HighlyAvailable", |it| {
+            if let Replication::Replica { link_up, .. } = &mut it.data(2).replication {
+                *link_up = false;
+            }
+        }),
+    ];
+    for (kind, spoil) in cases {
+        let mut sample = Sample::healthy();
+        (sample.observed.initialised, sample.observed.recorded) = (false, false);
+        spoil(&mut sample);
+        let said = differing(&sample);
+        let ready = said.lines().find(|line| line.starts_with("Ready=False ")).unwrap_or_default();
+        assert!(ready.contains(&format!(": {kind}: ")), "{kind}: {said}");
+    }
+}
+
 /// A layer of a repository may have the annotation from its first moment: the move waited for the mark, and the mark for the move.
 #[test]
 fn a_move_that_waits_for_a_new_layer_keeps_it_from_no_mark() {

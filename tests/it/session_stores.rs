@@ -273,8 +273,10 @@ fn of_one_namespace_the_store_that_is_served_stays_whatever_becomes_of_an_older_
     let wrong = store("data", "b", 2, &held);
     let third = town.judge(&[&corrected, &wrong]);
     assert_eq!((names(&third), third.refused["data-a"].reason), (vec![], "PrefixOverlaps"));
-    // One that cannot be read does, too.
+    // One that cannot be read does, too, although the audit finds no key of those that left.
     town.unreadable.insert("data-b".to_owned());
+    assert_eq!(names(&town.judge(&[&corrected])), Vec::<&str>::new());
+    town.empty();
     assert_eq!(names(&town.judge(&[&corrected])), Vec::<&str>::new());
     town.unreadable.clear();
     let gone = town.judge(&[&corrected]);
@@ -286,6 +288,23 @@ fn of_one_namespace_the_store_that_is_served_stays_whatever_becomes_of_an_older_
     assert!(gone.refused["data-a"].message.contains("data/b, which left"), "{gone:?}");
     town.empty();
     assert_eq!(names(&town.judge(&[&corrected])), ["data/a"], "no key is left: the next in line");
+}
+
+/// A person may have edited the list.
+#[test]
+fn what_left_another_namespace_takes_no_place_of_a_tenant() {
+    let mut town = Town::new(&by_selector());
+    let shop = store("data", "shop", 1, &json!({}));
+    let first = town.judge(&[&shop]);
+    for prefix in ["shop:", "shop:inner:"] {
+        let tenant = first.tenants[0].clone();
+        let left = Some(tenant.since.clone());
+        let (namespace, uid, prefix) = ("evil".to_owned(), "evil-shop".to_owned(), prefix.to_owned());
+        let of_another = Tenant { namespace, uid, prefix, left, ..tenant.clone() };
+        town.tenants = Some(vec![of_another, tenant]);
+        let second = town.judge(&[&shop]);
+        assert_eq!((&second.admitted, &second.tenants), (&first.admitted, &first.tenants));
+    }
 }
 
 #[test]

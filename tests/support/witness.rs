@@ -28,7 +28,6 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Begins. `unit` says whether it succeeded.
     /// Begins, and returns after the first unit. `unit` gives whether it succeeded.
     async fn start<F: Future<Output = bool> + Send>(unit: impl Fn() -> F + Send + 'static) -> Self {
         let began = Instant::now();

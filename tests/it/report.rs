@@ -539,7 +539,8 @@ fn a_layer_is_ready_only_once_its_objects_say_that_it_was_initialised() {
 
 #[test]
 fn a_new_layer_is_not_ready_while_anything_that_is_declared_is_not_proven() {
-    let cases: [(&str, fn(&mut Sample)); 6] = [
+    type Spoil = fn(&mut Sample);
+    let cases: [(&str, Spoil); 6] = [
         ("MemoryBounded", |it| it.data(2).maxmemory = 0),
         ("FunctionsLoaded", |it| it.data(0).libraries.clear()),
         ("UsersInPlace", |it| it.data(1).users_in_place.clear()),

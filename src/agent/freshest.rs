@@ -2,7 +2,8 @@
 //!
 //! Of several replicas a Sentinel elects the one with the largest offset in its last `INFO`, which is up to a second old: it
 //! may take one that lacks what another has, and what only that one had is lost. The primary is dead, so what a replica has
-//! does not change any more; where they differ, the Sentinels are made to look before one of them is told to fail over.
+//! does not change any more, unless it is started again: then it has what its files had, and a Sentinel still goes by what it
+//! saw before. Where they differ, or one is no replica yet, the Sentinels are made to look before one of them is told to fail over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,11 +33,13 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 /// where none does in time it is left at that, because writers wait.
 pub(super) async fn known_to(state: &State, config: &NodeConfig, replicas: &[Address]) -> BTreeSet<Address> {
     let offsets = offsets(state, replicas).await;
-    if offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
+    // Of the other data nodes, each without us.
+    let are_all = offsets.len() + 1 >= config.data_nodes.len();
+    if are_all && offsets.len() == replicas.len() && offsets.values().min() == offsets.values().max() {
         return config.sentinels.values().cloned().collect();
     }
     let told: Vec<String> = offsets.iter().map(|(address, offset)| format!("{address} {}", offset.0)).collect();
-    tracing::info!(offsets = told.join(", "), "the replicas differ; the Sentinels are made to look");
+    tracing::info!(offsets = told.join(", "), "replicas differ, or one is missing: the Sentinels are made to look");
     let opened = join_all(config.sentinels.values().map(async |address| {
         let endpoint = state.sentinel_endpoint(address);
         Some((address, Connection::open_with(&endpoint, ANSWER_WITHIN, ANSWER_WITHIN).await.ok()?))
@@ -135,16 +138,17 @@ async fn is_seen(
 }
 
 /// Whether a Sentinel with these views elects a replica that has as much as any, also if it looks at others once more before it
-/// elects: it has seen one of those that really have most beyond all that each of the others has.
+/// elects: it has seen one of those that really have most beyond all that each of the others has, and beyond all that it believes of
+/// them. Of one that did not say what it has, and of one that was started again, that is more.
 fn elects_the_freshest(views: &[ReplicaView], offsets: &BTreeMap<Address, Offset>) -> bool {
     let most = offsets.values().max();
-    let has_most = |view: &&ReplicaView| offsets.get(&view.address).is_some_and(|offset| Some(offset) == most);
-    let electable = || views.iter().filter(|view| view.electable);
-    let seen = electable().filter(has_most).map(|view| view.offset).max();
+    let has_most = |view: &ReplicaView| offsets.get(&view.address).is_some_and(|offset| Some(offset) == most);
+    let seen = views.iter().filter(|view| view.electable && has_most(view)).map(|view| view.offset).max();
     let behind = offsets.values().filter(|offset| Some(*offset) != most).max().copied();
-    // Of one that did not say what it has, this Sentinel's own poll is all that is known.
-    let unknown = electable().filter(|view| !offsets.contains_key(&view.address)).map(|view| view.offset).max();
-    seen.is_some() && seen > behind.max(unknown)
+    let may_be_elected =
+        |view: &&ReplicaView| view.electable || (view.is_cut_off && view.info_age <= info_window::LONGEST_VALID);
+    let believed = views.iter().filter(may_be_elected).filter(|view| !has_most(view)).map(|view| view.offset).max();
+    seen.is_some() && seen > behind.max(believed)
 }
 
 #[cfg(test)]
@@ -153,7 +157,7 @@ mod tests {
 
     fn view(number: u64, electable: bool, offset: u64) -> ReplicaView {
         let address = Address(format!("10.0.0.{number}"));
-        ReplicaView { address, electable, info_age: Duration::ZERO, offset: Offset(offset) }
+        ReplicaView { address, electable, is_cut_off: false, info_age: Duration::ZERO, offset: Offset(offset) }
     }
 
     #[test]
@@ -170,5 +174,9 @@ mod tests {
             !elects(&[view(1, true, 100), view(3, true, 150)]),
             "one that did not answer us is not trusted to be it"
         );
+        assert!(!elects(&[view(1, true, 200), view(2, true, 200)]), "an old poll of one that was started again");
+        let away = |age| ReplicaView { is_cut_off: true, info_age: Duration::from_millis(age), ..view(3, false, 200) };
+        assert!(!elects(&[view(2, true, 200), away(100)]), "it may be back before the election");
+        assert!(elects(&[view(2, true, 200), away(2_500)]), "what was seen of it counts no more");
     }
 }

@@ -23,6 +23,8 @@ const OUT_OF_STEP: Duration = Duration::from_millis(45);
 /// The period that makes a Sentinel ask in each of its ticks, for as long as a caller waits for it to see what has just changed.
 /// Set [`PERIOD`] again before it is told to fail over: with this one it finds every replica unfit a few ticks later.
 pub(crate) const EACH_TICK: Duration = Duration::from_millis(50);
+/// Age of an `INFO` above which a Sentinel elects no replica by it: three periods.
+pub(crate) const LONGEST_VALID: Duration = Duration::from_millis(2_400);
 /// Age of an `INFO` that is likely to be refreshed before the promotion.
 const REFRESHED: Duration = Duration::from_millis(830);
 
@@ -52,12 +54,19 @@ mod tests {
 
     fn view(age: u64) -> ReplicaView {
         let address = Address(format!("10.0.0.{age}"));
-        ReplicaView { address, electable: true, info_age: Duration::from_millis(age), offset: Offset(0) }
+        ReplicaView {
+            address,
+            electable: true,
+            is_cut_off: false,
+            info_age: Duration::from_millis(age),
+            offset: Offset(0),
+        }
     }
 
     #[test]
     fn an_info_of_nearly_a_second_is_the_best_and_an_older_one_the_worst() {
         let delay = |age| expected_delay(&[view(age)]);
+        assert_eq!(LONGEST_VALID, 3 * PERIOD);
         assert!(delay(780) < delay(300) && delay(300) < delay(900));
         // Any of them may be elected: the worst counts.
         assert_eq!(expected_delay(&[view(780), view(950)]), delay(950));

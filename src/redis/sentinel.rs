@@ -108,6 +108,9 @@ pub(crate) struct ReplicaView {
     /// Whether the Sentinel might elect it: none of its flags says that it is gone, and its priority, as the Sentinel last
     /// saw it, is above 0 (Sentinel documentation, "Replica selection and priority").
     pub electable: bool,
+    /// Whether only its closed connection keeps the Sentinel from electing it. Once that is open again the Sentinel goes by what it saw
+    /// before.
+    pub(crate) is_cut_off: bool,
     /// Time since the Sentinel's last `INFO` of it (`info-refresh`).
     pub(crate) info_age: Duration,
     /// How much of its primary's stream it had then (`slave-repl-offset`): of several, the Sentinel elects who has most.
@@ -128,7 +131,15 @@ pub async fn electable_replicas(connection: &Connection, master_name: &str) -> R
 fn parse_replica(fields: &Fields) -> Option<ReplicaView> {
     let age = fields.get("info-refresh")?.parse().ok().map(Duration::from_millis)?;
     let offset = Offset(fields.get("slave-repl-offset")?.parse().ok()?);
-    Some(ReplicaView { address: address(fields)?, electable: is_electable(fields), info_age: age, offset })
+    let is_fit = is_fit(fields);
+    let is_connected = !flags(fields).contains("disconnected");
+    Some(ReplicaView {
+        address: address(fields)?,
+        electable: is_fit && is_connected,
+        is_cut_off: is_fit && !is_connected,
+        info_age: age,
+        offset,
+    })
 }
 
 /// For how long a primary has been away, as a Sentinel saw it.
@@ -167,11 +178,11 @@ pub(crate) async fn set_info_period(connection: &Connection, period: Duration) -
     set_period(connection, "INFO-PERIOD", period).await
 }
 
-fn is_electable(fields: &Fields) -> bool {
-    const GONE: [&str; 3] = ["s_down", "o_down", "disconnected"];
+/// By its priority, and unless it was away for the time of detection.
+fn is_fit(fields: &Fields) -> bool {
     let flags = flags(fields);
     fields.get("slave-priority").is_some_and(|priority| priority != "0")
-        && !GONE.iter().any(|gone| flags.contains(*gone))
+        && !["s_down", "o_down"].iter().any(|gone| flags.contains(*gone))
 }
 
 /// The period that [`set_info_period`] sets, as it is now.

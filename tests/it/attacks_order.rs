@@ -1,6 +1,7 @@
 //! Attacks on the order of the nodes' data: a record is older than the files that it speaks of, and what the files have beyond it was
 //! lost with a node that counted as older, or as equal.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
@@ -119,44 +120,73 @@ async fn what_a_replica_confirmed_whose_volume_takes_no_record_outlives_the_loss
     all_have(&layer, 3_200).await;
 }
 
-/// A6: the record decided, which is of memory; the snapshot of a replica was later than that of the primary.
+/// A6: the record decided, which is of memory; the snapshot of a replica was later than that of the primary. Later the Sentinel decided, by
+/// what it had seen of the replicas before they died.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latest_snapshot_prevails_where_all_nodes_die() {
     const SNAPSHOTS: &[(&str, &str)] = &[("appendonly", "no"), ("save", "3600 1000000")];
     let mut layer = Layer::in_sync(&Options { settings: SNAPSHOTS, ..Options::default() }).await;
     layer.mark_initialised();
     let (primary, first, second) = roles(&layer).await;
+    // Of two that are alike, a Sentinel elects the one with the lower identifier.
+    let is_first = run_id(&layer, first).await < run_id(&layer, second).await;
+    let (elected, latest) = if is_first { (first, second) } else { (second, first) };
     write_confirmed(&layer, "first", 300, 2).await;
-    for id in [primary, first, second] {
+    for id in [primary, elected, latest] {
         save(&layer, id).await;
     }
     write_confirmed(&layer, "later", 100, 2).await;
-    save(&layer, second).await;
+    save(&layer, latest).await;
     write_confirmed(&layer, "memory", 10, 2).await;
     eventually("all have recorded it", SOON, async || {
         [primary, first, second].iter().all(|id| written_record(&layer, *id).keys >= 410)
     })
     .await;
-    for id in [second, first, primary] {
+    keep_views(&layer).await;
+    for id in [latest, elected, primary] {
         layer.kill_node(id);
     }
-    start(&mut layer, [primary, first, second]);
+    start(&mut layer, [primary, elected, latest]);
     layer.wait_until_in_sync().await;
     all_have(&layer, 400).await;
 }
 
+async fn run_id(layer: &Layer, id: NodeId) -> String {
+    let agent = Connection::open(&layer.agent_on(id)).await.unwrap();
+    let info: String = agent.query(redis::cmd("INFO").arg("server")).await.unwrap();
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().to_owned()
+}
+
+/// Has each Sentinel go for a while by what it sees of the replicas now, which is the same of both.
+async fn keep_views(layer: &Layer) {
+    for id in layer.sentinel_ids() {
+        let sentinel = Connection::open(&layer.agent_on(id)).await.unwrap();
+        eventually("it sees the same of both", SOON, async || {
+            let asked = redis::cmd("SENTINEL").arg("REPLICAS").arg(&layer.master_name).to_owned();
+            let views: Vec<BTreeMap<String, String>> = sentinel.query(&asked).await.unwrap();
+            let offsets: BTreeSet<_> = views.iter().filter_map(|view| view.get("slave-repl-offset")).collect();
+            views.len() == 2 && offsets.len() == 1
+        })
+        .await;
+        sentinel.query::<()>(redis::cmd("SENTINEL").arg("DEBUG").arg("INFO-PERIOD").arg(60_000)).await.unwrap();
+    }
+}
+
+/// Waits until the snapshot has all that the server has, and no other is being made.
 async fn save(layer: &Layer, id: NodeId) {
     let agent = Connection::open(&layer.agent_on(id)).await.unwrap();
-    // One that runs may have begun before.
-    let saved = async || {
-        let info: String = agent.query(redis::cmd("INFO").arg("persistence")).await.unwrap();
-        ["rdb_bgsave_in_progress:0", "rdb_changes_since_last_save:0"]
-            .iter()
-            .all(|line| info.lines().any(|it| it == *line))
-    };
     eventually("a snapshot has all", SOON, async || {
-        let _ = agent.query::<redis::Value>(redis::cmd("BGSAVE").arg("SCHEDULE")).await;
-        saved().await
+        let info: String = agent.query(redis::cmd("INFO").arg("persistence")).await.unwrap();
+        let says = |line: &str| info.lines().any(|it| it == line);
+        let is_idle = says("rdb_bgsave_in_progress:0");
+        if is_idle && says("rdb_changes_since_last_save:0") {
+            return true;
+        }
+        if is_idle {
+            // Where another child writes a file it is refused, and asked for again.
+            let _ = agent.query::<redis::Value>(&redis::cmd("BGSAVE")).await;
+        }
+        false
     })
     .await;
 }

@@ -12,7 +12,7 @@ pub(crate) mod services;
 pub mod uses;
 pub(crate) mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -63,17 +63,21 @@ pub fn build(inputs: &Inputs<'_>) -> Built {
     }
 }
 
-/// One pod of each kind may be away: with two, data nodes can lose their only other copy, Sentinels their majority.
+/// One pod of each kind may be away: with two, data nodes can lose their only other copy, Sentinels their majority. It is said as a
+/// number of pods that stay, because each node has a StatefulSet of its own: of `maxUnavailable` Kubernetes counts those of the pods that
+/// there are, and lets the next one go where an evicted pod cannot be made again. Nodes that are to be removed count until they are gone.
 fn budgets(inputs: &Inputs<'_>) -> Vec<PodDisruptionBudget> {
     let kinds = [(NodeKind::Data, inputs.layer.data_nodes), (NodeKind::Sentinel, inputs.layer.sentinels)];
     let several = kinds.into_iter().filter(|(_, count)| *count > 1);
+    let nodes: BTreeSet<NodeId> = declared(inputs.layer).into_iter().chain(inputs.addresses.keys().copied()).collect();
     several
         .map(|(kind, _)| {
+            let count = nodes.iter().filter(|node| node.kind == kind).count();
             let name = names::disruption_budget(&inputs.layer.identity.name, kind);
             object(json!({
                 "metadata": metadata(&inputs.layer.identity, &name, kind, &[(names::LABEL_COMPONENT, component(kind))]),
                 "spec": {
-                    "maxUnavailable": 1,
+                    "minAvailable": count - 1,
                     // A pod that never became ready protects nothing, and must not keep a Kubernetes node from draining.
                     "unhealthyPodEvictionPolicy": "AlwaysAllow",
                     "selector": {"matchLabels": {

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt as _;
 use redoubt::api::data_layer::DataLayer;
 use redoubt::api::uses::DeclaredUse;
 use redoubt::build::Credentials;
@@ -82,6 +85,11 @@ fn validated(spec: &Value) -> ValidatedLayer {
 }
 
 fn built(layer: &ValidatedLayer) -> Built {
+    built_with(layer, &[])
+}
+
+/// `surplus`: nodes that are still to be removed.
+fn built_with(layer: &ValidatedLayer, surplus: &[NodeId]) -> Built {
     let address = |node: NodeId| {
         let third = if node.kind == NodeKind::Data { 1 } else { 2 };
         Address(format!("10.96.{third}.{}", node.ordinal))
@@ -91,7 +99,7 @@ fn built(layer: &ValidatedLayer) -> Built {
         ["operator", "agent", "replication", "sentinel", "application", "administrator"].map(secret);
     build(&Inputs {
         layer,
-        addresses: &declared(layer).into_iter().map(|node| (node, address(node))).collect(),
+        addresses: &declared(layer).iter().chain(surplus).map(|node| (*node, address(*node))).collect(),
         initialised: true,
         resolved_defaults: r#"{"resolved":"defaults"}"#,
         primary: Some(NodeId::data(0)),
@@ -225,6 +233,23 @@ fn secrets_are_in_secrets_only() {
 
 fn revision(spec: &Value, node: NodeId) -> String {
     built(&validated(spec)).nodes[&node].revisions.restart_revision.clone()
+}
+
+/// Otherwise the budget would let several of the nodes that are wanted go while there are others.
+#[test]
+fn a_node_that_is_to_be_removed_counts_in_the_budget_until_it_is_gone() {
+    let layer = validated(&specifications()[0].1);
+    let stay = |surplus: &[NodeId]| {
+        let budgets = built_with(&layer, surplus).budgets;
+        let of = |budget: PodDisruptionBudget| (budget.name_any(), budget.spec.unwrap().min_available.unwrap());
+        budgets.into_iter().map(of).collect::<BTreeMap<_, _>>()
+    };
+    let expected = |data, sentinels| {
+        let of = |(name, stay): (&str, i32)| (name.to_owned(), IntOrString::Int(stay));
+        BTreeMap::from([("web-redis", data), ("web-sentinel", sentinels)].map(of))
+    };
+    assert_eq!(stay(&[]), expected(2, 2));
+    assert_eq!(stay(&[NodeId::data(3), NodeId::data(4), NodeId::sentinel(3)]), expected(4, 3));
 }
 
 #[test]

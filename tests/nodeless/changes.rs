@@ -1,7 +1,8 @@
 //! Changes of a running layer, under load: nothing that was acknowledged is lost, and what is wrong is stopped and undone.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, EvictParams};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, DeleteParams, EvictParams, PostParams};
 use redoubt::model::{NodeId, NodeKind};
 use redoubt::redis::{Connection, sentinel, server};
 use serde_json::{Value, json};
@@ -124,6 +125,39 @@ async fn a_second_data_pod_or_sentinel_is_not_evicted_while_one_is_away() {
         assert_eq!(layer.pods().await[&layer.pod(second)].metadata.uid, Some(uid(second)));
         layer.ready().await;
     }
+    namespace.leave(layer).await;
+}
+
+/// A quota that was lowered, or a webhook, keeps the first from being made again. A budget by `maxUnavailable` counted the StatefulSets of
+/// the pods that there are, and let all go one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_second_pod_is_evicted_where_the_first_cannot_be_made_again() {
+    let (namespace, layer) = TestNamespace::with_layer("nl-budget-quota").await;
+    let primary = layer.wait_until_in_sync().await;
+    let (pods, budgets, quotas): (Api<Pod>, Api<PodDisruptionBudget>, Api<ResourceQuota>) =
+        (layer.api(), layer.api(), layer.api());
+    let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+    eventually("the quota is in force", SOON, async || {
+        quotas.get("none").await.unwrap().status.is_some_and(|status| status.hard.is_some())
+    })
+    .await;
+    let evict = async |node| pods.evict(&layer.pod(node), &EvictParams::default()).await;
+    let replicas: Vec<NodeId> = (0..3).map(NodeId::data).filter(|node| *node != primary).collect();
+    for (budget, [first, second]) in
+        [("web-redis", [replicas[0], replicas[1]]), ("web-sentinel", [NodeId::sentinel(0), NodeId::sentinel(1)])]
+    {
+        eventually("the first is evicted", SOON, async || evict(first).await.is_ok()).await;
+        eventually("its end is counted", SOON, async || {
+            let counted = budgets.get(budget).await.unwrap().status.unwrap();
+            counted.expected_pods == 2 && counted.current_healthy == 2
+        })
+        .await;
+        let refused = evict(second).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 429), "{refused:?}");
+    }
+    quotas.delete("none", &DeleteParams::default()).await.unwrap();
+    layer.ready().await;
     namespace.leave(layer).await;
 }
 

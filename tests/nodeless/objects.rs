@@ -39,7 +39,7 @@ async fn each_child_that_is_deleted_or_edited_is_as_it_was_in_10_s_and_no_pod_re
             ("service", _) => json!({"spec": {"selector": {"redoubt.dev/layer": "nobody"}}}),
             ("secret", "web-redis-app") => json!({"stringData": {"host": "elsewhere", "password": "guessed"}}),
             ("secret", _) => json!({"stringData": {"operator-password": "guessed"}}),
-            _ => json!({"spec": {"maxUnavailable": 3}}),
+            _ => json!({"spec": {"minAvailable": 0}}),
         };
         for patch in [label, further] {
             let (api, name) = api_of(&layer, child);

@@ -88,6 +88,12 @@ pub fn scale_operator(replicas: &str) {
     }
 }
 
+/// What a pod has logged so far; empty where it does not run.
+pub fn log(namespace: &str, pod: &str) -> String {
+    let output = std::process::Command::new("kubectl").args(["-n", namespace, "logs", pod]).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
 /// Sends a signal to a process of a pod.
 pub fn signal(namespace: &str, pod: &str, signal: &str, process: &str) {
     cluster(&["signal", namespace, pod, signal, process]);

@@ -154,6 +154,11 @@ pub fn wipe(namespace: &str, pod: &str) {
     assert!(wiped.success(), "{}", data.display());
 }
 
+/// What a pod has logged so far; empty where it does not run.
+pub fn log(namespace: &str, pod: &str) -> String {
+    plane().kubelet.log(namespace, pod)
+}
+
 /// Sends a signal to a process of a pod.
 pub fn signal(namespace: &str, pod: &str, signal: &str, process: &str) {
     plane().kubelet.signal(namespace, pod, signal, process);

@@ -73,9 +73,28 @@ impl Layer {
             let of = |pod: &Pod| serde_json::to_string(&pod.status).unwrap();
             let pods: BTreeMap<String, String> =
                 self.pods().await.iter().map(|(name, pod)| (name.clone(), of(pod))).collect();
-            panic!("not Ready within {SOON:?}\n{status}\n{pods:#?}");
+            println!("{status}\n{pods:#?}");
+            panic!("not Ready within {SOON:?}\n{}", self.what_is_missing().await);
         }
         began.elapsed()
+    }
+
+    /// Conditions that do not hold, each node's state, and what those logged last that are not in sync.
+    async fn what_is_missing(&self) -> String {
+        const LINES: usize = 2;
+        let status = self.object().await.status.unwrap_or_default();
+        let open = status.conditions.iter().filter(|condition| condition.status != "True");
+        let open = open.map(|condition| format!("{} {}: {}", condition.type_, condition.reason, condition.message));
+        let nodes = status.nodes.iter().flat_map(|node| {
+            let state = format!("{} {:?} {:?}", node.name, node.role, node.state);
+            let is_in_sync = node.state.as_deref() == Some("InSync");
+            let pod = format!("{}-0", node.name);
+            let log = if is_in_sync { String::new() } else { place::log(&self.identity.namespace, &pod) };
+            let first = log.lines().count().saturating_sub(LINES);
+            let last: Vec<String> = log.lines().skip(first).map(str::to_owned).collect();
+            std::iter::once(state).chain(last)
+        });
+        open.chain(nodes).collect::<Vec<_>>().join("\n")
     }
 
     /// Watches it instead of asking again and again: to read an object of so large a schema costs the API server so much that all that

@@ -27,6 +27,10 @@ const POD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a pod that was silent in the pass before.
 const UNRESPONSIVE_POD_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// How often a pod that stays silent gets [`POD_TIMEOUT`] again. It has no connection left, so it has more to do in less time: one
+/// that is only slow would be called silent for as long as its machine is busy.
+const WHOLE_TIMEOUT_EVERY: Duration = Duration::from_secs(3);
+
 /// The same for every pod when the primary has just moved.
 const TIMEOUT_DURING_FAILOVER: Duration = Duration::from_millis(150);
 
@@ -79,7 +83,8 @@ pub struct Answer {
 #[derive(Default)]
 pub struct Pool {
     open: Mutex<BTreeMap<String, Connection>>,
-    silent: Mutex<BTreeSet<String>>,
+    /// When each pod that was silent in the pass before began to be waited for [`POD_TIMEOUT`] last, by its UID.
+    silent: Mutex<BTreeMap<String, Instant>>,
     audits: Mutex<BTreeMap<String, Arc<AuditReport>>>,
     forms: UserForms,
 }
@@ -108,7 +113,7 @@ impl Pool {
     /// Closes the connections to pods that are gone.
     pub(crate) fn retain(&self, alive: &BTreeSet<String>) {
         self.connections().retain(|uid, _| alive.contains(uid));
-        self.silent().retain(|uid| alive.contains(uid));
+        self.silent().retain(|uid, _| alive.contains(uid));
         self.audits().retain(|uid, _| alive.contains(uid));
     }
 
@@ -120,9 +125,10 @@ impl Pool {
     }
 
     async fn ask_one(&self, question: &Question, last_move: &LastMove) -> Answer {
-        let was_silent = self.silent().contains(&question.pod_uid);
-        let within = if was_silent { UNRESPONSIVE_POD_TIMEOUT } else { POD_TIMEOUT };
         let began = Instant::now();
+        let waited_whole =
+            self.silent().get(&question.pod_uid).copied().filter(|at| at.elapsed() < WHOLE_TIMEOUT_EVERY);
+        let within = if waited_whole.is_some() { UNRESPONSIVE_POD_TIMEOUT } else { POD_TIMEOUT };
         let asked = tokio::select! {
             biased;
             asked = self.probe(question) => Some(asked),
@@ -131,7 +137,7 @@ impl Pool {
         };
         let is_silent = !matches!(asked, Some(Ok(_))) && began.elapsed() >= TIMEOUT_DURING_FAILOVER;
         if is_silent {
-            self.silent().insert(question.pod_uid.clone());
+            self.silent().insert(question.pod_uid.clone(), waited_whole.unwrap_or(began));
         } else {
             self.silent().remove(&question.pod_uid);
         }
@@ -188,7 +194,7 @@ impl Pool {
         self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    fn silent(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Instant>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -253,6 +259,44 @@ mod tests {
             faults(&pool.ask(questions, &last_move).await),
             "status rests while a pod is silent"
         );
+    }
+
+    /// Answers each command after `pause` with an error, which is an answer too.
+    async fn slow_server(pause: Duration) -> u16 {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut buffer = [0; 16_384];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                        sleep(pause).await;
+                        // Each command is an array, and none of ours holds a line that begins with an asterisk.
+                        for _ in buffer[..read].iter().filter(|byte| **byte == b'*') {
+                            let _ = stream.write_all(b"+OK\r\n").await;
+                        }
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn who_was_silent_and_is_slow_is_heard_again() {
+        let (_moves, last_move) = tokio::sync::watch::channel(None);
+        let pool = Pool::default();
+        // To log in and to answer takes two of its pauses.
+        let slow = question(NodeId::data(0), slow_server(2 * UNRESPONSIVE_POD_TIMEOUT / 3).await);
+        pool.silent().insert(slow.pod_uid.clone(), Instant::now());
+        let began = Instant::now();
+        let mut passes = 0;
+        while pool.ask(vec![slow.clone()], &last_move).await[&slow.node].connection.is_none() {
+            passes += 1;
+            assert!(began.elapsed() < 3 * WHOLE_TIMEOUT_EVERY, "called silent for as long as it is slow");
+        }
+        assert!(passes > 1, "it is waited for less before");
     }
 
     /// How long a pass waits for a silent pod when news of a move come after `news_after`.

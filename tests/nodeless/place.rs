@@ -145,6 +145,13 @@ pub fn metrics(namespace: &str) -> Metrics {
     OPERATORS.lock().unwrap()[namespace].metrics.clone()
 }
 
+/// How many passes the operator of a namespace made, by outcome; empty where it is that of all, or gone.
+pub fn passes(namespace: &str) -> String {
+    let text = OPERATORS.lock().unwrap().get(namespace).map(|operator| operator.metrics.text()).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("redoubt_reconcile_duration_seconds_count"));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Removes everything on the volume of a pod while its server runs. Its agent writes there meanwhile, so a folder may be filled again
 /// before it is removed.
 pub fn wipe(namespace: &str, pod: &str) {

@@ -74,7 +74,11 @@ impl Layer {
             let pods: BTreeMap<String, String> =
                 self.pods().await.iter().map(|(name, pod)| (name.clone(), of(pod))).collect();
             println!("{status}\n{pods:#?}");
-            panic!("not Ready within {SOON:?}\n{}", self.what_is_missing().await);
+            // Whether the operator still looks.
+            let passes = place::passes(&self.identity.namespace);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let later = place::passes(&self.identity.namespace);
+            panic!("not Ready within {SOON:?}: {passes} -> {later}\n{}", self.what_is_missing().await);
         }
         began.elapsed()
     }

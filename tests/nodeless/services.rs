@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
@@ -19,6 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::kubelet::Kubelet;
+
+/// Between two tries to listen at an address that is taken.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// The listeners by address.
 #[derive(Default)]
@@ -48,10 +52,9 @@ pub async fn watch_services(kubelet: Arc<Kubelet>) {
                     continue;
                 }
                 addresses.insert(service.uid().unwrap(), address.clone());
-                let is_a_pods = kubelet.running.lock().unwrap().values().any(|running| running.address == address);
-                if !is_a_pods && is_forwarded(&kubelet, &service) {
+                if is_forwarded(&kubelet, &service, &address) {
                     kubelet.services.release(&address).await;
-                    let listeners = listen(&kubelet, &service, &address).await;
+                    let listeners = listen(&kubelet, &service, &address);
                     kubelet.services.0.lock().unwrap().insert(address, listeners);
                 }
             }
@@ -67,14 +70,25 @@ pub async fn watch_services(kubelet: Arc<Kubelet>) {
 }
 
 /// A node's own Service leads to the pod directly, unless that listens at another address.
-fn is_forwarded(kubelet: &Kubelet, service: &Service) -> bool {
+fn is_forwarded(kubelet: &Kubelet, service: &Service, address: &str) -> bool {
     let Some(pod) = service.labels().get(names::LABEL_NODE).map(|_| format!("{}-0", service.name_any())) else {
         return true;
     };
-    kubelet.running.lock().unwrap().contains_key(&(service.namespace().unwrap(), pod))
+    let running = kubelet.running.lock().unwrap();
+    running.get(&(service.namespace().unwrap(), pod)).is_some_and(|running| running.address != address)
 }
 
-async fn listen(kubelet: &Arc<Kubelet>, service: &Service, address: &str) -> Vec<JoinHandle<()>> {
+/// A layer's Services are deleted before its pods have ended: until then a new Service may have an address where one still listens.
+async fn listener(address: &str, port: u16) -> TcpListener {
+    loop {
+        match TcpListener::bind((address, port)).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+fn listen(kubelet: &Arc<Kubelet>, service: &Service, address: &str) -> Vec<JoinHandle<()>> {
     let mut listeners = Vec::new();
     for port in service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
         let target = match port.target_port {
@@ -82,10 +96,9 @@ async fn listen(kubelet: &Arc<Kubelet>, service: &Service, address: &str) -> Vec
             _ => port.port,
         };
         let number = u16::try_from(port.port).unwrap();
-        // A pod may have begun to listen there itself.
-        let Ok(listener) = TcpListener::bind((address, number)).await else { continue };
-        let (kubelet, service) = (Arc::clone(kubelet), service.clone());
+        let (kubelet, service, address) = (Arc::clone(kubelet), service.clone(), address.to_owned());
         listeners.push(tokio::spawn(async move {
+            let listener = listener(&address, number).await;
             while let Ok((mut client, _)) = listener.accept().await {
                 let Some(pod) = target_of(&kubelet, &service) else { continue };
                 tokio::spawn(async move {

@@ -1,5 +1,6 @@
 //! When a pass is made, and what follows from its end.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,16 @@ use super::context::{Context, Duty};
 use super::error::Error;
 use super::layer::{self, routing};
 use super::publish;
-use super::uses::reconcile as use_pass;
+use super::uses::{dedicated, reconcile as use_pass};
 use super::watches::{WatchedLayer, WatchedUse};
 use crate::failure::Class;
 use crate::telemetry::{Chain, span_of_layer, span_of_use};
 
 /// Pause while the watches are still filling after a start: a list takes some 10 ms.
 const WATCHES_INCOMPLETE: Duration = Duration::from_millis(50);
+
+/// Pause while the use of a dedicated layer was not looked at yet, if that does not wake the layer before.
+const USE_NOT_LOOKED_AT: Duration = Duration::from_secs(2);
 
 /// One pass over one layer.
 pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>) -> Result<Action, Error> {
@@ -47,6 +51,11 @@ pub(super) async fn reconcile(watched: Arc<WatchedLayer>, context: Arc<Context>)
     if let Err(rest) = context.begin(&object.metadata) {
         return Ok(Action::requeue(rest));
     }
+    let object = match context.duty {
+        Duty::Lead => dedicated::without_edits(&context, object),
+        Duty::Route => Some(Cow::Borrowed(object)),
+    };
+    let Some(object) = object.as_deref() else { return Ok(Action::requeue(USE_NOT_LOOKED_AT)) };
     let started = Instant::now();
     let span = span_of(&object.metadata);
     // Boxed: so what waits for its turn takes little memory.

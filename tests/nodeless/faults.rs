@@ -41,6 +41,8 @@ struct State {
     last_write: AtomicUsize,
     /// End of the paths of which nothing can be read.
     unreadable: Mutex<Option<String>>,
+    /// End of the paths at which each write is served after this time.
+    delayed: Mutex<Option<(String, Duration)>>,
 }
 
 /// The faults of one client. Clones are the same.
@@ -56,6 +58,7 @@ impl Default for Faults {
             writes: AtomicUsize::new(0),
             last_write: AtomicUsize::new(usize::MAX),
             unreadable: Mutex::default(),
+            delayed: Mutex::default(),
         }))
     }
 }
@@ -76,6 +79,11 @@ impl Faults {
     /// Objects whose path ends so cannot be read from now on; `None`: all can.
     pub fn refuse_reads(&self, path: Option<&str>) {
         *self.0.unreadable.lock().unwrap() = path.map(str::to_owned);
+    }
+
+    /// What writes objects whose path ends so is served after this time from now on.
+    pub fn delay_writes(&self, path: &str, delay: Duration) {
+        *self.0.delayed.lock().unwrap() = Some((path.to_owned(), delay));
     }
 
     /// Ends every watch that is open.
@@ -146,9 +154,13 @@ where
             Fault::Answers(code) if code != 409 || is_write => return async move { Ok(failure(code)) }.boxed(),
             Fault::None | Fault::Slow(_) | Fault::Answers(_) => {}
         }
+        let delayed = state.delayed.lock().unwrap().clone().filter(|(end, _)| is_write && path.ends_with(end));
         let answer = self.inner.call(request);
         async move {
             if let Fault::Slow(delay) = fault {
+                tokio::time::sleep(delay).await;
+            }
+            if let Some((_, delay)) = delayed {
                 tokio::time::sleep(delay).await;
             }
             let mut ended = state.ended.subscribe();

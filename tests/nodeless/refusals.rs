@@ -1,5 +1,8 @@
 //! What Kubernetes refuses, and what is taken back.
 
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, LimitRange, Pod, ResourceQuota};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -9,6 +12,8 @@ use redoubt::redis::{Connection, server};
 use serde_json::{Value, json};
 
 use crate::commands::try_kubectl;
+use crate::faults::Faults;
+use crate::place;
 use crate::store::Store;
 use crate::test_namespace::{Layer, SOON, TestNamespace, eventually};
 
@@ -213,6 +218,34 @@ async fn memory_below_the_data_is_reported_and_carried_out_once_the_data_fits() 
             layer.ready().await;
         }
     }
+    namespace.delete().await;
+}
+
+/// Nor while its objects are made: pods that were made without volumes never got them, and the store stayed refused for as long as it
+/// was there.
+#[tokio::test]
+async fn an_edit_of_a_dedicated_layer_is_not_carried_out_until_it_is_taken_back() {
+    let namespace = TestNamespace::create("edited-meanwhile").await;
+    // It makes the layer's object and nothing else.
+    place::start_operator_with(&namespace.name, Faults::ending_after(1));
+    let spec = json!({"idleTimeout": "30m", "layer": {"dedicated": {"mode": "Standalone"}}});
+    let store = Store::create(&namespace, "web", spec).await;
+    let layers: Api<DataLayer> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    eventually("the layer is made", SOON, async || layers.get_opt("web-sessions").await.unwrap().is_some()).await;
+    place::stop_operator(&namespace.name);
+    let edit = Patch::Merge(json!({"spec": {"purpose": "Cache", "maxConnections": 77}}));
+    layers.patch("web-sessions", &PatchParams::default(), &edit).await.unwrap();
+    // A pass over the layer takes less than the one over the store, which takes the edit back.
+    let slow = Faults::default();
+    slow.delay_writes("/datalayers/web-sessions", Duration::from_secs(3));
+    place::start_operator_with(&namespace.name, slow);
+    let workloads: Api<StatefulSet> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let made = async || workloads.list(&ListParams::default()).await.unwrap().items;
+    eventually("the layer's objects are made", SOON, async || !made().await.is_empty()).await;
+    for workload in made().await {
+        assert!(workload.spec.unwrap().volume_claim_templates.is_some_and(|claims| !claims.is_empty()));
+    }
+    store.ready().await;
     namespace.delete().await;
 }
 

@@ -1,5 +1,8 @@
 //! The layer of a use's own: its specification is the use's `layer.dedicated`, whole. What is written into it by
-//! hand is taken back and told of, whether the use names the field or not; annotations are a person's to set.
+//! hand is taken back and told of, whether the use names the field or not, and is not carried out meanwhile: pods that were made
+//! without volumes, for an edit of a second, never get them. Annotations are a person's to set.
+
+use std::borrow::Cow;
 
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource as _, ResourceExt as _};
@@ -7,10 +10,12 @@ use serde_json::{Map, Value, json};
 
 use super::super::context::Context;
 use crate::act::{self, Applied};
-use crate::api::data_layer::DataLayer;
+use crate::api::data_layer::{DataLayer, DataLayerSpec};
 use crate::api::uses::DeclaredUse;
 use crate::build::uses::dedicated_layer;
+use crate::model::UseKind;
 use crate::telemetry::Chain;
+use crate::validate::uses::is_dedicated;
 
 /// Longest list of fields in an event.
 const MOST_FIELDS: usize = 10;
@@ -57,6 +62,38 @@ pub(super) async fn keep(
         publish_reverted_edit(context, declared, found, &edited).await;
     }
     Ok(stays)
+}
+
+/// A layer without what was written by hand into the specification that its use wants and that the API server took; one of no use as
+/// it is. `None`: no pass over its use has ended yet, and the first wakes the layer.
+pub(in crate::controller) fn without_edits<'a>(context: &Context, layer: &'a DataLayer) -> Option<Cow<'a, DataLayer>> {
+    let as_it_is = Some(Cow::Borrowed(layer));
+    let Some(owner) = layer.owner_references().iter().find(|owner| owner.controller == Some(true)) else {
+        return as_it_is;
+    };
+    let Some(kind) = UseKind::of(&owner.kind) else { return as_it_is };
+    let place = (kind, (layer.namespace().unwrap_or_default(), owner.name.clone()));
+    let watched = context.declared_use(&place);
+    let Some(Ok(declared)) = watched.as_deref().map(|watched| &watched.0) else { return as_it_is };
+    let is_kept = declared.uid().as_ref() == Some(&owner.uid)
+        && declared.metadata.deletion_timestamp.is_none()
+        && is_dedicated(declared);
+    if !is_kept {
+        return as_it_is;
+    }
+    if !context.uses.is_layer_kept(&owner.uid) {
+        return None;
+    }
+    let wanted = dedicated_layer(declared);
+    if !context.writer.is_last_applied(&wanted) {
+        // The use has just changed, or the API server refused what it wants: then the layer runs on as it is.
+        return as_it_is;
+    }
+    let attainable = with_what_stays(&json!(layer.spec), &json!(wanted.spec));
+    match serde_json::from_value::<DataLayerSpec>(attainable) {
+        Ok(spec) if spec != layer.spec => Some(Cow::Owned(DataLayer { spec, ..layer.clone() })),
+        Ok(_) | Err(_) => as_it_is,
+    }
 }
 
 /// The specification that the use wants, with those fields of the live one that it does not name and that cannot be removed.

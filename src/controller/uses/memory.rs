@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     pub(in crate::controller) application: PerObject<BTreeMap<(NodeId, &'static str), Proof>>,
     /// What each use was admitted with last: it stays in force while the object cannot be read.
     pub(super) policies: PerObject<Policy>,
+    /// Uses over which a pass was made: whether their own layers are as they want them was looked at.
+    layers_kept: PerObject<()>,
     loads: PerObject<Instant>,
     /// The libraries that this process loaded on each layer, the last two of each name.
     loaded: PerObject<Vec<LoadedLibrary>>,
@@ -73,6 +75,7 @@ impl Memory {
             emptied,
             application,
             policies,
+            layers_kept,
             loads,
             loaded,
             proven,
@@ -86,6 +89,7 @@ impl Memory {
         emptied.retain(&lives);
         application.retain(&lives);
         policies.retain(&lives);
+        layers_kept.retain(&lives);
         loads.retain(&lives);
         loaded.retain(&lives);
         proven.retain(&lives);
@@ -101,6 +105,16 @@ impl Memory {
             Some(words) => self.refusals.insert(use_uid, words),
             None => _ = self.refusals.remove(use_uid),
         }
+    }
+
+    /// A pass over the use has ended. Whether it was the first.
+    pub(super) fn layer_was_kept(&self, use_uid: &str) -> bool {
+        self.layers_kept.lock().insert(use_uid.to_owned(), ()).is_none()
+    }
+
+    /// Whether a pass over the use has ended.
+    pub(super) fn is_layer_kept(&self, use_uid: &str) -> bool {
+        self.layers_kept.get(use_uid).is_some()
     }
 
     /// The same, as it was told last.

@@ -4,7 +4,7 @@
 mod admit;
 mod binding;
 mod counts;
-mod dedicated;
+pub(super) mod dedicated;
 mod export;
 mod functions;
 pub(crate) mod index;

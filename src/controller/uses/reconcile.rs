@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
 
 use super::super::context::Context;
 use super::super::error::Error;
@@ -25,8 +26,18 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Pause while another process's object is in the way, which no watch shows.
 const REFUSED: Duration = Duration::from_secs(15);
 
-/// Makes one pass; answers how long to wait for the next.
+/// Makes one pass; answers how long to wait for the next. The first wakes the use's layer, which waits for it.
 pub(crate) async fn pass(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
+    let pause = keep_and_report(context, declared).await;
+    if context.uses.layer_was_kept(&declared.uid().unwrap_or_default()) && is_dedicated(declared) {
+        let (namespace, name) = layer_of(declared);
+        // The receiver is dropped during shutdown.
+        let _ = context.wake.unbounded_send(ObjectRef::new(&name).within(&namespace));
+    }
+    pause
+}
+
+async fn keep_and_report(context: &Context, declared: &DeclaredUse) -> Result<Duration, Error> {
     let (namespace, name) = layer_of(declared);
     if context.is_unreadable(&namespace, &name) {
         return Ok(AT_REST);

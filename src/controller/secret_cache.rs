@@ -13,6 +13,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
 
 use super::watches::SecretMeta;
+use crate::act::kube::key_of;
+use crate::act::{self, Applied, Writer};
 use crate::api::names;
 use crate::failure::{Request, request};
 
@@ -33,7 +35,7 @@ pub(crate) struct SecretCache {
 struct CachedSecret {
     /// `None`: there was none.
     secret: Option<Secret>,
-    /// The resource version that the watch showed at that time, or since then if it was this very Secret's. `None`: there was no
+    /// The resource version that the watch showed before that, or since then if it was this very Secret's. `None`: there was no
     /// watch.
     seen: Option<Version>,
     read: Instant,
@@ -131,11 +133,33 @@ impl SecretCache {
         }
     }
 
-    /// Takes in what the API server answered to a write of ours.
-    pub(crate) fn wrote(&self, secret: Secret) {
+    /// Applies a Secret as [`Writer::apply`] does, and takes in the API server's answer.
+    pub(crate) async fn apply(
+        &self,
+        writer: &Writer,
+        secret: &Secret,
+        live: Option<&Secret>,
+    ) -> Result<Applied<Secret>, act::Error> {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
         let seen = self.seen(&namespace, &name);
-        self.note((namespace, name), Some(secret), seen);
+        let applied = writer.apply(secret, live).await;
+        match &applied {
+            Ok(Applied::Written(written)) => self.wrote(written, seen),
+            Ok(Applied::Unchanged | Applied::Deleting) => {}
+            // It may have been written all the same.
+            Err(_) => {
+                self.forget(&namespace, &name);
+                writer.fingerprints().forget(&key_of(secret));
+            }
+        }
+        applied
+    }
+
+    /// Takes in what the API server answered to a write of ours. `seen`: what the watch showed before it. What it shows afterwards may be a
+    /// change that came after ours.
+    fn wrote(&self, secret: &Secret, seen: Option<Version>) {
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        self.note((namespace, name), Some(secret.clone()), seen);
     }
 
     /// Forgets what was read of a name.
@@ -228,7 +252,7 @@ mod tests {
         assert_eq!(holds(&cache), Some(true));
         writer.apply_watcher_event(&Event::Apply(meta("8")));
         assert_eq!((holds(&cache), cache.is_news(&meta("8"))), (Some(false), true), "edited");
-        cache.wrote(secret("9"));
+        cache.wrote(&secret("9"), Some(Some("8".to_owned())));
         assert_eq!(holds(&cache), Some(true), "the watch has not shown our own write yet");
         writer.apply_watcher_event(&Event::Apply(meta("9")));
         assert_eq!((holds(&cache), cache.is_news(&meta("9"))), (Some(true), false), "our own write is no news");
@@ -246,11 +270,11 @@ mod tests {
         let cache = SecretCache::new(watch);
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitDone);
-        cache.wrote(secret("5"));
+        cache.wrote(&secret("5"), Some(None));
         assert_eq!(holds(&cache), Some(true), "the watch has not shown it yet");
         cache.lock().get_mut(&key("shop", "web")).unwrap().read -= LAG;
         assert_eq!(holds(&cache), Some(false), "it came and went between two looks");
-        cache.wrote(secret("6"));
+        cache.wrote(&secret("6"), Some(None));
         writer.apply_watcher_event(&Event::Apply(meta("6")));
         assert!(!cache.is_news(&meta("6")));
         writer.apply_watcher_event(&Event::Delete(meta("6")));
@@ -263,7 +287,7 @@ mod tests {
         let cache = SecretCache::new(watch);
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitDone);
-        cache.wrote(secret("5"));
+        cache.wrote(&secret("5"), Some(None));
         let mut of_before = meta("3");
         of_before.metadata.uid = Some("before".to_owned());
         assert!(!cache.is_news(&of_before), "the end of the one before is older than our write");
@@ -281,9 +305,25 @@ mod tests {
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitApply(meta("5")));
         writer.apply_watcher_event(&Event::InitDone);
-        cache.wrote(secret("7"));
+        cache.wrote(&secret("7"), Some(Some("5".to_owned())));
         assert!(!cache.is_news(&meta("5")), "our own write is on its way");
         assert_eq!(holds(&cache), Some(true));
+    }
+
+    /// What the watch showed as the answer arrived was taken for older than the write, for good: the Secret stayed as it was edited.
+    #[test]
+    fn a_secret_that_is_edited_before_the_answer_to_our_write_arrives_is_read_again() {
+        let (watch, mut writer) = reflector::store();
+        let cache = SecretCache::new(watch);
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitApply(meta("7")));
+        writer.apply_watcher_event(&Event::InitDone);
+        let seen = cache.seen("shop", "web");
+        for version in ["8", "9"] {
+            writer.apply_watcher_event(&Event::Apply(meta(version)));
+        }
+        cache.wrote(&secret("8"), seen);
+        assert_eq!(holds(&cache), Some(false));
     }
 
     #[test]

@@ -37,13 +37,9 @@ pub(super) async fn apply_static(
             let text = specification::text(&accepted.object.spec);
             secret.annotations_mut().insert(names::ANNOTATION_ACCEPTED_SPECIFICATION.to_owned(), text);
         }
-        match context.writer.apply(&secret, secrets.live(&secret.name_any())).await {
-            Ok(Applied::Written(written)) => context.secrets.wrote(*written),
-            Ok(Applied::Unchanged | Applied::Deleting) => {}
-            Err(error) => {
-                context.secrets.forget(&accepted.layer.identity.namespace, &secret.name_any());
-                undone.extend(not_done(None, &StepOutcome::of(&error)));
-            }
+        let applied = context.secrets.apply(&context.writer, &secret, secrets.live(&secret.name_any())).await;
+        if let Err(error) = applied {
+            undone.extend(not_done(None, &StepOutcome::of(&error)));
         }
     }
     let layer = &accepted.layer;

@@ -16,7 +16,6 @@ use super::functions::library_of;
 use super::of_layer::{TOGETHER, Uses};
 use super::rotation::Rotation;
 use super::served::{Binding, ServedUse};
-use crate::act::kube::key_of;
 use crate::act::{Applied, StepOutcome};
 use crate::api::names;
 use crate::api::use_status::InvalidationStatus;
@@ -262,19 +261,13 @@ impl ServedUse {
         // One of a former name stays until this one is written.
         let former = self.binding().map(kube::ResourceExt::name_any).filter(|name| *name != accepted.binding_name);
         let live = self.binding().filter(|_| former.is_none());
-        match context.writer.apply(&secret, live).await {
-            Ok(Applied::Unchanged) => self.moved(context).await,
-            Ok(Applied::Written(written)) => {
-                context.secrets.wrote(*written);
-                self.moved(context).await
-            }
+        match context.secrets.apply(&context.writer, &secret, live).await {
+            Ok(Applied::Unchanged | Applied::Written(_)) => self.moved(context).await,
             Ok(Applied::Deleting) => {
                 let trouble = Some("its predecessor is still being deleted".to_owned());
                 BindingOutcome { name: former, trouble, ..BindingOutcome::default() }
             }
             Err(error) => {
-                context.secrets.forget(&key_of(&secret).namespace, &secret.name_any());
-                context.writer.fingerprints().forget(&key_of(&secret));
                 let outcome = StepOutcome::of(&error);
                 let name_taken = matches!(outcome, StepOutcome::NameTaken(_));
                 BindingOutcome {

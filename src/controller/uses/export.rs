@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::Secret as KubernetesSecret;
 use super::super::context::Context;
 use super::binding::{CACHED_FOR, is_owned_by};
 use super::served::ServedUse;
-use crate::act::kube::key_of;
 use crate::act::{Applied, StepOutcome};
 use crate::api::names;
 use crate::telemetry::Chain;
@@ -33,7 +32,7 @@ impl ServedUse {
         let read = context.secrets.read(&context.client, namespace, &name, CACHED_FOR).await;
         let live = read.map_err(|error| Chain(&error).to_string())?.filter(|secret| is_owned_by(secret, uid));
         let outcome = match &wanted {
-            Some(secret) => context.writer.apply(secret, live.as_ref()).await,
+            Some(secret) => context.secrets.apply(&context.writer, secret, live.as_ref()).await,
             None => match &live {
                 Some(secret) => context
                     .writer
@@ -48,13 +47,9 @@ impl ServedUse {
         };
         match outcome {
             Ok(Applied::Deleting) => return Err("its predecessor is still being deleted".to_owned()),
-            Ok(Applied::Written(written)) => context.secrets.wrote(*written),
-            Ok(Applied::Unchanged) => {}
+            Ok(Applied::Written(_) | Applied::Unchanged) => {}
             Err(error) => {
                 context.secrets.forget(namespace, &name);
-                if let Some(secret) = &wanted {
-                    context.writer.fingerprints().forget(&key_of(secret));
-                }
                 return Err(StepOutcome::of(&error).detail().to_owned());
             }
         }

@@ -35,7 +35,8 @@ impl DataFile {
         self.is_append_only
     }
 
-    /// Notes the result of a poll. `stays`: the server is a primary, or was in sync with its primary at the last poll and is now. An append-only file
+    /// Notes the result of a poll. `stays`: the server is a primary, or was in sync at the last poll and is now, with the
+    /// same data. An append-only file
     /// that is rewritten still holds all data in what was there before, but not after a full sync: a replica begins a new one with what
     /// it was sent, and until that is whole the old one has what the replica had before. The snapshot that it was sent is its own one.
     pub(super) fn note(&mut self, info: &Info, stays: bool, keeps_data: bool) {

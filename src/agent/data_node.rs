@@ -272,9 +272,7 @@ async fn watch(
                 // primary before the next one.
                 watch.poll(environment, state).await;
                 handover::hand_over(environment, state).await;
-                let is_told = watch.poll(environment, state).await;
-                let clean = handover::shut_down(&mut engine, grace(state)).await;
-                watch.write_last(environment, state, clean && is_told).await;
+                watch.end_engine(environment, state, &mut engine, grace(state)).await;
                 return End::Stopped;
             }
             // In the race: an engine that dies, or an order to stop, is not kept waiting by a server that does not answer.
@@ -294,11 +292,9 @@ async fn watch(
                     tracing::warn!(reason, "the engine is ended, and the boot rule is asked again");
                     state.set_activity(Activity::Stopping);
                     state.set_health(Health::Stopping);
-                    let is_told = watch.poll(environment, state).await;
                     watch.read_counters(state).await;
-                    let clean = handover::shut_down(&mut engine, grace(state)).await;
-                    watch.write_last(environment, state, clean && is_told).await;
-                    if !clean && let Err(error) = engine.kill().await {
+                    let has_ended = watch.end_engine(environment, state, &mut engine, grace(state)).await;
+                    if !has_ended && let Err(error) = engine.kill().await {
                         tracing::warn!(%error, "cannot kill the engine");
                     }
                     return End::StartsOver;

@@ -148,6 +148,17 @@ pub(super) fn start(
     Ok(child)
 }
 
+/// Orders a server or Sentinel to write what it has to and end. A server refuses while it writes its first append-only file of what its
+/// primary sent ("Writing initial AOF, can't exit"), and forgets the order.
+pub(super) fn order_to_end(engine: &Child) {
+    if let Some(pid) = engine.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        // SIGTERM is Redis' own clean shutdown (documentation, "Redis signals handling").
+        if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+            tracing::warn!(%error, "cannot send SIGTERM to the engine");
+        }
+    }
+}
+
 /// Reaps what an ended engine left to us, the first process: a child that was saving, for example.
 pub(crate) fn reap_orphans(engine: Option<u32>) {
     use rustix::process::{Pid, WaitOptions, waitpid};

@@ -6,6 +6,8 @@
 
 mod keeping;
 mod kept;
+mod noting;
+mod opening;
 mod proven;
 
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::model::lineage::Lineage;
 use crate::model::{Address, ReplicationId, Role};
 use crate::redis::info::{AppendOnly, Info};
 use keeping::Keeping;
+use noting::Noting;
 
 /// Between two renewals while the server says nothing of other files, and after one that failed.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub(super) struct FileLinks {
     of: Option<Lineage>,
     /// Bytes of the append-only files when the server said what that record says. `None`: it has none, or did not say.
     appended: Option<u64>,
+    /// Whether the server began without data: the links are of files that are gone, or that were no dataset any more.
+    is_without_files: bool,
     /// Whether that data was written by this very engine as primary.
     as_primary: bool,
     /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first poll.
@@ -48,6 +53,7 @@ pub(super) struct FileLinks {
     /// Since when another history replaced that data, and nothing is decided yet.
     replaced: Option<Instant>,
     keeping: Keeping,
+    noting: Noting,
     in_sync: Option<Instant>,
     proven: ProvenFolders,
     disk: Disk,
@@ -81,29 +87,6 @@ enum Renewal {
 }
 
 impl FileLinks {
-    /// Before the engine starts: links of an earlier life whose data was replaced meanwhile stay as they are.
-    pub(super) fn open(environment: &Environment, own: Option<&Lineage>) -> Self {
-        let earlier = aside::links_record(environment);
-        let is_other = |earlier: &&Lineage| own.is_some_and(|own| !is_continued(earlier, own));
-        if let Some(earlier) = earlier.as_ref().filter(is_other) {
-            return Self { of: Some(earlier.clone()), ..Self::default() };
-        }
-        // The files may be another node's already, and the links have what the record is of.
-        let is_replaced = |own: &&Lineage| {
-            own.role == Role::Replica && !(own.synced && own.link_up) && !aside::is_current(environment)
-        };
-        if let Some(own) = own.filter(|own| earlier.is_some() && is_replaced(own)) {
-            return Self { of: Some(own.clone()), ..Self::default() };
-        }
-        if let Some(own) = own
-            && let Err(error) = aside::renew_links(environment, own)
-        {
-            tracing::warn!(error = %super::chain(&error), "the node's files have no links");
-        }
-        let of = own.cloned();
-        Self { of, ..Self::default() }
-    }
-
     /// The record of what the links hold at the least. `None`: there are none.
     pub(super) fn record(&self, environment: &Environment) -> Option<Lineage> {
         self.of.clone().filter(|_| self.is_current).or_else(|| aside::links_record(environment))
@@ -145,6 +128,7 @@ impl FileLinks {
             }
             (Some(Ok(())), Renewal::Taking(files, record)) => {
                 self.linked = Some(files);
+                self.noting.note_written(&record);
                 // The server may have been promoted since.
                 if !self.of.as_ref().is_some_and(|of| is_continued(&record, of)) {
                     self.of = Some(record);
@@ -170,6 +154,9 @@ impl FileLinks {
             return;
         }
         self.note_primary(info, own);
+        let is_free = self.disk.is_idle() && self.keeping.is_idle();
+        let of_primary = self.of.as_ref().filter(|_| self.as_primary);
+        self.noting.keep_up(environment, of_primary, info.role() == Some(Role::Primary), is_free);
         if !is_asked_since {
             return;
         }
@@ -194,7 +181,8 @@ impl FileLinks {
 
     /// Whether a primary has what it read from its files: it followed no primary since. One without replicas takes another id after a while.
     fn is_read(&self, own: &Lineage) -> bool {
-        own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as())
+        let followed_none = own.previous_replication_id.as_ref().is_none_or(|before| Some(before) == self.loaded_as());
+        followed_none && !self.is_without_files
     }
 
     /// A primary appends to the very files that the links are of, and so does a promoted one. It may follow another at the next poll, or
@@ -269,7 +257,13 @@ impl FileLinks {
 
     /// Whether no work on the links is under way.
     pub(super) const fn is_idle(&self) -> bool {
-        self.disk.is_idle() && self.keeping.is_idle()
+        self.disk.is_idle() && self.keeping.is_idle() && self.noting.is_idle()
+    }
+
+    /// Whether the record on the volume says what the links hold of a server that was demoted. Until then the node's own must not say
+    /// that the files are another's.
+    pub(super) const fn are_noted(&self) -> bool {
+        !self.noting.is_late()
     }
 
     /// The kept folders that are to be removed.
@@ -280,7 +274,9 @@ impl FileLinks {
     /// The next poll takes the files as they are.
     fn forget(&mut self) {
         (self.of, self.as_primary, self.replaced, self.renewed) = (None, false, None, None);
+        self.is_without_files = false;
         self.keeping.forget();
+        self.noting.forget();
         (self.renewal, self.linked, self.is_current, self.appended) = (Renewal::Rests, None, false, None);
     }
 }
@@ -306,16 +302,16 @@ pub(super) mod tests {
         let before = if before == "0000" { "null".to_owned() } else { format!("\"{before}\"") };
         let text = format!(
             r#"{{"format":1,"layerUid":"uid","epoch":1,"term":2,"role":"Primary","replicationId":"{history}","previousReplicationId":{before},
-            "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":false}}"#
+            "offset":7,"synced":true,"linkUp":true,"keys":1,"cleanStop":false,"appendOnly":true}}"#
         );
         (info, lineage_file::parse(&text).unwrap())
     }
 
-    fn incr(environment: &Environment, folder: &str) -> std::path::PathBuf {
+    pub(crate) fn incr(environment: &Environment, folder: &str) -> std::path::PathBuf {
         environment.data.join(folder).join("appendonlydir/appendonly.aof.1.incr.aof")
     }
 
-    fn replace_files(environment: &Environment, text: &str) {
+    pub(crate) fn replace_files(environment: &Environment, text: &str) {
         let incr = incr(environment, "");
         fs::remove_file(&incr).unwrap();
         fs::write(&incr, text).unwrap();
@@ -349,25 +345,6 @@ pub(super) mod tests {
         assert_eq!(held(), "SET a 1");
         assert!(aside::restore_links(&environment, &links.record(&environment).unwrap()).unwrap());
         assert_eq!(fs::read_to_string(incr(&environment, "")).unwrap(), "SET a 1");
-        fs::remove_dir_all(&environment.data).unwrap();
-    }
-
-    /// A second primary follows the first while it is being stopped. The links were renewed at its next start, from the first one's files.
-    #[test]
-    fn links_stay_where_a_full_sync_replaced_the_files_and_the_record_is_of_before() {
-        let environment = node("standing-half");
-        let (_, a) = primary("a", "0000", 0);
-        drop(FileLinks::open(&environment, Some(&a)));
-        let held = || fs::read_to_string(incr(&environment, "aside/.standing")).unwrap();
-        replace_files(&environment, "SET s 1");
-        let demoted = Lineage { role: Role::Replica, ..primary("b", "a", 0).1 };
-        for last in [Lineage { synced: false, ..demoted.clone() }, Lineage { link_up: false, ..demoted.clone() }] {
-            let links = FileLinks::open(&environment, Some(&last));
-            assert_eq!((held().as_str(), links.held()), ("SET a 1", Some(&last)));
-        }
-        let whole = demoted;
-        drop(FileLinks::open(&environment, Some(&whole)));
-        assert_eq!(held(), "SET s 1");
         fs::remove_dir_all(&environment.data).unwrap();
     }
 

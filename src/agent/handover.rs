@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::process::Child;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::config::Environment;
 use super::peers;
@@ -98,19 +97,5 @@ async fn may_pass(state: &State, error: &SwitchoverError) -> bool {
         | SwitchoverError::NonePromoted
         | SwitchoverError::NotDemoted { .. }
         | SwitchoverError::Command(_) => false,
-    }
-}
-
-/// Orders the server to save and end. True: it did, by itself, with everything written.
-pub(crate) async fn shut_down(engine: &mut Child, grace: Duration) -> bool {
-    if let Some(pid) = engine.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
-        // SIGTERM is Redis' own clean shutdown (documentation, "Redis signals handling").
-        if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
-            tracing::warn!(%error, "cannot send SIGTERM to the engine");
-        }
-    }
-    match timeout(grace, engine.wait()).await {
-        Ok(Ok(status)) => status.success(),
-        Ok(Err(_)) | Err(_) => false,
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::client_memory::ClientMemory;
 use super::config::{Environment, read_secret, read_users};
@@ -21,9 +21,7 @@ use super::stderr_tail::StderrTail;
 use super::unknown_replicas::{self, UnknownReplicas};
 use super::unresponsive::UnresponsiveServer;
 use super::wall_clock::WallClock;
-use super::{
-    Error, Result, StopSignal, chain, durable, epochs, handover, introduction, peers, promotion, sentinel_conf, stray,
-};
+use super::{Error, Result, StopSignal, chain, durable, epochs, introduction, peers, promotion, sentinel_conf, stray};
 use crate::model::Address;
 use crate::model::node_config::REDIS_PORT;
 use crate::redis::{Connection, Secret, info_window, sentinel, server};
@@ -121,7 +119,7 @@ async fn live(
             }
             () = stop.received() => {
                 state.set_health(Health::Stopping);
-                handover::shut_down(&mut child, STOP_WITHIN).await;
+                shut_down(&mut child).await;
                 return End::Stopped;
             }
             answers = poll(&mut ticks, &mut followed) => {
@@ -137,12 +135,17 @@ async fn live(
                 }
                 if let Some(reason) = reason_to_restart(environment, state, &mut spin, &mut followed, child.id()).await {
                     tracing::warn!(reason, "the Sentinel restarts");
-                    handover::shut_down(&mut child, STOP_WITHIN).await;
+                    shut_down(&mut child).await;
                     return End::Ordered;
                 }
             }
         }
     }
+}
+
+async fn shut_down(sentinel: &mut Child) {
+    engine::order_to_end(sentinel);
+    let _ = timeout(STOP_WITHIN, sentinel.wait()).await;
 }
 
 async fn reason_to_restart(

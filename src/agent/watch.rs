@@ -1,5 +1,6 @@
 //! What an agent follows of its running engine: health, role, record, priority, hit ratio.
 
+mod ending;
 mod followed;
 mod primacy;
 mod recording;
@@ -35,11 +36,11 @@ impl Watch {
         self.volume_tasks.advance(environment, state);
         match self.ask(environment, state).await {
             Ok((info, connection)) => {
-                let is_ours = self.note_answer(environment, state, &info, &connection).await;
-                if is_ours {
+                let is_told = self.note_answer(environment, state, &info, &connection).await;
+                if !self.is_to_end {
                     self.connection = Some(connection);
                 }
-                is_ours
+                is_told
             }
             Err(error) => {
                 self.note_failure(environment, state, &error).await;
@@ -48,7 +49,7 @@ impl Watch {
         }
     }
 
-    /// Follows a server that answered. Whether it is one of the layer's: another is to be ended.
+    /// Follows a server that answered. Whether it said all that is recorded of it: one that is not of the layer is to be ended.
     async fn note_answer(
         &mut self,
         environment: &Environment,
@@ -70,7 +71,8 @@ impl Watch {
         self.hits.record(Instant::now(), info, state.own_reads());
         state.set_hit_ratio(self.hits.ratio());
         if info.is_loading() {
-            return true;
+            // One that served takes in what its primary sent: what was recorded of it is of the data before.
+            return !self.served;
         }
         self.served = true;
         self.counter_poll.begin_if_due(state.counters(), connection);

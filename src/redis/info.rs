@@ -238,6 +238,11 @@ impl Info {
         id.bytes().any(|byte| byte != b'0').then(|| ReplicationId(id.to_owned()))
     }
 
+    /// Whether its data is that of this history, or what became of it: no full sync of another replaced it.
+    pub(crate) fn continues(&self, before: &ReplicationId) -> bool {
+        self.replication_id() == *before || self.previous_replication_id().as_ref() == Some(before)
+    }
+
     /// How much of the history before belongs to the own data (`second_repl_offset` names the byte after it); `None`: there is none.
     pub(crate) fn previous_offset(&self) -> Option<Offset> {
         self.previous_replication_id()?;

@@ -1,10 +1,11 @@
 //! Data that only one node has and that a full sync replaces: it is in a folder afterwards, and the node's answer names it.
 
 use std::path::Path;
+use std::time::Duration;
 
-use redoubt::model::Role;
 use redoubt::model::lineage::AsideReason;
 use redoubt::model::node_config::REDIS_PORT;
+use redoubt::model::{NodeId, Role};
 use redoubt::redis::{Connection, sentinel, server};
 
 use crate::agent_process::write_some;
@@ -17,9 +18,14 @@ pub const SNAPSHOTS_ONLY: &[(&str, &str)] = &[("appendonly", "no"), ("save", "1 
 
 /// Whether the append-only files of a folder have the write of [`what_a_demoted_server_had_alone_is_kept_aside_until_a_person_drops_it`].
 fn holds_it(folder: &Path) -> bool {
+    holds(folder, "only-here")
+}
+
+/// Whether the append-only files of a folder have a key of this name.
+fn holds(folder: &Path, key: &str) -> bool {
     let files = std::fs::read_dir(folder.join("appendonlydir")).into_iter().flatten().flatten();
     let mut texts = files.filter_map(|file| std::fs::read(file.path()).ok());
-    texts.any(|text| text.windows(9).any(|words| words == b"only-here"))
+    texts.any(|text| text.windows(key.len()).any(|words| words == key.as_bytes()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,6 +103,88 @@ async fn what_a_second_primary_had_alone_is_there_or_kept_aside_after_it_was_sto
     eventually("the write is there or kept aside", SOON, is_there).await;
 }
 
+/// Makes a replica a second primary that writes a file of 200 keys in some seconds, and has it write a key. Afterwards its agent knows of
+/// both. Answers the operator's connection to it.
+async fn write_alone(layer: &Layer, alone: NodeId, key: &str) -> Connection {
+    layer.wait_until_in_sync().await;
+    let links = layer.data(alone).join("aside/.standing");
+    eventually("there are links to its files", SOON, async || links.exists()).await;
+    let operator = Connection::open(&layer.operator_on(alone)).await.unwrap();
+    let slow = redis::cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(15_000).to_owned();
+    operator.query::<()>(&slow).await.unwrap();
+    server::replica_of_no_one(&operator).await.unwrap();
+    let application = Connection::open(&layer.endpoint(alone)).await.unwrap();
+    application.query::<()>(redis::cmd("SET").arg(key).arg(1)).await.unwrap();
+    eventually("its agent saw it, and has links to its files", SOON, async || {
+        let record = layer.lineage(alone).await.and_then(|answer| answer.lineage);
+        holds(&links, key) && record.is_some_and(|record| record.role == Role::Primary)
+    })
+    .await;
+    operator
+}
+
+/// Waits until a folder of a node has the key, and has it dropped.
+async fn is_kept_and_dropped(layer: &Layer, alone: NodeId, key: &str) {
+    let aside = async || layer.lineage(alone).await.map(|answer| answer.aside);
+    eventually("the write is kept aside", SOON, async || {
+        let folders = aside().await.unwrap_or_default().into_iter().map(|kept| kept.folder);
+        folders.into_iter().any(|folder| holds(&layer.data(alone).join("aside").join(folder), key))
+    })
+    .await;
+    let folders: Vec<String> = aside().await.unwrap().into_iter().map(|kept| kept.folder).collect();
+    layer.edit_documents(|config| config.drop_aside.extend(folders.clone()));
+    eventually("it is dropped", SOON, async || aside().await.is_some_and(|aside| aside.is_empty())).await;
+}
+
+/// As above, where it is still writing its first append-only file of the other's data as the order comes. Redis refuses to stop then, so it
+/// lived on until it was killed, and the record on its volume was one of files that are not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_in_data_as_it_is_stopped_ends_in_order_and_what_it_had_alone_is_kept() {
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    for (round, after) in [0, 200, 400, 600, 800].map(Duration::from_millis).into_iter().enumerate() {
+        let key = format!("only-here-{round}");
+        let operator = write_alone(&layer, alone, &key).await;
+        let address = layer.nodes[&primary].address.0.clone();
+        let demoted = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            server::replica_of(&operator, &address, REDIS_PORT).await
+        });
+        layer.terminate_node(alone).await;
+        // Where the server has ended before, its connection is closed.
+        let _ = demoted.await.unwrap();
+        let record = std::fs::read_to_string(layer.data(alone).join("redoubt/lineage.json")).unwrap();
+        println!("demoted {after:?} after the order; it still has its own files: {}", holds(&layer.data(alone), &key));
+        assert!(record.contains(r#""cleanStop":true"#), "it was killed: {record}");
+        layer.start_node(alone);
+        is_kept_and_dropped(&layer, alone, &key).await;
+    }
+}
+
+/// As above, where it is killed before it has that file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_had_alone_is_kept_where_it_is_killed_as_it_takes_in_data() {
+    let mut layer = Layer::in_sync(&Options { min_replicas: 0, ..Options::default() }).await;
+    layer.mark_initialised();
+    write_some(&layer, 100).await;
+    let primary = layer.primary().await.unwrap();
+    let alone = layer.data_ids().into_iter().find(|id| *id != primary).unwrap();
+    let operator = write_alone(&layer, alone, "only-here").await;
+    server::replica_of(&operator, &layer.nodes[&primary].address.0, REDIS_PORT).await.unwrap();
+    let followed = layer.lineage(primary).await.and_then(|answer| answer.lineage).unwrap().replication_id;
+    eventually("its record is of the other's data, in no append-only file", SOON, async || {
+        let record = std::fs::read_to_string(layer.data(alone).join("redoubt/lineage.json")).unwrap();
+        record.contains(&followed.0) && record.contains(r#""appendOnly":false"#)
+    })
+    .await;
+    layer.kill_node(alone);
+    layer.start_node(alone);
+    is_kept_and_dropped(&layer, alone, "only-here").await;
+}
+
 /// As above, of a layer that writes snapshots only.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_that_a_demoted_server_had_alone_is_kept_aside() {
@@ -172,7 +260,7 @@ async fn failovers_that_lose_nothing_keep_nothing() {
     writers.finish().await;
     layer.restart_all().await;
     layer.wait_until_in_sync().await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     for id in layer.data_ids() {
         let answer = layer.lineage(id).await.unwrap();
         assert!(answer.aside.is_empty() && answer.unusable.is_none(), "{id}: {answer:?}");
@@ -206,7 +294,7 @@ async fn a_primary_whose_volume_hangs_hands_over_and_can_still_be_stopped() {
     let began = std::time::Instant::now();
     layer.terminate_node(primary).await;
     println!("ended {:.2?} after it was told to", began.elapsed());
-    assert!(began.elapsed() < std::time::Duration::from_secs(15));
+    assert!(began.elapsed() < Duration::from_secs(15));
 }
 
 /// As above, where the volume hangs as a promoted server's agent writes the chain of histories: the agent's loop waited for that, so
@@ -272,7 +360,7 @@ async fn a_demoted_server_whose_volume_hangs_while_its_data_is_kept_says_so_and_
     let began = std::time::Instant::now();
     layer.terminate_node(alone).await;
     println!("ended {:.2?} after it was told to", began.elapsed());
-    assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    assert!(began.elapsed() < Duration::from_secs(20));
     std::fs::remove_file(&obstacle).unwrap();
     layer.start_node(alone);
     layer.wait_until_in_sync().await;

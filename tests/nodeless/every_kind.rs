@@ -17,6 +17,7 @@ use redoubt::validate::uses::eviction::{self, Verdict};
 use serde_json::{Value, json};
 
 use crate::commands::{kubectl, refuse};
+use crate::faults::Faults;
 use crate::layer::Layer;
 use crate::place;
 use crate::polling::{eventually, eventually_or};
@@ -27,6 +28,8 @@ use crate::witness::{Witness, slowness, widened};
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// A Secret that was deleted or edited is as it was within this.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long the answers to the operator's writes take where they are late: longer than a test takes to see what was written.
+const ANSWERED_AFTER: Duration = Duration::from_secs(2);
 
 /// The least that a use of a kind declares, its layer left out.
 pub fn smallest(kind: UseKind) -> Value {
@@ -268,6 +271,34 @@ async fn a_secret_of_any_kind_that_was_deleted_or_edited_is_back_in_time() {
             secrets.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
             is_back(name, what, &whole).await;
         }
+    }
+    all_are_ready(&uses).await;
+    namespace.delete().await;
+}
+
+/// What the watch shows as the answer to the operator's own write arrives may be a change that came after it. It was taken for one before.
+#[tokio::test]
+async fn a_secret_of_any_kind_that_is_edited_before_the_operator_hears_of_its_write_is_back() {
+    let namespace = TestNamespace::create("kinds-answers").await;
+    let layer = namespace.layer("shared", json!({"mode": "Standalone"})).await;
+    let uses = with_all_secrets(&namespace, &layer).await;
+    layer.ready().await;
+    let faults = Faults::default();
+    place::start_operator_with(&namespace.name, faults.clone());
+    let secrets: Api<Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    for name in uses.iter().flat_map(|it| secrets_of(it.kind, &it.name)) {
+        let whole = fields(&secrets, &name).await.unwrap();
+        let is_whole = async || fields(&secrets, &name).await.as_ref() == Some(&whole);
+        let edit = async |value: &str| {
+            let edit = Patch::Merge(json!({"stringData": {credentials(&name): value}}));
+            secrets.patch(&name, &PatchParams::default(), &edit).await.unwrap();
+        };
+        faults.delay_answers(&format!("/secrets/{name}"), ANSWERED_AFTER);
+        edit("edited").await;
+        eventually(&format!("{name} is back"), SOON, is_whole).await;
+        edit("edited again").await;
+        let took = eventually(&format!("{name} is back, which was edited meanwhile"), SOON, is_whole).await;
+        println!("{name}: back {took:.2?} after it was edited again");
     }
     all_are_ready(&uses).await;
     namespace.delete().await;

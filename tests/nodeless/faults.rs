@@ -43,6 +43,8 @@ struct State {
     unreadable: Mutex<Option<String>>,
     /// End of the paths at which each write is served after this time.
     delayed: Mutex<Option<(String, Duration)>>,
+    /// End of the paths at which the answer to each write arrives this time after it was served.
+    late: Mutex<Option<(String, Duration)>>,
 }
 
 /// The faults of one client. Clones are the same.
@@ -59,6 +61,7 @@ impl Default for Faults {
             last_write: AtomicUsize::new(usize::MAX),
             unreadable: Mutex::default(),
             delayed: Mutex::default(),
+            late: Mutex::default(),
         }))
     }
 }
@@ -84,6 +87,11 @@ impl Faults {
     /// What writes objects whose path ends so is served after this time from now on.
     pub fn delay_writes(&self, path: &str, delay: Duration) {
         *self.0.delayed.lock().unwrap() = Some((path.to_owned(), delay));
+    }
+
+    /// What writes objects whose path ends so is served, and answered this time later from now on.
+    pub fn delay_answers(&self, path: &str, delay: Duration) {
+        *self.0.late.lock().unwrap() = Some((path.to_owned(), delay));
     }
 
     /// Ends every watch that is open.
@@ -154,7 +162,10 @@ where
             Fault::Answers(code) if code != 409 || is_write => return async move { Ok(failure(code)) }.boxed(),
             Fault::None | Fault::Slow(_) | Fault::Answers(_) => {}
         }
-        let delayed = state.delayed.lock().unwrap().clone().filter(|(end, _)| is_write && path.ends_with(end));
+        let of_path = |delay: &Mutex<Option<(String, Duration)>>| {
+            delay.lock().unwrap().clone().filter(|(end, _)| is_write && path.ends_with(end))
+        };
+        let (delayed, late) = (of_path(&state.delayed), of_path(&state.late));
         let answer = self.inner.call(request);
         async move {
             if let Fault::Slow(delay) = fault {
@@ -164,7 +175,11 @@ where
                 tokio::time::sleep(delay).await;
             }
             let mut ended = state.ended.subscribe();
-            let (parts, body) = answer.await?.into_parts();
+            let answered = answer.await?;
+            if let Some((_, delay)) = late {
+                tokio::time::sleep(delay).await;
+            }
+            let (parts, body) = answered.into_parts();
             let frames = BodyStream::new(body);
             let frames = if is_watch {
                 frames.take_until(async move { ended.changed().await.ok() }).boxed()

@@ -59,14 +59,15 @@ impl FileLinks {
     /// Waits for the end of the work on the links, for as long as `limit`: what comes next takes the files as they are.
     pub(in crate::agent) async fn finish_work(&mut self, state: &State, limit: Duration) {
         self.disk.wait_until_free(limit).await;
+        self.noting.finish(limit).await;
         if let Some(outcome) = self.keeping.disk.outcome_within(limit).await {
             self.take_in(state, outcome);
         }
     }
 
-    /// For how long it hangs that links become a folder, where it does.
+    /// For how long it hangs that what the links hold is noted, or becomes a folder, where it does.
     pub(in crate::agent) fn hangs(&self) -> Option<Duration> {
-        self.keeping.disk.hangs()
+        self.keeping.disk.hangs().max(self.noting.hangs())
     }
 }
 

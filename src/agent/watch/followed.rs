@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::agent::announcement::Announcement;
 use crate::agent::append_files::{Growth, Sizes};
+use crate::agent::aside;
 use crate::agent::boot::{EngineStart, LayerPoll};
 use crate::agent::busy_script::BusyScript;
 use crate::agent::client_memory::ClientMemory;
@@ -122,6 +123,8 @@ impl Watch {
         let wants_append_only = config.keeps_data && config.wants_append_only();
         let own = state.lineage();
         let term = own.as_ref().map_or(0, |own| own.term);
+        let file_links = FileLinks::open(environment, own.as_ref());
+        state.set_aside(aside::list(environment));
         let (recorded, present) = (lineage_file::sizes(environment), Sizes::measure(environment));
         let (term, last_role) = match start.primary {
             None => (next_term(term.max(start.highest_term)), Some(Role::Primary)),
@@ -161,7 +164,7 @@ impl Watch {
             new_connections: NewConnections::default(),
             scripts: ScriptCache::default(),
             error_stats: ErrorStats::default(),
-            file_links: FileLinks::open(environment, own.as_ref()),
+            file_links,
             is_astray: false,
             began_with: own.clone().filter(|_| lineage_file::truncated(environment).is_none()),
             growth: Arc::new(Mutex::new(Growth::new(&recorded, &present))),

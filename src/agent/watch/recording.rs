@@ -73,7 +73,9 @@ impl Watch {
         let is_decided = config.accept_loss == Some(config.node.ordinal) && self.accepted.is_none();
         self.is_chosen_as_replica |= is_promoted && is_decided;
         self.keep_chosen(state, &config, role, views.as_deref()).await;
-        let stays = role == Role::Primary || (in_sync && self.was_in_sync);
+        let before = state.lineage();
+        let goes_on = || before.as_ref().is_none_or(|before| info.continues(&before.replication_id));
+        let stays = role == Role::Primary || (in_sync && self.was_in_sync && goes_on());
         self.data_file.note(info, stays, config.keeps_data);
         let is_whole = self.data_file.is_append_only();
         let sample = {
@@ -81,7 +83,6 @@ impl Watch {
             self.sampler.note(Instant::now(), info, is_whole, growth.latest())
         };
         self.file_offset.note(info, sample.clone());
-        let before = state.lineage();
         let synced = in_sync || (before.is_some_and(|before| before.synced) && link.is_some_and(|link| !link.syncing));
         let record = Lineage {
             format: LINEAGE_FORMAT,
@@ -151,7 +152,8 @@ impl Watch {
         if let Some(outcome) = self.disk.ended() {
             state.set_trouble(outcome.err().as_ref());
         }
-        let Some(lineage) = state.lineage().filter(|_| self.answered && self.disk.is_idle()) else { return };
+        let may_be_written = self.answered && self.disk.is_idle() && self.file_links.are_noted();
+        let Some(lineage) = state.lineage().filter(|_| may_be_written) else { return };
         let (lineage, sample) = self.file_offset.on_volume(lineage);
         let is_due = self.written.as_ref().is_none_or(|(at, written, is_sampled)| {
             let moved = (written.role, written.synced, written.epoch, written.term, written.link_up, written.accepted)

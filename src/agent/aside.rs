@@ -10,8 +10,8 @@ mod links;
 
 #[cfg(test)]
 pub(super) use folders::tests;
-pub(crate) use folders::{keep, list, move_away, remove};
+pub(crate) use folders::{keep, list, remove};
 pub(crate) use links::{
-    free_links, is_current, keep_links, link_files, links_appended, links_have_commands, links_record, note_links,
-    renew_links, restore_links, take_links,
+    free_links, is_current, keep_links, link_files, links_appended, links_have_commands, links_record, move_away,
+    note_links, renew_links, restore_links, take_links,
 };

@@ -271,7 +271,9 @@ async fn watch(
                 // The look that the order ended may have seen a promotion and not noted whose data the links are. Another node may be
                 // primary before the next one.
                 watch.poll(environment, state).await;
-                handover::hand_over(environment, state).await;
+                if handover::hand_over(environment, state).await {
+                    watch.note_handed_over();
+                }
                 watch.end_engine(environment, state, &mut engine, grace(state)).await;
                 return End::Stopped;
             }

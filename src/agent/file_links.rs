@@ -39,7 +39,7 @@ pub(super) struct FileLinks {
     appended: Option<u64>,
     /// Whether the server began without data: the links are of files that are gone, or that were no dataset any more.
     is_without_files: bool,
-    /// Whether that data was written by this very engine as primary.
+    /// Whether that data was written by this very engine as primary, and its successor may lack some of it.
     as_primary: bool,
     /// The id of the server when it had read its files and followed no primary yet; an empty one where it followed one at the first poll.
     loaded_as: Option<ReplicationId>,
@@ -253,6 +253,12 @@ impl FileLinks {
             }
         }
         self.keeping.keep_replaced(environment, of, self.appended);
+    }
+
+    /// Notes that the successor of a primary has all that this one had: writers waited until it followed. It may be refused to go on from
+    /// where it was all the same, for a `PING` that it sent meanwhile.
+    pub(super) const fn note_handed_over(&mut self) {
+        self.as_primary = false;
     }
 
     /// Whether no work on the links is under way.

@@ -27,25 +27,25 @@ const TRY_FOR: Duration = Duration::from_secs(8);
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Moves the primary away if this node is it and a replica can take over. A node that stays primary stops all the same:
-/// Kubernetes has decided, and everything it acknowledged is in its file.
-pub(crate) async fn hand_over(environment: &Environment, state: &State) {
+/// Kubernetes has decided, and everything it acknowledged is in its file. `true`: another is primary, and has all that this one had.
+pub(crate) async fn hand_over(environment: &Environment, state: &State) -> bool {
     let config = state.config();
     if !config.has_sentinels() || config.node.kind != NodeKind::Data {
-        return;
+        return false;
     }
     let endpoint = state.own_endpoint(environment);
     let role = async { server::replication(&Connection::open(&endpoint).await?).await };
     if !role.await.is_ok_and(|info| info.role() == Some(Role::Primary)) {
-        return;
+        return false;
     }
     sleep(TERMINATED_TOGETHER_WITHIN).await;
     let began = Instant::now();
     loop {
-        let Some(request) = request(environment, state).await else { return };
-        let Err(error) = switchover(&request).await else { return };
+        let Some(request) = request(environment, state).await else { return false };
+        let Err(error) = switchover(&request).await else { return true };
         if began.elapsed() >= TRY_FOR || !may_pass(state, &error).await {
             tracing::warn!(error = %Chain(&error), "the primary stops without a successor; the Sentinels elect one");
-            return;
+            return false;
         }
         tracing::info!(error = %Chain(&error), "the primary cannot be handed over yet");
         sleep(TRY_EVERY).await;

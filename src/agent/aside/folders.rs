@@ -87,7 +87,7 @@ pub(crate) fn keep(environment: &Environment, reason: AsideReason, lineage: Opti
 ///
 /// # Errors
 /// As [`keep`]. Moving takes no room, but what replaces the files does.
-pub(crate) fn move_away(
+pub(super) fn move_away(
     environment: &Environment,
     reason: AsideReason,
     lineage: Option<&Lineage>,
@@ -198,7 +198,7 @@ fn time_name(seconds: u64) -> String {
 #[cfg(test)]
 pub(in crate::agent) mod tests {
     use super::*;
-    use crate::agent::aside::links::{free_links, is_current, links_record, renew_links};
+    use crate::agent::aside::links::{self, free_links, links_record, renew_links};
 
     /// A node's folders with a small dataset.
     pub(crate) fn node(name: &str) -> Environment {
@@ -269,7 +269,9 @@ pub(in crate::agent) mod tests {
         let held = root(&environment).join(&kept[0].folder).join("appendonlydir/appendonly.aof.1.incr.aof");
         assert_eq!(fs::read_to_string(held).unwrap(), "SET a 1");
         renew_links(&environment, &record).unwrap();
-        assert!(is_current(&environment));
+        assert!(links::is_current(&environment));
+        links::move_away(&environment, AsideReason::Damaged, Some(&record)).unwrap();
+        assert_eq!(links_record(&environment), None, "the folder has the same files");
         fs::remove_dir_all(environment.data).unwrap();
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::files::{link, size};
-use super::folders::{FILES, LINKS, finish, has_room, note, root, write_note};
+use super::folders::{self, FILES, LINKS, finish, has_room, note, root, write_note};
 use crate::agent::append_files::Sizes;
 use crate::agent::config::Environment;
 use crate::agent::{Result, durable, lineage_file};
@@ -104,6 +104,23 @@ pub(crate) fn free_links(environment: &Environment) -> Result<()> {
         Some(earlier) if !is_current(environment) => keep_links(environment, AsideReason::Replaced, &earlier).map(drop),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Moves the node's files away as [`folders::move_away`] does. Links to these very files go: they would become a second folder of the same.
+///
+/// # Errors
+/// As there; the links are still there then.
+pub(crate) fn move_away(
+    environment: &Environment,
+    reason: AsideReason,
+    lineage: Option<&Lineage>,
+) -> Result<Option<Aside>> {
+    let are_linked = is_current(environment);
+    let moved = folders::move_away(environment, reason, lineage)?;
+    if moved.is_some() && are_linked {
+        let _ = fs::remove_dir_all(root(environment).join(LINKS));
+    }
+    Ok(moved)
 }
 
 fn inodes(path: &Path) -> Vec<(std::ffi::OsString, u64)> {

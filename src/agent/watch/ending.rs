@@ -15,6 +15,11 @@ use crate::agent::state::State;
 const ORDER_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Watch {
+    /// Notes that all that the server had as primary is in its successor, which it follows.
+    pub(crate) const fn note_handed_over(&mut self) {
+        self.file_links.note_handed_over();
+    }
+
     /// Orders the server to write everything and end, and writes its last record. It is looked at meanwhile: Sentinels may have it
     /// follow another node, and then other data is on the volume than before.
     ///

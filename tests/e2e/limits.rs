@@ -43,7 +43,7 @@ async fn all_pods_are_replaced(namespace: &TestNamespace, layer: &Layer) {
 async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_there() {
     let namespace = TestNamespace::create("e2e-limits-alone").await;
     let spec = json!({
-        "limits": [{"name": "minute", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 5, "window": "10m"}],
+        "limits": [{"name": "minute", "algorithm": "FixedWindow", "align": "FirstHit", "quota": 20, "window": "10m"}],
         "layer": {"dedicated": {"mode": "Sentinel", "cpu": "20m", "engine": {"image": engine(), "pullPolicy": "Never"}}},
     });
     let policy: Store<RateLimitPolicy> = Store::make(&namespace, "api", spec).await;
@@ -59,7 +59,9 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
             }
         }
     };
-    assert_eq!(ask().await, Some(4));
+    for left in (0..20).rev() {
+        assert_eq!(ask().await, Some(left));
+    }
     let away = OperatorIsAway::begin();
     all_pods_are_replaced(&namespace, &layer).await;
     let mut left = None;
@@ -69,14 +71,16 @@ async fn a_call_is_decided_after_all_pods_were_deleted_while_no_operator_is_ther
     })
     .await;
     println!("a call is decided {took:?} after all pods were replaced");
-    assert_eq!(left, Some(4), "a layer that keeps nothing forgets what was counted");
-    // The kubelet puts the Secret's file into a new pod; nothing else of the layer is left. A pod that does not run yet did not decide.
-    let pods = (0..3).map(|ordinal| format!("{}-redis-{ordinal}-0", layer.identity.name));
-    let logs: Vec<String> = pods.map(|pod| log(&namespace.name, &pod)).collect();
-    assert!(
-        logs.iter().any(|text| text.contains("starts with its functions") && text.contains("the Secret")),
-        "{logs:#?}"
-    );
+    // A call whose answer was lost may have been counted.
+    assert!(left.is_some_and(|left| left >= 10), "a layer that keeps nothing forgets what was counted: {left:?}");
+    // The kubelet puts the Secret's file into a new pod; nothing else of the layer is left. It gives no log of a pod that it has not
+    // reported as running yet, and a call may be decided before that.
+    let pods: Vec<String> = (0..3).map(|ordinal| format!("{}-redis-{ordinal}-0", layer.identity.name)).collect();
+    eventually("a node says that it started with the functions of the Secret", SOON, async || {
+        let said = |text: String| text.contains("starts with its functions") && text.contains("the Secret");
+        pods.iter().any(|pod| said(log(&namespace.name, pod)))
+    })
+    .await;
     drop(away);
     operator_is_there();
     policy.api().delete(&policy.name, &kube::api::DeleteParams::default()).await.unwrap();

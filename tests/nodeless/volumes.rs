@@ -204,7 +204,7 @@ async fn data_that_one_node_had_alone_is_reported_until_a_person_drops_it() {
     })
     .await;
     layer.ready().await;
-    eventually("Degraded is over", SOON, async || !layer.is("Degraded").await).await;
+    layer.nothing_is_wrong().await;
     assert_eq!(events(), 1, "told once");
     namespace.delete().await;
 }
@@ -249,7 +249,7 @@ async fn a_volume_that_is_being_deleted_goes_with_no_restart_of_the_operators_bu
     told(&layer, "rollout restart statefulset").await;
     kubectl(&["-n", &namespace.name, "rollout", "restart", "statefulset", &layer.pod_owner(primary)]);
     eventually("it has another volume", SOON, async || uid().await.is_some_and(|new| Some(new) != old)).await;
-    eventually("nothing is wrong any more", SOON, async || !layer.is("Degraded").await).await;
+    layer.nothing_is_wrong().await;
     layer.wait_until_in_sync().await;
     assert_eq!(layer.get("kept").await.as_deref(), Some("kept"));
     namespace.delete().await;

@@ -65,6 +65,22 @@ impl Layer {
         self.condition(kind).await.is_some_and(|(status, _, _)| status == "True")
     }
 
+    /// Waits until it is not `Degraded`, and prints what is wrong until then. It may be for a moment after it is proven: a busy machine
+    /// leaves one question to a server without an answer.
+    pub async fn nothing_is_wrong(&self) {
+        let mut told = None;
+        eventually("nothing is wrong", SOON, async || {
+            let now = self.condition("Degraded").await;
+            let is_over = now.as_ref().is_some_and(|(status, _, _)| status == "False");
+            if !is_over && now != told {
+                println!("  {}: {now:?}", self.identity.name);
+                told = now;
+            }
+            is_over
+        })
+        .await;
+    }
+
     /// Waits until it is proven for this generation.
     pub async fn ready(&self) -> Duration {
         let began = Instant::now();

@@ -37,6 +37,7 @@ struct State {
     ended: watch::Sender<usize>,
     requests: AtomicUsize,
     writes: AtomicUsize,
+    changes: AtomicUsize,
     /// Writes after which no request is answered.
     last_write: AtomicUsize,
     /// End of the paths of which nothing can be read.
@@ -58,6 +59,7 @@ impl Default for Faults {
             ended: watch::channel(0).0,
             requests: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
+            changes: AtomicUsize::new(0),
             last_write: AtomicUsize::new(usize::MAX),
             unreadable: Mutex::default(),
             delayed: Mutex::default(),
@@ -108,6 +110,11 @@ impl Faults {
     pub fn writes(&self) -> usize {
         self.0.writes.load(Ordering::SeqCst)
     }
+
+    /// Requests so far that change something: as [`Self::writes`], and what only reports in a status left out.
+    pub fn changes(&self) -> usize {
+        self.0.changes.load(Ordering::SeqCst)
+    }
 }
 
 impl<S> Layer<S> for Faults {
@@ -147,6 +154,9 @@ where
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let is_write = *request.method() != Method::GET && !path.contains("/leases") && !path.contains("/events");
         state.requests.fetch_add(1, Ordering::SeqCst);
+        if is_write && !path.ends_with("/status") {
+            state.changes.fetch_add(1, Ordering::SeqCst);
+        }
         let before =
             if is_write { state.writes.fetch_add(1, Ordering::SeqCst) } else { state.writes.load(Ordering::SeqCst) };
         if before >= state.last_write.load(Ordering::SeqCst) {

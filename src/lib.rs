@@ -43,6 +43,7 @@
 //! | tenant | a use that has a place, and with it a prefix, on a layer |
 //! | binding | the Secret with everything that a client of a use needs |
 //! | rotation | a new user and password for a use. The old ones stay valid for a while |
+//! | shard | in mode `Cluster`: a primary with its slots, and its replicas. `redis-21` is node 1 of shard 2 |
 //! | node | one server of a layer. A data node (`redis-0`) or a Sentinel (`sentinel-0`) |
 //! | engine | the server program in a node's pod: `redis-server` or `valkey-server` |
 //! | agent | process 1 of each node's pod |
@@ -68,7 +69,8 @@
 //!   seconds, is a task of its own.
 //! - No effect on stale facts: every [`plan::Step`] names the process, pod or object that it was decided for.
 //! - No client waits for a Lease: every replica of the operator points the Services, and only its leader does all else.
-//! - No failover by the operator: Sentinels elect; we only move a healthy primary, and without loss.
+//! - No failover by the operator: Sentinels elect; we only move a healthy primary, and without loss. In a Cluster the agent of a dead engine
+//!   has its successor take over, with the consent of most owners of slots.
 //! - No server is started while its agent is in doubt whose data is newest ([`model::boot`]).
 //! - No secret in a specification, status, event, log line, argument, environment variable or metric.
 #![warn(unreachable_pub)]

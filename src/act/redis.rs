@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{Error, StepOutcome};
 use crate::dataplane::{Library, load};
+use crate::model::cluster::ClusterNodeId;
 use crate::model::desired::{DesiredUser, SentinelSettings};
 use crate::model::function_library::is_users_library;
 use crate::model::node_config::REDIS_PORT;
+use crate::model::slots::SlotSet;
 use crate::model::{Address, milliseconds};
-use crate::redis::{Connection, functions, sentinel, server, users};
+use crate::redis::{Connection, cluster, functions, sentinel, server, users};
 
 /// Whether the server is still the process with this `run_id`.
 pub(crate) async fn is_process(connection: &Connection, run_id: &str) -> Result<bool, Error> {
@@ -114,4 +116,21 @@ pub(crate) async fn reset_sentinel(connection: &Connection, master: &str) -> Res
 pub(crate) async fn repoint(connection: &Connection, primary: &Address) -> Result<StepOutcome, Error> {
     server::replica_of(connection, &primary.0, REDIS_PORT).await?;
     Ok(StepOutcome::Done)
+}
+
+/// Gives a server slots that no server owns. One that knows an owner of any of them by now refuses, and the next plan goes by what it knows.
+pub(crate) async fn add_slots(connection: &Connection, slots: &SlotSet) -> Result<StepOutcome, Error> {
+    dropped_if_refused(cluster::add_slots(connection, slots).await)
+}
+
+/// Makes a server forget one that is gone. It may have forgotten it by itself.
+pub(crate) async fn forget(connection: &Connection, gone: &ClusterNodeId) -> Result<StepOutcome, Error> {
+    dropped_if_refused(cluster::forget(connection, gone).await)
+}
+
+fn dropped_if_refused(outcome: crate::redis::Result<()>) -> Result<StepOutcome, Error> {
+    match outcome {
+        Ok(()) => Ok(StepOutcome::Done),
+        Err(error) => error.server_text().map(StepOutcome::Dropped).ok_or_else(|| error.into()),
+    }
 }

@@ -45,6 +45,8 @@ pub const fn name_of(step: &Step) -> &'static str {
         Step::SetSentinel { .. } => "SetSentinel",
         Step::ResetSentinel { .. } => "ResetSentinel",
         Step::Repoint { .. } => "Repoint",
+        Step::AddSlots { .. } => "AddSlots",
+        Step::ForgetMember { .. } => "ForgetMember",
         Step::RemoveNode { .. } => "RemoveNode",
     }
 }
@@ -204,6 +206,8 @@ async fn at_once(writer: &Writer, resources: StepResources<'_>, step: &Step) -> 
         | Step::DeleteLibrary { node, run_id, .. }
         | Step::SetSentinel { node, run_id }
         | Step::ResetSentinel { node, run_id, .. }
+        | Step::AddSlots { node, run_id, .. }
+        | Step::ForgetMember { node, run_id, .. }
         | Step::Repoint { node, run_id, .. } => {
             let Some(connection) = resources.connections.get(node) else {
                 return Ok(StepOutcome::Dropped("no connection to the server".to_owned()));
@@ -243,6 +247,8 @@ async fn on_server(resources: StepResources<'_>, connection: &Connection, step: 
         }
         Step::ResetSentinel { .. } => redis::reset_sentinel(connection, &desired.master_name).await,
         Step::Repoint { primary, .. } => redis::repoint(connection, primary).await,
+        Step::AddSlots { slots, .. } => redis::add_slots(connection, slots).await,
+        Step::ForgetMember { gone, .. } => redis::forget(connection, gone).await,
         other => Ok(not_built(other.node())),
     }
 }

@@ -132,6 +132,7 @@ mod tests {
             aside: Vec::new(),
             unusable: None,
             audit: None,
+            view: None,
             notices: Vec::new(),
         };
         let contains = |id, offset| contains(&answer, &record(id, offset));

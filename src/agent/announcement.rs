@@ -49,7 +49,7 @@ impl Announcement {
             }
             return;
         }
-        match announce(connection, own, info).await {
+        match announce(connection, own, info, config.cluster.is_some()).await {
             Ok(true) => {
                 tracing::warn!(address = %own, "the node is announced by another address");
                 state.set_announced(Some(own.clone()));
@@ -62,7 +62,10 @@ impl Announcement {
 
 /// Clients of the old address come again by the new one; where they cannot, they see at once that no server is there. False: not yet. A
 /// replica that is just linking may have told its old address already, and no command ends a link before its sync is done.
-async fn announce(connection: &Connection, own: &Address, info: &Info) -> crate::redis::Result<bool> {
+async fn announce(connection: &Connection, own: &Address, info: &Info, in_cluster: bool) -> crate::redis::Result<bool> {
+    if in_cluster {
+        server::config_set(connection, "cluster-announce-ip", &own.0).await?;
+    }
     server::config_set(connection, "replica-announce-ip", &own.0).await?;
     let ended = server::cut_primary(connection).await?;
     if info.role() == Some(Role::Replica) && ended == 0 {

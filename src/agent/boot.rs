@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::chosen;
+use super::cluster::electors;
+use super::cluster::takeover::take_over;
 use super::config::Environment;
 use super::failover::fail_over;
 use super::peers::{self, View};
@@ -116,7 +118,7 @@ impl LayerPoll {
         config: &NodeConfig,
     ) -> (BootFacts, BTreeMap<u16, Option<LineageAnswer>>, Vec<View>) {
         self.leave_out_pause();
-        let (answers, views) = tokio::join!(peers::ask_agents(config), peers::ask_sentinels(state, config));
+        let (answers, views) = tokio::join!(peers::ask_agents(config), electors::ask(state, config));
         for (ordinal, _) in answers.iter().filter(|(_, answer)| answer.is_some()) {
             self.last_answers.insert(*ordinal, Instant::now());
         }
@@ -250,7 +252,12 @@ pub(crate) async fn wait_for_decision(environment: &Environment, state: &State) 
             }
             BootDecision::AskForFailover if last_request.is_none_or(|asked| asked.elapsed() >= REQUEST_EVERY) => {
                 last_request = Some(Instant::now());
-                if let Some(promoted) = fail_over(state, &config, &replicas(&config, &answers)).await {
+                let replicas = replicas(&config, &answers);
+                let promoted = match &config.cluster {
+                    Some(cluster) => take_over(state, &config, cluster, &replicas).await,
+                    None => fail_over(state, &config, &replicas).await,
+                };
+                if let Some(promoted) = promoted {
                     return start(Some(promoted), false);
                 }
             }

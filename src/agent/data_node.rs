@@ -10,6 +10,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::boot::{EngineStart, wait_for_decision};
+use super::cluster::files;
 use super::config::{Environment, read_secret, read_users};
 use super::credentials::REPLICATION_PASSWORD;
 use super::damaged_files::{self, DamagedFiles};
@@ -183,6 +184,9 @@ fn start_engine(
     let refuses_torn_end = *append_only && damaged_files::refuses_torn_end(state, program);
     let (primary, electable) = (start.primary.as_ref(), start.electable);
     let text = redis_conf::render(environment, &config, &own, &replication, primary, electable, refuses_torn_end);
+    if config.cluster.is_some() {
+        files::prepare(environment, state.lineage().is_some(), start.primary.is_none())?;
+    }
     let path = environment.run.join("redis.conf");
     let users = read_users(environment)?;
     durable::replace(&environment.run.join("users.acl"), &users)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::cluster::handover::move_away;
 use super::config::Environment;
 use super::peers;
 use super::state::State;
@@ -30,7 +31,7 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 /// Kubernetes has decided, and everything it acknowledged is in its file. `true`: another is primary, and has all that this one had.
 pub(crate) async fn hand_over(environment: &Environment, state: &State) -> bool {
     let config = state.config();
-    if !config.has_sentinels() || config.node.kind != NodeKind::Data {
+    if !config.fails_over() || config.node.kind != NodeKind::Data {
         return false;
     }
     let endpoint = state.own_endpoint(environment);
@@ -41,10 +42,16 @@ pub(crate) async fn hand_over(environment: &Environment, state: &State) -> bool 
     sleep(TERMINATED_TOGETHER_WITHIN).await;
     let began = Instant::now();
     loop {
-        let Some(request) = request(environment, state).await else { return false };
-        let Err(error) = switchover(&request).await else { return true };
+        let moved = match &config.cluster {
+            Some(cluster) => move_away(environment, state, &config, cluster).await,
+            None => match request(environment, state).await {
+                Some(request) => switchover(&request).await.map(drop),
+                None => return false,
+            },
+        };
+        let Err(error) = moved else { return true };
         if began.elapsed() >= TRY_FOR || !may_pass(state, &error).await {
-            tracing::warn!(error = %Chain(&error), "the primary stops without a successor; the Sentinels elect one");
+            tracing::warn!(error = %Chain(&error), "the primary stops without a successor");
             return false;
         }
         tracing::info!(error = %Chain(&error), "the primary cannot be handed over yet");
@@ -54,6 +61,10 @@ pub(crate) async fn hand_over(environment: &Environment, state: &State) -> bool 
 
 /// Tries to move the primary away, once.
 pub(crate) async fn try_once(environment: &Environment, state: &State) -> Result<(), SwitchoverError> {
+    let config = state.config();
+    if let Some(cluster) = &config.cluster {
+        return move_away(environment, state, &config, cluster).await;
+    }
     match request(environment, state).await {
         Some(request) => switchover(&request).await.map(drop),
         None => Ok(()),

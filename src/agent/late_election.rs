@@ -155,6 +155,7 @@ pub(super) mod tests {
             detection_milliseconds: 5_000,
             failover_timeout_milliseconds: 15_000,
             grace_period_seconds: 20,
+            cluster: None,
             settings: BTreeMap::new(),
         }
     }
@@ -191,6 +192,7 @@ pub(super) mod tests {
             aside: Vec::new(),
             unusable: None,
             audit: None,
+            view: None,
             notices: Vec::new(),
         };
         (ordinal, Some(answer))

@@ -14,6 +14,7 @@ pub(crate) mod boot;
 mod busy_script;
 mod chosen;
 mod client_memory;
+pub mod cluster;
 pub mod config;
 pub(crate) mod counters;
 mod credentials;

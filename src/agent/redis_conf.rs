@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::cluster::files::NODES_FILE;
 use super::config::Environment;
 use crate::model::node_config::{NodeConfig, REDIS_PORT};
 use crate::model::{Address, directives};
@@ -9,6 +10,18 @@ use crate::redis::{Secret, users};
 
 /// Replica priority of a node whose data is whole (Redis' default).
 pub(crate) const PRIORITY_WHOLE: u32 = 100;
+
+/// What every server of a Cluster is started with. One that was never in sync is no candidate of an election until its agent says so; whom
+/// it copies is in its `nodes.conf`, and no server looks for another primary by itself.
+const CLUSTER: [(&str, &str); 7] = [
+    ("cluster-enabled", "yes"),
+    ("cluster-config-file", NODES_FILE),
+    ("cluster-require-full-coverage", "no"),
+    ("cluster-allow-replica-migration", "no"),
+    ("cluster-replica-validity-factor", "0"),
+    ("cluster-replica-no-failover", "yes"),
+    ("cluster-allow-reads-when-down", "no"),
+];
 
 /// Renders the file. `primary` is whom to follow, `electable` whether the Sentinels may promote the node before its first
 /// sync, `refuses_torn_end` whether the engine does not load an append-only file that ends in the middle of a command.
@@ -45,8 +58,16 @@ pub fn render(
     if refuses_torn_end {
         own("aof-load-truncated", &["no"]);
     }
-    if let Some(primary) = primary {
-        own("replicaof", &[&primary.0, &port]);
+    match (&config.cluster, primary) {
+        (Some(_), _) => {
+            for (name, value) in CLUSTER {
+                own(name, &[value]);
+            }
+            own("cluster-node-timeout", &[&config.detection_milliseconds.to_string()]);
+            own("cluster-announce-ip", &[&own_address.0]);
+        }
+        (None, Some(primary)) => own("replicaof", &[&primary.0, &port]),
+        (None, None) => {}
     }
     text
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agent_password::{AgentPassword, refusal};
+use super::cluster::files;
 use super::config::{Environment, Error as ConfigError, parse_node_config, read_node_config_text};
 use super::counters::Counters;
 use super::functions::file::FunctionFile;
@@ -12,6 +13,7 @@ use super::health::Health;
 use super::shared_health::SharedHealth;
 use super::{Error, chain, durable};
 use crate::model::audit::{AuditMark, AuditReport};
+use crate::model::cluster::ViewAnswer;
 use crate::model::lineage::{Activity, Ancestry, Aside, Lineage, LineageAnswer};
 use crate::model::node_config::{NodeConfig, REDIS_PORT, SENTINEL_PORT};
 use crate::model::{Address, NodeKind};
@@ -81,12 +83,14 @@ struct Inner {
     unusable: Option<String>,
     notices: Vec<(String, Instant)>,
     sentinels: BTreeMap<Address, Connection>,
+    view: Option<ViewAnswer>,
 }
 
 impl State {
     /// The state of a node whose engine is not started yet.
     pub(crate) fn new(config: NodeConfig, environment: &Environment) -> Result<Self, ConfigError> {
         let is_read = config.node.kind == NodeKind::Sentinel;
+        let view = config.cluster.as_ref().and_then(|cluster| files::recorded_view(environment, cluster));
         Ok(Self {
             health: SharedHealth::default(),
             counters: Arc::default(),
@@ -96,7 +100,7 @@ impl State {
                 users: String::new(),
                 refusals: BTreeMap::new(),
                 polled: Instant::now(),
-                declared: config.data_nodes.values().cloned().collect(),
+                declared: addresses(&config).collect(),
                 config: Arc::new(config),
                 config_text: String::new(),
                 config_trouble: None,
@@ -120,6 +124,7 @@ impl State {
                 unusable: None,
                 notices: Vec::new(),
                 sentinels: BTreeMap::new(),
+                view,
             }),
         })
     }
@@ -148,7 +153,7 @@ impl State {
         let trouble = match parsed {
             Ok(None) => None,
             Ok(Some((config, text))) => {
-                inner.declared.extend(config.data_nodes.values().cloned());
+                inner.declared.extend(addresses(&config));
                 (inner.config, inner.config_text) = (Arc::new(config), text);
                 None
             }
@@ -407,6 +412,11 @@ impl State {
         sentinels.extend(connection.map(|connection| (sentinel.clone(), connection)));
     }
 
+    /// Replaces what the server believes of the Cluster. It stays what it was while the server is off.
+    pub(crate) fn set_view(&self, view: Option<ViewAnswer>) {
+        self.lock().view = view;
+    }
+
     /// What peers are told.
     pub(crate) fn lineage_answer(&self) -> LineageAnswer {
         let inner = self.lock();
@@ -423,6 +433,7 @@ impl State {
             aside: inner.aside.clone(),
             unusable: inner.unusable.clone(),
             audit: (inner.config.node.kind == NodeKind::Data).then(|| inner.audit_mark.clone()),
+            view: inner.view.clone(),
             notices: refusals(&inner)
                 .chain(inner.notices.iter().filter(|(_, at)| is_recent(*at)).map(|(words, _)| words.clone()))
                 .collect(),
@@ -510,4 +521,10 @@ fn is_recent(at: Instant) -> bool {
 
 fn reason_if_lasting((why, since): &(String, Instant)) -> Option<String> {
     (since.elapsed() >= REPORTED_AFTER).then(|| why.clone())
+}
+
+/// The addresses of all data nodes that a document declares, of other shards too.
+fn addresses(config: &NodeConfig) -> impl Iterator<Item = Address> {
+    let others = config.cluster.iter().flat_map(|cluster| cluster.nodes.values());
+    config.data_nodes.values().chain(others).cloned()
 }

@@ -63,7 +63,7 @@ impl UnresponsiveServer {
 }
 
 fn limit(config: &NodeConfig, costs_a_restart_only: bool) -> Duration {
-    if !costs_a_restart_only || !config.has_sentinels() {
+    if !costs_a_restart_only || !config.fails_over() {
         return END_AFTER_AT_LAST;
     }
     END_AFTER.max(2 * Duration::from_millis(config.detection_milliseconds))

@@ -84,6 +84,7 @@ impl Watch {
             return false;
         }
         self.file_links.note_loaded(info);
+        self.cluster.note(environment, state, connection, info).await;
         self.record(state, info).await;
         self.data_file.ask_for_snapshot(connection, info).await;
         if !stopping {
@@ -121,7 +122,10 @@ impl Watch {
         self.check_rivals(state, info).await;
         let again = self.decide_again(state, info).await;
         self.keep_priority(connection, info, &again).await;
-        nomination::accept_nomination(connection, &again).await;
+        if self.is_chosen && info.role() == Some(Role::Replica) {
+            nomination::accept_choice(state, connection).await;
+        }
+        nomination::accept_nomination(state, connection, &again).await;
         self.leave_hung_disk(environment, state, info).await;
         self.announcement.keep(environment, state, connection, info).await;
         state.set_activity(activity_of(info, &self.replica_state));
@@ -206,7 +210,7 @@ impl Watch {
         let Some(hangs) = self.disk.hangs().max(self.volume_tasks.hangs()).max(self.file_links.hangs()) else { return };
         state.set_health(Health::DiskHangs);
         let is_due = self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER_EVERY);
-        if info.role() != Some(Role::Primary) || !state.config().has_sentinels() || !is_due {
+        if info.role() != Some(Role::Primary) || !state.config().fails_over() || !is_due {
             return;
         }
         tracing::error!(?hangs, "the volume hangs: the primary hands over");

@@ -45,6 +45,7 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it serves"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.state", description = "What a person has to know first"),
     printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary"),
+    printcolumn(name = "Shards", type_ = "string", json_path = ".status.shards", description = "Shards of mode Cluster whose slots a primary owns, of those that are declared", priority = 1),
     printcolumn(name = "Replicas", type_ = "string", json_path = ".status.replicasInSync", description = "Replicas in sync, of those that are declared"),
     printcolumn(name = "Memory", type_ = "string", json_path = ".status.memory.used", description = "Share of maxmemory in use, in steps of 10 %"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
@@ -57,8 +58,11 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     cel,
-    validation = Rule::new("self.mode != 'Cluster'").message("mode Cluster is not implemented in this version; use Sentinel"),
-    validation = Rule::new("!has(self.shards)").message("shards belongs to mode Cluster, which is not implemented in this version"),
+    validation = Rule::new("self.mode == 'Cluster' || !has(self.shards)").message("shards belongs to mode Cluster"),
+    validation = Rule::new("self.mode != 'Cluster' || !has(self.failover) || !(has(self.failover.sentinels) || has(self.failover.quorum) || has(self.failover.sentinelVolume))")
+        .message("failover.sentinels, failover.quorum and failover.sentinelVolume belong to mode Sentinel: in mode Cluster the primaries elect"),
+    validation = Rule::new("(has(self.shards) ? self.shards : 3) == (has(oldSelf.shards) ? oldSelf.shards : 3)")
+        .message("shards cannot be changed in this version: slots are not moved between primaries yet"),
     validation = Rule::new("!has(self.tls)").message("tls is not implemented in this version"),
     validation = Rule::new("!has(self.bootstrap)").message("bootstrap is not implemented in this version"),
     validation = Rule::new("self.mode != 'Sentinel' || !has(self.replicas) || self.replicas >= 1")
@@ -84,7 +88,8 @@ use super::{config_rules, guarded_rules, name_rules, quantity_rules};
 )]
 pub struct DataLayerSpec {
     /// How it is deployed. `Standalone`: one node, for development and disposable caches. `Sentinel`: one primary, replicas
-    /// and Sentinels that elect. `Cluster` is not implemented in this version. Cannot be changed.
+    /// and Sentinels that elect. `Cluster`: several primaries that share the keys, each with replicas; uses have no place on it in this
+    /// version. Cannot be changed.
     pub mode: DeploymentMode,
     /// What the data is for; it picks the defaults of eviction, persistence and durability. `AgentContext`: conversations and
     /// features of software agents. `Mixed`: several of these. Default: `Mixed`, the safest of each.
@@ -93,12 +98,13 @@ pub struct DataLayerSpec {
     /// Which server program runs, and how its image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
-    /// Replicas of the primary, 0 to 9. Default: 2 in mode `Sentinel`, 0 in mode `Standalone`. The `scale` subresource, and
-    /// so an autoscaler, needs it written.
+    /// Replicas of the primary, in mode `Cluster` of each, 0 to 9. Default: 2 in mode `Sentinel`, 1 in mode `Cluster`, 0 in mode
+    /// `Standalone`. The `scale` subresource, and so an autoscaler, needs it written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9))]
     pub replicas: Option<i32>,
-    /// Primaries of mode `Cluster`, which is not implemented in this version.
+    /// Primaries of mode `Cluster`, 1 to 500. With fewer than 3 no other node takes over from one that is lost together with its agent.
+    /// Cannot be changed in this version. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
     pub shards: Option<i32>,
@@ -173,7 +179,7 @@ pub enum DeploymentMode {
     Standalone,
     /// One primary, replicas, and Sentinels that elect another primary.
     Sentinel,
-    /// Several primaries that share the slots. Not implemented in this version.
+    /// Several primaries that share the slots, each with replicas.
     Cluster,
 }
 
@@ -190,7 +196,8 @@ impl DeploymentMode {
     pub(crate) const fn default_replicas(self) -> u8 {
         match self {
             Self::Standalone => 0,
-            Self::Sentinel | Self::Cluster => 2,
+            Self::Sentinel => 2,
+            Self::Cluster => 1,
         }
     }
 }

@@ -35,7 +35,10 @@ pub struct DataLayerStatus {
     /// Label selector of the data pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Node that is primary.
+    /// Shards of mode `Cluster` whose slots a primary owns, and how many are declared: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<String>,
+    /// Node that is primary. Absent in mode `Cluster`, which has one for each shard: `nodes` names them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
     /// Engine and version that the servers report.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::model::cluster::Shard;
 use crate::model::{NodeId, NodeKind, UseKind};
 
 /// API group of all kinds.
@@ -27,6 +28,8 @@ pub const LABEL_LAYER: &str = "redoubt.dev/layer";
 pub(crate) const LABEL_COMPONENT: &str = "redoubt.dev/component";
 /// Label of pods and StatefulSets: the node, `redis-0`.
 pub const LABEL_NODE: &str = "redoubt.dev/node";
+/// Label of the data pods of mode `Cluster` and of their StatefulSets: the number of the shard.
+pub(crate) const LABEL_SHARD: &str = "redoubt.dev/shard";
 /// Label of data pods: `yes` while the replicas' Service selects the pod.
 pub(crate) const LABEL_READS: &str = "redoubt.dev/reads";
 /// Label of pods: `primary`, `replica` or `sentinel`; absent while it is not known.
@@ -167,6 +170,11 @@ pub fn binding(kind: UseKind, name: &str) -> String {
 /// Secret for a rate limit service of a rate limit policy.
 pub(crate) fn export(name: &str) -> String {
     format!("{name}-limit-export")
+}
+
+/// Disruption budget of a shard.
+pub(crate) fn shard_budget(layer: &str, shard: Shard) -> String {
+    format!("{layer}-shard-{}", shard.0)
 }
 
 /// Disruption budget of the data nodes or of the Sentinels.

@@ -12,6 +12,8 @@ use super::{name_rules, quantity_rules, use_rules};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.name) != has(self.dedicated)").message("layer needs either name or dedicated, not both"),
+    validation = Rule::new("!has(self.dedicated) || self.dedicated.mode != 'Cluster'")
+        .message("layer.dedicated.mode Cluster serves no uses in this version; use Sentinel"),
     // CEL writes a reserved word so.
     validation = Rule::new("!has(self.__namespace__) || has(self.name)")
         .message("layer.namespace belongs to layer.name: a dedicated layer is in the namespace of its use"),

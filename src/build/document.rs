@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::Inputs;
-use crate::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig};
-use crate::model::{NodeId, NodeKind, milliseconds};
+use crate::model::cluster::Shard;
+use crate::model::node_config::{ClusterConfig, NODE_CONFIG_FORMAT, NodeConfig};
+use crate::model::{Address, Mode, NodeId, NodeKind, milliseconds};
 
 pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
     let layer = inputs.layer;
@@ -16,6 +17,8 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         let of_kind = inputs.addresses.iter().filter(move |(node, _)| node.kind == kind && is_named(node));
         of_kind.map(|(node, address)| (node.ordinal, address.clone())).collect()
     };
+    let data_nodes: BTreeMap<u16, Address> = addresses(NodeKind::Data);
+    let is_of_shard = |ordinal: u16| layer.mode != Mode::Cluster || Shard::of(NodeId::data(ordinal)) == Shard::of(node);
     NodeConfig {
         format: NODE_CONFIG_FORMAT,
         layer: layer.identity.clone(),
@@ -27,13 +30,14 @@ pub(crate) fn node_config(inputs: &Inputs<'_>, node: NodeId) -> NodeConfig {
         drop_aside: if node.kind == NodeKind::Data { layer.drop_aside.clone() } else { BTreeSet::new() },
         caches: if node.kind == NodeKind::Data { inputs.caches.clone() } else { BTreeMap::new() },
         functions: if node.kind == NodeKind::Data { inputs.called.clone() } else { BTreeSet::new() },
-        data_nodes: addresses(NodeKind::Data),
+        data_nodes: data_nodes.clone().into_iter().filter(|(ordinal, _)| is_of_shard(*ordinal)).collect(),
         sentinels: addresses(NodeKind::Sentinel),
         master_name: layer.identity.master_name(),
         quorum: layer.quorum,
         detection_milliseconds: milliseconds(layer.detection),
         failover_timeout_milliseconds: milliseconds(layer.failover_timeout),
         grace_period_seconds: layer.grace_period_seconds,
+        cluster: (layer.mode == Mode::Cluster).then_some(ClusterConfig { nodes: data_nodes }),
         settings: if node.kind == NodeKind::Data { layer.settings.clone() } else { BTreeMap::new() },
     }
 }

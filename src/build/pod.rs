@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use super::object::component;
 use crate::api::names;
-use crate::model::node_config::{AGENT_PORT, FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
-use crate::model::{NodeId, NodeKind};
+use crate::model::cluster::Shard;
+use crate::model::node_config::{AGENT_PORT, BUS_PORT, FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
+use crate::model::{Mode, NodeId, NodeKind};
 
 /// User and group of the engine: Debian's and the official images'.
 const USER: u32 = 999;
@@ -36,6 +37,9 @@ pub(super) fn template(inputs: &Inputs<'_>, node: NodeId) -> Value {
     ] {
         labels[name] = json!(value);
     }
+    if let Some(shard) = shard(inputs, node) {
+        labels[names::LABEL_SHARD] = json!(shard.0.to_string());
+    }
     if node.kind == NodeKind::Data {
         // The primary's is patched to "no"; without an operator the default errs on the harmless side.
         labels[names::LABEL_READS] = json!("yes");
@@ -46,6 +50,11 @@ pub(super) fn template(inputs: &Inputs<'_>, node: NodeId) -> Value {
         annotations[format!("prometheus.io/{name}")] = json!(value);
     }
     json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec(inputs, node)})
+}
+
+/// The shard of a node of mode `Cluster`.
+pub(super) fn shard(inputs: &Inputs<'_>, node: NodeId) -> Option<Shard> {
+    Shard::of(node).filter(|_| inputs.layer.mode == Mode::Cluster)
 }
 
 fn spec(inputs: &Inputs<'_>, node: NodeId) -> Value {
@@ -124,6 +133,13 @@ fn engine(inputs: &Inputs<'_>, node: NodeId) -> Value {
             {"name": "run", "mountPath": "/run/redoubt"},
         ],
     });
+    if layer.mode == Mode::Cluster {
+        container["ports"] = json!([
+            {"name": "redis", "containerPort": REDIS_PORT},
+            {"name": "http", "containerPort": AGENT_PORT},
+            {"name": "bus", "containerPort": BUS_PORT},
+        ]);
+    }
     if let Some(policy) = &layer.pull_policy {
         container["imagePullPolicy"] = json!(policy);
     }
@@ -162,12 +178,25 @@ fn volumes(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
 }
 
 /// Evenly over the Kubernetes nodes that may be used, so that the loss of one takes as few as can be: with three, one replica
-/// and one Sentinel. (The scheduler's wish alone put two Sentinels of three on one node of three.) Over zones, if it can be.
+/// and one Sentinel; of a Cluster, no two nodes of a shard. (The scheduler's wish alone put two Sentinels of three on one node of three.) Over zones, if it can be.
 fn spread(inputs: &Inputs<'_>, node: NodeId) -> Vec<Value> {
     let selector = json!({"matchLabels": {
         names::LABEL_LAYER: inputs.layer.identity.name,
         names::LABEL_COMPONENT: component(node.kind),
     }});
+    if let Some(shard) = shard(inputs, node) {
+        let mut of_shard = selector.clone();
+        of_shard["matchLabels"][names::LABEL_SHARD] = json!(shard.0.to_string());
+        let wish = |key: &str, selector: &Value| json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector});
+        return vec![
+            json!({
+                "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+                "nodeTaintsPolicy": "Honor", "labelSelector": of_shard,
+            }),
+            wish("kubernetes.io/hostname", &selector),
+            wish("topology.kubernetes.io/zone", &of_shard),
+        ];
+    }
     vec![
         json!({
             "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",

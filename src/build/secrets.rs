@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use super::object::{metadata, object};
 use crate::api::names;
+use crate::model::cluster::Shard;
 use crate::model::node_config::{FUNCTIONS_FILE, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
-use crate::model::{NodeId, NodeKind};
+use crate::model::{Mode, NodeId, NodeKind};
 use crate::validate::ValidatedLayer;
 
 /// The system Secret, and the binding Secrets of the application and of the administrator, if the layer has them.
@@ -66,6 +67,17 @@ pub(super) fn service_binding(layer: &ValidatedLayer, user: &str, password: &str
         "uri": format!("redis://{user}:{password}@{host}:{REDIS_PORT}/0"),
         "max-connections": layer.max_connections.to_string(),
     });
+    if layer.mode == Mode::Cluster {
+        // A client asks any of them where the slots are; what the list lacks it learns then.
+        const SEEDS: u16 = 5;
+        let (name, namespace) = (&layer.identity.name, &layer.identity.namespace);
+        let own = (0..layer.shards.min(SEEDS)).map(|shard| names::node(name, Shard(shard).node(0)));
+        let services = std::iter::once(names::primary_service(name)).chain(own);
+        let seeds: Vec<String> =
+            services.map(|service| format!("{service}.{namespace}.{domain}:{REDIS_PORT}")).collect();
+        fields["cluster"] = json!("true");
+        fields["seeds"] = json!(seeds.join(","));
+    }
     if layer.sentinels > 0 {
         // Names, not addresses: the Secret is whole before any address is known. First the Service of all, which leaves out
         // a Sentinel that is away; then each one's own, whose address never changes.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use super::object::{component, metadata, object};
 use crate::api::names;
-use crate::model::node_config::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT};
-use crate::model::{LayerIdentity, NodeId, NodeKind};
+use crate::model::node_config::{AGENT_PORT, BUS_PORT, REDIS_PORT, SENTINEL_PORT};
+use crate::model::{LayerIdentity, Mode, NodeId, NodeKind};
 
 fn port(name: &str, port: u16) -> Value {
     json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"})
@@ -28,6 +28,9 @@ pub(super) fn of_node(inputs: &Inputs<'_>, node: NodeId) -> Service {
         "selector": {names::LABEL_POD_NAME: names::pod(layer, node)},
         "ports": [main, port("http", AGENT_PORT)],
     });
+    if inputs.layer.mode == Mode::Cluster {
+        spec["ports"] = json!([main, port("http", AGENT_PORT), port("bus", BUS_PORT)]);
+    }
     if let Some(address) = inputs.addresses.get(&node) {
         spec["clusterIP"] = json!(address);
     }
@@ -45,12 +48,18 @@ pub(crate) fn of_primary(layer: &LayerIdentity, primary: Option<NodeId>) -> Serv
     shared(layer, &names::primary_service(&layer.name), NodeKind::Data, &selector, &port("redis", REDIS_PORT))
 }
 
-/// The Services of the replicas and of the Sentinels.
+/// The Services of the replicas and of the Sentinels; of a Cluster the one of all data nodes.
 pub(super) fn of_others(inputs: &Inputs<'_>) -> Vec<Service> {
+    let layer = &inputs.layer.identity;
+    if inputs.layer.mode == Mode::Cluster {
+        // Any server tells a client where each slot is.
+        let selector = json!({names::LABEL_LAYER: layer.name, names::LABEL_COMPONENT: "redis"});
+        let name = names::primary_service(&layer.name);
+        return vec![shared(layer, &name, NodeKind::Data, &selector, &port("redis", REDIS_PORT))];
+    }
     if inputs.layer.sentinels == 0 {
         return Vec::new();
     }
-    let layer = &inputs.layer.identity;
     let replicas = json!({names::LABEL_LAYER: layer.name, names::LABEL_COMPONENT: "redis", names::LABEL_READS: "yes"});
     let sentinels = json!({names::LABEL_LAYER: layer.name, names::LABEL_COMPONENT: "sentinel"});
     let (redis, sentinel) = (port("redis", REDIS_PORT), port("sentinel", SENTINEL_PORT));

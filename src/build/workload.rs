@@ -35,7 +35,10 @@ pub(super) fn node(inputs: &Inputs<'_>, node: NodeId) -> BuiltNode {
         // No part of the restart revision: an annotation that is taken away again restarts nothing.
         template["metadata"]["annotations"][names::ANNOTATION_RESTARTED_AT] = json!(restarted_at);
     }
-    let labels = [(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, &node.to_string())];
+    let name = node.to_string();
+    let shard = pod::shard(inputs, node).map(|shard| shard.0.to_string());
+    let mut labels = vec![(names::LABEL_COMPONENT, component(node.kind)), (names::LABEL_NODE, name.as_str())];
+    labels.extend(shard.as_deref().map(|shard| (names::LABEL_SHARD, shard)));
     let mut whole = json!({
         "metadata": metadata(&inputs.layer.identity, &names::node(layer, node), node.kind, &labels),
         "spec": {

@@ -27,7 +27,10 @@ pub(super) struct Observation {
     /// Which nodes wait for what only a person ends.
     pub(super) waits: Vec<String>,
     /// What the agents found in the keys.
-    pub(super) audits: Vec<Arc<AuditReport>>,
+    pub(super) audits: Vec<(NodeId, Arc<AuditReport>)>,
+    /// What the last whole passes over the keys of all shards found together; `None`: nothing is known that goes by the prefixes that are
+    /// declared now.
+    pub(super) audit: Option<Arc<AuditReport>>,
     /// UIDs of uses whose previous user has no connection any more. Asked only at the end of a rotation.
     pub(super) unused: BTreeSet<String>,
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::cluster::NODES_OF_A_SHARD;
 use super::engine::EngineVersion;
 use super::{LayerIdentity, NodeId, NodeKind};
 
@@ -15,6 +16,8 @@ pub struct Desired {
     pub layer: LayerIdentity,
     /// `metadata.generation` that this was made from.
     pub generation: i64,
+    /// Whether the mode is `Cluster`.
+    pub in_cluster: bool,
     /// `spec.paused`: observe and report, change nothing.
     pub paused: bool,
     /// The engine that the pods should run, as far as its image says which.
@@ -72,6 +75,11 @@ impl Desired {
     /// Whether Sentinels look after the primary.
     pub(crate) fn has_sentinels(&self) -> bool {
         self.nodes.keys().any(|node| node.kind == NodeKind::Sentinel)
+    }
+
+    /// Whether another node may take over.
+    pub(crate) fn fails_over(&self) -> bool {
+        self.has_sentinels() || (self.in_cluster && self.nodes.keys().any(|node| node.ordinal % NODES_OF_A_SHARD > 0))
     }
 
     /// Whether the layer is one server: no other node has to be up, or can take over.

@@ -11,6 +11,8 @@ pub enum Mode {
     Standalone,
     /// One primary, replicas, and Sentinels that elect.
     Sentinel,
+    /// Several primaries that share the slots, each with replicas; the primaries elect.
+    Cluster,
 }
 
 /// What the data of a layer is for; it picks the defaults (DESIGN §1, `dataplane.md` §3).

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::audit::AuditMark;
+use super::cluster::ViewAnswer;
 use super::position::{Position, Tail, TrailPoint};
 use super::{Offset, ReplicationId, Role};
 
@@ -166,6 +167,9 @@ pub struct LineageAnswer {
     /// What its audit of the keys found last. `None`: it is an older agent, which makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditMark>,
+    /// What its server believes of the Cluster, or believed last. `None`: the layer is none, or nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewAnswer>,
     /// What the agent did about its server in the last minutes that a person should know of, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,

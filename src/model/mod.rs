@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod boot;
 pub mod cache_policy;
+pub mod cluster;
 mod columns;
 pub mod counters;
 pub mod desired;
@@ -21,9 +22,11 @@ pub mod observed;
 pub mod position;
 pub mod prefix_job;
 pub mod purpose;
-pub(crate) mod roles;
+pub mod roles;
 pub mod session_policy;
 pub mod settings;
+pub mod slots;
+pub mod topology;
 pub mod uses;
 
 pub use identity::{

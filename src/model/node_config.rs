@@ -21,6 +21,8 @@ pub const PREFIXES_FILE: &str = "prefixes.json";
 
 /// Port of Redis on every data node.
 pub const REDIS_PORT: u16 = 6379;
+/// Port of the bus of a Cluster on every data node: Redis' own choice, 10,000 above the port of clients.
+pub const BUS_PORT: u16 = REDIS_PORT + 10_000;
 /// Port of every Sentinel.
 pub const SENTINEL_PORT: u16 = 26379;
 /// Port of the agent: `/health/{started,ready,live}`, `/lineage`, `/metrics` (redis_exporter's port).
@@ -55,7 +57,7 @@ pub struct NodeConfig {
     /// nothing is not ready without them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub functions: BTreeSet<String>,
-    /// All data nodes with their announced addresses, this one included.
+    /// The data nodes that have the same data, with their announced addresses, this one included: all of the layer, or those of its shard.
     pub data_nodes: BTreeMap<u16, Address>,
     /// All Sentinels with their announced addresses, this one included.
     pub sentinels: BTreeMap<u16, Address>,
@@ -69,12 +71,35 @@ pub struct NodeConfig {
     pub failover_timeout_milliseconds: u64,
     /// Seconds that the pod has between SIGTERM and SIGKILL.
     pub grace_period_seconds: u64,
+    /// What mode `Cluster` needs besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterConfig>,
     /// Directives of `redis.conf` that come from the specification (empty for a Sentinel). The agent adds what is its own:
     /// port, dir, announced address, credentials, `replicaof`.
     pub settings: BTreeMap<String, String>,
 }
 
+/// What a node of a Cluster is told besides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterConfig {
+    /// All data nodes of the layer, of every shard, with their announced addresses.
+    pub nodes: BTreeMap<u16, Address>,
+}
+
+impl ClusterConfig {
+    /// The nodes by their identity.
+    pub fn declared(&self) -> BTreeMap<NodeId, Address> {
+        self.nodes.iter().map(|(ordinal, address)| (NodeId::data(*ordinal), address.clone())).collect()
+    }
+}
+
 impl NodeConfig {
+    /// Whether another node may take over.
+    pub(crate) fn fails_over(&self) -> bool {
+        self.has_sentinels() || self.cluster.is_some()
+    }
+
     /// Whether Sentinels look after the primary.
     pub(crate) fn has_sentinels(&self) -> bool {
         !self.sentinels.is_empty()

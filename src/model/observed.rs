@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::cluster::ClusterView;
 use super::function_library::Functions;
 use super::lineage::Aside;
 use super::{Address, NodeId, Offset, PodRole};
@@ -145,6 +146,8 @@ pub struct DataServer {
     pub refuses_clients: bool,
     /// Last persistence error (`MISCONF` cause), if any: `rdb`, `aof`.
     pub persistence_trouble: Option<String>,
+    /// What it believes of its Cluster; `None`: it is in none, or did not say.
+    pub cluster: Option<ClusterView>,
     /// `INFO server`: `redis_version`, or `valkey_version` with its name, for status.
     pub version: String,
 }

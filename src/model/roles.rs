@@ -1,9 +1,86 @@
 //! Who is primary, by the Sentinels' majority and by its own word, and who is in sync: what the planner acts on is what the
 //! report tells of.
 
+use std::collections::BTreeMap;
+
+use super::cluster::{ClusterView, Shard};
 use super::desired::Desired;
 use super::observed::{DataServer, Observed, ObservedServer, Replication, SentinelMaster, SentinelServer};
+use super::topology::Topology;
 use super::{Address, NodeId, NodeKind};
+
+/// The primary of each shard that has one beyond doubt. A layer that is no Cluster is one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Primaries(BTreeMap<Shard, NodeId>);
+
+impl Primaries {
+    /// The primary of a data node's shard, or the one that a Sentinel watches.
+    pub fn of(&self, node: NodeId) -> Option<NodeId> {
+        self.0.get(&Shard::of(node).unwrap_or(Shard(0))).copied()
+    }
+
+    /// Whether the node is the primary of its shard.
+    pub fn is(&self, node: NodeId) -> bool {
+        self.of(node) == Some(node)
+    }
+
+    /// The primary of a layer that is no Cluster, or of the first shard.
+    pub fn first(&self) -> Option<NodeId> {
+        self.0.get(&Shard(0)).copied()
+    }
+
+    /// All of them in the order of their shards.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.0.values().copied()
+    }
+}
+
+impl FromIterator<NodeId> for Primaries {
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        Self(nodes.into_iter().filter_map(|node| Some((Shard::of(node)?, node))).collect())
+    }
+}
+
+/// The declared shards, in order.
+pub(crate) fn shards(desired: &Desired) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = of_kind(desired, NodeKind::Data).filter_map(Shard::of).collect();
+    shards.dedup();
+    shards
+}
+
+/// The primaries: of a Cluster the nodes that own slots and say that they are primaries. A shard that never had an owner begins with its
+/// first node.
+pub(crate) fn primaries(desired: &Desired, observed: &Observed) -> Primaries {
+    if !desired.in_cluster {
+        return primary(desired, observed).into_iter().collect();
+    }
+    let topology = topology(desired, observed);
+    let begins = |shard: &Shard| {
+        let first = of_kind(desired, NodeKind::Data).find(|node| Shard::of(*node) == Some(*shard));
+        first.filter(|_| !observed.initialised)
+    };
+    let owners = topology.shards.iter().filter_map(|(shard, it)| it.owner.or_else(|| begins(shard)));
+    owners.filter(|node| says_it_is_primary(observed, *node)).collect()
+}
+
+fn says_it_is_primary(observed: &Observed, node: NodeId) -> bool {
+    data(observed, node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
+}
+
+/// Who owns which slots of a Cluster, by what its servers said in this pass. Nodes that are still to be removed belong to it.
+pub(crate) fn topology(desired: &Desired, observed: &Observed) -> Topology {
+    let known = observed
+        .nodes
+        .iter()
+        .filter(|(node, seen)| desired.nodes.contains_key(node) || (seen.workload.is_some() || seen.pod.is_some()));
+    let declared: BTreeMap<NodeId, Address> = known
+        .filter(|(node, _)| node.kind == NodeKind::Data)
+        .filter_map(|(node, seen)| Some((*node, seen.address.clone()?)))
+        .collect();
+    let views: BTreeMap<NodeId, ClusterView> =
+        declared.keys().filter_map(|node| Some((*node, data(observed, *node)?.cluster.clone()?))).collect();
+    Topology::of(&declared, &views)
+}
 
 /// The live data server of a node.
 pub(crate) fn data(observed: &Observed, node: NodeId) -> Option<&DataServer> {
@@ -46,10 +123,8 @@ pub(crate) fn is_failing_over(desired: &Desired, observed: &Observed) -> bool {
 }
 
 /// The node that says it is primary and that a majority of the declared Sentinels names. Without Sentinels: the only node.
-pub(crate) fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
-    let says_so = |node: &NodeId| {
-        data(observed, *node).is_some_and(|server| matches!(server.replication, Replication::Primary { .. }))
-    };
+fn primary(desired: &Desired, observed: &Observed) -> Option<NodeId> {
+    let says_so = |node: &NodeId| says_it_is_primary(observed, *node);
     let sentinels = of_kind(desired, NodeKind::Sentinel).count();
     // One that is no longer declared may still be it: it has to be moved before it is removed.
     observed.nodes.keys().copied().filter(|node| node.kind == NodeKind::Data).filter(says_so).find(|node| {

@@ -108,6 +108,7 @@ mod tests {
             aside: Vec::new(),
             unusable: None,
             audit: None,
+            view: None,
             notices: Vec::new(),
         };
         assert_eq!(notes(&answer), AgentNotes { aside: Some(Vec::new()), ..AgentNotes::default() });

@@ -257,7 +257,9 @@ fn announced(children: &Children) -> BTreeMap<NodeId, Address> {
     let pods = children.pods.values().filter_map(|pod| document(pod.as_ref()));
     let mut announced = BTreeMap::new();
     for config in templates.chain(pods) {
-        announced.extend(config.data_nodes.into_iter().map(|(ordinal, address)| (NodeId::data(ordinal), address)));
+        let of_shards = config.cluster.into_iter().flat_map(|cluster| cluster.nodes);
+        let data_nodes = config.data_nodes.into_iter().chain(of_shards);
+        announced.extend(data_nodes.map(|(ordinal, address)| (NodeId::data(ordinal), address)));
         announced.extend(config.sentinels.into_iter().map(|(ordinal, address)| (NodeId::sentinel(ordinal), address)));
     }
     announced

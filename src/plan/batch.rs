@@ -3,13 +3,13 @@
 use super::promotion::Promotion;
 use super::reason::{RefusalReason, WaitReason};
 use super::step::Step;
-use crate::model::NodeId;
+use crate::model::roles::Primaries;
 
 /// Steps that may be carried out together now, and the reason for each that waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The node that is primary beyond doubt; `None`: nothing that depends on it is done.
-    pub primary: Option<NodeId>,
+    /// The nodes that are primaries beyond doubt. Where a shard has none, nothing that depends on it is done.
+    pub primaries: Primaries,
     /// Whether the layer was Ready once, or is found as it is declared now: this is recorded on its objects.
     pub initialised: bool,
     /// Steps in the order in which they are to be done; each names its precondition.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::roles::{address, config_epoch, data, is_in_sync, of_kind, sentinel};
-use super::{Plan, Step, WaitReason, safety};
+use super::{Plan, Step, WaitReason, cluster, safety};
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedNode, Replication};
 use crate::model::{Address, NodeId, NodeKind};
@@ -24,7 +24,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     let remembering: Vec<NodeId> =
         of_kind(desired, NodeKind::Sentinel).filter(|node| !stale(desired, observed, *node).is_empty()).collect();
     plan.waiting.extend(remembering.iter().map(|node| WaitReason::Forgetting { node: *node }));
-    let Some(primary) = plan.primary else { return };
+    let Some(primary) = plan.primaries.first() else { return };
     if safety::is_busy(plan) || !is_safe_to_reset(desired, observed, primary) {
         return;
     }
@@ -39,6 +39,9 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
 
 /// Whether any declared Sentinel remembers an address that no node has, or cannot be asked.
 pub(super) fn is_remembered(desired: &Desired, observed: &Observed) -> bool {
+    if desired.in_cluster {
+        return cluster::is_remembered(desired, observed);
+    }
     of_kind(desired, NodeKind::Sentinel).any(|node| {
         sentinel(observed, node).is_none_or(|server| server.master.is_none())
             || !stale(desired, observed, node).is_empty()

@@ -24,7 +24,8 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     for (node, wanted) in &desired.nodes {
         let seen = observed.nodes.get(node);
         let is_held = |reason: &ApplyReason| {
-            *reason == ApplyReason::NoPod && hold::older_engine(desired, observed, plan.primary, *node).is_some()
+            *reason == ApplyReason::NoPod
+                && hold::older_engine(desired, observed, plan.primaries.of(*node), *node).is_some()
         };
         if let Some(reason) = reason_to_apply(wanted, seen).filter(|reason| !is_held(reason)) {
             let workload_digest = wanted.workload_digest.clone();

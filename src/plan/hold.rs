@@ -6,15 +6,19 @@ use super::{Plan, RefusalReason};
 use crate::model::desired::Desired;
 use crate::model::engine::EngineVersion;
 use crate::model::observed::{DataServer, Observed};
+use crate::model::roles::Primaries;
 use crate::model::{NodeId, NodeKind};
 
 /// Room besides what a server holds, percent: below it the next writes fail or evict.
 const ROOM_PERCENT: u64 = 5;
 
-/// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node among them.
-pub(super) fn roll(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Option<RefusalReason> {
-    let node = of_kind(desired, NodeKind::Data).find(|node| is_of_another_revision(desired, observed, *node))?;
-    older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
+/// What forbids to roll the outdated nodes, if anything does. The refusal names the first data node of which that holds.
+pub(super) fn roll(desired: &Desired, observed: &Observed, primaries: &Primaries) -> Option<RefusalReason> {
+    let mut outdated = of_kind(desired, NodeKind::Data).filter(|node| is_of_another_revision(desired, observed, *node));
+    outdated.find_map(|node| {
+        let primary = primaries.of(node);
+        older_engine(desired, observed, primary, node).or_else(|| memory(desired, observed, primary?, node))
+    })
 }
 
 /// Whether the desired engine cannot read the files of the primary's, or, while no node is primary, of any server's. A replica's
@@ -65,10 +69,10 @@ pub(super) fn holds_live(desired: &Desired, server: &DataServer) -> bool {
 
 /// Adds the reason why the `maxmemory` of the primary is not lowered.
 pub(super) fn refuse(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(primary) = plan.primary else { return };
-    let is_held = data(observed, primary).is_some_and(|server| holds_live(desired, server));
+    let is_held = |node: &NodeId| data(observed, *node).is_some_and(|server| holds_live(desired, server));
+    let Some(primary) = plan.primaries.nodes().find(is_held) else { return };
     let is_refused = plan.refused.iter().any(|refused| matches!(refused, RefusalReason::MemoryBelowData { .. }));
-    if is_held && !is_refused {
+    if !is_refused {
         plan.refused.extend(memory(desired, observed, primary, primary));
     }
 }

@@ -39,7 +39,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
                 expect(to.is_none_or(|to| candidates.contains(&to)), "the primary moves to one who is no candidate");
                 let all_fit = candidates.iter().all(|to| to != from && desired.nodes.contains_key(to));
                 expect(all_fit && !candidates.is_empty(), "the primary moves to no node, to itself or to a stranger");
-                expect(plan.primary == Some(*from), "one who is not primary is moved away from");
+                expect(plan.primaries.is(*from), "one who is not primary is moved away from");
             }
             Step::DeleteLibrary { library, .. } => {
                 let is_wanted = desired.libraries.contains_key(library) || desired.kept_libraries.contains(library);
@@ -47,13 +47,18 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
                     step.is_of_users_library() && !is_wanted,
                     "a library that is wanted or the operator's is deleted",
                 );
-                expect(plan.primary == Some(step.node()), "a library is deleted on a node that is not primary");
+                expect(plan.primaries.is(step.node()), "a library is deleted on a node that is not primary");
             }
             Step::PointService { node, .. } => {
-                expect(plan.primary == Some(*node), "clients are sent to a node that is not primary");
+                expect(plan.primaries.is(*node), "clients are sent to a node that is not primary");
             }
             // One that is no longer declared has a role until it is gone.
-            Step::LabelPod { .. } => {}
+            // So it is with what its server remembers.
+            Step::LabelPod { .. } | Step::ForgetMember { .. } => {}
+            Step::AddSlots { node, slots, .. } => {
+                expect(!plan.initialised, "slots are given away in a Cluster that was whole");
+                expect(plan.primaries.is(*node) && !slots.is_empty(), "slots are given to a node that is not primary");
+            }
             Step::RemoveNode { node, .. } => expect(!desired.nodes.contains_key(node), "a declared node is removed"),
             step => expect(desired.nodes.contains_key(&step.node()), "a node that is not declared is changed"),
         }
@@ -64,7 +69,7 @@ pub fn lint(desired: &Desired, plan: &Plan) -> Vec<String> {
 /// Whether a step takes the primary's pod away. Without Sentinels there is no node to move to.
 fn is_taken(desired: &Desired, plan: &Plan, step: &Step) -> bool {
     let takes = matches!(step, Step::RestartPod { .. } | Step::RemoveNode { .. });
-    takes && plan.primary == Some(step.node()) && desired.has_sentinels()
+    takes && plan.primaries.is(step.node()) && desired.has_sentinels()
 }
 
 /// What is applied now is not deleted in the same batch, nor built on before it was seen.
@@ -80,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::model::desired::{DesiredNode, SentinelSettings};
+    use crate::model::roles::Primaries;
     use crate::model::{LayerIdentity, NodeId};
 
     fn desired() -> Desired {
@@ -88,6 +94,7 @@ mod tests {
         Desired {
             layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
             generation: 1,
+            in_cluster: false,
             paused: false,
             engine: None,
             reads_files: true,
@@ -122,9 +129,9 @@ mod tests {
         assert_eq!(lint(&desired(), &plan), ["more than one node is disturbed"]);
         plan.steps.pop();
         assert!(lint(&desired(), &plan).is_empty());
-        plan.primary = Some(NodeId::data(0));
+        plan.primaries = [NodeId::data(0)].into_iter().collect();
         assert_eq!(lint(&desired(), &plan), ["the primary is taken away"]);
-        plan.primary = None;
+        plan.primaries = Primaries::default();
         plan.waiting.push(WaitReason::Failover);
         assert_eq!(lint(&desired(), &plan), ["a node is disturbed while a failover is under way"]);
         assert_eq!(lint(&desired(), &Plan::default()), ["a converged layer is not recorded as initialised"]);

@@ -43,10 +43,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             plan.steps.push(Step::DeleteUser { node, run_id: run_id.clone(), user: user.clone() });
         }
     }
-    if let Some(primary) = plan.primary
-        && let Some(server) = data(observed, primary)
-    {
-        libraries(desired, primary, server, plan);
+    for primary in plan.primaries.nodes().collect::<Vec<_>>() {
+        if let Some(server) = data(observed, primary) {
+            libraries(desired, primary, server, plan);
+        }
     }
     let wanted = desired.sentinel_settings;
     for node in of_kind(desired, NodeKind::Sentinel) {

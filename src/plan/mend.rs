@@ -13,7 +13,7 @@ use crate::model::{NodeId, NodeKind};
 
 /// Re-points one replica per pass that follows another server than the primary.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let Some(primary) = plan.primary else { return };
+    let Some(primary) = plan.primaries.first() else { return };
     if !desired.has_sentinels() || safety::is_busy(plan) || !had_time_to_repair(desired, observed, primary) {
         return;
     }

@@ -4,6 +4,7 @@
 //! reason for everything that it leaves undone. It knows no clock, no Kubernetes type and no client; it never fails.
 
 mod batch;
+pub mod cluster;
 pub(crate) mod forget;
 pub(crate) mod form;
 mod handover;
@@ -36,7 +37,7 @@ pub fn route(desired: &Desired, observed: &Observed) -> Plan {
         plan.waiting.push(WaitReason::Paused);
         return plan;
     }
-    plan.primary = roles::primary(desired, observed);
+    plan.primaries = roles::primaries(desired, observed);
     roles::route(desired, observed, &mut plan);
     plan
 }
@@ -64,6 +65,7 @@ fn batch(desired: &Desired, observed: &Observed) -> Plan {
     form::plan(desired, observed, &mut plan);
     roles::plan(desired, observed, &mut plan);
     live::plan(desired, observed, &mut plan);
+    cluster::plan(desired, observed, &mut plan);
     mend::plan(desired, observed, &mut plan);
     forget::plan(desired, observed, &mut plan);
     roll::plan(desired, observed, &mut plan);

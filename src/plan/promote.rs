@@ -23,13 +23,14 @@ fn decide(
     plan: &mut Plan,
 ) -> Result<Promotion, PromotionBlocker> {
     if !desired.has_sentinels() {
-        return Ok(Promotion::Impossible(Impossible::Standalone));
+        let why = if desired.in_cluster { Impossible::Cluster } else { Impossible::Standalone };
+        return Ok(Promotion::Impossible(why));
     }
     let Some(to) = request.node.filter(|node| of_kind(desired, NodeKind::Data).any(|known| known == *node)) else {
         return Ok(Promotion::Impossible(Impossible::NoDataNode));
     };
     // Also after a move of which the operator did not see the end: a Sentinel may finish what it was asked for.
-    if plan.primary == Some(to) {
+    if plan.primaries.is(to) {
         return Ok(Promotion::Done);
     }
     if let Some(why) = &request.failed {
@@ -47,7 +48,7 @@ fn decide(
     if safety::is_busy(plan) || !observed.initialised {
         return Err(PromotionBlocker::Steps);
     }
-    let Some(from) = plan.primary else { return Err(PromotionBlocker::Waiting(WaitReason::Primary)) };
+    let Some(from) = plan.primaries.of(to) else { return Err(PromotionBlocker::Waiting(WaitReason::Primary)) };
     begin(desired, observed, from, to, plan).map_err(PromotionBlocker::Refused)
 }
 
@@ -58,7 +59,7 @@ fn begin(
     to: NodeId,
     plan: &mut Plan,
 ) -> Result<Promotion, RefusalReason> {
-    if let Some(refusal) = safety::veto(desired, observed, Some(from), from) {
+    if let Some(refusal) = safety::veto(desired, observed, &plan.primaries, from) {
         return Err(refusal);
     }
     plan.steps.push(move_primary_to(desired, observed, from, to, RestartReason::Requested)?);

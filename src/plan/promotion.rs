@@ -22,6 +22,8 @@ pub enum Promotion {
 pub enum Impossible {
     /// The mode has one node.
     Standalone,
+    /// A primary of mode `Cluster` is moved by the end of its pod only.
+    Cluster,
     /// No data node of the layer is declared under that name.
     NoDataNode,
 }

@@ -1,6 +1,9 @@
 //! Why a step is taken, what is waited for, and what is refused.
 
 use crate::model::NodeId;
+use crate::model::cluster::{ClusterNodeId, Shard};
+use crate::model::slots::SlotSet;
+use crate::model::topology::Unsettled;
 
 /// Why a StatefulSet is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +72,28 @@ pub enum WaitReason {
     },
     /// No Sentinel majority agrees on a primary that says it is one.
     Primary,
+    /// No node of the shard says that it is primary and owns its slots.
+    Owner {
+        /// A shard of a Cluster.
+        shard: Shard,
+    },
+    /// The servers of a Cluster do not agree yet.
+    Agreement {
+        /// The first thing in which they differ.
+        what: Unsettled,
+    },
+    /// The Cluster remembers a server that no node has any more.
+    Stranger {
+        /// Its name in the Cluster.
+        id: ClusterNodeId,
+        /// How many slots it owns: one that owns some is not made forgotten.
+        slots: u16,
+    },
+    /// No server owns some slots, and some server did.
+    SlotsLost {
+        /// Which.
+        slots: SlotSet,
+    },
     /// Sentinels do not all know each other and every replica yet.
     SentinelView {
         /// The Sentinel that does not know all.
@@ -156,6 +181,13 @@ pub enum RefusalReason {
         /// The node that stays.
         node: NodeId,
     },
+    /// The servers of the Cluster do not agree: another node is disturbed once they do.
+    Unsettled {
+        /// The node that would have been next.
+        node: NodeId,
+        /// The first thing in which they differ.
+        what: Unsettled,
+    },
     /// A fact that the step needs is unknown.
     Unknown {
         /// The node that would have been changed.
@@ -177,6 +209,7 @@ impl RefusalReason {
             | Self::OlderEngine { node, .. }
             | Self::MemoryBelowData { node, .. }
             | Self::VolumeBeingDeleted { node }
+            | Self::Unsettled { node, .. }
             | Self::Unknown { node, .. } => *node,
         }
     }

@@ -12,7 +12,7 @@ use crate::model::{NodeId, NodeKind};
 /// Plans the next part of a removal: one node at a time, the primary last. A move of the primary has to have all replicas
 /// that could be elected as its candidates, so those that go are gone by then.
 pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    let is_primary = |node: &NodeId| plan.primary == Some(*node);
+    let is_primary = |node: &NodeId| plan.primaries.is(*node);
     let has_server =
         |node: &NodeId| observed.nodes.get(node).is_some_and(|seen| seen.workload.is_some() || seen.pod.is_some());
     // Servers before the addresses of those that are gone: what is still there is still announced.
@@ -48,10 +48,10 @@ fn next(desired: &Desired, observed: &Observed, plan: &Plan, node: NodeId) -> Re
     if node.kind == NodeKind::Sentinel && of_kind(desired, NodeKind::Sentinel).any(names_it) {
         return Ok(None);
     }
-    if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
+    if let Some(refusal) = safety::veto(desired, observed, &plan.primaries, node) {
         return Err(refusal);
     }
-    if plan.primary == Some(node) && desired.has_sentinels() {
+    if plan.primaries.is(node) && desired.has_sentinels() {
         return move_primary(desired, observed, node, RestartReason::ScaleIn).map(Some);
     }
     let config_epoch = config_epoch(desired, observed);

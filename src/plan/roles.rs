@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{Plan, Step, WaitReason};
+use crate::model::cluster::Shard;
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, Replication};
 pub(super) use crate::model::roles::{
-    address, config_epoch, data, is_failing_over, is_in_sync, masters, of_kind, primary, sentinel,
+    address, config_epoch, data, is_failing_over, is_in_sync, masters, of_kind, primaries, sentinel, shards, topology,
 };
 use crate::model::{Address, NodeId, NodeKind, PodRole};
 
@@ -27,15 +28,19 @@ pub(super) fn knows_all(desired: &Desired, observed: &Observed, node: NodeId) ->
 
 /// What routes clients: it comes before every other step, however many of those there are.
 pub(super) fn route(desired: &Desired, observed: &Observed, plan: &mut Plan) {
-    // While no primary is known, labels stay as they are, as the primary's Service does.
-    let Some(primary) = plan.primary else { return };
-    if observed.primary_service != Some(primary) {
+    // A Cluster's Service selects every data pod that is ready: any of them tells a client where to go.
+    if let Some(primary) = plan.primaries.first().filter(|_| !desired.in_cluster)
+        && observed.primary_service != Some(primary)
+    {
         plan.steps.push(Step::PointService { node: primary, version: observed.primary_service_version.clone() });
     }
-    let label = |node: &NodeId| label(desired, observed, *node, primary);
-    // The primary last: no two pods are called so at once.
-    plan.steps.extend(observed.nodes.keys().filter(|node| **node != primary).filter_map(label));
-    plan.steps.extend(label(&primary));
+    // While no primary is known, labels stay as they are, as the primary's Service does.
+    let label = |node: &NodeId| label(desired, observed, *node, plan.primaries.of(*node)?);
+    // The primaries last: no two pods are called so at once.
+    let (leading, others): (Vec<&NodeId>, Vec<&NodeId>) =
+        observed.nodes.keys().partition(|node| plan.primaries.is(**node));
+    let labels: Vec<Step> = others.into_iter().chain(leading).filter_map(label).collect();
+    plan.steps.extend(labels);
 }
 
 /// The labels that a pod should have and does not.
@@ -70,19 +75,24 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if is_failing_over(desired, observed) {
         plan.waiting.push(WaitReason::Failover);
     }
-    let Some(primary) = plan.primary else {
+    if desired.in_cluster {
+        let without = |shard: &Shard| plan.primaries.of(shard.node(0)).is_none();
+        plan.waiting.extend(shards(desired).into_iter().filter(without).map(|shard| WaitReason::Owner { shard }));
+    } else if plan.primaries.first().is_none() {
         if !plan.waiting.contains(&WaitReason::Failover) {
             plan.waiting.push(WaitReason::Primary);
         }
         return;
-    };
+    }
     for node in of_kind(desired, NodeKind::Data) {
+        let Some(primary) = plan.primaries.of(node) else { continue };
         let has_pod = observed.nodes.get(&node).is_some_and(|seen| seen.pod.is_some());
         if has_pod && node != primary && !is_in_sync(observed, node, primary) {
             plan.waiting.push(WaitReason::Sync { node });
         }
     }
     for node in of_kind(desired, NodeKind::Sentinel) {
+        let Some(primary) = plan.primaries.of(node) else { continue };
         let names_it = sentinel(observed, node).and_then(|server| server.master.as_ref()).map(|master| &master.address);
         if names_it != address(observed, primary) || !knows_all(desired, observed, node) {
             plan.waiting.push(WaitReason::SentinelView { node });

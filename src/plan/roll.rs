@@ -15,13 +15,13 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if outdated.is_empty() || safety::is_busy(plan) {
         return;
     }
-    if let Some(refusal) = hold::roll(desired, observed, plan.primary) {
+    if let Some(refusal) = hold::roll(desired, observed, &plan.primaries) {
         plan.refused.push(refusal);
         return;
     }
     // A pod that never came up disturbs no client when it goes: so a reverted revision recovers alone.
     if let Some(node) = outdated.iter().copied().find(|node| never_came_up(observed, *node)) {
-        if safety::loses_data(desired, observed, plan.primary, node) {
+        if safety::loses_data(desired, observed, plan.primaries.of(node), node) {
             plan.refused.push(RefusalReason::VolumeBeingDeleted { node });
             return;
         }
@@ -36,7 +36,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
             return;
         }
     }
-    let is_primary = |node: &NodeId| plan.primary == Some(*node);
+    let is_primary = |node: &NodeId| plan.primaries.is(*node);
     let Some(node) = outdated.iter().copied().find(|node| !is_primary(node)).or(outdated.first().copied()) else {
         return;
     };
@@ -44,7 +44,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         // Who is to be removed goes before the primary moves: no Sentinel then elects one that leaves.
         return;
     }
-    if let Some(refusal) = safety::veto(desired, observed, plan.primary, node) {
+    if let Some(refusal) = safety::veto(desired, observed, &plan.primaries, node) {
         plan.refused.push(refusal);
     } else if is_primary(&node) && desired.has_sentinels() {
         match move_primary(desired, observed, node, RestartReason::PrimaryMovesFirst) {

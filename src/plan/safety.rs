@@ -4,10 +4,12 @@
 //! counts as dangerous.
 
 use super::nodes::is_leaving;
-use super::roles::{address, data, is_in_sync, knows_all, of_kind, sentinel};
+use super::roles::{address, data, is_in_sync, knows_all, of_kind, sentinel, topology};
 use super::{Plan, RefusalReason, Step};
+use crate::model::cluster::Shard;
 use crate::model::desired::Desired;
 use crate::model::observed::{Observed, ObservedNode, ObservedServer, SentinelMaster};
+use crate::model::roles::Primaries;
 use crate::model::{NodeId, NodeKind};
 
 /// How long a node that is no longer declared may need to come back from a restart, seconds.
@@ -26,9 +28,10 @@ pub(super) fn is_busy(plan: &Plan) -> bool {
 pub(super) fn veto(
     desired: &Desired,
     observed: &Observed,
-    primary: Option<NodeId>,
+    primaries: &Primaries,
     node: NodeId,
 ) -> Option<RefusalReason> {
+    let primary = primaries.of(node);
     let is_away = |other: &NodeId| {
         if *other == node {
             return false;
@@ -50,7 +53,18 @@ pub(super) fn veto(
         return None;
     }
     let Some(primary) = primary else { return Some(RefusalReason::Unknown { node, about: node }) };
-    let others = || of_kind(desired, NodeKind::Data).filter(|other| *other != primary && *other != node);
+    let is_of_shard = |other: &NodeId| Shard::of(*other) == Shard::of(primary);
+    let of_shard = || of_kind(desired, NodeKind::Data).filter(is_of_shard);
+    if desired.in_cluster {
+        if let Some(what) = topology(desired, observed).unsettled.first() {
+            return Some(RefusalReason::Unsettled { node, what: what.clone() });
+        }
+        if of_shard().eq([node]) {
+            // A shard of one node is away while that restarts, as a layer of one node is.
+            return None;
+        }
+    }
+    let others = || of_shard().filter(|other| *other != primary && *other != node);
     if let Some(behind) = others().find(|other| !is_in_sync(observed, *other, primary)) {
         return Some(RefusalReason::NotInSync { node, behind });
     }

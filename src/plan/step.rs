@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::reason::{ApplyReason, RestartReason};
+use crate::model::cluster::ClusterNodeId;
 use crate::model::function_library::is_users_library;
+use crate::model::slots::SlotSet;
 use crate::model::{Address, NodeId, PodRole};
 
 /// One effect. `act` decides nothing: it checks the precondition, does it or drops it.
@@ -160,6 +162,25 @@ pub enum Step {
         /// Precondition: the Sentinels are at this `config-epoch`.
         config_epoch: u64,
     },
+    /// Give slots that no server owns to a primary of a Cluster that was never whole (`CLUSTER ADDSLOTSRANGE`).
+    AddSlots {
+        /// The primary that owns them then.
+        node: NodeId,
+        /// Precondition: this very server process.
+        run_id: String,
+        /// Which slots. The server refuses them all where it knows an owner of one.
+        slots: SlotSet,
+    },
+    /// Make a server of a Cluster forget one that no node has any more (`CLUSTER FORGET`). All that remember it are told in one plan: who
+    /// still knows it would tell the others again.
+    ForgetMember {
+        /// The node that remembers it.
+        node: NodeId,
+        /// Precondition: this very server process.
+        run_id: String,
+        /// Name of the server that is gone.
+        gone: ClusterNodeId,
+    },
     /// Remove a node that is no longer declared: StatefulSet, Service (its volume stays unless the spec says otherwise).
     RemoveNode {
         /// The node that is removed.
@@ -190,6 +211,8 @@ impl Step {
             | Self::SetSentinel { node, .. }
             | Self::ResetSentinel { node, .. }
             | Self::Repoint { node, .. }
+            | Self::AddSlots { node, .. }
+            | Self::ForgetMember { node, .. }
             | Self::RemoveNode { node, .. }
             | Self::Switchover { from: node, .. } => *node,
         }
@@ -205,6 +228,8 @@ impl Step {
             | Self::Repoint { .. }
             | Self::RemoveNode { workload_uid: Some(_), .. } => true,
             Self::RemoveNode { workload_uid: None, .. }
+            | Self::AddSlots { .. }
+            | Self::ForgetMember { .. }
             | Self::ApplyService { .. }
             | Self::ApplyWorkload { .. }
             | Self::PatchConfig { .. }
@@ -238,6 +263,8 @@ impl Step {
             | Self::DeleteUser { .. }
             | Self::LoadLibrary { .. }
             | Self::DeleteLibrary { .. }
+            | Self::AddSlots { .. }
+            | Self::ForgetMember { .. }
             | Self::SetSentinel { .. } => None,
         }
     }
@@ -260,6 +287,8 @@ impl Step {
             | Self::SetSentinel { .. }
             | Self::ResetSentinel { .. }
             | Self::Repoint { .. }
+            | Self::AddSlots { .. }
+            | Self::ForgetMember { .. }
             | Self::RemoveNode { .. } => false,
         }
     }

@@ -3,6 +3,8 @@
 //! Knows the protocol and the servers' words; answers in `model` types. Must never see Kubernetes, `api` or `plan`.
 
 pub mod administrator;
+pub mod cluster;
+pub mod cluster_nodes;
 pub mod connection;
 pub mod counters;
 pub mod error;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::redis::{Cmd, FromRedisValue, Value};
 
+use super::cluster_nodes;
 use super::connection::Connection;
 use super::error::{Class, Error, Result};
 use super::functions;
@@ -15,6 +16,7 @@ use super::reply::text;
 use super::sentinel::{master_questions, read_master};
 use super::server::SECTIONS;
 use super::user_forms::UserForms;
+use crate::model::cluster::ClusterView;
 use crate::model::desired::DesiredUser;
 use crate::model::observed::{DataServer, ObservedServer, SentinelServer};
 
@@ -27,6 +29,8 @@ pub struct DataProbe {
     pub users: BTreeMap<String, DesiredUser>,
     /// Libraries that should answer their digest (others are listed without one).
     pub libraries: BTreeSet<String>,
+    /// Whether it is a server of a Cluster.
+    pub in_cluster: bool,
 }
 
 /// What a probe of one server found.
@@ -97,6 +101,9 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         settings.arg(probe.settings.iter().collect::<Vec<_>>());
         commands.push(settings);
     }
+    if probe.in_cluster {
+        commands.extend(cluster_nodes::view_questions());
+    }
     let mut replies = match Replies::ask(connection, &commands).await {
         Ok(replies) => replies,
         Err(fault) => return ProbeResult::unknown(fault),
@@ -117,6 +124,7 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         libraries.entry(library.clone()).and_modify(|known| *known = digest);
     }
     let settings = if probe.settings.is_empty() { BTreeMap::new() } else { replies.take("CONFIG GET") };
+    let cluster = if probe.in_cluster { view(&mut replies) } else { None };
     let (Some(run_id), Some(replication)) = (info.run_id(), info.replication()) else {
         return ProbeResult {
             faults: vec![connection.bad_reply("INFO", "no run_id or role")],
@@ -140,9 +148,22 @@ pub async fn probe_data(connection: &Connection, probe: &DataProbe, forms: &User
         rejected_connections: info.number("rejected_connections").unwrap_or_default(),
         refuses_clients: is_full(&info),
         persistence_trouble: info.persistence_trouble().map(str::to_owned),
+        cluster,
         version: info.version().unwrap_or_default(),
     };
     ProbeResult { server: ObservedServer::Data(Box::new(server)), info, faults }
+}
+
+/// What the server believes of its Cluster. What makes no sense is a fault, and no view.
+fn view(replies: &mut Replies<'_>) -> Option<ClusterView> {
+    let (nodes, info): (String, String) = (replies.take("CLUSTER NODES"), replies.take("CLUSTER INFO"));
+    match cluster_nodes::parse(&nodes, &info) {
+        Ok(view) => Some(view),
+        Err(problem) => {
+            replies.faults.push(replies.connection.bad_reply("CLUSTER NODES", problem));
+            None
+        }
+    }
 }
 
 /// Whether a server has no connection left.

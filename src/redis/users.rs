@@ -58,6 +58,11 @@ const OPERATOR_FOR_CACHES: &str =
 /// far it is.
 const AGENT_FOR_CACHES: &str =
     "+fcall|redoubt_caches_remove +type +hget +unlink +hlen +hexists +hgetall +hset +pexpire +publish";
+/// In mode `Cluster`: to give slots away and to have forgotten what is gone.
+const OPERATOR_IN_CLUSTER: &str = "+cluster|nodes +cluster|info +cluster|addslotsrange +cluster|forget";
+/// In mode `Cluster`: to become and stay a member, to have a replica take over, and to look at the keys of one.
+const AGENT_IN_CLUSTER: &str = "+cluster|nodes +cluster|info +cluster|meet +cluster|replicate +cluster|set-config-epoch \
+     +cluster|failover +readonly";
 /// The agents look at every key, for the audit: whether it ends, and how large it is. What is in it they cannot read.
 const AGENT_LOOKS_AT: &str = "%R~*";
 /// Where the audit repairs. A selector of its own: with it nothing but an expiry is changed.
@@ -165,6 +170,15 @@ pub fn serve_caches(users: &mut BTreeMap<String, DesiredUser>, caches: &BTreeMap
     };
     give(OPERATOR, caches.keys().map(|prefix| format!("~{prefix}{JOBS}")).collect(), OPERATOR_FOR_CACHES);
     give(AGENT, caches.keys().map(|prefix| format!("~{prefix}*")).collect(), AGENT_FOR_CACHES);
+}
+
+/// Gives the operator and the agents, among the users of a data node, what they need in mode `Cluster`.
+pub fn serve_cluster(users: &mut BTreeMap<String, DesiredUser>) {
+    for (name, commands) in [(OPERATOR, OPERATOR_IN_CLUSTER), (AGENT, AGENT_IN_CLUSTER)] {
+        if let Some(user) = users.get_mut(name) {
+            user.rules.extend(commands.split_whitespace().map(str::to_owned));
+        }
+    }
 }
 
 /// Gives the agents, among the users of a data node, the right to give keys an expiry.

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::draft::{ConditionDraft, ConditionKind, Drafts, NOT_IN_SECRET, UNKNOWN_DIRECTIVES};
 use super::kept::KeptFolders;
 use super::{Facts, degraded, promotion, proofs, service, words};
-use crate::model::NodeId;
+use crate::model::roles::Primaries;
 use crate::plan::reason::ApplyReason;
 use crate::plan::{Promotion, Step, WaitReason};
 
@@ -17,10 +17,10 @@ const LONGEST_MESSAGE: usize = 1024;
 pub(crate) fn with_ready(
     drafts: Drafts,
     facts: Facts<'_>,
-    primary: Option<NodeId>,
+    primaries: &Primaries,
     old: &[Condition],
 ) -> Vec<ConditionDraft> {
-    let ready = service::ready(facts, primary, &drafts, old);
+    let ready = service::ready(facts, primaries, &drafts, old);
     let Drafts {
         accepted,
         memory_bounded,
@@ -50,13 +50,13 @@ pub(crate) fn with_ready(
 /// `old`: the conditions before, with their times. `kept`: what the nodes keep aside.
 pub(super) fn of(
     facts: Facts<'_>,
-    primary: Option<NodeId>,
+    primaries: &Primaries,
     kept: &KeptFolders,
     old: &[Condition],
     now: Timestamp,
 ) -> Drafts {
     let Facts { desired, observed, .. } = facts;
-    let highly_available = highly_available(facts, primary);
+    let highly_available = highly_available(facts, primaries);
     Drafts {
         accepted: accepted(facts),
         memory_bounded: proven(
@@ -67,7 +67,7 @@ pub(super) fn of(
             &proofs::memory(desired, observed),
         ),
         persisted: persisted(facts),
-        functions_loaded: functions_loaded(facts, primary),
+        functions_loaded: functions_loaded(facts, primaries),
         users_in_place: proven(
             ConditionKind::UsersInPlace,
             "InPlace",
@@ -116,9 +116,9 @@ fn proven(
 }
 
 /// That the servers start without functions, should all of them end, takes nothing from what is loaded.
-fn functions_loaded(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
+fn functions_loaded(facts: Facts<'_>, primaries: &Primaries) -> ConditionDraft {
     const KIND: ConditionKind = ConditionKind::FunctionsLoaded;
-    let missing = proofs::functions(facts.desired, facts.observed, primary);
+    let missing = proofs::functions(facts.desired, facts.observed, primaries);
     if missing.is_empty() && facts.subject.leaves_out_functions {
         let message = "the primary answers for every library; their sources are too long for the layer's Secret, so once all data \
                        nodes have lost their volumes the functions come back when the operator loads them";
@@ -143,12 +143,12 @@ fn persisted(facts: Facts<'_>) -> ConditionDraft {
     }
 }
 
-fn highly_available(facts: Facts<'_>, primary: Option<NodeId>) -> ConditionDraft {
+fn highly_available(facts: Facts<'_>, primaries: &Primaries) -> ConditionDraft {
     if facts.desired.is_single_node() {
         let message = "mode Standalone is one node".to_owned();
         return ConditionDraft::new(ConditionKind::HighlyAvailable, Some(false), "SingleNode", message);
     }
-    let missing = proofs::availability(facts.desired, facts.observed, primary);
+    let missing = proofs::availability(facts.desired, facts.observed, primaries);
     proven(ConditionKind::HighlyAvailable, "Redundant", "NotRedundant", "any one node may be lost", &missing)
 }
 

@@ -10,6 +10,7 @@ use super::facts::NOT_PROVEN_YET;
 use super::kept::{DATA_KEPT_ASIDE, KeptFolders};
 use super::{Facts, kept, proofs, words};
 use crate::model::NodeId;
+use crate::model::cluster::Shard;
 use crate::model::observed::{Observed, UnavailableNode};
 use crate::plan::form::ABSENT_SECONDS;
 use crate::plan::{RefusalReason, WaitReason, loses_data};
@@ -94,7 +95,7 @@ fn ending_volumes(facts: Facts<'_>) -> impl Iterator<Item = Cause> {
     let (desired, observed) = (facts.desired, facts.observed);
     let nodes = observed.nodes.iter().filter(move |(node, _)| desired.reads_files && desired.nodes.contains_key(node));
     nodes.filter_map(move |(node, seen)| {
-        let loses = loses_data(desired, observed, facts.plan.primary, *node);
+        let loses = loses_data(desired, observed, facts.plan.primaries.of(*node), *node);
         let text = words::ending_volume(desired, *node, seen.ending_claim.as_deref()?, loses);
         Some(cause("VolumeBeingDeleted", text))
     })
@@ -112,6 +113,7 @@ fn held(refused: &RefusalReason) -> Option<Cause> {
         | RefusalReason::Electing { .. }
         // Told before anything is refused for it.
         | RefusalReason::VolumeBeingDeleted { .. }
+        | RefusalReason::Unsettled { .. }
         | RefusalReason::Unknown { .. } => return None,
     };
     Some(cause(reason, words::refused(refused)))
@@ -141,7 +143,15 @@ fn trouble(facts: Facts<'_>, what: &WaitReason) -> Option<Cow<'static, str>> {
             // While it is moved as planned both nodes hold it for a moment, and the layer is Ready.
             (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours && !observed.handover)
         }
+        WaitReason::Owner { shard } => {
+            let is_ours =
+                observed.nodes.keys().any(|node| Shard::of(*node) == Some(*shard) && is_taken(observed, *node));
+            (Cow::Borrowed("NoPrimary"), observed.initialised && !is_ours)
+        }
+        WaitReason::SlotsLost { .. } => (Cow::Borrowed("SlotsLost"), true),
+        WaitReason::Stranger { slots, .. } => (Cow::Borrowed("ForeignOwner"), *slots > 0),
         WaitReason::Gathering
+        | WaitReason::Agreement { .. }
         | WaitReason::Address { .. }
         | WaitReason::Sync { .. }
         | WaitReason::SentinelView { .. }

@@ -3,6 +3,7 @@
 //! Knows the plan, what was observed and how the steps ended. Must never see a client. `Ready` is said only of what this
 //! very pass saw on the live servers; whatever is unknown counts as not so.
 
+mod agreement;
 pub(crate) mod audit;
 pub(crate) mod conditions;
 mod degraded;
@@ -28,34 +29,36 @@ pub use self::facts::{Facts, LayerSummary, StepFailure};
 use crate::api::data_layer_status::{BindingReference, DataLayerStatus};
 use crate::api::names;
 use crate::model::NodeKind;
-use crate::model::roles::{of_kind, primary};
+use crate::model::roles::{of_kind, primaries, shards};
 
 /// The status that these facts amount to. `old` keeps the times of conditions that did not change.
 pub fn status(facts: Facts<'_>, old: &DataLayerStatus, now: Timestamp) -> DataLayerStatus {
-    let primary = primary(facts.desired, facts.observed);
+    let primaries = &primaries(facts.desired, facts.observed);
     let kept = kept::of(facts, &old.nodes);
-    let drafts = conditions::of(facts, primary, &kept, &old.conditions, now);
+    let drafts = conditions::of(facts, primaries, &kept, &old.conditions, now);
     let audit = audit::of_layer(facts.subject.audit.as_deref(), old.audit.as_ref());
     let checklist = nodes::checklist(facts, &drafts, audit.as_ref());
-    let mut conditions = conditions::with_ready(drafts, facts, primary, &old.conditions);
+    let mut conditions = conditions::with_ready(drafts, facts, primaries, &old.conditions);
     conditions.extend(summary::for_waiters(&conditions, &old.conditions, now));
     let (state, message) = summary::of(&conditions);
-    let in_sync = nodes::replicas_in_sync(facts, primary);
-    let declared = of_kind(facts.desired, NodeKind::Data).count().saturating_sub(1);
+    let in_sync = nodes::replicas_in_sync(facts, primaries);
+    let shards = shards(facts.desired).len();
+    let declared = of_kind(facts.desired, NodeKind::Data).count().saturating_sub(shards);
     let layer = &facts.desired.layer;
     DataLayerStatus {
         observed_generation: Some(facts.desired.generation),
         state: Some(state),
         message: Some(message),
         initialised: (facts.observed.initialised || old.initialised == Some(true)).then_some(true),
-        replicas: i32::try_from(in_sync).ok(),
+        replicas: i32::try_from(nodes::replicas_of_each(facts, primaries)).ok(),
         replicas_in_sync: Some(format!("{in_sync}/{declared}")),
         image: Some(facts.subject.image.clone()),
         selector: Some(format!("{}={},{}=redis", names::LABEL_LAYER, layer.name, names::LABEL_COMPONENT)),
-        primary: primary.map(|node| names::node(&layer.name, node)),
-        version: nodes::version(facts.observed, primary).or_else(|| old.version.clone()),
-        nodes: nodes::of(facts, primary, &kept),
-        memory: Some(nodes::memory(facts, primary, old)),
+        primary: primaries.first().filter(|_| !facts.desired.in_cluster).map(|node| names::node(&layer.name, node)),
+        shards: facts.desired.in_cluster.then(|| format!("{}/{shards}", nodes::shards_served(facts, primaries))),
+        version: nodes::version(facts.observed, primaries).or_else(|| old.version.clone()),
+        nodes: nodes::of(facts, primaries, &kept),
+        memory: Some(nodes::memory(facts, primaries, old)),
         checklist,
         audit,
         binding: facts

@@ -5,21 +5,23 @@ use super::kept::KeptFolders;
 use super::{Facts, audit, proofs};
 use crate::api::data_layer_status::{AuditStatus, ChecklistItem, DataLayerStatus, MemoryStatus, NodeStatus};
 use crate::api::names;
+use crate::model::cluster::Shard;
 use crate::model::observed::{Observed, ObservedServer, Replication};
-use crate::model::roles::{data, is_in_sync, is_lagging, of_kind};
+use crate::model::roles::{Primaries, data, is_in_sync, is_lagging, of_kind, shards, topology};
 use crate::model::{NodeId, NodeKind, Purpose};
 
 /// Every declared node with its role, its state, and what it keeps.
-pub(super) fn of(facts: Facts<'_>, primary: Option<NodeId>, kept: &KeptFolders) -> Vec<NodeStatus> {
+pub(super) fn of(facts: Facts<'_>, primaries: &Primaries, kept: &KeptFolders) -> Vec<NodeStatus> {
     let one = |node: &NodeId| NodeStatus {
         kept_aside: kept.get(node).cloned().unwrap_or_default(),
-        ..one(facts, *node, primary)
+        ..one(facts, *node, primaries)
     };
     facts.desired.nodes.keys().map(one).collect()
 }
 
-fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
+fn one(facts: Facts<'_>, node: NodeId, primaries: &Primaries) -> NodeStatus {
     let seen = facts.observed.nodes.get(&node);
+    let primary = primaries.of(node);
     let role = match node.kind {
         NodeKind::Sentinel => Some("Sentinel"),
         NodeKind::Data if primary == Some(node) => Some("Primary"),
@@ -56,22 +58,42 @@ fn one(facts: Facts<'_>, node: NodeId, primary: Option<NodeId>) -> NodeStatus {
 }
 
 /// How many replicas have everything that the primary sent.
-pub(crate) fn replicas_in_sync(facts: Facts<'_>, primary: Option<NodeId>) -> usize {
-    let Some(primary) = primary else { return 0 };
-    of_kind(facts.desired, NodeKind::Data).filter(|node| is_in_sync(facts.observed, *node, primary)).count()
+pub(crate) fn replicas_in_sync(facts: Facts<'_>, primaries: &Primaries) -> usize {
+    let is_whole =
+        |node: &NodeId| primaries.of(*node).is_some_and(|primary| is_in_sync(facts.observed, *node, primary));
+    of_kind(facts.desired, NodeKind::Data).filter(is_whole).count()
 }
 
-pub(crate) fn version(observed: &Observed, primary: Option<NodeId>) -> Option<String> {
-    data(observed, primary?).map(|server| server.version.clone()).filter(|version| !version.is_empty())
+/// How many replicas of each shard have everything: the fewest of any. It is what `replicas` declares.
+pub(crate) fn replicas_of_each(facts: Facts<'_>, primaries: &Primaries) -> usize {
+    let is_whole =
+        |node: &NodeId| primaries.of(*node).is_some_and(|primary| is_in_sync(facts.observed, *node, primary));
+    let of_shard = |shard: Shard| {
+        let nodes = of_kind(facts.desired, NodeKind::Data).filter(move |node| Shard::of(*node) == Some(shard));
+        nodes.filter(is_whole).count()
+    };
+    shards(facts.desired).into_iter().map(of_shard).min().unwrap_or(0)
 }
 
-/// The budget with the share that is in use, in steps of ten percent so that it rests; the last known share while none
-/// can be asked.
-pub(crate) fn memory(facts: Facts<'_>, primary: Option<NodeId>, old: &DataLayerStatus) -> MemoryStatus {
-    let share = primary.and_then(|node| data(facts.observed, node)).and_then(|server| {
-        let tenths = server.used_memory.saturating_mul(10).checked_div(server.maxmemory)?;
-        Some(format!("{}%", tenths.min(10) * 10))
-    });
+/// How many shards of a Cluster have a primary that owns slots.
+pub(crate) fn shards_served(facts: Facts<'_>, primaries: &Primaries) -> usize {
+    let topology = topology(facts.desired, facts.observed);
+    primaries.nodes().filter(|node| topology.shards.values().any(|shard| shard.owner == Some(*node))).count()
+}
+
+pub(crate) fn version(observed: &Observed, primaries: &Primaries) -> Option<String> {
+    let versions = primaries.nodes().filter_map(|node| Some(data(observed, node)?.version.clone()));
+    versions.into_iter().find(|version| !version.is_empty())
+}
+
+/// The budget with the share that is in use, of several primaries the largest, in steps of ten percent so that it rests; the last known
+/// share while none can be asked.
+pub(crate) fn memory(facts: Facts<'_>, primaries: &Primaries, old: &DataLayerStatus) -> MemoryStatus {
+    let tenths = |node| {
+        let server = data(facts.observed, node)?;
+        Some(server.used_memory.saturating_mul(10).checked_div(server.maxmemory)?.min(10))
+    };
+    let share = primaries.nodes().filter_map(tenths).max().map(|tenths| format!("{}%", tenths * 10));
     let known = || old.memory.as_ref().and_then(|memory| memory.used.clone());
     MemoryStatus { used: share.or_else(known), ..facts.subject.memory.clone() }
 }

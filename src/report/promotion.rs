@@ -53,6 +53,9 @@ pub(super) fn of(facts: Facts<'_>, old: Option<&PromotionStatus>) -> Option<Prom
 fn refused(facts: Facts<'_>, request: &str, why: Impossible) -> String {
     match why {
         Impossible::Standalone => format!("{request} is not made primary: mode Standalone is one node"),
+        Impossible::Cluster => format!(
+            "{request} is not made primary: in mode Cluster a primary moves when its pod ends; delete the pod of the present one"
+        ),
         Impossible::NoDataNode => {
             let pods = of_kind(facts.desired, NodeKind::Data).map(|node| names::pod(&facts.desired.layer.name, node));
             let pods: Vec<String> = pods.collect();

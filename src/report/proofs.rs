@@ -1,9 +1,11 @@
 //! What the live servers prove, one question at a time. Each answer is the list of what is missing: empty is proven.
 
+use super::agreement::unsettled;
+use crate::model::cluster::Shard;
 use crate::model::desired::Desired;
 use crate::model::function_library::is_users_library;
 use crate::model::observed::Observed;
-use crate::model::roles::{address, data, is_in_sync, of_kind, sentinel};
+use crate::model::roles::{Primaries, address, data, is_in_sync, of_kind, sentinel, shards, topology};
 use crate::model::{NodeId, NodeKind};
 
 /// Directives that are not as wanted, with their node.
@@ -54,16 +56,23 @@ pub(super) fn users(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// Function libraries that the primary does not answer for. Users' libraries are proven for their own uses.
-pub(super) fn functions(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
-    let Some(server) = primary.and_then(|node| data(observed, node)) else {
-        return vec!["there is no primary to ask".to_owned()];
-    };
-    let wanted = desired.libraries.iter();
-    wanted
-        .filter(|(name, _)| !is_users_library(name))
-        .filter(|(name, library)| server.libraries.get(*name) != Some(&library.digest))
-        .map(|(name, _)| format!("the primary does not have the function library {name} as declared"))
-        .collect()
+pub(super) fn functions(desired: &Desired, observed: &Observed, primaries: &Primaries) -> Vec<String> {
+    let wanted = || desired.libraries.iter().filter(|(name, _)| !is_users_library(name));
+    let mut missing = Vec::new();
+    for shard in shards(desired) {
+        let Some((node, server)) = primaries.of(shard.node(0)).and_then(|node| Some((node, data(observed, node)?)))
+        else {
+            let of_shard = if desired.in_cluster { format!(" of {shard}") } else { String::new() };
+            missing.push(format!("there is no primary{of_shard} to ask"));
+            continue;
+        };
+        let primary = if desired.in_cluster { format!("the primary {node}") } else { "the primary".to_owned() };
+        let lacking = wanted().filter(|(name, library)| server.libraries.get(*name) != Some(&library.digest));
+        missing.extend(
+            lacking.map(|(name, _)| format!("{primary} does not have the function library {name} as declared")),
+        );
+    }
+    missing
 }
 
 /// Data nodes whose memory is not bounded as wanted.
@@ -108,13 +117,12 @@ pub(super) fn files(observed: &Observed) -> Vec<String> {
 }
 
 /// What is missing for the loss of any one node to be survived.
-pub(super) fn availability(desired: &Desired, observed: &Observed, primary: Option<NodeId>) -> Vec<String> {
-    let Some(primary) = primary else { return vec!["there is no primary".to_owned()] };
-    let replicas = of_kind(desired, NodeKind::Data).filter(|node| *node != primary);
-    let mut missing: Vec<String> = replicas
-        .filter(|node| !is_in_sync(observed, *node, primary))
-        .map(|node| format!("{node} is not in sync"))
-        .collect();
+pub(super) fn availability(desired: &Desired, observed: &Observed, primaries: &Primaries) -> Vec<String> {
+    if desired.in_cluster {
+        return availability_of_shards(desired, observed, primaries);
+    }
+    let Some(primary) = primaries.first() else { return vec!["there is no primary".to_owned()] };
+    let mut missing = not_in_sync(desired, observed, primaries);
     let others = of_kind(desired, NodeKind::Sentinel).count().saturating_sub(1);
     for node in of_kind(desired, NodeKind::Sentinel) {
         match sentinel(observed, node).map(|server| server.master.as_ref()) {
@@ -131,6 +139,27 @@ pub(super) fn availability(desired: &Desired, observed: &Observed, primary: Opti
         }
     }
     missing
+}
+
+/// The same of a Cluster. That the servers agree belongs to it: until then no election is sure of its votes.
+fn availability_of_shards(desired: &Desired, observed: &Observed, primaries: &Primaries) -> Vec<String> {
+    let without = shards(desired).into_iter().filter(|shard| primaries.of(shard.node(0)).is_none());
+    let mut missing: Vec<String> = without.map(|shard| format!("{shard} has no primary")).collect();
+    missing.extend(not_in_sync(desired, observed, primaries));
+    let topology = topology(desired, observed);
+    missing.extend(topology.unsettled.first().map(|what| format!("the servers do not agree: {}", unsettled(what))));
+    let alone = shards(desired)
+        .into_iter()
+        .filter(|shard| of_kind(desired, NodeKind::Data).filter(|node| Shard::of(*node) == Some(*shard)).count() < 2);
+    missing.extend(alone.map(|shard| format!("{shard} has no replica")));
+    missing
+}
+
+/// Replicas that do not have everything that the primary of their shard sent.
+fn not_in_sync(desired: &Desired, observed: &Observed, primaries: &Primaries) -> Vec<String> {
+    let replicas = of_kind(desired, NodeKind::Data).filter(|node| !primaries.is(*node));
+    let lags = |node: &NodeId| primaries.of(*node).is_some_and(|primary| !is_in_sync(observed, *node, primary));
+    replicas.filter(lags).map(|node| format!("{node} is not in sync")).collect()
 }
 
 /// Nodes that do not run what they should.

@@ -8,20 +8,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::draft::{ConditionDraft, ConditionKind, Drafts, PROVEN, RECORDING, SERVING};
 use super::{Facts, proofs, words};
 use crate::model::NodeId;
+use crate::model::cluster::Shard;
 use crate::model::function_library::is_users_library;
 use crate::model::observed::{DataServer, Replication};
-use crate::model::roles::data;
+use crate::model::roles::{Primaries, data, shards};
 
 /// A word and a sentence.
 type ReasonAndMessage = (Cow<'static, str>, String);
 
 /// The condition. `old`: the conditions before.
-pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> ConditionDraft {
+pub(super) fn ready(facts: Facts<'_>, primaries: &Primaries, drafts: &Drafts, old: &[Condition]) -> ConditionDraft {
     let no =
         |(reason, message): ReasonAndMessage| ConditionDraft::new(ConditionKind::Ready, Some(false), reason, message);
     let served = facts.observed.initialised && facts.observed.recorded;
-    let unproven = unproven(facts, primary, drafts);
-    if served && let Some(outage) = outage(facts, primary, drafts, old) {
+    let unproven = unproven(facts, primaries, drafts);
+    if served && let Some(outage) = outage(facts, primaries, drafts, old) {
         return no(outage);
     }
     match unproven {
@@ -40,7 +41,18 @@ pub(super) fn ready(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, 
 }
 
 /// Why clients of a layer that was Ready before are not served.
-fn outage(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts, old: &[Condition]) -> Option<ReasonAndMessage> {
+fn outage(facts: Facts<'_>, primaries: &Primaries, drafts: &Drafts, old: &[Condition]) -> Option<ReasonAndMessage> {
+    let of_shard = |shard: Shard| outage_of(facts, primaries.of(shard.node(0)), drafts, old);
+    shards(facts.desired).into_iter().find_map(of_shard)
+}
+
+/// Why clients of one shard are not served.
+fn outage_of(
+    facts: Facts<'_>,
+    primary: Option<NodeId>,
+    drafts: &Drafts,
+    old: &[Condition],
+) -> Option<ReasonAndMessage> {
     let why = |reason: &'static str, message: String| Some((Cow::Borrowed(reason), message));
     let Some((node, server)) = primary.and_then(|node| Some((node, data(facts.observed, node)?))) else {
         // While it is moved as planned, both nodes hold it for a moment. A move that fails is over within seconds.
@@ -86,8 +98,8 @@ fn no_primary(facts: Facts<'_>, drafts: &Drafts) -> ReasonAndMessage {
 }
 
 /// What of everything that is declared is not proven, or not done; `None`: nothing.
-fn unproven(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Option<ReasonAndMessage> {
-    if primary.is_none() {
+fn unproven(facts: Facts<'_>, primaries: &Primaries, drafts: &Drafts) -> Option<ReasonAndMessage> {
+    if shards(facts.desired).into_iter().any(|shard| primaries.of(shard.node(0)).is_none()) {
         return Some(no_primary(facts, drafts));
     }
     // A condition that is new here is either needed or not: there is no third.
@@ -106,7 +118,7 @@ fn unproven(facts: Facts<'_>, primary: Option<NodeId>, drafts: &Drafts) -> Optio
     if facts.subject.keeps_data {
         needed.push(persisted);
     }
-    if facts.desired.has_sentinels() {
+    if facts.desired.fails_over() {
         needed.push(highly_available);
     }
     if let Some(missing) = needed.into_iter().find(|draft| draft.holds != Some(true)) {

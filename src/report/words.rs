@@ -1,5 +1,6 @@
 //! The planner's waits and refusals as sentences.
 
+use super::agreement::unsettled;
 use super::{Facts, proofs};
 use crate::api::names;
 use crate::model::NodeId;
@@ -10,7 +11,9 @@ use crate::plan::{RefusalReason, WaitReason};
 pub(super) fn no_primary(facts: Facts<'_>) -> String {
     let waits = facts.plan.waiting.iter().filter(|what| !matches!(what, WaitReason::Primary));
     let because: Vec<String> = together(facts, waits).into_iter().map(|(_, told)| told).collect();
-    let fact = if facts.desired.has_sentinels() {
+    let fact = if facts.desired.in_cluster {
+        "a shard has no primary"
+    } else if facts.desired.has_sentinels() {
         "there is no primary: no data node says that it is one while most Sentinels name it"
     } else {
         "the data node does not serve"
@@ -71,6 +74,17 @@ pub(super) fn waiting(facts: Facts<'_>, what: &WaitReason) -> String {
             "the data node does not serve as a primary yet".to_owned()
         }
         WaitReason::Primary => "most Sentinels do not agree on a primary yet".to_owned(),
+        WaitReason::Owner { shard } => format!("{shard} has no primary: none of its nodes owns its slots and serves"),
+        WaitReason::Agreement { what } => format!("the servers do not agree yet: {}", unsettled(what)),
+        WaitReason::Stranger { id, slots: 0 } => {
+            format!("the servers still remember {id}, which is no node any more; they are told to forget it")
+        }
+        WaitReason::Stranger { id, slots } => format!(
+            "{id} is no node of this layer and owns {slots} slots: it is not made forgotten; have its slots moved to a node of the layer, or stop it"
+        ),
+        WaitReason::SlotsLost { slots } => {
+            format!("no server owns the slots {slots}: their data is lost with their nodes")
+        }
         WaitReason::SentinelView { node } => format!("{node} does not know all others yet"),
         WaitReason::Forgetting { node } => {
             format!("{node} still lists a removed node; the Sentinels forget it one after the other, about 30 s apart")
@@ -116,6 +130,9 @@ pub(super) fn refused(refused: &RefusalReason) -> String {
         RefusalReason::VolumeBeingDeleted { node } => format!(
             "{node} is not restarted: its volume claim is being deleted and goes with the pod, and no other node keeps the data"
         ),
+        RefusalReason::Unsettled { node, what } => {
+            format!("{node} is not restarted while the servers do not agree: {}", unsettled(what))
+        }
         RefusalReason::Unknown { node, about } => format!("{node} is not changed: nothing is known of {about}"),
     }
 }
@@ -125,7 +142,7 @@ pub(super) fn ending_volume(desired: &Desired, node: NodeId, claim: &str, loses:
     let fact = format!("{node}: its volume claim {claim} is being deleted and goes when its pod does");
     let Desired { layer, .. } = desired;
     let (namespace, workload) = (&layer.namespace, names::node(&layer.name, node));
-    match (loses, desired.has_sentinels()) {
+    match (loses, desired.fails_over()) {
         (false, _) => format!(
             "{fact}; to have a new volume filled from another node: kubectl -n {namespace} rollout restart statefulset {workload}"
         ),

@@ -26,6 +26,7 @@ use crate::api::data_layer::{
 use crate::api::names::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_DROP_ASIDE, ANNOTATION_RESTARTED_AT, LONGEST_LAYER_NAME};
 use crate::api::quantity_rules;
 use crate::model::audit::AuditMode;
+use crate::model::cluster::NODES_OF_A_SHARD;
 use crate::model::directives::canonical;
 use crate::model::memory::{Demand, MemoryPlan};
 use crate::model::purpose::{self, PurposeDefaults, Shares};
@@ -55,8 +56,10 @@ pub struct ValidatedLayer {
     pub pull_policy: Option<String>,
     /// Names of the Secrets for pulling it.
     pub pull_secrets: Vec<String>,
-    /// Data nodes: 1 + replicas.
+    /// Data nodes, in mode `Cluster` of each shard: 1 + replicas.
     pub data_nodes: u16,
+    /// Shards; 1 in every mode but `Cluster`.
+    pub shards: u16,
     /// Sentinels; 0 in mode Standalone.
     pub sentinels: u16,
     /// Sentinels that must agree that the primary is down.
@@ -167,7 +170,8 @@ fn judge(
 ) -> Result<ValidatedLayer, Vec<Fault>> {
     let spec = &layer.spec;
     let identity = identity_of(layer, &mut faults);
-    let mode = mode_of(spec, &mut faults);
+    let mode = mode_of(spec);
+    let shards = shards_of(spec, mode, &mut faults);
     let defaults = purpose::defaults(purpose_of(spec)).with(purpose_of(spec), resolved.shares);
     let replicas = replicas_of(spec, &mut faults);
     let failover = spec.failover.clone().unwrap_or_default();
@@ -209,7 +213,7 @@ fn judge(
         faults.push(Fault { field: "spec.cpu", problem });
     }
     let sentinel_volume = sentinel_volume(&failover, &mut faults);
-    let accept_loss = accepted_loss(layer, replicas, &mut faults);
+    let accept_loss = accepted_loss(layer, shards, replicas, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -223,6 +227,7 @@ fn judge(
         pull_policy: engine.pull_policy.map(|policy| policy.name().to_owned()),
         pull_secrets: engine.pull_secrets.unwrap_or_default().into_iter().map(|secret| secret.name).collect(),
         data_nodes: 1 + replicas,
+        shards,
         sentinels,
         quorum: failover.quorum.map_or(sentinels / 2 + 1, to_u16_or_zero),
         detection,
@@ -307,14 +312,11 @@ fn access_fault(spec: &DataLayerSpec) -> Option<Fault> {
     (!odd.is_empty()).then_some(Fault { field: "spec.access.namespaces.selector", problem })
 }
 
-fn mode_of(spec: &DataLayerSpec, faults: &mut Vec<Fault>) -> Mode {
+const fn mode_of(spec: &DataLayerSpec) -> Mode {
     match spec.mode {
         DeploymentMode::Standalone => Mode::Standalone,
         DeploymentMode::Sentinel => Mode::Sentinel,
-        DeploymentMode::Cluster => {
-            faults.push(Fault { field: "spec.mode", problem: "Cluster is not implemented in this version".to_owned() });
-            Mode::Sentinel
-        }
+        DeploymentMode::Cluster => Mode::Cluster,
     }
 }
 
@@ -326,6 +328,20 @@ fn purpose_of(spec: &DataLayerSpec) -> Purpose {
         Some(DataPurpose::AgentContext) => Purpose::AgentContext,
         Some(DataPurpose::Mixed) | None => Purpose::Mixed,
     }
+}
+
+/// How many shards; the bound is in the schema too.
+fn shards_of(spec: &DataLayerSpec, mode: Mode, faults: &mut Vec<Fault>) -> u16 {
+    const DEFAULT: u16 = 3;
+    const MOST: u16 = 500;
+    if mode != Mode::Cluster {
+        return 1;
+    }
+    let Some(shards) = spec.shards else { return DEFAULT };
+    u16::try_from(shards).ok().filter(|shards| (1..=MOST).contains(shards)).unwrap_or_else(|| {
+        faults.push(Fault { field: "spec.shards", problem: format!("{shards} is not from 1 to {MOST}") });
+        DEFAULT
+    })
 }
 
 /// The bound is in the schema too: an object may have been stored before it was.
@@ -388,14 +404,15 @@ fn sentinel_volume(failover: &Failover, faults: &mut Vec<Fault>) -> u64 {
 }
 
 /// An ordinal that no data node has (any more) is no decision: `replicas` may have fallen below what a person once said.
-fn accepted_loss(layer: &DataLayer, replicas: u16, faults: &mut Vec<Fault>) -> Option<u16> {
+fn accepted_loss(layer: &DataLayer, shards: u16, replicas: u16, faults: &mut Vec<Fault>) -> Option<u16> {
     let text = layer.annotations().get(ANNOTATION_ACCEPT_LOSS)?;
     let ordinal = text.parse::<u16>().ok();
     if ordinal.is_none() {
-        let problem = format!("{ANNOTATION_ACCEPT_LOSS} must be the ordinal of a data node, 0 to {replicas}");
+        let last = NODES_OF_A_SHARD * (shards - 1) + replicas;
+        let problem = format!("{ANNOTATION_ACCEPT_LOSS} must be the ordinal of a data node, 0 to {last}");
         faults.push(Fault { field: "metadata.annotations", problem });
     }
-    ordinal.filter(|ordinal| *ordinal <= replicas)
+    ordinal.filter(|ordinal| ordinal / NODES_OF_A_SHARD < shards && ordinal % NODES_OF_A_SHARD <= replicas)
 }
 
 /// Names that no node keeps do nothing, so none is a fault.

@@ -58,7 +58,7 @@ fn a_decision_for_a_node_that_is_no_more_is_none_and_makes_nothing_invalid() {
     let mut decided = |ordinal: &str| {
         let mut layer = layer(&json!({"mode": "Sentinel"}));
         layer.annotations_mut().insert(ANNOTATION_ACCEPT_LOSS.to_owned(), ordinal.to_owned());
-        accepted_loss(&layer, 2, &mut faults)
+        accepted_loss(&layer, 1, 2, &mut faults)
     };
     assert_eq!([decided("2"), decided("3"), decided("9")], [Some(2), None, None]);
     assert_eq!(faults.len(), 0);

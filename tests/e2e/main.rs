@@ -11,6 +11,10 @@ mod chart;
 #[allow(dead_code)]
 #[path = "../support/kubernetes/children.rs"]
 mod children;
+#[allow(dead_code)]
+#[path = "../support/kubernetes/cluster_layer.rs"]
+mod cluster_layer;
+mod clusters;
 mod commands;
 mod creation;
 #[path = "../support/kubernetes/definitions.rs"]

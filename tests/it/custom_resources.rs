@@ -165,6 +165,8 @@ fn change(old: &Value, new: &Value) -> Result<(), String> {
 fn good_layers_are_accepted() {
     for spec in [
         json!({"mode": "Sentinel"}),
+        json!({"mode": "Cluster"}),
+        json!({"mode": "Cluster", "shards": 5, "replicas": 0, "failover": {"detection": "2s"}}),
         json!({"mode": "Standalone", "purpose": "Cache", "memory": {"evictionPolicy": "allkeys-lru"}}),
         json!({"mode": "Sentinel", "replicas": 1, "durability": {"minReplicasToWrite": 0}}),
         json!({"mode": "Sentinel", "failover": {"sentinels": 5, "quorum": 3, "detection": "2s"}}),

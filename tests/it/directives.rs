@@ -229,6 +229,7 @@ fn rendered(settings: &BTreeMap<String, String>) -> Vec<String> {
         detection_milliseconds: 5_000,
         failover_timeout_milliseconds: 15_000,
         grace_period_seconds: 35,
+        cluster: None,
         settings: settings.clone(),
     };
     let nowhere = PathBuf::from("/nowhere");

@@ -22,11 +22,12 @@ use serde_json::{Value, json};
 /// Every secret text, marked so that it is found wherever it goes.
 const SECRET: &str = "do-not-print";
 
-fn specifications() -> [(&'static str, Value); 4] {
+fn specifications() -> [(&'static str, Value); 5] {
     [
         ("minimal", json!({"mode": "Sentinel"})),
         ("cache", json!({"mode": "Standalone", "purpose": "Cache", "access": {"application": false}})),
         ("sessions-standalone", json!({"mode": "Standalone", "purpose": "Sessions", "memory": {"limit": "1Gi"}})),
+        ("cluster", json!({"mode": "Cluster", "shards": 2})),
         ("everything", everything()),
     ]
 }

@@ -40,6 +40,7 @@ fn config() -> NodeConfig {
         detection_milliseconds: 5_000,
         failover_timeout_milliseconds: 15_000,
         grace_period_seconds: 60,
+        cluster: None,
         settings: [("maxmemory".to_owned(), "1gb".to_owned())].into(),
     }
 }

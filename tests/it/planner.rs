@@ -28,6 +28,7 @@ pub fn desired(revision: &str) -> Desired {
     Desired {
         layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
         generation: 1,
+        in_cluster: false,
         paused: false,
         engine: None,
         reads_files: true,
@@ -78,6 +79,7 @@ fn data_server(node: NodeId, primary: NodeId) -> DataServer {
         rejected_connections: 0,
         refuses_clients: false,
         persistence_trouble: None,
+        cluster: None,
         version: "redis 7.0.15".to_owned(),
     }
 }
@@ -203,7 +205,7 @@ fn a_converged_layer_is_left_alone() {
     let plan = plan(&desired("old"), &converged(NodeId::data(1)));
     assert_eq!((plan.steps, plan.waiting, plan.refused), (vec![], vec![], vec![]));
     assert!(plan.initialised);
-    assert_eq!(plan.primary, Some(NodeId::data(1)));
+    assert_eq!(plan.primaries.first(), Some(NodeId::data(1)));
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn a_roll_takes_one_node_at_a_time_and_the_primary_last_after_it_was_moved() {
         let Some(step) = next.steps.first() else { break };
         assert_eq!(next.steps.len(), 1, "{next:?}");
         if let Step::RestartPod { node, .. } = step {
-            assert_ne!(next.primary, Some(*node), "the primary is restarted");
+            assert_ne!(next.primaries.first(), Some(*node), "the primary is restarted");
             restarted.push(*node);
         }
         moved += usize::from(matches!(step, Step::Switchover { .. }));

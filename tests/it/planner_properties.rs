@@ -220,7 +220,7 @@ proptest! {
                 steps.iter().map(|step| (redoubt::act::name_of(step), step.node())).collect()
             };
             prop_assert_eq!(names(&plan.steps), names(&other.steps));
-            prop_assert_eq!((plan.primary, plan.waiting, plan.refused), (other.primary, other.waiting, other.refused));
+            prop_assert_eq!((plan.primaries, plan.waiting, plan.refused), (other.primaries, other.waiting, other.refused));
         }
     }
 }

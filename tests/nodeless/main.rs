@@ -22,6 +22,10 @@ mod caches;
 mod changes;
 #[path = "../support/kubernetes/children.rs"]
 mod children;
+#[allow(dead_code)]
+#[path = "../support/kubernetes/cluster_layer.rs"]
+mod cluster_layer;
+mod clusters;
 mod commands;
 mod creation;
 #[path = "../support/kubernetes/definitions.rs"]

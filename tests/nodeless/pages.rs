@@ -8,7 +8,7 @@ use crate::place;
 use crate::plane::plane;
 
 /// The pages, in the order in which they are walked: later ones use what earlier ones made.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "first-store",
     "connect",
     "gitops",
@@ -19,6 +19,7 @@ const PAGES: [&str; 11] = [
     "recover",
     "debug",
     "teams",
+    "cluster",
     "uninstall",
 ];
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 /// Name, specification, words of the reason.
 pub fn bad_layers() -> Vec<(String, Value, &'static str)> {
     let of_fields = [
-        (json!({"mode": "Cluster"}), "mode Cluster is not implemented"),
+        (json!({"mode": "Sentinel", "shards": 3}), "shards belongs to mode Cluster"),
+        (json!({"mode": "Cluster", "failover": {"sentinels": 3}}), "belong to mode Sentinel"),
         (json!({"shards": 2}), "shards belongs to mode Cluster"),
         (json!({"tls": {}}), "tls is not implemented"),
         (json!({"tls": {"enabled": true}}), "tls is not implemented"),
@@ -162,6 +163,7 @@ pub fn bad_changes() -> Vec<(Value, Value, &'static str)> {
     let plain = json!({"mode": "Sentinel"});
     vec![
         (plain.clone(), json!({"mode": "Standalone"}), "mode cannot be changed"),
+        (json!({"mode": "Cluster"}), json!({"mode": "Cluster", "shards": 5}), "shards cannot be changed"),
         (
             volume(json!({"storageClassName": "fast"})),
             volume(json!({"storageClassName": "slow"})),

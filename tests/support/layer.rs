@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use redoubt::model::audit::{AuditReport, DeclaredPrefixes};
 use redoubt::model::lineage::LineageAnswer;
-use redoubt::model::node_config::{NODE_CONFIG_FORMAT, NodeConfig, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT};
+use redoubt::model::node_config::{
+    ClusterConfig, NODE_CONFIG_FORMAT, NodeConfig, PREFIXES_FILE, REDIS_PORT, SENTINEL_PORT,
+};
 use redoubt::model::{Address, LayerIdentity, Mode, NodeId, NodeKind};
 use redoubt::redis::users::{self, PasswordDigests};
 use redoubt::redis::{Connection, Endpoint, Secret};
@@ -31,8 +33,10 @@ static NEXT_LAYER: AtomicU8 = AtomicU8::new(1);
 
 /// What a test may choose.
 pub struct Options {
-    /// Data nodes.
+    /// Data nodes; in mode `Cluster` those of each shard.
     pub data_nodes: u16,
+    /// Shards of mode `Cluster`; 0: the mode is `Sentinel`.
+    pub shards: u16,
     /// Sentinels.
     pub sentinels: u16,
     /// Detection time, milliseconds.
@@ -51,6 +55,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             data_nodes: 3,
+            shards: 0,
             sentinels: 3,
             detection: 2_000,
             min_replicas: 1,
@@ -117,30 +122,42 @@ impl Layer {
         let addresses = |count: u16, from: u16| -> BTreeMap<u16, Address> {
             (0..count).map(|ordinal| (ordinal, Address(format!("{network}.{}", from + ordinal)))).collect()
         };
-        let data_nodes = addresses(options.data_nodes, 10);
-        let sentinels = addresses(options.sentinels, 110);
-        let ids = (0..options.data_nodes).map(NodeId::data).chain((0..options.sentinels).map(NodeId::sentinel));
+        let in_cluster = options.shards > 0;
+        let ordinals =
+            (0..options.shards.max(1)).flat_map(|shard| (0..options.data_nodes).map(move |at| 10 * shard + at));
+        let data_nodes: BTreeMap<u16, Address> =
+            ordinals.map(|ordinal| (ordinal, Address(format!("{network}.{}", 10 + ordinal)))).collect();
+        let sentinels = addresses(if in_cluster { 0 } else { options.sentinels }, 110);
+        let ids: Vec<NodeId> = data_nodes
+            .keys()
+            .copied()
+            .map(NodeId::data)
+            .chain(sentinels.keys().copied().map(NodeId::sentinel))
+            .collect();
         let master_name = identity.master_name();
         let nodes = ids
+            .into_iter()
             .map(|id| {
+                let is_of_shard = |ordinal: &u16| !in_cluster || ordinal / 10 == id.ordinal / 10;
                 let config = NodeConfig {
                     format: NODE_CONFIG_FORMAT,
                     layer: identity.clone(),
                     node: id,
-                    mode: Mode::Sentinel,
+                    mode: if in_cluster { Mode::Cluster } else { Mode::Sentinel },
                     initialised: false,
                     keeps_data: options.keeps_data,
                     accept_loss: None,
                     drop_aside: BTreeSet::new(),
                     caches: BTreeMap::new(),
                     functions: BTreeSet::new(),
-                    data_nodes: data_nodes.clone(),
+                    data_nodes: data_nodes.clone().into_iter().filter(|(ordinal, _)| is_of_shard(ordinal)).collect(),
                     sentinels: sentinels.clone(),
                     master_name: master_name.clone(),
                     quorum: options.sentinels / 2 + 1,
                     detection_milliseconds: options.detection,
                     failover_timeout_milliseconds: 10_000.max(3 * options.detection),
                     grace_period_seconds: 20,
+                    cluster: in_cluster.then(|| ClusterConfig { nodes: data_nodes.clone() }),
                     settings: settings(options),
                 };
                 let address = config.own_address().unwrap().clone();
@@ -436,7 +453,13 @@ fn write_folder(folder: &Path, config: &NodeConfig) {
         administrator: None,
     };
     let users = match config.node.kind {
-        NodeKind::Data => users::data_users(&digests),
+        NodeKind::Data => {
+            let mut users = users::data_users(&digests);
+            if config.cluster.is_some() {
+                users::serve_cluster(&mut users);
+            }
+            users
+        }
         NodeKind::Sentinel => users::sentinel_users(&digests),
     };
     fs::write(folder.join("secrets/users.acl"), users::acl_file(&users)).unwrap();

@@ -22,7 +22,7 @@ use crate::model::audit::{
 };
 use crate::model::node_config::PREFIXES_FILE;
 use crate::redis::keys::{self, Removal};
-use crate::redis::{Class, Connection, Error, server};
+use crate::redis::{Class, Connection, Error, cluster, server};
 
 /// Share of a server's time that the audit takes while it is under way, percent.
 const SHARE_OF_REPLICA: u32 = 5;
@@ -172,6 +172,10 @@ impl Auditor {
 impl AuditConnection {
     async fn open(environment: &Environment, state: &State) -> Result<Self, Error> {
         let connection = Connection::open(&state.own_endpoint(environment)).await?;
+        if state.config().cluster.is_some() {
+            // Else a replica of a Cluster says of each key that its primary has it.
+            cluster::read_only(&connection).await?;
+        }
         let info = server::info(&connection).await?;
         Ok(Self { connection, run_id: info.field("run_id").unwrap_or_default().to_owned(), database: None })
     }

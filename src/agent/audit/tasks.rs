@@ -94,6 +94,7 @@ mod tests {
             ancestry: Ancestry::default(),
             aside: Vec::new(),
             unusable: None,
+            view: None,
             notices: Vec::new(),
             audit: Some(AuditMark::default()),
         }

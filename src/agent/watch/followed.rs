@@ -11,6 +11,7 @@ use crate::agent::aside;
 use crate::agent::boot::{EngineStart, LayerPoll};
 use crate::agent::busy_script::BusyScript;
 use crate::agent::client_memory::ClientMemory;
+use crate::agent::cluster::watch::ClusterWatch;
 use crate::agent::config::Environment;
 use crate::agent::counters::CounterPoll;
 use crate::agent::credentials::{Given, Lockout};
@@ -62,6 +63,8 @@ pub(crate) struct Watch {
     pub(super) is_chosen_as_replica: bool,
     /// Why the engine has to end, to be started by what the rule says then.
     pub(super) starts_over: Option<&'static str>,
+    /// What mode `Cluster` follows besides.
+    pub(super) cluster: ClusterWatch,
     pub(super) rivals: Rivals,
     pub(super) wrong_primary: WrongPrimary,
     pub(super) last_role: Option<Role>,
@@ -147,6 +150,7 @@ impl Watch {
             is_chosen: start.chosen_under.is_some(),
             is_chosen_as_replica: false,
             starts_over: None,
+            cluster: ClusterWatch::default(),
             rivals: Rivals::default(),
             wrong_primary: WrongPrimary::default(),
             last_role,

@@ -29,6 +29,7 @@ impl Watch {
         let config = state.config();
         let Some((named, epoch)) = &self.majority else { return };
         if info.role() != Some(Role::Primary)
+            || config.cluster.is_some()
             || config.own_address() == Some(named)
             || self.baseline.is_none_or(|baseline| *epoch <= baseline)
         {
@@ -154,12 +155,16 @@ impl Watch {
 
     /// A replica that takes part may be elected; one that does not may not, unless it has the best of what is left: else a layer whose
     /// primary came back empty would have no replica to elect.
-    pub(super) async fn keep_priority(&self, connection: &Connection, info: &Info, again: &RunningDecision) {
+    pub(super) async fn keep_priority(&mut self, connection: &Connection, info: &Info, again: &RunningDecision) {
         let Some(link) = info.primary_link() else { return };
+        let takes_part = (link.up && self.replica_state.is_acknowledging()) || again.electable;
+        if takes_part && !link.syncing && self.cluster.is_member() {
+            self.cluster.allow_election(connection).await;
+        }
         if link.priority != 0 || link.syncing {
             return;
         }
-        if (link.up && self.replica_state.is_acknowledging()) || again.electable {
+        if takes_part {
             tracing::info!(linked = link.up, "the node may be elected");
             let whole = redis_conf::PRIORITY_WHOLE.to_string();
             if let Err(error) = server::config_set(connection, "replica-priority", &whole).await {

@@ -44,14 +44,13 @@ impl Watch {
         let views = if is_promoted {
             self.baseline = None;
             // A primary that was replaced and came back between two polls never held its predecessor's term.
-            let (views, highest_term) =
-                tokio::join!(peers::ask_sentinels(state, &config), peers::highest_term(&config));
+            let (views, highest_term) = tokio::join!(self.who_is_named(state, &config), peers::highest_term(&config));
             (self.term, self.term_of) = (next_term(self.term.max(highest_term)), None);
             Some(views)
         } else if self.is_at_rest(role, in_sync, primary.as_ref()) {
             None
         } else {
-            Some(peers::ask_sentinels(state, &config).await)
+            Some(self.who_is_named(state, &config).await)
         };
         if let Some(views) = &views {
             (self.majority, self.told) = (peers::majority(views), Some(Instant::now()));
@@ -105,6 +104,14 @@ impl Watch {
         self.sampler.follow(&record, sample.as_ref());
         state.set_lineage(Some(record));
         self.was_in_sync = in_sync;
+    }
+
+    /// Whom the Sentinels name, or in mode `Cluster` the own server.
+    async fn who_is_named(&self, state: &State, config: &NodeConfig) -> Vec<peers::View> {
+        match config.cluster {
+            Some(_) => self.cluster.views(config),
+            None => peers::ask_sentinels(state, config).await,
+        }
     }
 
     /// Whether it is a replica in sync with whom the Sentinels named a moment ago: until that changes it is told nothing new.

@@ -42,7 +42,8 @@ impl LayerBuild {
         let system = facts.secrets.system.as_ref();
         let passwords = facts.passwords(context);
         let caches = uses.caches();
-        let accounts = Users::of(&digests(&passwords, layer), layer.audit, &caches, uses.users(context, system));
+        let accounts =
+            Users::of(&digests(&passwords, layer), layer.mode, layer.audit, &caches, uses.users(context, system));
         let prefixes = uses.prefixes(layer.audit);
         let use_libraries = uses.libraries();
         let libraries: Vec<Library> = built_in_libraries().into_iter().chain(use_libraries.values().cloned()).collect();

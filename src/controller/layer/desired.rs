@@ -13,12 +13,14 @@ use crate::model::audit::AuditMode;
 use crate::model::desired::{Desired, DesiredLibrary, DesiredNode, DesiredUser, SentinelSettings};
 use crate::model::engine::EngineVersion;
 use crate::model::node_config::{REDIS_PORT, SENTINEL_PORT};
-use crate::model::{NodeId, NodeKind, directives};
+use crate::model::{Mode, NodeId, NodeKind, directives};
 use crate::observe::kubernetes::Children;
 use crate::observe::servers::{Question, ServerProbe};
 use crate::redis::Endpoint;
 use crate::redis::probe::DataProbe;
-use crate::redis::users::{OPERATOR, PasswordDigests, data_users, let_agents_repair, sentinel_users, serve_caches};
+use crate::redis::users::{
+    OPERATOR, PasswordDigests, data_users, let_agents_repair, sentinel_users, serve_caches, serve_cluster,
+};
 use crate::report::LayerSummary;
 use crate::validate::ValidatedLayer;
 
@@ -48,6 +50,7 @@ impl Users {
     /// with the channel of each.
     pub(super) fn of(
         digests: &PasswordDigests,
+        mode: Mode,
         audit: AuditMode,
         caches: &BTreeMap<String, String>,
         uses: (BTreeMap<String, DesiredUser>, BTreeMap<String, DesiredUser>),
@@ -58,6 +61,9 @@ impl Users {
             AuditMode::Repair => let_agents_repair(&mut data),
         }
         serve_caches(&mut data, caches);
+        if mode == Mode::Cluster {
+            serve_cluster(&mut data);
+        }
         data.extend(uses.0);
         sentinels.extend(uses.1);
         Self { data, sentinels }
@@ -84,6 +90,7 @@ pub(super) fn desired(
     Desired {
         layer: layer.identity.clone(),
         generation: object.metadata.generation.unwrap_or_default(),
+        in_cluster: layer.mode == Mode::Cluster,
         paused: object.spec.paused.unwrap_or(false),
         engine: EngineVersion::of_image(&layer.engine_image),
         reads_files: layer.keeps_data || layer.data_nodes > 1,
@@ -168,6 +175,7 @@ pub(super) fn questions(desired: &Desired, children: &Children, passwords: &Pass
         settings: desired.settings.keys().cloned().collect(),
         users: desired.users.clone(),
         libraries: desired.libraries.keys().cloned().collect(),
+        in_cluster: desired.in_cluster,
     });
     let users = Arc::new(desired.sentinel_users.clone());
     let question = |node: NodeId| {

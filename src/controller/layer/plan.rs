@@ -1,7 +1,5 @@
 //! What is to be done: the next steps of the layer, and the next state of the credentials of its uses.
 
-use std::sync::Arc;
-
 use super::super::context::Context;
 use super::super::observation::{LayerPass, Observation};
 use super::super::uses::{Rotation, Uses};
@@ -9,8 +7,7 @@ use super::build::LayerBuild;
 use super::facts::AcceptedLayer;
 use super::promotion;
 use crate::api::data_layer::DataLayer;
-use crate::model::audit::AuditReport;
-use crate::model::roles::primary;
+use crate::model::roles::primaries;
 use crate::plan::{Plan, plan};
 
 /// What the plan step decided.
@@ -53,14 +50,9 @@ impl LayerBuild {
             desired: &self.desired,
             seen,
             questions: &self.questions,
-            audit: newest_audit(&seen.audits, &self.prefixes),
-            primary: primary(&self.desired, &seen.observed),
+            audit: seen.audit.as_ref(),
+            primary: primaries(&self.desired, &seen.observed).first(),
             libraries: &self.use_libraries,
         }
     }
-}
-
-/// The newest of these that goes by the prefixes that are declared now.
-fn newest_audit<'a>(audits: &'a [Arc<AuditReport>], prefixes: &str) -> Option<&'a Arc<AuditReport>> {
-    audits.iter().filter(|audit| audit.list == prefixes).max_by_key(|audit| audit.finished)
 }

@@ -58,7 +58,7 @@ async fn point_services(
     let questions = questions(&desired, &facts.children, &passwords);
     let seen = ask(context, &facts.identity, &questions, facts.observed.clone()).await;
     let plan = route(&desired, &seen.observed);
-    if plan.primary.is_none() {
+    if plan.primaries.nodes().next().is_none() {
         return Ok(if desired.paused { AT_REST } else { UNDER_WAY });
     }
     let written = write(context, &facts.identity, &facts.children, &plan).await;

@@ -130,7 +130,7 @@ impl Uses {
                 desired.kept_libraries.insert(user_library_name(namespace, name));
             }
         }
-        let server = roles::primary(desired, observed).and_then(|node| data_server(observed, node));
+        let server = roles::primaries(desired, observed).first().and_then(|node| data_server(observed, node));
         let (mut unproven, mut is_missed) = (Vec::new(), false);
         for it in &self.served {
             let (name, library) = match &it.library {

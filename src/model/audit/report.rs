@@ -76,6 +76,44 @@ impl AuditReport {
         short_hash(serde_json::to_string(&findings).unwrap_or_default().as_bytes())
     }
 
+    /// What reports of servers with different keys amount to. `None`: there is none.
+    pub(crate) fn together<'a>(reports: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        reports.into_iter().cloned().reduce(Self::with)
+    }
+
+    fn with(mut self, other: Self) -> Self {
+        self.finished = self.finished.min(other.finished);
+        self.took_milliseconds = self.took_milliseconds.max(other.took_milliseconds);
+        for (sum, more) in [
+            (&mut self.busy_milliseconds, other.busy_milliseconds),
+            (&mut self.keys, other.keys),
+            (&mut self.without_expiry, other.without_expiry),
+            (&mut self.outside, other.outside),
+            (&mut self.bytes, other.bytes),
+            (&mut self.bytes_error, other.bytes_error),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.examples.extend(other.examples);
+        self.examples.truncate(MOST_EXAMPLES);
+        self.outside_examples.extend(other.outside_examples);
+        self.outside_examples.truncate(MOST_EXAMPLES);
+        self.largest.extend(other.largest);
+        self.largest.sort_by_key(|large| std::cmp::Reverse(large.bytes));
+        self.largest.truncate(MOST_LARGEST);
+        for (prefix, found) in other.prefixes {
+            let sum = self.prefixes.entry(prefix).or_default();
+            *sum = PrefixAudit {
+                keys: sum.keys.saturating_add(found.keys),
+                without_expiry: sum.without_expiry.saturating_add(found.without_expiry),
+                bytes: sum.bytes.saturating_add(found.bytes),
+                bytes_error: sum.bytes_error.saturating_add(found.bytes_error),
+                budget_bytes: sum.budget_bytes.or(found.budget_bytes),
+            };
+        }
+        self
+    }
+
     /// What is said of it with each answer.
     pub(crate) fn mark(&self) -> AuditMark {
         AuditMark { fingerprint: self.fingerprint(), finished: self.finished }
@@ -97,6 +135,24 @@ mod tests {
         let later = AuditReport { finished: 9, busy_milliseconds: 3, ..one.clone() };
         assert_eq!(one.fingerprint(), later.fingerprint());
         assert_ne!(one.fingerprint(), AuditReport { keys: 8, ..one }.fingerprint());
+    }
+
+    #[test]
+    fn reports_of_several_servers_are_added_up() {
+        let large = |key: &str, bytes| LargeKey { key: key.to_owned(), prefix: String::new(), bytes };
+        let found = |keys| PrefixAudit { keys, ..PrefixAudit::default() };
+        let of = |keys, finished, bytes| AuditReport {
+            keys,
+            finished,
+            examples: vec!["one".to_owned(); 3],
+            largest: vec![large("key", bytes)],
+            prefixes: [("web:".to_owned(), found(keys))].into(),
+            ..AuditReport::default()
+        };
+        let together = AuditReport::together([&of(7, 20, 100), &of(5, 10, 900)]).unwrap();
+        assert_eq!((together.keys, together.finished, together.prefixes["web:"].keys), (12, 10, 12));
+        assert_eq!((together.examples.len(), together.largest[0].bytes), (MOST_EXAMPLES, 900));
+        assert_eq!(AuditReport::together([]), None);
     }
 
     #[test]

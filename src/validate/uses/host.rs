@@ -13,7 +13,7 @@ use super::neighbours::Neighbours;
 use super::{ValidatedUse, is_dedicated, validate};
 use crate::api::data_layer::{DataLayer, NamespaceChoice};
 use crate::api::uses::DeclaredUse;
-use crate::model::UseKind;
+use crate::model::{Mode, UseKind};
 
 /// The directive that says which keys a full server drops.
 const EVICTION_POLICY: &str = "maxmemory-policy";
@@ -31,6 +31,7 @@ pub struct HostLayer {
     selector: Option<LabelSelector>,
     pub(super) eviction_policy: String,
     replicas: u16,
+    in_cluster: bool,
     /// Whether it has a user for all keys.
     has_application: bool,
 }
@@ -53,6 +54,7 @@ impl HostLayer {
             selector: allowed.selector,
             eviction_policy: layer.settings.get(EVICTION_POLICY).cloned().unwrap_or_default(),
             replicas: layer.data_nodes.saturating_sub(1),
+            in_cluster: layer.mode == Mode::Cluster,
             has_application: layer.application_access,
         }
     }
@@ -71,6 +73,13 @@ impl HostLayer {
 pub type Labels<'a> = &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>;
 
 pub(super) fn judge(store: &DeclaredUse, host: &HostLayer) -> Result<ValidatedUse, Refusal> {
+    if host.in_cluster {
+        let message = format!(
+            "DataLayer {} is of mode Cluster, which serves no uses in this version; name a layer of mode Sentinel, or leave layer out for one of your own",
+            host.name
+        );
+        return Err(Refusal { reason: "ModeCluster", message });
+    }
     keeps(store.kind(), host)?;
     let replicas = host.replicas;
     let validated = validate(store, replicas).map_err(|faults| Refusal {

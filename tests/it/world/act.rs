@@ -56,6 +56,7 @@ impl World {
                     }
                 }
             }
+            Step::AddSlots { .. } | Step::ForgetMember { .. } => panic!("a step of mode Cluster: {step:?}"),
             Step::RemoveNode { node, workload_uid: None, .. } => drop(self.services.remove(node)),
             Step::Switchover { from, from_run_id, candidates, to, .. } => {
                 let is_same = self.data(*from).is_some_and(|data| data.run == *from_run_id && data.follows.is_none());

@@ -239,6 +239,7 @@ impl World {
             config_digest: wanted.document.digest(),
         };
         Desired {
+            in_cluster: false,
             layer: LayerIdentity { uid: "uid".into(), namespace: "shop".into(), name: "web".into() },
             generation: 1,
             paused: self.specification.paused,

@@ -107,6 +107,7 @@ impl World {
             rejected_connections: 0,
             refuses_clients: false,
             persistence_trouble: None,
+            cluster: None,
             version: "redis 7.0.15".to_owned(),
         }
     }
